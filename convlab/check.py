@@ -1,0 +1,98 @@
+"""Check what comes through the public door: every error says what was got, what is needed, and why."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from convlab.geometry import MAXIMUM_RANK, Window
+
+
+def floating(name: str, value: ArrayLike) -> jax.Array:
+    """Return `value` as an array.
+
+    Raises:
+      TypeError: Its dtype is not floating; integers would be rounded or would overflow without a word.
+      ValueError: It is empty.
+    """
+    array = jnp.asarray(value)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"{name} has dtype {array.dtype} but needs a floating one; cast it, e.g. {name}.astype('float32')")
+    if array.size == 0:
+        raise ValueError(f"{name} is empty: its shape is {array.shape}")
+    return array
+
+
+def kernel(name: str, value: ArrayLike, spatial: int, others: str) -> tuple[jax.Array, int]:
+    """Return a kernel and its number of spatial axes, read off its own axes: `spatial` sets of them and `others`.
+
+    Raises:
+      ValueError: The number of axes fits no kernel with 1 to 3 spatial axes.
+      TypeError: Its dtype is not floating.
+    """
+    array = floating(name, value)
+    rank, rest = divmod(array.ndim - len(others.split()), spatial)
+    if rest or not 1 <= rank <= MAXIMUM_RANK:
+        sets = " and ".join(["one axis per spatial axis"] * spatial)
+        raise ValueError(f"{name} has shape {array.shape}; needs {sets} (1 to {MAXIMUM_RANK} spatial axes), then ({others})")
+    return array, rank
+
+
+def images(value: ArrayLike, rank: int, because: str) -> tuple[jax.Array, tuple[int, ...]]:
+    """Return images as an array and the shape of their space.
+
+    Raises:
+      ValueError: Too few axes for `rank` spatial axes and channels.
+      TypeError: Its dtype is not floating.
+    """
+    array = floating("x", value)
+    if array.ndim < rank + 1:
+        raise ValueError(f"x has shape {array.shape}; needs {rank} spatial axes and channels, as {because}")
+    return array, array.shape[array.ndim - 1 - rank : -1]
+
+
+def divides(groups: int, count: int, what: str) -> None:
+    """Raise ValueError unless `groups` is a positive integer that divides `count`."""
+    if not isinstance(groups, int) or groups < 1:
+        raise ValueError(f"groups must be an integer of at least 1, got {groups!r}")
+    if count % groups:
+        raise ValueError(f"{groups} groups do not divide {count} {what}")
+
+
+def channels(x: jax.Array, name: str, v: jax.Array, groups: int = 1) -> None:
+    """Raise ValueError unless kernel `v` (..., c, d) reads the channels of `x` in `groups` groups."""
+    c, d = v.shape[-2:]
+    divides(groups, d, f"output channels of {name}")
+    if x.shape[-1] != c * groups:
+        raise ValueError(
+            f"x has {x.shape[-1]} channels but {name} of shape {v.shape} reads {c} in each of {groups} groups: {c * groups}"
+        )
+
+
+def period(got: tuple[int, ...], window: Window, space: tuple[int, ...]) -> None:
+    """Raise ValueError unless every kernel of a tile has a position to stand at."""
+    out = window.output_shape(space)
+    if any(p > i for p, i in zip(got, out, strict=True)):
+        raise ValueError(f"period {got} exceeds the {out} positions of {window} on {space} pixels")
+
+
+def agree(holds: str, got: tuple[int, ...], needs: str, needed: tuple[int, ...]) -> None:
+    """Raise ValueError unless `got`, named in `holds` by {}, equals `needed`, named in `needs` likewise."""
+    if tuple(got) != tuple(needed):
+        raise ValueError(f"{holds.format(tuple(got))} but {needs.format(tuple(needed))}")
+
+
+def positions(name: str, got: tuple[int, ...], window: Window, space: tuple[int, ...]) -> None:
+    """Raise ValueError unless `name` has one entry per output position of the window on the image."""
+    needed = window.output_shape(space)
+    agree(f"{name} holds kernels for {{}} positions", got, f"{window} on {space} pixels has {{}}", needed)
+
+
+def taps(name: str, got: tuple[int, ...], window: Window) -> None:
+    """Raise ValueError unless the kernels in `name` have one entry per tap of the window."""
+    agree(f"{name} holds kernels of {{}} taps", got, f"{window} has {{}}", window.of_rank(len(got)).size)
+
+
+def promote(*arrays: jax.Array) -> list[jax.Array]:
+    """Cast arrays to their common dtype."""
+    dtype = jnp.result_type(*arrays)
+    return [array.astype(dtype) for array in arrays]

@@ -1,0 +1,63 @@
+"""Locality without sharing: every output position has a kernel of its own on a window of the image."""
+
+import jax.numpy as jnp
+from jax.lax import PrecisionLike
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from convlab import check
+from convlab.geometry import Window
+from convlab.unfold import flatten_batch, windows
+
+OUT, TAP = "ijo", "abe"  # einsum letters of up to three spatial axes
+
+
+def locally_connected(
+    x: Float[Array, "*n k l c"],
+    v: Float[Array, "i j a b c d"],
+    window: Window,
+    groups: int = 1,
+    *,
+    precision: PrecisionLike = None,
+    preferred_element_type: DTypeLike | None = None,
+) -> Float[Array, "*n i j d"]:
+    r"""Apply its own kernel at every output position: the MLP after locality, before weight sharing.
+
+    $$H_{ijd} = \sum_{abc} V_{ijabcd} \, X_{i+a,\,j+b,\,c}$$
+
+    Args:
+      x: Images, any number of leading batch axes.
+      v: One kernel per output position; with groups, c counts the channels of one group.
+      window: Where each position reads; with stride s, `i + a` stands for `s*i + a`.
+      groups: Groups of channels that do not see each other; output channels are split alike.
+      precision: Of the multiplications, as in `jax.lax`.
+      preferred_element_type: Of the sums and the result, as in `jax.lax`.
+
+    Raises:
+      ValueError: `v` does not hold one kernel of this window per output position, or channels disagree.
+      TypeError: `x` or `v` is not floating.
+
+    Example:
+      >>> locally_connected(jnp.ones((4, 5, 2)), jnp.ones((4, 5, 3, 3, 2, 7)), Window(3)).shape
+      (4, 5, 7)
+
+    Reference: Zhang et al., Dive into Deep Learning, section 7.1.2.
+    """
+    v, rank = check.kernel("v", v, spatial=2, others="c d")
+    x, space = check.images(x, rank, f"v of shape {v.shape} reads {rank} of them")
+    axes = window.axes(space)
+    check.positions("v", v.shape[:rank], window, space)
+    check.taps("v", v.shape[rank : 2 * rank], window)
+    check.channels(x, "v", v, groups)
+    x, v = check.promote(x, v)
+
+    x, batch = flatten_batch(x, rank)
+    p = windows(jnp.moveaxis(x, 0, rank), axes, 0)  # positions first: one matrix of windows per position
+    p = p.reshape(*p.shape[:-1], groups, -1)
+    v = v.reshape(*v.shape[:-1], groups, -1)
+    i, a = OUT[:rank], TAP[:rank]
+    h = jnp.einsum(
+        f"{i}n{a}gc,{i}{a}cgd->{i}ngd", p, v, precision=precision, preferred_element_type=preferred_element_type
+    )
+    h = jnp.moveaxis(h.reshape(*h.shape[:-2], -1), rank, 0)
+    return h.reshape(*batch, *h.shape[1:])

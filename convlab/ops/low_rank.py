@@ -1,0 +1,62 @@
+"""Between local and shared: every position mixes the same few kernels in its own proportions."""
+
+import jax.numpy as jnp
+from jax.lax import PrecisionLike
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from convlab import check
+from convlab.geometry import Window
+from convlab.ops.conv import slide
+from convlab.unfold import flatten_batch
+
+
+def low_rank(
+    x: Float[Array, "*n k l c"],
+    basis: Float[Array, "r a b c d"],
+    weights: Float[Array, "i j r"],
+    window: Window,
+    *,
+    precision: PrecisionLike = None,
+    preferred_element_type: DTypeLike | None = None,
+) -> Float[Array, "*n i j d"]:
+    r"""Apply at every position its own mixture of r shared kernels; r = 1 with constant weights is a convolution.
+
+    $$H_{ijd} = \sum_r w_{ijr} \sum_{abc} U_{rabcd} \, X_{i+a,\,j+b,\,c}$$
+
+    The sum over r runs last: r convolutions, and no kernel per position is ever formed.
+
+    Args:
+      x: Images, any number of leading batch axes.
+      basis: The shared kernels U.
+      weights: The proportions w of each position.
+      window: Where each position reads; with stride s, `i + a` stands for `s*i + a`.
+      precision: Of the multiplications, as in `jax.lax`.
+      preferred_element_type: Of the sums and the result, as in `jax.lax`.
+
+    Raises:
+      ValueError: `basis` or `weights` does not fit the window, the positions, each other, or the channels of `x`.
+      TypeError: An array is not floating.
+
+    Example:
+      >>> low_rank(jnp.ones((4, 5, 2)), jnp.ones((6, 3, 3, 2, 7)), jnp.ones((4, 5, 6)), Window(3)).shape
+      (4, 5, 7)
+
+    Reference: Elsayed et al. 2020, Revisiting spatial invariance with low-rank local connectivity.
+    """
+    basis, rank = check.kernel("basis", basis, spatial=1, others="r c d")
+    x, space = check.images(x, rank, f"basis of shape {basis.shape} reads {rank} of them")
+    axes = window.axes(space)
+    check.taps("basis", basis.shape[1 : 1 + rank], window)
+    check.channels(x, "basis", basis)
+    weights = check.floating("weights", weights)
+    check.positions("weights", weights.shape[:-1], window, space)
+    check.agree("weights mixes {} kernels", weights.shape[-1:], "basis holds {}", basis.shape[:1])
+    x, basis, weights = check.promote(x, basis, weights)
+
+    x, batch = flatten_batch(x, rank)
+    kernel = jnp.moveaxis(basis, 0, -2)
+    h = slide(x, kernel.reshape(*kernel.shape[:-2], -1), axes, 1, precision, preferred_element_type)
+    h = h.reshape(*h.shape[:-1], *kernel.shape[-2:])
+    h = jnp.einsum("n...rd,...r->n...d", h, weights.astype(h.dtype), precision=precision)
+    return h.reshape(*batch, *h.shape[1:])

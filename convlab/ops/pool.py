@@ -1,0 +1,121 @@
+"""Pooling: what shrinks an image between layers. Mean and blur are convolutions of each channel; max is not linear.
+
+All three run axis by axis over the strided slices of the windows, so k x k taps cost 2k slices, every derivative exists,
+and no gradient falls to the slow select-and-scatter.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from convlab import check
+from convlab.geometry import Axis, Window
+from convlab.unfold import extend, taps
+
+
+def max_pool(x: Float[Array, "*n k l c"], window: Window) -> Float[Array, "*n i j c"]:
+    r"""Take the largest pixel of every window, channel by channel; padding never wins.
+
+    $$H_{ijc} = \max_{ab} X_{i+a,\,j+b,\,c}$$
+
+    The gradient goes to the first of equal pixels, row by row, as in `jax.lax.reduce_window` and PyTorch.
+
+    Args:
+      x: Images, any number of leading batch axes.
+      window: Where each position reads. With every argument an int, all axes but the first and last are spatial.
+
+    Raises:
+      ValueError: The window fits nowhere, or a position sees padding only.
+      TypeError: `x` is not floating.
+
+    Example:
+      >>> max_pool(jnp.arange(6.0).reshape(2, 3, 1), Window((2, 2), padding="VALID")).squeeze()
+      Array([4., 5.], dtype=float32)
+    """
+    x, axes = _lay(x, window)
+    return _reduce(x, axes, -jnp.inf, _first_largest)
+
+
+def mean_pool(x: Float[Array, "*n k l c"], window: Window) -> Float[Array, "*n i j c"]:
+    r"""Average every window, channel by channel: a convolution with equal weights that sum to 1.
+
+    $$H_{ijc} = \frac{1}{AB} \sum_{ab} X_{i+a,\,j+b,\,c}$$
+
+    Zero padding counts as pixels of value zero, so that the op is a convolution.
+
+    Args:
+      x: Images, any number of leading batch axes.
+      window: Where each position reads. With every argument an int, all axes but the first and last are spatial.
+
+    Raises:
+      ValueError: The window fits nowhere, or a position sees padding only.
+      TypeError: `x` is not floating.
+
+    Example:
+      >>> mean_pool(jnp.arange(4.0).reshape(2, 2, 1), Window((2, 2), strides=2)).squeeze()
+      Array(1.5, dtype=float32)
+    """
+    x, axes = _lay(x, window)
+    return _reduce(x, axes, 0.0, lambda pixels: _mix(pixels, [1 / len(pixels)] * len(pixels)))
+
+
+def blur_pool(x: Float[Array, "*n k l c"], window: Window) -> Float[Array, "*n i j c"]:
+    r"""Blur with binomial weights, then keep every stride-th pixel: downsampling that respects the sampling theorem.
+
+    $$H_{ijc} = \sum_{ab} \beta_a \beta_b \, X_{i+a,\,j+b,\,c}, \qquad \beta_a = \binom{A-1}{a} / 2^{A-1}$$
+
+    The weights sum to 1 and, from two taps on, remove the highest frequency [1, -1, 1, ...].
+
+    Args:
+      x: Images, any number of leading batch axes.
+      window: Where each position reads. With every argument an int, all axes but the first and last are spatial.
+
+    Raises:
+      ValueError: The window fits nowhere, or a position sees padding only.
+      TypeError: `x` is not floating.
+
+    Example:
+      >>> blur_pool(jnp.array([[1.0], [-1.0], [1.0], [-1.0]]), Window((3,), strides=2, padding="CIRCULAR")).squeeze()
+      Array([0., 0.], dtype=float32)
+
+    Reference: Zhang 2019, Making convolutional networks shift-invariant again.
+    """
+    x, axes = _lay(x, window)
+    return _reduce(x, axes, 0.0, lambda pixels: _mix(pixels, binomial(len(pixels))))
+
+
+def binomial(size: int) -> list[float]:
+    """Return the `size` weights of a binomial blur; they sum to 1."""
+    return [math.comb(size - 1, a) / 2 ** (size - 1) for a in range(size)]
+
+
+def _lay(x: Array, window: Window) -> tuple[Array, tuple[Axis, ...]]:
+    x = check.floating("x", x)
+    rank = window.rank or max(x.ndim - 2, 1)
+    x, space = check.images(x, rank, f"{window} is laid on {rank} of them")
+    axes = window.axes(space)
+    if not all((axis.reads >= 0).any(1).all() for axis in axes):
+        raise ValueError(f"{window} on {space} pixels has positions that see padding only; pad by less than its size")
+    return x, axes
+
+
+def _reduce(x: Array, axes: tuple[Axis, ...], fill: float, reduce: Callable[[list[Array]], Array]) -> Array:
+    """Reduce the taps of every window, last axis first, so that ties fall to the first pixel row by row."""
+    start = x.ndim - 1 - len(axes)
+    x = extend(x, axes, start, fill)
+    for r in reversed(range(len(axes))):
+        x = reduce(list(taps(x, axes[r], start + r)))
+    return x
+
+
+def _first_largest(pixels: list[Array]) -> Array:
+    best = pixels[0]
+    for pixel in pixels[1:]:
+        best = jnp.where((pixel > best) | jnp.isnan(pixel), pixel, best)
+    return best
+
+
+def _mix(pixels: list[Array], weights: Sequence[float]) -> Array:
+    return sum(pixel * weight for pixel, weight in zip(pixels, weights, strict=True))  # pyright: ignore[reportReturnType]
