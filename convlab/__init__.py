@@ -12,6 +12,11 @@ from convlab.convert import project_local_to_conv as project_local_to_conv
 from convlab.convert import project_local_to_low_rank as project_local_to_low_rank
 from convlab.convert import project_local_to_tiled as project_local_to_tiled
 from convlab.geometry import Window as Window
+from convlab.layers import Conv as Conv
+from convlab.layers import Dense as Dense
+from convlab.layers import LocallyConnected as LocallyConnected
+from convlab.layers import LowRank as LowRank
+from convlab.layers import Tiled as Tiled
 from convlab.ops.conv import conv as conv
 from convlab.ops.dense import dense as dense
 from convlab.ops.local import locally_connected as locally_connected

@@ -1,0 +1,82 @@
+"""The data sets made on this machine, as TFDS builders: no network, no TensorFlow.
+
+Importing this module imports TensorFlow Datasets; `convlab.data.loading` does so where it is needed.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from convlab.data.extras import require
+
+DIGIT_NAMES = tuple("0123456789")
+DIGITS_PER_CLASS_IN_TEST = 36
+
+Examples = Iterator[tuple[int, dict[str, Any]]]
+
+
+class _InMemoryBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A builder whose whole set is made as arrays and written in their order."""
+
+    VERSION = tfds.core.Version("1.0.0")  # a change to any stored number needs another version
+    shape: tuple[int, ...]
+    dtype: type
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            "image": tfds.features.Tensor(shape=self.shape, dtype=self.dtype),
+            "label": tfds.features.ClassLabel(names=DIGIT_NAMES),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.__doc__,
+            features=tfds.features.FeaturesDict(features),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Examples]:
+        return {split: self._generate_examples(*arrays) for split, arrays in self.arrays().items()}
+
+    def _generate_examples(self, images: np.ndarray, labels: np.ndarray) -> Examples:
+        for k, (image, label) in enumerate(zip(images, labels, strict=True)):
+            yield k, {"image": image.reshape(self.shape).astype(self.dtype), "label": int(label)}
+
+    def arrays(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Make images and labels of every split."""
+        raise NotImplementedError
+
+
+class Digits(_InMemoryBuilder, skip_registration=True):
+    """1,797 handwritten digits of 8x8 pixels with values 0 to 16: 1,437 to train, 36 of each class to test.
+
+    Reference: Alpaydin and Kaynak (1998), Optical Recognition of Handwritten Digits, as shipped with scikit-learn.
+    """
+
+    name = "convlab_digits"
+    shape = (8, 8, 1)
+    dtype = np.uint8
+
+    def arrays(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        images, labels = require("sklearn.datasets").load_digits(return_X_y=True)
+        order = np.random.RandomState(0).permutation(len(labels))  # its stream is promised never to change
+        of_class = [order[labels[order] == label] for label in range(len(DIGIT_NAMES))]
+        held = np.isin(order, np.concatenate([members[:DIGITS_PER_CLASS_IN_TEST] for members in of_class]))
+        parts = {"train": order[~held], "test": order[held]}
+        return {split: (images[part], labels[part]) for split, part in parts.items()}
+
+
+class Mnist1D(_InMemoryBuilder, skip_registration=True):
+    """Ten digit-like signals of 40 samples, padded, moved, sheared and noisy: 4,000 to train, 1,000 to test.
+
+    Reference: Greydanus and Kobak (2024), Scaling Down Deep Learning with MNIST-1D; the package's defaults.
+    """
+
+    name = "convlab_mnist1d"
+    shape = (40, 1)
+    dtype = np.float32
+
+    def arrays(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        made = require("mnist1d.data").make_dataset()  # seeds the global generators
+        return {"train": (made["x"], made["y"]), "test": (made["x_test"], made["y_test"])}

@@ -1,0 +1,151 @@
+"""Kernels of other libraries, read and written: the same numbers in the axis order of their layers.
+
+Each pair is a bijection on what the other layer uses. Axes by the alphabet: positions i j, pixels k l, taps a b, channels c d.
+"""
+
+import math
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from convlab import check
+from convlab.convert import lift_local_to_dense, project_dense_to_local
+from convlab.geometry import Space, Window, as_space
+
+
+def from_torch(kernel: Float[Array, "d c a b"]) -> Float[Array, "a b c d"]:
+    """Read the `weight` of `torch.nn.Conv1d`, `Conv2d` or `Conv3d` (OIHW), grouped or not.
+
+    Raises:
+      ValueError: The kernel has not 1 to 3 spatial axes.
+
+    Example:
+      >>> from_torch(jnp.ones((7, 2, 3, 5))).shape
+      (3, 5, 2, 7)
+    """
+    kernel, _ = check.kernel("kernel", kernel, spatial=1, others="d c")
+    return jnp.moveaxis(kernel, (1, 0), (-2, -1))
+
+
+def to_torch(v: Float[Array, "a b c d"]) -> Float[Array, "d c a b"]:
+    """Write a kernel as the `weight` of a PyTorch convolution (OIHW).
+
+    Raises:
+      ValueError: `v` has not 1 to 3 spatial axes.
+
+    Example:
+      >>> to_torch(jnp.ones((3, 5, 2, 7))).shape
+      (7, 2, 3, 5)
+    """
+    v, _ = check.kernel("v", v, spatial=1, others="c d")
+    return jnp.moveaxis(v, (-1, -2), (0, 1))
+
+
+def from_linen_local(kernel: Float[Array, "i j cab d"], window: Window) -> Float[Array, "i j a b c d"]:
+    """Read the kernel of `flax.linen.ConvLocal`, which fuses channel and taps, channel first.
+
+    Raises:
+      ValueError: The fused axis does not hold whole windows.
+
+    Example:
+      >>> from_linen_local(jnp.ones((4, 5, 2 * 3 * 3, 7)), Window(3)).shape
+      (4, 5, 3, 3, 2, 7)
+    """
+    kernel, rank = check.kernel("kernel", kernel, spatial=1, others="cab d")
+    size = window.of_rank(rank).size
+    kernel = kernel.reshape(*kernel.shape[:rank], _channels(kernel, size), *size, kernel.shape[-1])
+    return jnp.moveaxis(kernel, rank, -2)
+
+
+def to_linen_local(v: Float[Array, "i j a b c d"]) -> Float[Array, "i j cab d"]:
+    """Write a locally connected kernel as that of `flax.linen.ConvLocal`.
+
+    Raises:
+      ValueError: `v` is not a locally connected kernel with 1 to 3 spatial axes.
+
+    Example:
+      >>> to_linen_local(jnp.ones((4, 5, 3, 3, 2, 7))).shape
+      (4, 5, 18, 7)
+    """
+    v, rank = check.kernel("v", v, spatial=2, others="c d")
+    return jnp.moveaxis(v, -2, rank).reshape(*v.shape[:rank], -1, v.shape[-1])
+
+
+def from_keras_local_1(kernel: Float[Array, "ij abc d"], window: Window, space: Space) -> Float[Array, "i j a b c d"]:
+    """Read the kernel of Keras' `LocallyConnected1D/2D(implementation=1)`: positions fused, taps and channel fused.
+
+    Args:
+      kernel: One row of positions, as Keras keeps it with channels last.
+      window: The layer's window (Keras: padding "VALID").
+      space: Pixels along each spatial axis of the input.
+
+    Raises:
+      ValueError: The fused axes do not hold the positions or whole windows.
+
+    Example:
+      >>> from_keras_local_1(jnp.ones((2 * 3, 3 * 3 * 2, 7)), Window(3, padding="VALID"), (4, 5)).shape
+      (2, 3, 3, 3, 2, 7)
+    """
+    kernel = check.floating("kernel", kernel)
+    check.agree("kernel has {} axes", (kernel.ndim,), "positions, entries and d are {}", (3,))
+    out, size = window.output_shape(space), window.of_rank(len(as_space(space))).size
+    check.agree("kernel holds {} positions", kernel.shape[:1], f"{window} on {space} pixels has {{}}", (math.prod(out),))
+    return kernel.reshape(*out, *size, _channels(kernel, size), kernel.shape[-1])
+
+
+def to_keras_local_1(v: Float[Array, "i j a b c d"]) -> Float[Array, "ij abc d"]:
+    """Write a locally connected kernel as that of Keras' `LocallyConnected1D/2D(implementation=1)`.
+
+    Raises:
+      ValueError: `v` is not a locally connected kernel with 1 to 3 spatial axes.
+
+    Example:
+      >>> to_keras_local_1(jnp.ones((2, 3, 3, 3, 2, 7))).shape
+      (6, 18, 7)
+    """
+    v, rank = check.kernel("v", v, spatial=2, others="c d")
+    return v.reshape(math.prod(v.shape[:rank]), -1, v.shape[-1])
+
+
+def from_keras_local_2(
+    kernel: Float[Array, "k l c i j d"], window: Window, space: Space
+) -> Float[Array, "i j a b c d"]:
+    """Read the kernel of Keras' `LocallyConnected1D/2D(implementation=2)`: a dense weight that Keras masks.
+
+    Args:
+      kernel: The dense weight as Keras keeps it with channels last; what its mask hides is left behind.
+      window: The layer's window.
+      space: Pixels along each spatial axis of the input.
+
+    Raises:
+      ValueError: The kernel has other pixels or positions.
+
+    Example:
+      >>> from_keras_local_2(jnp.ones((4, 5, 2, 2, 3, 7)), Window(3, padding="VALID"), (4, 5)).shape
+      (2, 3, 3, 3, 2, 7)
+    """
+    kernel, rank = check.kernel("kernel", kernel, spatial=2, others="c d")
+    w = kernel.transpose(*range(rank + 1, 2 * rank + 1), *range(rank + 1), 2 * rank + 1)
+    return project_dense_to_local(w, window, space)
+
+
+def to_keras_local_2(v: Float[Array, "i j a b c d"], window: Window, space: Space) -> Float[Array, "k l c i j d"]:
+    """Write a locally connected kernel as that of Keras' `LocallyConnected1D/2D(implementation=2)`.
+
+    Raises:
+      ValueError: `v` does not hold one kernel of this window per output position.
+
+    Example:
+      >>> to_keras_local_2(jnp.ones((2, 3, 3, 3, 2, 7)), Window(3, padding="VALID"), (4, 5)).shape
+      (4, 5, 2, 2, 3, 7)
+    """
+    w = lift_local_to_dense(v, window, space)
+    rank = len(as_space(space))
+    return w.transpose(*range(rank, 2 * rank + 1), *range(rank), 2 * rank + 1)
+
+
+def _channels(kernel: Array, size: tuple[int, ...]) -> int:
+    fused, taps = kernel.shape[-2], math.prod(size)
+    if fused % taps:
+        raise ValueError(f"kernel fuses {fused} entries, which are not whole windows of {size} taps")
+    return fused // taps

@@ -1,0 +1,207 @@
+"""Flax NNX layers, thin over the rungs: they hold arrays, cast them, call the op and add the bias."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.lax import PrecisionLike
+from jax.nn.initializers import Initializer
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from convlab import rungs
+from convlab.geometry import Padding, Size, Space, Window
+
+DEFAULT_KERNEL_INIT = nnx.initializers.lecun_normal()
+DEFAULT_BIAS_INIT = nnx.initializers.zeros_init()
+
+
+class Layer(nnx.Module):
+    """What the layers of all rungs share. Use one of its subclasses.
+
+    Attributes:
+      layout: Rung, window, channels and all else that fixes the shapes (static).
+      bias: One number per channel, or per position and channel, or None.
+    """
+
+    rung: str
+    bias: nnx.Param | None
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: Size,
+        strides: Size | None = 1,
+        *,
+        padding: Padding = "SAME",
+        kernel_dilation: Size | None = 1,
+        feature_group_count: int = 1,
+        use_bias: bool | str = True,
+        space: Space | None = None,
+        period: Size | None = None,
+        rank: int | None = None,
+        tied_noise: float | None = None,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        precision: PrecisionLike = None,
+        preferred_element_type: DTypeLike | None = None,
+        kernel_init: Initializer = DEFAULT_KERNEL_INIT,
+        bias_init: Initializer = DEFAULT_BIAS_INIT,
+        rngs: nnx.Rngs,
+    ):
+        window = rungs.lay_window(kernel_size, strides, padding, kernel_dilation, space)
+        self.layout = rungs.Layout(
+            self.rung, window, in_features, out_features, space, feature_group_count, period, rank, use_bias
+        )
+        self.dtype = dtype
+        self.param_dtype = param_dtype
+        self.precision = precision
+        self.preferred_element_type = preferred_element_type
+        arrays = rungs.start(rngs.params(), self.layout, rungs.Start(kernel_init, param_dtype, tied_noise))
+        for name, array in arrays.items():
+            setattr(self, name, nnx.Param(array))
+        biased = self.layout.bias_sharing is not None
+        self.bias = nnx.Param(bias_init(rngs.params(), self.layout.bias_shape, param_dtype)) if biased else None
+
+    def __call__(self, x: Float[Array, "*n k l c"]) -> Float[Array, "*n i j d"]:
+        """Apply the layer to images with any number of leading batch axes.
+
+        Raises:
+          ValueError: The images have other channels, spatial axes or (where the layer has positions) pixels.
+        """
+        return rungs.forward(
+            x,
+            {name: getattr(self, name)[...] for name in rungs.RUNGS[self.rung].arrays},
+            None if self.bias is None else self.bias[...],
+            self.layout,
+            dtype=self.dtype,
+            precision=self.precision,
+            preferred_element_type=self.preferred_element_type,
+        )
+
+
+class Dense(Layer):
+    r"""Own weight for every pair of output and pixel; the window only says which outputs there are.
+
+    $$H_{ijd} = \sum_{klc} W_{ijklcd} X_{klc} + u_{ijd}$$
+
+    Arguments of `Conv`, and:
+
+    Args:
+      space: Pixels along each spatial axis of the input.
+      tied_noise: None starts with independent weights; s with a convolution plus noise of s times its size.
+
+    Example:
+      >>> layer = Dense(2, 7, (3, 3), strides=2, space=(8, 6), rngs=nnx.Rngs(0))
+      >>> layer.kernel.shape, layer.bias.shape
+      ((4, 3, 8, 6, 2, 7), (4, 3, 7))
+    """
+
+    rung = "dense"
+    kernel: nnx.Param
+
+
+class LocallyConnected(Layer):
+    r"""Own kernel at every output position.
+
+    $$H_{ijd} = \sum_{abc} V_{ijabcd} X_{i+a,\,j+b,\,c} + u_{ijd}$$
+
+    Every kernel starts with the fan-in of one window; taps that read only padding start, and stay, at zero.
+    Arguments of `Conv`, and:
+
+    Args:
+      space: Pixels along each spatial axis of the input.
+      tied_noise: None starts with independent kernels; s with one kernel for all positions plus noise of s times its size.
+
+    Example:
+      >>> layer = LocallyConnected(2, 7, (3, 3), space=(8, 6), rngs=nnx.Rngs(0))
+      >>> layer.kernel.shape, layer(jnp.ones((5, 8, 6, 2))).shape
+      ((8, 6, 3, 3, 2, 7), (5, 8, 6, 7))
+    """
+
+    rung = "locally_connected"
+    kernel: nnx.Param
+
+
+class Tiled(Layer):
+    r"""Kernels that repeat every `period` positions.
+
+    $$H_{ijd} = \sum_{abc} V_{i \bmod p,\, j \bmod q,\, abcd} X_{i+a,\,j+b,\,c} + u_d$$
+
+    Arguments of `Conv`, and:
+
+    Args:
+      period: Positions along each side of the tile: an int, or one per axis.
+      tied_noise: None starts with independent kernels; s with one kernel plus noise of s times its size.
+
+    Example:
+      >>> Tiled(2, 7, (3, 3), period=2, rngs=nnx.Rngs(0)).kernel.shape
+      (2, 2, 3, 3, 2, 7)
+    """
+
+    rung = "tiled"
+    kernel: nnx.Param
+
+
+class LowRank(Layer):
+    r"""The same few kernels mixed at every position in its own proportions.
+
+    $$H_{ijd} = \sum_r w_{ijr} \sum_{abc} U_{rabcd} X_{i+a,\,j+b,\,c} + u_d$$
+
+    The proportions of each position start as a random unit vector, so that its kernel has a convolution's variance.
+    Arguments of `Conv`, and:
+
+    Args:
+      space: Pixels along each spatial axis of the input.
+      rank: Number of kernels.
+      tied_noise: None starts with independent proportions; s with the same everywhere plus noise of s times their size.
+
+    Example:
+      >>> layer = LowRank(2, 7, (3, 3), rank=4, space=(8, 6), rngs=nnx.Rngs(0))
+      >>> layer.basis.shape, layer.weights.shape
+      ((4, 3, 3, 2, 7), (8, 6, 4))
+    """
+
+    rung = "low_rank"
+    basis: nnx.Param
+    weights: nnx.Param
+
+
+class Conv(Layer):
+    r"""One kernel for all positions: a drop-in for `flax.nnx.Conv` (same names, arrays and outputs).
+
+    $$H_{ijd} = \sum_{abc} V_{abcd} X_{i+a,\,j+b,\,c} + u_d$$
+
+    Args:
+      in_features: Input channels.
+      out_features: Output channels.
+      kernel_size: Taps along each axis. An int is one spatial axis, as in Flax, or one size along all axes of `space`.
+      strides: Pixels between neighbouring outputs.
+      padding: As in `Window`.
+      kernel_dilation: Pixels between neighbouring taps.
+      feature_group_count: Groups of channels that do not see each other.
+      use_bias: False, "channel" (one number per output channel), "position" (one per position and channel, needs
+        `space`), or True: "position" for dense and locally connected layers, "channel" for the others.
+      space: Pixels along each spatial axis of the input, where an array differs by position.
+      dtype: Of the computation; absent, the common one of input and arrays.
+      param_dtype: Of the arrays.
+      precision: Of the multiplications, as in `jax.lax`.
+      preferred_element_type: Of the sums and the result, as in `jax.lax`.
+      kernel_init: Initializer of one kernel.
+      bias_init: Initializer of the bias.
+      rngs: Keys; the stream `params` is used.
+
+    Raises:
+      ValueError: A value is missing, unknown, out of range or not for this rung.
+      TypeError: A size that is not an integer.
+
+    Example:
+      >>> layer = Conv(2, 7, (3, 3), strides=2, padding="CIRCULAR", rngs=nnx.Rngs(0))
+      >>> layer.kernel.shape, layer(jnp.ones((5, 8, 6, 2))).shape
+      ((3, 3, 2, 7), (5, 4, 3, 7))
+    """
+
+    rung = "conv"
+    kernel: nnx.Param
+
+
+LAYERS = {layer.rung: layer for layer in (Dense, LocallyConnected, Tiled, LowRank, Conv)}
