@@ -1,5 +1,7 @@
 """Flax NNX layers, thin over the rungs: they hold arrays, cast them, call the op and add the bias."""
 
+import math
+
 import jax.numpy as jnp
 from flax import nnx
 from jax.lax import PrecisionLike
@@ -205,3 +207,79 @@ class Conv(Layer):
 
 
 LAYERS = {layer.rung: layer for layer in (Dense, LocallyConnected, Tiled, LowRank, Conv)}
+
+
+def connect(
+    connectivity: str,
+    in_features: int,
+    out_features: int,
+    kernel_size: Size,
+    strides: Size | None = 1,
+    *,
+    padding: Padding = "SAME",
+    space: Space,
+    period: int = 2,
+    rank: int = 2,
+    tied_noise: float | None = None,
+    kernel_init: Initializer = DEFAULT_KERNEL_INIT,
+    use_bias: bool | str = True,
+    rngs: nnx.Rngs,
+) -> Layer:
+    """Build the layer with the outputs of one convolution at the rung named: what `connectivity=` of a model means.
+
+    Args:
+      connectivity: A rung ("dense", "locally_connected", "tiled", "low_rank", "conv"), or "shared": one kernel of every
+        offset that can reach a pixel, the corner of the square that is shared but not local.
+      in_features: Input channels.
+      out_features: Output channels.
+      kernel_size: Taps of the convolution along each axis.
+      strides: Pixels between neighbouring outputs.
+      padding: As in `Window`.
+      space: Pixels along each spatial axis of the input.
+      period: Of "tiled"; at most the positions there are.
+      rank: Of "low_rank".
+      tied_noise: Of the rungs with several kernels.
+      kernel_init: Initializer of one kernel.
+      use_bias: As in `Conv`.
+      rngs: Keys; the stream `params` is used.
+
+    Raises:
+      ValueError: An unknown connectivity, or an argument out of range.
+
+    Example:
+      >>> connect("tiled", 1, 4, 3, space=(8, 8), rngs=nnx.Rngs(0)).kernel.shape
+      (2, 2, 3, 3, 1, 4)
+    """
+    if connectivity not in CONNECTIVITY:
+        raise ValueError(f"connectivity {connectivity!r} is unknown; needs one of {', '.join(CONNECTIVITY)}")
+    window = rungs.lay_window(kernel_size, strides, padding, 1, space)
+    rung, own = CONNECTIVITY[connectivity], {}
+    if connectivity == "shared":
+        window = window.widened(space)
+        kernel_init = _seeing(kernel_init, math.prod(space) / math.prod(window.size))
+    if connectivity == "tiled":
+        own["period"] = tuple(min(period, i) for i in window.output_shape(space))
+    if connectivity == "low_rank":
+        own["rank"] = rank
+    if "tied_noise" in rungs.RUNGS[rung].takes:
+        own["tied_noise"] = tied_noise
+    return LAYERS[rung](
+        in_features,
+        out_features,
+        window.size,
+        window.strides,
+        padding=window.padding,
+        space=space,
+        kernel_init=kernel_init,
+        use_bias=use_bias,
+        rngs=rngs,
+        **own,
+    )
+
+
+CONNECTIVITY = {rung: rung for rung in LAYERS} | {"shared": "conv"}
+
+
+def _seeing(kernel_init: Initializer, share: float) -> Initializer:
+    """Initialise kernels of which every position sees only a `share` of the taps, as if the others were not there."""
+    return lambda key, shape, dtype=jnp.float32: kernel_init(key, shape, dtype) * jnp.asarray(share, dtype) ** -0.5
