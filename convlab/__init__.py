@@ -25,3 +25,4 @@ from convlab.ops.pool import blur_pool as blur_pool
 from convlab.ops.pool import max_pool as max_pool
 from convlab.ops.pool import mean_pool as mean_pool
 from convlab.ops.tiled import tiled as tiled
+from convlab.unfold import unfold as unfold

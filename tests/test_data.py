@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import importlib.machinery
 import io
 import json
 import os
@@ -37,6 +36,7 @@ from convlab.data import (
     stock,
     transforms,
 )
+from convlab.data.extras import require
 from convlab.data.sets import hold_out
 
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -192,10 +192,12 @@ def test_subset_refuses_a_fraction():
 
 def test_map_changes_the_images_of_both_splits_and_nothing_else():
     data = data_of(np.arange(6) % 3, 3)
+    data = dataclasses.replace(data, test=Split(data.test.images[:4] + 1, data.test.labels[:4]))
     mapped = data.map(lambda images: jnp.asarray(images)[:, 1:])
     assert mapped.image_shape == (2, 5, 2)
     assert mapped.classes == data.classes
     np.testing.assert_array_equal(mapped.test.images, data.test.images[:, 1:])
+    np.testing.assert_array_equal(mapped.train.images, data.train.images[:, 1:])
     np.testing.assert_array_equal(mapped.train.labels, data.train.labels)
 
 
@@ -228,6 +230,9 @@ def test_permutation_moves_the_pixels_of_all_images_alike_and_loses_none(shape):
     assert (moved == moved[:1, ..., :1]).all()
     assert sorted(moved[0, ..., 0].ravel()) == list(range(np.prod(shape[1:-1])))
     assert not np.array_equal(moved, place)
+    images = gaussian(*shape)
+    pixels = images.reshape(len(images), -1, shape[-1])[:, moved[0, ..., 0].ravel()]
+    np.testing.assert_array_equal(permute_pixels(images, jax.random.key(1)), pixels.reshape(shape))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -283,7 +288,7 @@ def test_shift_there_and_back_keeps_all_but_the_border_that_left(shape, offset):
     assert not back.any()
 
 
-@pytest.mark.parametrize("offset", [(3, 0), (-3, 0), (99, -99)])
+@pytest.mark.parametrize("offset", [(3, 0), (-3, 0), (99, -99), (10**12, -(10**12))])
 def test_shift_past_the_border_leaves_nothing(offset):
     chex.assert_trees_all_equal(shift(gaussian(5, 3, 7, 2), offset), jnp.zeros((5, 3, 7, 2)))
 
@@ -631,17 +636,20 @@ def test_the_network_check_goes_through_the_proxy(monkeypatch):
 
 def test_with_a_network_but_no_tensorflow_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(stock, "no_answer", lambda url: None)
-    monkeypatch.setitem(sys.modules, "tensorflow", None)
+
+    def absent(module, *extra):
+        return require("absent_for_certain" if module == "tensorflow" else module, *extra)
+
+    monkeypatch.setattr(stock, "require", absent)
     with pytest.raises(ImportError, match=r"pip install 'convlab\[tf\]'"):
         load("grey_squares", data_dir=tmp_path)
 
 
 def test_with_network_and_tensorflow_a_stock_set_is_prepared_without_the_gpu(tmp_path, monkeypatch):
     asked, hidden = [], []
-    stand_in = types.ModuleType("tensorflow")
-    stand_in.__spec__ = importlib.machinery.ModuleSpec("tensorflow", None)
-    stand_in.config = types.SimpleNamespace(set_visible_devices=lambda *arguments: hidden.append(arguments))
-    monkeypatch.setitem(sys.modules, "tensorflow", stand_in)
+    config = types.SimpleNamespace(set_visible_devices=lambda *arguments: hidden.append(arguments))
+    absent = {"tensorflow": types.SimpleNamespace(config=config)}
+    monkeypatch.setattr(stock, "require", lambda module, *extra: absent.get(module) or require(module, *extra))
     monkeypatch.setattr(stock, "no_answer", asked.append)
     assert_grey_squares(load("grey_squares", data_dir=tmp_path))
     assert asked == ["https://squares.invalid/all.zip"]
@@ -678,3 +686,21 @@ def test_public_names_are_all_there():
     assert loading.OWN.keys() == {"digits", "mnist1d"}
     for name in ("embed", "permute_pixels", "shift", "standardise"):
         assert getattr(convlab.data, name) is getattr(transforms, name)
+
+
+def test_a_set_that_another_process_finished_first_is_used(tmp_path):
+    def lose_the_race(**_):
+        (tmp_path / "made").mkdir()
+        raise OSError("directory not empty")
+
+    builder = types.SimpleNamespace(data_path=tmp_path / "made", download_and_prepare=lose_the_race)
+    assert records.prepared(lambda: builder) is builder
+
+
+def test_a_preparation_that_fails_is_not_hidden(tmp_path):
+    def fail(**_):
+        raise OSError("disk full")
+
+    builder = types.SimpleNamespace(data_path=tmp_path / "made", download_and_prepare=fail)
+    with pytest.raises(OSError, match="disk full"):
+        records.prepared(lambda: builder)

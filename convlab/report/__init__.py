@@ -1,0 +1,12 @@
+"""From runs to evidence: intervals over seeds, tables, figures, and where and how they were made."""
+
+from convlab.report.drawing import RUNG_STYLE as RUNG_STYLE
+from convlab.report.drawing import Style as Style
+from convlab.report.drawing import curves as curves
+from convlab.report.drawing import matrix_picture as matrix_picture
+from convlab.report.drawing import new_figure as new_figure
+from convlab.report.folder import save_report as save_report
+from convlab.report.provenance import provenance as provenance
+from convlab.report.seeds import Interval as Interval
+from convlab.report.seeds import interval as interval
+from convlab.report.seeds import summarise as summarise

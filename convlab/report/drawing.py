@@ -1,0 +1,284 @@
+"""Pictures in one style, readable on a slide: every rung has its own colour and marker everywhere."""
+
+import contextlib
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from convlab.report.rows import Row, columns, experiments_extra, plain
+
+if TYPE_CHECKING:
+    import matplotlib.axes
+    import matplotlib.figure
+
+
+class Style(NamedTuple):
+    """How one rung is drawn and called in pictures."""
+
+    label: str
+    colour: str
+    marker: str
+    line: str = "-"
+
+
+RUNG_STYLE = {
+    "dense": Style("dense", "#D55E00", "o"),
+    "shared": Style("shared, not local", "#CC79A7", "P"),
+    "locally_connected": Style("locally connected", "#E69F00", "s"),
+    "tiled": Style("tiled", "#009E73", "^"),
+    "low_rank": Style("low rank", "#56B4E9", "D"),
+    "conv": Style("convolution", "#0072B2", "v"),
+    "null": Style("null", "#767676", "X", "--"),
+}
+"""Freest first, in colours that colour-blind readers tell apart (Okabe and Ito, 2008); gray is for null baselines."""
+
+SLIDE: dict[Any, Any] = {
+    "font.size": 14,
+    "axes.titlesize": 16,
+    "axes.labelsize": 15,
+    "xtick.labelsize": 13,
+    "ytick.labelsize": 13,
+    "legend.fontsize": 14,
+    "legend.frameon": False,
+    "lines.linewidth": 2.2,
+    "lines.markersize": 8,
+    "axes.edgecolor": "#4D4D4D",
+    "axes.titlepad": 10,
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+}
+DOTS_PER_INCH = 160
+DIGIT_WIDTH = 0.11
+"""Inches, of a digit below a tick."""
+
+
+@contextlib.contextmanager
+def _slide_style() -> Iterator[None]:
+    with experiments_extra():
+        import matplotlib
+    with matplotlib.rc_context(SLIDE):
+        yield
+
+
+def new_figure(
+    panels: int = 1, *, rows: int = 1, size: tuple[float, float] = (12.0, 5.0)
+) -> "tuple[matplotlib.figure.Figure, list[matplotlib.axes.Axes]]":
+    """Make a figure that never opens a window and leaves matplotlib's settings alone.
+
+    Args:
+      panels: Number of pictures.
+      rows: Rows they fill, left to right, then down.
+      size: Width and height in inches.
+
+    Raises:
+      ValueError: `panels` or `rows` is below 1.
+      ImportError: matplotlib is not installed.
+
+    Example:
+      >>> figure, axes = new_figure(panels=3)
+      >>> len(axes)
+      3
+    """
+    if min(panels, rows) < 1:
+        raise ValueError(f"panels is {panels} and rows is {rows} but each must be at least 1")
+    with _slide_style():
+        import matplotlib.figure
+
+        figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
+        axes = [figure.add_subplot(rows, -(-panels // rows), panel + 1) for panel in range(panels)]
+        for axis in axes:
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.tick_params(labelsize=SLIDE["xtick.labelsize"])
+    return figure, axes
+
+
+def curves(
+    axis: "matplotlib.axes.Axes",
+    summary: Sequence[Row],
+    x: str,
+    y: str,
+    by: str = "rung",
+    *,
+    x_label: str,
+    y_label: str,
+    title: str = "",
+    y_format: str = "",
+    log_x: bool = False,
+    band: bool = False,
+    baselines: Mapping[str, float] | None = None,
+) -> None:
+    """Draw the mean of every group against `x`, with its interval; one legend outside the panels serves them all.
+
+    Args:
+      axis: Where to draw.
+      summary: Rows with x, y, y_low, y_high (as `summarise` makes them); ends that are absent or NaN are not drawn.
+      x: Name of the horizontal quantity.
+      y: Name of the averaged quantity.
+      by: Name that makes the lines; names of rungs get their own style.
+      x_label: Says what x is, with its unit.
+      y_label: Says what y is, with its unit.
+      title: Of the panel.
+      y_format: Format specification of the numbers on the vertical axis, e.g. ".0%".
+      log_x: Space x logarithmically.
+      band: Draw intervals as bands rather than bars.
+      baselines: Heights of gray horizontal lines by label, e.g. {"chance": 0.1}.
+
+    Raises:
+      ValueError: No row has one of the names.
+      ImportError: matplotlib is not installed.
+
+    Example:
+      >>> figure, [axis] = new_figure()
+      >>> rows = [{"rung": "conv", "size": n, "accuracy": 1 - 1 / n} for n in (10, 100)]
+      >>> curves(axis, rows, "size", "accuracy", x_label="training images", y_label="test accuracy", log_x=True)
+    """
+    if unknown := [name for name in (x, y, by) if name not in columns(summary)]:
+        raise ValueError(f"no row has {unknown}: the {len(summary)} rows have {columns(summary)}")
+    with _slide_style():
+        for name, style in _styles([plain(by, row.get(by)) for row in summary]).items():
+            rows = [row for row in summary if plain(by, row.get(by)) == name and row.get(y) is not None]
+            _line(axis, _points(rows, x, y), style, band)
+        for (label, height), line in zip((baselines or {}).items(), ("--", ":", "-.") * 9, strict=False):
+            axis.axhline(height, color=RUNG_STYLE["null"].colour, linestyle=line, label=label, zorder=1)
+        axis.set(xlabel=x_label, ylabel=y_label)
+        axis.set_title(title)
+        axis.grid(axis="y", color="#E6E6E6")
+        axis.set_axisbelow(True)
+        if y_format:
+            axis.yaxis.set_major_formatter(f"{{x:{y_format}}}")
+        if log_x:
+            _log_ticks(axis, [float(row[x]) for row in summary if row.get(x) is not None])
+        _legend(axis)
+
+
+def _styles(names: Sequence[Any]) -> dict[Any, Style]:
+    """Styles by group in order of appearance; groups that are no rungs take those of the rungs that are not there."""
+    names = list(dict.fromkeys(names))
+    spare = [style for rung, style in RUNG_STYLE.items() if rung not in names and rung != "null"]
+    spare = itertools.cycle(spare or RUNG_STYLE.values())
+    return {name: RUNG_STYLE.get(name) or next(spare)._replace(label=str(name)) for name in names}
+
+
+def _points(rows: Sequence[Row], x: str, y: str) -> np.ndarray:
+    """Lines x, mean, low, high by growing x; NaN for what is not there."""
+    cells = [[row.get(name) for row in rows] for name in (x, y, f"{y}_low", f"{y}_high")]
+    points = np.array([[float("nan") if cell is None else float(cell) for cell in line] for line in cells])
+    return points[:, np.argsort(points[0], kind="stable")]
+
+
+def _line(axis: "matplotlib.axes.Axes", points: np.ndarray, style: Style, band: bool) -> None:
+    x, mean, low, high = points
+    colour = style.colour
+    axis.plot(x, mean, style.line, color=colour, marker=style.marker, label=style.label, mec="white", mew=0.7)
+    if band:
+        axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+    else:
+        axis.errorbar(x, mean, yerr=(mean - low, high - mean), fmt="none", ecolor=colour, elinewidth=1.8, capsize=4)
+
+
+def _log_ticks(axis: "matplotlib.axes.Axes", values: Sequence[float]) -> None:
+    """Space x logarithmically and mark the sizes that were run, if their numbers do not run into one another."""
+    axis.set_xscale("log")
+    sizes = np.unique(values)
+    labels = [f"{size:,.0f}" if size == round(size) else f"{size:g}" for size in sizes]
+    place = axis.get_subplotspec()
+    inches = 0.75 * axis.figure.bbox.width / axis.figure.dpi / (place.get_gridspec().ncols if place else 1)
+    gaps = np.diff(np.log(sizes)) / np.log(sizes[-1] / sizes[0]) * inches / DIGIT_WIDTH if len(sizes) > 1 else []
+    if all(gap > (len(left) + len(right)) / 2 + 1 for gap, left, right in zip(gaps, labels, labels[1:], strict=False)):
+        axis.set_xticks(sizes, labels)
+        axis.minorticks_off()
+
+
+def _legend(axis: "matplotlib.axes.Axes") -> None:
+    """Draw the figure's only legend anew: one entry per label of any panel."""
+    figure = axis.figure
+    for legend in list(figure.legends):
+        legend.remove()
+    handles = {}
+    for panel in figure.axes:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    if len(figure.axes) == 1:
+        figure.legend(handles.values(), handles.keys(), loc="outside right center")
+    else:
+        lines = -(-len(handles) // 5)
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=-(-len(handles) // lines))
+
+
+def matrix_picture(
+    axis: "matplotlib.axes.Axes",
+    labels: Any,
+    title: str = "",
+    *,
+    grid: tuple[int, int] | None = None,
+    x_label: str = "input pixel",
+    y_label: str = "output",
+) -> None:
+    """Draw a dense weight matrix in which equal weights share one colour and absent weights are white.
+
+    Args:
+      axis: Where to draw.
+      labels: Integers, one row per output and one column per input: 0 for no weight, else the number of the weight.
+        Cells stay sharp up to about as many rows as the panel has dots (some 500).
+      title: Of the panel; the number of distinct weights is written below it.
+      grid: Width of the output's and of the input's image: a thin line after every image row.
+      x_label: Says what the columns are.
+      y_label: Says what the rows are.
+
+    Raises:
+      ValueError: `labels` is not a matrix of integers from 0 up.
+      ImportError: matplotlib is not installed.
+
+    Example:
+      >>> figure, [axis] = new_figure()
+      >>> matrix_picture(axis, [[1, 2, 0], [0, 1, 2]], "convolution")
+      >>> axis.get_title()
+      'convolution\\n2 weights'
+    """
+    labels = np.asarray(labels)
+    if labels.ndim != 2 or labels.size == 0 or labels.dtype.kind not in "iu" or labels.min() < 0:
+        got = f"labels has shape {labels.shape} and dtype {labels.dtype}"
+        raise ValueError(f"{got} but a matrix of integers from 0 up is needed")
+    count = np.unique(labels[labels > 0]).size
+    with _slide_style():
+        axis.set_anchor("N")
+        axis.imshow(_colours(int(labels.max()))[labels], interpolation="nearest")
+        axis.set_title(f"{title}\n{count:,} weight{'s' * (count != 1)}".strip())
+        axis.set(xlabel=x_label, ylabel=y_label, xticks=[], yticks=[])
+        axis.spines[:].set_visible(True)
+        for draw, width, length in zip((axis.axhline, axis.axvline), grid or (), labels.shape, strict=False):
+            for edge in range(width, length, width):
+                draw(edge - 0.5, color="black", linewidth=0.5, alpha=0.35)
+
+
+def _colours(count: int) -> np.ndarray:
+    """White, then one colour per weight: consecutive weights differ in hue by a fifth of the circle or more.
+
+    The first nine have hues 40 degrees apart and three lightnesses; the rest are random, so that no regular pattern of
+    colours suggests weights that are equal where none are. A colour depends on the number of its weight only.
+
+    Reference: Ottosson, A perceptual color space for image processing, 2020.
+    """
+    k, random = np.arange(count), np.random.default_rng(0).random((count, 2)).T
+    hue = 2 * np.pi * np.cumsum(np.where(k < 9, 4 / 9, 0.2 + 0.6 * random[0]))
+    lightness = 0.48 + 0.34 * np.where(k < 9, k % 3 / 2, random[1])
+    chroma = 0.14
+    lab = np.stack([lightness, chroma * np.cos(hue), chroma * np.sin(hue)])
+    lms = [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.2914855480]]
+    linear = [
+        [4.0767416621, -3.3077115913, 0.2309699292],
+        [-1.2684380046, 2.6097574011, -0.3413193965],
+        [-0.0041960863, -0.7034186147, 1.7076147010],
+    ]
+    light = np.clip(linear @ (lms @ lab) ** 3, 0, 1)
+    srgb = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return np.concatenate([np.ones((1, 3)), srgb.T])
+
+
+def save_figure(figure: "matplotlib.figure.Figure", path: str | os.PathLike[str]) -> None:
+    """Write a figure as PNG."""
+    with _slide_style():
+        figure.savefig(path, dpi=DOTS_PER_INCH, format="png")

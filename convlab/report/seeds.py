@@ -1,0 +1,103 @@
+"""How sure the seeds make us: the mean over runs and its interval."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from convlab.report.rows import Row, columns, plain
+
+
+class Interval(NamedTuple):
+    """A mean and the ends of its confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def interval(values: Iterable[Any], level: float = 0.95) -> Interval:
+    r"""Estimate a mean and its Student-t interval from independent runs.
+
+    $$\bar x \pm t_{n-1} \, s / \sqrt n$$
+
+    Args:
+      values: One number per run. One NaN makes all three numbers NaN: a run that diverged is not left out.
+      level: Probability that the interval covers the true mean of Gaussian values, between 0 and 1.
+
+    Returns:
+      The mean and both ends; the ends are NaN for a single run, which says nothing of the spread.
+
+    Raises:
+      ValueError: There are no values, or `level` is not between 0 and 1.
+
+    Example:
+      >>> round(interval([0.91, 0.93, 0.95]).low, 4)  # 0.93 - 4.303 * 0.02 / sqrt(3)
+      0.8803
+
+    Reference: Student, 1908.
+    """
+    from scipy.special import stdtrit
+
+    x = np.array([float(value) for value in values])
+    if x.size == 0:
+        raise ValueError("values is empty: an interval needs at least one run")
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level} but a probability between 0 and 1 is needed")
+    with np.errstate(invalid="ignore"):
+        mean = float(x.mean())
+        if x.size == 1:
+            return Interval(mean, float("nan"), float("nan"))
+        reach = float(stdtrit(x.size - 1, (1 + level) / 2) * x.std(ddof=1) / x.size**0.5)
+    return Interval(mean, mean - reach, mean + reach)
+
+
+def summarise(
+    rows: Sequence[Row], by: str | Sequence[str], values: str | Sequence[str], level: float = 0.95
+) -> list[dict[str, Any]]:
+    """Average the runs of every group over their seeds.
+
+    Args:
+      rows: One flat row per run.
+      by: Names whose values make a group. A name that is constant within groups (parameters, say) may be added here to
+        keep it in the summary.
+      values: Names to average.
+      level: Of the interval.
+
+    Returns:
+      One row per group in order of first appearance: the names of `by`, then for every value its mean `<value>`, and
+      `<value>_low` and `<value>_high`, then `seeds`, the number of runs. None where no run of the group has the value.
+
+    Raises:
+      ValueError: There are no rows, no row has one of the names, or only some runs of a group have a value.
+
+    Example:
+      >>> rows = [{"rung": "conv", "seed": s, "accuracy": a} for s, a in enumerate([0.9, 0.8])]
+      >>> [row] = summarise(rows, by="rung", values="accuracy")
+      >>> row["rung"], round(row["accuracy"], 3), row["seeds"]
+      ('conv', 0.85, 2)
+    """
+    by, values = ([names] if isinstance(names, str) else list(names) for names in (by, values))
+    unknown = [name for name in (*by, *values) if name not in columns(rows)]
+    if not rows or unknown:
+        raise ValueError(f"no row has {unknown or 'anything'}: the {len(rows)} rows have {columns(rows)}")
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(plain(name, row.get(name)) for name in by), []).append(row)
+    return [
+        dict(zip(by, key, strict=True)) | _averages(key, runs, values, level) | {"seeds": len(runs)}
+        for key, runs in groups.items()
+    ]
+
+
+def _averages(key: tuple[Any, ...], runs: list[Row], values: list[str], level: float) -> dict[str, float | None]:
+    averages: dict[str, float | None] = {}
+    for name in values:
+        present = [run[name] for run in runs if run.get(name) is not None]
+        if present and len(present) < len(runs):
+            raise ValueError(
+                f"{name} is there in {len(present)} of the {len(runs)} runs of {key}: all or none are needed"
+            )
+        mean, low, high = interval(present, level) if present else (None, None, None)
+        averages |= {name: mean, f"{name}_low": low, f"{name}_high": high}
+    return averages

@@ -1,0 +1,328 @@
+"""Lifting and projecting: laws of linear algebra on windows of every kind, against loops and least squares."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import gaussian, windows
+
+import convlab as cl
+
+pytestmark = pytest.mark.usefixtures("float64")
+ZERO = ["SAME", "SAME_LOWER", "VALID", "FULL", "CAUSAL"]
+GROUPS = st.sampled_from([(1, 2, 3), (2, 1, 4), (3, 1, 3)])  # groups, channels of one group in, channels out
+FIXED = [  # (window, space) for laws that need no more than a few: zero padding, wrapping, repeated pixels, stride, dilation
+    (cl.Window((3, 2)), (5, 4)),
+    (cl.Window((3, 3), strides=(2, 1), padding=((1, 2), (0, 1)), dilation=(1, 2)), (7, 5)),
+    (cl.Window((2, 3), padding="CIRCULAR"), (3, 5)),
+    (cl.Window((4, 3), padding="CIRCULAR"), (3, 2)),
+    (cl.Window((3, 5), strides=(1, 2), padding="REFLECT"), (4, 3)),
+    (cl.Window((3, 4), padding="EDGE"), (5, 3)),
+    (cl.Window((3, 3), padding="FULL"), (2, 3)),
+]
+each_fixed = pytest.mark.parametrize("window, space", FIXED, ids=lambda value: str(getattr(value, "padding", "")))
+
+
+def close(got, expected, tolerance=1e-11):
+    chex.assert_trees_all_close(got, expected, rtol=tolerance, atol=tolerance)
+
+
+def dense_shape(window, space, c, d):
+    return (*window.output_shape(space), *space, c, d)
+
+
+def onto_local(w, window, space, groups=1):
+    return cl.lift_local_to_dense(cl.project_dense_to_local(w, window, space, groups), window, space, groups)
+
+
+def onto_tiled(w, window, space, period, groups=1):
+    v = cl.project_local_to_tiled(cl.project_dense_to_local(w, window, space, groups), window, space, period)
+    return cl.lift_local_to_dense(cl.lift_tiled_to_local(v, window, space, period), window, space, groups)
+
+
+def onto_conv(w, window, space, groups=1):
+    return cl.lift_conv_to_dense(cl.project_dense_to_conv(w, window, space, groups), window, space, groups)
+
+
+# --- lifting is exact --------------------------------------------------------------------------------------------------
+
+
+@given(windows(cells=200), GROUPS)
+def test_lifted_kernels_are_the_dense_matrices_of_the_definition(drawn, sizes):
+    window, space, reads = drawn
+    groups, c, d = sizes
+    v, shared = gaussian((*oracle.out_shape(reads), *window.size, c, d), (*window.size, c, d))
+    expected = oracle.dense_matrix(lambda position: v[position], reads, space, c * groups, d, groups)
+    close(cl.lift_local_to_dense(v, window, space, groups), expected)
+    expected = oracle.dense_matrix(lambda _: shared, reads, space, c * groups, d, groups)
+    close(cl.lift_conv_to_dense(shared, window, space, groups), expected)
+
+
+@each_fixed
+def test_the_jacobian_of_an_op_is_its_lifted_kernel(window, space):
+    out, rank = window.output_shape(space), len(space)
+    v, local, tile = gaussian((*window.size, 2, 3), (*out, *window.size, 2, 3), (2, 1, *window.size, 2, 3))
+    lifted = {
+        "conv": (functools.partial(cl.conv, v=v, window=window), cl.lift_conv_to_dense(v, window, space)),
+        "local": (
+            functools.partial(cl.locally_connected, v=local, window=window),
+            cl.lift_local_to_dense(local, window, space),
+        ),
+        "tiled": (
+            functools.partial(cl.tiled, v=tile, window=window),
+            cl.lift_local_to_dense(cl.lift_tiled_to_local(tile, window, space), window, space),
+        ),
+    }
+    for op, w in lifted.values():
+        jacobian = jax.jacobian(op)(jnp.zeros((*space, 2)))
+        close(jnp.moveaxis(jacobian, rank, -1), w)
+
+
+@given(windows(cells=500))
+@settings(max_examples=10)
+def test_function_is_unchanged_by_every_lift(drawn):
+    window, space, reads = drawn
+    out = oracle.out_shape(reads)
+    period = tuple(min(2 + r, n) for r, n in enumerate(out))
+    x, v, tile, basis, weights = gaussian(
+        (*space, 2), (*window.size, 2, 3), (*period, *window.size, 2, 3), (2, *window.size, 2, 3), (*out, 2)
+    )
+    local = cl.lift_conv_to_local(v, window, space)
+    close(cl.locally_connected(x, local, window), cl.conv(x, v, window))
+    close(cl.dense(x, cl.lift_local_to_dense(local, window, space)), cl.conv(x, v, window))
+    close(cl.locally_connected(x, cl.lift_tiled_to_local(tile, window, space, period), window), cl.tiled(x, tile, window))
+    mixed = cl.lift_low_rank_to_local(basis, weights)
+    close(cl.locally_connected(x, mixed, window), cl.low_rank(x, basis, weights, window))
+
+
+@given(windows(cells=500))
+def test_lifting_sets_dead_taps_to_zero_and_leaves_live_ones(drawn):
+    window, space, reads = drawn
+    (v,) = gaussian((*window.size, 2, 3))
+    live = oracle.live(reads)[..., None, None]
+    np.testing.assert_array_equal(cl.lift_conv_to_local(v, window, space), np.where(live, v, 0))
+
+
+def test_with_the_full_window_reindexing_is_a_bijection_on_live_taps():
+    space, window = (4, 3), cl.Window.full((4, 3))
+    (w,) = gaussian((*space, *space, 2, 3))
+    v = cl.project_dense_to_local(w, window, space)
+    np.testing.assert_array_equal(cl.lift_local_to_dense(v, window, space), w)
+    for i, j, k, l in np.ndindex(*space, *space):  # V[i, j, a, b] = W[i, j, i + a, j + b], offsets counted from -3 and -2
+        np.testing.assert_array_equal(v[i, j, k - i + 3, l - j + 2], w[i, j, k, l])
+
+
+# --- projecting is orthogonal --------------------------------------------------------------------------------------------
+
+
+def test_counts_of_live_taps_are_the_gram_matrix_of_the_embedding():
+    window, space = cl.Window(3), (7, 7)
+    embed = jax.jacobian(lambda v: cl.lift_conv_to_dense(v, window, space))(jnp.zeros((3, 3, 1, 1))).reshape(-1, 9)
+    close(embed.T @ embed, np.diag([36.0, 42, 36, 42, 49, 42, 36, 42, 36]))
+
+
+@given(windows(ranks=(1, 2), cells=120), GROUPS)
+@settings(max_examples=10)
+def test_projections_are_the_least_squares_of_least_norm(drawn, sizes):
+    window, space, reads = drawn
+    groups, c, d = sizes
+    (w,) = gaussian((*oracle.out_shape(reads), *space, c * groups, d))
+    for project, lift, shape in (
+        (cl.project_dense_to_conv, cl.lift_conv_to_dense, (*window.size, c, d)),
+        (cl.project_dense_to_local, cl.lift_local_to_dense, (*oracle.out_shape(reads), *window.size, c, d)),
+    ):
+        zero = jnp.zeros(shape)
+        embed = np.asarray(jax.jacobian(lambda v: lift(v, window, space, groups))(zero)).reshape(w.size, -1)
+        nearest = np.linalg.pinv(embed.T @ embed, hermitian=True) @ (embed.T @ w.ravel())
+        close(project(w, window, space, groups).ravel(), nearest)
+
+
+@each_fixed
+@pytest.mark.parametrize("groups", [1, 2])
+def test_projections_are_idempotent_self_adjoint_and_split_the_norm(window, space, groups):
+    u, w = gaussian(*[dense_shape(window, space, 2, 4)] * 2)
+    for onto in (onto_local, onto_conv):
+        p = functools.partial(onto, window=window, space=space, groups=groups)
+        close(p(p(w)), p(w))
+        close(jnp.vdot(p(u), w), jnp.vdot(u, p(w)))
+        close(jnp.sum(p(w) ** 2) + jnp.sum((w - p(w)) ** 2), np.sum(w**2))
+
+
+@each_fixed
+def test_nested_projections_commute_so_that_their_order_does_not_matter(window, space):
+    (w,) = gaussian(dense_shape(window, space, 2, 3))
+    period = tuple(min(2, n) for n in window.output_shape(space))
+    conv = functools.partial(onto_conv, window=window, space=space)
+    tiled = functools.partial(onto_tiled, window=window, space=space, period=period)
+    local = functools.partial(onto_local, window=window, space=space)
+    for lower, upper in ((conv, tiled), (conv, local), (tiled, local)):
+        close(lower(upper(w)), lower(w))
+        close(upper(lower(w)), lower(w))
+
+
+@each_fixed
+def test_projecting_undoes_lifting_in_function_and_where_pixels_are_read_once_in_arrays(window, space):
+    out = window.output_shape(space)
+    period = tuple(min(2, n) for n in out)
+    v, local, tile = gaussian((*window.size, 2, 3), (*out, *window.size, 2, 3), (*period, *window.size, 2, 3))
+    again = cl.project_dense_to_conv(cl.lift_conv_to_dense(v, window, space), window, space)
+    close(cl.lift_conv_to_dense(again, window, space), cl.lift_conv_to_dense(v, window, space))
+    w = cl.lift_local_to_dense(local, window, space)
+    close(onto_local(w, window, space), w)
+    if window.padding not in ("CIRCULAR", "REFLECT", "EDGE"):
+        live = window.live(space)
+        close(again, np.where(live.any((0, 1))[..., None, None], v, 0))
+        close(cl.project_local_to_conv(cl.lift_conv_to_local(v, window, space), window, space), again)
+        close(cl.project_dense_to_local(w, window, space), np.where(live[..., None, None], local, 0))
+        lifted = cl.lift_tiled_to_local(tile, window, space, period)
+        back = cl.project_local_to_tiled(lifted, window, space, period)
+        close(cl.lift_tiled_to_local(back, window, space), lifted)
+
+
+@given(windows(names=ZERO, cells=1000))
+def test_under_zero_padding_projecting_is_the_mean_over_live_taps(drawn):
+    window, space, reads = drawn
+    (v,) = gaussian((*oracle.out_shape(reads), *window.size, 2, 3))
+    total, count = np.zeros((*window.size, 2, 3)), np.zeros((*window.size, 1, 1))
+    for position, tap, _ in oracle.each_tap(reads):
+        total[tap] += v[(*position, *tap)]
+        count[tap] += 1
+    close(cl.project_local_to_conv(v, window, space), total / np.maximum(count, 1))
+
+
+def test_dead_taps_do_not_enter_a_projection_whatever_they_hold():
+    window, space = cl.Window(3), (4, 5)
+    (v,) = gaussian((4, 5, 3, 3, 2, 3))
+    live = window.live(space)[..., None, None]
+    for value in (np.nan, np.inf):
+        dirty = np.where(live, v, value)
+        for project in (cl.project_local_to_conv, functools.partial(cl.project_local_to_tiled, period=2)):
+            close(project(dirty, window=window, space=space), project(v, window=window, space=space))
+
+
+def test_circular_tilings_compose_by_the_greatest_common_divisor_and_conv_is_the_average_over_shifts():
+    window, space = cl.Window((3,), padding="CIRCULAR"), (12,)
+    (w,) = gaussian((12, 12, 2, 3))
+    close(onto_tiled(onto_tiled(w, window, space, 4), window, space, 6), onto_tiled(w, window, space, 2))
+    everything = cl.Window((12,), padding="CIRCULAR")
+    average = np.mean([np.roll(w, (t, t), (0, 1)) for t in range(12)], axis=0)
+    close(onto_conv(w, everything, space), average)
+
+
+@each_fixed
+def test_the_gradient_of_a_shared_kernel_is_the_embedded_gradient_of_the_dense_one(window, space):
+    (v,) = gaussian((*window.size, 2, 3))
+    (x,) = gaussian((3, *space, 2))
+    local, w = cl.lift_conv_to_local(v, window, space), cl.lift_conv_to_dense(v, window, space)
+    shared = jax.grad(lambda v: jnp.sum(jnp.sin(cl.conv(x, v, window))))(jnp.asarray(v))
+    freed = jax.grad(lambda v: jnp.sum(jnp.sin(cl.locally_connected(x, v, window))))(local)
+    dense = jax.grad(lambda w: jnp.sum(jnp.sin(cl.dense(x, w))))(w)
+    _, transpose = jax.vjp(lambda v: cl.lift_conv_to_dense(v, window, space), jnp.asarray(v))
+    close(shared, transpose(dense)[0])
+    close(shared, freed.sum((0, 1)))
+    assert not np.asarray(freed)[~window.live(space)].any()
+
+
+# --- low rank ------------------------------------------------------------------------------------------------------------
+
+
+def test_rank_one_of_a_shared_kernel_is_the_kernel_with_weights_one():
+    (v,) = gaussian((3, 2, 2, 3))
+    basis, weights = cl.project_local_to_low_rank(np.broadcast_to(v, (4, 5, *v.shape)), 1)
+    close(basis[0], v)
+    close(weights, np.ones((4, 5, 1)))
+
+
+@pytest.mark.parametrize("out, entries", [((3, 5), (2, 2, 1, 2)), ((2, 3), (3, 2, 2, 3))])
+def test_the_error_of_the_best_rank_is_the_sum_of_the_squares_left_out(out, entries):
+    (v,) = gaussian((*out, *entries))
+    sigma = np.linalg.svd(v.reshape(np.prod(out), -1), compute_uv=False)
+    for rank in range(1, len(sigma) + 1):
+        basis, weights = cl.project_local_to_low_rank(v, rank)
+        error = np.sum((cl.lift_low_rank_to_local(basis, weights) - v) ** 2)
+        close(error, np.sum(sigma[rank:] ** 2))
+        close(jnp.mean(weights**2, (0, 1)), np.ones(rank))
+    close(cl.lift_low_rank_to_local(basis, weights), v)
+
+
+# --- shares --------------------------------------------------------------------------------------------------------------
+
+
+@each_fixed
+def test_shares_sum_to_one_and_tell_a_convolution_from_a_local_layer(window, space):
+    (w,) = gaussian(dense_shape(window, space, 2, 3))
+    shares = cl.decompose(w, window, space)
+    close(sum(shares.values()), 1.0)
+    assert set(shares) == {"shared", "local", "rest"}
+    close(cl.decompose(onto_conv(w, window, space), window, space)["shared"], 1.0)
+    close(cl.decompose(onto_local(w, window, space), window, space)["rest"], 0.0)
+    if window.coverage(space).min() < np.prod(window.output_shape(space)):  # some pixel lies outside some window
+        close(cl.decompose(w - onto_local(w, window, space), window, space)["rest"], 1.0)
+
+
+@pytest.mark.parametrize("window", [cl.Window(3), cl.Window((3, 2), padding="CIRCULAR"), cl.Window(3, padding="REFLECT")])
+def test_shares_of_gaussian_weights_are_the_ratios_of_the_dimensions(window):
+    space, draws = (5, 4), 400
+    w = jnp.asarray(gaussian((draws, *dense_shape(window, space, 1, 2)))[0])
+    shares = jax.vmap(lambda w: cl.decompose(w, window, space))(w)
+    reads = window.reads(space).reshape(20, -1)
+    pairs = [set(row[row >= 0]) for row in reads]
+    local = sum(map(len, pairs)) / 400
+    embed = jax.jacobian(lambda v: cl.lift_conv_to_dense(v, window, space))(jnp.zeros((*window.of_rank(2).size, 1, 1)))
+    shared = np.linalg.matrix_rank(np.asarray(embed).reshape(400, -1)) / 400
+    expected = {"shared": shared, "local": local - shared, "rest": 1 - local}
+    for name, value in expected.items():
+        deviation = np.std(shares[name]) / np.sqrt(draws)
+        assert abs(np.mean(shares[name]) - value) < 4 * deviation + 1e-12, name
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------------
+
+SPACE, W3 = (4, 5), cl.Window(3)
+
+
+def ones(*shape):
+    return np.ones(shape)
+
+
+BAD = [
+    (lambda: cl.lift_conv_to_local(ones(3, 2, 2, 3), W3, SPACE), ValueError, r"v holds kernels of \(3, 2\) taps"),
+    (lambda: cl.lift_conv_to_local(ones(3, 3, 2, 3).astype(int), W3, SPACE), TypeError, "v has dtype int"),
+    (lambda: cl.lift_conv_to_dense(ones(3, 3, 2, 3), W3, SPACE, 2), ValueError, "2 groups do not divide 3 output channels"),
+    (lambda: cl.lift_conv_to_local(ones(5, 5, 2, 3), cl.Window(5, padding="VALID"), SPACE), ValueError, "fits nowhere"),
+    (lambda: cl.lift_local_to_dense(ones(5, 4, 3, 3, 2, 3), W3, SPACE), ValueError, r"for \(5, 4\) positions .* has \(4, 5\)"),
+    (lambda: cl.project_local_to_conv(ones(4, 5, 3, 2, 2, 3), W3, SPACE), ValueError, r"kernels of \(3, 2\) taps"),
+    (lambda: cl.project_dense_to_local(ones(4, 5, 5, 4, 2, 3), W3, SPACE), ValueError, r"for \(5, 4\) pixels but space is"),
+    (lambda: cl.project_dense_to_local(ones(5, 4, 4, 5, 2, 3), W3, SPACE), ValueError, r"for \(5, 4\) positions"),
+    (lambda: cl.project_dense_to_conv(ones(4, 5, 4, 5, 3, 4), W3, SPACE, 2), ValueError, "2 groups do not divide 3 input"),
+    (lambda: cl.project_local_to_tiled(ones(4, 5, 3, 3, 2, 3), W3, SPACE, 5), ValueError, r"period \(5, 5\) exceeds"),
+    (lambda: cl.project_local_to_tiled(ones(4, 5, 3, 3, 2, 3), W3, SPACE, 0), ValueError, "period must be at least 1"),
+    (lambda: cl.project_local_to_tiled(ones(4, 5, 3, 3, 2, 3), W3, SPACE, 1.5), TypeError, "period must be an integer"),
+    (lambda: cl.project_local_to_tiled(ones(4, 5, 3, 3, 2, 3), W3, SPACE, (2, 2, 2)), ValueError, "period has 3 entries"),
+    (lambda: cl.lift_tiled_to_local(ones(2, 2, 3, 3, 2, 3), W3, SPACE, 3), ValueError, r"tiles of \(2, 2\) .* \(3, 3\)"),
+    (lambda: cl.project_local_to_low_rank(ones(4, 5, 3, 3, 2, 3), 21), ValueError, "rank 21 exceeds 20"),
+    (lambda: cl.project_local_to_low_rank(ones(4, 5, 3, 3, 2, 3), 0), ValueError, "rank must be at least 1"),
+    (lambda: cl.lift_low_rank_to_local(ones(2, 3, 3, 2, 3), ones(4, 5, 3)), ValueError, r"weights mixes \(3,\)"),
+    (lambda: cl.lift_low_rank_to_local(ones(2, 3, 3, 2, 3), ones(4, 2)), ValueError, r"weights has \(2,\) axes"),
+    (lambda: cl.decompose(ones(4, 5, 4, 4, 2, 3), W3, SPACE), ValueError, r"for \(4, 4\) pixels"),
+]
+
+
+@pytest.mark.parametrize("call, error, match", BAD)
+def test_bad_input_is_refused_with_what_was_got_and_needed(call, error, match):
+    with pytest.raises(error, match=match):
+        call()
+
+
+@each_fixed
+def test_conversions_run_under_jit_and_keep_the_dtype(window, space):
+    (w,) = (jnp.asarray(a, jnp.float32) for a in gaussian(dense_shape(window, space, 2, 3)))
+    compiled = jax.jit(lambda w: cl.project_dense_to_conv(w, window, space))
+    assert compiled(w).dtype == jnp.float32
+    close(compiled(w), cl.project_dense_to_conv(w, window, space), 1e-5)

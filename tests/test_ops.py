@@ -1,0 +1,425 @@
+"""The rungs and pools against loops, against other libraries, and under every transformation of JAX."""
+
+import functools
+
+import chex
+import jax
+import jax.test_util
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+from strategies import gaussian, windows
+
+import convlab as cl
+
+pytestmark = pytest.mark.usefixtures("float64")
+SPACE, SIZE, C, D = (7, 5), (3, 2), 4, 6
+WINDOW = cl.Window(SIZE, strides=(2, 1), padding=((1, 2), (0, 1)), dilation=(1, 2))
+OUT = WINDOW.output_shape(SPACE)
+LINEAR = {  # name -> (op of image and kernel, shape of the kernel)
+    "dense": (cl.dense, (*OUT, *SPACE, C, D)),
+    "locally_connected": (functools.partial(cl.locally_connected, window=WINDOW), (*OUT, *SIZE, C, D)),
+    "locally_connected_groups": (functools.partial(cl.locally_connected, window=WINDOW, groups=2), (*OUT, *SIZE, 2, D)),
+    "tiled": (functools.partial(cl.tiled, window=WINDOW), (2, 3, *SIZE, C, D)),
+    "low_rank": (lambda x, v, **o: cl.low_rank(x, v, WEIGHTS.astype(v.dtype), WINDOW, **o), (3, *SIZE, C, D)),
+    "conv": (functools.partial(cl.conv, window=WINDOW), (*SIZE, C, D)),
+    "conv_groups": (functools.partial(cl.conv, window=WINDOW, groups=2), (*SIZE, 2, D)),
+    "conv_toeplitz": (lambda x, v, **o: cl.conv(x, v, cl.Window.full(SPACE), **o), (13, 9, C, D)),
+}
+POOLS = {"max_pool": cl.max_pool, "mean_pool": cl.mean_pool, "blur_pool": cl.blur_pool}
+(WEIGHTS,) = gaussian((*OUT, 3), seed=5)
+
+
+def close(got, expected, tolerance=1e-12):
+    chex.assert_trees_all_close(got, expected, rtol=tolerance, atol=tolerance * max(1, np.abs(np.asarray(expected)).max()))
+
+
+def case(name, dtype=np.float64, batch=(3,)):
+    op, shape = LINEAR[name]
+    x, v = gaussian((*batch, *SPACE, C), shape)
+    return op, jnp.asarray(x, dtype), jnp.asarray(v, dtype)
+
+
+# --- against loops -----------------------------------------------------------------------------------------------------
+
+
+@given(windows(cells=300), st.sampled_from([(1, 2, 3), (2, 2, 6), (1, 3, 2), (3, 1, 3)]))
+@settings(max_examples=30)
+def test_every_windowed_rung_equals_its_loops(drawn, sizes):
+    window, space, reads = drawn
+    groups, c, d = sizes
+    out, size = oracle.out_shape(reads), window.size
+    period = tuple(min(2 + r, n) for r, n in enumerate(out))
+    x, local, shared, tile, basis, weights = gaussian(
+        (*space, c * groups),
+        (*out, *size, c, d),
+        (*size, c, d),
+        (*period, *size, c * groups, d),
+        (2, *size, c * groups, d),
+        (*out, 2),
+    )
+    close(cl.locally_connected(x, local, window, groups), oracle.locally_connected(x, local, reads, groups))
+    close(cl.conv(x, shared, window, groups), oracle.conv(x, shared, reads, groups))
+    close(cl.tiled(x, tile, window), oracle.tiled(x, tile, reads))
+    close(cl.low_rank(x, basis, weights, window), oracle.low_rank(x, basis, weights, reads))
+
+
+@pytest.mark.parametrize("out, space", [((3,), (5,)), ((2, 3), (5, 4)), ((2, 1, 3), (2, 3, 2))])
+def test_dense_equals_its_loops(out, space):
+    x, w = gaussian((*space, 2), (*out, *space, 2, 3))
+    close(cl.dense(x, w), oracle.dense(x, w))
+
+
+@given(windows(cells=600))
+@settings(max_examples=25)
+def test_pools_equal_their_loops(drawn):
+    window, space, reads = drawn
+    (x,) = gaussian((*space, 2))
+    if not oracle.live(reads).any(tuple(range(len(space), 2 * len(space)))).all():
+        for pool in POOLS.values():
+            with pytest.raises(ValueError, match="see padding only"):
+                pool(x, window)
+        return
+    close(cl.max_pool(x, window), oracle.pool(x, reads, lambda pixels: pixels.max(0)))
+    close(cl.mean_pool(x, window), oracle.pool(x, reads, lambda pixels: pixels.sum(0) / np.prod(window.size)))
+    blur = functools.reduce(np.multiply.outer, [binomial(k) for k in window.size])
+    kernel = blur[..., None, None] * np.ones((1, 2))
+    close(cl.blur_pool(x, window), oracle.conv(x, kernel, reads, groups=2))
+
+
+def binomial(size):
+    row = np.ones(1)
+    for _ in range(size - 1):
+        row = np.convolve(row, [0.5, 0.5])
+    return row
+
+
+@given(windows(cells=2000))
+def test_unfold_holds_the_pixels_that_the_window_reads(drawn):
+    window, space, reads = drawn
+    (x,) = gaussian((2, *space, 3))
+    expected = np.zeros((2, *oracle.out_shape(reads), *window.size, 3))
+    for position, tap, pixel in oracle.each_tap(reads):
+        expected[(slice(None), *position, *tap)] = x[(slice(None), *pixel)]
+    np.testing.assert_array_equal(cl.unfold(x, window), expected)
+
+
+# --- algebra -----------------------------------------------------------------------------------------------------------
+
+
+def test_blur_weights_sum_to_one_and_kill_the_highest_frequency():
+    alternating = jnp.asarray([(-1.0) ** (k + l) for k in range(6) for l in range(8)]).reshape(6, 8, 1)
+    for size in (2, 3, 5):
+        window = cl.Window((size, size), padding="CIRCULAR")
+        close(cl.blur_pool(jnp.ones((6, 8, 1)), window), np.ones((6, 8, 1)))
+        close(cl.blur_pool(alternating, window), np.zeros((6, 8, 1)))
+
+
+def test_a_window_of_one_pixel_is_an_mlp_at_every_pixel():
+    x, v = gaussian((3, *SPACE, C), (1, 1, C, D))
+    close(cl.conv(x, v, cl.Window(1)), x @ v[0, 0])
+
+
+def test_correlation_commutes_up_to_a_flip():
+    f, g = gaussian((7, 1), (3, 1, 1))
+    one = cl.conv(f, g, cl.Window((3,), padding="FULL"))
+    other = cl.conv(g[:, 0], f[:, :, None], cl.Window((7,), padding="FULL"))
+    close(one, other[::-1])
+
+
+def test_full_convolution_commutes_with_one_channel_and_not_with_more():
+    (x,) = gaussian((6, 5, 1))
+    u, v = gaussian((3, 2, 1, 1), (2, 3, 1, 1))
+    uv = cl.conv(cl.conv(x, u, full(u)), v, full(v))
+    vu = cl.conv(cl.conv(x, v, full(v)), u, full(u))
+    close(uv, vu)
+    (x,) = gaussian((6, 5, 2))
+    u, v = gaussian((3, 2, 2, 2), (2, 3, 2, 2))
+    uv = cl.conv(cl.conv(x, u, full(u)), v, full(v))
+    vu = cl.conv(cl.conv(x, v, full(v)), u, full(u))
+    assert np.abs(uv - vu).max() > 0.1
+
+
+def full(v):
+    return cl.Window(v.shape[:2], padding="FULL")
+
+
+def test_the_larger_of_two_numbers_comes_from_rectifiers():
+    a, b = gaussian((100,), (100,), seed=3)
+    relu = jax.nn.relu
+    close((relu(a + b) - relu(-a - b) + relu(a - b) + relu(b - a)) / 2, np.maximum(a, b))
+
+
+def test_mean_pooling_is_a_depthwise_convolution_and_max_pooling_is_not_linear():
+    x, y = gaussian((*SPACE, C), (*SPACE, C))
+    kernel = np.ones((3, 2, 1, C)) / 6
+    close(cl.mean_pool(x, WINDOW), cl.conv(x, kernel, WINDOW, groups=C))
+    window = cl.Window(2, 2, "VALID").of_rank(2)
+    assert np.abs(cl.max_pool(x + y, window) - cl.max_pool(x, window) - cl.max_pool(y, window)).max() > 0.1
+
+
+@pytest.mark.parametrize("padding", ["VALID", "CIRCULAR"])
+def test_two_convolutions_are_one_with_the_full_correlation_of_their_kernels(padding):
+    x, u, v = gaussian((9, 8, 2), (3, 3, 2, 3), (3, 3, 3, 2))
+    two = cl.conv(cl.conv(x, u, cl.Window(3, padding=padding)), v, cl.Window(3, padding=padding))
+    close(cl.conv(x, composed(u, v), cl.Window(5, padding=padding)), two)
+
+
+def composed(u, v):
+    """The 5x5 kernel of two 3x3 ones, by loops: taps add, channels multiply as matrices."""
+    w = np.zeros((5, 5, u.shape[2], v.shape[3]))
+    for (a, b), (e, f) in ((s, t) for s in np.ndindex(3, 3) for t in np.ndindex(3, 3)):
+        w[a + e, b + f] += u[a, b] @ v[e, f]
+    return w
+
+
+def test_under_zero_padding_two_convolutions_are_one_only_inside_the_border():
+    x, u, v = gaussian((12, 12, 1), (3, 3, 1, 4), (3, 3, 4, 1))
+    two = cl.conv(cl.conv(x, u, cl.Window(3)), v, cl.Window(3))
+    differs = np.abs(cl.conv(x, composed(u, v), cl.Window(5)) - two)[..., 0] > 1e-9
+    assert differs.sum() == 44
+    assert not differs[1:-1, 1:-1].any()
+
+
+def test_singular_values_of_a_circular_convolution_are_those_of_its_frequencies():
+    space = (5, 7)
+    (v,) = gaussian((3, 3, 2, 3))
+    for padding, agrees in (("CIRCULAR", True), ("SAME", False)):
+        w = cl.lift_conv_to_dense(v, cl.Window(3, padding=padding), space)
+        matrix = np.asarray(w).transpose(0, 1, 5, 2, 3, 4).reshape(5 * 7 * 3, 5 * 7 * 2)
+        spectrum = np.linalg.svd(np.fft.fft2(v, space, axes=(0, 1)), compute_uv=False)
+        got, expected = np.sort(np.linalg.svd(matrix, compute_uv=False)), np.sort(spectrum.ravel())
+        assert (np.abs(got - expected).max() < 1e-11) == agrees
+
+
+def test_circular_convolution_commutes_with_shifts_and_zero_padding_fails_at_the_border_only():
+    x, v = gaussian((9, 8, 2), (3, 3, 2, 2))
+    moved = np.roll(x, (2, 1), (0, 1))
+    circular = functools.partial(cl.conv, v=v, window=cl.Window(3, padding="CIRCULAR"))
+    close(circular(moved), np.roll(circular(x), (2, 1), (0, 1)))
+    zero = functools.partial(cl.conv, v=v, window=cl.Window(3))
+    error = np.abs(zero(moved) - np.roll(zero(x), (2, 1), (0, 1))).max(-1)
+    assert error.max() > 0.1
+    assert error[4:-2, 3:-2].max() < 1e-12
+
+
+def test_a_strided_circular_convolution_commutes_with_shifts_by_its_stride_only():
+    x, v = gaussian((8, 6, 2), (3, 3, 2, 2))
+    strided = functools.partial(cl.conv, v=v, window=cl.Window(3, 2, "CIRCULAR"))
+    close(strided(np.roll(x, 2, 0)), np.roll(strided(x), 1, 0))
+    assert np.abs(strided(np.roll(x, 1, 0)) - np.roll(strided(x), 1, 0)).max() > 0.1
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_ops_are_linear_in_image_and_kernel(name):
+    op, x, v = case(name)
+    y, u = (jnp.asarray(a) for a in gaussian(x.shape, v.shape, seed=1))
+    close(op(2 * x - y, v), 2 * op(x, v) - op(y, v), 1e-11)
+    close(op(x, 2 * v - u), 2 * op(x, v) - op(x, u), 1e-11)
+
+
+# --- against other libraries ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("padding", ["SAME", "SAME_LOWER", "VALID", ((2, 1), (0, 3))])
+@pytest.mark.parametrize("strides, dilation, groups", [((2, 1), (1, 2), 2), ((1, 3), (1, 1), 1)])
+def test_conv_equals_lax(padding, strides, dilation, groups):
+    x, v = gaussian((3, 11, 7, 4), (3, 2, 4 // groups, 6))
+    window = cl.Window((3, 2), strides, padding, dilation)
+    expected = lax.conv_general_dilated(
+        x, v, strides, padding, rhs_dilation=dilation, dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
+    )
+    close(cl.conv(x, v, window, groups), expected)
+
+
+@pytest.mark.parametrize("strides, dilation, padding", [((1, 1), (1, 1), "SAME"), ((2, 1), (1, 2), ((1, 0), (2, 1)))])
+def test_locally_connected_equals_lax(strides, dilation, padding):
+    window, space = cl.Window((3, 2), strides, padding, dilation), (7, 5)
+    out = window.output_shape(space)
+    x, v = gaussian((3, *space, 2), (*out, 3, 2, 2, 4))
+    fused = v.transpose(0, 1, 4, 2, 3, 5).reshape(*out, -1, 4)
+    expected = lax.conv_general_dilated_local(
+        x, fused, strides, padding, (3, 2), rhs_dilation=dilation, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    close(cl.locally_connected(x, v, window), expected)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("padding", [0, 2])
+def test_conv_and_pools_equal_torch(rank, padding):
+    torch = pytest.importorskip("torch")
+    space, size, strides, dilation = (7, 5, 6)[:rank], (3, 2, 2)[:rank], (2, 1, 2)[:rank], (1, 2, 1)[:rank]
+    x, v = gaussian((2, *space, 4), (*size, 2, 6))
+    tensor = torch.tensor(np.moveaxis(x, -1, 1))
+    weight = torch.tensor(np.moveaxis(v, (-1, -2), (0, 1)))
+    apply = getattr(torch.nn.functional, f"conv{rank}d")
+    expected = apply(tensor, weight, stride=strides, padding=padding, dilation=dilation, groups=2)
+    close(cl.conv(x, v, cl.Window(size, strides, padding, dilation), 2), np.moveaxis(expected.numpy(), 1, -1))
+    pooled = getattr(torch.nn.functional, f"max_pool{rank}d")(tensor, size, strides, padding // 2, dilation)
+    close(cl.max_pool(x, cl.Window(size, strides, padding // 2, dilation)), np.moveaxis(pooled.numpy(), 1, -1))
+
+
+def test_max_pool_sends_the_gradient_of_ties_to_the_first_pixel_as_reduce_window_does():
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 3, (2, 9, 8, 3)), float)
+    window = cl.Window((3, 2), (2, 1), "VALID")
+
+    def reference(x):
+        return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 2, 1), (1, 2, 1, 1), "VALID")
+
+    (g,) = gaussian(reference(x).shape)
+    ours, theirs = (jax.vjp(f, x)[1](g)[0] for f in (lambda x: cl.max_pool(x, window), reference))
+    np.testing.assert_allclose(ours, theirs, atol=1e-12)
+
+
+# --- under the transformations of JAX ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_ops_agree_under_jit_vmap_scan_and_any_batch_axes(name):
+    op, x, v = case(name, batch=(2, 3))
+    h = jnp.stack([jnp.stack([op(image, v) for image in row]) for row in x])
+    close(op(x, v), h)
+    close(jax.jit(op)(x, v), h)
+    close(jax.vmap(op, (0, None))(x, v), h)
+    close(jax.vmap(op)(x, jnp.stack([v, v])), h)
+    close(lax.scan(lambda _, row: (None, op(row, v)), None, x)[1], h)
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_ops_have_both_derivatives_and_those_of_second_order(name):
+    op, x, v = case(name, batch=())
+
+    def loss(x, v):
+        return jnp.sum(jnp.sin(op(x, v) / 10))
+
+    jax.test_util.check_grads(loss, (x, v), order=2, modes=("fwd", "rev"), atol=1e-5, rtol=1e-5)
+    tangent, other = (jnp.asarray(a) for a in gaussian(x.shape, v.shape, seed=2))
+
+    def slope(x, v):
+        return jax.jvp(lambda v: loss(x, v), (v,), (other,))[1]
+
+    forward_over_reverse = jax.jvp(jax.grad(loss), (x, v), (tangent, jnp.zeros_like(v)))[1]
+    reverse_over_forward = jax.grad(lambda x: jax.jvp(lambda x: loss(x, v), (x,), (tangent,))[1])(x)
+    close(forward_over_reverse, reverse_over_forward, 1e-10)
+    chex.assert_tree_all_finite(jax.grad(slope)(x, v))
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_pools_have_both_derivatives_and_agree_under_jit_vmap_and_scan(name):
+    pool = functools.partial(POOLS[name], window=WINDOW)
+    (x,) = (jnp.asarray(a) for a in gaussian((3, *SPACE, 2)))
+    jax.test_util.check_grads(lambda x: jnp.sin(pool(x)), (x,), order=2, modes=("fwd", "rev"), atol=1e-5, rtol=1e-5)
+    h = jnp.stack([pool(image) for image in x])
+    close(pool(x), h)
+    close(jax.jit(pool)(x), h)
+    close(jax.vmap(pool)(x), h)
+    close(lax.scan(lambda _, image: (None, pool(image)), None, x)[1], h)
+
+
+@pytest.mark.parametrize("name", [*LINEAR, *POOLS])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32, jnp.float64])
+def test_ops_keep_their_dtype_and_round_accordingly(name, dtype):
+    if name in POOLS:
+        op, (x,) = functools.partial(POOLS[name], window=WINDOW), gaussian((*SPACE, C))
+        exact, got = op(x), op(jnp.asarray(x, dtype))
+    else:
+        op, x, v = case(name, batch=())
+        exact, got = op(x, v), op(x.astype(dtype), v.astype(dtype))
+    assert got.dtype == dtype
+    scale = float(jnp.abs(exact).max())
+    np.testing.assert_allclose(got.astype(float), exact, atol=8 * float(jnp.finfo(dtype).eps) * scale, rtol=0)
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_preferred_element_type_is_that_of_the_result(name):
+    op, x, v = case(name, jnp.bfloat16)
+    assert op(x, v, preferred_element_type=jnp.float32).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_kernels_of_another_precision_are_promoted(name):
+    op, x, v = case(name)
+    assert op(x.astype(jnp.bfloat16), v.astype(jnp.float32)).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("name", [name for name in LINEAR if name not in ("dense", "conv_toeplitz")])
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_an_infinite_pixel_reaches_only_the_outputs_that_see_it(name, value):
+    op, x, v = case(name, batch=())
+    bad = op(x.at[2, 3].set(value), v)
+    reads = oracle.tables(SPACE, SIZE, (2, 1), (1, 2), ((1, 2), (0, 1)))
+    sees = np.zeros(OUT, bool)
+    for position, _, pixel in oracle.each_tap(reads):
+        sees[position] |= pixel == (2, 3)
+    np.testing.assert_array_equal(~np.isfinite(np.asarray(bad)).all(-1), sees)
+    np.testing.assert_allclose(bad[~sees], op(x, v)[~sees], rtol=1e-12)
+
+
+# --- what is refused -----------------------------------------------------------------------------------------------------
+
+X = np.ones((2, 8, 6, 4), np.float32)
+
+
+def ones(*shape):
+    return np.ones(shape, np.float32)
+
+
+W33 = cl.Window((3, 3))
+BAD = [
+    (lambda: cl.conv(X, ones(3, 3, 3, 5), W33), ValueError, r"x has 4 channels but v of shape \(3, 3, 3, 5\) reads 3"),
+    (lambda: cl.conv(X, ones(3, 3, 2, 5), W33, 2), ValueError, "2 groups do not divide 5 output channels of v"),
+    (lambda: cl.conv(X, ones(3, 3, 4, 5), W33, 0), ValueError, "groups must be an integer of at least 1, got 0"),
+    (lambda: cl.conv(X, ones(3, 2, 4, 5), W33), ValueError, r"v holds kernels of \(3, 2\) taps but Window.* has \(3, 3\)"),
+    (lambda: cl.conv(X, ones(4, 5), W33), ValueError, r"v has shape \(4, 5\); needs one axis per spatial axis"),
+    (lambda: cl.conv(X, ones(1, 1, 1, 1, 4, 5), W33), ValueError, r"\(1 to 3 spatial axes\)"),
+    (lambda: cl.conv(ones(6, 4), ones(3, 3, 4, 5), W33), ValueError, r"x has shape \(6, 4\); needs 2 spatial axes and channels"),
+    (lambda: cl.conv(X, ones(3, 3, 3, 4, 5), W33), ValueError, "has 2 spatial axes but 3 are needed"),
+    (lambda: cl.conv(X.astype(int), ones(3, 3, 4, 5), W33), TypeError, "x has dtype int.* but needs a floating one"),
+    (lambda: cl.conv(X, ones(3, 3, 4, 5).astype(int), W33), TypeError, "v has dtype int"),
+    (lambda: cl.conv(X[:0], ones(3, 3, 4, 5), W33), ValueError, r"x is empty: its shape is \(0, 8, 6, 4\)"),
+    (lambda: cl.conv(X, ones(3, 3, 4, 0), W33), ValueError, "v is empty"),
+    (lambda: cl.conv(X, ones(9, 9, 4, 5), cl.Window(9, padding="VALID")), ValueError, "fits nowhere"),
+    (lambda: cl.conv(X, ones(3, 3, 4, 5), W33, implementation="fast"), ValueError, "implementation 'fast' is unknown"),
+    (
+        lambda: cl.locally_connected(X, ones(7, 6, 3, 3, 4, 5), W33),
+        ValueError,
+        r"v holds kernels for \(7, 6\) positions but Window\(size=\(3, 3\), .* on \(8, 6\) pixels has \(8, 6\)",
+    ),
+    (lambda: cl.locally_connected(X, ones(8, 6, 3, 2, 4, 5), W33), ValueError, r"kernels of \(3, 2\) taps"),
+    (lambda: cl.locally_connected(X, ones(8, 6, 3, 3, 5), W33), ValueError, "one axis per spatial axis and one axis"),
+    (lambda: cl.locally_connected(X, ones(8, 6, 3, 3, 3, 5), W33), ValueError, "x has 4 channels"),
+    (lambda: cl.tiled(X, ones(2, 7, 3, 3, 4, 5), W33), ValueError, r"period \(2, 7\) exceeds the \(8, 6\) positions"),
+    (lambda: cl.tiled(X, ones(2, 2, 3, 2, 4, 5), W33), ValueError, r"kernels of \(3, 2\) taps"),
+    (lambda: cl.low_rank(X, ones(2, 3, 3, 4, 5), ones(8, 6, 3), W33), ValueError, r"weights mixes \(3,\) kernels but basis"),
+    (lambda: cl.low_rank(X, ones(2, 3, 3, 4, 5), ones(6, 8, 2), W33), ValueError, r"weights holds kernels for \(6, 8\)"),
+    (lambda: cl.dense(X, ones(3, 2, 6, 8, 4, 5)), ValueError, r"w holds weights for \(6, 8\) pixels but x of shape"),
+    (lambda: cl.dense(X, ones(3, 2, 8, 6, 3, 5)), ValueError, "x has 4 channels but w"),
+    (lambda: cl.dense(X, ones(2, 8, 6, 4, 5)), ValueError, "needs one axis per spatial axis and one axis"),
+    (lambda: cl.max_pool(X.astype(np.uint8), W33), TypeError, "x has dtype uint8"),
+    (lambda: cl.mean_pool(ones(4), W33), ValueError, "needs 2 spatial axes and channels"),
+    (lambda: cl.max_pool(X, cl.Window((2, 2), padding=3)), ValueError, "see padding only"),
+    (lambda: cl.unfold(X, cl.Window(3)), ValueError, "leaves the number of spatial axes open"),
+]
+
+
+@pytest.mark.parametrize("call, error, match", BAD)
+def test_bad_input_is_refused_with_what_was_got_and_needed(call, error, match):
+    with pytest.raises(error, match=match):
+        call()
+
+
+@pytest.mark.parametrize("name", ["locally_connected", "conv", "tiled"])
+def test_annotations_hold_on_images_with_two_spatial_axes(name):
+    from beartype import beartype
+    from beartype.roar import BeartypeCallHintViolation
+    from jaxtyping import jaxtyped
+
+    op = jaxtyped(typechecker=beartype)(getattr(cl, name))
+    _, x, v = case(name)
+    op(x, v, WINDOW)
+    with pytest.raises((BeartypeCallHintViolation, TypeError)):
+        op(x, v[..., 0], WINDOW)

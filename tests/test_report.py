@@ -1,0 +1,417 @@
+"""A report says what was measured, how surely, and how to measure it again."""
+
+import csv
+import dataclasses
+import json
+import math
+import pathlib
+import re
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import matplotlib
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.text import Text
+
+from convlab.report import RUNG_STYLE, curves, interval, matrix_picture, new_figure, provenance, save_report, summarise
+from convlab.report.drawing import _colours, save_figure
+from convlab.report.provenance import _without_folders
+from convlab.report.table import Table, to_csv, to_markdown, to_table
+
+FILES = ["config.json", "figure.png", "provenance.json", "table.csv", "table.md"]
+ROWS = [
+    {"rung": rung, "size": size, "seed": seed, "accuracy": 0.7 + 0.1 * (rung == "conv") + 0.01 * seed}
+    for rung in ("dense", "conv")
+    for size in (64, 256)
+    for seed in range(3)
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    steps: int = 100
+    rungs: tuple[str, ...] = ("dense", "conv")
+
+
+def picture(summary=None):
+    figure, [axis] = new_figure()
+    curves(axis, summary or summarise(ROWS, ["rung", "size"], "accuracy"), "size", "accuracy", x_label="a", y_label="b")
+    return figure
+
+
+# Intervals
+
+
+@given(
+    st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20).filter(lambda x: np.std(x) > 1e-3), st.floats(0.5, 0.999)
+)
+def test_the_interval_is_the_one_of_scipy(values, level):
+    low, high = scipy.stats.t.interval(level, len(values) - 1, loc=np.mean(values), scale=scipy.stats.sem(values))
+    np.testing.assert_allclose(interval(values, level), (np.mean(values), low, high), rtol=1e-9, atol=1e-9)
+
+
+def test_the_interval_covers_the_true_mean_as_often_as_it_says():
+    samples = np.random.default_rng(0).normal(3.0, 2.0, (2000, 4))
+    covered = np.mean([low <= 3.0 <= high for _, low, high in map(interval, samples)])
+    assert abs(covered - 0.95) < 0.02
+
+
+def test_one_run_has_a_mean_and_no_interval():
+    mean, low, high = interval([jnp.float32(0.5)])
+    assert mean == 0.5
+    assert math.isnan(low)
+    assert math.isnan(high)
+
+
+def test_a_run_that_diverged_is_not_left_out():
+    assert all(map(math.isnan, interval([0.5, float("nan"), 0.7])))
+
+
+def test_equal_runs_have_an_interval_of_width_zero():
+    assert interval([0.5, 0.5, 0.5]) == (0.5, 0.5, 0.5)
+
+
+def test_an_interval_needs_runs_and_a_probability():
+    with pytest.raises(ValueError, match="values is empty"):
+        interval([])
+    with pytest.raises(ValueError, match="level is 95.0 but a probability"):
+        interval([1.0, 2.0], level=95.0)
+
+
+# Summaries
+
+
+def test_a_summary_holds_the_means_of_its_groups_in_order_of_first_appearance():
+    rows = summarise(ROWS, by=["rung", "size"], values="accuracy")
+    assert [(row["rung"], row["size"]) for row in rows] == [("dense", 64), ("dense", 256), ("conv", 64), ("conv", 256)]
+    np.testing.assert_allclose([row["accuracy"] for row in rows], [0.71, 0.71, 0.81, 0.81])
+    assert {row["seeds"] for row in rows} == {3}
+    assert all(row["accuracy_low"] < row["accuracy"] < row["accuracy_high"] for row in rows)
+
+
+def test_groups_do_not_mind_where_a_number_came_from():
+    rows = [{"size": size, "loss": jnp.float32(1)} for size in (5, np.int64(5), jnp.int32(5))]
+    assert [(row["size"], row["seeds"]) for row in summarise(rows, "size", "loss")] == [(5, 3)]
+
+
+def test_a_value_that_no_run_of_a_group_has_is_none():
+    rows = [{"rung": "conv", "rank": None}, {"rung": "dense"}, {"rung": "low_rank", "rank": 3}]
+    assert [row["rank"] for row in summarise(rows, "rung", "rank")] == [None, None, 3]
+
+
+def test_a_value_that_some_runs_of_a_group_lack_is_an_error():
+    with pytest.raises(ValueError, match=r"loss is there in 1 of the 2 runs of \('conv',\)"):
+        summarise([{"rung": "conv", "loss": 1.0}, {"rung": "conv"}], "rung", "loss")
+
+
+def test_a_name_that_no_row_has_is_an_error():
+    with pytest.raises(ValueError, match=r"no row has \['run'\]"):
+        summarise(ROWS, "run", "accuracy")
+    with pytest.raises(ValueError, match="the 0 rows have"):
+        summarise([], [], [])
+
+
+# Tables
+
+
+def test_a_table_is_readable():
+    row = {
+        "rung": "low_rank",
+        "parameters": jnp.int32(1234567),
+        "loss": np.float32(0.123456),
+        "live": True,
+        "rank": None,
+    }
+    table = to_table([row, {"rung": "conv", "loss": float("nan"), "learning_rate": 12345.6}])
+    assert table.header == ["rung", "parameters", "loss", "live", "rank", "learning rate"]
+    assert table.cells == [["low_rank", "1,234,567", "0.1235", "yes", "", ""], ["conv", "", "nan", "", "", "12,346"]]
+    assert table.numeric == [False, True, True, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("ends", "specification", "text"),
+    [
+        ((0.931, 0.92, 0.942), ".1%", "93.1 [92.0, 94.2]"),
+        ((0.931, 0.92, 0.942), "", "0.9310 [0.9200, 0.9420]"),
+        ((12345.6, 12000.0, 12691.2), "", "12,346 [12,000, 12,691]"),
+        ((0.0, 0.0, 0.0), "", "0 [0, 0]"),
+        ((0.931, float("nan"), float("nan")), "", "0.931"),
+        ((None, None, None), ".1%", ""),
+    ],
+)
+def test_an_interval_stands_beside_its_mean_with_as_many_decimals(ends, specification, text):
+    row = {"loss": ends[0], "loss_low": ends[1], "loss_high": ends[2]}
+    table = to_table([row], {"loss": specification})
+    assert table.header == ["loss (%)" if specification else "loss"]
+    assert table.cells == [[text]]
+
+
+def test_markdown_survives_bars_and_line_breaks_in_cells():
+    text = to_markdown(Table(["name"], [["a|b\nc"]], [False]))
+    assert text.splitlines()[2] == r"| a\|b c |"
+
+
+@given(
+    st.lists(
+        st.dictionaries(st.sampled_from("abc"), st.one_of(st.floats(), st.text("x,\"' |\n;")), min_size=1), min_size=1
+    )
+)
+def test_the_csv_reads_back_exactly(rows):
+    read = list(csv.DictReader(to_csv(rows).splitlines(keepends=True)))
+    assert len(read) == len(rows)
+    for row, line in zip(rows, read, strict=True):
+        for name, cell in line.items():
+            value = row.get(name, "")
+            np.testing.assert_equal(float(cell) if isinstance(value, float) else cell, value)
+
+
+def test_a_row_holds_scalars():
+    with pytest.raises(ValueError, match=r"loss holds an array of shape \(3,\)"):
+        to_csv([{"loss": np.ones(3)}])
+
+
+def test_a_format_for_no_column_is_an_error():
+    with pytest.raises(ValueError, match=r"formats names \['acuracy'\]"):
+        to_table(ROWS, {"acuracy": ".1%"})
+
+
+# The folder of a report
+
+
+def test_a_report_is_five_files(tmp_path):
+    folder = save_report("ladder", ROWS, Config(), figure=picture(), seconds=1.5, root=tmp_path)
+    assert folder == tmp_path / "ladder"
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+    assert list(tmp_path.iterdir()) == [folder]
+    assert json.loads((folder / "config.json").read_text()) == {"steps": 100, "rungs": ["dense", "conv"]}
+    assert json.loads((folder / "provenance.json").read_text())["seconds"] == 1.5
+    assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "figure.png").stat().st_size < 300_000
+
+
+def test_the_printed_table_is_the_summary_and_the_csv_holds_every_run(tmp_path, capsys):
+    summary = summarise(ROWS, ["rung", "size"], "accuracy")
+    folder = save_report("ladder", ROWS, {}, summary=summary, formats={"accuracy": ".1%"}, root=tmp_path)
+    printed, written = capsys.readouterr().out, (folder / "table.md").read_text()
+    assert "ladder" in printed
+    for text in (printed, written):
+        assert "81.0 [78.5, 83.5]" in text
+    assert len((folder / "table.csv").read_text().splitlines()) == 1 + len(ROWS)
+
+
+def test_wide_tables_are_not_broken_where_there_is_no_terminal(tmp_path, capsys):
+    save_report("wide", [{f"quantity_{i}": "[bold]" * 4 for i in range(12)}], {}, root=tmp_path)
+    assert "[bold]" * 4 in capsys.readouterr().out
+
+
+def test_a_failure_while_drawing_leaves_the_previous_report_whole(tmp_path, monkeypatch):
+    folder = save_report("ladder", ROWS, Config(), figure=picture(), root=tmp_path)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    figure = picture()
+    monkeypatch.setattr(figure, "savefig", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        save_report("ladder", ROWS[:1], Config(steps=7), figure=figure, root=tmp_path)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_report_without_figure_keeps_none_of_the_previous_one_and_no_other_file_is_touched(tmp_path):
+    folder = save_report("ladder", ROWS, Config(), figure=picture(), root=tmp_path)
+    (folder / "weights.npz").touch()
+    save_report("ladder", ROWS, Config(), root=tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == sorted({*FILES, "weights.npz"} - {"figure.png"})
+
+
+def test_a_configuration_may_hold_what_json_has_no_word_for(tmp_path):
+    config = {"root": pathlib.Path("runs/here"), "scale": np.float32(0.5), "sizes": jnp.arange(3), "loss": math.sqrt}
+    written = (save_report("x", ROWS, config | {"inner": Config()}, root=tmp_path) / "config.json").read_text()
+    inner = {"steps": 100, "rungs": ["dense", "conv"]}
+    expected = {"root": "runs/here", "scale": 0.5, "sizes": [0, 1, 2], "loss": "sqrt", "inner": inner}
+    assert json.loads(written) == expected
+
+
+def test_a_report_needs_rows_and_a_configuration(tmp_path):
+    with pytest.raises(ValueError, match="rows is empty"):
+        save_report("ladder", [], Config(), root=tmp_path)
+    with pytest.raises(ValueError, match="rows is empty"):
+        save_report("ladder", [], Config(), summary=ROWS, root=tmp_path)
+    with pytest.raises(TypeError, match="config is a int"):
+        save_report("ladder", ROWS, 3, root=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "rich.console"])
+def test_an_absent_package_names_the_extra_that_brings_it(package, monkeypatch, tmp_path):
+    figure = picture()
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(
+        ImportError, match=re.escape(f"{package}, which is not installed: pip install 'convlab[experiments]'")
+    ):
+        save_report("ladder", ROWS, Config(), figure=figure, root=tmp_path)
+
+
+# Provenance
+
+
+def test_provenance_is_none_for_git_outside_a_repository(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    record = provenance(seconds=3.0)
+    assert record["git_commit"] is record["git_dirty"] is None
+    assert record["numpy"] == np.__version__
+    assert record["seconds"] == 3.0
+
+
+def test_provenance_is_none_for_git_where_there_is_no_git(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert provenance()["git_commit"] is None
+
+
+def test_provenance_knows_the_commit_and_whether_files_differ_from_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for arguments in (["init"], [*name, "commit", "--allow-empty", "-m", "first"]):
+        subprocess.run(["git", *arguments], check=True, capture_output=True)
+    clean = provenance()
+    (tmp_path / "new.py").touch()
+    assert re.fullmatch("[0-9a-f]{40}", str(clean["git_commit"]))
+    assert (clean["git_dirty"], provenance()["git_dirty"]) == (False, True)
+
+
+def test_the_command_runs_again_and_shows_no_folder_of_the_machine(tmp_path):
+    (tmp_path / "trial.py").write_text("from convlab.report import provenance; print(provenance()['command'])")
+    arguments = ["--root", str(tmp_path / "runs"), "--data=/home/someone/data", "--name", "two words"]
+    command = [sys.executable, "-m", "trial", *arguments]
+    environment = {"PYTHONPATH": f"{pathlib.Path(__file__).parents[1]}", "JAX_PLATFORMS": "cpu", "PATH": ""}
+    printed = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True).stdout
+    assert printed.splitlines()[-1] == "python -m trial --root runs --data=data --name 'two words'"
+
+
+@pytest.mark.parametrize(
+    ("argument", "shown"),
+    [
+        ("runs/ladder", "runs/ladder"),
+        ("./runs", "./runs"),
+        ("3/4", "3/4"),
+        ("--rate=1e-3", "--rate=1e-3"),
+        (r"\d+", r"\d+"),
+        ("/", ""),
+        ("/home/someone/my data", "my data"),
+        ("../../someone/data", "data"),
+        ("~/data", "data"),
+        ("~someone/data", "data"),
+        ("-o/home/someone/data", "-odata"),
+        ("['/home/a/x','/home/b/y']", "['x','y']"),
+        (r"C:\Users\someone\data", "data"),
+        (f"{pathlib.Path.cwd()}/runs/x", "runs/x"),
+    ],
+)
+def test_an_argument_shows_no_folder_of_the_machine(argument, shown):
+    assert _without_folders(argument) == shown
+
+
+# Pictures
+
+
+def test_every_rung_has_its_own_colour_marker_and_label():
+    for parts in list(zip(*RUNG_STYLE.values(), strict=True))[:3]:
+        assert len({*parts}) == len(RUNG_STYLE)
+
+
+def test_a_rung_is_drawn_in_its_style_whoever_else_is_there():
+    figure = picture([{"rung": "conv", "size": 3, "accuracy": 0.5}, {"rung": "other", "size": 5, "accuracy": 0.5}])
+    conv, other = figure.axes[0].get_lines()[0], figure.axes[0].get_lines()[-1]
+    assert (conv.get_color(), conv.get_marker()) == (RUNG_STYLE["conv"].colour, RUNG_STYLE["conv"].marker)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["convolution", "other"]
+    assert other.get_color() != conv.get_color()
+
+
+@pytest.mark.parametrize("band", [False, True])
+def test_lines_pass_through_the_means_from_left_to_right(band):
+    summary = [{"rung": "conv", "size": x, "loss": y, "loss_low": None} for x, y in ((9, 0.1), (2, 0.5), (4, None))]
+    _, [axis] = new_figure()
+    curves(axis, summary, "size", "loss", x_label="a", y_label="b", band=band)
+    np.testing.assert_equal(axis.get_lines()[0].get_xydata(), [[2, 0.5], [9, 0.1]])
+
+
+def test_several_panels_share_one_legend():
+    figure, axes = new_figure(2)
+    for axis, rung in zip(axes, ("dense", "conv"), strict=True):
+        rows = [{"rung": rung, "size": 3, "loss": 0.5}]
+        curves(axis, rows, "size", "loss", x_label="a", y_label="b", baselines={"chance": 0.1})
+    [legend] = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["dense", "chance", "convolution"]
+
+
+def test_sizes_are_marked_where_their_numbers_fit_and_powers_of_ten_elsewhere():
+    for panels, marked in ((1, True), (5, False)):
+        _, axes = new_figure(panels)
+        rows = [{"rung": "conv", "size": 1000 * 4**i, "loss": 0.5} for i in range(5)]
+        curves(axes[0], rows, "size", "loss", x_label="a", y_label="b", log_x=True)
+        assert ([text.get_text() for text in axes[0].get_xticklabels()][:2] == ["1,000", "4,000"]) is marked
+
+
+def test_letters_are_large_enough_for_a_slide(tmp_path):
+    figure, axes = new_figure(2)
+    for axis in axes:
+        rows = [{"rung": "conv", "size": x, "loss": 0.5} for x in (1, 2)]
+        curves(axis, rows, "size", "loss", x_label="a", y_label="b", title="c")
+    save_figure(figure, tmp_path / "figure.png")
+    texts = [text for text in figure.findobj(Text) if isinstance(text, Text) and text.get_text()]
+    assert len(texts) > 10
+    assert min(float(text.get_fontsize()) for text in texts) >= 12
+
+
+def test_drawing_leaves_the_settings_of_matplotlib_alone():
+    before = dict(matplotlib.rcParams)
+    picture()
+    assert dict(matplotlib.rcParams) == before
+    program = "import sys, convlab.report as r; r.new_figure(); assert 'matplotlib.pyplot' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=pathlib.Path(__file__).parents[1])
+
+
+def test_curves_and_figures_say_what_they_need():
+    _, [axis] = new_figure()
+    with pytest.raises(ValueError, match=r"no row has \['loss'\]"):
+        curves(axis, ROWS, "size", "loss", x_label="a", y_label="b")
+    with pytest.raises(ValueError, match="panels is 0"):
+        new_figure(0)
+
+
+def test_equal_weights_share_a_colour_and_absent_weights_are_white():
+    _, [axis] = new_figure()
+    labels = np.array([[1, 2, 0], [0, 1, 2]])
+    matrix_picture(axis, labels, "convolution", grid=(1, 2))
+    pixels = np.asarray(axis.get_images()[0].get_array())
+    np.testing.assert_equal(pixels[labels == 0], 1)
+    np.testing.assert_equal(pixels[0, :2], pixels[1, 1:])
+    assert axis.get_title() == "convolution\n2 weights"
+
+
+@pytest.mark.parametrize("count", [1, 9, 36, 5000])
+def test_neighbouring_weights_differ_in_colour_and_none_is_white(count):
+    colours = _colours(count)
+    assert colours.shape == (count + 1, 3)
+    assert colours.min() >= 0
+    assert colours.max() <= 1
+    assert np.linalg.norm(colours[1:-1] - colours[2:], axis=1).min(initial=1) > 0.15
+    assert np.linalg.norm(colours[0] - colours[1:], axis=1).min() > 0.25
+    np.testing.assert_array_equal(colours[:10], _colours(9)[: count + 1])
+
+
+def test_the_nine_weights_of_a_small_kernel_all_differ_in_colour():
+    colours = _colours(9)
+    distance = np.linalg.norm(colours[:, None] - colours[None], axis=-1) + np.eye(10)
+    assert distance.min() > 0.2
+
+
+@pytest.mark.parametrize("labels", [np.ones((2, 2)), np.ones(3, int), -np.ones((2, 2), int), np.ones((0, 2), int)])
+def test_a_matrix_picture_needs_a_matrix_of_numbers_of_weights(labels):
+    _, [axis] = new_figure()
+    with pytest.raises(ValueError, match="a matrix of integers from 0 up is needed"):
+        matrix_picture(axis, labels)
