@@ -127,13 +127,11 @@ class MLP(_Stack):
       classes: Number of outputs.
       features: Channels of each hidden layer; none makes the linear classifier.
       kernel_size: Taps along each axis, or None for the whole image.
-      strides: Of each hidden layer.
       connectivity: As in `convlab.layers.connect`.
       period: Of "tiled".
       rank: Of "low_rank".
       tied_noise: Of the rungs with several kernels.
       activation: After each hidden layer.
-      mean: Read out the mean of each channel instead of all pixels, so that the head knows no position.
       rngs: Keys; the stream `params` is used.
 
     Raises:
@@ -151,24 +149,66 @@ class MLP(_Stack):
         features: Sequence[int] = (256,),
         *,
         kernel_size: int | None = None,
-        strides: Sequence[int] | None = None,
         connectivity: str = "dense",
         period: int = 2,
         rank: int = 2,
         tied_noise: float | None = None,
         activation: Activation = nnx.relu,
-        mean: bool = False,
         rngs: nnx.Rngs,
     ):
         wiring = Wiring(connectivity, period, rank, tied_noise)
         shape, stages = tuple(image_shape), []
-        for d, stride in zip(features, strides or [1] * len(features), strict=True):
+        for d in features:
             size, padding = (kernel_size, "SAME") if kernel_size else (shape[:-1], "VALID")
-            stage = Stage(shape, d, size, stride, padding=padding, activation=activation, wiring=wiring, rngs=rngs)
-            stages.append(stage)
-            shape = stage.output_shape
+            stages.append(Stage(shape, d, size, padding=padding, activation=activation, wiring=wiring, rngs=rngs))
+            shape = stages[-1].output_shape
         self.stages = nnx.List(stages)
-        self.head = Head(shape, (classes,), mean=mean, rngs=rngs)
+        self.head = Head(shape, (classes,), rngs=rngs)
+
+
+class Pyramid(_Stack):
+    """The network of the ladder: 3x3 layers with batch norm and ReLU, 2x2 max pooling between them, a mean read-out.
+
+    The head sees one mean per channel and knows no position, so all that a network can know of places is in its rung.
+
+    Args:
+      image_shape: (*space, c) of one image; at least 2 pixels an axis for every layer but the last.
+      classes: Number of outputs.
+      features: Channels of each layer.
+      connectivity: As in `convlab.layers.connect`.
+      period: Of "tiled".
+      rank: Of "low_rank".
+      tied_noise: Of the rungs with several kernels.
+      rngs: Keys; the stream `params` is used.
+
+    Raises:
+      ValueError: An unknown connectivity, or images that are too small.
+
+    Example:
+      >>> Pyramid((12, 12, 1), 10, rngs=nnx.Rngs(0))(jax.numpy.ones((5, 12, 12, 1))).shape
+      (5, 10)
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        classes: int,
+        features: Sequence[int] = (16, 32, 64),
+        *,
+        connectivity: str = "conv",
+        period: int = 2,
+        rank: int = 2,
+        tied_noise: float | None = None,
+        rngs: nnx.Rngs,
+    ):
+        wiring = Wiring(connectivity, period, rank, tied_noise)
+        shape, stages = tuple(image_shape), []
+        for number, d in enumerate(features, 1):
+            pool = max_pool if number < len(features) else None
+            stages.append(Stage(shape, d, 3, wiring=wiring, batch_norm=True, pool=pool, rngs=rngs))
+            shape = stages[-1].output_shape
+        self.stages = nnx.List(stages)
+        self.head = Head(shape, (classes,), mean=True, rngs=rngs)
 
 
 class LeNet(_Stack):

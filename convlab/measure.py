@@ -1,0 +1,138 @@
+"""What a rung costs: weights and multiply-adds, layer by layer, exact at borders."""
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from convlab.layers import Layer
+from convlab.rungs import Layout
+
+
+class Cost(NamedTuple):
+    """What one layer, or a whole network, costs.
+
+    Attributes:
+      name: Path in the network.
+      kind: Class of the layer.
+      output_shape: Of one image; empty where the layer was not called.
+      weights: Trained numbers, biases included.
+      live: Of these, how many can ever matter: kernel entries that read only padding are left out.
+      multiply_adds: Products for one image; a tap on padding, a bias and a batch norm cost nothing.
+      bytes: Of the weights.
+    """
+
+    name: str
+    kind: str
+    output_shape: tuple[int, ...]
+    weights: int
+    live: int
+    multiply_adds: int
+    bytes: int
+
+
+class Count(NamedTuple):
+    """Costs per layer and in total."""
+
+    layers: list[Cost]
+    total: Cost
+
+
+def count(model: nnx.Module, image_shape: Sequence[int]) -> Count:
+    """Count weights and multiply-adds of a network, or of a single layer, on one image.
+
+    Multiply-adds are those of convlab's layers and of `nnx.Linear`, added up over calls; other layers count their weights.
+
+    Args:
+      model: A Flax NNX module that takes images (n, *image_shape).
+      image_shape: (*space, c) of one image.
+
+    Raises:
+      ValueError: The model does not take such images.
+
+    Example:
+      >>> from convlab.layers import Conv
+      >>> count(Conv(1, 2, (3, 3), rngs=nnx.Rngs(0)), (7, 7, 1)).total.multiply_adds
+      722
+    """
+    model = nnx.clone(model)
+    model.eval()
+    with _recorded(Layer, nnx.Linear) as calls:
+        output = jax.eval_shape(model, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
+    rows = [_cost("/".join(map(str, path)), module, calls) for path, module in nnx.iter_modules(model)]
+    rows = sorted((row for row in rows if row.weights), key=lambda row: row.name)
+    sums = [sum(getattr(row, name) for row in rows) for name in ("weights", "live", "multiply_adds", "bytes")]
+    return Count(rows, Cost("total", type(model).__name__, output.shape[1:], *sums))
+
+
+Calls = list[tuple[nnx.Module, tuple[int, ...], tuple[int, ...]]]
+
+
+@contextlib.contextmanager
+def _recorded(*kinds: type[nnx.Module]) -> Iterator[Calls]:
+    """Note every call of modules of these kinds: the module, the shape of its input and of its output."""
+    calls, originals = [], {kind: kind.__call__ for kind in kinds}
+
+    def recording(original):
+        def call(self, x, *rest, **named):
+            h = original(self, x, *rest, **named)
+            calls.append((self, x.shape, h.shape))
+            return h
+
+        return call
+
+    try:
+        for kind, original in originals.items():
+            kind.__call__ = recording(original)
+        yield calls
+    finally:
+        for kind, original in originals.items():
+            kind.__call__ = original
+
+
+def _cost(name: str, module: nnx.Module, calls: Calls) -> Cost:
+    """Count one module's own arrays, without those of the modules inside it, and its calls."""
+    own = [value[...] for value in vars(module).values() if isinstance(value, nnx.Param)]
+    weights = live = sum(array.size for array in own)
+    shape, multiply_adds = (), 0
+    for caller, x, h in calls:
+        if caller is module:
+            shape, positions = h[1:], math.prod(h[:-1])
+            if isinstance(module, Layer):
+                dead, products = _layer_cost(module.layout, x[-1 - (module.layout.window.rank or 0) : -1])
+                live, multiply_adds = weights - dead, multiply_adds + products
+            else:
+                multiply_adds += positions * x[-1] * h[-1]
+    return Cost(name, type(module).__name__, shape, weights, live, multiply_adds, sum(array.nbytes for array in own))
+
+
+def _layer_cost(layout: Layout, space: tuple[int, ...]) -> tuple[int, int]:
+    """Count the dead entries of a layer's kernels, and its products for one image of `space` pixels."""
+    taps, (c, d) = layout.window.live(space), layout.kernel[-2:]
+    rank, out = len(space), layout.window.output_shape(space)
+    match layout.rung:
+        case "dense":
+            return 0, math.prod(out) * math.prod(space) * c * d
+        case "locally_connected":
+            return int((~taps).sum()) * c * d, int(taps.sum()) * c * d
+        case "tiled":
+            assert layout.period is not None
+            used = [taps[tuple(slice(t, None, p) for t, p in zip(tile, layout.period, strict=True))] for tile in _tiles(layout)]
+            dead = sum(int((~part.any(tuple(range(rank)))).sum()) for part in used)
+            return dead * c * d, int(taps.sum()) * c * d
+        case "low_rank":
+            assert layout.rank is not None
+            dead = int((~taps.any(tuple(range(rank)))).sum())
+            return layout.rank * dead * c * d, layout.rank * d * (int(taps.sum()) * c + math.prod(out))
+        case _:
+            return int((~taps.any(tuple(range(rank)))).sum()) * c * d, int(taps.sum()) * c * d
+
+
+def _tiles(layout: Layout) -> Iterator[tuple[int, ...]]:
+    assert layout.period is not None
+    return iter(np.ndindex(*layout.period))

@@ -1,0 +1,571 @@
+"""Layers of every rung: one function in NNX and in Linen, drop-ins for Flax, and the variance they start with."""
+
+import chex
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import oracle
+import pytest
+from flax import nnx
+from strategies import gaussian
+
+import convlab as cl
+import convlab.linen
+from convlab import layers
+
+BIASES = [True, False, "channel", "position"]
+USUAL_BIAS = {"Dense": "position", "LocallyConnected": "position", "Tiled": "channel", "LowRank": "channel", "Conv": "channel"}
+GEOMETRY = [  # space, kernel_size, strides, padding, kernel_dilation
+    ((7, 5), (3, 2), (2, 1), "SAME", (1, 2)),
+    ((11,), (3,), 2, "CAUSAL", 1),
+    ((3, 5, 2), (2, 3, 1), (1, 2, 1), "CIRCULAR", 1),
+]
+EVERY = [  # layer, own arguments, channels in, channels out
+    ("Dense", {}, 2, 3),
+    ("LocallyConnected", {}, 2, 3),
+    ("LocallyConnected", {"feature_group_count": 2}, 6, 10),
+    ("Tiled", {"period": 2}, 2, 3),
+    ("LowRank", {"rank": 5}, 2, 3),
+    ("Conv", {}, 2, 3),
+    ("Conv", {"feature_group_count": 2}, 6, 10),
+]
+OWN = {"Dense": {}, "LocallyConnected": {}, "Tiled": {"period": 2}, "LowRank": {"rank": 5}, "Conv": {}}
+SEVERAL = ["Dense", "LocallyConnected", "Tiled", "LowRank"]  # rungs with kernels of several positions, so with tied_noise
+each_rung = pytest.mark.parametrize("name", OWN)
+
+
+def close(got, expected, tolerance=1e-6):
+    chex.assert_trees_all_close(got, expected, rtol=tolerance, atol=tolerance)
+
+
+def state_of(layer):
+    return nnx.to_pure_dict(nnx.state(layer, nnx.Param))
+
+
+def by_function(name, x, arrays, window, groups):
+    match name:
+        case "Dense":
+            return cl.dense(x, arrays["kernel"])
+        case "LocallyConnected":
+            return cl.locally_connected(x, arrays["kernel"], window, groups)
+        case "Tiled":
+            return cl.tiled(x, arrays["kernel"], window)
+        case "LowRank":
+            return cl.low_rank(x, arrays["basis"], arrays["weights"], window)
+        case "Conv":
+            return cl.conv(x, arrays["kernel"], window, groups)
+
+
+def by_loops(name, x, arrays, reads, groups):
+    arrays = {key: np.asarray(array) for key, array in arrays.items()}
+    match name:
+        case "Dense":
+            return oracle.dense(x, arrays["kernel"])
+        case "LocallyConnected":
+            return oracle.locally_connected(x, arrays["kernel"], reads, groups)
+        case "Tiled":
+            return oracle.tiled(x, arrays["kernel"], reads)
+        case "LowRank":
+            return oracle.low_rank(x, arrays["basis"], arrays["weights"], reads)
+        case "Conv":
+            return oracle.conv(x, arrays["kernel"], reads, groups)
+
+
+def as_axes(value, rank):
+    return (value,) * rank if isinstance(value, int) else value
+
+
+# --- one function, three forms ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("use_bias", BIASES)
+@pytest.mark.parametrize("name, own, c, d", EVERY)
+@pytest.mark.parametrize("space, kernel_size, strides, padding, dilation", GEOMETRY, ids=["2d", "1d", "3d"])
+def test_function_and_nnx_and_linen_agree(name, own, c, d, use_bias, space, kernel_size, strides, padding, dilation):
+    fields = {"strides": strides, "padding": padding, "kernel_dilation": dilation, "use_bias": use_bias}
+    fields |= {"param_dtype": jnp.float64, **own}
+    layer = getattr(cl, name)(c, d, kernel_size, space=space, rngs=nnx.Rngs(0), **fields)
+    module = getattr(convlab.linen, name)(d, kernel_size, **fields)
+    x = gaussian((2, 1, *space, c))[0]
+
+    start = state_of(layer)
+    chex.assert_trees_all_equal_shapes_and_dtypes(start, module.init(jax.random.key(0), x)["params"])
+    arrays = dict(zip(start, map(jnp.asarray, gaussian(*(each.shape for each in start.values()), seed=1)), strict=True))
+    nnx.update(layer, arrays)
+
+    window, groups = cl.Window(kernel_size, strides, padding, dilation), own.get("feature_group_count", 1)
+    out = window.output_shape(space)
+    sharing = USUAL_BIAS[name] if use_bias is True else use_bias
+    assert arrays.get("bias", jnp.zeros(0)).shape == {"channel": (d,), "position": (*out, d), False: (0,)}[sharing]
+    expected = by_function(name, x, arrays, window, groups) + arrays.get("bias", 0)
+    close(layer(x), expected, 1e-12)
+    close(module.apply({"params": arrays}, x), expected, 1e-12)
+
+    rank = len(space)
+    reads = oracle.tables(space, kernel_size, as_axes(strides, rank), as_axes(dilation, rank), padding)
+    close(layer(x[1, 0]), by_loops(name, x[1, 0], arrays, reads, groups) + np.asarray(arrays.get("bias", 0)), 1e-12)
+
+
+@each_rung
+def test_dtype_casts_image_arrays_and_bias_in_both_forms(name):
+    fields = {"dtype": jnp.bfloat16, "use_bias": "channel", "bias_init": nnx.initializers.ones_init(), **OWN[name]}
+    layer = getattr(cl, name)(2, 3, (3, 2), space=(7, 5), rngs=nnx.Rngs(0), **fields)
+    module = getattr(convlab.linen, name)(3, (3, 2), **fields)
+    x = jnp.asarray(gaussian((2, 7, 5, 2))[0], jnp.float32)
+    chex.assert_type(list(state_of(layer).values()), jnp.float32)
+    h = layer(x)
+    chex.assert_type(h, jnp.bfloat16)
+    half = {key: array.astype(jnp.bfloat16) for key, array in state_of(layer).items()}
+    window = cl.Window((3, 2))
+    chex.assert_trees_all_equal(h, by_function(name, x.astype(jnp.bfloat16), half, window, 1) + half["bias"])
+    chex.assert_trees_all_equal(h, module.apply({"params": state_of(layer)}, x))
+
+
+@each_rung
+def test_whole_numbers_are_images_like_any_other(name):
+    layer = getattr(cl, name)(2, 3, (3, 2), space=(7, 5), rngs=nnx.Rngs(0), **OWN[name])
+    x = np.random.default_rng(0).integers(0, 256, (2, 7, 5, 2)).astype(np.uint8)
+    close(layer(x), layer(x.astype(np.float32)))
+    chex.assert_type(layer(x), jnp.float32)
+
+
+@each_rung
+def test_precision_and_type_of_sums_reach_the_op(name):
+    fields = {"precision": jax.lax.Precision.HIGHEST, "preferred_element_type": jnp.float32, "dtype": jnp.bfloat16, **OWN[name]}
+    layer = getattr(cl, name)(2, 3, (3, 2), space=(7, 5), rngs=nnx.Rngs(0), **fields)
+    module = getattr(convlab.linen, name)(3, (3, 2), **fields)
+    x = jnp.ones((7, 5, 2))
+    for call in (layer, lambda x: module.apply({"params": state_of(layer)}, x)):
+        chex.assert_type(call(x), jnp.float32)
+        assert "HIGHEST" in str(jax.make_jaxpr(call)(x))
+
+
+# --- Conv is Flax's ---------------------------------------------------------------------------------------------------
+
+STRIDES_AND_PADDINGS = [
+    (space, strides, padding)
+    for space in [(11,), (7, 5), (5, 3, 4)]
+    for strides in (1, 2)
+    for padding in ["SAME", "VALID", "CIRCULAR", "REFLECT", "CAUSAL", 2, [(1, 2)] * len(space), [1] * len(space)]
+    if padding != "CAUSAL" or len(space) == 1
+]
+OPTIONS = [
+    {"kernel_dilation": 2},
+    {"kernel_dilation": (1, 2), "padding": "CIRCULAR"},
+    {"kernel_dilation": (2, 1), "strides": (1, 2), "padding": "REFLECT"},
+    {"strides": None, "kernel_dilation": None},
+    {"feature_group_count": 2},
+    {"feature_group_count": 4, "strides": 2, "padding": "VALID"},
+    {"use_bias": False},
+    {"dtype": jnp.bfloat16},
+    {"param_dtype": jnp.bfloat16},
+    {"dtype": jnp.bfloat16, "preferred_element_type": jnp.float32},
+    {"kernel_init": nnx.initializers.he_uniform(), "bias_init": nnx.initializers.normal(1.0)},
+    {"padding": ((0, 3), (2, 1)), "strides": (2, 1)},
+]
+
+
+def twins(c, d, size, seed=0, **options):
+    """Flax's layer and ours from one seed, with the bias shifted off zero in both."""
+    theirs, ours = (layer(c, d, size, rngs=nnx.Rngs(seed), **options) for layer in (nnx.Conv, cl.Conv))
+    chex.assert_trees_all_equal(state_of(ours), state_of(theirs))
+    for layer in (theirs, ours):
+        if layer.bias is not None:
+            layer.bias[...] = layer.bias[...] + jnp.linspace(-1, 2, d).astype(layer.bias.dtype)
+    return theirs, ours
+
+
+@pytest.mark.parametrize("space, strides, padding", STRIDES_AND_PADDINGS, ids=str)
+def test_conv_equals_nnx_conv_for_strides_and_paddings(space, strides, padding):
+    theirs, ours = twins(2, 3, (3, 2, 3)[: len(space)], strides=strides, padding=padding)
+    x = jnp.asarray(gaussian((2, *space, 2))[0], jnp.float32)
+    close(ours(x), theirs(x))
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_conv_equals_nnx_and_linen_conv_for_every_option(options):
+    theirs, ours = twins(4, 8, (3, 2), **options)
+    x = jnp.asarray(gaussian((2, 7, 5, 4))[0], jnp.float32)
+    h = theirs(x)
+    chex.assert_trees_all_equal_dtypes(ours(x), h)
+    tolerance = 1e-6 if h.dtype == jnp.float32 and "dtype" not in options else 1e-2
+    close(ours(x), h, tolerance)
+
+    fields = {key: value for key, value in options.items() if key != "preferred_element_type"}
+    linens = (module(8, (3, 2), **fields) for module in (flax.linen.Conv, convlab.linen.Conv))
+    (h, start), (same, ours_start) = (module.init_with_output(jax.random.key(0), x) for module in linens)
+    chex.assert_trees_all_equal(ours_start, start)
+    close(same, h, tolerance)
+    chex.assert_trees_all_equal_dtypes(same, h)
+
+
+@pytest.mark.parametrize("batch", [(), (1,), (3,), (2, 3), (2, 1, 3)])
+def test_conv_takes_as_many_batch_axes_as_nnx_conv(batch):
+    theirs, ours = twins(2, 3, (3, 2))
+    x = jnp.asarray(gaussian((*batch, 7, 5, 2))[0], jnp.float32)
+    close(ours(x), theirs(x))
+    chex.assert_shape(ours(x), (*batch, 7, 5, 3))
+
+
+def test_conv_takes_whole_numbers_as_nnx_conv_does():
+    theirs, ours = twins(2, 3, (3, 2))
+    x = np.random.default_rng(0).integers(0, 256, (2, 7, 5, 2)).astype(np.uint8)
+    close(ours(x), theirs(x))
+    chex.assert_trees_all_equal_dtypes(ours(x), theirs(x))
+
+
+def test_an_int_kernel_size_is_one_axis_as_in_nnx_or_all_axes_of_space():
+    theirs, ours = twins(2, 3, 3)
+    x = jnp.asarray(gaussian((2, 7, 2))[0], jnp.float32)
+    close(ours(x), theirs(x))
+    assert cl.Conv(2, 3, 3, space=(7, 5), rngs=nnx.Rngs(0)).kernel.shape == (3, 3, 2, 3)
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_layers_after_conv_get_the_keys_they_would_get_after_nnx_conv(use_bias):
+    theirs, ours = nnx.Rngs(5), nnx.Rngs(5)
+    nnx.Conv(2, 3, (3, 2), use_bias=use_bias, rngs=theirs)
+    cl.Conv(2, 3, (3, 2), use_bias=use_bias, rngs=ours)
+    assert jax.random.key_data(theirs.params()).tolist() == jax.random.key_data(ours.params()).tolist()
+
+
+# --- how layers start -------------------------------------------------------------------------------------------------
+
+STARTS = [  # connectivity, tied_noise, channels out by (pixels, channels in): many where few numbers are drawn
+    ("conv", None, {(7, 1): 600, (7, 64): 32, (28, 1): 300, (28, 64): 16}),
+    ("shared", None, {(7, 1): 32, (7, 64): 8, (28, 1): 4, (28, 64): 1}),
+    ("locally_connected", None, {(7, 1): 128, (7, 64): 8, (28, 1): 32, (28, 64): 4}),
+    ("locally_connected", 0.0, {(7, 1): 600, (7, 64): 32, (28, 1): 300}),
+    ("locally_connected", 0.5, {(7, 1): 600, (7, 64): 32, (28, 1): 300}),
+    ("tiled", None, {(7, 1): 256, (7, 64): 16, (28, 1): 128, (28, 64): 8}),
+    ("tiled", 0.5, {(7, 1): 600, (7, 64): 32}),
+    ("low_rank", None, {(7, 1): 600, (7, 64): 32, (28, 1): 150, (28, 64): 8}),
+    ("low_rank", 0.0, {(7, 1): 1200, (7, 64): 32}),
+    ("low_rank", 0.5, {(7, 1): 600, (7, 64): 32}),
+    ("dense", None, {(7, 1): 128, (7, 64): 8, (28, 1): 8, (28, 64): 1}),
+    ("dense", 0.0, {(7, 1): 600, (7, 64): 16}),
+    ("dense", 0.5, {(7, 1): 600, (7, 64): 16, (28, 1): 64}),
+]
+
+
+@pytest.mark.parametrize(
+    "connectivity, tied_noise, pixels, c, d",
+    [(name, noise, *case, d) for name, noise, cases in STARTS for case, d in cases.items()],
+)
+def test_starts_with_the_deviation_of_a_convolution_at_the_border_too(connectivity, tied_noise, pixels, c, d):
+    """1 inside and the root of the share of live taps at the border; the shared rung sees all pixels from everywhere: 1."""
+    space = (pixels, pixels)
+    layer = layers.connect(connectivity, c, d, 3, space=space, tied_noise=tied_noise, rngs=nnx.Rngs(3))
+    x = jax.random.normal(jax.random.key(1), (1 + 24576 // (pixels * pixels * c), *space, c))
+    if pixels * c == 7:
+        x = jax.random.normal(jax.random.key(1), (1500, *space, c))
+    square = np.asarray(jnp.square(layer(x)).mean((0, -1), dtype=jnp.float32))
+    share = np.ones(space) if connectivity == "shared" else cl.Window((3, 3)).live(space).mean((2, 3))
+    for seen in np.unique(share):
+        deviation = np.sqrt(square[share == seen].mean())
+        assert deviation == pytest.approx(np.sqrt(seen), rel=0.05), f"positions that see {seen:.2f} of their window"
+
+
+@pytest.mark.parametrize("padding, strides", [("VALID", 2), ("CIRCULAR", 1), ("FULL", 2)])
+@pytest.mark.parametrize("name", ["conv", "locally_connected", "tiled", "low_rank", "dense"])
+def test_starts_with_the_deviation_of_a_convolution_for_other_windows(name, padding, strides):
+    layer = layers.connect(name, 32, 64, (5, 3), strides, padding=padding, space=(11, 7), rngs=nnx.Rngs(3))
+    share = cl.Window((5, 3), strides, padding).live((11, 7)).mean()
+    square = jnp.square(layer(jax.random.normal(jax.random.key(1), (16, 11, 7, 32)))).mean()
+    assert np.sqrt(square) == pytest.approx(np.sqrt(share), rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["conv", "locally_connected", "tiled", "low_rank", "dense"])
+def test_linen_modules_start_with_the_deviation_of_a_convolution(name):
+    module = {"conv": "Conv", "locally_connected": "LocallyConnected", "tiled": "Tiled", "low_rank": "LowRank"}.get(name, "Dense")
+    own = OWN[module]
+    x = jax.random.normal(jax.random.key(1), (16, 11, 7, 32))
+    h, _ = getattr(convlab.linen, module)(64, (5, 3), **own).init_with_output(jax.random.key(0), x)
+    share = cl.Window((5, 3)).live((11, 7)).mean()
+    assert np.sqrt(jnp.square(h).mean()) == pytest.approx(np.sqrt(share), rel=0.05)
+
+
+def kernel_of_all(name, layer, window, space):
+    match name:
+        case "Dense":
+            return cl.project_dense_to_conv(layer.kernel[...], window, space)
+        case "LocallyConnected":
+            return cl.project_local_to_conv(layer.kernel[...], window, space)
+        case "Tiled":
+            return layer.kernel[0, 0]
+        case "LowRank":
+            return jnp.tensordot(layer.weights[0, 0], layer.basis[...], 1)
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_without_noise_between_positions_starts_as_a_convolution(name):
+    space, window = (7, 5), cl.Window((3, 2), (2, 1))
+    layer = getattr(cl, name)(2, 3, (3, 2), (2, 1), space=space, tied_noise=0, rngs=nnx.Rngs(0), **OWN[name])
+    v = kernel_of_all(name, layer, window, space)
+    x = jnp.asarray(gaussian((2, *space, 2))[0], jnp.float32)
+    close(layer(x), cl.conv(x, v, window), 1e-5)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("name, far", [("LocallyConnected", (3, 4)), ("Tiled", (1, 0))])
+def test_kernels_of_two_positions_correlate_by_one_over_one_plus_squared_noise(name, far, noise):
+    kernel = getattr(cl, name)(32, 32, (3, 3), space=(7, 7), tied_noise=noise, rngs=nnx.Rngs(0), **OWN[name]).kernel[...]
+    near = (1, 1)
+    correlation = np.corrcoef(np.ravel(kernel[near]), np.ravel(kernel[far]))[0, 1]
+    assert correlation == pytest.approx(1 / (1 + noise**2), abs=0.03)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5, 1.0, 2.0])
+def test_shared_part_of_a_dense_weight_falls_with_noise_likewise(noise):
+    space, window = (7, 5), cl.Window((3, 3))
+    kernel = cl.Dense(16, 16, (3, 3), space=space, tied_noise=noise, rngs=nnx.Rngs(0)).kernel[...]
+    by_chance = 9 / 35**2  # dimensions of a convolution in those of a dense weight
+    expected = (1 + noise**2 * by_chance) / (1 + noise**2)
+    assert float(cl.decompose(kernel, window, space)["shared"]) == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize("noise", [0.5, 2.0])
+def test_proportions_of_low_rank_kernels_are_unit_vectors_that_correlate_likewise(noise):
+    weights = cl.LowRank(2, 3, (3, 3), rank=2000, space=(3, 2), tied_noise=noise, rngs=nnx.Rngs(0)).weights[...]
+    close(jnp.linalg.norm(weights, axis=-1), jnp.ones((3, 2)), 1e-5)
+    assert float(weights[0, 0] @ weights[2, 1]) == pytest.approx(1 / (1 + noise**2), abs=0.08)
+
+
+def test_independent_kernels_have_nothing_in_common():
+    kernel = cl.LocallyConnected(32, 32, (3, 3), space=(7, 7), rngs=nnx.Rngs(0)).kernel[...]
+    assert abs(np.corrcoef(np.ravel(kernel[1, 1]), np.ravel(kernel[3, 4]))[0, 1]) < 0.05
+
+
+@pytest.mark.parametrize("noise", [None, 0.5])
+@pytest.mark.parametrize("padding, strides", [("SAME", (1, 2)), ([(1, 2), (0, 1)], 1), ("FULL", 2)])
+def test_dead_taps_start_at_zero_and_stay_there_while_live_ones_learn(padding, strides, noise):
+    options = {"strides": strides, "padding": padding, "space": (5, 7), "tied_noise": noise}
+    layer = cl.LocallyConnected(2, 3, (3, 4), rngs=nnx.Rngs(0), **options)
+    dead = ~cl.Window((3, 4), strides, padding).live((5, 7))
+    assert dead.any()
+    definition, start, _ = nnx.split(layer, nnx.Param, ...)
+    start = nnx.to_pure_dict(start)
+    optimizer = optax.adamw(1e-2, weight_decay=0.1)
+    x = jnp.asarray(gaussian((4, 5, 7, 2))[0], jnp.float32)
+
+    @jax.jit
+    def step(parameters, state):
+        gradient = jax.grad(lambda p: jnp.tanh(nnx.merge(definition, p)(x) - 1).sum())(parameters)
+        updates, state = optimizer.update(gradient, state, parameters)
+        return optax.apply_updates(parameters, updates), state
+
+    parameters, state = start, optimizer.init(start)
+    for _ in range(3):
+        parameters, state = step(parameters, state)
+    kernels = np.asarray(start["kernel"]), np.asarray(parameters["kernel"])
+    for kernel in kernels:
+        np.testing.assert_array_equal(kernel[dead], 0)
+        assert np.all(kernel[~dead] != 0)
+    assert np.all(kernels[0][~dead] != kernels[1][~dead])
+
+
+@each_rung
+def test_seeds_decide_the_start(name):
+    def start(seed):
+        return state_of(getattr(cl, name)(2, 3, (3, 2), space=(7, 5), use_bias=False, rngs=nnx.Rngs(seed), **OWN[name]))
+
+    chex.assert_trees_all_equal(start(0), start(0))
+    assert all(np.all(a != b) for a, b in zip(start(0).values(), start(1).values(), strict=True) if a.ndim < 4)
+    assert not np.array_equal(*(jax.tree.leaves(start(seed))[0] for seed in (0, 1)))
+
+
+# --- connect ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("padding, strides", [("SAME", 1), ("VALID", 2), ("CIRCULAR", (2, 1))])
+@pytest.mark.parametrize("connectivity", layers.CONNECTIVITY)
+def test_every_connectivity_has_the_outputs_of_the_convolution(connectivity, padding, strides):
+    layer = layers.connect(connectivity, 2, 3, (3, 2), strides, padding=padding, space=(7, 5), rngs=nnx.Rngs(0))
+    out = cl.Window((3, 2), strides, padding).output_shape((7, 5))
+    chex.assert_shape(layer(jnp.ones((4, 7, 5, 2))), (4, *out, 3))
+
+
+@pytest.mark.parametrize(
+    "connectivity, kernel",
+    [
+        ("dense", (4, 5, 7, 5, 2, 3)),
+        ("locally_connected", (4, 5, 3, 2, 2, 3)),
+        ("tiled", (3, 3, 3, 2, 2, 3)),
+        ("conv", (3, 2, 2, 3)),
+        ("shared", (7 + 2 * 3, 5 + 4, 2, 3)),
+    ],
+)
+def test_connectivity_names_the_rung(connectivity, kernel):
+    layer = layers.connect(connectivity, 2, 3, (3, 2), (2, 1), space=(7, 5), period=3, rngs=nnx.Rngs(0))
+    assert layer.kernel.shape == kernel
+
+
+def test_low_rank_connectivity_takes_the_rank():
+    layer = layers.connect("low_rank", 2, 3, (3, 2), (2, 1), space=(7, 5), rank=5, rngs=nnx.Rngs(0))
+    assert layer.basis.shape, layer.weights.shape == ((5, 3, 2, 2, 3), (4, 5, 5))
+
+
+def test_connect_builds_the_same_layer_as_its_class():
+    ours = layers.connect("conv", 2, 3, (3, 2), 2, padding="CIRCULAR", space=(7, 5), rngs=nnx.Rngs(0))
+    theirs = nnx.Conv(2, 3, (3, 2), 2, padding="CIRCULAR", rngs=nnx.Rngs(0))
+    chex.assert_trees_all_equal(state_of(ours), state_of(theirs))
+
+
+@pytest.mark.parametrize("strides, padding", [(1, "SAME"), (2, "SAME"), ((2, 1), "VALID")])
+def test_shared_connectivity_sees_all_pixels_from_everywhere_with_weights_that_move_along(strides, padding):
+    space = (7, 5)
+    layer = layers.connect("shared", 2, 3, 3, strides, padding=padding, space=space, rngs=nnx.Rngs(0))
+    w = np.moveaxis(np.asarray(jax.jacobian(layer)(jnp.zeros((*space, 2)))), 2, -1)
+    assert np.all(w != 0)
+    s, t = as_axes(strides, 2)
+    np.testing.assert_array_equal(w[1:, :, s:], w[:-1, :, :-s])
+    np.testing.assert_array_equal(w[:, 1:, :, t:], w[:, :-1, :, :-t])
+
+
+def test_tiles_shrink_to_the_positions_there_are():
+    layer = layers.connect("tiled", 2, 3, (3, 3), padding="VALID", space=(3, 7), period=4, rngs=nnx.Rngs(0))
+    assert layer.kernel.shape == (1, 4, 3, 3, 2, 3)
+
+
+@pytest.mark.parametrize("connectivity", layers.CONNECTIVITY)
+def test_connect_takes_noise_where_there_are_several_kernels_and_ignores_it_elsewhere(connectivity):
+    def start(noise):
+        return state_of(layers.connect(connectivity, 2, 3, 3, space=(7, 5), tied_noise=noise, rngs=nnx.Rngs(0)))
+
+    same = all(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (start(0.0), start(1.0))), strict=True))
+    assert same == (connectivity in ("conv", "shared"))
+
+
+@pytest.mark.parametrize("use_bias, shape", [(False, None), (True, (7, 5, 3)), ("channel", (3,)), ("position", (7, 5, 3))])
+def test_connect_passes_the_bias_on(use_bias, shape):
+    bias = layers.connect("dense", 2, 3, 3, space=(7, 5), use_bias=use_bias, rngs=nnx.Rngs(0)).bias
+    assert (bias if bias is None else bias.shape) == shape
+
+
+# --- Flax ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("graph", [True, False])
+@each_rung
+def test_runs_and_trains_in_graph_mode_and_tree_mode(name, graph):
+    with nnx.set_graph_mode(graph):
+        made = [getattr(cl, name)(2, 3, (3, 2), space=(7, 5), rngs=nnx.Rngs(seed), **OWN[name]) for seed in (0, 1)]
+        (definition, state), (other, _) = map(nnx.split, made)
+        assert definition == other
+        assert hash(definition) == hash(other)
+        x = jnp.asarray(gaussian((2, 7, 5, 2))[0], jnp.float32)
+        chex.assert_trees_all_equal(nnx.merge(definition, state)(x), made[0](x))
+        loss, gradient = nnx.value_and_grad(lambda layer: jnp.square(layer(x)).mean())(made[0])
+        nnx.update(made[0], jax.tree.map(lambda p, g: p - 0.1 * g, nnx.state(made[0], nnx.Param), nnx.state(gradient)))
+        assert jnp.square(made[0](x)).mean() < loss
+    assert nnx.set_graph_mode.current_value() is True
+
+
+def test_layers_of_all_seeds_share_one_compilation():
+    @chex.assert_max_traces(1)
+    def run(definition, state, x):
+        return nnx.merge(definition, state)(x)
+
+    compiled = jax.jit(run, static_argnums=0)
+    for seed in range(3):
+        compiled(*nnx.split(cl.LocallyConnected(2, 3, (3, 2), space=(7, 5), rngs=nnx.Rngs(seed))), jnp.ones((7, 5, 2)))
+
+
+# --- what is refused ------------------------------------------------------------------------------------------------------
+
+MISUSES = [  # layer, arguments, error, message
+    ("Conv", {"use_bias": "pixel"}, ValueError, "use_bias must be True, False, 'channel' or 'position', got 'pixel'"),
+    ("Conv", {"use_bias": None}, ValueError, "use_bias must be .* got None"),
+    ("Conv", {"use_bias": "position", "space": None}, ValueError, "space is missing: a conv layer"),
+    ("Tiled", {"use_bias": "position", "space": None}, ValueError, "space is missing: a tiled layer"),
+    ("Dense", {"space": None}, ValueError, "space is missing: a dense layer"),
+    ("LocallyConnected", {"space": None}, ValueError, "space is missing: a locally_connected layer"),
+    ("LowRank", {"space": None}, ValueError, "space is missing: a low_rank layer"),
+    ("Dense", {"space": (7, 0)}, ValueError, "space must be at least 1, got 0"),
+    ("Dense", {"space": 7}, TypeError, "space must be a sequence of integers"),
+    ("Dense", {"space": (7, 5, 3)}, ValueError, "has 2 spatial axes but 3 are needed"),
+    ("Tiled", {"period": None}, ValueError, "period"),
+    ("Tiled", {"period": (2, 2, 2)}, ValueError, "period has 3 entries .* but 2 spatial axes"),
+    ("Tiled", {"period": 8}, ValueError, r"period \(8, 8\) exceeds the \(7, 5\) positions"),
+    ("Tiled", {"period": 1.5}, TypeError, "period must be an integer"),
+    ("LowRank", {"rank": None}, ValueError, "rank"),
+    ("LowRank", {"rank": 0}, ValueError, "rank must be at least 1, got 0"),
+    ("LowRank", {"rank": 2.0}, TypeError, "rank must be an integer"),
+    *(
+        (name, {"period": 2}, ValueError, f"a {name.lower()}.* layer takes no period, got 2")
+        for name in ("Dense", "Conv")
+    ),
+    ("LocallyConnected", {"rank": 2}, ValueError, "a locally_connected layer takes no rank, got 2"),
+    ("LowRank", {"period": 2}, ValueError, "a low_rank layer takes no period, got 2"),
+    ("Conv", {"tied_noise": 0.0}, ValueError, "a conv layer takes no tied_noise"),
+    ("Dense", {"tied_noise": -1.0}, ValueError, "tied_noise is a standard deviation .* at least 0; got -1.0"),
+    *(
+        (name, {"feature_group_count": 2}, ValueError, f"a {rung} layer takes no groups, got 2")
+        for name, rung in (("Dense", "dense"), ("Tiled", "tiled"), ("LowRank", "low_rank"))
+    ),
+    ("Conv", {"feature_group_count": 4}, ValueError, "4 groups do not divide 6 input channels"),
+    ("Conv", {"feature_group_count": 3}, ValueError, "3 groups do not divide 10 output channels"),
+    ("Conv", {"feature_group_count": 0}, ValueError, "groups must be an integer of at least 1, got 0"),
+    ("Conv", {"feature_group_count": 2.0}, ValueError, "groups must be an integer of at least 1, got 2.0"),
+    ("Conv", {"kernel_size": (3, 2.0)}, TypeError, "size must be an integer"),
+    ("Conv", {"kernel_size": (3, 0)}, ValueError, "size must be at least 1, got 0"),
+    ("Conv", {"strides": 1.5}, TypeError, "strides must be an integer"),
+    ("Conv", {"strides": (1, 2, 1)}, ValueError, "mixes numbers of spatial axes"),
+    ("Conv", {"padding": "same"}, ValueError, "padding 'same' is unknown; needs one of SAME"),
+    ("Conv", {"padding": "CAUSAL"}, ValueError, "padding 'CAUSAL' knows one spatial axis"),
+    ("Dense", {"kernel_size": (9, 9), "padding": "VALID"}, ValueError, "fits nowhere"),
+]
+
+
+@pytest.mark.parametrize("name, wrong, error, message", MISUSES, ids=lambda value: str(value)[:40])
+def test_refuses_what_makes_no_layer(name, wrong, error, message):
+    arguments = {"kernel_size": (3, 2), "space": (7, 5), **OWN[name], **wrong}
+    with pytest.raises(error, match=message):
+        getattr(cl, name)(6, 10, rngs=nnx.Rngs(0), **arguments)
+
+
+@pytest.mark.parametrize(
+    "sizes, error", [((0, 3), ValueError), ((2, 0), ValueError), ((2.0, 3), TypeError), ((2, "3"), TypeError)]
+)
+def test_refuses_channels_that_are_no_number(sizes, error):
+    with pytest.raises(error, match="(in|out)_features must be"):
+        cl.Conv(*sizes, (3, 2), rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize("wrong, message", [
+    ({"period": 2}, "takes no period"),
+    ({"rank": 2}, "takes no rank"),
+    ({"tied_noise": 0.5}, "takes no tied_noise"),
+    ({"use_bias": "pixel"}, "use_bias must be"),
+    ({"feature_group_count": 4}, "4 groups do not divide 6 input channels"),
+])
+def test_linen_modules_refuse_the_same(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        convlab.linen.Conv(10, (3, 2), **wrong).init(jax.random.key(0), jnp.ones((7, 5, 6)))
+
+
+@each_rung
+def test_refuses_images_of_another_space_than_it_was_made_for(name):
+    layer = getattr(cl, name)(2, 3, (3, 2), space=(7, 5), rngs=nnx.Rngs(0), **OWN[name])
+    with pytest.raises(ValueError, match=r"x holds images of \(5, 7\) pixels but this layer was made for \(7, 5\)"):
+        layer(jnp.ones((4, 5, 7, 2)))
+
+
+@pytest.mark.parametrize("shape, message", [((7, 5, 3), "x has 3 channels but v .* reads 2"), ((5, 2), "needs 2 spatial axes")])
+def test_refuses_images_of_other_channels_or_axes(shape, message):
+    with pytest.raises(ValueError, match=message):
+        cl.Conv(2, 3, (3, 2), rngs=nnx.Rngs(0))(jnp.ones(shape))
+
+
+def test_refuses_an_unknown_connectivity():
+    with pytest.raises(ValueError, match="connectivity 'convolution' is unknown; needs one of dense, locally_connected"):
+        layers.connect("convolution", 2, 3, 3, space=(7, 5), rngs=nnx.Rngs(0))
+
+
+def test_a_convolution_made_without_space_takes_images_of_any_size():
+    layer = cl.Conv(2, 3, (3, 2), rngs=nnx.Rngs(0))
+    for space in ((7, 5), (4, 11)):
+        chex.assert_shape(layer(jnp.ones((*space, 2))), (*space, 3))
