@@ -31,7 +31,7 @@ from convlab.ops.pool import mean_pool as mean_pool
 from convlab.ops.tiled import tiled as tiled
 from convlab.report import save_report as save_report
 from convlab.train import Config as Config
+from convlab.train import Fitted as Fitted
 from convlab.train import fit as fit
 from convlab.train import fit_seeds as fit_seeds
-from convlab.train import Fitted as Fitted
 from convlab.unfold import unfold as unfold

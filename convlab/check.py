@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from convlab.geometry import MAXIMUM_RANK, Window
+from convlab.geometry import MAXIMUM_RANK, Space, Window
 
 
 def floating(name: str, value: ArrayLike) -> jax.Array:
@@ -68,7 +68,7 @@ def channels(x: jax.Array, name: str, v: jax.Array, groups: int = 1) -> None:
         )
 
 
-def period(got: tuple[int, ...], window: Window, space: tuple[int, ...]) -> None:
+def period(got: tuple[int, ...], window: Window, space: Space) -> None:
     """Raise ValueError unless every kernel of a tile has a position to stand at."""
     out = window.output_shape(space)
     if any(p > i for p, i in zip(got, out, strict=True)):
@@ -81,7 +81,7 @@ def agree(holds: str, got: tuple[int, ...], needs: str, needed: tuple[int, ...])
         raise ValueError(f"{holds.format(tuple(got))} but {needs.format(tuple(needed))}")
 
 
-def positions(name: str, got: tuple[int, ...], window: Window, space: tuple[int, ...]) -> None:
+def positions(name: str, got: tuple[int, ...], window: Window, space: Space) -> None:
     """Raise ValueError unless `name` has one entry per output position of the window on the image."""
     needed = window.output_shape(space)
     agree(f"{name} holds kernels for {{}} positions", got, f"{window} on {space} pixels has {{}}", needed)
@@ -89,7 +89,7 @@ def positions(name: str, got: tuple[int, ...], window: Window, space: tuple[int,
 
 def taps(name: str, got: tuple[int, ...], window: Window) -> None:
     """Raise ValueError unless the kernels in `name` have one entry per tap of the window."""
-    agree(f"{name} holds kernels of {{}} taps", got, f"{window} has {{}}", window.of_rank(len(got)).size)
+    agree(f"{name} holds kernels of {{}} taps", got, f"{window} has {{}}", window.taps(len(got)))
 
 
 def promote(*arrays: jax.Array) -> list[jax.Array]:

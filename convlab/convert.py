@@ -74,7 +74,7 @@ def lift_tiled_to_local(
 ) -> Float[Array, "i j a b c d"]:
     r"""Give every position the kernel of its place in the tile, with dead taps set to zero.
 
-    $$V'_{ijabcd} = V_{i \bmod p,\, j \bmod q,\, abcd} \quad \text{where tap } (a, b) \text{ is live at } (i, j), \text{ else } 0$$
+    $$V'_{ijabcd} = V_{i \bmod p,\, j \bmod q,\, abcd} \quad \text{where } (a, b) \text{ is live at } (i, j), \text{ else } 0$$
 
     Args:
       v: One kernel per place in the tile.
@@ -167,7 +167,7 @@ def project_dense_to_local(
 ) -> Float[Array, "i j a b c d"]:
     r"""Find the locally connected kernel nearest to a dense weight: keep what lies inside the windows.
 
-    $$V_{ijabcd} = W_{ijklcd} / m \quad \text{where tap } (a, b) \text{ and } m - 1 \text{ others of } (i, j) \text{ read } (k, l)$$
+    $$V_{ijabcd} = W_{ijklcd} / m \quad \text{where } (a, b) \text{ and } m - 1 \text{ other taps of } (i, j) \text{ read } (k, l)$$
 
     Args:
       w: One weight per output position, pixel, input channel and output channel.
@@ -189,7 +189,7 @@ def project_dense_to_local(
     w, rank = check.kernel("w", w, spatial=2, others="c d")
     check.agree("w holds weights for {} pixels", w.shape[rank : 2 * rank], "space is {}", as_space(space))
     check.positions("w", w.shape[:rank], window, space)
-    w, out, size = _blocks(w, groups), w.shape[:rank], window.of_rank(rank).size
+    w, out, size = _blocks(w, groups), w.shape[:rank], window.taps(rank)
     reads = _flat_reads(window, space)
     w = w.reshape(len(reads), -1, *w.shape[2 * rank :])
     v = w.at[np.arange(len(reads))[:, None], reads].get(mode="fill", fill_value=0)
@@ -223,9 +223,7 @@ def project_dense_to_conv(
     return project_local_to_conv(project_dense_to_local(w, window, space, groups), window, space)
 
 
-def lift_low_rank_to_local(
-    basis: Float[Array, "r a b c d"], weights: Float[Array, "i j r"]
-) -> Float[Array, "i j a b c d"]:
+def lift_low_rank_to_local(basis: Float[Array, "r a b c d"], weights: Float[Array, "i j r"]) -> Float[Array, "i j a b c d"]:
     r"""Mix the kernel of every position: $V_{ijabcd} = \sum_r w_{ijr} U_{rabcd}$.
 
     Dead taps keep the values of the mixture (they read nothing): set to zero, the result would have a higher rank.
@@ -285,9 +283,7 @@ def project_local_to_low_rank(
     return basis.reshape(rank, *entries), weights.reshape(*out, rank)
 
 
-def decompose(
-    w: Float[Array, "i j k l c d"], window: Window, space: Space, groups: int = 1
-) -> dict[str, Float[Array, ""]]:
+def decompose(w: Float[Array, "i j k l c d"], window: Window, space: Space, groups: int = 1) -> dict[str, Float[Array, ""]]:
     """Split the squared norm of a dense weight into shares: of a convolution, of locality alone, and of the rest.
 
     Args:

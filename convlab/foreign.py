@@ -52,7 +52,7 @@ def from_linen_local(kernel: Float[Array, "i j cab d"], window: Window) -> Float
       (4, 5, 3, 3, 2, 7)
     """
     kernel, rank = check.kernel("kernel", kernel, spatial=1, others="cab d")
-    size = window.of_rank(rank).size
+    size = window.taps(rank)
     kernel = kernel.reshape(*kernel.shape[:rank], _channels(kernel, size), *size, kernel.shape[-1])
     return jnp.moveaxis(kernel, rank, -2)
 
@@ -88,7 +88,7 @@ def from_keras_local_1(kernel: Float[Array, "ij abc d"], window: Window, space: 
     """
     kernel = check.floating("kernel", kernel)
     check.agree("kernel has {} axes", (kernel.ndim,), "positions, entries and d are {}", (3,))
-    out, size = window.output_shape(space), window.of_rank(len(as_space(space))).size
+    out, size = window.output_shape(space), window.taps(len(as_space(space)))
     check.agree("kernel holds {} positions", kernel.shape[:1], f"{window} on {space} pixels has {{}}", (math.prod(out),))
     return kernel.reshape(*out, *size, _channels(kernel, size), kernel.shape[-1])
 
@@ -107,9 +107,7 @@ def to_keras_local_1(v: Float[Array, "i j a b c d"]) -> Float[Array, "ij abc d"]
     return v.reshape(math.prod(v.shape[:rank]), -1, v.shape[-1])
 
 
-def from_keras_local_2(
-    kernel: Float[Array, "k l c i j d"], window: Window, space: Space
-) -> Float[Array, "i j a b c d"]:
+def from_keras_local_2(kernel: Float[Array, "k l c i j d"], window: Window, space: Space) -> Float[Array, "i j a b c d"]:
     """Read the kernel of Keras' `LocallyConnected1D/2D(implementation=2)`: a dense weight that Keras masks.
 
     Args:

@@ -69,7 +69,8 @@ def _same(n: int, extent: int, stride: int) -> tuple[int, int]:
 
 
 def _same_lower(n: int, extent: int, stride: int) -> tuple[int, int]:
-    return _same(n, extent, stride)[::-1]
+    low, high = _same(n, extent, stride)
+    return high, low
 
 
 def _valid(n: int, extent: int, stride: int) -> tuple[int, int]:
@@ -172,6 +173,14 @@ class Window:
         if self.rank != rank:
             raise ValueError(f"{self} has {self.rank} spatial axes but {rank} are needed here")
         return self
+
+    def taps(self, rank: int) -> tuple[int, ...]:
+        """Return the taps along each of `rank` spatial axes.
+
+        Raises:
+          ValueError: The window has another rank.
+        """
+        return as_axes("size", self.of_rank(rank).size, rank)
 
     def axes(self, space: Space) -> tuple[Axis, ...]:
         """Lay the window on an image of `space` pixels: one `Axis` per spatial axis.
@@ -297,6 +306,11 @@ def _padding(padding: Padding) -> str | int | tuple[tuple[int, int], ...]:
         return padding
     if not isinstance(padding, (Sequence, np.ndarray)):
         return _integer("padding", padding, least=0)
+    return _pairs(padding)
+
+
+def _pairs(padding: Padding) -> tuple[tuple[int, int], ...]:
+    assert not isinstance(padding, (str, int))
     pairs = []
     for entry in padding:
         pair = _integers("padding", entry, least=0)
@@ -309,14 +323,14 @@ def _padding(padding: Padding) -> str | int | tuple[tuple[int, int], ...]:
 @functools.lru_cache(maxsize=1024)
 def _axes(window: Window, space: tuple[int, ...]) -> tuple[Axis, ...]:
     axes = []
-    for r, n in enumerate(space):
-        size, stride, dilation = window.size[r], window.strides[r], window.dilation[r]
+    numbers = [as_axes(name, getattr(window, name), len(space)) for name in ("size", "strides", "dilation")]
+    for r, (n, size, stride, dilation) in enumerate(zip(space, *numbers, strict=True)):
         extent = dilation * (size - 1) + 1
         if isinstance(window.padding, str):
             pad, mode = PADDINGS[window.padding]
             low, high = pad(n, extent, stride)
         else:
-            (low, high), mode = window.padding[r], "zero"
+            (low, high), mode = _pairs(window.padding)[r], "zero"
         outputs = (n + low + high - extent) // stride + 1
         if outputs < 1:
             raise ValueError(

@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from convlab import rungs
-from convlab.geometry import Padding, Size, Space, Window
+from convlab.geometry import Padding, Size, Space
 
 DEFAULT_KERNEL_INIT = nnx.initializers.lecun_normal()
 DEFAULT_BIAS_INIT = nnx.initializers.zeros_init()
@@ -256,7 +256,7 @@ def connect(
     rung, own = CONNECTIVITY[connectivity], {}
     if connectivity == "shared":
         window = window.widened(space)
-        kernel_init = _seeing(kernel_init, math.prod(space) / math.prod(window.size))
+        kernel_init = _seeing(kernel_init, math.prod(space) / math.prod(window.taps(len(space))))
     if connectivity == "tiled":
         own["period"] = tuple(min(period, i) for i in window.output_shape(space))
     if connectivity == "low_rank":
@@ -282,4 +282,9 @@ CONNECTIVITY = {rung: rung for rung in LAYERS} | {"shared": "conv"}
 
 def _seeing(kernel_init: Initializer, share: float) -> Initializer:
     """Initialise kernels of which every position sees only a `share` of the taps, as if the others were not there."""
-    return lambda key, shape, dtype=jnp.float32: kernel_init(key, shape, dtype) * jnp.asarray(share, dtype) ** -0.5
+
+    def scaled(key, shape, dtype=None, out_sharding=None):
+        kernel = kernel_init(key, shape, dtype)
+        return kernel * jnp.asarray(share, kernel.dtype) ** -0.5
+
+    return scaled

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from convlab.geometry import as_axes
 from convlab.layers import Layer
 from convlab.rungs import Layout
 
@@ -113,26 +114,45 @@ def _cost(name: str, module: nnx.Module, calls: Calls) -> Cost:
 
 def _layer_cost(layout: Layout, space: tuple[int, ...]) -> tuple[int, int]:
     """Count the dead entries of a layer's kernels, and its products for one image of `space` pixels."""
-    taps, (c, d) = layout.window.live(space), layout.kernel[-2:]
-    rank, out = len(space), layout.window.output_shape(space)
-    match layout.rung:
-        case "dense":
-            return 0, math.prod(out) * math.prod(space) * c * d
-        case "locally_connected":
-            return int((~taps).sum()) * c * d, int(taps.sum()) * c * d
-        case "tiled":
-            assert layout.period is not None
-            used = [taps[tuple(slice(t, None, p) for t, p in zip(tile, layout.period, strict=True))] for tile in _tiles(layout)]
-            dead = sum(int((~part.any(tuple(range(rank)))).sum()) for part in used)
-            return dead * c * d, int(taps.sum()) * c * d
-        case "low_rank":
-            assert layout.rank is not None
-            dead = int((~taps.any(tuple(range(rank)))).sum())
-            return layout.rank * dead * c * d, layout.rank * d * (int(taps.sum()) * c + math.prod(out))
-        case _:
-            return int((~taps.any(tuple(range(rank)))).sum()) * c * d, int(taps.sum()) * c * d
+    c, d = layout.kernel[-2:]
+    dead, products = ENTRIES[layout.rung](layout, layout.window.live(space), space)
+    mixing = math.prod(layout.positions) * (layout.rank or 1) * d if layout.rung == "low_rank" else 0
+    return dead * c * d, products * c * d + mixing
 
 
-def _tiles(layout: Layout) -> Iterator[tuple[int, ...]]:
-    assert layout.period is not None
-    return iter(np.ndindex(*layout.period))
+def _dense(layout: Layout, live: np.ndarray, space: tuple[int, ...]) -> tuple[int, int]:
+    return 0, math.prod(layout.positions) * math.prod(space)
+
+
+def _local(layout: Layout, live: np.ndarray, space: tuple[int, ...]) -> tuple[int, int]:
+    return int((~live).sum()), int(live.sum())
+
+
+def _conv(layout: Layout, live: np.ndarray, space: tuple[int, ...]) -> tuple[int, int]:
+    return _never(live, space), int(live.sum())
+
+
+def _tiled(layout: Layout, live: np.ndarray, space: tuple[int, ...]) -> tuple[int, int]:
+    period = as_axes("period", layout.period or 1, len(space))
+    places = [tuple(slice(t, None, p) for t, p in zip(tile, period, strict=True)) for tile in np.ndindex(*period)]
+    return sum(_never(live[place], space) for place in places), int(live.sum())
+
+
+def _low_rank(layout: Layout, live: np.ndarray, space: tuple[int, ...]) -> tuple[int, int]:
+    return (layout.rank or 1) * _never(live, space), (layout.rank or 1) * int(live.sum())
+
+
+def _never(live: np.ndarray, space: tuple[int, ...]) -> int:
+    """Number of taps that are live nowhere."""
+    return int((~live.any(tuple(range(len(space))))).sum())
+
+
+# rung -> dead entries, and products without the mixing of low rank, of one pair of channels
+Entries = Callable[[Layout, np.ndarray, tuple[int, ...]], tuple[int, int]]
+ENTRIES: dict[str, Entries] = {
+    "dense": _dense,
+    "locally_connected": _local,
+    "tiled": _tiled,
+    "low_rank": _low_rank,
+    "conv": _conv,
+}

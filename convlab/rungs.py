@@ -50,9 +50,9 @@ class Layout:
     window: Window
     in_features: int
     out_features: int
-    space: tuple[int, ...] | None = None
+    space: Space | None = None
     groups: int = 1
-    period: tuple[int, ...] | None = None
+    period: Size | None = None
     rank: int | None = None
     use_bias: bool | str = True
 
@@ -94,8 +94,7 @@ class Layout:
     def kernel(self) -> tuple[int, ...]:
         """Shape of one kernel: (*window, c, d)."""
         assert self.window.rank is not None
-        taps = as_axes("size", self.window.size, self.window.rank)
-        return (*taps, self.in_features // self.groups, self.out_features)
+        return (*self.window.taps(self.window.rank), self.in_features // self.groups, self.out_features)
 
     @property
     def bias_sharing(self) -> str | None:
@@ -163,7 +162,7 @@ def forward(
     x = jnp.asarray(x)
     if layout.space is not None:
         rank = len(layout.space)
-        check.agree("x holds images of {} pixels", x.shape[-1 - rank : -1], "this layer was made for {}", layout.space)
+        check.agree("x holds images of {} pixels", x.shape[-1 - rank : -1], "this layer was made for {}", tuple(layout.space))
     given = [x, *arrays.values(), *([] if bias is None else [bias])]
     dtype = jnp.result_type(*given) if dtype is None else dtype
     if not jnp.issubdtype(dtype, jnp.floating):
@@ -196,7 +195,7 @@ def _start_conv(key: jax.Array, layout: Layout, how: Start) -> Arrays:
 
 
 def _start_tiled(key: jax.Array, layout: Layout, how: Start) -> Arrays:
-    assert layout.period is not None
+    assert isinstance(layout.period, tuple)
     return {"kernel": _kernels(key, layout.period, layout.kernel, how)}
 
 
@@ -207,14 +206,14 @@ def _start_local(key: jax.Array, layout: Layout, how: Start) -> Arrays:
 
 
 def _start_low_rank(key: jax.Array, layout: Layout, how: Start) -> Arrays:
-    assert layout.rank is not None
+    rank = layout.rank or 1
     first, second = jax.random.split(key)
-    basis = _kernels(first, (layout.rank,), layout.kernel, how._replace(tied_noise=None))
-    own = (*layout.positions, layout.rank)
+    basis = _kernels(first, (rank,), layout.kernel, how._replace(tied_noise=None))
+    own = (*layout.positions, rank)
     weights = _mixed(
         second,
         how,
-        lambda key: jax.random.normal(key, (layout.rank,), how.dtype),
+        lambda key: jax.random.normal(key, (rank,), how.dtype),
         lambda key: jax.random.normal(key, own, how.dtype),
     )
     weights = jnp.broadcast_to(weights, own)

@@ -146,7 +146,7 @@ class _LinenApply:
     module: linen.Module
 
     def __call__(self, parameters: Tree, rest: Tree, x: jax.Array, key: jax.Array, train: bool, /):
-        told = {"train": train} if "train" in inspect.signature(type(self.module).__call__).parameters else {}
+        told: dict[str, Any] = {"train": train} if "train" in inspect.signature(type(self.module).__call__).parameters else {}
         variables, mutable = {"params": parameters, **rest}, list(rest) if train else []
         logits, new = self.module.apply(variables, x, rngs={"dropout": key}, mutable=mutable, **told)
         return logits, {**rest, **new}
@@ -174,7 +174,7 @@ def trainable(model: nnx.Module | linen.Module | Trainable, image_shape: Sequenc
         training, parameters, rest = nnx.split(copy, nnx.Param, ...)
         return Trainable(_NnxApply(training, evaluation), nnx.to_pure_dict(parameters), nnx.to_pure_dict(rest))
     if isinstance(model, linen.Module):
-        told = {"train": False} if "train" in inspect.signature(type(model).__call__).parameters else {}
+        told: dict[str, Any] = {"train": False} if "train" in inspect.signature(type(model).__call__).parameters else {}
         variables = dict(model.init(jax.random.key(seed), jnp.zeros((1, *image_shape)), **told))
         return Trainable(_LinenApply(model), variables.pop("params", {}), variables)
     raise TypeError(f"model must be a Flax NNX module, a Linen module or a Trainable, got {type(model).__name__}")

@@ -56,8 +56,8 @@ class Config:
     features: tuple[int, ...] = (16, 32, 64)
     period: int = 2
     rank: int = 2
-    steps: int = 200
-    batch_size: int = 64
+    steps: int = 300
+    batch_size: int = 32
     learning_rate: float = 3e-3
     root: str = "runs"
 
@@ -123,10 +123,21 @@ def main(config: Config) -> None:
     summary = report.summarise(
         rows, ["rung", "weights", "multiply_adds", "size"], ["accuracy", "shifted", "permuted", "step_ms"]
     )
-    figure, axes = report.new_figure(3)
-    titles = {"accuracy": "test images", "shifted": f"moved by {config.shift} pixels", "permuted": "pixels permuted"}
+    figure, axes = report.new_figure(3, size=(13.0, 5.5))
+    titles = {"accuracy": "test images", "permuted": "pixels permuted", "shifted": f"moved by {config.shift} pixels"}
     for axis, (name, title) in zip(axes, titles.items(), strict=True):
-        report.curves(axis, summary, "size", name, x_label="training images", y_label="accuracy", title=title, log_x=True)
+        report.curves(
+            axis,
+            summary,
+            "size",
+            name,
+            x_label="training images",
+            y_label=f"accuracy on {config.data}",
+            title=title,
+            y_format=".0%",
+            log_x=True,
+            baselines={"chance": 1 / max(1, len(cl.load(config.data, data_dir=config.data_dir).classes))},
+        )
     report.save_report(
         "ladder", rows, config, figure=figure, summary=summary, seconds=time.perf_counter() - begin, root=config.root
     )

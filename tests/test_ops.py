@@ -4,8 +4,8 @@ import functools
 
 import chex
 import jax
-import jax.test_util
 import jax.numpy as jnp
+import jax.test_util
 import numpy as np
 import oracle
 import pytest
@@ -231,7 +231,13 @@ def test_conv_equals_lax(padding, strides, dilation, groups):
     x, v = gaussian((3, 11, 7, 4), (3, 2, 4 // groups, 6))
     window = cl.Window((3, 2), strides, padding, dilation)
     expected = lax.conv_general_dilated(
-        x, v, strides, padding, rhs_dilation=dilation, dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
+        x,
+        v,
+        strides,
+        padding,
+        rhs_dilation=dilation,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
     )
     close(cl.conv(x, v, window, groups), expected)
 
@@ -373,10 +379,18 @@ BAD = [
     (lambda: cl.conv(X, ones(3, 3, 3, 5), W33), ValueError, r"x has 4 channels but v of shape \(3, 3, 3, 5\) reads 3"),
     (lambda: cl.conv(X, ones(3, 3, 2, 5), W33, 2), ValueError, "2 groups do not divide 5 output channels of v"),
     (lambda: cl.conv(X, ones(3, 3, 4, 5), W33, 0), ValueError, "groups must be an integer of at least 1, got 0"),
-    (lambda: cl.conv(X, ones(3, 2, 4, 5), W33), ValueError, r"v holds kernels of \(3, 2\) taps but Window.* has \(3, 3\)"),
+    (
+        lambda: cl.conv(X, ones(3, 2, 4, 5), W33),
+        ValueError,
+        r"v holds kernels of \(3, 2\) taps but Window.* has \(3, 3\)",
+    ),
     (lambda: cl.conv(X, ones(4, 5), W33), ValueError, r"v has shape \(4, 5\); needs one axis per spatial axis"),
     (lambda: cl.conv(X, ones(1, 1, 1, 1, 4, 5), W33), ValueError, r"\(1 to 3 spatial axes\)"),
-    (lambda: cl.conv(ones(6, 4), ones(3, 3, 4, 5), W33), ValueError, r"x has shape \(6, 4\); needs 2 spatial axes and channels"),
+    (
+        lambda: cl.conv(ones(6, 4), ones(3, 3, 4, 5), W33),
+        ValueError,
+        r"x has shape \(6, 4\); needs 2 spatial axes and channels",
+    ),
     (lambda: cl.conv(X, ones(3, 3, 3, 4, 5), W33), ValueError, "has 2 spatial axes but 3 are needed"),
     (lambda: cl.conv(X.astype(int), ones(3, 3, 4, 5), W33), TypeError, "x has dtype int.* but needs a floating one"),
     (lambda: cl.conv(X, ones(3, 3, 4, 5).astype(int), W33), TypeError, "v has dtype int"),
@@ -394,8 +408,16 @@ BAD = [
     (lambda: cl.locally_connected(X, ones(8, 6, 3, 3, 3, 5), W33), ValueError, "x has 4 channels"),
     (lambda: cl.tiled(X, ones(2, 7, 3, 3, 4, 5), W33), ValueError, r"period \(2, 7\) exceeds the \(8, 6\) positions"),
     (lambda: cl.tiled(X, ones(2, 2, 3, 2, 4, 5), W33), ValueError, r"kernels of \(3, 2\) taps"),
-    (lambda: cl.low_rank(X, ones(2, 3, 3, 4, 5), ones(8, 6, 3), W33), ValueError, r"weights mixes \(3,\) kernels but basis"),
-    (lambda: cl.low_rank(X, ones(2, 3, 3, 4, 5), ones(6, 8, 2), W33), ValueError, r"weights holds kernels for \(6, 8\)"),
+    (
+        lambda: cl.low_rank(X, ones(2, 3, 3, 4, 5), ones(8, 6, 3), W33),
+        ValueError,
+        r"weights mixes \(3,\) kernels but basis",
+    ),
+    (
+        lambda: cl.low_rank(X, ones(2, 3, 3, 4, 5), ones(6, 8, 2), W33),
+        ValueError,
+        r"weights holds kernels for \(6, 8\)",
+    ),
     (lambda: cl.dense(X, ones(3, 2, 6, 8, 4, 5)), ValueError, r"w holds weights for \(6, 8\) pixels but x of shape"),
     (lambda: cl.dense(X, ones(3, 2, 8, 6, 3, 5)), ValueError, "x has 4 channels but w"),
     (lambda: cl.dense(X, ones(2, 8, 6, 4, 5)), ValueError, "needs one axis per spatial axis and one axis"),

@@ -47,9 +47,7 @@ def picture(summary=None):
 # Intervals
 
 
-@given(
-    st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20).filter(lambda x: np.std(x) > 1e-3), st.floats(0.5, 0.999)
-)
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20).filter(lambda x: np.std(x) > 1e-3), st.floats(0.5, 0.999))
 def test_the_interval_is_the_one_of_scipy(values, level):
     low, high = scipy.stats.t.interval(level, len(values) - 1, loc=np.mean(values), scale=scipy.stats.sem(values))
     np.testing.assert_allclose(interval(values, level), (np.mean(values), low, high), rtol=1e-9, atol=1e-9)
@@ -156,11 +154,7 @@ def test_markdown_survives_bars_and_line_breaks_in_cells():
     assert text.splitlines()[2] == r"| a\|b c |"
 
 
-@given(
-    st.lists(
-        st.dictionaries(st.sampled_from("abc"), st.one_of(st.floats(), st.text("x,\"' |\n;")), min_size=1), min_size=1
-    )
-)
+@given(st.lists(st.dictionaries(st.sampled_from("abc"), st.one_of(st.floats(), st.text("x,\"' |\n;")), min_size=1), min_size=1))
 def test_the_csv_reads_back_exactly(rows):
     read = list(csv.DictReader(to_csv(rows).splitlines(keepends=True)))
     assert len(read) == len(rows)
@@ -249,9 +243,7 @@ def test_a_report_needs_rows_and_a_configuration(tmp_path):
 def test_an_absent_package_names_the_extra_that_brings_it(package, monkeypatch, tmp_path):
     figure = picture()
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(
-        ImportError, match=re.escape(f"{package}, which is not installed: pip install 'convlab[experiments]'")
-    ):
+    with pytest.raises(ImportError, match=re.escape(f"{package}, which is not installed: pip install 'convlab[experiments]'")):
         save_report("ladder", ROWS, Config(), figure=figure, root=tmp_path)
 
 

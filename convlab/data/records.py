@@ -67,9 +67,7 @@ def check_fields(builder: Builder, name: str) -> None:
     features = builder.info.features
     fields = list(features.keys()) if hasattr(features, "keys") else []
     if not {"image", "label"} <= set(fields) or not getattr(features["label"], "names", None):
-        raise ValueError(
-            f"{name} has the fields {fields}; needs 'image' and a 'label' with class names, to classify images"
-        )
+        raise ValueError(f"{name} has the fields {fields}; needs 'image' and a 'label' with class names, to classify images")
 
 
 def _check_complete(builder: Builder, name: str) -> None:

@@ -76,9 +76,7 @@ class Data:
                 f"train holds images of {train.shape[1:]} but test of {test.shape[1:]}; needs one shape, as one model sees both"
             )
         if train.dtype != test.dtype:
-            raise TypeError(
-                f"train holds {train.dtype} but test {test.dtype} images; needs one dtype, in the same units"
-            )
+            raise TypeError(f"train holds {train.dtype} but test {test.dtype} images; needs one dtype, in the same units")
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -203,9 +201,7 @@ def _check_images(images: object) -> None:
     if images.dtype not in (np.uint8, np.float32):
         raise TypeError(f"images have dtype {images.dtype}; needs uint8 (pixels as stored) or float32")
     if not 1 <= images.ndim - 2 <= MAXIMUM_RANK:
-        raise ValueError(
-            f"images have shape {images.shape}; needs (n, *space, c) with 1 to {MAXIMUM_RANK} spatial axes"
-        )
+        raise ValueError(f"images have shape {images.shape}; needs (n, *space, c) with 1 to {MAXIMUM_RANK} spatial axes")
     if images.size == 0:
         raise ValueError(f"images have shape {images.shape}; needs at least one example, pixel and channel")
 

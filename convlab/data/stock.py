@@ -1,5 +1,6 @@
 """The data sets that TensorFlow Datasets knows: read where prepared, else prepared with a network and TensorFlow."""
 
+import contextlib
 import difflib
 import importlib.util
 import threading
@@ -131,14 +132,10 @@ def _lacks_tensorflow() -> bool:
 
 
 def _tensorflow_missing(name: str) -> ImportError:
-    return ImportError(
-        f"{name} is prepared with TensorFlow, which is missing; install it with pip install 'convlab[tf]'"
-    )
+    return ImportError(f"{name} is prepared with TensorFlow, which is missing; install it with pip install 'convlab[tf]'")
 
 
 def _tensorflow_without_accelerator() -> None:
     tensorflow: Any = require("tensorflow", "tf")
-    try:
+    with contextlib.suppress(RuntimeError):  # the caller has started TensorFlow already, with devices of their choice
         tensorflow.config.set_visible_devices([], "GPU")
-    except RuntimeError:  # the caller has started TensorFlow already, with devices of their choice
-        pass

@@ -56,8 +56,6 @@ def locally_connected(
     p = p.reshape(*p.shape[:-1], groups, -1)
     v = v.reshape(*v.shape[:-1], groups, -1)
     i, a = OUT[:rank], TAP[:rank]
-    h = jnp.einsum(
-        f"{i}n{a}gc,{i}{a}cgd->{i}ngd", p, v, precision=precision, preferred_element_type=preferred_element_type
-    )
+    h = jnp.einsum(f"{i}n{a}gc,{i}{a}cgd->{i}ngd", p, v, precision=precision, preferred_element_type=preferred_element_type)
     h = jnp.moveaxis(h.reshape(*h.shape[:-2], -1), rank, 0)
     return h.reshape(*batch, *h.shape[1:])

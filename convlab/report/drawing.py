@@ -51,6 +51,8 @@ SLIDE: dict[Any, Any] = {
     "axes.facecolor": "white",
 }
 DOTS_PER_INCH = 160
+DODGE = 0.018
+"""Share of the horizontal range by which neighbouring lines stand apart."""
 DIGIT_WIDTH = 0.11
 """Inches, of a digit below a tick."""
 
@@ -138,9 +140,11 @@ def curves(
     if unknown := [name for name in (x, y, by) if name not in columns(summary)]:
         raise ValueError(f"no row has {unknown}: the {len(summary)} rows have {columns(summary)}")
     with _slide_style():
-        for name, style in _styles([plain(by, row.get(by)) for row in summary]).items():
+        styles = _styles([plain(by, row.get(by)) for row in summary])
+        for place, (name, style) in enumerate(styles.items()):
             rows = [row for row in summary if plain(by, row.get(by)) == name and row.get(y) is not None]
-            _line(axis, _points(rows, x, y), style, band)
+            points = _points(rows, x, y)
+            _line(axis, points if band else _dodged(points, place - (len(styles) - 1) / 2, log_x), style, band)
         for (label, height), line in zip((baselines or {}).items(), ("--", ":", "-.") * 9, strict=False):
             axis.axhline(height, color=RUNG_STYLE["null"].colour, linestyle=line, label=label, zorder=1)
         axis.set(xlabel=x_label, ylabel=y_label)
@@ -167,6 +171,13 @@ def _points(rows: Sequence[Row], x: str, y: str) -> np.ndarray:
     cells = [[row.get(name) for row in rows] for name in (x, y, f"{y}_low", f"{y}_high")]
     points = np.array([[float("nan") if cell is None else float(cell) for cell in line] for line in cells])
     return points[:, np.argsort(points[0], kind="stable")]
+
+
+def _dodged(points: np.ndarray, places: float, log: bool) -> np.ndarray:
+    """Move a line sideways by a few hundredths of its width, so that the bars of several lines do not cover each other."""
+    x = np.log(points[0]) if log else points[0]
+    x = x + DODGE * places * (np.ptp(x) if x.size else 0)
+    return np.vstack([np.exp(x) if log else x, points[1:]])
 
 
 def _line(axis: "matplotlib.axes.Axes", points: np.ndarray, style: Style, band: bool) -> None:

@@ -21,9 +21,7 @@ def plain(name: str, value: Any) -> Any:
     if not hasattr(value, "shape") or not hasattr(value, "item"):
         return value
     if value.shape != ():
-        raise ValueError(
-            f"{name} holds an array of shape {value.shape} but a row holds scalars; reduce or index it first"
-        )
+        raise ValueError(f"{name} holds an array of shape {value.shape} but a row holds scalars; reduce or index it first")
     return value.item()
 
 

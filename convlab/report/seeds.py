@@ -95,9 +95,7 @@ def _averages(key: tuple[Any, ...], runs: list[Row], values: list[str], level: f
     for name in values:
         present = [run[name] for run in runs if run.get(name) is not None]
         if present and len(present) < len(runs):
-            raise ValueError(
-                f"{name} is there in {len(present)} of the {len(runs)} runs of {key}: all or none are needed"
-            )
+            raise ValueError(f"{name} is there in {len(present)} of the {len(runs)} runs of {key}: all or none are needed")
         mean, low, high = interval(present, level) if present else (None, None, None)
         averages |= {name: mean, f"{name}_low": low, f"{name}_high": high}
     return averages

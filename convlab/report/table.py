@@ -91,10 +91,7 @@ def to_markdown(table: Table) -> str:
         for width, right in zip(widths, table.numeric, strict=True)
     ]
     padded = [
-        [
-            f" {cell:{'>' if right else '<'}{width}} "
-            for cell, width, right in zip(line, widths, table.numeric, strict=True)
-        ]
+        [f" {cell:{'>' if right else '<'}{width}} " for cell, width, right in zip(line, widths, table.numeric, strict=True)]
         for line in lines
     ]
     return "".join(f"|{'|'.join(line)}|\n" for line in (padded[0], rule, *padded[1:]))

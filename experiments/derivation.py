@@ -1,0 +1,142 @@
+"""Where does a convolution come from? The chapter's derivation, executed on an image, one row a step.
+
+A dense layer on an image is written with two indices a side, re-indexed by offsets, and then constrained: the same kernel
+everywhere (translation), a small window (locality), both, and channels added back. Each step is the orthogonal projection of
+one dense weight, once drawn at random, once a convolution all along: what an assumption costs, and that it costs nothing
+where it holds. The pictures are the dense matrices; equal weights have equal colours, white is no weight.
+
+    python -m experiments.derivation
+
+Reference: Zhang et al., Dive into Deep Learning, section 7.1.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import convlab as cl
+from convlab import data, report
+from experiments.command import parse
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is run.
+
+    Args:
+      data: Name of the data set the image comes from.
+      data_dir: Where it is prepared; absent, the usual place.
+      image: Number of the test image.
+      size: Taps of the local window along each axis.
+      channels: Output channels of the last step.
+      seed: Of the weights.
+      root: Folder that the results go to.
+    """
+
+    data: str = "digits"
+    data_dir: str | None = None
+    image: int = 0
+    size: int = 3
+    channels: int = 2
+    seed: int = 0
+    root: str = "runs"
+
+
+SMOKE = Config(size=2)
+
+
+class Step(NamedTuple):
+    """One step of the derivation: what is assumed, the shape of its kernel, and the ways between it and the dense weight."""
+
+    name: str
+    assumed: str
+    weight: str
+    shape: tuple[int, ...]
+    lift: Callable[[jax.Array], jax.Array]
+    project: Callable[[jax.Array], jax.Array]
+
+
+def steps(space: tuple[int, ...], size: int, channels: int) -> list[Step]:
+    """The derivation on images of `space` pixels."""
+    full, small = cl.Window.full(space), cl.Window((size,) * len(space))
+
+    def local(name: str, assumed: str, window: cl.Window) -> Step:
+        shape = (*space, *window.taps(len(space)), 1, 1)
+        lift = lambda v: cl.lift_local_to_dense(v, window, space)  # noqa: E731
+        return Step(name, assumed, "V[i,j,a,b]", shape, lift, lambda w: cl.project_dense_to_local(w, window, space))
+
+    def shared(name: str, assumed: str, window: cl.Window, d: int = 1) -> Step:
+        shape, weight = (*window.taps(len(space)), 1, d), "V[a,b]" if d == 1 else "V[a,b,c,d]"
+        lift = lambda v: cl.lift_conv_to_dense(v, window, space)  # noqa: E731
+        return Step(name, assumed, weight, shape, lift, lambda w: cl.project_dense_to_conv(w, window, space))
+
+    return [
+        Step("dense", "nothing", "W[i,j,k,l]", (*space, *space, 1, 1), lambda w: w, lambda w: w),
+        local("re-indexed", "nothing", full),
+        shared("shared", "translation", full),
+        local("local", "locality", small),
+        shared("convolution", "both", small),
+        shared(f"{channels} channels", "both", small, channels),
+    ]
+
+
+def change(step: Step, w: jax.Array, x: jax.Array) -> float:
+    """Largest change of the output when the dense weight is replaced by its projection, relative to the largest output."""
+    before, after = cl.dense(x, w), cl.dense(x, step.lift(step.project(w)))
+    return float(jnp.abs(after - before).max() / jnp.abs(before).max())
+
+
+def run(config: Config) -> tuple[list[dict], dict[str, np.ndarray]]:
+    """One row per step, and the dense matrix of each with the number of the weight in every entry."""
+    loaded = cl.load(config.data, data_dir=config.data_dir)
+    x = data.standardise(loaded.test.images[config.image : config.image + 1], loaded.mean, loaded.std)[0, ..., :1]
+    space, rows, pictures = x.shape[:-1], [], {}
+    for step in steps(space, config.size, config.channels):
+        key = jax.random.key(config.seed)
+        dense = jax.random.normal(key, (*space, *space, *step.shape[-2:]))
+        obedient = cl.lift_conv_to_dense(
+            jax.random.normal(key, (*(config.size,) * len(space), *step.shape[-2:])), cl.Window(config.size), space
+        )
+        numbers = 1 + jnp.arange(np.prod(step.shape), dtype=jnp.float32).reshape(step.shape)
+        matrix = np.asarray(step.lift(numbers)).astype(int)
+        units = np.moveaxis(matrix[..., 0, :], -1, 0).reshape(-1, int(np.prod(space)))
+        pictures[f"{step.name}: {step.weight}"] = units
+        rows.append(
+            {
+                "step": step.name,
+                "assumed": step.assumed,
+                "weight": step.weight,
+                "slots": int(np.prod(step.shape)),
+                "weights": len(np.unique(units[units > 0])),
+                "change_of_any": change(step, dense, x),
+                "change_of_convolution": change(step, obedient, x),
+            }
+        )
+    return rows, pictures
+
+
+def main(config: Config) -> None:
+    """Run, draw and save."""
+    begin = time.perf_counter()
+    rows, pictures = run(config)
+    figure, axes = report.new_figure(len(pictures), rows=2, size=(12.0, 8.5))
+    for axis, (title, matrix) in zip(axes, pictures.items(), strict=True):
+        report.matrix_picture(axis, matrix, title)
+    report.save_report(
+        "derivation",
+        rows,
+        config,
+        figure=figure,
+        formats={"change_of_any": ".2g", "change_of_convolution": ".2g"},
+        seconds=time.perf_counter() - begin,
+        root=config.root,
+    )
+
+
+if __name__ == "__main__":
+    main(parse(Config(), SMOKE, __doc__))
