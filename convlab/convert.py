@@ -167,7 +167,7 @@ def project_dense_to_local(
 ) -> Float[Array, "i j a b c d"]:
     r"""Find the locally connected kernel nearest to a dense weight: keep what lies inside the windows.
 
-    $$V_{ijabcd} = W_{ijklcd} / m \quad \text{where } (a, b) \text{ and } m - 1 \text{ other taps of } (i, j) \text{ read } (k, l)$$
+    $$V_{ijabcd} = W_{ijklcd} / m \quad \text{where } m \text{ taps of } (i, j), (a, b) \text{ among them, read } (k, l)$$
 
     Args:
       w: One weight per output position, pixel, input channel and output channel.

@@ -138,7 +138,7 @@ def test_projections_are_the_least_squares_of_least_norm(drawn, sizes):
         (cl.project_dense_to_local, cl.lift_local_to_dense, (*oracle.out_shape(reads), *window.size, c, d)),
     ):
         zero = jnp.zeros(shape)
-        embed = np.asarray(jax.jacobian(lambda v: lift(v, window, space, groups))(zero)).reshape(w.size, -1)
+        embed = np.asarray(jax.jacobian(lambda v, lift=lift: lift(v, window, space, groups))(zero)).reshape(w.size, -1)
         nearest = np.linalg.pinv(embed.T @ embed, hermitian=True) @ (embed.T @ w.ravel())
         close(project(w, window, space, groups).ravel(), nearest)
 

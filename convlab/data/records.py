@@ -93,7 +93,8 @@ def _read_split(builder: Builder, split: str) -> Split:
     shapes = {np.shape(example["image"]) for example in examples}
     if len(shapes) > 1:
         raise ValueError(
-            f"{split} in {builder.data_path} holds images of {len(shapes)} shapes, such as {sorted(shapes)[:2]}; needs one shape"
+            f"{split} in {builder.data_path} holds images of {len(shapes)} shapes,"
+            f" such as {sorted(shapes)[:2]}; needs one shape"
         )
     images = np.stack([example["image"] for example in examples])
     return Split(images, np.array([example["label"] for example in examples]))

@@ -229,5 +229,6 @@ def _check_split(which: str, split: object, classes: tuple[str, ...]) -> None:
         raise TypeError(f"{which} must be a Split, got {type(split).__name__}")
     if split.labels.max() >= len(classes):
         raise ValueError(
-            f"{which} has label {split.labels.max()} but classes names only {len(classes)}; needs labels 0 to {len(classes) - 1}"
+            f"{which} has label {split.labels.max()} but classes names only {len(classes)};"
+            f" needs labels 0 to {len(classes) - 1}"
         )

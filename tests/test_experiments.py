@@ -1,0 +1,40 @@
+"""Every experiment runs from its command line and leaves a whole report."""
+
+import json
+import pathlib
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+NAMES = sorted(path.stem for path in (ROOT / "experiments").glob("*.py") if path.stem not in ("__init__", "command"))
+FILES = {"table.md", "table.csv", "figure.png", "config.json", "provenance.json"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_experiment_runs_and_reports(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setattr(sys, "argv", [name, "--smoke", "--root", str(tmp_path / "runs")])
+    module = __import__(f"experiments.{name}", fromlist=["main"])
+    module.main(module.parse(module.Config(), module.SMOKE, module.__doc__))
+    assert {path.name for path in (tmp_path / "runs" / name).iterdir()} == FILES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_showcased_run_is_whole_and_says_where_it_comes_from(name):
+    folder = ROOT / "experiments" / "results" / name
+    assert {path.name for path in folder.iterdir()} == FILES
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 800_000
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert {"jax", "flax", "seconds"} <= set(provenance)
+    assert f"results/{name}/figure.png" in (ROOT / "experiments" / "README.md").read_text()
+
+
+def test_the_derivation_counts_as_the_text_does():
+    from experiments import derivation
+
+    rows, pictures = derivation.run(derivation.Config())
+    assert [row["weights"] for row in rows] == [4096, 4096, 225, 484, 9, 18]
+    assert all(row["change_of_convolution"] < 1e-5 for row in rows)
+    assert [row["change_of_any"] > 0.1 for row in rows] == [False, False, True, True, True, True]
+    assert {len(matrix[0]) for matrix in pictures.values()} == {64}
