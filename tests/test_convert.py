@@ -128,7 +128,7 @@ def test_counts_of_live_taps_are_the_gram_matrix_of_the_embedding():
 
 
 @given(windows(ranks=(1, 2), cells=120), GROUPS)
-@settings(max_examples=10)
+@settings(max_examples=6)
 def test_projections_are_the_least_squares_of_least_norm(drawn, sizes):
     window, space, reads = drawn
     groups, c, d = sizes

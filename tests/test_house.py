@@ -45,7 +45,7 @@ def imports(path):
             yield from (alias.name for alias in node.names)
 
 
-@pytest.mark.parametrize("room, path", rooms(), ids=lambda value: getattr(value, "stem", value))
+@pytest.mark.parametrize("room, path", list(rooms()), ids=lambda value: getattr(value, "stem", value))
 def test_imports_go_down_the_floors(room, path):
     floor = next(number for number, names in enumerate(FLOORS) if room in names)
     for name in imports(path):

@@ -48,7 +48,7 @@ def case(name, dtype=np.float64, batch=(3,)):
 
 
 @given(windows(cells=300), st.sampled_from([(1, 2, 3), (2, 2, 6), (1, 3, 2), (3, 1, 3)]))
-@settings(max_examples=30)
+@settings(max_examples=15)
 def test_every_windowed_rung_equals_its_loops(drawn, sizes):
     window, space, reads = drawn
     groups, c, d = sizes
@@ -75,7 +75,7 @@ def test_dense_equals_its_loops(out, space):
 
 
 @given(windows(cells=600))
-@settings(max_examples=25)
+@settings(max_examples=15)
 def test_pools_equal_their_loops(drawn):
     window, space, reads = drawn
     (x,) = gaussian((*space, 2))

@@ -111,6 +111,7 @@ def curves(
     log_x: bool = False,
     band: bool = False,
     baselines: Mapping[str, float] | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> None:
     """Draw the mean of every group against `x`, with its interval; one legend outside the panels serves them all.
 
@@ -127,6 +128,7 @@ def curves(
       log_x: Space x logarithmically.
       band: Draw intervals as bands rather than bars.
       baselines: Heights of gray horizontal lines by label, e.g. {"chance": 0.1}.
+      labels: What to call a group in the legend, e.g. {"null": "linear classifier"}.
 
     Raises:
       ValueError: No row has one of the names.
@@ -143,7 +145,7 @@ def curves(
         styles = _styles([plain(by, row.get(by)) for row in summary])
         for place, (name, style) in enumerate(styles.items()):
             rows = [row for row in summary if plain(by, row.get(by)) == name and row.get(y) is not None]
-            points = _points(rows, x, y)
+            points, style = _points(rows, x, y), style._replace(label=(labels or {}).get(name, style.label))
             _line(axis, points if band else _dodged(points, place - (len(styles) - 1) / 2, log_x), style, band)
         for (label, height), line in zip((baselines or {}).items(), ("--", ":", "-.") * 9, strict=False):
             axis.axhline(height, color=RUNG_STYLE["null"].colour, linestyle=line, label=label, zorder=1)

@@ -1,0 +1,158 @@
+"""Break the code on purpose, one fault at a time, and see that a test fails: `python tests/mutations.py`.
+
+Each fault is a replacement in one file of a copy of the project; the tests named with it must not pass.
+"""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from typing import NamedTuple
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+class Fault(NamedTuple):
+    """What is broken, where, how, and who must notice."""
+
+    name: str
+    path: str
+    old: str
+    new: str
+    tests: str
+
+
+FAULTS = [
+    Fault(
+        "swap a and b in the windows",
+        "convlab/unfold.py",
+        "    return x\n\n\ndef unfold",
+        "    return jnp.swapaxes(x, -2, -3) if len(axes) == 2 and axes[0].size == axes[1].size else x\n\n\ndef unfold",
+        "tests/test_ops.py -k unfold",
+    ),
+    Fault(
+        "swap i and j of a locally connected kernel",
+        "convlab/ops/local.py",
+        "    v = v.reshape(*v.shape[:-1], groups, -1)",
+        "    if rank == 2 and v.shape[0] == v.shape[1]:\n        v = jnp.swapaxes(v, 0, 1)\n"
+        "    v = v.reshape(*v.shape[:-1], groups, -1)",
+        "tests/test_ops.py -k 'loops or lax'",
+    ),
+    Fault(
+        "fuse channels in the wrong order",
+        "convlab/foreign.py",
+        "    kernel = kernel.reshape(*kernel.shape[:rank], _channels(kernel, size), *size, kernel.shape[-1])\n"
+        "    return jnp.moveaxis(kernel, rank, -2)",
+        "    return kernel.reshape(*kernel.shape[:rank], *size, _channels(kernel, size), kernel.shape[-1])",
+        "tests/test_foreign.py",
+    ),
+    Fault(
+        "divide by all positions, not by those where the tap is live",
+        "convlab/convert.py",
+        "np.linalg.pinv(gram, hermitian=True)",
+        "np.linalg.pinv(np.einsum('pi,ab->pab', place, np.eye(axis.size)), hermitian=True)",
+        "tests/test_convert.py -k 'live or idempotent'",
+    ),
+    Fault(
+        "off by one in SAME",
+        "convlab/geometry.py",
+        "return total // 2, total - total // 2",
+        "return total - total // 2, total // 2",
+        "tests/test_geometry.py",
+    ),
+    Fault(
+        "forget the dilation",
+        "convlab/unfold.py",
+        "first = axis.dilation * a",
+        "first = a",
+        "tests/test_ops.py -k 'loops or unfold'",
+    ),
+    Fault(
+        "forget the dilation of conv",
+        "convlab/ops/conv.py",
+        "rhs_dilation=[axis.dilation for axis in axes],",
+        "",
+        "tests/test_ops.py -k 'conv_equals or loops'",
+    ),
+    Fault(
+        "leave dead taps alive on lifting",
+        "convlab/convert.py",
+        "    return jnp.where(window.live(space)[..., None, None], v, 0)",
+        "    return jnp.asarray(v)",
+        "tests/test_convert.py -k dead",
+    ),
+    Fault(
+        "let taps on one pixel overwrite each other",
+        "convlab/convert.py",
+        '.add(v.reshape(*reads.shape, *w.shape[2:]), mode="drop")',
+        '.set(v.reshape(*reads.shape, *w.shape[2:]), mode="drop")',
+        "tests/test_convert.py -k 'jacobian or unchanged'",
+    ),
+    Fault(
+        "forget that taps share a pixel on projecting",
+        "convlab/convert.py",
+        "many = np.maximum((reads[:, :, None] == reads[:, None, :]).sum(-1), 1)",
+        "many = np.ones_like(reads)",
+        "tests/test_convert.py -k idempotent",
+    ),
+    Fault(
+        "shift the tile by one position",
+        "convlab/ops/tiled.py",
+        "first = axis.stride * t",
+        "first = axis.stride * ((t + 1) % p)",
+        "tests/test_ops.py -k loops",
+    ),
+    Fault(
+        "mirror the border pixel twice",
+        "convlab/geometry.py",
+        "return n - 1 - np.abs(k % max(2 * n - 2, 1) - (n - 1))",
+        "return n - 1 - np.abs(k % max(2 * n - 1, 1) - (n - 1))",
+        "tests/test_geometry.py",
+    ),
+    Fault(
+        "give ties of max pooling to the last pixel",
+        "convlab/ops/pool.py",
+        "(pixel > best)",
+        "(pixel >= best)",
+        "tests/test_ops.py -k ties",
+    ),
+    Fault(
+        "count all positions in the fan-in",
+        "convlab/rungs.py",
+        "return draw(jax.random.split(key, math.prod(many))).reshape(*many, *shape)",
+        "return how.kernel_init(key, (*many, *shape), how.dtype)",
+        "tests/test_layers.py -k deviation",
+    ),
+    Fault(
+        "groups in the wrong order",
+        "convlab/ops/local.py",
+        "    p = p.reshape(*p.shape[:-1], groups, -1)",
+        "    p = jnp.swapaxes(p.reshape(*p.shape[:-1], -1, groups), -1, -2)",
+        "tests/test_ops.py -k loops",
+    ),
+]
+
+
+def survives(fault: Fault) -> str:
+    """Apply one fault to a copy and run its tests; return "" if one failed, else what happened."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = pathlib.Path(folder) / "project"
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", "runs", "results", "__pycache__"))
+        text = (copy / fault.path).read_text()
+        if text.count(fault.old) != 1:
+            return f"its text stands {text.count(fault.old)} times in {fault.path}"
+        (copy / fault.path).write_text(text.replace(fault.old, fault.new))
+        command = f"{sys.executable} -m pytest -x -q -p no:cacheprovider {fault.tests}"
+        run = subprocess.run(command, shell=True, cwd=copy, capture_output=True, text=True)
+        failed = [line for line in run.stdout.splitlines() if line.startswith("FAILED")]
+        print(f"{fault.name:60s} {failed[0].split(' - ')[0] if failed else 'SURVIVES'}", flush=True)
+        return "" if run.returncode == 1 and failed else run.stdout[-1000:]
+
+
+if __name__ == "__main__":
+    wanted = [fault for fault in FAULTS if all(word in fault.name for word in sys.argv[1:])]
+    left = {fault.name: report for fault in wanted if (report := survives(fault))}
+    for name, report in left.items():
+        print(f"\n{name}:\n{report}")
+    sys.exit(bool(left))
