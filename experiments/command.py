@@ -18,6 +18,8 @@ def parse(config: Config, smoke: Config, description: str | None) -> Config:
         raise ImportError("the experiments' command lines need tyro: pip install 'convlab[experiments]'") from None
 
     flags = sys.argv[1:]
+    name = getattr(sys.modules["__main__"].__spec__, "name", None)
     default: Any = smoke if "--smoke" in flags else config
     note = f"{description or ''}\nWith --smoke: a run of seconds that shows that everything works."
-    return tyro.cli(type(config), default=default, args=[flag for flag in flags if flag != "--smoke"], description=note)
+    left = [flag for flag in flags if flag != "--smoke"]
+    return tyro.cli(type(config), prog=name and f"python -m {name}", default=default, args=left, description=note)

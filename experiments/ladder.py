@@ -6,7 +6,7 @@ one fixed permutation of all pixels, the control in which locality and sharing m
 classifier, and the share of the largest class.
 
     python -m experiments.ladder
-    python -m experiments.ladder --data fashion_mnist --margin 0 --sizes 500 5000 50000 --steps 1500
+    python -m experiments.ladder --data mnist1d --margin 2 --sizes 400 1200 4000
 """
 
 import dataclasses
@@ -142,7 +142,7 @@ def main(config: Config) -> None:
         )
     axes[1].sharey(axes[0])
     report.save_report(
-        "ladder",
+        "ladder" if config.data == Config.data else f"ladder_{config.data}",
         rows,
         config,
         figure=figure,

@@ -1,4 +1,4 @@
-"""Settings of all tests: laws are checked in float64."""
+"""Settings of all tests: laws are checked in float64; what is compiled for one module is forgotten after it."""
 
 import hypothesis
 import jax
@@ -13,3 +13,9 @@ def float64():
     """Run a test in double precision."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_compilations():
+    yield
+    jax.clear_caches()

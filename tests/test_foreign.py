@@ -35,7 +35,7 @@ def local_kernel(window, space, d=D, seed=0):
     return np.where(window.live(space)[..., None, None], v, 0)
 
 
-# --- PyTorch ----------------------------------------------------------------------------------------------------------
+# --- PyTorch ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -64,7 +64,7 @@ def test_torch_kernels_hold_out_channels_then_in_channels_then_taps(size):
     np.testing.assert_array_equal(foreign.from_torch(weight), v)
 
 
-# --- Flax's ConvLocal -------------------------------------------------------------------------------------------------
+# --- Flax's ConvLocal ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("padding", ["VALID", "SAME", [(2, 1), (0, 1)]], ids=str)
@@ -103,7 +103,7 @@ def test_linen_local_kernels_come_back_from_the_round_trip(space, size, strides)
     np.testing.assert_array_equal(foreign.from_linen_local(foreign.to_linen_local(v), window), v)
 
 
-# --- Keras ------------------------------------------------------------------------------------------------------------
+# --- Keras -----------------------------------------------------------------------------------------------------------
 
 
 def keras_1(x, kernel, out, size, strides):
@@ -147,9 +147,7 @@ def test_keras_implementation_1_computes_the_same(space, size, strides):
     np.testing.assert_array_equal(foreign.to_keras_local_1(v), kernel)
 
 
-@pytest.mark.parametrize(
-    "space, size, strides, padding", [*((*case, "VALID") for case in LOCAL), (*LOCAL[0], "SAME")], ids=str
-)
+@pytest.mark.parametrize("space, size, strides, padding", [*((*case, "VALID") for case in LOCAL), (*LOCAL[0], "SAME")], ids=str)
 def test_keras_implementation_2_computes_the_same(space, size, strides, padding):
     window, rank = cl.Window(size, strides, padding), len(space)
     reads = oracle.tables(space, size, strides, (1,) * rank, padding)
@@ -166,12 +164,10 @@ def test_keras_kernels_come_back_from_the_round_trip(space, size, strides, paddi
     window = cl.Window(size, strides, padding)
     v = local_kernel(window, space, 3)
     np.testing.assert_array_equal(foreign.from_keras_local_1(foreign.to_keras_local_1(v), window, space), v)
-    np.testing.assert_array_equal(
-        foreign.from_keras_local_2(foreign.to_keras_local_2(v, window, space), window, space), v
-    )
+    np.testing.assert_array_equal(foreign.from_keras_local_2(foreign.to_keras_local_2(v, window, space), window, space), v)
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------
+# --- what is refused -------------------------------------------------------------------------------------------------
 
 WINDOW = cl.Window((3, 3), padding="VALID")  # on (4, 5): positions (2, 3)
 MISFITS = [

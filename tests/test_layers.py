@@ -47,6 +47,22 @@ SEVERAL = [
 each_rung = pytest.mark.parametrize("name", OWN)
 
 
+def filled(build, seed=0):
+    """The layer with Gaussian numbers from NumPy in its arrays: much faster than its own start."""
+    definition, state = nnx.split(nnx.eval_shape(build))
+    random = np.random.default_rng(seed)
+
+    def draw(leaf):
+        return jnp.asarray(random.normal(size=leaf.shape), leaf.dtype)
+
+    return nnx.merge(definition, jax.tree.map(draw, state))
+
+
+def a_layer(name, seed=0, **own):
+    """A layer of two channels in and three out on images of 7 x 5 pixels."""
+    return filled(lambda: getattr(cl, name)(2, 3, (3, 2), space=(7, 5), rngs=nnx.Rngs(0), **OWN[name], **own), seed)
+
+
 def close(got, expected, tolerance=1e-6):
     chex.assert_trees_all_close(got, expected, rtol=tolerance, atol=tolerance)
 
@@ -88,25 +104,21 @@ def as_axes(value, rank):
     return (value,) * rank if isinstance(value, int) else value
 
 
-# --- one function, three forms ----------------------------------------------------------------------------------------
+# --- one function, three forms ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("use_bias", BIASES)
 @pytest.mark.parametrize("name, own, c, d", EVERY)
-@pytest.mark.parametrize("space, kernel_size, strides, padding, dilation", GEOMETRY, ids=["2d", "1d", "3d"])
-def test_function_and_nnx_and_linen_agree(name, own, c, d, use_bias, space, kernel_size, strides, padding, dilation):
+@pytest.mark.parametrize("geometry, use_bias", [*((0, each) for each in BIASES), (1, True), (2, True)], ids=str)
+def test_function_and_nnx_and_linen_agree(name, own, c, d, geometry, use_bias):
+    space, kernel_size, strides, padding, dilation = GEOMETRY[geometry]
     fields = {"strides": strides, "padding": padding, "kernel_dilation": dilation, "use_bias": use_bias}
     fields |= {"param_dtype": jnp.float64, **own}
-    fields |= {"kernel_init": nnx.initializers.ones_init()}
-    layer = getattr(cl, name)(c, d, kernel_size, space=space, rngs=nnx.Rngs(0), **fields)
+    layer = filled(lambda: getattr(cl, name)(c, d, kernel_size, space=space, rngs=nnx.Rngs(0), **fields))
     module = getattr(convlab.linen, name)(d, kernel_size, **fields)
-    x = gaussian((2, 1, *space, c))[0]
-
-    start = state_of(layer)
-    chex.assert_trees_all_equal_shapes_and_dtypes(start, jax.eval_shape(module.init, jax.random.key(0), x)["params"])
-    arrays = dict(zip(start, map(jnp.asarray, gaussian(*(each.shape for each in start.values()), seed=1)), strict=True))
-    nnx.update(layer, arrays)
+    x, arrays = gaussian((2, 1, *space, c))[0], state_of(layer)
+    start = jax.eval_shape(module.init, jax.random.key(0), x)["params"]
+    chex.assert_trees_all_equal_shapes_and_dtypes(arrays, start)
 
     window, groups = cl.Window(kernel_size, strides, padding, dilation), own.get("feature_group_count", 1)
     out = window.output_shape(space)
@@ -123,9 +135,9 @@ def test_function_and_nnx_and_linen_agree(name, own, c, d, use_bias, space, kern
 
 @each_rung
 def test_dtype_casts_image_arrays_and_bias_in_both_forms(name):
-    fields = {"dtype": jnp.bfloat16, "use_bias": "channel", "bias_init": nnx.initializers.ones_init(), **OWN[name]}
-    layer = getattr(cl, name)(2, 3, (3, 2), space=(7, 5), rngs=nnx.Rngs(0), **fields)
-    module = getattr(convlab.linen, name)(3, (3, 2), **fields)
+    fields = {"dtype": jnp.bfloat16, "use_bias": "channel"}
+    layer = a_layer(name, **fields)
+    module = getattr(convlab.linen, name)(3, (3, 2), **fields, **OWN[name])
     x = jnp.asarray(gaussian((2, 7, 5, 2))[0], jnp.float32)
     chex.assert_type(list(state_of(layer).values()), jnp.float32)
     h = layer(x)
@@ -138,7 +150,7 @@ def test_dtype_casts_image_arrays_and_bias_in_both_forms(name):
 
 @each_rung
 def test_whole_numbers_are_images_like_any_other(name):
-    layer = getattr(cl, name)(2, 3, (3, 2), space=(7, 5), rngs=nnx.Rngs(0), **OWN[name])
+    layer = a_layer(name)
     x = np.random.default_rng(0).integers(0, 256, (2, 7, 5, 2)).astype(np.uint8)
     close(layer(x), layer(x.astype(np.float32)))
     chex.assert_type(layer(x), jnp.float32)
@@ -150,17 +162,16 @@ def test_precision_and_type_of_sums_reach_the_op(name):
         "precision": jax.lax.Precision.HIGHEST,
         "preferred_element_type": jnp.float32,
         "dtype": jnp.bfloat16,
-        **OWN[name],
     }
-    layer = getattr(cl, name)(2, 3, (3, 2), space=(7, 5), rngs=nnx.Rngs(0), **fields)
-    module = getattr(convlab.linen, name)(3, (3, 2), **fields)
+    layer = a_layer(name, **fields)
+    module = getattr(convlab.linen, name)(3, (3, 2), **fields, **OWN[name])
     x = jnp.ones((7, 5, 2))
     for call in (layer, lambda x: module.apply({"params": state_of(layer)}, x)):
         chex.assert_type(call(x), jnp.float32)
         assert "HIGHEST" in str(jax.make_jaxpr(call)(x))
 
 
-# --- Conv is Flax's ---------------------------------------------------------------------------------------------------
+# --- Conv is Flax's --------------------------------------------------------------------------------------------------
 
 STRIDES_AND_PADDINGS = [
     (space, strides, padding)
@@ -202,7 +213,7 @@ def test_conv_equals_nnx_conv_for_strides_and_paddings(space, strides, padding):
     close(ours(x), theirs(x))
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids="-".join)
 def test_conv_equals_nnx_and_linen_conv_for_every_option(options):
     theirs, ours = twins(4, 8, (3, 2), **options)
     x = jnp.asarray(gaussian((2, 7, 5, 4))[0], jnp.float32)
@@ -249,21 +260,17 @@ def test_layers_after_conv_get_the_keys_they_would_get_after_nnx_conv(use_bias):
     assert jax.random.key_data(theirs.params()).tolist() == jax.random.key_data(ours.params()).tolist()
 
 
-# --- how layers start -------------------------------------------------------------------------------------------------
+# --- how layers start ------------------------------------------------------------------------------------------------
 
 STARTS = [  # connectivity, tied_noise, channels out by (pixels, channels in): many where few numbers are drawn
     ("conv", None, {(7, 1): 2000, (28, 64): 64}),
-    ("shared", None, {(7, 1): 64, (7, 64): 8, (28, 1): 16, (28, 64): 2}),
-    ("locally_connected", None, {(7, 1): 256, (7, 64): 8, (28, 1): 128, (28, 64): 4}),
-    ("locally_connected", 0.0, {(7, 1): 2000, (28, 1): 600}),
-    ("locally_connected", 0.5, {(7, 64): 32, (28, 1): 600}),
-    ("tiled", None, {(7, 64): 32, (28, 1): 1000}),
-    ("tiled", 0.5, {(7, 1): 2000, (28, 64): 32}),
-    ("low_rank", None, {(7, 64): 64, (28, 1): 1000}),
-    ("low_rank", 0.5, {(7, 1): 2000, (28, 64): 32}),
+    ("shared", None, {(7, 64): 8, (28, 1): 16}),
+    ("locally_connected", None, {(7, 1): 256, (7, 64): 8, (28, 1): 64, (28, 64): 2}),
+    ("tiled", None, {(7, 64): 16, (28, 1): 1000}),
+    ("low_rank", None, {(7, 64): 32, (28, 1): 1000}),
     ("dense", None, {(7, 1): 64, (7, 64): 4, (28, 1): 4, (28, 64): 1}),
-    ("dense", 0.0, {(7, 1): 1000}),
-    ("dense", 0.5, {(7, 1): 1000}),
+    *((name, noise, {(7, 1): 1500}) for name in ("tiled", "low_rank", "dense") for noise in (0.0, 0.5)),
+    *(("locally_connected", noise, {(28, 1): 600}) for noise in (0.0, 0.5)),
 ]
 
 
@@ -290,7 +297,7 @@ def squared_deviation(layer, space):
     [(name, noise, *case, d) for name, noise, cases in STARTS for case, d in cases.items()],
 )
 def test_starts_with_the_deviation_of_a_convolution_at_the_border_too(connectivity, tied_noise, pixels, c, d):
-    """1 inside and the root of the share of live taps at the border; the shared rung sees all pixels from everywhere: 1."""
+    """1 inside, the root of the share of live taps at the border; the shared rung sees all pixels from everywhere: 1."""
     space = (pixels, pixels)
     options = {"space": space, "tied_noise": tied_noise, "use_bias": False}
     layer = layers.connect(connectivity, c, d, 3, rngs=nnx.Rngs(3), **options)
@@ -332,18 +339,16 @@ def test_without_noise_between_positions_starts_as_a_convolution(name):
     close(layer(x), cl.conv(x, v, window), 1e-5)
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("noise", [0.5, 2.0])
 @pytest.mark.parametrize("name, far", [("LocallyConnected", (3, 4)), ("Tiled", (1, 0))])
 def test_kernels_of_two_positions_correlate_by_one_over_one_plus_squared_noise(name, far, noise):
-    kernel = getattr(cl, name)(32, 32, (3, 3), space=(7, 7), tied_noise=noise, rngs=nnx.Rngs(0), **OWN[name]).kernel[
-        ...
-    ]
+    kernel = getattr(cl, name)(32, 32, (3, 3), space=(7, 7), tied_noise=noise, rngs=nnx.Rngs(0), **OWN[name]).kernel[...]
     near = (1, 1)
     correlation = np.corrcoef(np.ravel(kernel[near]), np.ravel(kernel[far]))[0, 1]
     assert correlation == pytest.approx(1 / (1 + noise**2), abs=0.03)
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("noise", [0.5, 2.0])
 def test_shared_part_of_a_dense_weight_falls_with_noise_likewise(noise):
     space, window = (7, 5), cl.Window((3, 3))
     kernel = cl.Dense(16, 16, (3, 3), space=space, tied_noise=noise, rngs=nnx.Rngs(0)).kernel[...]
@@ -402,7 +407,7 @@ def test_seeds_decide_the_start(name):
     assert not np.array_equal(*(jax.tree.leaves(start(seed))[0] for seed in (0, 1)))
 
 
-# --- connect ----------------------------------------------------------------------------------------------------------
+# --- connect ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("padding, strides", [("SAME", 1), ("VALID", 2), ("CIRCULAR", (2, 1))])
@@ -467,29 +472,27 @@ def test_connect_takes_noise_where_there_are_several_kernels_and_ignores_it_else
     assert same == (connectivity in ("conv", "shared"))
 
 
-@pytest.mark.parametrize(
-    "use_bias, shape", [(False, None), (True, (7, 5, 3)), ("channel", (3,)), ("position", (7, 5, 3))]
-)
+@pytest.mark.parametrize("use_bias, shape", [(False, None), (True, (7, 5, 3)), ("channel", (3,)), ("position", (7, 5, 3))])
 def test_connect_passes_the_bias_on(use_bias, shape):
     bias = layers.connect("dense", 2, 3, 3, space=(7, 5), use_bias=use_bias, rngs=nnx.Rngs(0)).bias
     assert (bias if bias is None else bias.shape) == shape
 
 
-# --- Flax ---------------------------------------------------------------------------------------------------------------
+# --- Flax ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("graph", [True, False])
 @each_rung
 def test_runs_and_trains_in_graph_mode_and_tree_mode(name, graph):
     with nnx.set_graph_mode(graph):
-        made = [getattr(cl, name)(2, 3, (3, 2), space=(7, 5), rngs=nnx.Rngs(seed), **OWN[name]) for seed in (0, 1)]
+        made = [a_layer(name, seed) for seed in (0, 1)]
         (definition, state), (other, _) = map(nnx.split, made)
         assert definition == other
         assert hash(definition) == hash(other)
         x = jnp.asarray(gaussian((2, 7, 5, 2))[0], jnp.float32)
         chex.assert_trees_all_equal(nnx.merge(definition, state)(x), made[0](x))
         loss, gradient = nnx.value_and_grad(lambda layer: jnp.square(layer(x)).mean())(made[0])
-        nnx.update(made[0], jax.tree.map(lambda p, g: p - 0.1 * g, nnx.state(made[0], nnx.Param), nnx.state(gradient)))
+        nnx.update(made[0], jax.tree.map(lambda p, g: p - 1e-3 * g, nnx.state(made[0], nnx.Param), nnx.state(gradient)))
         assert jnp.square(made[0](x)).mean() < loss
     assert nnx.set_graph_mode.current_value() is True
 
@@ -506,7 +509,7 @@ def test_layers_of_all_seeds_share_one_compilation():
         compiled(*nnx.split(cl.LocallyConnected(2, 3, (3, 2), space=(7, 5), rngs=nnx.Rngs(seed))), jnp.ones((7, 5, 2)))
 
 
-# --- what is refused ------------------------------------------------------------------------------------------------------
+# --- what is refused -------------------------------------------------------------------------------------------------
 
 MISUSES = [  # layer, arguments, error, message
     ("Conv", {"use_bias": "pixel"}, ValueError, "use_bias must be True, False, 'channel' or 'position', got 'pixel'"),
@@ -526,10 +529,7 @@ MISUSES = [  # layer, arguments, error, message
     ("LowRank", {"rank": None}, ValueError, "rank"),
     ("LowRank", {"rank": 0}, ValueError, "rank must be at least 1, got 0"),
     ("LowRank", {"rank": 2.0}, TypeError, "rank must be an integer"),
-    *(
-        (name, {"period": 2}, ValueError, f"a {name.lower()}.* layer takes no period, got 2")
-        for name in ("Dense", "Conv")
-    ),
+    *((name, {"period": 2}, ValueError, f"a {name.lower()}.* layer takes no period, got 2") for name in ("Dense", "Conv")),
     ("LocallyConnected", {"rank": 2}, ValueError, "a locally_connected layer takes no rank, got 2"),
     ("LowRank", {"period": 2}, ValueError, "a low_rank layer takes no period, got 2"),
     ("Conv", {"tied_noise": 0.0}, ValueError, "a conv layer takes no tied_noise"),
@@ -584,23 +584,19 @@ def test_linen_modules_refuse_the_same(wrong, message):
 
 @each_rung
 def test_refuses_images_of_another_space_than_it_was_made_for(name):
-    layer = getattr(cl, name)(2, 3, (3, 2), space=(7, 5), rngs=nnx.Rngs(0), **OWN[name])
+    layer = a_layer(name)
     with pytest.raises(ValueError, match=r"x holds images of \(5, 7\) pixels but this layer was made for \(7, 5\)"):
         layer(jnp.ones((4, 5, 7, 2)))
 
 
-@pytest.mark.parametrize(
-    "shape, message", [((7, 5, 3), "x has 3 channels but v .* reads 2"), ((5, 2), "needs 2 spatial axes")]
-)
+@pytest.mark.parametrize("shape, message", [((7, 5, 3), "x has 3 channels but v .* reads 2"), ((5, 2), "needs 2 spatial axes")])
 def test_refuses_images_of_other_channels_or_axes(shape, message):
     with pytest.raises(ValueError, match=message):
         cl.Conv(2, 3, (3, 2), rngs=nnx.Rngs(0))(jnp.ones(shape))
 
 
 def test_refuses_an_unknown_connectivity():
-    with pytest.raises(
-        ValueError, match="connectivity 'convolution' is unknown; needs one of dense, locally_connected"
-    ):
+    with pytest.raises(ValueError, match="connectivity 'convolution' is unknown; needs one of dense, locally_connected"):
         layers.connect("convolution", 2, 3, 3, space=(7, 5), rngs=nnx.Rngs(0))
 
 

@@ -33,7 +33,7 @@ def built(build):
 
 
 def filled(build, seed=0):
-    """The network with Gaussian numbers from NumPy, positive where they are variances: much faster than its own start."""
+    """The network with Gaussian numbers from NumPy, positive where they are variances: faster than its own start."""
     definition, state = nnx.split(nnx.eval_shape(build))
     random = np.random.default_rng(seed)
 
@@ -60,7 +60,7 @@ def images(*shape, seed=0):
     return jnp.asarray(gaussian(shape, seed=seed)[0], jnp.float32)
 
 
-# --- counts -------------------------------------------------------------------------------------------------------------
+# --- counts ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_rank_and_noise_reach_every_spatial_layer(network, monkeypatch):
     assert asked == [0.25, 0.25]
 
 
-# --- forward ------------------------------------------------------------------------------------------------------------
+# --- forward ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("connectivity", CONNECTIVITY)
@@ -232,7 +232,7 @@ def test_net_is_two_tanh_stages_with_max_pooling_and_two_matrices():
     close(scores_of(*nnx.split(model), x)[0], h @ second.kernel[...] + second.bias[...])
 
 
-# --- the same function on a freer rung ------------------------------------------------------------------------------------
+# --- the same function on a freer rung -------------------------------------------------------------------------------
 
 
 def lifted(model, build, connectivity):
@@ -273,7 +273,7 @@ def test_batch_statistics_run_over_images_and_positions_per_channel(connectivity
     close(moved["var"], kept * norm.var[...] + (1 - kept) * h.var((0, 1, 2)))
 
 
-# --- Flax -----------------------------------------------------------------------------------------------------------------
+# --- Flax ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("connectivity", ["low_rank", "dense"])
@@ -304,7 +304,7 @@ def test_networks_split_merge_and_train_in_tree_mode_with_one_compilation_for_al
         assert hash(definitions[0]) == hash(definitions[1])
 
 
-# --- what is refused ------------------------------------------------------------------------------------------------------
+# --- what is refused -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("network", SMALL)
@@ -335,6 +335,4 @@ def test_refuses_what_does_not_fit(build, message):
 
 
 def test_lenet_takes_the_smallest_images_it_names():
-    assert built(lambda: models.LeNet((12, 12, 1), 10, rngs=nnx.Rngs(0))).head.layers[0].in_features == math.prod(
-        (1, 1, 16)
-    )
+    assert built(lambda: models.LeNet((12, 12, 1), 10, rngs=nnx.Rngs(0))).head.layers[0].in_features == math.prod((1, 1, 16))

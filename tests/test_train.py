@@ -94,7 +94,7 @@ def same(first, second):
     return all(np.array_equal(a, b) for a, b in leaves)
 
 
-# --- the order of the images ------------------------------------------------------------------------------------------
+# --- the order of the images -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count, seed", [(5, 0), (7, 3), (67, 1)])
@@ -121,7 +121,7 @@ def test_order_is_a_function_of_places_count_and_seed():
     assert first.dtype == np.int32
 
 
-# --- the step is the textbook's ---------------------------------------------------------------------------------------
+# --- the step is the textbook's --------------------------------------------------------------------------------------
 
 
 def by_hand(data, start, rates, size, seed):
@@ -180,7 +180,7 @@ def test_a_custom_optimizer_takes_the_place_of_the_named_one(made, name, least):
     close(own.parameters, named.parameters, 1e-6)
 
 
-# --- what is learnt ---------------------------------------------------------------------------------------------------
+# --- what is learnt --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -201,9 +201,7 @@ def test_learns_the_digits(digits, build):
     assert scores == {"loss": last["test_loss"], "accuracy": last["test_accuracy"]}
 
 
-@pytest.mark.parametrize(
-    "build", [lambda: Noisy(rngs=nnx.Rngs(0)), NoisyLinen, a_linear], ids=["nnx", "linen", "function"]
-)
+@pytest.mark.parametrize("build", [lambda: Noisy(rngs=nnx.Rngs(0)), NoisyLinen, a_linear], ids=["nnx", "linen", "function"])
 def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(made, build):
     first, again, other = (fit(build(), made, quick(seed=seed)) for seed in (3, 3, 4))
     assert same(first.parameters, again.parameters)
@@ -211,9 +209,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(made, build
     assert not same(first.parameters, other.parameters)
 
 
-@pytest.mark.parametrize(
-    "build", [lambda: Noisy(rngs=nnx.Rngs(0)), NoisyLinen, a_linear], ids=["nnx", "linen", "function"]
-)
+@pytest.mark.parametrize("build", [lambda: Noisy(rngs=nnx.Rngs(0)), NoisyLinen, a_linear], ids=["nnx", "linen", "function"])
 def test_every_kind_of_network_learns_through_the_same_loop(made, build):
     fitted = fit(build(), made, quick(steps=60, learning_rate=3e-2))
     assert fitted.history[-1]["test_accuracy"] > 0.95
@@ -247,7 +243,7 @@ def test_fit_seeds_is_fit_from_each_seed_with_one_compilation(made):
         assert each.config.seed == seed
 
 
-# --- batch statistics and dropout ---------------------------------------------------------------------------------------
+# --- batch statistics and dropout ------------------------------------------------------------------------------------
 
 
 def test_batch_statistics_move_in_training_and_are_what_evaluation_reads(made):
@@ -281,9 +277,7 @@ def test_linen_batch_statistics_move_in_training_and_stay_in_evaluation(made):
     start = train.trainable(NoisyLinen(), (5, 3, 2)).rest
     assert not any(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (start, fitted.rest)), strict=True))
     x = jnp.ones((4, 5, 3, 2))
-    chex.assert_trees_all_equal(
-        fitted.apply(fitted.parameters, fitted.rest, x, jax.random.key(0), False)[1], fitted.rest
-    )
+    chex.assert_trees_all_equal(fitted.apply(fitted.parameters, fitted.rest, x, jax.random.key(0), False)[1], fitted.rest)
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
@@ -304,7 +298,7 @@ def test_the_callers_arrays_outlive_the_steps_that_reuse_their_memory(made):
     assert same(fit(model, made, quick()).parameters, first.parameters)
 
 
-# --- one compilation ----------------------------------------------------------------------------------------------------
+# --- one compilation -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("length", [{"steps": 7}, {"steps": None, "epochs": 2}], ids=["steps", "epochs"])
@@ -325,7 +319,7 @@ def test_the_number_of_scored_images_compiles_nothing(made):
     assert train._logits._cache_size() == before
 
 
-# --- scores -------------------------------------------------------------------------------------------------------------
+# --- scores ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [1, 6, 7, 8, 29])
@@ -356,9 +350,7 @@ def test_only_nnx_modules_are_put_together_again(made, build):
         fit(build(), made, quick()).model()
 
 
-@pytest.mark.parametrize(
-    "evaluations, steps", [(1, [10]), (3, [4, 7, 10]), (10, list(range(1, 11))), (99, list(range(1, 11)))]
-)
+@pytest.mark.parametrize("evaluations, steps", [(1, [10]), (3, [4, 7, 10]), (10, list(range(1, 11))), (99, list(range(1, 11)))])
 def test_history_has_evenly_spread_evaluations_and_one_at_the_end(made, evaluations, steps):
     fitted = fit(a_linear(), made, quick(steps=10, evaluations=evaluations))
     assert [row["step"] for row in fitted.history] == steps
@@ -382,7 +374,7 @@ def test_progress_is_shown_when_asked(made, capsys):
     assert "training" in capsys.readouterr().out
 
 
-# --- what is refused ----------------------------------------------------------------------------------------------------
+# --- what is refused -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("evaluations", [1, 2, 9])
@@ -408,9 +400,7 @@ def test_a_loss_that_is_not_finite_names_its_step(made, bad, evaluations, value)
     ids=["nnx", "linen", "function"],
 )
 def test_refuses_a_network_with_other_outputs_than_classes(made, build, shape):
-    with pytest.raises(
-        ValueError, match=rf"outputs of shape {shape} from 2 images but made has 3 classes: needs \(2, 3\)"
-    ):
+    with pytest.raises(ValueError, match=rf"outputs of shape {shape} from 2 images but made has 3 classes: needs \(2, 3\)"):
         fit(build(), made, quick())
 
 
@@ -448,7 +438,7 @@ def test_refuses_to_score_nothing_or_with_other_labels(made):
         fitted.evaluate(made.test.images, made.test.labels[1:])
 
 
-# --- imports --------------------------------------------------------------------------------------------------------------
+# --- imports ---------------------------------------------------------------------------------------------------------
 
 
 def test_training_does_not_import_tensorflow_even_where_it_is_installed(tmp_path):
