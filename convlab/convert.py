@@ -223,13 +223,25 @@ def project_dense_to_conv(
     return project_local_to_conv(project_dense_to_local(w, window, space, groups), window, space)
 
 
-def lift_low_rank_to_local(basis: Float[Array, "r a b c d"], weights: Float[Array, "i j r"]) -> Float[Array, "i j a b c d"]:
-    r"""Mix the kernel of every position: $V_{ijabcd} = \sum_r w_{ijr} U_{rabcd}$.
+def lift_low_rank_to_local(
+    basis: Float[Array, "r a b c d"],
+    weights: Float[Array, "i j r"],
+    window: Window | None = None,
+    space: Space | None = None,
+) -> Float[Array, "i j a b c d"]:
+    r"""Mix the kernel of every position from the shared ones.
 
-    Dead taps keep the values of the mixture (they read nothing): set to zero, the result would have a higher rank.
+    $$V_{ijabcd} = \sum_r w_{ijr} U_{rabcd}$$
+
+    Args:
+      basis: The shared kernels.
+      weights: The proportions at each position.
+      window: Where each position reads. With it and `space`, dead taps are set to zero as by the other lifts; without,
+        they keep the values of the mixture, and so the result its rank.
+      space: Pixels along each spatial axis of the input.
 
     Raises:
-      ValueError: `basis` and `weights` disagree in rank or number of spatial axes.
+      ValueError: `basis` and `weights` disagree with each other or with the window, or one of `window` and `space` is missing.
       TypeError: An array is not floating.
 
     Example:
@@ -240,7 +252,13 @@ def lift_low_rank_to_local(basis: Float[Array, "r a b c d"], weights: Float[Arra
     weights = check.floating("weights", weights)
     check.agree("weights has {} axes", (weights.ndim,), "positions and r need {}", (rank + 1,))
     check.agree("weights mixes {} kernels", weights.shape[-1:], "basis holds {}", basis.shape[:1])
-    return jnp.tensordot(weights, basis, 1, precision=jax.lax.Precision.HIGHEST)
+    v = jnp.tensordot(weights, basis, 1, precision=jax.lax.Precision.HIGHEST)
+    if window is None and space is None:
+        return v
+    if window is None or space is None:
+        raise ValueError("window and space say together which taps are dead: give both or none")
+    v, space = _local_kernel(v, window, space)
+    return _silence(v, window, space)
 
 
 def project_local_to_low_rank(

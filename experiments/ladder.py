@@ -51,7 +51,7 @@ class Config:
     margin: int = 2
     shift: int = 2
     sizes: tuple[int, ...] = (100, 400, 1400)
-    seeds: int = 4
+    seeds: int = 3
     rungs: tuple[str, ...] = RUNGS
     features: tuple[int, ...] = (16, 32, 64)
     period: int = 2

@@ -99,6 +99,8 @@ def test_function_is_unchanged_by_every_lift(drawn):
     close(cl.locally_connected(x, cl.lift_tiled_to_local(tile, window, space, period), window), cl.tiled(x, tile, window))
     mixed = cl.lift_low_rank_to_local(basis, weights)
     close(cl.locally_connected(x, mixed, window), cl.low_rank(x, basis, weights, window))
+    silent = cl.lift_low_rank_to_local(basis, weights, window, space)
+    np.testing.assert_array_equal(silent, np.where(oracle.live(reads)[..., None, None], mixed, 0))
 
 
 @given(windows(cells=500))
@@ -337,6 +339,7 @@ BAD = [
     (lambda: cl.project_local_to_low_rank(ones(4, 5, 3, 3, 2, 3), 0), ValueError, "rank must be at least 1"),
     (lambda: cl.lift_low_rank_to_local(ones(2, 3, 3, 2, 3), ones(4, 5, 3)), ValueError, r"weights mixes \(3,\)"),
     (lambda: cl.lift_low_rank_to_local(ones(2, 3, 3, 2, 3), ones(4, 2)), ValueError, r"weights has \(2,\) axes"),
+    (lambda: cl.lift_low_rank_to_local(ones(2, 3, 3, 2, 3), ones(4, 5, 2), W3), ValueError, "give both or none"),
     (lambda: cl.decompose(ones(4, 5, 4, 4, 2, 3), W3, SPACE), ValueError, r"for \(4, 4\) pixels"),
 ]
 

@@ -297,7 +297,7 @@ def squared_deviation(layer, space):
     [(name, noise, *case, d) for name, noise, cases in STARTS for case, d in cases.items()],
 )
 def test_starts_with_the_deviation_of_a_convolution_at_the_border_too(connectivity, tied_noise, pixels, c, d):
-    """1 inside, the root of the share of live taps at the border; the shared rung sees all pixels from everywhere: 1."""
+    """1 inside, the root of the share of live taps at the border; shared connectivity sees all from everywhere: 1."""
     space = (pixels, pixels)
     options = {"space": space, "tied_noise": tied_noise, "use_bias": False}
     layer = layers.connect(connectivity, c, d, 3, rngs=nnx.Rngs(3), **options)

@@ -53,6 +53,13 @@ def linear(parameters, rest, x, key, train, /):
     return x.reshape(len(x), -1) @ parameters["w"] + parameters["b"], rest
 
 
+def linear_until_bad(parameters, rest, x, key, train, /):
+    """The same, whose scores are spoilt at one step of training."""
+    scores, _ = linear(parameters, {}, x, key, train)
+    spoilt = scores * jnp.where(rest["step"] == rest["bad"], rest["value"], 1.0)
+    return spoilt, rest | {"step": rest["step"] + train}
+
+
 def a_linear(seed=0, classes=3):
     random = np.random.default_rng(seed)
     w, b = random.normal(size=(30, classes)) * 0.1, random.normal(size=classes) * 0.1
@@ -400,11 +407,8 @@ def test_progress_is_shown_when_asked(made, capsys):
 @pytest.mark.parametrize("bad", [1, 4, 9])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_loss_that_is_not_finite_names_its_step(made, bad, evaluations, value):
-    def apply(parameters, rest, x, key, train, /):
-        scores, _ = linear(parameters, {}, x, key, train)
-        return scores * jnp.where(rest["step"] == bad, value, 1.0), {"step": rest["step"] + train}
-
-    model = Trainable(apply, a_linear().parameters, {"step": jnp.asarray(1)})
+    start = {"step": 1, "bad": bad, "value": value}
+    model = Trainable(linear_until_bad, a_linear().parameters, jax.tree.map(jnp.asarray, start))
     with pytest.raises(FloatingPointError, match=f"the loss of step {bad} is"):
         fit(model, made, quick(steps=9, evaluations=evaluations))
 
