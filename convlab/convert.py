@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from convlab import check
-from convlab.geometry import Axis, Size, Space, Window, as_axes, as_space
+from convlab.geometry import Axis, Size, Space, Window, as_axes, as_integer, as_space
 
 
 def lift_conv_to_local(v: Float[Array, "a b c d"], window: Window, space: Space) -> Float[Array, "i j a b c d"]:
@@ -291,7 +291,7 @@ def project_local_to_low_rank(
     v, axes = check.kernel("v", v, spatial=2, others="c d")
     out, entries = v.shape[:axes], v.shape[axes:]
     matrix = v.reshape(int(np.prod(out)), -1)
-    (rank,) = as_axes("rank", rank, 1)
+    rank = as_integer("rank", rank)
     if rank > min(matrix.shape):
         raise ValueError(f"rank {rank} exceeds {min(matrix.shape)}: v is a matrix of {matrix.shape} (positions, entries)")
     left, sigma, right = jnp.linalg.svd(matrix, full_matrices=False)

@@ -276,18 +276,13 @@ def as_axes(name: str, value: Size, rank: int) -> tuple[int, ...]:
     return numbers
 
 
-def _interleaved(table: np.ndarray) -> np.ndarray:
-    """Bring axes (i, a, j, b, ...) into the order (i, j, ..., a, b, ...)."""
-    return table.transpose(*range(0, table.ndim, 2), *range(1, table.ndim, 2))
+def as_integer(name: str, value: object, least: int = 1) -> int:
+    """Return `value` as an int of at least `least`.
 
-
-def _integers(name: str, value: object, least: int) -> int | tuple[int, ...]:
-    if isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str) and np.ndim(value) == 1:
-        return tuple(_integer(name, entry, least) for entry in value)
-    return _integer(name, value, least)
-
-
-def _integer(name: str, value: object, least: int) -> int:
+    Raises:
+      ValueError: It is smaller.
+      TypeError: It is not an integer.
+    """
     try:
         if isinstance(value, (bool, np.bool_)):
             raise TypeError
@@ -299,13 +294,24 @@ def _integer(name: str, value: object, least: int) -> int:
     return number
 
 
+def _interleaved(table: np.ndarray) -> np.ndarray:
+    """Bring axes (i, a, j, b, ...) into the order (i, j, ..., a, b, ...)."""
+    return table.transpose(*range(0, table.ndim, 2), *range(1, table.ndim, 2))
+
+
+def _integers(name: str, value: object, least: int) -> int | tuple[int, ...]:
+    if isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str) and np.ndim(value) == 1:
+        return tuple(as_integer(name, entry, least) for entry in value)
+    return as_integer(name, value, least)
+
+
 def _padding(padding: Padding) -> str | int | tuple[tuple[int, int], ...]:
     if isinstance(padding, str):
         if padding not in PADDINGS:
             raise ValueError(f"padding {padding!r} is unknown; needs one of {', '.join(PADDINGS)}, ints or (low, high) pairs")
         return padding
     if not isinstance(padding, (Sequence, np.ndarray)):
-        return _integer("padding", padding, least=0)
+        return as_integer("padding", padding, least=0)
     return _pairs(padding)
 
 

@@ -159,7 +159,7 @@ class MLP(_Stack):
         wiring = Wiring(connectivity, period, rank, tied_noise)
         shape, stages = tuple(image_shape), []
         for d in features:
-            size, padding = (kernel_size, "SAME") if kernel_size else (shape[:-1], "VALID")
+            size, padding = (shape[:-1], "VALID") if kernel_size is None else (kernel_size, "SAME")
             stages.append(Stage(shape, d, size, padding=padding, activation=activation, wiring=wiring, rngs=rngs))
             shape = stages[-1].output_shape
         self.stages = nnx.List(stages)

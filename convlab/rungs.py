@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 
 from convlab import check
 from convlab.convert import lift_conv_to_dense
-from convlab.geometry import Padding, Size, Space, Window, as_axes, as_space
+from convlab.geometry import Padding, Size, Space, Window, as_axes, as_integer, as_space
 from convlab.ops.conv import conv
 from convlab.ops.dense import dense
 from convlab.ops.local import locally_connected
@@ -60,7 +60,7 @@ class Layout:
         if self.rung not in RUNGS:
             raise ValueError(f"rung {self.rung!r} is unknown; needs one of {', '.join(RUNGS)}")
         for name in ("in_features", "out_features"):
-            as_axes(name, getattr(self, name), 1)
+            as_integer(name, getattr(self, name))
         check.divides(self.groups, self.in_features, "input channels")
         check.divides(self.groups, self.out_features, "output channels")
         for name, absent in (("groups", 1), ("period", None), ("rank", None)):
@@ -75,13 +75,16 @@ class Layout:
             object.__setattr__(self, "window", self.window.of_rank(len(self.space)))
         if self.window.rank is None:
             raise ValueError(f"{self.window} leaves the number of spatial axes open; give kernel_size as a tuple, or space")
-        if self.rung == "tiled":
-            period = as_axes("period", 0 if self.period is None else self.period, self.window.rank)
+        for name in ("period", "rank"):
+            if name in RUNGS[self.rung].takes and getattr(self, name) is None:
+                raise ValueError(f"{name} is missing: a {self.rung} layer needs it")
+        if self.period is not None:
+            period = as_axes("period", self.period, self.window.rank)
             object.__setattr__(self, "period", period)
             if self.space is not None:
                 check.period(period, self.window, self.space)
-        if self.rung == "low_rank":
-            as_axes("rank", 0 if self.rank is None else self.rank, 1)
+        if self.rank is not None:
+            as_integer("rank", self.rank)
 
     @property
     def positions(self) -> tuple[int, ...]:
@@ -165,8 +168,6 @@ def forward(
         check.agree("x holds images of {} pixels", x.shape[-1 - rank : -1], "this layer was made for {}", tuple(layout.space))
     given = [x, *arrays.values(), *([] if bias is None else [bias])]
     dtype = jnp.result_type(*given) if dtype is None else dtype
-    if not jnp.issubdtype(dtype, jnp.floating):
-        dtype = jnp.promote_types(dtype, jnp.float32)
     arrays = {name: array.astype(dtype) for name, array in arrays.items()}
     h = RUNGS[layout.rung].apply(x.astype(dtype), arrays, layout, **options)
     return h if bias is None else h + bias.astype(dtype)

@@ -107,11 +107,11 @@ SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
     "constant": lambda rate, steps: optax.constant_schedule(rate),
     "cosine": lambda rate, steps: optax.cosine_decay_schedule(rate, steps),
 }
-OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
-    "adam": lambda rate, decay: optax.adam(rate),
-    "adamw": lambda rate, decay: optax.adamw(rate, weight_decay=decay, mask=_is_matrix),
-    "sgd": lambda rate, decay: optax.sgd(rate),
-    "momentum": lambda rate, decay: optax.sgd(rate, momentum=0.9),
+OPTIMIZERS: dict[str, Callable[[float], optax.GradientTransformation]] = {  # all at rate 1: the step scales the updates
+    "adam": lambda decay: optax.adam(1.0),
+    "adamw": lambda decay: optax.adamw(1.0, weight_decay=decay, mask=_is_matrix),
+    "sgd": lambda decay: optax.sgd(1.0),
+    "momentum": lambda decay: optax.sgd(1.0, momentum=0.9),
 }
 
 
@@ -120,9 +120,9 @@ def _is_matrix(parameters: Tree) -> Tree:
 
 
 @functools.cache
-def _optimizer(name: str, rate: float, schedule: str, decay: float, steps: int) -> optax.GradientTransformation:
+def _optimizer(name: str, decay: float) -> optax.GradientTransformation:
     """Build an optimizer once, so that equal ones are one object and share compilations."""
-    return OPTIMIZERS[name](SCHEDULES[schedule](rate, steps), decay)
+    return OPTIMIZERS[name](decay)
 
 
 def cross_entropy(logits: Float[Array, "n classes"], labels: Int[Array, " n"]) -> Float[Array, " n"]:
@@ -141,9 +141,17 @@ class _NnxApply:
         return logits, nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class _LinenApply:
+    """Compared by its module, hashed by the module's class, as a module's fields may hold lists."""
+
     module: linen.Module
+
+    def __hash__(self) -> int:
+        return hash(type(self.module))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _LinenApply) and self.module == other.module
 
     def __call__(self, parameters: Tree, rest: Tree, x: jax.Array, key: jax.Array, train: bool, /):
         told: dict[str, Any] = {"train": train} if "train" in inspect.signature(type(self.module).__call__).parameters else {}
@@ -187,11 +195,15 @@ def train_step(
     labels: Int[Array, " n"],
     mean: Float[Array, " c"],
     std: Float[Array, " c"],
+    rate: Float[Array, ""] | float = 1.0,
     *,
     apply: Apply,
     optimizer: optax.GradientTransformation,
 ) -> tuple[State, Float[Array, ""]]:
-    """Take one step down the mean loss of a batch of raw images; return the next state and the loss before the step."""
+    """Take one step down the mean loss of a batch of raw images; return the next state and the loss before the step.
+
+    `rate` scales the optimizer's updates, and so is a learning rate that does not ask for another compilation.
+    """
 
     def loss(parameters):
         key = jax.random.fold_in(state.key, state.step)
@@ -200,6 +212,7 @@ def train_step(
 
     (value, rest), gradient = jax.value_and_grad(loss, has_aux=True)(state.parameters)
     updates, inner = optimizer.update(gradient, state.optimizer, state.parameters)
+    updates = jax.tree.map(lambda update: update * jnp.asarray(rate, update.dtype), updates)
     parameters = optax.apply_updates(state.parameters, updates)
     return State(parameters, rest, inner, state.key, state.step + 1), value
 
@@ -338,9 +351,10 @@ def fit(
     apply, parameters, rest = trainable(model, data.image_shape, config.seed)
     _check_outputs(apply, parameters, rest, data)
     steps = config.steps_on(len(data.train))
+    rates = np.ones(steps, np.float32)
     if optimizer is None:
-        rate = config.learning_rate
-        optimizer = _optimizer(config.optimizer, rate, config.schedule, config.weight_decay, steps)
+        optimizer = _optimizer(config.optimizer, config.weight_decay)
+        rates = np.asarray(SCHEDULES[config.schedule](config.learning_rate, steps)(jnp.arange(steps)) * rates)
     state = State(parameters, rest, optimizer.init(parameters), jax.random.key(config.seed), jnp.zeros((), jnp.int32))
     state = jax.tree.map(jnp.copy, state)  # steps give up their input's memory; the caller keeps his arrays
 
@@ -349,7 +363,7 @@ def fit(
     scored = {math.ceil(steps * (k + 1) / config.evaluations) for k in range(config.evaluations)}
     with _progress(config, steps) as show:
         for step, batch in enumerate(_batches(data, config, steps), 1):
-            state, loss = train_step(state, *batch, data.mean, data.std, apply=apply, optimizer=optimizer)
+            state, loss = train_step(state, *batch, data.mean, data.std, rates[step - 1], apply=apply, optimizer=optimizer)
             losses.append(loss)
             show(step, losses)
             if step == 1 or step in scored:

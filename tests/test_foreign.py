@@ -147,9 +147,7 @@ def test_keras_implementation_1_computes_the_same(space, size, strides):
     np.testing.assert_array_equal(foreign.to_keras_local_1(v), kernel)
 
 
-@pytest.mark.parametrize(
-    "space, size, strides, padding", [*((*case, "VALID") for case in LOCAL), (*LOCAL[0], "SAME")], ids=str
-)
+@pytest.mark.parametrize("space, size, strides, padding", [*((*case, "VALID") for case in LOCAL), (*LOCAL[0], "SAME")], ids=str)
 def test_keras_implementation_2_computes_the_same(space, size, strides, padding):
     window, rank = cl.Window(size, strides, padding), len(space)
     reads = oracle.tables(space, size, strides, (1,) * rank, padding)
@@ -166,9 +164,7 @@ def test_keras_kernels_come_back_from_the_round_trip(space, size, strides, paddi
     window = cl.Window(size, strides, padding)
     v = local_kernel(window, space, 3)
     np.testing.assert_array_equal(foreign.from_keras_local_1(foreign.to_keras_local_1(v), window, space), v)
-    np.testing.assert_array_equal(
-        foreign.from_keras_local_2(foreign.to_keras_local_2(v, window, space), window, space), v
-    )
+    np.testing.assert_array_equal(foreign.from_keras_local_2(foreign.to_keras_local_2(v, window, space), window, space), v)
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------

@@ -342,9 +342,7 @@ def test_without_noise_between_positions_starts_as_a_convolution(name):
 @pytest.mark.parametrize("noise", [0.5, 2.0])
 @pytest.mark.parametrize("name, far", [("LocallyConnected", (3, 4)), ("Tiled", (1, 0))])
 def test_kernels_of_two_positions_correlate_by_one_over_one_plus_squared_noise(name, far, noise):
-    kernel = getattr(cl, name)(32, 32, (3, 3), space=(7, 7), tied_noise=noise, rngs=nnx.Rngs(0), **OWN[name]).kernel[
-        ...
-    ]
+    kernel = getattr(cl, name)(32, 32, (3, 3), space=(7, 7), tied_noise=noise, rngs=nnx.Rngs(0), **OWN[name]).kernel[...]
     near = (1, 1)
     correlation = np.corrcoef(np.ravel(kernel[near]), np.ravel(kernel[far]))[0, 1]
     assert correlation == pytest.approx(1 / (1 + noise**2), abs=0.03)
@@ -474,9 +472,7 @@ def test_connect_takes_noise_where_there_are_several_kernels_and_ignores_it_else
     assert same == (connectivity in ("conv", "shared"))
 
 
-@pytest.mark.parametrize(
-    "use_bias, shape", [(False, None), (True, (7, 5, 3)), ("channel", (3,)), ("position", (7, 5, 3))]
-)
+@pytest.mark.parametrize("use_bias, shape", [(False, None), (True, (7, 5, 3)), ("channel", (3,)), ("position", (7, 5, 3))])
 def test_connect_passes_the_bias_on(use_bias, shape):
     bias = layers.connect("dense", 2, 3, 3, space=(7, 5), use_bias=use_bias, rngs=nnx.Rngs(0)).bias
     assert (bias if bias is None else bias.shape) == shape
@@ -533,10 +529,7 @@ MISUSES = [  # layer, arguments, error, message
     ("LowRank", {"rank": None}, ValueError, "rank"),
     ("LowRank", {"rank": 0}, ValueError, "rank must be at least 1, got 0"),
     ("LowRank", {"rank": 2.0}, TypeError, "rank must be an integer"),
-    *(
-        (name, {"period": 2}, ValueError, f"a {name.lower()}.* layer takes no period, got 2")
-        for name in ("Dense", "Conv")
-    ),
+    *((name, {"period": 2}, ValueError, f"a {name.lower()}.* layer takes no period, got 2") for name in ("Dense", "Conv")),
     ("LocallyConnected", {"rank": 2}, ValueError, "a locally_connected layer takes no rank, got 2"),
     ("LowRank", {"period": 2}, ValueError, "a low_rank layer takes no period, got 2"),
     ("Conv", {"tied_noise": 0.0}, ValueError, "a conv layer takes no tied_noise"),
@@ -596,18 +589,14 @@ def test_refuses_images_of_another_space_than_it_was_made_for(name):
         layer(jnp.ones((4, 5, 7, 2)))
 
 
-@pytest.mark.parametrize(
-    "shape, message", [((7, 5, 3), "x has 3 channels but v .* reads 2"), ((5, 2), "needs 2 spatial axes")]
-)
+@pytest.mark.parametrize("shape, message", [((7, 5, 3), "x has 3 channels but v .* reads 2"), ((5, 2), "needs 2 spatial axes")])
 def test_refuses_images_of_other_channels_or_axes(shape, message):
     with pytest.raises(ValueError, match=message):
         cl.Conv(2, 3, (3, 2), rngs=nnx.Rngs(0))(jnp.ones(shape))
 
 
 def test_refuses_an_unknown_connectivity():
-    with pytest.raises(
-        ValueError, match="connectivity 'convolution' is unknown; needs one of dense, locally_connected"
-    ):
+    with pytest.raises(ValueError, match="connectivity 'convolution' is unknown; needs one of dense, locally_connected"):
         layers.connect("convolution", 2, 3, 3, space=(7, 5), rngs=nnx.Rngs(0))
 
 

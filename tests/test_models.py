@@ -335,6 +335,4 @@ def test_refuses_what_does_not_fit(build, message):
 
 
 def test_lenet_takes_the_smallest_images_it_names():
-    assert built(lambda: models.LeNet((12, 12, 1), 10, rngs=nnx.Rngs(0))).head.layers[0].in_features == math.prod(
-        (1, 1, 16)
-    )
+    assert built(lambda: models.LeNet((12, 12, 1), 10, rngs=nnx.Rngs(0))).head.layers[0].in_features == math.prod((1, 1, 16))

@@ -208,9 +208,7 @@ def test_learns_the_digits(digits, build):
     assert scores == {"loss": last["test_loss"], "accuracy": last["test_accuracy"]}
 
 
-@pytest.mark.parametrize(
-    "build", [lambda: Noisy(rngs=nnx.Rngs(0)), NoisyLinen, a_linear], ids=["nnx", "linen", "function"]
-)
+@pytest.mark.parametrize("build", [lambda: Noisy(rngs=nnx.Rngs(0)), NoisyLinen, a_linear], ids=["nnx", "linen", "function"])
 def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(made, build):
     first, again, other = (fit(build(), made, quick(seed=seed)) for seed in (3, 3, 4))
     assert same(first.parameters, again.parameters)
@@ -218,9 +216,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(made, build
     assert not same(first.parameters, other.parameters)
 
 
-@pytest.mark.parametrize(
-    "build", [lambda: Noisy(rngs=nnx.Rngs(0)), NoisyLinen, a_linear], ids=["nnx", "linen", "function"]
-)
+@pytest.mark.parametrize("build", [lambda: Noisy(rngs=nnx.Rngs(0)), NoisyLinen, a_linear], ids=["nnx", "linen", "function"])
 def test_every_kind_of_network_learns_through_the_same_loop(made, build):
     fitted = fit(build(), made, quick(steps=60, learning_rate=3e-2))
     assert fitted.history[-1]["test_accuracy"] > 0.95
@@ -299,9 +295,7 @@ def test_linen_batch_statistics_move_in_training_and_stay_in_evaluation(made):
     start = train.trainable(NoisyLinen(), (5, 3, 2)).rest
     assert not any(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (start, fitted.rest)), strict=True))
     x = jnp.ones((4, 5, 3, 2))
-    chex.assert_trees_all_equal(
-        fitted.apply(fitted.parameters, fitted.rest, x, jax.random.key(0), False)[1], fitted.rest
-    )
+    chex.assert_trees_all_equal(fitted.apply(fitted.parameters, fitted.rest, x, jax.random.key(0), False)[1], fitted.rest)
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
@@ -374,9 +368,7 @@ def test_only_nnx_modules_are_put_together_again(made, build):
         fit(build(), made, quick()).model()
 
 
-@pytest.mark.parametrize(
-    "evaluations, steps", [(1, [10]), (3, [4, 7, 10]), (10, list(range(1, 11))), (99, list(range(1, 11)))]
-)
+@pytest.mark.parametrize("evaluations, steps", [(1, [10]), (3, [4, 7, 10]), (10, list(range(1, 11))), (99, list(range(1, 11)))])
 def test_history_has_evenly_spread_evaluations_and_one_at_the_end(made, evaluations, steps):
     fitted = fit(a_linear(), made, quick(steps=10, evaluations=evaluations))
     assert [row["step"] for row in fitted.history] == steps
@@ -423,9 +415,7 @@ def test_a_loss_that_is_not_finite_names_its_step(made, bad, evaluations, value)
     ids=["nnx", "linen", "function"],
 )
 def test_refuses_a_network_with_other_outputs_than_classes(made, build, shape):
-    with pytest.raises(
-        ValueError, match=rf"outputs of shape {shape} from 2 images but made has 3 classes: needs \(2, 3\)"
-    ):
+    with pytest.raises(ValueError, match=rf"outputs of shape {shape} from 2 images but made has 3 classes: needs \(2, 3\)"):
         fit(build(), made, quick())
 
 
