@@ -5,7 +5,9 @@ everywhere (translation), a small window (locality), both, and channels added ba
 one dense weight, once drawn at random, once a convolution all along: what an assumption costs, and that it costs nothing
 where it holds. The pictures are the dense matrices; equal weights have equal colours, white is no weight.
 
-    python -m experiments.derivation
+Answer: 4,096 weights become 225 by translation, 484 by locality, 9 by both; for a convolution nothing changes.
+
+    python -m experiments.derivation                                        (10 seconds on 2 cores)
 
 Reference: Zhang et al., Dive into Deep Learning, section 7.1.
 """

@@ -5,8 +5,11 @@ on the same images, with the same number of steps: accuracy on test images, on t
 one fixed permutation of all pixels, the control in which locality and sharing must not help. Null baselines: a linear
 classifier, and the share of the largest class.
 
-    python -m experiments.ladder
-    python -m experiments.ladder --data mnist1d --margin 2 --sizes 400 1200 4000
+Answer: on signals at random places (mnist1d) locality and sharing both buy accuracy, sharing the more; on centred digits they
+buy none, but sharing keeps over half of it when the digits move. Both are worth nothing once the pixels are permuted.
+
+    python -m experiments.ladder                                            (2 minutes on 2 cores)
+    python -m experiments.ladder --data mnist1d --sizes 400 1200 4000       (1 minute)
 """
 
 import dataclasses
