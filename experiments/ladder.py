@@ -6,7 +6,7 @@ one fixed permutation of all pixels, the control in which locality and sharing m
 classifier, and the share of the largest class.
 
 Answer: on signals at random places (mnist1d) locality and sharing both buy accuracy, sharing the more; on centred digits they
-buy none, but sharing keeps over half of it when the digits move. Both are worth nothing once the pixels are permuted.
+buy none, but sharing keeps over half of it when the digits move. Once the pixels are permuted both are worth nothing, or less.
 
     python -m experiments.ladder                                            (2 minutes on 2 cores)
     python -m experiments.ladder --data mnist1d --sizes 400 1200 4000       (1 minute)
