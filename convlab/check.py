@@ -2,9 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
-from convlab.geometry import MAXIMUM_RANK, Space, Window
+from convlab.geometry import MAXIMUM_RANK, Axis, Space, Window
 
 
 def floating(name: str, value: ArrayLike) -> jax.Array:
@@ -50,9 +51,21 @@ def images(value: ArrayLike, rank: int, because: str) -> tuple[jax.Array, tuple[
     return array, array.shape[array.ndim - 1 - rank : -1]
 
 
+def lay(window: Window, space: Space) -> tuple[Axis, ...]:
+    """Lay a window on an image.
+
+    Raises:
+      TypeError: `window` is not a Window.
+      ValueError: It fits nowhere, or has another number of spatial axes.
+    """
+    if not isinstance(window, Window):
+        raise TypeError(f"window must be a Window, got {window!r}; Window({window!r}) makes one of a size")
+    return window.axes(space)
+
+
 def divides(groups: int, count: int, what: str) -> None:
     """Raise ValueError unless `groups` is a positive integer that divides `count`."""
-    if not isinstance(groups, int) or groups < 1:
+    if isinstance(groups, bool) or not isinstance(groups, (int, np.integer)) or groups < 1:
         raise ValueError(f"groups must be an integer of at least 1, got {groups!r}")
     if count % groups:
         raise ValueError(f"{groups} groups do not divide {count} {what}")

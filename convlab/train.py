@@ -23,6 +23,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from convlab.data import Data, standardise
+from convlab.geometry import as_integer
 
 Tree = Any
 EVALUATION_BATCH = 500
@@ -91,8 +92,7 @@ class Config:
             if getattr(self, name) not in table:
                 raise ValueError(f"{name} {getattr(self, name)!r} is unknown; needs one of {', '.join(table)}")
         for name, least in (("batch_size", 1), ("evaluations", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+            as_integer(name, getattr(self, name), least)
         if self.weight_decay and self.optimizer != "adamw":
             raise ValueError(f"weight_decay {self.weight_decay} is for optimizer 'adamw', got {self.optimizer!r}")
         if min(self.epochs if self.steps is None else self.steps, self.learning_rate) <= 0:

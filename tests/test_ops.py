@@ -419,6 +419,7 @@ BAD = [
     (lambda: cl.conv(X[:0], ones(3, 3, 4, 5), W33), ValueError, r"x is empty: its shape is \(0, 8, 6, 4\)"),
     (lambda: cl.conv(X, ones(3, 3, 4, 0), W33), ValueError, "v is empty"),
     (lambda: cl.conv(X, ones(9, 9, 4, 5), cl.Window(9, padding="VALID")), ValueError, "fits nowhere"),
+    (lambda: cl.conv(X, ones(3, 3, 4, 5), 3), TypeError, "window must be a Window, got 3"),
     (lambda: cl.conv(X, ones(3, 3, 4, 5), W33, implementation="fast"), ValueError, "implementation 'fast' is unknown"),
     (
         lambda: cl.locally_connected(X, ones(7, 6, 3, 3, 4, 5), W33),

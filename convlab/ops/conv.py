@@ -52,7 +52,7 @@ def conv(
     """
     v, rank = check.kernel("v", v, spatial=1, others="c d")
     x, space = check.images(x, rank, f"v of shape {v.shape} reads {rank} of them")
-    axes = window.axes(space)
+    axes = check.lay(window, space)
     check.taps("v", v.shape[:rank], window)
     check.channels(x, "v", v, groups)
     x, v = check.promote(x, v)

@@ -45,7 +45,7 @@ def locally_connected(
     """
     v, rank = check.kernel("v", v, spatial=2, others="c d")
     x, space = check.images(x, rank, f"v of shape {v.shape} reads {rank} of them")
-    axes = window.axes(space)
+    axes = check.lay(window, space)
     check.positions("v", v.shape[:rank], window, space)
     check.taps("v", v.shape[rank : 2 * rank], window)
     check.channels(x, "v", v, groups)

@@ -46,7 +46,7 @@ def low_rank(
     """
     basis, rank = check.kernel("basis", basis, spatial=1, others="r c d")
     x, space = check.images(x, rank, f"basis of shape {basis.shape} reads {rank} of them")
-    axes = window.axes(space)
+    axes = check.lay(window, space)
     check.taps("basis", basis.shape[1 : 1 + rank], window)
     check.channels(x, "basis", basis)
     weights = check.floating("weights", weights)

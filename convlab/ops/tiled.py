@@ -47,7 +47,7 @@ def tiled(
     """
     v, rank = check.kernel("v", v, spatial=2, others="c d")
     x, space = check.images(x, rank, f"v of shape {v.shape} reads {rank} of them")
-    axes = window.axes(space)
+    axes = check.lay(window, space)
     period, positions = v.shape[:rank], window.output_shape(space)
     check.period(period, window, space)
     check.taps("v", v.shape[rank : 2 * rank], window)
