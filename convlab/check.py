@@ -13,24 +13,28 @@ def floating(name: str, value: ArrayLike) -> jax.Array:
 
     Raises:
       TypeError: Its dtype is not floating; integers would be rounded or would overflow without a word.
-      ValueError: It is empty.
     """
     array = jnp.asarray(value)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name} has dtype {array.dtype} but needs a floating one; cast it, e.g. {name}.astype('float32')")
-    if array.size == 0:
-        raise ValueError(f"{name} is empty: its shape is {array.shape}")
     return array
+
+
+def full(name: str, shape: tuple[int, ...], needed: tuple[int, ...]) -> None:
+    """Raise ValueError where an axis among `needed` is empty."""
+    if 0 in needed:
+        raise ValueError(f"{name} is empty: its shape is {shape}")
 
 
 def kernel(name: str, value: ArrayLike, spatial: int, others: str) -> tuple[jax.Array, int]:
     """Return a kernel and its number of spatial axes, read off its own axes: `spatial` sets of them and `others`.
 
     Raises:
-      ValueError: The number of axes fits no kernel with 1 to 3 spatial axes.
+      ValueError: The number of axes fits no kernel with 1 to 3 spatial axes, or one of them is empty.
       TypeError: Its dtype is not floating.
     """
     array = floating(name, value)
+    full(name, array.shape, array.shape)
     rank, rest = divmod(array.ndim - len(others.split()), spatial)
     if rest or not 1 <= rank <= MAXIMUM_RANK:
         sets = " and ".join(["one axis per spatial axis"] * spatial)
@@ -39,15 +43,16 @@ def kernel(name: str, value: ArrayLike, spatial: int, others: str) -> tuple[jax.
 
 
 def images(value: ArrayLike, rank: int, because: str) -> tuple[jax.Array, tuple[int, ...]]:
-    """Return images as an array and the shape of their space.
+    """Return images as an array and the shape of their space; a batch may be empty.
 
     Raises:
-      ValueError: Too few axes for `rank` spatial axes and channels.
+      ValueError: Too few axes for `rank` spatial axes and channels, or no pixels or channels.
       TypeError: Its dtype is not floating.
     """
     array = floating("x", value)
     if array.ndim < rank + 1:
         raise ValueError(f"x has shape {array.shape}; needs {rank} spatial axes and channels, as {because}")
+    full("x", array.shape, array.shape[array.ndim - 1 - rank :])
     return array, array.shape[array.ndim - 1 - rank : -1]
 
 

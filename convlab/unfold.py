@@ -4,7 +4,8 @@ Windows are built from strided slices, one axis at a time, so an axis costs its 
 sum of slices; nothing is multiplied, so an infinite pixel stays in the windows that hold it.
 """
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 
 import jax.numpy as jnp
 from jax import lax
@@ -32,12 +33,28 @@ def taps(x: Array, axis: Axis, number: int) -> Iterator[Array]:
         yield lax.slice_in_dim(x, first, first + axis.stride * (axis.outputs - 1) + 1, axis.stride, number)
 
 
-def windows(x: Array, axes: tuple[Axis, ...], start: int) -> Array:
-    """Gather the windows of images whose spatial axes begin at `start`: (..., *out, ..., *window, c)."""
+def windows(x: Array, axes: tuple[Axis, ...], start: int, after: int = 1) -> Array:
+    """Gather the windows of images whose spatial axes begin at `start`; the taps stand before the last `after` axes."""
     x = extend(x, axes, start)
     for r, axis in enumerate(axes):
-        x = jnp.stack(list(taps(x, axis, start + r)), -2)
+        x = jnp.stack(list(taps(x, axis, start + r)), x.ndim - after)
     return x
+
+
+def fold(
+    p: Array, axes: tuple[Axis, ...], start: int, after: int = 1, between: Callable[[Array], Array] = lambda p: p
+) -> Array:
+    """Add up windows where they overlap, axis by axis with `between` after each: the transpose of `windows` without padding."""
+    for r in reversed(range(len(axes))):
+        axis, number, extent = axes[r], start + r, axes[r].dilation * (axes[r].size - 1)
+        sums = []
+        for a in range(axis.size):
+            pads = [(0, 0, 0)] * (p.ndim - 1)
+            pads[number] = (axis.dilation * a, extent - axis.dilation * a, axis.stride - 1)
+            tap = lax.index_in_dim(p, a, p.ndim - after - 1, keepdims=False)
+            sums.append(lax.pad(tap, jnp.zeros((), p.dtype), pads))
+        p = between(functools.reduce(jnp.add, sums))
+    return p
 
 
 def unfold(x: Float[Array, "*n k l c"], window: Window, rank: int | None = None) -> Float[Array, "*n i j a b c"]:
@@ -68,9 +85,3 @@ def unfold(x: Float[Array, "*n k l c"], window: Window, rank: int | None = None)
         raise ValueError(f"{window} leaves the number of spatial axes open; give its size as a tuple, or rank")
     x, space = check.images(x, rank, f"{window} is laid on {rank} of them")
     return windows(x, window.axes(space), x.ndim - 1 - rank)
-
-
-def flatten_batch(x: Array, rank: int) -> tuple[Array, tuple[int, ...]]:
-    """Merge the leading batch axes of images into one; return it and the axes that were."""
-    batch = x.shape[: x.ndim - 1 - rank]
-    return jnp.reshape(x, (-1, *x.shape[len(batch) :])), batch

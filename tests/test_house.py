@@ -12,6 +12,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = [  # a room imports from lower floors only; rooms of one floor stand alone but for what is named in NEIGHBOURS
     {"geometry", "data", "report", "check"},
     {"unfold"},
+    {"kernels"},
     {"ops", "convert", "foreign", "rungs"},
     {"layers", "linen"},
     {"models", "train", "measure"},

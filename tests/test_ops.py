@@ -20,6 +20,12 @@ pytestmark = pytest.mark.usefixtures("float64")
 SPACE, SIZE, C, D = (7, 5), (3, 2), 4, 6
 WINDOW = cl.Window(SIZE, strides=(2, 1), padding=((1, 2), (0, 1)), dilation=(1, 2))
 OUT = WINDOW.output_shape(SPACE)
+
+
+def _by(implementation, op):
+    return functools.partial(op, window=WINDOW, implementation=implementation)
+
+
 LINEAR = {  # name -> (op of image and kernel, shape of the kernel)
     "dense": (cl.dense, (*OUT, *SPACE, C, D)),
     "locally_connected": (functools.partial(cl.locally_connected, window=WINDOW), (*OUT, *SIZE, C, D)),
@@ -28,6 +34,11 @@ LINEAR = {  # name -> (op of image and kernel, shape of the kernel)
     "low_rank": (lambda x, v, **o: cl.low_rank(x, v, WEIGHTS.astype(v.dtype), WINDOW, **o), (3, *SIZE, C, D)),
     "conv": (functools.partial(cl.conv, window=WINDOW), (*SIZE, C, D)),
     "conv_groups": (functools.partial(cl.conv, window=WINDOW, groups=2), (*SIZE, 2, D)),
+    "locally_connected_windows": (_by("windows", cl.locally_connected), (*OUT, *SIZE, C, D)),
+    "locally_connected_blocks": (_by("blocks", cl.locally_connected), (*OUT, *SIZE, C, D)),
+    "conv_lax": (_by("lax", cl.conv), (*SIZE, C, D)),
+    "conv_canonical": (_by("canonical", cl.conv), (*SIZE, C, D)),
+    "conv_windows": (_by("windows", cl.conv), (*SIZE, C, D)),
     "conv_toeplitz": (lambda x, v, **o: cl.conv(x, v, cl.Window.full(SPACE), **o), (13, 9, C, D)),
 }
 POOLS = {"max_pool": cl.max_pool, "mean_pool": cl.mean_pool, "blur_pool": cl.blur_pool}
@@ -362,6 +373,18 @@ def test_ops_keep_their_dtype_and_round_accordingly(name, dtype):
     np.testing.assert_allclose(got.astype(float), exact, atol=8 * float(jnp.finfo(dtype).eps) * scale, rtol=0)
 
 
+@pytest.mark.parametrize("name", [*LINEAR, *POOLS])
+def test_an_empty_batch_gives_an_empty_batch_and_a_gradient_of_zero(name):
+    if name in POOLS:
+        assert POOLS[name](jnp.zeros((2, 0, *SPACE, C)), WINDOW).shape == (2, 0, *OUT, C)
+        return
+    op, _, v = case(name)
+    full = op(jnp.zeros((2, 3, *SPACE, C)), v)
+    assert op(jnp.zeros((2, 0, *SPACE, C)), v).shape == (2, 0, *full.shape[2:])
+    gradient = jax.grad(lambda v: op(jnp.zeros((0, *SPACE, C)), v).sum())(v)
+    np.testing.assert_array_equal(gradient, np.zeros(v.shape))
+
+
 @pytest.mark.parametrize("name", LINEAR)
 def test_preferred_element_type_is_that_of_the_result(name):
     op, x, v = case(name, jnp.bfloat16)
@@ -416,7 +439,7 @@ BAD = [
     (lambda: cl.conv(X, ones(3, 3, 3, 4, 5), W33), ValueError, "has 2 spatial axes but 3 are needed"),
     (lambda: cl.conv(X.astype(int), ones(3, 3, 4, 5), W33), TypeError, "x has dtype int.* but needs a floating one"),
     (lambda: cl.conv(X, ones(3, 3, 4, 5).astype(int), W33), TypeError, "v has dtype int"),
-    (lambda: cl.conv(X[:0], ones(3, 3, 4, 5), W33), ValueError, r"x is empty: its shape is \(0, 8, 6, 4\)"),
+    (lambda: cl.conv(X[:, :0], ones(3, 3, 4, 5), W33), ValueError, r"x is empty: its shape is \(2, 0, 6, 4\)"),
     (lambda: cl.conv(X, ones(3, 3, 4, 0), W33), ValueError, "v is empty"),
     (lambda: cl.conv(X, ones(9, 9, 4, 5), cl.Window(9, padding="VALID")), ValueError, "fits nowhere"),
     (lambda: cl.conv(X, ones(3, 3, 4, 5), 3), TypeError, "window must be a Window, got 3"),

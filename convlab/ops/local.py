@@ -1,15 +1,12 @@
 """Locality without sharing: every output position has a kernel of its own on a window of the image."""
 
-import jax.numpy as jnp
 from jax.lax import PrecisionLike
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from convlab import check
 from convlab.geometry import Window
-from convlab.unfold import flatten_batch, windows
-
-OUT, TAP = "ijo", "abe"  # einsum letters of up to three spatial axes
+from convlab.kernels.trilinear import windowed
 
 
 def locally_connected(
@@ -20,6 +17,7 @@ def locally_connected(
     *,
     precision: PrecisionLike = None,
     preferred_element_type: DTypeLike | None = None,
+    implementation: str = "auto",
 ) -> Float[Array, "*n i j d"]:
     r"""Apply its own kernel at every output position: the MLP after locality, before weight sharing.
 
@@ -32,9 +30,12 @@ def locally_connected(
       groups: Groups of channels that do not see each other; output channels are split alike.
       precision: Of the multiplications, as in `jax.lax`.
       preferred_element_type: Of the sums and the result, as in `jax.lax`.
+      implementation: "blocks" (a few positions at a time; small memory), "windows" (all at once), or "auto": the one that was
+        measured faster for this platform and batch. They agree to rounding.
 
     Raises:
-      ValueError: `v` does not hold one kernel of this window per output position, or channels disagree.
+      ValueError: `v` does not hold one kernel of this window per output position, channels disagree, or an unknown
+        implementation.
       TypeError: `x` or `v` is not floating.
 
     Example:
@@ -50,12 +51,4 @@ def locally_connected(
     check.taps("v", v.shape[rank : 2 * rank], window)
     check.channels(x, "v", v, groups)
     x, v = check.promote(x, v)
-
-    x, batch = flatten_batch(x, rank)
-    p = windows(jnp.moveaxis(x, 0, rank), axes, 0)  # positions first: one matrix of windows per position
-    p = p.reshape(*p.shape[:-1], groups, -1)
-    v = v.reshape(*v.shape[:-1], groups, -1)
-    i, a = OUT[:rank], TAP[:rank]
-    h = jnp.einsum(f"{i}n{a}gc,{i}{a}cgd->{i}ngd", p, v, precision=precision, preferred_element_type=preferred_element_type)
-    h = jnp.moveaxis(h.reshape(*h.shape[:-2], -1), rank, 0)
-    return h.reshape(*batch, *h.shape[1:])
+    return windowed(x, v, axes, groups, "local", implementation, precision, preferred_element_type)

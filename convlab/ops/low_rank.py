@@ -7,8 +7,7 @@ from jaxtyping import Array, Float
 
 from convlab import check
 from convlab.geometry import Window
-from convlab.ops.conv import slide
-from convlab.unfold import flatten_batch
+from convlab.kernels.trilinear import windowed
 
 
 def low_rank(
@@ -19,6 +18,7 @@ def low_rank(
     *,
     precision: PrecisionLike = None,
     preferred_element_type: DTypeLike | None = None,
+    implementation: str = "auto",
 ) -> Float[Array, "*n i j d"]:
     r"""Apply at every position its own mixture of r shared kernels; r = 1 with constant weights is a convolution.
 
@@ -33,6 +33,7 @@ def low_rank(
       window: Where each position reads; with stride s, `i + a` stands for `s*i + a`.
       precision: Of the multiplications, as in `jax.lax`.
       preferred_element_type: Of the sums and the result, as in `jax.lax`.
+      implementation: Of the convolution, as in `conv`.
 
     Raises:
       ValueError: `basis` or `weights` does not fit the window, the positions, each other, or the channels of `x`.
@@ -54,9 +55,8 @@ def low_rank(
     check.agree("weights mixes {} kernels", weights.shape[-1:], "basis holds {}", basis.shape[:1])
     x, basis, weights = check.promote(x, basis, weights)
 
-    x, batch = flatten_batch(x, rank)
     kernel = jnp.moveaxis(basis, 0, -2)
-    h = slide(x, kernel.reshape(*kernel.shape[:-2], -1), axes, 1, precision, preferred_element_type)
-    h = h.reshape(*h.shape[:-1], *kernel.shape[-2:])
-    h = jnp.einsum("n...rd,...r->n...d", h, weights.astype(h.dtype), precision=precision)
-    return h.reshape(*batch, *h.shape[1:])
+    kernel = kernel.reshape(*kernel.shape[:-2], -1)
+    h = windowed(x, kernel, axes, 1, "conv", implementation, precision, preferred_element_type)
+    h = h.reshape(*h.shape[:-1], basis.shape[0], basis.shape[-1])
+    return jnp.einsum("...rd,...r->...d", h, weights.astype(h.dtype), precision=precision)

@@ -1,6 +1,7 @@
 """Between local and shared: kernels that repeat every few positions."""
 
 import itertools
+import math
 
 import jax.numpy as jnp
 from jax import lax
@@ -10,8 +11,8 @@ from jaxtyping import Array, Float
 
 from convlab import check
 from convlab.geometry import Axis, Window
-from convlab.ops.conv import slide
-from convlab.unfold import extend, flatten_batch
+from convlab.kernels.trilinear import windowed
+from convlab.unfold import extend
 
 
 def tiled(
@@ -21,6 +22,7 @@ def tiled(
     *,
     precision: PrecisionLike = None,
     preferred_element_type: DTypeLike | None = None,
+    implementation: str = "auto",
 ) -> Float[Array, "*n i j d"]:
     r"""Apply kernels that repeat with period (p, q): locally connected inside a tile, shared between tiles.
 
@@ -34,6 +36,7 @@ def tiled(
       window: Where each position reads; with stride s, `i + a` stands for `s*i + a`.
       precision: Of the multiplications, as in `jax.lax`.
       preferred_element_type: Of the sums and the result, as in `jax.lax`.
+      implementation: Of the convolutions, as in `conv`.
 
     Raises:
       ValueError: `v` does not hold kernels of this window, its period exceeds the positions, or channels disagree.
@@ -54,12 +57,12 @@ def tiled(
     check.channels(x, "v", v)
     x, v = check.promote(x, v)
 
-    x, batch = flatten_batch(x, rank)
-    x = extend(x, axes, 1)
+    batch = x.shape[: x.ndim - 1 - rank]
+    x = extend(x.reshape(math.prod(batch), *space, x.shape[-1]), axes, 1)
     parts = []
     for tile in itertools.product(*map(range, period)):
         part, places = _every_pth(x, axes, period, tile)
-        part = slide(part, v[tile], places, 1, precision, preferred_element_type)
+        part = windowed(part, v[tile], places, 1, "conv", implementation, precision, preferred_element_type)
         short = [-(i // -p) - h for i, p, h in zip(positions, period, part.shape[1:-1], strict=True)]
         parts.append(jnp.pad(part, [(0, 0), *((0, s) for s in short), (0, 0)]))
     h = _interleave(jnp.stack(parts), period)
@@ -71,11 +74,10 @@ def _every_pth(x: Array, axes: tuple[Axis, ...], period: tuple[int, ...], tile: 
     """Cut the extended images to what the positions of one tile place read, and say how to slide over it."""
     places = []
     for r, (axis, p, t) in enumerate(zip(axes, period, tile, strict=True)):
-        place = axis._replace(outputs=-((axis.outputs - t) // -p), stride=axis.stride * p, low=0, high=0, mode="zero")
-        first = axis.stride * t
-        last = first + place.stride * (place.outputs - 1) + axis.dilation * (axis.size - 1)
-        x = lax.slice_in_dim(x, first, last + 1, axis=1 + r)
-        places.append(place)
+        outputs, first = -((axis.outputs - t) // -p), axis.stride * t
+        pixels = axis.stride * p * (outputs - 1) + axis.dilation * (axis.size - 1) + 1
+        x = lax.slice_in_dim(x, first, first + pixels, axis=1 + r)
+        places.append(Axis(pixels, outputs, axis.size, axis.stride * p, axis.dilation, 0, 0, "zero"))
     return x, tuple(places)
 
 

@@ -1,0 +1,159 @@
+"""A kernel per position, a few positions at a time: gather their windows, multiply, go on.
+
+The windows of one block fit the cache, and are gathered again for the gradient instead of kept, so no k x k copy of the image
+ever exists. The batch lies innermost, behind the channels: gathering a window then copies long runs, and one transpose of the
+image on the way in is all that it costs.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from convlab.geometry import Axis
+from convlab.unfold import fold, windows
+
+BYTES = 3 * 2**20  # of the windows and kernels of a block; measured best on CPUs with 1 to 2 MiB of cache a core
+fence = lax.optimization_barrier  # keeps XLA from fusing a gather or an update into a product, which undoes both
+
+
+class Grid(NamedTuple):
+    """Output positions cut into equal blocks. The stack is one more axis, of windows of one tap."""
+
+    axes: tuple[Axis, ...]  # of one block
+    starts: tuple[int, ...]  # number of blocks along each axis
+
+    @property
+    def block(self) -> tuple[int, ...]:
+        """Positions of a block along each axis."""
+        return tuple(axis.outputs for axis in self.axes)
+
+    @property
+    def slab(self) -> tuple[int, ...]:
+        """Pixels that a block reads along each axis."""
+        return tuple(axis.stride * (axis.outputs - 1) + axis.dilation * (axis.size - 1) + 1 for axis in self.axes)
+
+    @property
+    def pixels(self) -> tuple[int, ...]:
+        """Pixels that all blocks read along each axis."""
+        return tuple(
+            a.stride * (a.outputs * m - 1) + a.dilation * (a.size - 1) + 1 for a, m in zip(self.axes, self.starts, strict=True)
+        )
+
+    def sweep(self, body: Callable[[list[Array], list[Array], Array], Array], carry: Array) -> Array:
+        """Run `body(first position, first pixel, carry)` over all blocks."""
+
+        def visit(m: Array, carry: Array) -> Array:
+            position = []
+            for axis, count in zip(reversed(self.axes), reversed(self.starts), strict=True):
+                m, at = m // count, m % count
+                position.insert(0, at * axis.outputs)
+            return body(position, [at * axis.stride for at, axis in zip(position, self.axes, strict=True)], carry)
+
+        return lax.fori_loop(0, math.prod(self.starts), visit, carry)
+
+
+def grid(stack: int, form: Any, position_bytes: int) -> Grid:
+    """Cut into the largest blocks whose windows fit `BYTES`, whole rows first."""
+    axes = (Axis(stack, stack, 1, 1, 1, 0, 0, "zero"), *form.axes)
+    room, blocks = max(BYTES // position_bytes, 1), []
+    for axis in reversed(axes):
+        size = max(size for size in range(1, axis.outputs + 1) if axis.outputs % size == 0 and size <= room)
+        room = room // size if size == axis.outputs else 1
+        blocks.insert(0, size)
+    starts = tuple(axis.outputs // size for axis, size in zip(axes, blocks, strict=True))
+    return Grid(tuple(axis._replace(outputs=size, low=0, high=0) for axis, size in zip(axes, blocks, strict=True)), starts)
+
+
+def _images(x: Array, form: Any, cut: Grid) -> Array:
+    """Pad images and bring their batch innermost: (s, *pixels, c, n)."""
+    pads = [(0, 0, 0)]
+    for axis, pixels in zip(form.axes, cut.pixels[1:], strict=True):
+        pads.append((axis.low, pixels - axis.low - axis.pixels, 0))
+    return fence(lax.pad(jnp.moveaxis(x, 1, -1), jnp.zeros((), x.dtype), [*pads, (0, 0, 0), (0, 0, 0)]))
+
+
+def _take(array: Array, first: list[Array], sizes: tuple[int, ...], after: int) -> Array:
+    """Slice out a block of positions, then merge them: (positions, the last `after` axes)."""
+    rest = array.shape[len(first) :]
+    part = lax.dynamic_slice(array, (*first, *[0] * len(rest)), (*sizes, *rest))
+    return part.reshape(math.prod(sizes), -1, *array.shape[array.ndim - after + 1 :])
+
+
+def _put(array: Array, part: Array, first: list[Array], sizes: tuple[int, ...]) -> Array:
+    rest = array.shape[len(first) :]
+    return lax.dynamic_update_slice(array, fence(part).reshape(*sizes, *rest), (*first, *[0] * len(rest)))
+
+
+def _gather(x: Array, pixel: list[Array], cut: Grid) -> Array:
+    """The windows of a block: (positions, taps and channels, n)."""
+    rest = x.shape[-2:]
+    slab = lax.dynamic_slice(x, (*pixel, 0, 0), (*cut.slab, *rest))
+    p = windows(slab, cut.axes, 0, after=2)
+    return fence(p.reshape(math.prod(cut.block), -1, rest[-1]))
+
+
+def h(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Any) -> Float[Array, "s n *out d"]:
+    """Multiply each position's windows by its kernel, a block of positions at a time."""
+    cut = _cut(x.shape, v.shape, form, x.dtype.itemsize)
+    x = _images(x, form, cut)
+
+    def body(position: list[Array], pixel: list[Array], out: Array) -> Array:
+        kernels = _take(v, position, cut.block, 2)
+        p = _gather(x, pixel, cut)
+        part = jnp.einsum("pda,pan->pdn", fence(jnp.swapaxes(kernels, 1, 2)), p, precision=form.precision)
+        return _put(out, part, position, cut.block)
+
+    outputs = tuple(axis.outputs for axis in form.axes)
+    out = cut.sweep(body, jnp.zeros_like(x, shape=(len(v), *outputs, v.shape[-1], x.shape[-1])))
+    return jnp.moveaxis(fence(out), -1, 1)
+
+
+def gradient_v(x: Float[Array, "s n *pixels c"], g: Float[Array, "s n *out d"], form: Any) -> Float[Array, "s *kernel c d"]:
+    """Multiply each position's windows by its cotangents."""
+    outputs, size = tuple(axis.outputs for axis in form.axes), tuple(axis.size for axis in form.axes)
+    shape = (len(x), *outputs, *size, x.shape[-1], g.shape[-1])
+    cut = _cut(x.shape, shape, form, x.dtype.itemsize)
+    x, g = _images(x, form, cut), fence(jnp.moveaxis(g, 1, -1))
+
+    def body(position: list[Array], pixel: list[Array], out: Array) -> Array:
+        p = _gather(x, pixel, cut)
+        part = jnp.einsum("pan,pdn->pad", p, fence(_take(g, position, cut.block, 2)), precision=form.precision)
+        return _put(out, part, position, cut.block)
+
+    return cut.sweep(body, jnp.zeros_like(x, shape=shape))
+
+
+def gradient_x(v: Float[Array, "s *kernel c d"], g: Float[Array, "s n *out d"], form: Any) -> Float[Array, "s n *pixels c"]:
+    """Multiply each position's cotangents by its kernel, and add what falls on the same pixel."""
+    channels, batch = v.shape[-2], g.shape[1]
+    shape = (len(v), batch, *(axis.pixels for axis in form.axes), channels)
+    cut = _cut(shape, v.shape, form, v.dtype.itemsize)
+    g = fence(jnp.moveaxis(g, 1, -1))
+
+    def body(position: list[Array], pixel: list[Array], out: Array) -> Array:
+        kernels = fence(_take(v, position, cut.block, 2))
+        p = fence(jnp.einsum("pad,pdn->pan", kernels, fence(_take(g, position, cut.block, 2)), precision=form.precision))
+        taps = tuple(axis.size for axis in cut.axes)
+        slab = fold(p.reshape(*cut.block, *taps, channels, batch), cut.axes, 0, after=2, between=fence)
+        sizes = (*cut.slab, channels, batch)
+        before = lax.dynamic_slice(out, (*pixel, 0, 0), sizes)
+        return lax.dynamic_update_slice(out, fence(before + slab), (*pixel, 0, 0))
+
+    out = fence(cut.sweep(body, jnp.zeros_like(g, shape=(*cut.pixels, channels, batch))))
+    pads = [(0, 0, 0)]
+    for axis, pixels in zip(form.axes, cut.pixels[1:], strict=True):
+        pads.append((-axis.low, axis.low + axis.pixels - pixels, 0))
+    return jnp.moveaxis(lax.pad(out, jnp.zeros((), out.dtype), [*pads, (0, 0, 0), (0, 0, 0)]), -1, 1)
+
+
+PRODUCTS = {"h": h, "x": gradient_x, "v": gradient_v}
+
+
+def _cut(x: tuple[int, ...], v: tuple[int, ...], form: Any, itemsize: int) -> Grid:
+    """The grid of a form over images and kernels of these shapes: a position costs its windows and its kernel."""
+    taps = math.prod(axis.size for axis in form.axes)
+    return grid(x[0], form, taps * x[-1] * (x[1] + v[-1]) * itemsize)

@@ -1,0 +1,163 @@
+r"""The one form under locally connected layers and convolutions, closed under differentiation and `vmap`.
+
+$$T(x, v, g) = \sum_{snijabcd} x_{s\,n\,i+a\,j+b\,c} \; v_{s\,i\,j\,abcd} \; g_{s\,nijd}$$
+
+(without i and j in v for a convolution). The derivative by g is the layer, h; the derivatives by x and by v are its two
+gradients. Each is bilinear in the other two arrays, and each is the transpose of the others, so three functions serve
+forward mode, reverse mode and every higher derivative. `s` stacks independent forms: groups of channels, or networks.
+
+An axis that `vmap` adds to two of the three arrays joins the letter they share (n for x and h, d for v and h, c for x and v);
+one that it adds to all three joins s. So a batched form is the same form, only larger.
+"""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jax.lax import PrecisionLike
+from jaxtyping import Array, DTypeLike, Float
+
+from convlab.geometry import Axis
+from convlab.kernels.table import FAMILIES, choose, implement
+from convlab.unfold import extend
+
+LETTERS = {"x": {"s": 0, "n": 1, "c": -1}, "v": {"s": 0, "c": -2, "d": -1}, "h": {"s": 0, "n": 1, "d": -1}}
+OTHERS = {"h": ("x", "v"), "x": ("v", "h"), "v": ("x", "h")}  # what each derivative is bilinear in
+SHARED = {frozenset("xh"): "n", frozenset("vh"): "d", frozenset("xv"): "c", frozenset("xvh"): "s"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """What is summed, and how.
+
+    Args:
+      family: A name in `FAMILIES`: whether v holds a kernel per position or one for all.
+      axes: Where each position reads, padded with zeros.
+      implementation: Its name, or "auto".
+      precision: Of the multiplications, as in `jax.lax`.
+    """
+
+    family: str
+    axes: tuple[Axis, ...]
+    implementation: str = "auto"
+    precision: PrecisionLike = None
+
+    def __post_init__(self):
+        known = FAMILIES[self.family].implementations
+        if self.implementation != "auto" and self.implementation not in known:
+            raise ValueError(f"implementation {self.implementation!r} is unknown; needs 'auto', {', '.join(map(repr, known))}")
+
+
+def layer(
+    x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Form, dtype: DTypeLike | None = None
+) -> Float[Array, "s n *out d"]:
+    """Compute h, the derivative of the form by g, as an array of `dtype` (that of the operands if none is given)."""
+    return form_p.bind(x, v, wrt="h", form=form, dtype=jnp.dtype(dtype or jnp.result_type(x, v)))
+
+
+def windowed(
+    x: Float[Array, "*n k l c"],
+    v: Array,
+    axes: tuple[Axis, ...],
+    groups: int,
+    family: str,
+    implementation: str,
+    precision: PrecisionLike,
+    dtype: DTypeLike | None,
+) -> Float[Array, "*n i j d"]:
+    """Compute the layer of public arrays: any batch axes, groups of channels, and padding that repeats pixels."""
+    rank = len(axes)
+    batch, space = x.shape[: x.ndim - 1 - rank], x.shape[x.ndim - 1 - rank : -1]
+    x = x.reshape(math.prod(batch), *space, x.shape[-1])
+    if axes[0].mode != "zero":
+        x = extend(x, axes, 1)
+        axes = tuple(axis._replace(pixels=axis.low + axis.pixels + axis.high, low=0, high=0, mode="zero") for axis in axes)
+    x = jnp.moveaxis(x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups), -2, 0)
+    v = jnp.moveaxis(v.reshape(*v.shape[:-1], groups, -1), -2, 0)
+    h = jnp.moveaxis(layer(x, v, Form(family, axes, implementation, precision), dtype), 0, -2)
+    return h.reshape(*batch, *h.shape[1:-2], groups * h.shape[-1])
+
+
+form_p = Primitive("convlab_form")
+
+
+def _shape(wrt: str, p: Any, q: Any, form: Form) -> tuple[int, ...]:
+    """Shape of the derivative by `wrt`, given the other two arrays."""
+    arrays = dict(zip(OTHERS[wrt], (p, q), strict=True))
+    size = {letter: arrays[name].shape[at] for name in arrays for letter, at in LETTERS[name].items()}
+    inner = {
+        "x": tuple(axis.pixels for axis in form.axes),
+        "v": FAMILIES[form.family].positions(form.axes) + tuple(axis.size for axis in form.axes),
+        "h": tuple(axis.outputs for axis in form.axes),
+    }[wrt]
+    letters = {at: size[letter] for letter, at in LETTERS[wrt].items()}
+    return (
+        *(letters[at] for at in sorted(at for at in letters if at >= 0)),
+        *inner,
+        *(letters[at] for at in (-2, -1) if at in letters),
+    )
+
+
+def _derivative(p: Array, q: Array, *, wrt: str, form: Form, dtype: Any, platform: str) -> Array:
+    compute = jnp.promote_types(jnp.result_type(p, q), dtype)
+    p, q = p.astype(compute), q.astype(compute)
+    shape = _shape(wrt, p, q, form)
+    name = choose(form, wrt, dict(zip((*OTHERS[wrt], wrt), (p.shape, q.shape, shape), strict=True)), platform)
+    return implement(form, name, wrt, shape)(p, q).astype(dtype)
+
+
+@form_p.def_abstract_eval
+def _abstract(p, q, *, wrt, form, dtype):
+    def proxy(p, q):
+        return jnp.broadcast_to((p.sum() * q.sum()).astype(dtype), _shape(wrt, p, q, form))
+
+    return jax.make_jaxpr(proxy)(p, q).out_avals[0]
+
+
+@functools.partial(jax.jit, static_argnames=("wrt", "form", "dtype"))
+def _compiled(p, q, *, wrt, form, dtype):
+    return form_p.bind(p, q, wrt=wrt, form=form, dtype=dtype)
+
+
+form_p.def_impl(_compiled)
+
+
+def _transpose(place: int):
+    """The transpose by the operand at `place`: the derivative by that operand, of the cotangent and the other operand."""
+
+    def rule(cotangent, p, q, *, wrt, form, dtype):
+        name = OTHERS[wrt][place]
+        arrays = {wrt: cotangent, OTHERS[wrt][1 - place]: (q, p)[place]}
+        unknown = (p, q)[place].aval
+        return form_p.bind(*(arrays[other] for other in OTHERS[name]), wrt=name, form=form, dtype=unknown.dtype)
+
+    return rule
+
+
+ad.defbilinear(form_p, _transpose(0), _transpose(1))
+
+
+def _batch(arrays, dims, *, wrt, form, dtype):
+    batched = {name: dim for name, dim in zip(OTHERS[wrt], dims, strict=True) if dim is not None}
+    letter = SHARED[frozenset(("".join(batched)) + wrt)]
+    operands, extra = [], 0
+    for name, array in zip(OTHERS[wrt], arrays, strict=True):
+        if name in batched:
+            at = LETTERS[name][letter] % (array.ndim - 1)
+            array = jnp.moveaxis(array, batched[name], at)
+            extra = array.shape[at]
+            array = array.reshape(*array.shape[:at], extra * array.shape[at + 1], *array.shape[at + 2 :])
+        operands.append(array)
+    out = form_p.bind(*operands, wrt=wrt, form=form, dtype=dtype)
+    at = LETTERS[wrt][letter] % out.ndim
+    return out.reshape(*out.shape[:at], extra, out.shape[at] // extra, *out.shape[at + 1 :]), at
+
+
+batching.primitive_batchers[form_p] = _batch
+mlir.register_lowering(form_p, mlir.lower_fun(functools.partial(_derivative, platform="cpu"), False), platform="cpu")
+mlir.register_lowering(form_p, mlir.lower_fun(functools.partial(_derivative, platform="other"), False))
