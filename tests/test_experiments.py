@@ -1,13 +1,17 @@
 """Every experiment runs from its command line and leaves a whole report."""
 
 import json
+import os
 import pathlib
+import subprocess
 import sys
 
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-NAMES = sorted(path.stem for path in (ROOT / "experiments").glob("*.py") if path.stem not in ("__init__", "command"))
+NAMES = sorted(
+    path.stem for path in (ROOT / "experiments").glob("*.py") if path.stem not in ("__init__", "command", "stopwatch")
+)
 FILES = {"table.md", "table.csv", "figure.png", "config.json", "provenance.json"}
 
 
@@ -38,3 +42,13 @@ def test_the_derivation_counts_as_the_text_does():
     assert all(row["change_of_convolution"] < 1e-5 for row in rows)
     assert [row["change_of_any"] > 0.1 for row in rows] == [False, False, True, True, True, True]
     assert {len(matrix[0]) for matrix in pictures.values()} == {64}
+
+
+def test_the_benchmark_runs_with_the_core_dependencies_alone(tmp_path):
+    missing = "import sys; sys.modules.update(dict.fromkeys(['tyro', 'matplotlib', 'torch', 'tensorflow_datasets', 'scipy'])); "
+    code = missing + "import runpy; runpy.run_module('experiments.speed', run_name='__main__')"
+    run = subprocess.run(
+        [sys.executable, "-c", code, "--smoke"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True
+    )
+    assert run.returncode == 0, run.stderr.decode()
+    assert (tmp_path / "runs" / "speed" / "table.md").exists()

@@ -62,10 +62,8 @@ FAMILIES = {
 
 
 def choose(form: Any, wrt: str, shapes: dict[str, tuple[int, ...]], platform: str) -> str:
-    """Name the implementation for one derivative; one that does not apply gives way."""
+    """Name the implementation for one derivative; "toeplitz" gives way where it does not apply."""
     name = form.implementation
-    if 0 in shapes["x"]:
-        return "windows"
     if name == "auto" or (name == "toeplitz" and not toeplitz.applies(form.axes)):
         return FAMILIES[form.family].choose(form, wrt, shapes, platform)
     return name

@@ -107,6 +107,8 @@ def _derivative(p: Array, q: Array, *, wrt: str, form: Form, dtype: Any, platfor
     compute = jnp.promote_types(jnp.result_type(p, q), dtype)
     p, q = p.astype(compute), q.astype(compute)
     shape = _shape(wrt, p, q, form)
+    if 0 in (p.size, q.size):  # an empty batch
+        return jnp.zeros(shape, dtype)
     name = choose(form, wrt, dict(zip((*OTHERS[wrt], wrt), (p.shape, q.shape, shape), strict=True)), platform)
     return implement(form, name, wrt, shape)(p, q).astype(dtype)
 

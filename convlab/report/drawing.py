@@ -160,6 +160,60 @@ def curves(
         _legend(axis)
 
 
+def points(
+    axis: "matplotlib.axes.Axes",
+    rows: Sequence[Row],
+    x: str,
+    y: str,
+    by: str = "rung",
+    *,
+    x_label: str,
+    y_label: str,
+    title: str = "",
+    baselines: Mapping[str, float] | None = None,
+) -> None:
+    """Draw one point per category and group, on a logarithmic height: ratios and sizes that differ by orders of magnitude.
+
+    Args:
+      axis: Where to draw.
+      rows: Rows with x, y and by; a height that is absent is not drawn.
+      x: Name of the category.
+      y: Name of the height, above 0.
+      by: Name that makes the groups.
+      x_label: Says what the categories are.
+      y_label: Says what y is, with its unit.
+      title: Of the panel.
+      baselines: Heights of gray horizontal lines by label.
+
+    Raises:
+      ValueError: No row has one of the names.
+      ImportError: matplotlib is not installed.
+
+    Example:
+      >>> figure, [axis] = new_figure()
+      >>> points(axis, [{"rung": "conv", "shape": "8x8", "ms": 3.0}], "shape", "ms", x_label="shape", y_label="ms")
+    """
+    if unknown := [name for name in (x, y, by) if name not in columns(rows)]:
+        raise ValueError(f"no row has {unknown}: the {len(rows)} rows have {columns(rows)}")
+    with _slide_style():
+        places = {name: place for place, name in enumerate(dict.fromkeys(row.get(x) for row in rows))}
+        styles = _styles([plain(by, row.get(by)) for row in rows])
+        for number, (name, style) in enumerate(styles.items()):
+            mine = [row for row in rows if plain(by, row.get(by)) == name and row.get(y)]
+            shift = 0.5 * ((number + 0.5) / len(styles) - 0.5)
+            where = [places[row.get(x)] + shift for row in mine]
+            heights = [float(row[y]) for row in mine]
+            axis.plot(where, heights, color=style.colour, marker=style.marker, label=style.label, linestyle="none")
+        for (label, height), line in zip((baselines or {}).items(), ("--", ":", "-.") * 9, strict=False):
+            axis.axhline(height, color=RUNG_STYLE["null"].colour, linestyle=line, label=label, zorder=1)
+        axis.set(xlabel=x_label, ylabel=y_label, yscale="log")
+        axis.set_xticks(range(len(places)), [str(name) for name in places], rotation=60, ha="right", rotation_mode="anchor")
+        axis.set_title(title)
+        axis.grid(axis="y", color="#E6E6E6")
+        axis.set_axisbelow(True)
+        _legend(axis)
+
+
 def _styles(names: Sequence[Any]) -> dict[Any, Style]:
     """Styles by group in order of appearance; groups that are no rungs take those of the rungs that are not there."""
     names = list(dict.fromkeys(names))
