@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+PATIENCE = 10
+
 
 @dataclasses.dataclass
 class Contender:
@@ -42,14 +44,19 @@ def compiled(labels: dict[str, Any], function: Callable, arguments: Sequence[Any
 def interleave(contenders: Sequence[Contender], seconds: float, least: int) -> list[dict[str, Any]]:
     """Time contenders in turn, `seconds` of work or `least` calls each, whichever is longer; one row each.
 
-    Each row has the labels, the median `ms` and its quartiles `ms_low` and `ms_high`, `compile_s` and `temp_mib`.
+    The slowest stop after `PATIENCE` times as many seconds, at one call at least beside the one that warms up. Each row has the
+    labels, the median `ms`, its quartiles `ms_low` and `ms_high`, the number of `calls`, `compile_s` and `temp_mib`.
     """
     times: list[list[float]] = [[] for _ in contenders]
     for contender in contenders:
         contender.call()
-    while any(len(each) < least or sum(each) < seconds for each in times):
+
+    def unfinished(each: list[float]) -> bool:
+        return not each or (len(each) < least or sum(each) < seconds) and sum(each) <= PATIENCE * seconds
+
+    while any(map(unfinished, times)):
         for contender, each in zip(contenders, times, strict=True):
-            if len(each) < least or sum(each) < seconds:
+            if unfinished(each):
                 begin = time.perf_counter()
                 contender.call()
                 each.append(time.perf_counter() - begin)
@@ -63,6 +70,7 @@ def interleave(contenders: Sequence[Contender], seconds: float, least: int) -> l
                 "ms": float(median),
                 "ms_low": float(low),
                 "ms_high": float(high),
+                "calls": len(each),
                 "compile_s": contender.compile_seconds,
                 "temp_mib": None if memory is None else memory / 2**20,
             }
