@@ -95,8 +95,11 @@ class Config:
             as_integer(name, getattr(self, name), least)
         if self.weight_decay and self.optimizer != "adamw":
             raise ValueError(f"weight_decay {self.weight_decay} is for optimizer 'adamw', got {self.optimizer!r}")
-        if min(self.epochs if self.steps is None else self.steps, self.learning_rate) <= 0:
-            raise ValueError(f"epochs, steps and learning_rate must be above 0, got {self}")
+        if self.steps is not None:
+            as_integer("steps", self.steps)
+        for name in ("learning_rate",) if self.steps else ("epochs", "learning_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
 
     def steps_on(self, images: int) -> int:
         """Number of steps on so many training images."""

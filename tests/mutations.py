@@ -27,16 +27,15 @@ FAULTS = [
     Fault(
         "swap a and b in the windows",
         "convlab/unfold.py",
-        "    return x\n\n\ndef unfold",
-        "    return jnp.swapaxes(x, -2, -3) if len(axes) == 2 and axes[0].size == axes[1].size else x\n\n\ndef unfold",
+        "    return x\n\n\ndef fold",
+        "    return jnp.swapaxes(x, -2, -3) if len(axes) == 2 and axes[0].size == axes[1].size else x\n\n\ndef fold",
         "tests/test_ops.py -k unfold",
     ),
     Fault(
         "swap i and j of a locally connected kernel",
         "convlab/ops/local.py",
-        "    v = v.reshape(*v.shape[:-1], groups, -1)",
-        "    if rank == 2 and v.shape[0] == v.shape[1]:\n        v = jnp.swapaxes(v, 0, 1)\n"
-        "    v = v.reshape(*v.shape[:-1], groups, -1)",
+        "    return windowed(",
+        "    if rank == 2 and v.shape[0] == v.shape[1]:\n        v = jnp.swapaxes(v, 0, 1)\n    return windowed(",
         "tests/test_ops.py -k 'loops or lax'",
     ),
     Fault(
@@ -70,9 +69,9 @@ FAULTS = [
     ),
     Fault(
         "forget the dilation of conv",
-        "convlab/ops/conv.py",
-        "rhs_dilation=[axis.dilation for axis in axes],",
-        "",
+        "convlab/kernels/convolution.py",
+        "rhs_dilation=[axis.dilation for axis in form.axes],\n        feature_group_count=groups,",
+        "feature_group_count=groups,",
         "tests/test_ops.py -k 'conv_equals or loops'",
     ),
     Fault(
@@ -99,8 +98,8 @@ FAULTS = [
     Fault(
         "shift the tile by one position",
         "convlab/ops/tiled.py",
-        "first = axis.stride * t",
-        "first = axis.stride * ((t + 1) % p)",
+        "// -p), axis.stride * t",
+        "// -p), axis.stride * ((t + 1) % p)",
         "tests/test_ops.py -k loops",
     ),
     Fault(
@@ -126,10 +125,45 @@ FAULTS = [
     ),
     Fault(
         "groups in the wrong order",
-        "convlab/ops/local.py",
-        "    p = p.reshape(*p.shape[:-1], groups, -1)",
-        "    p = jnp.swapaxes(p.reshape(*p.shape[:-1], -1, groups), -1, -2)",
+        "convlab/kernels/trilinear.py",
+        "x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups), -2, 0)",
+        "x.reshape(*x.shape[:-1], x.shape[-1] // groups, groups), -1, 0)",
         "tests/test_ops.py -k loops",
+    ),
+    Fault(
+        "forget that windows overlap",
+        "convlab/unfold.py",
+        "functools.reduce(jnp.add, sums)",
+        "sums[0]",
+        "tests/test_kernels.py -k 'fold or implementation'",
+    ),
+    Fault(
+        "let a block overwrite what its neighbours added",
+        "convlab/kernels/blocks.py",
+        "fence(before + slab)",
+        "fence(slab)",
+        "tests/test_kernels.py -k implementation",
+    ),
+    Fault(
+        "forget the stride in the gradient of a kernel",
+        "convlab/kernels/convolution.py",
+        "rhs_dilation=[axis.stride for axis in form.axes],",
+        "",
+        "tests/test_kernels.py -k implementation",
+    ),
+    Fault(
+        "merge the axis that vmap adds behind the one it joins",
+        "convlab/kernels/trilinear.py",
+        "array = jnp.moveaxis(array, batched[name], at)",
+        "array = jnp.moveaxis(array, batched[name], at + 1)",
+        "tests/test_kernels.py -k vmap",
+    ),
+    Fault(
+        "transpose by the wrong operand",
+        "convlab/kernels/trilinear.py",
+        "OTHERS[wrt][1 - place]: (q, p)[place]}",
+        "OTHERS[wrt][1 - place]: (p, q)[1 - place] * 2}",
+        "tests/test_ops.py -k second_order",
     ),
 ]
 

@@ -236,6 +236,9 @@ def test_a_report_needs_rows_and_a_configuration(tmp_path):
         save_report("ladder", [], Config(), summary=ROWS, root=tmp_path)
     with pytest.raises(TypeError, match="config is a int"):
         save_report("ladder", ROWS, 3, root=tmp_path)
+    for name in ("", "..", "../ladder", "a/b"):
+        with pytest.raises(ValueError, match="experiment must name one folder inside root"):
+            save_report(name, ROWS, Config(), root=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -407,3 +410,19 @@ def test_a_matrix_picture_needs_a_matrix_of_numbers_of_weights(labels):
     _, [axis] = new_figure()
     with pytest.raises(ValueError, match="a matrix of integers from 0 up is needed"):
         matrix_picture(axis, labels)
+
+
+def test_points_draw_every_group_at_its_category_on_a_logarithmic_height():
+    figure, [axis] = report.new_figure()
+    rows = [
+        {"shape": shape, "line": line, "ms": ms} for shape, line, ms in (("a", "x", 1.0), ("b", "x", 100.0), ("a", "y", None))
+    ]
+    report.points(axis, rows, "shape", "ms", "line", x_label="shape", y_label="ms", baselines={"one": 1.0})
+    assert axis.get_yscale() == "log"
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["a", "b"]
+    [drawn, empty, _] = axis.lines
+    assert list(drawn.get_ydata()) == [1.0, 100.0]
+    np.testing.assert_array_equal(np.round(drawn.get_xdata()), [0, 1])
+    assert len(empty.get_ydata()) == 0
+    with pytest.raises(ValueError, match=r"no row has \['height'\]"):
+        report.points(axis, rows, "shape", "height", "line", x_label="shape", y_label="ms")

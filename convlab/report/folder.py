@@ -49,7 +49,7 @@ def save_report(
       The folder of this report.
 
     Raises:
-      ValueError: There are no rows, or a row holds an array.
+      ValueError: There are no rows, a row holds an array, or `experiment` is not the name of one folder.
       TypeError: `config` is neither a dataclass nor a mapping.
       ImportError: matplotlib or rich is not installed; without rich, the files are there all the same.
 
@@ -61,6 +61,8 @@ def save_report(
       >>> names
       ['config.json', 'provenance.json', 'table.csv', 'table.md']
     """
+    if experiment in ("", ".", "..") or pathlib.PurePath(experiment).name != experiment:
+        raise ValueError(f"experiment must name one folder inside root, got {experiment!r}")
     if not rows:
         raise ValueError(f"rows is empty: a report of {experiment} needs at least one row")
     table = to_table(rows if summary is None else summary, formats)
