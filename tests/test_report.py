@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.text import Text
 
-from convlab.report import RUNG_STYLE, curves, interval, matrix_picture, new_figure, provenance, save_report, summarise
+from convlab.report import RUNG_STYLE, curves, interval, matrix_picture, new_figure, points, provenance, save_report, summarise
 from convlab.report.drawing import _colours, save_figure
 from convlab.report.provenance import _without_folders
 from convlab.report.table import Table, to_csv, to_markdown, to_table
@@ -413,11 +413,11 @@ def test_a_matrix_picture_needs_a_matrix_of_numbers_of_weights(labels):
 
 
 def test_points_draw_every_group_at_its_category_on_a_logarithmic_height():
-    figure, [axis] = report.new_figure()
+    figure, [axis] = new_figure()
     rows = [
         {"shape": shape, "line": line, "ms": ms} for shape, line, ms in (("a", "x", 1.0), ("b", "x", 100.0), ("a", "y", None))
     ]
-    report.points(axis, rows, "shape", "ms", "line", x_label="shape", y_label="ms", baselines={"one": 1.0})
+    points(axis, rows, "shape", "ms", "line", x_label="shape", y_label="ms", baselines={"one": 1.0})
     assert axis.get_yscale() == "log"
     assert [label.get_text() for label in axis.get_xticklabels()] == ["a", "b"]
     [drawn, empty, _] = axis.lines
@@ -425,4 +425,4 @@ def test_points_draw_every_group_at_its_category_on_a_logarithmic_height():
     np.testing.assert_array_equal(np.round(drawn.get_xdata()), [0, 1])
     assert len(empty.get_ydata()) == 0
     with pytest.raises(ValueError, match=r"no row has \['height'\]"):
-        report.points(axis, rows, "shape", "height", "line", x_label="shape", y_label="ms")
+        points(axis, rows, "shape", "height", "line", x_label="shape", y_label="ms")
