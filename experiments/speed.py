@@ -330,6 +330,22 @@ def _mean(values: list[float]) -> float | None:
     return math.exp(float(np.mean(np.log(values)))) if values else None
 
 
+LINES = {  # one look for every contender in all panels
+    name: report.Style(name, colour, marker)
+    for name, colour, marker in (
+        ("ours", "#0072B2", "o"),
+        ("ours, in scan", "#0072B2", "v"),
+        ("ours, vmap over networks", "#0072B2", "s"),
+        ("Linen ConvLocal", "#D55E00", "P"),
+        ("masked dense (Keras)", "#CC79A7", "D"),
+        ("PyTorch, best form", "#009E73", "^"),
+        ("lax convolution", "#767676", "o"),
+        ("lax convolution, in scan", "#E69F00", "v"),
+        ("lax convolution, vmap over networks", "#E69F00", "s"),
+    )
+}
+
+
 def draw(rows: list[dict]) -> Any:
     """Three panels: locally connected layers, convolutions where research code uses them, temporary memory."""
     rows = [row for row in rows if row.get("dtype") == rows[0]["dtype"] and len(row.get("shape", "").split("x")) == 5]
@@ -339,7 +355,7 @@ def draw(rows: list[dict]) -> Any:
     local = {"local, auto": "ours", "local, ConvLocal": "Linen ConvLocal", "local, masked dense": "masked dense (Keras)"}
     drawn = [row | {"line": local[row["name"]]} for row in rows if row["name"] in local and row["step"] == "both"]
     drawn += [{"shape": s, "ratio": ratio, "line": "PyTorch, best form"} for s, ratio in best.items()]
-    style = {"x_label": "batch x side x in x out x kernel", "by": "line", "x": "shape"}
+    style = {"x_label": "batch x side x in x out x kernel", "by": "line", "x": "shape", "styles": LINES}
     unit = {"lax convolution, plain step": 1.0}
     report.points(
         left,

@@ -119,6 +119,15 @@ def test_unfold_holds_the_pixels_that_the_window_reads(drawn):
     np.testing.assert_array_equal(cl.unfold(x, window), expected)
 
 
+@pytest.mark.parametrize("space, padding", [((7, 5), "VALID"), ((6, 6), "SAME"), ((7, 5), "SAME"), ((4, 7), ((1, 0), (1, 1)))])
+def test_mean_pool_over_windows_that_do_not_overlap_equals_its_loops(space, padding):
+    window = cl.Window((2, 3), strides=(2, 3), padding=padding)
+    reads = oracle.tables(space, (2, 3), (2, 3), (1, 1), padding)
+    (x,) = gaussian((3, *space, 2))
+    expected = [oracle.pool(image, reads, lambda pixels: pixels.sum(0) / 6) for image in x]
+    close(cl.mean_pool(x, window), np.stack(expected))
+
+
 # --- algebra -----------------------------------------------------------------------------------------------------------
 
 

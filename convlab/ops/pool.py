@@ -1,7 +1,7 @@
 """Pooling: what shrinks an image between layers. Mean and blur are convolutions of each channel; max is not linear.
 
 All three run axis by axis over the strided slices of the windows, so k x k taps cost 2k slices, every derivative exists,
-and no gradient falls to the slow select-and-scatter.
+and no gradient falls to the slow select-and-scatter. The mean of windows that do not overlap is that of a reshaped image.
 """
 
 import math
@@ -58,6 +58,8 @@ def mean_pool(x: Float[Array, "*n k l c"], window: Window) -> Float[Array, "*n i
       Array(1.5, dtype=float32)
     """
     x, axes = _lay(x, window)
+    if all(axis.stride == axis.size and axis.dilation == 1 for axis in axes):
+        return _mean_of_blocks(x, axes)
     return _reduce(x, axes, 0.0, lambda pixels: _mix(pixels, [1 / len(pixels)] * len(pixels)))
 
 
@@ -108,6 +110,16 @@ def _reduce(x: Array, axes: tuple[Axis, ...], fill: float, reduce: Callable[[lis
     for r in reversed(range(len(axes))):
         x = reduce(list(taps(x, axes[r], start + r)))
     return x
+
+
+def _mean_of_blocks(x: Array, axes: tuple[Axis, ...]) -> Array:
+    """Average windows that do not overlap: blocks of a reshaped image, so that the gradient is a plain broadcast."""
+    start = x.ndim - 1 - len(axes)
+    x = extend(x, axes, start)
+    batch, channels = x.shape[:start], x.shape[-1]
+    x = x[..., *(slice(axis.outputs * axis.size) for axis in axes), slice(None)]
+    x = x.reshape(*batch, *(length for axis in axes for length in (axis.outputs, axis.size)), channels)
+    return x.mean(tuple(range(start + 1, x.ndim - 1, 2)))
 
 
 def _first_largest(pixels: list[Array]) -> Array:

@@ -171,6 +171,7 @@ def points(
     y_label: str,
     title: str = "",
     baselines: Mapping[str, float] | None = None,
+    styles: Mapping[str, Style] | None = None,
 ) -> None:
     """Draw one point per category and group, on a logarithmic height: ratios and sizes that differ by orders of magnitude.
 
@@ -184,6 +185,7 @@ def points(
       y_label: Says what y is, with its unit.
       title: Of the panel.
       baselines: Heights of gray horizontal lines by label.
+      styles: Of groups that are no rungs, so that a group looks the same in all panels.
 
     Raises:
       ValueError: No row has one of the names.
@@ -197,10 +199,11 @@ def points(
         raise ValueError(f"no row has {unknown}: the {len(rows)} rows have {columns(rows)}")
     with _slide_style():
         places = {name: place for place, name in enumerate(dict.fromkeys(row.get(x) for row in rows))}
-        styles = _styles([plain(by, row.get(by)) for row in rows])
-        for number, (name, style) in enumerate(styles.items()):
+        drawn = _styles([plain(by, row.get(by)) for row in rows])
+        for number, (name, style) in enumerate(drawn.items()):
+            style = (styles or {}).get(name, style)
             mine = [row for row in rows if plain(by, row.get(by)) == name and row.get(y)]
-            shift = 0.5 * ((number + 0.5) / len(styles) - 0.5)
+            shift = 0.5 * ((number + 0.5) / len(drawn) - 0.5)
             where = [places[row.get(x)] + shift for row in mine]
             heights = [float(row[y]) for row in mine]
             axis.plot(where, heights, color=style.colour, marker=style.marker, label=style.label, linestyle="none")
