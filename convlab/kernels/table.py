@@ -2,8 +2,8 @@
 
 | family | name | what it does | wins |
 |---|---|---|---|
-| local | blocks | a few positions at a time: their windows, then one matrix product each | CPU, batches of 8 and more |
-| local | windows | all windows at once, then one batched matrix product | accelerators; single images |
+| local | blocks | a few positions at a time: their windows, then one matrix product each | CPU, batches of 4 and more |
+| local | windows | all windows at once, then one batched matrix product | accelerators; smaller batches |
 | conv | canonical | XLA's convolution, one of a stack at a time, its gradients too in the layout of XLA's fast path | CPU |
 | conv | windows | all windows at once, then one matrix product | CPU, forward with one or two input channels |
 | conv | lax | XLA's convolution, a stack as groups, with JAX's own gradients | accelerators |
