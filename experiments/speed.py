@@ -138,7 +138,7 @@ def layers(shape: Shape, dtype: str, config: Config) -> Iterator[Layer]:
     mixed = (normal(4, k, k, c, d), normal(*space, 4))
     wide = "conv, lax, 4 x channels"
     yield Layer(wide, convolve, normal(k, k, c, 4 * d), wide)
-    yield Layer("low rank, r=4", lambda x, w: cl.low_rank(x, *w, window), mixed, wide)
+    yield Layer("low rank, r=4", lambda x, w: cl.low_rank(x, *w, window), mixed, wide)  # pyright: ignore[reportCallIssue]
 
 
 def stepped(apply: Callable, step: str) -> Callable:
@@ -185,8 +185,8 @@ def contenders(shape: Shape, dtype: str, config: Config) -> Iterator[Contender]:
 
 def torch_contenders(shape: Shape, config: Config) -> Iterator[Contender]:
     """PyTorch's convolution, and a locally connected layer in the two forms that its users write."""
-    import torch
-    from torch.nn import functional
+    import torch  # pyright: ignore[reportMissingImports]
+    from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
     n, side, c, d, k = shape
     x = torch.randn(n, c, side, side, requires_grad=True)
