@@ -35,7 +35,7 @@ FAULTS = [
         "swap i and j of a locally connected kernel",
         "convlab/ops/local.py",
         "    return windowed(",
-        "    if rank == 2 and v.shape[0] == v.shape[1]:\n        v = jnp.swapaxes(v, 0, 1)\n    return windowed(",
+        "    if rank == 2 and v.shape[0] == v.shape[1]:\n        v = v.swapaxes(0, 1)\n    return windowed(",
         "tests/test_ops.py -k 'loops or lax'",
     ),
     Fault(

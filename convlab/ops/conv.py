@@ -41,6 +41,7 @@ def conv(
       TypeError: `x` or `v` is not floating.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> conv(jnp.ones((4, 5, 2)), jnp.ones((3, 3, 2, 7)), Window(3, strides=2)).shape
       (2, 3, 7)
 

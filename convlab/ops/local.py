@@ -39,6 +39,7 @@ def locally_connected(
       TypeError: `x` or `v` is not floating.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> locally_connected(jnp.ones((4, 5, 2)), jnp.ones((4, 5, 3, 3, 2, 7)), Window(3)).shape
       (4, 5, 7)
 
