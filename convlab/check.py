@@ -13,17 +13,19 @@ def floating(name: str, value: ArrayLike) -> jax.Array:
 
     Raises:
       TypeError: Its dtype is not floating; integers would be rounded or would overflow without a word.
+      ValueError: It is empty.
     """
+    return _floating(name, value, whole=0)
+
+
+def _floating(name: str, value: ArrayLike, whole: int) -> jax.Array:
+    """Return `value` as an array of which no axis from `whole` on is empty."""
     array = jnp.asarray(value)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name} has dtype {array.dtype} but needs a floating one; cast it, e.g. {name}.astype('float32')")
+    if 0 in array.shape[whole:]:
+        raise ValueError(f"{name} is empty: its shape is {array.shape}")
     return array
-
-
-def full(name: str, shape: tuple[int, ...], needed: tuple[int, ...]) -> None:
-    """Raise ValueError where an axis among `needed` is empty."""
-    if 0 in needed:
-        raise ValueError(f"{name} is empty: its shape is {shape}")
 
 
 def kernel(name: str, value: ArrayLike, spatial: int, others: str) -> tuple[jax.Array, int]:
@@ -34,7 +36,6 @@ def kernel(name: str, value: ArrayLike, spatial: int, others: str) -> tuple[jax.
       TypeError: Its dtype is not floating.
     """
     array = floating(name, value)
-    full(name, array.shape, array.shape)
     rank, rest = divmod(array.ndim - len(others.split()), spatial)
     if rest or not 1 <= rank <= MAXIMUM_RANK:
         sets = " and ".join(["one axis per spatial axis"] * spatial)
@@ -49,10 +50,9 @@ def images(value: ArrayLike, rank: int, because: str) -> tuple[jax.Array, tuple[
       ValueError: Too few axes for `rank` spatial axes and channels, or no pixels or channels.
       TypeError: Its dtype is not floating.
     """
-    array = floating("x", value)
+    array = _floating("x", value, whole=-1 - rank)
     if array.ndim < rank + 1:
         raise ValueError(f"x has shape {array.shape}; needs {rank} spatial axes and channels, as {because}")
-    full("x", array.shape, array.shape[array.ndim - 1 - rank :])
     return array, array.shape[array.ndim - 1 - rank : -1]
 
 

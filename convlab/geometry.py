@@ -38,6 +38,11 @@ class Axis(NamedTuple):
         i, a = np.arange(self.outputs)[:, None], np.arange(self.size)
         return OUTSIDE[self.mode](self.stride * i + self.dilation * a - self.low, self.pixels)
 
+    @property
+    def reach(self) -> int:
+        """Coordinates from the first that any output reads to the last."""
+        return self.stride * (self.outputs - 1) + self.dilation * (self.size - 1) + 1
+
 
 def _zero(k: np.ndarray, n: int) -> np.ndarray:
     return np.where((k >= 0) & (k < n), k, -1)

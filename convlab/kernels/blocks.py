@@ -34,14 +34,17 @@ class Grid(NamedTuple):
     @property
     def slab(self) -> tuple[int, ...]:
         """Pixels that a block reads along each axis."""
-        return tuple(axis.stride * (axis.outputs - 1) + axis.dilation * (axis.size - 1) + 1 for axis in self.axes)
+        return tuple(axis.reach for axis in self.axes)
 
     @property
     def pixels(self) -> tuple[int, ...]:
         """Pixels that all blocks read along each axis."""
-        return tuple(
-            a.stride * (a.outputs * m - 1) + a.dilation * (a.size - 1) + 1 for a, m in zip(self.axes, self.starts, strict=True)
-        )
+        return tuple(a._replace(outputs=a.outputs * m).reach for a, m in zip(self.axes, self.starts, strict=True))
+
+    def margins(self, form: Any) -> list[tuple[int, int]]:
+        """Pixels to add to an image of the form below and above along each axis, so that it holds what all blocks read."""
+        rest = zip(form.axes, self.pixels[1:], strict=True)
+        return [(0, 0), *((axis.low, pixels - axis.low - axis.pixels) for axis, pixels in rest)]
 
     def sweep(self, body: Callable[[list[Array], list[Array], Array], Array], carry: Array) -> Array:
         """Run `body(first position, first pixel, carry)` over all blocks."""
@@ -70,10 +73,8 @@ def grid(stack: int, form: Any, position_bytes: int) -> Grid:
 
 def _images(x: Array, form: Any, cut: Grid) -> Array:
     """Pad images and bring their batch innermost: (s, *pixels, c, n)."""
-    pads = [(0, 0, 0)]
-    for axis, pixels in zip(form.axes, cut.pixels[1:], strict=True):
-        pads.append((axis.low, pixels - axis.low - axis.pixels, 0))
-    return fence(lax.pad(jnp.moveaxis(x, 1, -1), jnp.zeros((), x.dtype), [*pads, (0, 0, 0), (0, 0, 0)]))
+    pads = [(low, high, 0) for low, high in (*cut.margins(form), (0, 0), (0, 0))]
+    return fence(lax.pad(jnp.moveaxis(x, 1, -1), jnp.zeros((), x.dtype), pads))
 
 
 def _take(array: Array, first: list[Array], sizes: tuple[int, ...], after: int) -> Array:
@@ -144,10 +145,8 @@ def gradient_x(v: Float[Array, "s *kernel c d"], g: Float[Array, "s n *out d"], 
         return lax.dynamic_update_slice(out, fence(before + slab), (*pixel, 0, 0))
 
     out = fence(cut.sweep(body, jnp.zeros_like(g, shape=(*cut.pixels, channels, batch))))
-    pads = [(0, 0, 0)]
-    for axis, pixels in zip(form.axes, cut.pixels[1:], strict=True):
-        pads.append((-axis.low, axis.low + axis.pixels - pixels, 0))
-    return jnp.moveaxis(lax.pad(out, jnp.zeros((), out.dtype), [*pads, (0, 0, 0), (0, 0, 0)]), -1, 1)
+    pads = [(-low, -high, 0) for low, high in (*cut.margins(form), (0, 0), (0, 0))]
+    return jnp.moveaxis(lax.pad(out, jnp.zeros((), out.dtype), pads), -1, 1)
 
 
 PRODUCTS = {"h": h, "x": gradient_x, "v": gradient_v}

@@ -84,16 +84,12 @@ def _x(v: Array, g: Array, form: Any) -> Array:
 
 
 def _v(x: Array, g: Array, form: Any) -> Array:
-    pads = []
-    for axis in form.axes:
-        reach = axis.stride * (axis.outputs - 1) + axis.dilation * (axis.size - 1) + 1
-        pads.append((axis.low, reach - axis.low - axis.pixels))
     v = _convolve(
         jnp.swapaxes(x, 0, -1),
         jnp.moveaxis(g, 0, -2),
         form,
         window_strides=[axis.dilation for axis in form.axes],
-        padding=pads,
+        padding=[(axis.low, axis.reach - axis.low - axis.pixels) for axis in form.axes],
         rhs_dilation=[axis.stride for axis in form.axes],
     )
     return jnp.moveaxis(v, 0, -2)

@@ -90,17 +90,11 @@ def _shape(wrt: str, p: Any, q: Any, form: Form) -> tuple[int, ...]:
     """Shape of the derivative by `wrt`, given the other two arrays."""
     arrays = dict(zip(OTHERS[wrt], (p, q), strict=True))
     size = {letter: arrays[name].shape[at] for name in arrays for letter, at in LETTERS[name].items()}
-    inner = {
-        "x": tuple(axis.pixels for axis in form.axes),
-        "v": FAMILIES[form.family].positions(form.axes) + tuple(axis.size for axis in form.axes),
-        "h": tuple(axis.outputs for axis in form.axes),
-    }[wrt]
-    letters = {at: size[letter] for letter, at in LETTERS[wrt].items()}
-    return (
-        *(letters[at] for at in sorted(at for at in letters if at >= 0)),
-        *inner,
-        *(letters[at] for at in (-2, -1) if at in letters),
-    )
+    pixels, taps, outputs = zip(*((axis.pixels, axis.size, axis.outputs) for axis in form.axes), strict=True)
+    if wrt == "v":
+        return (size["s"], *FAMILIES[form.family].positions(form.axes), *taps, size["c"], size["d"])
+    inner, channels = {"x": (pixels, "c"), "h": (outputs, "d")}[wrt]
+    return (size["s"], size["n"], *inner, size[channels])
 
 
 def _derivative(p: Array, q: Array, *, wrt: str, form: Form, dtype: Any, platform: str) -> Array:
@@ -115,6 +109,8 @@ def _derivative(p: Array, q: Array, *, wrt: str, form: Form, dtype: Any, platfor
 
 @form_p.def_abstract_eval
 def _abstract(p, q, *, wrt, form, dtype):
+    """Shape and dtype, with what `shard_map` tracks of the operands: JAX works that out on a proxy."""
+
     def proxy(p, q):
         return jnp.broadcast_to((p.sum() * q.sum()).astype(dtype), _shape(wrt, p, q, form))
 

@@ -94,8 +94,7 @@ def binomial(size: int) -> list[float]:
 
 
 def _lay(x: Array, window: Window) -> tuple[Array, tuple[Axis, ...]]:
-    x = check.floating("x", x)
-    rank = window.rank or max(x.ndim - 2, 1)
+    rank = window.rank or max(jnp.ndim(x) - 2, 1)
     x, space = check.images(x, rank, f"{window} is laid on {rank} of them")
     axes = window.axes(space)
     if not all((axis.reads >= 0).any(1).all() for axis in axes):

@@ -75,9 +75,9 @@ def _every_pth(x: Array, axes: tuple[Axis, ...], period: tuple[int, ...], tile: 
     places = []
     for r, (axis, p, t) in enumerate(zip(axes, period, tile, strict=True)):
         outputs, first = -((axis.outputs - t) // -p), axis.stride * t
-        pixels = axis.stride * p * (outputs - 1) + axis.dilation * (axis.size - 1) + 1
-        x = lax.slice_in_dim(x, first, first + pixels, axis=1 + r)
-        places.append(Axis(pixels, outputs, axis.size, axis.stride * p, axis.dilation, 0, 0, "zero"))
+        place = axis._replace(outputs=outputs, stride=axis.stride * p, low=0, high=0, mode="zero")
+        x = lax.slice_in_dim(x, first, first + place.reach, axis=1 + r)
+        places.append(place._replace(pixels=place.reach))
     return x, tuple(places)
 
 

@@ -147,12 +147,9 @@ def curves(
             rows = [row for row in summary if plain(by, row.get(by)) == name and row.get(y) is not None]
             points, style = _points(rows, x, y), style._replace(label=(labels or {}).get(name, style.label))
             _line(axis, points if band else _dodged(points, place - (len(styles) - 1) / 2, log_x), style, band)
-        for (label, height), line in zip((baselines or {}).items(), ("--", ":", "-.") * 9, strict=False):
-            axis.axhline(height, color=RUNG_STYLE["null"].colour, linestyle=line, label=label, zorder=1)
+        _baselines(axis, baselines or {})
         axis.set(xlabel=x_label, ylabel=y_label)
         axis.set_title(title)
-        axis.grid(axis="y", color="#E6E6E6")
-        axis.set_axisbelow(True)
         if y_format:
             axis.yaxis.set_major_formatter(f"{{x:{y_format}}}")
         if log_x:
@@ -207,14 +204,19 @@ def points(
             where = [places[row.get(x)] + shift for row in mine]
             heights = [float(row[y]) for row in mine]
             axis.plot(where, heights, color=style.colour, marker=style.marker, label=style.label, linestyle="none")
-        for (label, height), line in zip((baselines or {}).items(), ("--", ":", "-.") * 9, strict=False):
-            axis.axhline(height, color=RUNG_STYLE["null"].colour, linestyle=line, label=label, zorder=1)
+        _baselines(axis, baselines or {})
         axis.set(xlabel=x_label, ylabel=y_label, yscale="log")
         axis.set_xticks(range(len(places)), [str(name) for name in places], rotation=60, ha="right", rotation_mode="anchor")
         axis.set_title(title)
-        axis.grid(axis="y", color="#E6E6E6")
-        axis.set_axisbelow(True)
         _legend(axis)
+
+
+def _baselines(axis: "matplotlib.axes.Axes", heights: Mapping[str, float]) -> None:
+    """Draw what heights are compared with: a pale grid, and gray lines by label."""
+    axis.grid(axis="y", color="#E6E6E6")
+    axis.set_axisbelow(True)
+    for (label, height), line in zip(heights.items(), ("--", ":", "-.") * 9, strict=False):
+        axis.axhline(height, color=RUNG_STYLE["null"].colour, linestyle=line, label=label, zorder=1)
 
 
 def _styles(names: Sequence[Any]) -> dict[Any, Style]:
