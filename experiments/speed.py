@@ -103,6 +103,7 @@ class Layer(NamedTuple):
     apply: Callable[[jax.Array, Any], jax.Array]
     weights: Any
     unit: str = UNIT
+    convolutions: int = 1  # its arithmetic, in that of one convolution
 
 
 def layers(shape: Shape, dtype: str, config: Config) -> Iterator[Layer]:
@@ -137,7 +138,7 @@ def layers(shape: Shape, dtype: str, config: Config) -> Iterator[Layer]:
     yield Layer("tiled, p=2", lambda x, v: cl.tiled(x, v, window), normal(2, 2, k, k, c, d))
     mixed = (normal(4, k, k, c, d), normal(*space, 4))
     wide = "conv, lax, 4 x channels"
-    yield Layer(wide, convolve, normal(k, k, c, 4 * d), wide)
+    yield Layer(wide, convolve, normal(k, k, c, 4 * d), wide, 4)
     yield Layer("low rank, r=4", lambda x, w: cl.low_rank(x, *w, window), mixed, wide)  # pyright: ignore[reportCallIssue]
 
 
@@ -171,7 +172,8 @@ def contenders(shape: Shape, dtype: str, config: Config) -> Iterator[Contender]:
     x = jax.random.normal(jax.random.key(1), (shape.n, shape.side, shape.side, shape.c), dtype)
     for layer in layers(shape, dtype, config):
         g = jax.random.normal(jax.random.key(2), jax.eval_shape(layer.apply, x, layer.weights).shape, dtype)
-        labels = {"name": layer.name, "unit": layer.unit, "weights": sum(w.size for w in jax.tree.leaves(layer.weights))}
+        weights = sum(w.size for w in jax.tree.leaves(layer.weights))
+        labels = {"name": layer.name, "unit": layer.unit, "weights": weights, "convolutions": layer.convolutions}
         for step in STEPS:
             yield compiled({**labels, "step": step}, stepped(layer.apply, step), (x, layer.weights, g))
         if layer.name in (UNIT, "conv, auto", "local, auto"):
@@ -213,7 +215,7 @@ def torch_contenders(shape: Shape, config: Config) -> Iterator[Contender]:
         except Exception as error:  # torch.compile needs a C++ compiler
             print(f"{name} is left out: {str(error).splitlines()[0]}")
             continue
-        labels = {"name": name, "unit": UNIT, "weights": v.numel()}
+        labels = {"name": name, "unit": UNIT, "weights": v.numel(), "convolutions": 1}
 
         def forward(call: Any = call, v: Any = v) -> None:
             with torch.no_grad():
@@ -286,7 +288,7 @@ def _ratios(rows: list[dict], shape: str, dtype: str) -> list[dict]:
 def _placed(row: dict, shape: Shape, roof: dict[str, float], dtype: str) -> dict:
     """Add the arithmetic rate and the roofline of a row."""
     both = row["step"] != "forward"
-    flops = shape.flops * (3 if both else 1) * (4 if "4 x" in row["name"] or "r=4" in row["name"] else 1)
+    flops = shape.flops * (3 if both else 1) * row["convolutions"]
     arithmetic = flops / 1e6 / roof["gflops"]
     traffic = shape.bytes(row["weights"], jnp.dtype(dtype).itemsize, both) / 1e6 / roof["gbs"]
     floor = max(arithmetic, traffic)

@@ -35,11 +35,17 @@ def close(got, expected):
     np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-11 * max(1, np.abs(np.asarray(expected)).max(initial=0)))
 
 
-def arrays(family, axes=AXES, n=5, s=S, seed=0):
+def made(family, name="auto", axes=AXES):
+    """A form of the family; tiles of 2 and 3 positions, or as many as there are."""
+    period = tuple(min(axis.outputs, p) for axis, p in zip(axes, (2, 3, 2), strict=False)) if family == "tiled" else ()
+    return Form(family, axes, name, period=period)
+
+
+def arrays(form, n=5, s=S, seed=0):
     """Gaussian x, v and g of a form."""
-    outputs, size = tuple(axis.outputs for axis in axes), tuple(axis.size for axis in axes)
-    kernels = table.FAMILIES[family].positions(axes)
-    shapes = (s, n, *(axis.pixels for axis in axes), C), (s, *kernels, *size, C, D), (s, n, *outputs, D)
+    outputs, size = tuple(axis.outputs for axis in form.axes), tuple(axis.size for axis in form.axes)
+    kernels = table.FAMILIES[form.family].positions(form)
+    shapes = (s, n, *(axis.pixels for axis in form.axes), C), (s, *kernels, *size, C, D), (s, n, *outputs, D)
     return dict(zip("xvh", map(jnp.asarray, gaussian(*shapes, seed=seed)), strict=True))
 
 
@@ -54,17 +60,17 @@ def derivative(wrt, form, these):
 def test_every_implementation_equals_its_loops_and_its_gradients_are_its_transposes(drawn, n):
     window, space, reads = drawn
     for family, name in NAMES:
-        form = Form(family, window.axes(space), name)
-        these = arrays(family, form.axes, n)
+        form = made(family, name, window.axes(space))
+        these = arrays(form, n)
         h = derivative("h", form, these)
-        loops = {"local": oracle.locally_connected, "conv": oracle.conv}[family]
+        loops = {"local": oracle.locally_connected, "conv": oracle.conv, "tiled": oracle.tiled}[family]
         close(h, np.stack([[loops(x, v, reads) for x in xs] for xs, v in zip(these["x"], these["v"], strict=True)]))
         value = jnp.vdot(h, these["h"])
         for wrt in "xv":
             gradient = derivative(wrt, form, these)
             assert gradient.shape == these[wrt].shape
             close(jnp.vdot(gradient, these[wrt]), value)
-            close(gradient, derivative(wrt, Form(family, form.axes, "windows"), these))
+            close(gradient, derivative(wrt, made(family, "windows", form.axes), these))
 
 
 def test_blocks_are_several_and_cover_all_positions():
@@ -78,8 +84,8 @@ def test_blocks_are_several_and_cover_all_positions():
 @pytest.mark.parametrize("wrt", ["h", "x", "v"])
 @pytest.mark.parametrize("batched", [(True, True), (True, False), (False, True)])
 def test_vmap_over_either_or_both_arrays_equals_a_loop(family, name, wrt, batched):
-    form = Form(family, AXES, name)
-    several = [arrays(family, seed=seed) for seed in range(3)]
+    form = made(family, name)
+    several = [arrays(made(family), seed=seed) for seed in range(3)]
     one, two = OTHERS[wrt]
     fixed = {key: several[0][key] for key, on in zip((one, two), batched, strict=True) if not on}
     runs = [{**these, **fixed} for these in several]
@@ -90,12 +96,12 @@ def test_vmap_over_either_or_both_arrays_equals_a_loop(family, name, wrt, batche
 
 @pytest.mark.parametrize("family, name", NAMES)
 def test_derivatives_of_all_orders_agree_with_those_of_plain_windows(family, name):
-    these = arrays(family, n=4)
+    these = arrays(made(family), n=4)
 
     def loss(name, x, v):
-        return jnp.sum(jnp.sin(layer(x, v, Form(family, AXES, name))))
+        return jnp.sum(jnp.sin(layer(x, v, made(family, name))))
 
-    tangents = arrays(family, n=4, seed=3)
+    tangents = arrays(made(family), n=4, seed=3)
     for transform in (
         lambda f: jax.grad(f, (0, 1)),
         lambda f: lambda x, v: jax.jvp(f, (x, v), (tangents["x"], tangents["v"])),
@@ -109,12 +115,12 @@ def test_derivatives_of_all_orders_agree_with_those_of_plain_windows(family, nam
 
 @pytest.mark.parametrize("family, name", NAMES)
 def test_shard_map_over_the_batch_sums_the_gradients_of_its_parts(family, name):
-    these = arrays(family, n=4)
+    these = arrays(made(family), n=4)
     mesh = Mesh(np.array(jax.devices()[:1]), ("n",))
     batch, all_of_it = PartitionSpec(None, "n"), PartitionSpec()
 
     def gradient(x, v):
-        return jax.grad(lambda v: jnp.sum(layer(x, v, Form(family, AXES, name)) ** 2))(v)
+        return jax.grad(lambda v: jnp.sum(layer(x, v, made(family, name)) ** 2))(v)
 
     def parts(x, v):
         varying = jax.lax.pcast(v, "n", to="varying") if hasattr(jax.lax, "pcast") else jax.lax.pvary(v, "n")
@@ -137,7 +143,7 @@ def test_fold_is_the_transpose_of_gathering_windows(drawn):
 
 
 def test_results_have_the_dtype_asked_for_and_sums_that_of_the_wider():
-    these = arrays("conv")
+    these = arrays(made("conv"))
     x, v = these["x"].astype(jnp.bfloat16), these["v"].astype(jnp.bfloat16)
     h = layer(x, v, Form("conv", AXES), jnp.float32)
     assert h.dtype == jnp.float32
@@ -152,14 +158,14 @@ def test_an_unknown_implementation_is_refused_with_those_that_are():
 
 def test_the_rule_takes_every_choice_somewhere():
     def chosen(family, wrt, n, c, platform):
-        return table.choose(Form(family, AXES), wrt, {"x": (1, n, *SPACE, c)}, platform)
+        return table.choose(Form(family, AXES), wrt, (1, n, *SPACE, c), platform)
 
     assert chosen("local", "h", 64, 3, "cpu") == "blocks"
     assert chosen("local", "h", 1, 3, "cpu") == chosen("local", "h", 64, 3, "gpu") == "windows"
     assert [chosen("conv", wrt, 64, 1, "cpu") for wrt in "hxv"] == ["windows", "canonical", "canonical"]
     assert chosen("conv", "h", 64, 3, "gpu") == "lax"
     full = Form("conv", cl.Window.full(SPACE).axes(SPACE))
-    assert table.choose(full, "h", {"x": (1, 64, *SPACE, 3)}, "gpu") == "toeplitz"
+    assert table.choose(full, "h", (1, 64, *SPACE, 3), "gpu") == "toeplitz"
 
 
 def test_letters_of_a_new_axis_are_those_that_the_arrays_share():

@@ -26,12 +26,18 @@ def _by(implementation, op):
     return functools.partial(op, window=WINDOW, implementation=implementation)
 
 
+def _mixed(x, v, **options):
+    return cl.low_rank(x, v, WEIGHTS.astype(v.dtype), WINDOW, **options)
+
+
 LINEAR = {  # name -> (op of image and kernel, shape of the kernel)
     "dense": (cl.dense, (*OUT, *SPACE, C, D)),
     "locally_connected": (functools.partial(cl.locally_connected, window=WINDOW), (*OUT, *SIZE, C, D)),
     "locally_connected_groups": (functools.partial(cl.locally_connected, window=WINDOW, groups=2), (*OUT, *SIZE, 2, D)),
     "tiled": (functools.partial(cl.tiled, window=WINDOW), (2, 3, *SIZE, C, D)),
-    "low_rank": (lambda x, v, **o: cl.low_rank(x, v, WEIGHTS.astype(v.dtype), WINDOW, **o), (3, *SIZE, C, D)),
+    **{
+        f"low_rank_{how}": (functools.partial(_mixed, implementation=how), (3, *SIZE, C, D)) for how in ("kernels", "outputs")
+    },
     "conv": (functools.partial(cl.conv, window=WINDOW), (*SIZE, C, D)),
     "conv_groups": (functools.partial(cl.conv, window=WINDOW, groups=2), (*SIZE, 2, D)),
     "locally_connected_windows": (_by("windows", cl.locally_connected), (*OUT, *SIZE, C, D)),
@@ -76,7 +82,8 @@ def test_every_windowed_rung_equals_its_loops(drawn, sizes):
     close(cl.locally_connected(x, local, window, groups), oracle.locally_connected(x, local, reads, groups))
     close(cl.conv(x, shared, window, groups), oracle.conv(x, shared, reads, groups))
     close(cl.tiled(x, tile, window), oracle.tiled(x, tile, reads))
-    close(cl.low_rank(x, basis, weights, window), oracle.low_rank(x, basis, weights, reads))
+    for how in ("kernels", "outputs", "canonical"):
+        close(cl.low_rank(x, basis, weights, window, implementation=how), oracle.low_rank(x, basis, weights, reads))
 
 
 @pytest.mark.parametrize("out, space", [((3,), (5,)), ((2, 3), (5, 4)), ((2, 1, 3), (2, 3, 2))])
@@ -463,6 +470,11 @@ BAD = [
     (lambda: cl.locally_connected(X, ones(8, 6, 3, 3, 3, 5), W33), ValueError, "x has 4 channels"),
     (lambda: cl.tiled(X, ones(2, 7, 3, 3, 4, 5), W33), ValueError, r"period \(2, 7\) exceeds the \(8, 6\) positions"),
     (lambda: cl.tiled(X, ones(2, 2, 3, 2, 4, 5), W33), ValueError, r"kernels of \(3, 2\) taps"),
+    (
+        lambda: cl.low_rank(X, ones(2, 3, 3, 4, 5), ones(8, 6, 2), W33, implementation="fast"),
+        ValueError,
+        "implementation 'fast' is unknown; needs one of 'auto', 'kernels', 'outputs', 'canonical'",
+    ),
     (
         lambda: cl.low_rank(X, ones(2, 3, 3, 4, 5), ones(8, 6, 3), W33),
         ValueError,

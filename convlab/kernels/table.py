@@ -8,6 +8,7 @@
 | conv | windows | all windows at once, then one matrix product | CPU, forward with one or two input channels |
 | conv | lax | XLA's convolution, a stack as groups, with JAX's own gradients | accelerators |
 | conv | toeplitz | the dense matrix of the kernel, then one matrix product | where every position sees every pixel |
+| tiled | as conv | a convolution per kernel, of every p-th position | as conv |
 """
 
 from collections.abc import Callable
@@ -17,69 +18,90 @@ import jax
 from jaxtyping import Array
 
 from convlab.geometry import Axis
-from convlab.kernels import blocks, convolution, toeplitz, windows
+from convlab.kernels import blocks, convolution, tiled, toeplitz, windows
 
 Product = Callable[[Array, Array, Any], Array]  # of two of x, v, h, and the form: the third
+LETTERS = {"x": {"s": 0, "n": 1, "c": -1}, "v": {"s": 0, "c": -2, "d": -1}, "h": {"s": 0, "n": 1, "d": -1}}
+OTHERS = {"h": ("x", "v"), "x": ("v", "h"), "v": ("x", "h")}  # what each derivative is bilinear in
 
 
 class Family(NamedTuple):
     """A kind of kernel: how many it holds, and what computes each derivative; those left out are transposes of h."""
 
-    positions: Callable[[tuple[Axis, ...]], tuple[int, ...]]
+    positions: Callable[[Any], tuple[int, ...]]
     implementations: dict[str, dict[str, Product]]
-    choose: Callable[[Any, str, dict[str, tuple[int, ...]], str], str]
+    choose: Callable[[Any, str, tuple[int, ...], str], str]  # of the form, the derivative, the shape of x, the platform
 
 
-def _local(form: Any, wrt: str, shapes: dict[str, tuple[int, ...]], platform: str) -> str:
-    return "blocks" if platform == "cpu" and shapes["x"][1] >= 4 else "windows"
+def _local(form: Any, wrt: str, images: tuple[int, ...], platform: str) -> str:
+    return "blocks" if platform == "cpu" and images[1] >= 4 else "windows"
 
 
-def _conv(form: Any, wrt: str, shapes: dict[str, tuple[int, ...]], platform: str) -> str:
+def _conv(form: Any, wrt: str, images: tuple[int, ...], platform: str) -> str:
     if toeplitz.applies(form.axes):
         return "toeplitz"
     if platform != "cpu":
         return "lax"
-    return "windows" if wrt == "h" and shapes["x"][-1] <= 2 else "canonical"
+    return "windows" if wrt == "h" and images[-1] <= 2 else "canonical"
+
+
+CONV: dict[str, dict[str, Product]] = {
+    "canonical": convolution.PRODUCTS,
+    "lax": {"h": convolution.grouped},
+    "windows": {"h": windows.conv},
+    "toeplitz": {"h": toeplitz.conv},
+}
+
+
+def _over_tiles(name: str) -> dict[str, Product]:
+    """The products of a tiled layer by those of one implementation of conv."""
+
+    def conv(wrt: str, p: Array, q: Array, form: Any) -> Array:
+        fits = name != "toeplitz" or toeplitz.applies(form.axes)
+        return implement(form, name if fits else "canonical", wrt, p, q)
+
+    return {
+        wrt: lambda p, q, form, product=product: product(p, q, form, conv)
+        for wrt, product in {"h": tiled.h, "x": tiled.gradient_x, "v": tiled.gradient_v}.items()
+    }
 
 
 FAMILIES = {
     "local": Family(
-        lambda axes: tuple(axis.outputs for axis in axes),
+        lambda form: tuple(axis.outputs for axis in form.axes),
         {"blocks": blocks.PRODUCTS, "windows": {"h": windows.local}},
         _local,
     ),
-    "conv": Family(
-        lambda axes: (),
-        {
-            "canonical": convolution.PRODUCTS,
-            "lax": {"h": convolution.grouped},
-            "windows": {"h": windows.conv},
-            "toeplitz": {"h": toeplitz.conv},
-        },
-        _conv,
-    ),
+    "conv": Family(lambda form: (), CONV, _conv),
+    "tiled": Family(lambda form: form.period, {name: _over_tiles(name) for name in CONV}, _conv),
 }
 
 
-def choose(form: Any, wrt: str, shapes: dict[str, tuple[int, ...]], platform: str) -> str:
+def choose(form: Any, wrt: str, images: tuple[int, ...], platform: str) -> str:
     """Name the implementation for one derivative; "toeplitz" gives way where it does not apply."""
     name = form.implementation
     if name == "auto" or (name == "toeplitz" and not toeplitz.applies(form.axes)):
-        return FAMILIES[form.family].choose(form, wrt, shapes, platform)
+        return FAMILIES[form.family].choose(form, wrt, images, platform)
     return name
 
 
-def implement(form: Any, name: str, wrt: str, shape: tuple[int, ...]) -> Callable[[Array, Array], Array]:
-    """Return the function of the other two arrays that computes the derivative by `wrt`, of `shape`."""
+def shape(form: Any, wrt: str, p: Any, q: Any) -> tuple[int, ...]:
+    """Shape of the derivative by `wrt`, given the other two arrays."""
+    arrays = dict(zip(OTHERS[wrt], (p, q), strict=True))
+    size = {letter: arrays[name].shape[at] for name in arrays for letter, at in LETTERS[name].items()}
+    pixels, taps, outputs = zip(*((axis.pixels, axis.size, axis.outputs) for axis in form.axes), strict=True)
+    if wrt == "v":
+        return (size["s"], *FAMILIES[form.family].positions(form), *taps, size["c"], size["d"])
+    inner, channels = {"x": (pixels, "c"), "h": (outputs, "d")}[wrt]
+    return (size["s"], size["n"], *inner, size[channels])
+
+
+def implement(form: Any, name: str, wrt: str, p: Array, q: Array) -> Array:
+    """Compute the derivative by `wrt` from the other two arrays."""
     products = FAMILIES[form.family].implementations[name]
     if wrt in products:
-        return lambda p, q: products[wrt](p, q, form)
-    h = products["h"]
-
-    def transposed(p: Array, q: Array) -> Array:
-        unknown = jax.ShapeDtypeStruct(shape, p.dtype)
-        if wrt == "x":  # p is v, q is h
-            return jax.linear_transpose(lambda x: h(x, p, form), unknown)(q)[0]
-        return jax.linear_transpose(lambda v: h(p, v, form), unknown)(q)[0]
-
-    return transposed
+        return products[wrt](p, q, form)
+    h, unknown = products["h"], jax.ShapeDtypeStruct(shape(form, wrt, p, q), p.dtype)
+    if wrt == "x":  # p is v, q is h
+        return jax.linear_transpose(lambda x: h(x, p, form), unknown)(q)[0]
+    return jax.linear_transpose(lambda v: h(p, v, form), unknown)(q)[0]

@@ -2,7 +2,7 @@ r"""The one form under locally connected layers and convolutions, closed under d
 
 $$T(x, v, g) = \sum_{snijabcd} x_{s\,n\,i+a\,j+b\,c} \; v_{s\,i\,j\,abcd} \; g_{s\,nijd}$$
 
-(without i and j in v for a convolution). The derivative by g is the layer, h; the derivatives by x and by v are its two
+(without i and j in v for a convolution, with their remainders by the period for a tiled layer). The derivative by g is the layer, h; the derivatives by x and by v are its two
 gradients. Each is bilinear in the other two arrays, and each is the transpose of the others, so three functions serve
 forward mode, reverse mode and every higher derivative. `s` stacks independent forms: groups of channels, or networks.
 
@@ -23,11 +23,9 @@ from jax.lax import PrecisionLike
 from jaxtyping import Array, DTypeLike, Float
 
 from convlab.geometry import Axis
-from convlab.kernels.table import FAMILIES, choose, implement
+from convlab.kernels.table import FAMILIES, LETTERS, OTHERS, choose, implement, shape
 from convlab.unfold import extend
 
-LETTERS = {"x": {"s": 0, "n": 1, "c": -1}, "v": {"s": 0, "c": -2, "d": -1}, "h": {"s": 0, "n": 1, "d": -1}}
-OTHERS = {"h": ("x", "v"), "x": ("v", "h"), "v": ("x", "h")}  # what each derivative is bilinear in
 SHARED = {frozenset("xh"): "n", frozenset("vh"): "d", frozenset("xv"): "c", frozenset("xvh"): "s"}
 
 
@@ -36,16 +34,18 @@ class Form:
     """What is summed, and how.
 
     Args:
-      family: A name in `FAMILIES`: whether v holds a kernel per position or one for all.
+      family: A name in `FAMILIES`: whether v holds a kernel per position, one for all, or one per position of a tile.
       axes: Where each position reads, padded with zeros.
       implementation: Its name, or "auto".
       precision: Of the multiplications, as in `jax.lax`.
+      period: Positions of a tile along each axis, for the family "tiled".
     """
 
     family: str
     axes: tuple[Axis, ...]
     implementation: str = "auto"
     precision: PrecisionLike = None
+    period: tuple[int, ...] = ()
 
     def __post_init__(self):
         known = FAMILIES[self.family].implementations
@@ -69,6 +69,7 @@ def windowed(
     implementation: str,
     precision: PrecisionLike,
     dtype: DTypeLike | None,
+    period: tuple[int, ...] = (),
 ) -> Float[Array, "*n i j d"]:
     """Compute the layer of public arrays: any batch axes, groups of channels, and padding that repeats pixels."""
     rank = len(axes)
@@ -79,32 +80,21 @@ def windowed(
         axes = tuple(axis._replace(pixels=axis.low + axis.pixels + axis.high, low=0, high=0, mode="zero") for axis in axes)
     x = jnp.moveaxis(x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups), -2, 0)
     v = jnp.moveaxis(v.reshape(*v.shape[:-1], groups, -1), -2, 0)
-    h = jnp.moveaxis(layer(x, v, Form(family, axes, implementation, precision), dtype), 0, -2)
+    h = jnp.moveaxis(layer(x, v, Form(family, axes, implementation, precision, period), dtype), 0, -2)
     return h.reshape(*batch, *h.shape[1:-2], groups * h.shape[-1])
 
 
 form_p = Primitive("convlab_form")
 
 
-def _shape(wrt: str, p: Any, q: Any, form: Form) -> tuple[int, ...]:
-    """Shape of the derivative by `wrt`, given the other two arrays."""
-    arrays = dict(zip(OTHERS[wrt], (p, q), strict=True))
-    size = {letter: arrays[name].shape[at] for name in arrays for letter, at in LETTERS[name].items()}
-    pixels, taps, outputs = zip(*((axis.pixels, axis.size, axis.outputs) for axis in form.axes), strict=True)
-    if wrt == "v":
-        return (size["s"], *FAMILIES[form.family].positions(form.axes), *taps, size["c"], size["d"])
-    inner, channels = {"x": (pixels, "c"), "h": (outputs, "d")}[wrt]
-    return (size["s"], size["n"], *inner, size[channels])
-
-
 def _derivative(p: Array, q: Array, *, wrt: str, form: Form, dtype: Any, platform: str) -> Array:
     compute = jnp.promote_types(jnp.result_type(p, q), dtype)
     p, q = p.astype(compute), q.astype(compute)
-    shape = _shape(wrt, p, q, form)
+    result = shape(form, wrt, p, q)
     if 0 in (p.size, q.size):  # an empty batch
-        return jnp.zeros(shape, dtype)
-    name = choose(form, wrt, dict(zip((*OTHERS[wrt], wrt), (p.shape, q.shape, shape), strict=True)), platform)
-    return implement(form, name, wrt, shape)(p, q).astype(dtype)
+        return jnp.zeros(result, dtype)
+    images = dict(zip((*OTHERS[wrt], wrt), (p.shape, q.shape, result), strict=True))["x"]
+    return implement(form, choose(form, wrt, images, platform), wrt, p, q).astype(dtype)
 
 
 @form_p.def_abstract_eval
@@ -112,7 +102,7 @@ def _abstract(p, q, *, wrt, form, dtype):
     """Shape and dtype, with what `shard_map` tracks of the operands: JAX works that out on a proxy."""
 
     def proxy(p, q):
-        return jnp.broadcast_to((p.sum() * q.sum()).astype(dtype), _shape(wrt, p, q, form))
+        return jnp.broadcast_to((p.sum() * q.sum()).astype(dtype), shape(form, wrt, p, q))
 
     return jax.make_jaxpr(proxy)(p, q).out_avals[0]
 

@@ -1,5 +1,7 @@
 """Between local and shared: every position mixes the same few kernels in its own proportions."""
 
+import math
+
 import jax.numpy as jnp
 from jax.lax import PrecisionLike
 from jax.typing import DTypeLike
@@ -7,6 +9,7 @@ from jaxtyping import Array, Float
 
 from convlab import check
 from convlab.geometry import Window
+from convlab.kernels.table import CONV
 from convlab.kernels.trilinear import windowed
 
 
@@ -24,7 +27,8 @@ def low_rank(
 
     $$H_{ijd} = \sum_r w_{ijr} \sum_{abc} U_{rabcd} \, X_{i+a,\,j+b,\,c}$$
 
-    The sum over r runs last: r convolutions, and no kernel per position is ever formed.
+    The sum over r may run first (a mixed kernel per position, each then used once per image) or last (r convolutions, then
+    their mixture). The first has r times less arithmetic and wins unless the kernels outgrow the images.
 
     Args:
       x: Images, any number of leading batch axes.
@@ -33,10 +37,11 @@ def low_rank(
       window: Where each position reads; with stride s, `i + a` stands for `s*i + a`.
       precision: Of the multiplications, as in `jax.lax`.
       preferred_element_type: Of the sums and the result, as in `jax.lax`.
-      implementation: Of the convolution, as in `conv`.
+      implementation: "kernels" (sum first), "outputs" (sum last), the name of an implementation of `conv` (sum last, with
+        convolutions computed so), or "auto": the one measured faster for so many images. They agree to rounding.
 
     Raises:
-      ValueError: `basis` or `weights` does not fit the window, the positions, each other, or the channels of `x`.
+      ValueError: An unknown implementation; `basis` or `weights` does not fit the window, the positions, each other, or the channels of `x`.
       TypeError: An array is not floating.
 
     Example:
@@ -55,8 +60,18 @@ def low_rank(
     check.agree("weights mixes {} kernels", weights.shape[-1:], "basis holds {}", basis.shape[:1])
     x, basis, weights = check.promote(x, basis, weights)
 
+    known = ("auto", "kernels", "outputs", *CONV)
+    if implementation not in known:
+        raise ValueError(f"implementation {implementation!r} is unknown; needs one of {', '.join(map(repr, known))}")
+    if implementation == "auto":
+        images = math.prod(x.shape[: x.ndim - 1 - rank])
+        implementation = "kernels" if math.prod(basis.shape[1:-1]) <= 2 * images * basis.shape[0] else "outputs"
+    options = (precision, preferred_element_type)
+    if implementation == "kernels":
+        v = jnp.tensordot(weights, basis, 1, precision=precision, preferred_element_type=preferred_element_type)
+        return windowed(x, v, axes, 1, "local", "auto", *options)
     kernel = jnp.moveaxis(basis, 0, -2)
     kernel = kernel.reshape(*kernel.shape[:-2], -1)
-    h = windowed(x, kernel, axes, 1, "conv", implementation, precision, preferred_element_type)
+    h = windowed(x, kernel, axes, 1, "conv", "auto" if implementation == "outputs" else implementation, *options)
     h = h.reshape(*h.shape[:-1], basis.shape[0], basis.shape[-1])
     return jnp.einsum("...rd,...r->...d", h, weights.astype(h.dtype), precision=precision)

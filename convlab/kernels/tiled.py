@@ -1,0 +1,96 @@
+"""Kernels that repeat every few positions, as one strided convolution per kernel.
+
+The convolution of one kernel pads the image by less than the layer does (less than nothing where its first window starts
+inside), so no image is ever cut. With stride 1 the gradient by the image is itself a tiled layer, of the cotangent: pixels
+repeat with the period too. The other way would spread every cotangent with p*q - 1 zeros and multiply them.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+Conv = Callable[[str, Array, Array, Any], Array]  # of the derivative's name, the other two arrays, and the form
+
+
+def h(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Any, conv: Conv) -> Float[Array, "s n *out d"]:
+    """Convolve with every kernel, and weave the results."""
+    parts = {tile: conv("h", x, v[:, *tile], _place(form, tile)) for tile in _tiles(form)}
+    return _weave(parts, form)
+
+
+def gradient_v(
+    x: Float[Array, "s n *pixels c"], g: Float[Array, "s n *out d"], form: Any, conv: Conv
+) -> Float[Array, "s *kernel c d"]:
+    """Convolve the image with the cotangents of every kernel."""
+    parts = [conv("v", x, _every(g, form, tile), _place(form, tile)) for tile in _tiles(form)]
+    return jnp.stack(parts, 1).reshape(len(x), *form.period, *parts[0].shape[1:])
+
+
+def gradient_x(
+    v: Float[Array, "s *kernel c d"], g: Float[Array, "s n *out d"], form: Any, conv: Conv
+) -> Float[Array, "s n *pixels c"]:
+    """Apply the tiled layer of the mirrored kernels to the cotangent; with strides, add up what every kernel gives."""
+    if all(axis.stride == 1 for axis in form.axes):
+        return h(g, *_mirrored(v, form), conv)
+    return sum(conv("x", v[:, *tile], _every(g, form, tile), _place(form, tile)) for tile in _tiles(form))
+
+
+def _tiles(form: Any) -> list[tuple[int, ...]]:
+    return list(itertools.product(*map(range, form.period)))
+
+
+def _place(form: Any, tile: tuple[int, ...]) -> Any:
+    """The convolution of one kernel: every p-th position, from the tile's own."""
+    axes = []
+    for axis, p, t in zip(form.axes, form.period, tile, strict=True):
+        low, stride = axis.low - axis.stride * t, axis.stride * p
+        place = axis._replace(outputs=len(range(t, axis.outputs, p)), stride=stride, low=low)
+        axes.append(place._replace(high=place.reach - low - axis.pixels))
+    return dataclasses.replace(form, family="conv", axes=tuple(axes), period=())
+
+
+def _every(g: Array, form: Any, tile: tuple[int, ...]) -> Array:
+    return g[:, :, *(slice(t, None, p) for t, p in zip(tile, form.period, strict=True))]
+
+
+def _weave(parts: dict[tuple[int, ...], Array], form: Any) -> Array:
+    """Put position m of tile place t at position p * m + t, axis by axis from the last."""
+    rank = len(form.period)
+    for r in reversed(range(rank)):
+        p, outputs, at = form.period[r], form.axes[r].outputs, 2 + r
+        longest = -(-outputs // p)
+        groups: dict[tuple[int, ...], list[Array]] = {}
+        for tile, part in parts.items():
+            pads = [(0, 0, 0)] * part.ndim
+            pads[at] = (0, longest - part.shape[at], 0)
+            groups.setdefault(tile[:r], []).append(lax.pad(part, jnp.zeros((), part.dtype), pads))
+        parts = {
+            tile: lax.slice_in_dim(_merge(jnp.stack(group, at + 1), at), 0, outputs, axis=at) for tile, group in groups.items()
+        }
+    return parts[()]
+
+
+def _merge(array: Array, at: int) -> Array:
+    return array.reshape(*array.shape[:at], -1, *array.shape[at + 2 :])
+
+
+def _mirrored(v: Array, form: Any) -> tuple[Array, Any]:
+    """Kernels and form of the layer that takes cotangents to pixels; pixel k reads output k + low - dilation * a by tap a."""
+    rank, axes, period = len(form.axes), [], []
+    for r, (axis, p) in enumerate(zip(form.axes, form.period, strict=True)):
+        q = min(p, axis.pixels)  # no more kernels than pixels
+        a = axis.dilation * np.arange(axis.size)
+        owner = (np.arange(q)[:, None] + axis.low - a) % p
+        low = axis.dilation * (axis.size - 1) - axis.low
+        mirrored = axis._replace(pixels=axis.outputs, outputs=axis.pixels, low=low)
+        axes.append(mirrored._replace(high=mirrored.reach - low - axis.outputs))
+        period.append(q)
+        taps = jnp.moveaxis(v, (1 + r, 1 + rank + r), (0, 1))[owner, np.arange(axis.size)]
+        v = jnp.moveaxis(jnp.flip(taps, 1), (0, 1), (1 + r, 1 + rank + r))
+    return jnp.swapaxes(v, -1, -2), dataclasses.replace(form, axes=tuple(axes), period=tuple(period))
