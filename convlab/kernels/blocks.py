@@ -2,7 +2,7 @@
 
 The windows of one block fit the cache, and are gathered again for the gradient instead of kept, so no k x k copy of the image
 ever exists. The batch lies innermost, behind the channels: gathering a window then copies long runs, and one transpose of the
-image on the way in is all that it costs.
+image on the way in is all that it costs. Cotangents need no window: they keep their channels innermost, which is cheaper still.
 """
 
 import math
@@ -118,11 +118,11 @@ def gradient_v(x: Float[Array, "s n *pixels c"], g: Float[Array, "s n *out d"], 
     outputs, size = tuple(axis.outputs for axis in form.axes), tuple(axis.size for axis in form.axes)
     shape = (len(x), *outputs, *size, x.shape[-1], g.shape[-1])
     cut = _cut(x.shape, shape, form, x.dtype.itemsize)
-    x, g = _images(x, form, cut), fence(jnp.moveaxis(g, 1, -1))
+    x, g = _images(x, form, cut), fence(jnp.moveaxis(g, 1, -2))
 
     def body(position: list[Array], pixel: list[Array], out: Array) -> Array:
         p = _gather(x, pixel, cut)
-        part = jnp.einsum("pan,pdn->pad", p, fence(_take(g, position, cut.block, 2)), precision=form.precision)
+        part = jnp.einsum("pan,pnd->pad", p, fence(_take(g, position, cut.block, 2)), precision=form.precision)
         return _put(out, part, position, cut.block)
 
     return cut.sweep(body, jnp.zeros_like(x, shape=shape))
@@ -133,11 +133,11 @@ def gradient_x(v: Float[Array, "s *kernel c d"], g: Float[Array, "s n *out d"], 
     channels, batch = v.shape[-2], g.shape[1]
     shape = (len(v), batch, *(axis.pixels for axis in form.axes), channels)
     cut = _cut(shape, v.shape, form, v.dtype.itemsize)
-    g = fence(jnp.moveaxis(g, 1, -1))
+    g = fence(jnp.moveaxis(g, 1, -2))
 
     def body(position: list[Array], pixel: list[Array], out: Array) -> Array:
         kernels = fence(_take(v, position, cut.block, 2))
-        p = fence(jnp.einsum("pad,pdn->pan", kernels, fence(_take(g, position, cut.block, 2)), precision=form.precision))
+        p = fence(jnp.einsum("pad,pnd->pan", kernels, fence(_take(g, position, cut.block, 2)), precision=form.precision))
         taps = tuple(axis.size for axis in cut.axes)
         slab = fold(p.reshape(*cut.block, *taps, channels, batch), cut.axes, 0, after=2, between=fence)
         sizes = (*cut.slab, channels, batch)
