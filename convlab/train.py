@@ -22,10 +22,12 @@ from flax import linen, nnx
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from convlab.data import Data, standardise
+from convlab.data import Data, Stored, batches, standardise
+from convlab.data.feeding import order
 from convlab.geometry import as_integer
 
 Tree = Any
+Augment = Callable[[jax.Array, jax.Array], jax.Array]  # of a batch of raw images and a key
 EVALUATION_BATCH = 500
 PROGRESS_SECONDS = 0.2
 
@@ -191,7 +193,7 @@ def trainable(model: nnx.Module | linen.Module | Trainable, image_shape: Sequenc
     raise TypeError(f"model must be a Flax NNX module, a Linen module or a Trainable, got {type(model).__name__}")
 
 
-@functools.partial(jax.jit, static_argnames=("apply", "optimizer"), donate_argnames="state")
+@functools.partial(jax.jit, static_argnames=("apply", "optimizer", "augment"), donate_argnames="state")
 def train_step(
     state: State,
     images: Float[Array, "n k l c"],
@@ -202,14 +204,19 @@ def train_step(
     *,
     apply: Apply,
     optimizer: optax.GradientTransformation,
+    augment: Augment | None = None,
 ) -> tuple[State, Float[Array, ""]]:
     """Take one step down the mean loss of a batch of raw images; return the next state and the loss before the step.
 
-    `rate` scales the optimizer's updates, and so is a learning rate that does not ask for another compilation.
+    `rate` scales the optimizer's updates, and so is a learning rate that does not ask for another compilation. `augment`
+    changes the images with a key of the step.
     """
+    key = jax.random.fold_in(state.key, state.step)
+    if augment is not None:
+        key, own = jax.random.split(key)
+        images = augment(images, own)
 
     def loss(parameters):
-        key = jax.random.fold_in(state.key, state.step)
         logits, rest = apply(parameters, state.rest, standardise(images, mean, std), key, True)
         return cross_entropy(logits, labels).mean(), rest
 
@@ -228,29 +235,6 @@ def _logits(parameters: Tree, rest: Tree, images: Array, mean: Array, std: Array
 _take = jax.jit(lambda images, labels, places: (images[places], labels[places]))
 
 
-def order(places: range, count: int, seed: int) -> Int[np.ndarray, " n"]:
-    """Return which images stand at `places` of the endless row of shuffled epochs: a pure function of its arguments.
-
-    Args:
-      places: Part of the row; batch t of size B is range(t*B, (t+1)*B).
-      count: Images in an epoch.
-      seed: Of the shuffling.
-
-    Example:
-      >>> sorted(order(range(0, 5), 5, seed=0).tolist())
-      [0, 1, 2, 3, 4]
-    """
-    epochs = range(places.start // count, (places.stop - 1) // count + 1)
-    row = np.concatenate([_shuffled(epoch, count, seed) for epoch in epochs])
-    first = epochs.start * count
-    return row[places.start - first : places.stop - first]
-
-
-@functools.lru_cache(maxsize=4)
-def _shuffled(epoch: int, count: int, seed: int) -> np.ndarray:
-    return np.random.default_rng((seed, epoch)).permutation(count).astype(np.int32)
-
-
 @dataclasses.dataclass(frozen=True)
 class Fitted:
     """What `fit` returns.
@@ -259,7 +243,8 @@ class Fitted:
       apply: The network as a pure function.
       parameters: Trained arrays, a plain pytree.
       rest: Arrays that are not trained, such as batch statistics.
-      history: One row per evaluation: step, epoch, seconds, loss (mean since the last row), test_loss, test_accuracy.
+      history: One row per evaluation: step, epoch, seconds, loss (mean since the last row), test_loss, test_accuracy, and
+        validation_loss, validation_accuracy where there is such a split.
       config: How it was trained.
       seconds: Wall time of all, compilation included.
       step_seconds: Wall time of a step, compilation and evaluation excluded.
@@ -307,7 +292,7 @@ class Fitted:
         return nnx.merge(self.apply.evaluate, self.parameters, self.rest)
 
 
-def _score(apply: Apply, parameters: Tree, rest: Tree, images: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+def _score(apply: Apply, parameters: Tree, rest: Tree, images: np.ndarray | Stored, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
     """Score images in batches of one size, so that their number compiles nothing."""
     if len(images) == 0:
         raise ValueError(f"images is empty: its shape is {images.shape}")
@@ -332,8 +317,11 @@ def fit(
     config: Config = Config(),  # noqa: B008 (frozen)
     *,
     optimizer: optax.GradientTransformation | None = None,
+    augment: Augment | None = None,
 ) -> Fitted:
     """Train a classifier on the training images and score it on the test images.
+
+    Images in memory are put on the device once; images on disk are read ahead, batch by batch. The batches are the same.
 
     Args:
       model: A Flax NNX module (left as it is), a Linen module, or a `Trainable`; it sees standardised images and returns
@@ -341,6 +329,7 @@ def fit(
       data: What `convlab.load` returns.
       config: How to train.
       optimizer: An Optax transformation instead of the one that `config` names.
+      augment: Changes every batch of raw training images, with a key; see `convlab.data.chain`. Part of the compiled step.
 
     Raises:
       ValueError: The model's output is not one logit per class.
@@ -366,17 +355,22 @@ def fit(
     scored = {math.ceil(steps * (k + 1) / config.evaluations) for k in range(config.evaluations)}
     with _progress(config, steps) as show:
         for step, batch in enumerate(_batches(data, config, steps), 1):
-            state, loss = train_step(state, *batch, data.mean, data.std, rates[step - 1], apply=apply, optimizer=optimizer)
+            state, loss = train_step(
+                state, *batch, data.mean, data.std, rates[step - 1], apply=apply, optimizer=optimizer, augment=augment
+            )
             losses.append(loss)
             show(step, losses)
             if step == 1 or step in scored:
                 jax.block_until_ready(state)
                 stopwatch.stop(counted=step > 1)
             if step in scored:
-                scores = _score(apply, state.parameters, state.rest, data.test.images, data.mean, data.std)
                 row = {"step": step, "epoch": step * config.batch_size / len(data.train)}
                 row |= {"seconds": time.perf_counter() - begin, "loss": _finite_mean(losses, step)}
-                history.append(row | {f"test_{k}": v for k, v in _measure(scores, data.test.labels).items()})
+                for name, split in (("validation", data.validation), ("test", data.test)):
+                    if split is not None:
+                        scores = _score(apply, state.parameters, state.rest, split.images, data.mean, data.std)
+                        row |= {f"{name}_{k}": v for k, v in _measure(scores, split.labels).items()}
+                history.append(row)
                 losses.clear()
             if step == 1 or step in scored:
                 stopwatch.start()
@@ -406,10 +400,13 @@ def fit_seeds(
     return [fit(build(nnx.Rngs(seed)), data, dataclasses.replace(config, seed=seed)) for seed in seeds]
 
 
-def _batches(data: Data, config: Config, steps: int) -> Iterator[tuple[jax.Array, jax.Array]]:
-    """Yield the batches of all steps from images that stay on the device."""
-    images, labels = jax.device_put((data.train.images, data.train.labels))
+def _batches(data: Data, config: Config, steps: int) -> Iterator[tuple[Any, Any]]:
+    """Yield the batches of all steps, from images that stay on the device or are read ahead from disk."""
     size = config.batch_size
+    if isinstance(data.train.images, Stored):
+        yield from batches(data.train, size, seed=config.seed, stop=steps)
+        return
+    images, labels = jax.device_put((data.train.images, data.train.labels))
     for step in range(steps):
         yield _take(images, labels, order(range(step * size, (step + 1) * size), len(data.train), config.seed))
 

@@ -35,6 +35,7 @@ class Config:
     Args:
       data: Name of the data set.
       data_dir: Where it is prepared; absent, the usual place.
+      manual_dir: Where files lie that were fetched by hand, such as the IDX files of fashion_mnist.
       margin: Empty pixels added around every image, so that moving it loses nothing.
       shift: Pixels by which test images are moved, in all directions.
       sizes: Numbers of training images.
@@ -51,6 +52,7 @@ class Config:
 
     data: str = "digits"
     data_dir: str | None = None
+    manual_dir: str | None = None
     margin: int = 2
     shift: int = 2
     sizes: tuple[int, ...] = (100, 400, 1400)
@@ -84,7 +86,7 @@ def shifted_accuracy(fitted: cl.train.Fitted, images: np.ndarray, labels: np.nda
 
 def run(config: Config) -> list[dict]:
     """One row per rung, number of training images and seed."""
-    plain = cl.load(config.data, data_dir=config.data_dir)
+    plain = cl.load(config.data, data_dir=config.data_dir, manual_dir=config.manual_dir, progress=True)
     space = tuple(n + 2 * config.margin for n in plain.image_shape[:-1])
     plain = plain.map(functools.partial(data.embed, space=space))
     permuted = [plain.map(functools.partial(data.permute_pixels, key=jax.random.key(s))) for s in range(config.seeds)]

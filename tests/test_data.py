@@ -684,23 +684,7 @@ def test_other_names_that_cannot_be_opened_are_value_errors(tmp_path, offline, n
 def test_public_names_are_all_there():
     assert set(convlab.data.__all__) >= {"Data", "Split", "load"}
     assert loading.OWN.keys() == {"digits", "mnist1d"}
+    for name in convlab.data.__all__:
+        assert getattr(convlab.data, name) is not None
     for name in ("embed", "permute_pixels", "shift", "standardise"):
         assert getattr(convlab.data, name) is getattr(transforms, name)
-
-
-def test_a_set_that_another_process_finished_first_is_used(tmp_path):
-    def lose_the_race(**_):
-        (tmp_path / "made").mkdir()
-        raise OSError("directory not empty")
-
-    builder = types.SimpleNamespace(data_path=tmp_path / "made", download_and_prepare=lose_the_race)
-    assert records.prepared(lambda: builder) is builder
-
-
-def test_a_preparation_that_fails_is_not_hidden(tmp_path):
-    def fail(**_):
-        raise OSError("disk full")
-
-    builder = types.SimpleNamespace(data_path=tmp_path / "made", download_and_prepare=fail)
-    with pytest.raises(OSError, match="disk full"):
-        records.prepared(lambda: builder)

@@ -23,10 +23,11 @@ LIBRARIES = {  # who may import what at all
     "optax": {"train"},
     "tensorflow_datasets": {"data"},
     "matplotlib": {"report"},
-    "rich": {"report", "train"},
+    "rich": {"data", "report", "train"},
+    "grain": {"data"},
     "tyro": set(),
 }
-LATE = {"tensorflow", "tensorflow_datasets", "matplotlib", "rich", "sklearn", "mnist1d", "tyro", "scipy.stats", "chex", "torch"}
+LATE = {"tensorflow", "tensorflow_datasets", "matplotlib", "rich", "sklearn", "mnist1d", "tyro", "scipy.stats", "chex", "torch", "grain", "filelock", "PIL"}
 
 
 def rooms():

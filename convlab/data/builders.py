@@ -3,12 +3,15 @@
 Importing this module imports TensorFlow Datasets; `convlab.data.loading` does so where it is needed.
 """
 
-from collections.abc import Iterator
+import io
+import pathlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from convlab.data import folder, idx
 from convlab.data.extras import require
 
 DIGIT_NAMES = tuple("0123456789")
@@ -23,11 +26,13 @@ class _InMemoryBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     VERSION = tfds.core.Version("1.0.0")  # a change to any stored number needs another version
     shape: tuple[int, ...]
     dtype: type
+    classes: tuple[str, ...] = DIGIT_NAMES
+    encoding = tfds.features.Encoding.NONE
 
     def _info(self) -> tfds.core.DatasetInfo:
         features = {
-            "image": tfds.features.Tensor(shape=self.shape, dtype=self.dtype),
-            "label": tfds.features.ClassLabel(names=DIGIT_NAMES),
+            "image": tfds.features.Tensor(shape=self.shape, dtype=self.dtype, encoding=self.encoding),
+            "label": tfds.features.ClassLabel(names=self.classes),
         }
         return tfds.core.DatasetInfo(
             builder=self,
@@ -80,3 +85,80 @@ class Mnist1D(_InMemoryBuilder, skip_registration=True):
     def arrays(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         made = require("mnist1d.data").make_dataset()  # seeds the global generators
         return {"train": (made["x"], made["y"]), "test": (made["x_test"], made["y_test"])}
+
+
+class _Idx(_InMemoryBuilder, skip_registration=True):
+    """A set of 28x28 gray images published as IDX files, which lie in `source`."""
+
+    shape = (28, 28, 1)
+    dtype = np.uint8
+    encoding = tfds.features.Encoding.BYTES  # much faster than numbers one by one
+
+    def __init__(self, *, source: pathlib.Path | None = None, **options: Any):
+        self.source = source
+        super().__init__(**options)
+
+    def arrays(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        assert self.source is not None  # only read from disk without
+        splits = idx.read_folder(self.source)
+        for split, (images, labels) in splits.items():
+            if images.shape[1:] != self.shape or labels.max(initial=0) >= len(self.classes):
+                found = f"{split} images of {images.shape[1:]} with labels up to {labels.max(initial=0)}"
+                raise ValueError(f"{self.source} holds {found}; needs {self.shape} and labels below {len(self.classes)}")
+        return splits
+
+
+class Mnist(_Idx, skip_registration=True):
+    """70,000 handwritten digits of 28x28 pixels: 60,000 to train, 10,000 to test.
+
+    Reference: LeCun, Bottou, Bengio and Haffner (1998), Gradient-based learning applied to document recognition.
+    """
+
+    name = "convlab_mnist"
+
+
+class FashionMnist(_Idx, skip_registration=True):
+    """70,000 pieces of clothing of 28x28 pixels: 60,000 to train, 10,000 to test.
+
+    Reference: Xiao, Rasul and Vollgraf (2017), Fashion-MNIST: a novel image dataset for benchmarking.
+    """
+
+    name = "convlab_fashion_mnist"
+    classes = (
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    )
+
+
+class Folder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Images of a folder or an archive by class, their bytes as they are; gray among colour is stored as colour."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    name = "convlab_folder"
+
+    def __init__(self, *, state: str, scan: Callable[[], folder.Album], **options: Any):
+        self.scan, self.album = scan, None
+        super().__init__(config=tfds.core.BuilderConfig(name=state), **options)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        self.album = self.album or self.scan()
+        features = {
+            "image": tfds.features.Image(shape=self.album.shape),
+            "label": tfds.features.ClassLabel(names=list(self.album.classes)),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.__doc__,
+            features=tfds.features.FeaturesDict(features),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Examples]:
+        assert self.album is not None
+        splits = {picture.split for picture in self.album.pictures}
+        return {split: self._generate_examples(split) for split in ("train", "test", "validation") if split in splits}
+
+    def _generate_examples(self, split: str) -> Examples:
+        assert self.album is not None
+        for k, (data, label) in enumerate(self.album.encoded(split)):
+            yield k, {"image": io.BytesIO(data), "label": label}

@@ -1,28 +1,59 @@
-"""From a name to data in memory: sets made on this machine, and every labelled image set TFDS knows."""
+"""From a name to data: sets made on this machine, folders of images, and every labelled image set TFDS knows."""
 
 import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
 
+from convlab.data import idx
 from convlab.data.extras import require
-from convlab.data.sets import Data
+from convlab.data.sets import Data, hold_out
 
 OWN = {"digits": "Digits", "mnist1d": "Mnist1D"}  # names of data sets and of their builders
+FOLDER = "folder:"
+HELD_OUT = 0.2  # share kept for testing where a data set has only a training split
 
 
-def load(name: str = "digits", *, data_dir: str | os.PathLike[str] | None = None, seed: int = 0) -> Data:
-    """Load a data set into memory, preparing it on disk the first time.
+def load(
+    name: str = "digits",
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    manual_dir: str | os.PathLike[str] | None = None,
+    size: int | Sequence[int] | None = None,
+    keep: str = "memory",
+    skip_corrupt: bool = False,
+    again: bool = False,
+    seed: int = 0,
+    progress: bool = False,
+) -> Data:
+    """Load a data set, preparing it on disk the first time.
+
+    Preparing writes array records into `data_dir`, with checksums; decoded images are kept beside them, so that the next time
+    takes a moment. Whatever is read is checked first: a file that is not what was written is named, never trained on.
 
     Args:
       name: "digits" (1,437 + 360 images of 8x8), "mnist1d" (4,000 + 1,000 signals of 40 samples), both made without a
-        network; or any TFDS set of labelled images, e.g. "cifar10", which is prepared with a network and TensorFlow
-        and from then on read without either.
+        network; "folder:PATH", images in PATH/train/<class>/*.jpg or *.png (test/ and validation/ alike if they are there), or
+        a zip or tar of them; or any TFDS set of labelled images, e.g. "cifar10", which is prepared with a network and
+        TensorFlow and from then on read without either.
       data_dir: Where prepared sets lie; by default the TFDS_DATA_DIR of the environment, else ~/tensorflow_datasets.
+      manual_dir: Where files lie that you fetched: for "mnist" and "fashion_mnist" the four IDX files (.gz or not), which
+        are prepared with neither network nor TensorFlow; for other sets what TFDS asks for.
+      size: Height and width, or one number for both, to bring images to: the largest middle part of that form, scaled.
+        Needed where images differ in size.
+      keep: "memory": the images are arrays. "disk": they stay decoded on disk, for sets larger than memory. "records": they
+        stay compressed on disk and are decoded whenever they are read.
+      skip_corrupt: Leave images of a folder out that cannot be decoded, with a warning, instead of refusing the folder.
+      again: Remove what is prepared and prepare it again.
       seed: Chooses the test examples of a set that comes with neither a test nor a validation split; no effect on others.
+      progress: Show bars for download, preparation and decoding.
 
     Raises:
-      ValueError: The name is unknown, the set holds no labelled images of one shape, or it is prepared in another file
-        format than array_record.
+      ValueError: The name is unknown, the set holds no labelled images of one shape, it is prepared in another file format
+        than array_record, or a file is damaged (a `DamagedError`, which names it).
       ConnectionError: A TFDS set is not prepared and its server does not answer (told within 5 seconds).
       ImportError: A package is missing; the message names the extra that brings it.
+      OSError: The directory cannot be written, or the disk is full; nothing half-made is left.
 
     Example:
       >>> load("digits").image_shape  # doctest: +SKIP
@@ -30,23 +61,87 @@ def load(name: str = "digits", *, data_dir: str | os.PathLike[str] | None = None
     """
     if not isinstance(name, str):
         raise TypeError(f"name must be a string such as 'digits', got {name!r}")
+    from convlab.data import records, store
+
+    if keep not in store.KEEP:
+        raise ValueError(f"keep {keep!r} is unknown; needs one of {', '.join(map(repr, store.KEEP))}")
+    shape = _size(size)
     require("tensorflow_datasets")
-    directory = _directory(data_dir)
+    directory, files = directory_of(data_dir), manual_dir and pathlib.Path(manual_dir).expanduser()
+
+    options = {"again": again, "progress": progress}
     if name in OWN:
-        return _load_own(name, directory, seed)
-    from convlab.data import stock
+        builder = _own(name, directory, **options)
+    elif name.startswith(FOLDER):
+        builder = _folder(name, directory, skip_corrupt, **options)
+    elif name in idx.BUILDERS and (files or _place(idx.BUILDERS[name], directory).exists()):
+        builder = _idx(name, directory, files, **options)
+    else:
+        from convlab.data import stock
 
-    return stock.load_stock(name, directory, seed, tuple(OWN))
+        builder = stock.prepared(name, directory, (*OWN, FOLDER + "PATH"), files, **options)
+    names = records.check(builder, name)
+    splits = store.read(builder, names, keep, shape, progress)
+    if len(splits) == 1:
+        train, test = hold_out(splits["train"], HELD_OUT, seed)
+    else:
+        train, test = splits.pop("train"), splits.pop("test", None) or splits.pop("validation")
+    return Data(name, train, test, tuple(builder.info.features["label"].names), splits.get("validation"))
 
 
-def _load_own(name: str, directory: str, seed: int) -> Data:
+def _own(name: str, directory: pathlib.Path, **options: Any) -> Any:
     from convlab.data import builders, records
 
     builder = getattr(builders, OWN[name])
-    return records.read(records.prepared(lambda: builder(data_dir=directory)), name, seed)
+    return records.prepared(_place(OWN[name], directory), lambda: builder(data_dir=directory), name, **options)
 
 
-def _directory(data_dir: str | os.PathLike[str] | None) -> str:
+def _idx(name: str, directory: pathlib.Path, files: pathlib.Path | None, **options: Any) -> Any:
+    from convlab.data import builders, records
+
+    if files is None and options["again"]:
+        raise ValueError(f"preparing {name} again needs manual_dir, the folder of its IDX files")
+    builder = getattr(builders, idx.BUILDERS[name])
+    return records.prepared(
+        _place(idx.BUILDERS[name], directory), lambda: builder(source=files, data_dir=directory), name, **options
+    )
+
+
+def _folder(name: str, directory: pathlib.Path, skip_corrupt: bool, **options: Any) -> Any:
+    from convlab.data import builders, folder, records
+
+    source = pathlib.Path(name.removeprefix(FOLDER)).expanduser()
+    state = folder.fingerprint(source) + "-skipped" * skip_corrupt
+
+    def scan() -> folder.Album:
+        return folder.scan(source, skip_corrupt, lambda things, text: records.track(things, text, options["progress"]))
+
+    def make() -> Any:
+        return builders.Folder(state=state, scan=scan, data_dir=directory)
+
+    place = directory / builders.Folder.name / state / str(builders.Folder.VERSION)
+    return records.prepared(place, make, name, **options)
+
+
+def _place(builder: str, directory: pathlib.Path) -> pathlib.Path:
+    """Return the directory that TFDS prepares one of our builders in."""
+    from convlab.data import builders
+
+    made = getattr(builders, builder)
+    return directory / made.name / str(made.VERSION)
+
+
+def _size(size: int | Sequence[int] | None) -> tuple[int, int] | None:
+    """Return height and width."""
+    if size is None:
+        return None
+    both = (size, size) if isinstance(size, int) else tuple(size)
+    if len(both) != 2 or not all(isinstance(each, int) and each > 0 for each in both):
+        raise ValueError(f"size must be a number of pixels above 0, or height and width; got {size!r}")
+    return both
+
+
+def directory_of(data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
     """Return the directory of prepared sets; read from the environment now, not when TFDS was imported."""
-    chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or os.path.join("~", "tensorflow_datasets")
-    return os.path.expanduser(os.fspath(chosen))
+    chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or pathlib.Path("~", "tensorflow_datasets")
+    return pathlib.Path(chosen).expanduser()

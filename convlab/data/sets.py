@@ -1,15 +1,53 @@
-"""What a model is fitted to: images with labels, in a training and a test split."""
+"""What a model is fitted to: images with labels, in a training, a test and perhaps a validation split."""
 
 import dataclasses
 import functools
+import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jax.typing import ArrayLike
 
 MAXIMUM_RANK = 3
 CHUNK = 1000  # images widened to float64 at a time
+SAMPLE = 10_000  # images on disk whose moments stand for all
+
+
+class Stored:
+    """Images that stay on disk, read where they are indexed: `images[3:5]` and `images[array]` are NumPy arrays.
+
+    Args:
+      read: From places on disk to images.
+      places: Of the images, in their order.
+      shape: (*space, c) of one image.
+      dtype: Of the images.
+    """
+
+    def __init__(
+        self, read: Callable[[np.ndarray], np.ndarray], places: np.ndarray, shape: tuple[int, ...], dtype: np.dtype
+    ):
+        self._read, self._places = read, places
+        self.shape, self.dtype = (len(places), *shape), np.dtype(dtype)
+        self.ndim, self.size = len(self.shape), math.prod(self.shape)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: slice | np.ndarray) -> np.ndarray:
+        return self._read(self._places[index])
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype)
+
+    def take(self, places: np.ndarray) -> "Stored":
+        """Keep the images at these places, on disk."""
+        return Stored(self._read, self._places[places], self.shape[1:], self.dtype)
+
+    def map(self, f: Callable[[np.ndarray], ArrayLike]) -> "Stored":
+        """Apply `f` to whatever is read."""
+        one = np.asarray(f(self[:1]))
+        return Stored(lambda places: np.asarray(f(self._read(places))), self._places, one.shape[1:], one.dtype)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -17,7 +55,7 @@ class Split:
     """Images and their labels, example by example.
 
     Args:
-      images: uint8 or float32, (n, *space, c) with one to three spatial axes.
+      images: uint8 or float32, (n, *space, c) with one to three spatial axes; in memory, or `Stored` on disk.
       labels: Class numbers from 0, (n,); any integer dtype, kept as int32.
 
     Raises:
@@ -29,7 +67,7 @@ class Split:
       5
     """
 
-    images: np.ndarray
+    images: np.ndarray | Stored
     labels: np.ndarray
 
     def __post_init__(self) -> None:
@@ -40,16 +78,27 @@ class Split:
     def __len__(self) -> int:
         return len(self.images)
 
+    def take(self, places: np.ndarray) -> "Split":
+        """Keep the examples at these places, in their order; images on disk stay there."""
+        images = self.images.take(places) if isinstance(self.images, Stored) else self.images[places]
+        return Split(images, self.labels[places])
+
+    def map(self, f: Callable[[np.ndarray], ArrayLike]) -> "Split":
+        """Apply `f` to the images: now to those in memory, to those on disk whenever they are read."""
+        images = self.images.map(f) if isinstance(self.images, Stored) else np.asarray(f(self.images))
+        return Split(images, self.labels)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Data:
-    """A named data set: a training split, a test split, and what the labels mean.
+    """A named data set: a training split, a test split, perhaps one to validate on, and what the labels mean.
 
     Args:
       name: How it is called in tables and figures.
       train: What a model is fitted to.
       test: What it is measured on; images of the same shape and dtype.
       classes: A name for every label; their number is the number of outputs a classifier needs.
+      validation: What choices are made by (when to stop, which rate); alike. None where all that is not tested is trained on.
 
     Raises:
       ValueError: The splits hold images of different shapes, or a label without a name.
@@ -65,18 +114,26 @@ class Data:
     train: Split
     test: Split
     classes: tuple[str, ...]
+    validation: Split | None = None
 
     def __post_init__(self) -> None:
         _check_classes(self.classes)
-        for which in ("train", "test"):
-            _check_split(which, getattr(self, which), self.classes)
-        train, test = self.train.images, self.test.images
-        if train.shape[1:] != test.shape[1:]:
-            raise ValueError(
-                f"train holds images of {train.shape[1:]} but test of {test.shape[1:]}; needs one shape, as one model sees both"
-            )
-        if train.dtype != test.dtype:
-            raise TypeError(f"train holds {train.dtype} but test {test.dtype} images; needs one dtype, in the same units")
+        train = self.train
+        for which, split in self._splits.items():
+            _check_split(which, split, self.classes)
+            mine, its = train.images, split.images
+            if mine.shape[1:] != its.shape[1:]:
+                raise ValueError(
+                    f"train holds images of {mine.shape[1:]} but {which} of {its.shape[1:]};"
+                    " needs one shape, as one model sees both"
+                )
+            if mine.dtype != its.dtype:
+                raise TypeError(f"train holds {mine.dtype} but {which} {its.dtype} images; needs one dtype, in the same units")
+
+    @property
+    def _splits(self) -> dict[str, Split]:
+        splits = {"train": self.train, "test": self.test}
+        return splits if self.validation is None else {**splits, "validation": self.validation}
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -85,17 +142,20 @@ class Data:
 
     @functools.cached_property
     def mean(self) -> np.ndarray:
-        """Mean of the training pixels per channel, in their own units: float32, (c,)."""
+        """Mean of the training pixels per channel, in their own units: float32, (c,); of 10,000 images where they are on disk."""
         return self._moments[0]
 
     @functools.cached_property
     def std(self) -> np.ndarray:
-        """Standard deviation of the training pixels per channel, 1 where they are all equal: float32, (c,)."""
+        """Standard deviation of the same pixels per channel, 1 where they are all equal: float32, (c,)."""
         return self._moments[1]
 
     @functools.cached_property
     def _moments(self) -> tuple[np.ndarray, np.ndarray]:
         images, shape = self.train.images, self.image_shape
+        if isinstance(images, Stored):  # the same sample every time
+            chosen = np.random.default_rng(0).permutation(len(images))[:SAMPLE]
+            images = images[np.sort(chosen)]
         rows = images.reshape(len(images), -1)  # summed over images first: long contiguous axes are many times faster
         mean = rows.mean(0, dtype=np.float64).reshape(-1, shape[-1]).mean(0)
         centre = np.broadcast_to(mean, shape).reshape(-1)
@@ -107,7 +167,7 @@ class Data:
         return mean.astype(np.float32), np.where(constant, 1, std).astype(np.float32)
 
     def subset(self, size: int, seed: int = 0) -> "Data":
-        """Keep `size` training examples, as many of each class as possible; the test split stays whole.
+        """Keep `size` training examples, as many of each class as possible; the other splits stay whole.
 
         For one seed the subsets are nested: a smaller one lies inside every larger one. Examples keep their order.
 
@@ -128,13 +188,72 @@ class Data:
         if not 1 <= size <= available:
             raise ValueError(f"size must be 1 to {available}, the training examples of {self.name}; got {size}")
         keep = np.sort(_round_robin(self.train.labels, seed)[:size])
-        return dataclasses.replace(self, train=Split(self.train.images[keep], self.train.labels[keep]))
+        return dataclasses.replace(self, train=self.train.take(keep))
 
-    def map(self, f: Callable[[np.ndarray], ArrayLike]) -> "Data":
-        """Apply `f` to the images of both splits; labels stay.
+    def hold_out(self, fraction: float = 0.1, seed: int = 0) -> "Data":
+        """Move a fraction of the training examples, the same of every class, to a validation split.
 
         Args:
-          f: From images (n, *space, c) to as many images, uint8 or float32, as a NumPy or JAX array.
+          fraction: Of each class, above 0 and below 1.
+          seed: Which ones.
+
+        Raises:
+          ValueError: There is a validation split already, or `fraction` leaves one part empty.
+
+        Example:
+          >>> split = Split(np.zeros((10, 8, 7, 1), np.uint8), np.repeat([0, 1], 5))
+          >>> len(Data("blank", split, split, ("zero", "one")).hold_out(0.2).validation)
+          2
+        """
+        if self.validation is not None:
+            raise ValueError(f"{self.name} has a validation split of {len(self.validation)} examples already")
+        train, validation = hold_out(self.train, fraction, seed)
+        return dataclasses.replace(self, train=train, validation=validation)
+
+    def relabel(self, groups: Mapping[str, Sequence[int | str] | int | str]) -> "Data":
+        """Keep some classes only, and call them something else: each group of old classes becomes one new class.
+
+        Args:
+          groups: For every new class, in order, the old one or ones, by name or number. Examples of others are left out.
+
+        Raises:
+          ValueError: An old class is unknown or in two groups, or a new one has no training or no test example.
+
+        Example:
+          >>> split = Split(np.zeros((6, 8, 7, 1), np.uint8), np.array([0, 1, 2, 0, 1, 2]))
+          >>> data = Data("blank", split, split, ("plane", "car", "bird"))
+          >>> data.relabel({"planes": 0, "birds": "bird"}).train.labels
+          array([0, 1, 0, 1], dtype=int32)
+        """
+        new = np.full(len(self.classes), -1)
+        for number, (name, old) in enumerate(groups.items()):
+            for each in [old] if isinstance(old, (int, np.integer, str)) else old:
+                label = self._label(each)
+                if new[label] >= 0:
+                    raise ValueError(f"class {self.classes[label]!r} is in two groups; {name!r} is the second")
+                new[label] = number
+        splits = {}
+        for which, split in self._splits.items():
+            keep = np.flatnonzero(new[split.labels] >= 0)
+            lacking = [name for number, name in enumerate(groups) if number not in new[split.labels[keep]]]
+            if lacking or not groups:
+                raise ValueError(f"{which} of {self.name} has no example of {lacking or 'any group'}; every class needs one")
+            chosen = split.take(keep)
+            splits[which] = Split(chosen.images, new[chosen.labels])
+        return dataclasses.replace(self, classes=tuple(groups), **splits)
+
+    def _label(self, old: int | str) -> int:
+        if isinstance(old, str) and old in self.classes:
+            return self.classes.index(old)
+        if not isinstance(old, str) and 0 <= _integer("a class", old) < len(self.classes):
+            return operator.index(old)
+        raise ValueError(f"{self.name} has no class {old!r}; its classes are {', '.join(map(repr, self.classes))}")
+
+    def map(self, f: Callable[[np.ndarray], ArrayLike]) -> "Data":
+        """Apply `f` to the images of all splits; labels stay. Images on disk are changed whenever they are read.
+
+        Args:
+          f: From images (n, *space, c) to as many images, uint8 or float32, as a NumPy or JAX array; each image for itself.
 
         Raises:
           ValueError: `f` returns images that do not fit the labels or each other.
@@ -145,8 +264,7 @@ class Data:
           >>> Data("blank", split, split, tuple("abcde")).map(lambda x: x[:, ::2]).image_shape
           (4, 7, 1)
         """
-        train, test = (Split(np.asarray(f(split.images)), split.labels) for split in (self.train, self.test))
-        return dataclasses.replace(self, train=train, test=test)
+        return dataclasses.replace(self, **{which: split.map(f) for which, split in self._splits.items()})
 
 
 def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
@@ -169,7 +287,7 @@ def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     held = rank < np.rint(fraction * np.bincount(split.labels))[split.labels]
     if held.all() or not held.any():
         raise ValueError(f"a fraction of {fraction} leaves one part of {len(split)} examples empty; needs one in both")
-    return Split(split.images[~held], split.labels[~held]), Split(split.images[held], split.labels[held])
+    return split.take(np.flatnonzero(~held)), split.take(np.flatnonzero(held))
 
 
 def _round_robin(labels: np.ndarray, seed: int) -> np.ndarray:
@@ -196,7 +314,7 @@ def _integer(name: str, value: object) -> int:
 
 
 def _check_images(images: object) -> None:
-    if not isinstance(images, np.ndarray):
+    if not isinstance(images, (np.ndarray, Stored)):
         raise TypeError(f"images must be a NumPy array, got {type(images).__name__}; convert them with np.asarray")
     if images.dtype not in (np.uint8, np.float32):
         raise TypeError(f"images have dtype {images.dtype}; needs uint8 (pixels as stored) or float32")

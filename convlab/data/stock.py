@@ -3,40 +3,40 @@
 import contextlib
 import difflib
 import importlib.util
+import pathlib
 import threading
 from typing import Any
 
-from convlab.data import records
+from convlab.data import idx, records
 from convlab.data.extras import require
-from convlab.data.sets import Data
 
 SECONDS_TO_ANSWER = 3.5
 NO_WAY_THROUGH = {407, 502, 503, 504}  # what a proxy answers in place of the server
 
 
-def load_stock(name: str, directory: str, seed: int, offline_names: tuple[str, ...]) -> Data:
-    """Read a stock TFDS data set into memory, preparing it first where that is possible.
+def prepared(
+    name: str, directory: pathlib.Path, offline_names: tuple[str, ...], manual_dir: pathlib.Path | None = None, **options: Any
+) -> records.Builder:
+    """Open a stock TFDS data set, preparing it first where that is possible.
 
     Args:
       name: As TFDS knows it, e.g. "cifar10" or "emnist/letters".
       directory: Where TFDS keeps prepared sets.
-      seed: Chooses the test examples where the set has neither a test nor a validation split.
       offline_names: Data sets to suggest where there is no network.
+      manual_dir: Where files lie that TFDS asks its user to fetch.
+      options: Of `records.prepared`.
 
     Raises:
-      ValueError: The name is unknown, the set holds no labelled images, or it is prepared in another file format.
+      ValueError: The name is unknown, or what is prepared is damaged.
       ConnectionError: It is not prepared and its server does not answer.
-      ImportError: It is not prepared and TensorFlow is absent, or Pillow is.
+      ImportError: It is not prepared and TensorFlow is absent.
     """
     require("tensorflow_datasets")
-    builder = _on_disk(name, directory)
-    if builder is None:
-        builder = _prepare(name, directory, offline_names)
-    require("PIL.Image")  # decodes what TFDS stores as PNG or JPEG
-    return records.read(builder, name, seed)
+    builder = None if options.get("again") else _on_disk(name, directory)
+    return builder or _prepare(name, directory, offline_names, manual_dir, **options)
 
 
-def _on_disk(name: str, directory: str) -> records.Builder | None:
+def _on_disk(name: str, directory: pathlib.Path) -> records.Builder | None:
     """Return the builder of a set prepared in `directory`, of whichever version lies there."""
     from tensorflow_datasets.core import read_only_builder, registered
 
@@ -47,7 +47,9 @@ def _on_disk(name: str, directory: str) -> records.Builder | None:
             return None
 
 
-def _prepare(name: str, directory: str, offline_names: tuple[str, ...]) -> records.Builder:
+def _prepare(
+    name: str, directory: pathlib.Path, offline_names: tuple[str, ...], manual_dir: pathlib.Path | None, **options: Any
+) -> records.Builder:
     def make() -> records.Builder:
         return _from_code(name, directory, offline_names)
 
@@ -58,10 +60,12 @@ def _prepare(name: str, directory: str, offline_names: tuple[str, ...]) -> recor
     if reason:
         raise ConnectionError(_no_network(name, directory, reason, offline_names))
     _tensorflow_without_accelerator()
-    return records.prepared(make)
+    if manual_dir is not None:
+        options["download_config"] = require("tensorflow_datasets").download.DownloadConfig(manual_dir=manual_dir)
+    return records.prepared(pathlib.Path(builder.data_path), make, name, **options)
 
 
-def _from_code(name: str, directory: str, offline_names: tuple[str, ...]) -> records.Builder:
+def _from_code(name: str, directory: pathlib.Path, offline_names: tuple[str, ...]) -> records.Builder:
     tfds = require("tensorflow_datasets")
     from tensorflow_datasets.core import naming, registered
 
@@ -118,12 +122,13 @@ def no_answer(url: str, seconds: float = SECONDS_TO_ANSWER) -> str | None:
     return answers[0] if answers else f"{url} did not answer within {seconds} seconds"
 
 
-def _no_network(name: str, directory: str, reason: str, offline_names: tuple[str, ...]) -> str:
+def _no_network(name: str, directory: pathlib.Path, reason: str, offline_names: tuple[str, ...]) -> str:
+    files = "; or pass the folder of its IDX files as manual_dir" if name in idx.BUILDERS else ""
     tensorflow = "; preparing also needs TensorFlow: pip install 'convlab[tf]'" if _lacks_tensorflow() else ""
     return (
         f"{name} is not prepared in {directory} and cannot be downloaded: {reason}. Ways out: load it once with a network"
         f"{tensorflow}; copy a directory prepared as {records.FILE_FORMAT} to {directory}; pass the data_dir that holds one;"
-        f" or use {' or '.join(map(repr, offline_names))}, made without a network"
+        f" or use {' or '.join(map(repr, offline_names))}, made without a network{files}"
     )
 
 

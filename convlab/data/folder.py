@@ -1,0 +1,180 @@
+"""A folder of images by class, or an archive of one: what is in it, checked image by image before anything is written."""
+
+import concurrent.futures
+import contextlib
+import hashlib
+import io
+import os
+import pathlib
+import re
+import tarfile
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from convlab.data.disk import THREADS
+from convlab.data.extras import require
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+SPLITS = {"train": "train", "test": "test", "validation": "validation", "valid": "validation", "val": "validation"}
+COLOURS = {"1": "L", "L": "L", "LA": "L"}  # gray modes; all others of 8 bits are colour
+WIDE = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # more than 8 bits a pixel
+SHOWN = 5  # names in a message
+AT_ONCE = 256  # files in memory
+
+
+class Picture(NamedTuple):
+    """One image file: where it belongs, and what its pixels are like."""
+
+    split: str
+    label: str
+    path: str
+    mode: str = ""
+    size: tuple[int, int] = (0, 0)  # height, width
+
+
+class Album(NamedTuple):
+    """All images of a folder or archive."""
+
+    source: pathlib.Path
+    pictures: list[Picture]
+    classes: tuple[str, ...]
+
+    @property
+    def mode(self) -> str:
+        """Gray ("L") where all are gray, else colour ("RGB")."""
+        return "L" if all(picture.mode in COLOURS for picture in self.pictures) else "RGB"
+
+    @property
+    def shape(self) -> tuple[int | None, int | None, int]:
+        """Height, width and channels; None where sizes differ."""
+        sizes = {picture.size for picture in self.pictures}
+        return (*(sizes.pop() if len(sizes) == 1 else (None, None)), len(self.mode))
+
+    def encoded(self, split: str) -> Iterator[tuple[bytes, str]]:
+        """Yield the bytes and the class of every image of a split: as they are, or as PNG where the colours must change."""
+        image = require("PIL.Image")
+        with _opened(self.source) as (_, read):
+            for picture in self.pictures:
+                if picture.split == split:
+                    data = read(picture.path)
+                    if picture.mode != self.mode:
+                        buffer = io.BytesIO()
+                        image.open(io.BytesIO(data)).convert(self.mode).save(buffer, "PNG")
+                        data = buffer.getvalue()
+                    yield data, picture.label
+
+
+def fingerprint(source: pathlib.Path) -> str:
+    """Name the state of a folder or archive: paths, sizes and times of change of its files."""
+    files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
+    lines = [f"{path.relative_to(source.parent)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
+    digest = hashlib.sha256("\n".join([os.fspath(source.resolve()), *lines]).encode()).hexdigest()
+    return f"{re.sub('[^a-z0-9]+', '_', source.stem.lower()).strip('_') or 'images'}-{digest[:12]}"
+
+
+def scan(source: pathlib.Path, skip_corrupt: bool, track: Callable = lambda things, description: things) -> Album:
+    """Find and decode every image of a folder or archive.
+
+    Args:
+      source: A folder with train/<class>/*.jpg or *.png and perhaps test/ and validation/ alike; or a zip or tar of one.
+      skip_corrupt: Leave out images that cannot be decoded, with a warning, instead of refusing all.
+      track: Shows progress.
+
+    Raises:
+      ValueError: No image, no train/<class>/, an empty class, a class that is not in train, an image that cannot be
+        decoded, or has more than 8 bits a pixel.
+    """
+    with _opened(source) as (names, read):
+        found = [picture for name in names if (picture := _placed(name))]
+        if not any(picture.path and picture.split == "train" for picture in found):
+            raise ValueError(f"{source} holds no images as train/<class>/*.jpg or *.png; {_instead(names)}")
+        _check_classes(source, found)
+        files = [picture for picture in found if picture.path]
+        done = []
+        with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:  # reads one by one, decodes several at a time
+            for first in track(range(0, len(files), AT_ONCE), f"checking {source.name}"):
+                part = files[first : first + AT_ONCE]
+                done += pool.map(_look, part, [read(picture.path) for picture in part])
+    corrupt = [reason for picture, reason in done if reason]
+    if corrupt and not skip_corrupt:
+        raise ValueError(
+            f"{source} holds {len(corrupt)} of {len(done)} images that cannot be decoded: {_some(corrupt)};"
+            " mend or remove them, or pass skip_corrupt=True"
+        )
+    if corrupt:
+        warnings.warn(f"left out {len(corrupt)} of {len(done)} images of {source}: {_some(corrupt)}", stacklevel=2)
+    pictures = [picture for picture, reason in done if not reason]
+    _check_classes(source, [*({p._replace(path="") for p in found}), *pictures])
+    wide = [f"{picture.path} ({picture.mode})" for picture in pictures if picture.mode in WIDE]
+    if wide:
+        raise ValueError(f"{source} holds {len(wide)} images of more than 8 bits a pixel: {_some(wide)}; needs 8 bits")
+    return Album(source, pictures, tuple(sorted({picture.label for picture in pictures if picture.split == "train"})))
+
+
+def _placed(name: str) -> Picture | None:
+    """Read split and class off a path; a class's folder itself becomes a picture without path."""
+    parts = pathlib.PurePosixPath(name).parts
+    if any(part.startswith((".", "__MACOSX")) for part in parts):
+        return None
+    for at, part in enumerate(parts[:-1]):
+        if part in SPLITS and len(parts) - at == 3 and name.lower().endswith(SUFFIXES):
+            return Picture(SPLITS[part], parts[at + 1], name)
+        if part in SPLITS and len(parts) - at == 2 and name.endswith("/"):
+            return Picture(SPLITS[part], parts[at + 1], "")
+    return None
+
+
+def _check_classes(source: pathlib.Path, found: list[Picture]) -> None:
+    """Raise ValueError for a class that has a folder but no image, or images outside train only."""
+    filled = {(picture.split, picture.label) for picture in found if picture.path}
+    empty = sorted({f"{picture.split}/{picture.label}" for picture in found} - {"/".join(pair) for pair in filled})
+    if empty:
+        raise ValueError(f"{source} holds no image in {_some(empty)}; every class needs one: fill or remove the folder")
+    known = {label for split, label in filled if split == "train"}
+    strange = sorted("/".join(pair) for pair in filled if pair[1] not in known)
+    if strange:
+        raise ValueError(f"{source} has {_some(strange)} but no such class in train; a model cannot learn what it never sees")
+
+
+def _look(picture: Picture, data: bytes) -> tuple[Picture, str]:
+    """Decode an image; return it with mode and size, and why it cannot be decoded."""
+    image = require("PIL.Image")
+    try:
+        with image.open(io.BytesIO(data)) as opened:
+            opened.load()
+            if opened.format not in ("JPEG", "PNG"):
+                return picture, f"{picture.path} (is {opened.format})"
+            return picture._replace(mode=opened.mode, size=(opened.height, opened.width)), ""
+    except Exception as error:  # Pillow raises many kinds
+        return picture, f"{picture.path} ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+
+
+@contextlib.contextmanager
+def _opened(source: pathlib.Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
+    """Open a folder or archive: the names in it (folders end in a slash), and what reads one."""
+    if source.is_dir():
+        paths = sorted(source.rglob("*"))
+        names = [path.relative_to(source).as_posix() + "/" * path.is_dir() for path in paths]
+        yield names, lambda name: (source / name).read_bytes()
+    elif not source.exists():
+        raise ValueError(f"{source} does not exist; needs a folder of images by class, or a zip or tar of one")
+    elif zipfile.is_zipfile(source):
+        with zipfile.ZipFile(source) as archive:
+            yield archive.namelist(), archive.read
+    elif tarfile.is_tarfile(source):
+        with tarfile.open(source) as archive:
+            members = {member.name + "/" * member.isdir(): member for member in archive.getmembers()}
+            yield list(members), lambda name: archive.extractfile(members[name]).read()  # pyright: ignore
+    else:
+        raise ValueError(f"{source} is neither a folder nor a zip or tar archive, or is damaged")
+
+
+def _instead(names: list[str]) -> str:
+    images = [name for name in names if name.lower().endswith(SUFFIXES)]
+    return f"its images are {_some(images)}" if images else "it holds no .jpg, .jpeg or .png file at all"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -1,0 +1,251 @@
+"""Faults of disks and processes: each is caused here, and nothing half-made or damaged is ever taken for data."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import numpy as np
+import pytest
+
+from convlab.data import DamagedError, disk, load, prepared
+
+pytest.importorskip("tensorflow_datasets")
+KEEPS = ("memory", "disk", "records")
+SLOW = """
+import time
+from convlab.data import load, records, store
+from convlab.data.builders import Digits
+{slow}
+print(len(load("digits", data_dir={folder!r}).train))
+"""
+SLOW_TO_WRITE = """
+yields = Digits._generate_examples
+def crawl(self, *arrays):
+    for example in yields(self, *arrays):
+        time.sleep(0.02)
+        yield example
+Digits._generate_examples = crawl
+"""
+SLOW_TO_DECODE = """
+decodes = records.decoded
+def crawl(*arguments):
+    for block in decodes(*arguments):
+        time.sleep(1)
+        yield block
+records.decoded = crawl
+"""
+
+
+def start(code):
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def train_records(folder):
+    (path,) = folder.glob("convlab_digits/1.0.0/*train.array_record*")
+    return path
+
+
+def flip(path, at):
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0x10
+    path.write_bytes(data)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Digits prepared and decoded, by whom nothing went wrong."""
+    folder = tmp_path_factory.mktemp("whole")
+    return load("digits", data_dir=folder), folder
+
+
+@pytest.fixture
+def digits(whole, tmp_path):
+    """A copy of the preparation, to be damaged, and what it holds."""
+    subprocess.run(["cp", "-r", f"{whole[1]}/.", str(tmp_path)], check=True)
+    return whole[0], tmp_path
+
+
+def assert_same(data, expected):
+    np.testing.assert_array_equal(data.train.images[:], expected.train.images)
+    np.testing.assert_array_equal(data.test.images[:], expected.test.images)
+    np.testing.assert_array_equal(data.train.labels, expected.train.labels)
+
+
+# --- processes that die, or meet ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slow, trace", [(SLOW_TO_WRITE, "incomplete.*"), (SLOW_TO_DECODE, "1.0.0/decoded.incomplete")])
+def test_what_a_killed_process_left_goes_and_the_next_one_succeeds(tmp_path, whole, slow, trace):
+    process = start(SLOW.format(slow=slow, folder=str(tmp_path)))
+    end = time.time() + 60
+    while not list(tmp_path.glob(f"convlab_digits/{trace}/*")):
+        assert time.time() < end
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    process.communicate()
+    assert list(tmp_path.glob(f"convlab_digits/{trace}"))
+    assert_same(load("digits", data_dir=tmp_path), whole[0])
+    assert not list(tmp_path.glob(f"convlab_digits/{trace}"))
+
+
+def test_a_preparation_killed_before_its_checksums_were_written_is_read_and_then_has_them(digits):
+    expected, folder = digits
+    (folder / "convlab_digits/1.0.0" / disk.MANIFEST).unlink()
+    assert_same(load("digits", data_dir=folder, keep="records"), expected)
+    assert disk.sealed(folder / "convlab_digits/1.0.0")
+
+
+def test_processes_that_prepare_at_once_all_succeed_and_one_of_them_works(tmp_path):
+    running = [start(SLOW.format(slow=SLOW_TO_WRITE + "\nprint('asked')", folder=str(tmp_path))) for _ in range(3)]
+    assert [process.communicate(timeout=120)[0].split() for process in running] == [["asked", "1437"]] * 3
+    names = sorted(path.name for path in (tmp_path / "convlab_digits").iterdir() if not path.name.startswith("."))
+    assert names == ["1.0.0"]
+
+
+# --- full disks -----------------------------------------------------------------------------------------------------
+
+
+def limited(folder, bytes_of_a_file, keep="memory"):
+    """Load in a process that may write no larger file; return its output."""
+    code = f"""
+import resource
+from convlab.data import load
+resource.setrlimit(resource.RLIMIT_FSIZE, ({bytes_of_a_file}, {bytes_of_a_file}))
+print("loaded", len(load("digits", data_dir={str(folder)!r}, keep={keep!r}).train))
+"""
+    return start(code).communicate(timeout=60)
+
+
+@pytest.mark.parametrize("room", [20_000, 150_000])
+def test_a_preparation_that_finds_no_room_says_so_and_leaves_nothing(tmp_path, room):
+    out, error = limited(tmp_path, room)
+    assert "OSError" in error.splitlines()[-1]
+    assert "could not be written, nothing was kept: free some space or pass another data_dir" in error
+    assert prepared(tmp_path) == []
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    assert len(load("digits", data_dir=tmp_path).train) == 1437
+
+
+def test_images_that_find_no_room_decoded_are_loaded_without_or_refused(digits):
+    _, folder = digits
+    decoded = folder / "convlab_digits/1.0.0/decoded"
+    subprocess.run(["rm", "-r", str(decoded)], check=True)
+    out, error = limited(folder, 50_000)
+    assert out == "loaded 1437\n"
+    assert "decoded images are not kept" in error
+    out, error = limited(folder, 50_000, keep="disk")
+    assert "OSError" in error.splitlines()[-1]
+    assert "keep='records'" in error
+    assert not list(decoded.parent.glob("decoded*"))
+
+
+def test_a_tiny_file_system_is_no_other(tmp_path):
+    command = f"mount -t tmpfs -o size=200k none {tmp_path} && exec {sys.executable} -c 'from convlab.data import load; load()'"
+    inside = ["unshare", "-rm", "bash", "-c", command]
+    if subprocess.run([*inside[:2], "mount", "-t", "tmpfs", "none", tmp_path], capture_output=True).returncode:
+        pytest.skip("no file system may be mounted here")
+    run = subprocess.run(inside, capture_output=True, text=True, env=os.environ | {"TFDS_DATA_DIR": str(tmp_path)})
+    assert run.returncode == 1
+    assert "No space left on device" in run.stderr
+    assert "nothing was kept" in run.stderr
+
+
+# --- damaged files --------------------------------------------------------------------------------------------------
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+@pytest.mark.parametrize("damage, says", [(lambda p: flip(p, 200_000), "damaged near byte"), (truncate, "holds .* bytes but")])
+@pytest.mark.parametrize("keep", KEEPS)
+def test_damaged_records_are_named_before_they_are_read(digits, damage, says, keep):
+    _, folder = digits
+    subprocess.run(["rm", "-r", str(folder / "convlab_digits/1.0.0/decoded")], check=True)
+    damage(train_records(folder))
+    with pytest.raises(DamagedError, match=f"train.array_record.*{says}.*again=True"):
+        load("digits", data_dir=folder, keep=keep)
+
+
+@pytest.mark.parametrize("damage", [lambda p: flip(p, 200_000), truncate])
+def test_damaged_records_without_checksums_are_found_by_their_own(digits, damage):
+    _, folder = digits
+    subprocess.run(["rm", "-r", str(folder / "convlab_digits/1.0.0/decoded")], check=True)
+    (folder / "convlab_digits/1.0.0" / disk.MANIFEST).unlink()
+    damage(train_records(folder))
+    with pytest.raises(DamagedError, match="the records of 'train' in .* are damaged.*again=True"):
+        load("digits", data_dir=folder)
+
+
+def test_damaged_records_are_made_again_when_asked(digits):
+    expected, folder = digits
+    flip(train_records(folder), 200_000)
+    assert_same(load("digits", data_dir=folder, again=True, keep="records"), expected)
+    assert_same(load("digits", data_dir=folder), expected)
+
+
+def test_a_damaged_description_is_named_and_made_again(digits):
+    expected, folder = digits
+    info = folder / "convlab_digits/1.0.0/dataset_info.json"
+    info.write_text(info.read_text()[:50])
+    with pytest.raises(DamagedError, match="digits in .* cannot be opened.*again=True"):
+        load("digits", data_dir=folder)
+    assert_same(load("digits", data_dir=folder, again=True), expected)
+
+
+def test_making_it_again_loses_nothing_when_it_fails(digits, monkeypatch):
+    from convlab.data import builders
+
+    expected, folder = digits
+    monkeypatch.setattr(builders.Digits, "arrays", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        load("digits", data_dir=folder, again=True)
+    assert_same(load("digits", data_dir=folder), expected)
+    assert sorted(p.name for p in (folder / "convlab_digits").iterdir() if not p.name.startswith(".")) == ["1.0.0"]
+
+
+@pytest.mark.parametrize("name", ["train.images.npy", "test.labels.npy", disk.MANIFEST])
+@pytest.mark.parametrize("damage", [lambda p: flip(p, -7), lambda p: p.write_bytes(p.read_bytes()[:-3]), pathlib.Path.unlink])
+@pytest.mark.parametrize("keep", KEEPS[:2])
+def test_damaged_decoded_images_are_decoded_again(digits, name, damage, keep):
+    expected, folder = digits
+    damage(folder / "convlab_digits/1.0.0/decoded" / name)
+    with pytest.warns(UserWarning, match="decoding .* again: .*decoded"):
+        assert_same(load("digits", data_dir=folder, keep=keep), expected)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_same(load("digits", data_dir=folder, keep=keep), expected)
+
+
+def test_checksums_see_every_byte(tmp_path, monkeypatch):
+    monkeypatch.setattr(disk, "BLOCK", 100)
+    path = tmp_path / "numbers.npy"
+    np.save(path, np.arange(37, dtype=np.int16))
+    disk.seal(tmp_path)
+    np.testing.assert_array_equal(disk.read_array(path), np.arange(37))
+    for at in range(path.stat().st_size):
+        flip(path, at)
+        with pytest.raises(DamagedError, match="numbers.npy is damaged"):
+            disk.check(tmp_path)
+        with pytest.raises(DamagedError):
+            disk.read_array(path)
+        flip(path, at)
+    disk.check(tmp_path)
+
+
+# --- listing --------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_prepared_is_listed_with_its_place_and_size(whole):
+    (row,) = prepared(whole[1])
+    assert (row.name, row.version, row.file_format) == ("digits", "1.0.0", "array_record")
+    assert row.path == whole[1] / "convlab_digits" / "1.0.0"
+    assert row.examples == {"train": 1437, "test": 360}
+    assert row.decoded == ("",)
+    assert row.megabytes == pytest.approx(sum(p.stat().st_size for p in row.path.rglob("*") if p.is_file()) / 1e6, abs=0.1)
