@@ -5,6 +5,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from convlab.data import idx
 from convlab.data.extras import require
 from convlab.data.sets import Data, hold_out
@@ -135,10 +137,10 @@ def _size(size: int | Sequence[int] | None) -> tuple[int, int] | None:
     """Return height and width."""
     if size is None:
         return None
-    both = (size, size) if isinstance(size, int) else tuple(size)
-    if len(both) != 2 or not all(isinstance(each, int) and each > 0 for each in both):
+    both = (size, size) if np.ndim(size) == 0 else tuple(size)  # pyright: ignore[reportArgumentType]
+    if len(both) != 2 or not all(isinstance(n, int | np.integer) and not isinstance(n, bool) and n > 0 for n in both):
         raise ValueError(f"size must be a number of pixels above 0, or height and width; got {size!r}")
-    return both
+    return int(both[0]), int(both[1])
 
 
 def directory_of(data_dir: str | os.PathLike[str] | None) -> pathlib.Path:

@@ -1,0 +1,262 @@
+"""Batches: the same ones from memory, from decoded files and from records, from any position, for any number of processes."""
+
+import dataclasses
+import itertools
+import threading
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import convlab as cl
+from convlab.data import Data, Split, Stored, batches, load, store
+
+pytest.importorskip("tensorflow_datasets")
+KEEPS = ("memory", "disk", "records")
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """The digits in all three places."""
+    folder = tmp_path_factory.mktemp("data")
+    return {keep: load("digits", data_dir=folder, keep=keep) for keep in KEEPS}
+
+
+def made(number=23, seed=0):
+    images = np.random.default_rng(seed).integers(0, 256, (number, 5, 3, 2), np.uint8)
+    return Split(images, np.arange(number) % 4)
+
+
+def stored(split):
+    """The same split, its images read where indexed."""
+    images = split.images
+    return Split(Stored(lambda p: images[p], np.arange(len(images)), images.shape[1:], images.dtype), split.labels)
+
+
+def assert_equal(got, expected):
+    got, expected = list(got), list(expected)
+    assert len(got) == len(expected)
+    for (x, y), (a, b) in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(x, a)
+        np.testing.assert_array_equal(y, b)
+
+
+# --- batches --------------------------------------------------------------------------------------------------------
+
+
+def test_every_epoch_holds_every_example_once_with_its_label():
+    split = made(23)
+    label_of = {image.tobytes(): label for image, label in zip(split.images, split.labels, strict=True)}
+    images, labels = (np.concatenate(parts) for parts in zip(*batches(split, 23, stop=3), strict=True))
+    assert [label_of[image.tobytes()] for image in images] == labels.tolist()
+    for epoch in range(3):
+        assert {image.tobytes() for image in images[23 * epoch : 23 * epoch + 23]} == label_of.keys()
+    assert not np.array_equal(images[:23], images[23:46])
+
+
+def test_batches_depend_on_seed_and_number_alone():
+    split = made()
+    assert_equal(batches(split, 5, seed=3, stop=12), batches(split, 5, seed=3, stop=12, ahead=1, threads=1))
+    one, other = next(batches(split, 5, seed=3)), next(batches(split, 5, seed=4))
+    assert not np.array_equal(one[0], other[0])
+
+
+@pytest.mark.parametrize("start", [0, 1, 7, 11])
+def test_a_run_that_stopped_goes_on_with_the_batch_it_had_not_seen(start):
+    split = made()
+    assert_equal(batches(split, 5, start=start, stop=12), list(batches(split, 5, stop=12))[start:])
+
+
+def test_without_an_end_batches_go_on():
+    assert len(list(itertools.islice(batches(made(), 5), 40))) == 40
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_processes_share_every_batch_without_overlap(parts):
+    split = made()
+    shards = [list(batches(split, 6, stop=9, shard=(part, parts))) for part in range(parts)]
+    joined = [tuple(np.concatenate(each) for each in zip(*of_step, strict=True)) for of_step in zip(*shards, strict=True)]
+    assert_equal(joined, batches(split, 6, stop=9))
+
+
+@pytest.mark.parametrize("shard", [(2, 2), (-1, 2), (0, 5), (0, 0)])
+def test_shards_that_are_none_are_refused(shard):
+    with pytest.raises(ValueError, match=r"shard .* of batches of 6: needs"):
+        batches(made(), 6, shard=shard)
+
+
+def test_no_more_is_read_ahead_than_was_said():
+    reads, split = [], made()
+
+    def read(places):
+        reads.append(len(places))
+        return split.images[places]
+
+    slow = Split(Stored(read, np.arange(23), (5, 3, 2), np.dtype(np.uint8)), split.labels)
+    feed = batches(slow, 5, ahead=3, threads=2)
+    next(feed)
+    settled = threading.Event()
+    settled.wait(0.5)
+    assert 1 < len(reads) <= 1 + 3 + 2
+
+
+# --- images that stay on disk ---------------------------------------------------------------------------------------
+
+
+def test_all_ways_of_keeping_images_hold_the_same(digits):
+    for keep in KEEPS[1:]:
+        assert isinstance(digits[keep].train.images, Stored)
+        for split in ("train", "test"):
+            one, other = getattr(digits["memory"], split), getattr(digits[keep], split)
+            np.testing.assert_array_equal(one.images, other.images[:])
+            np.testing.assert_array_equal(one.labels, other.labels)
+            places = np.array([5, 2, 2, len(one) - 1])
+            np.testing.assert_array_equal(one.images[places], other.images[places])
+            np.testing.assert_array_equal(one.images[3:9], other.images[3:9])
+        np.testing.assert_array_equal(digits["memory"].mean, digits[keep].mean)
+        np.testing.assert_array_equal(digits["memory"].std, digits[keep].std)
+        assert_equal(batches(digits[keep].train, 32, stop=5), batches(digits["memory"].train, 32, stop=5))
+
+
+def test_selections_and_maps_of_stored_images_stay_stored_and_agree():
+    split = made(40)
+    here, there = (Data("made", each, each, tuple("abcd")) for each in (split, stored(split)))
+    for change in (
+        lambda data: data.subset(17, 1),
+        lambda data: data.relabel({"x": ["c", 0], "y": 1}),
+        lambda data: data.hold_out(0.3),
+        lambda data: data.map(lambda images: images[:, 1:]),
+        lambda data: data.map(lambda images: jnp.asarray(images) / 2).subset(9).map(lambda images: images[..., :1] + 1),
+    ):
+        one, other = change(here), change(there)
+        assert one.classes == other.classes
+        for name in ("train", "test", "validation"):
+            mine, its = getattr(one, name), getattr(other, name)
+            if mine is not None:
+                assert isinstance(its.images, Stored)
+                assert (its.images.shape, its.images.dtype) == (mine.images.shape, mine.images.dtype)
+                np.testing.assert_array_equal(mine.images, its.images[:])
+                np.testing.assert_array_equal(mine.labels, its.labels)
+
+
+def test_moments_of_many_stored_images_are_those_of_a_fixed_sample(monkeypatch):
+    from convlab.data import sets
+
+    monkeypatch.setattr(sets, "SAMPLE", 500)
+    split = made(2000)
+    here, there, again = (Data("made", each, each, tuple("abcd")) for each in (split, stored(split), stored(split)))
+    np.testing.assert_allclose(here.mean, there.mean, rtol=0.05)
+    np.testing.assert_allclose(here.std, there.std, rtol=0.05)
+    assert (here.mean != there.mean).any()
+    np.testing.assert_array_equal(there.mean, again.mean)
+
+
+def test_decoded_images_of_several_blocks_keep_their_order(tmp_path, monkeypatch):
+    from convlab.data import records
+
+    expected = load("digits", data_dir=tmp_path)
+    monkeypatch.setattr(records, "EXAMPLES", 100)
+    monkeypatch.setattr(store.disk, "BLOCK", 10_000)
+    again = load("digits", data_dir=tmp_path, again=True)
+    np.testing.assert_array_equal(again.train.images, expected.train.images)
+    np.testing.assert_array_equal(again.train.labels, expected.train.labels)
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+
+def network():
+    return cl.models.MLP((8, 8, 1), 10, (16,), rngs=nnx.Rngs(0))
+
+
+def test_training_is_the_same_from_wherever_the_images_come(digits):
+    config = cl.Config(steps=30, batch_size=32, progress=False, evaluations=2)
+    runs = {keep: cl.fit(network(), digits[keep], config) for keep in KEEPS}
+    for keep in KEEPS[1:]:
+        chex.assert_trees_all_equal(runs[keep].parameters, runs["memory"].parameters)
+        assert [row["test_loss"] for row in runs[keep].history] == [row["test_loss"] for row in runs["memory"].history]
+
+
+def test_validation_images_are_scored_beside_the_test_images(digits):
+    data = digits["memory"].hold_out(0.2)
+    fitted = cl.fit(network(), data, cl.Config(steps=20, progress=False, evaluations=1))
+    (row,) = fitted.history
+    expected = fitted.evaluate(data.validation.images, data.validation.labels)
+    assert row["validation_loss"] == expected["loss"]
+    assert row["validation_accuracy"] == expected["accuracy"]
+    assert row["validation_loss"] != row["test_loss"]
+
+
+def test_augmentation_changes_training_images_alone_and_differs_from_step_to_step(digits):
+    data, seen = digits["memory"], []
+
+    def augment(images, key):
+        jax.debug.callback(lambda bits: seen.append(int(bits)), jax.random.bits(key))
+        return jnp.zeros_like(images)
+
+    config = cl.Config(steps=5, progress=False, evaluations=1)
+    blind = cl.fit(network(), data, config, augment=augment)
+    jax.effects_barrier()
+    assert len(set(seen)) == 5
+    assert blind.history[0]["test_loss"] != cl.fit(network(), data, config).history[0]["test_loss"]
+    everything_blank = dataclasses.replace(data, train=Split(np.zeros_like(data.train.images), data.train.labels))
+    moments = {"mean": data.mean, "std": data.std}
+    everything_blank.__dict__["_moments"] = (moments["mean"], moments["std"])
+    chex.assert_trees_all_close(blind.parameters, cl.fit(network(), everything_blank, config).parameters, rtol=1e-6)
+
+
+# --- Data -----------------------------------------------------------------------------------------------------------
+
+
+def data_of(labels, classes=("plane", "car", "bird")):
+    split = Split(np.random.default_rng(0).integers(0, 256, (len(labels), 3, 5, 1), np.uint8), np.asarray(labels))
+    return Data("made", split, split, classes)
+
+
+def test_relabel_keeps_groups_in_their_order_and_every_image_with_its_own():
+    data = data_of(np.arange(30) % 3)
+    chosen = data.relabel({"birds": "bird", "planes": 0})
+    assert chosen.classes == ("birds", "planes")
+    for new, old in ((0, 2), (1, 0)):
+        mine = chosen.train.images[chosen.train.labels == new]
+        np.testing.assert_array_equal(mine, data.train.images[data.train.labels == old])
+    merged = data.relabel({"flies": ["plane", 2], "drives": "car"})
+    assert np.bincount(merged.test.labels).tolist() == [20, 10]
+
+
+@pytest.mark.parametrize(
+    "groups, message",
+    [
+        ({"x": "ship"}, "made has no class 'ship'; its classes are 'plane', 'car', 'bird'"),
+        ({"x": 3}, "no class 3"),
+        ({"x": -1}, "no class -1"),
+        ({"x": [0, 1], "y": "car"}, "class 'car' is in two groups; 'y' is the second"),
+        ({"x": 0, "y": []}, r"train of made has no example of \['y'\]"),
+        ({}, "every class needs one"),
+    ],
+)
+def test_groups_that_are_no_classes_are_refused(groups, message):
+    with pytest.raises(ValueError, match=message):
+        data_of(np.arange(30) % 3).relabel(groups)
+
+
+def test_validation_examples_are_taken_from_the_training_split_of_every_class():
+    data = data_of(np.arange(60) % 3)
+    divided = data.hold_out(0.1, seed=1)
+    assert np.bincount(divided.validation.labels).tolist() == [2, 2, 2]
+    everything = {image.tobytes() for part in (divided.train, divided.validation) for image in part.images}
+    assert everything == {image.tobytes() for image in data.train.images}
+    assert divided.test is data.test
+    with pytest.raises(ValueError, match="made has a validation split of 6 examples already"):
+        divided.hold_out()
+    assert divided.map(lambda images: images[:, 1:]).validation.images.shape == (6, 2, 5, 1)
+
+
+def test_validation_images_must_be_alike():
+    data = data_of(np.arange(30) % 3)
+    other = Split(np.zeros((3, 4, 5, 1), np.uint8), np.arange(3))
+    with pytest.raises(ValueError, match="but validation of .*needs one shape"):
+        dataclasses.replace(data, validation=other)

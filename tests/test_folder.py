@@ -1,0 +1,275 @@
+"""Images by class in folders, archives and IDX files: what is read, and what is refused and how."""
+
+import gzip
+import struct
+import tarfile
+import warnings
+import zipfile
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from convlab.data import idx, load, prepared
+
+pytest.importorskip("tensorflow_datasets")
+CLASSES = ("cat", "dog")
+
+
+def picture(seed, size=(5, 7), mode="RGB"):
+    """A Pillow image of noise; size is height, width."""
+    channels = {"RGB": (3,), "L": (), "RGBA": (4,)}[mode]
+    return PIL.Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, *channels), np.uint8))
+
+
+def album(root, splits=(("train", 6), ("test", 2)), **options):
+    """Write a folder of images by class; return the pixels by split and class."""
+    pixels = {}
+    for split, number in splits:
+        for label in CLASSES:
+            (root / split / label).mkdir(parents=True)
+            made = [picture(len(pixels) * 100 + k, **options) for k in range(number)]
+            for k, each in enumerate(made):
+                each.save(root / split / label / f"{k}.png")
+            pixels[split, label] = np.stack([np.asarray(each) for each in made])
+    return pixels
+
+
+def assert_holds(data, pixels, split="train"):
+    part = getattr(data, split)
+    for number, label in enumerate(CLASSES):
+        got = part.images[:][part.labels == number]
+        np.testing.assert_array_equal(got.reshape(pixels[split, label].shape), pixels[split, label])
+
+
+# --- folders --------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_read_pixel_by_pixel_with_its_classes(tmp_path):
+    pixels = album(tmp_path / "pets", (("train", 6), ("test", 2), ("validation", 3)))
+    for _ in range(2):
+        data = load(f"folder:{tmp_path / 'pets'}", data_dir=tmp_path / "data")
+        assert data.classes == CLASSES
+        assert data.train.images.shape == (12, 5, 7, 3)
+        assert data.validation is not None
+        for split in ("train", "test", "validation"):
+            assert_holds(data, pixels, split)
+    (row,) = prepared(tmp_path / "data")
+    assert row.name.startswith("folder:pets-")
+    assert row.examples == {"train": 12, "test": 4, "validation": 6}
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "inside"])
+def test_an_archive_is_read_as_its_folder(tmp_path, kind):
+    pixels = album(tmp_path / "pets")
+    archive = tmp_path / f"pets.{kind}"
+    root, inside = (tmp_path, "pets") if kind == "inside" else (tmp_path / "pets", ".")
+    if kind in ("zip", "inside"):
+        with zipfile.ZipFile(archive, "w") as file:
+            for path in sorted((root / inside).rglob("*")):
+                file.write(path, path.relative_to(root))
+    else:
+        with tarfile.open(archive, "w:gz" if kind == "tar.gz" else "w") as file:
+            file.add(root, ".")
+    data = load(f"folder:{archive}", data_dir=tmp_path / "data")
+    assert_holds(data, pixels)
+    assert_holds(data, pixels, "test")
+
+
+def test_a_folder_that_changed_is_prepared_anew(tmp_path):
+    album(tmp_path / "pets")
+    assert len(load(f"folder:{tmp_path / 'pets'}", data_dir=tmp_path / "data").train) == 12
+    picture(99).save(tmp_path / "pets/train/cat/new.png")
+    assert len(load(f"folder:{tmp_path / 'pets'}", data_dir=tmp_path / "data").train) == 13
+
+
+def test_a_folder_without_a_test_split_holds_a_fifth_out(tmp_path):
+    album(tmp_path / "pets", (("train", 10),))
+    data = load(f"folder:{tmp_path / 'pets'}", data_dir=tmp_path / "data")
+    assert np.bincount(data.test.labels).tolist() == [2, 2]
+
+
+def test_gray_images_stay_gray_unless_one_has_colour(tmp_path):
+    gray = album(tmp_path / "gray", mode="L")
+    data = load(f"folder:{tmp_path / 'gray'}", data_dir=tmp_path / "data")
+    assert data.image_shape == (5, 7, 1)
+    assert_holds(data, gray)
+    mixed = album(tmp_path / "mixed")
+    picture(7, mode="L").save(tmp_path / "mixed/train/cat/gray.png")
+    picture(8, mode="RGBA").save(tmp_path / "mixed/train/dog/clear.png")
+    picture(9).convert("P").save(tmp_path / "mixed/train/dog/palette.png")
+    data = load(f"folder:{tmp_path / 'mixed'}", data_dir=tmp_path / "data")
+    assert data.image_shape == (5, 7, 3)
+    as_colour = np.asarray(picture(7, mode="L").convert("RGB"))
+    assert (data.train.images == as_colour).all((1, 2, 3)).sum() == 1
+    kept = {image.tobytes() for image in data.train.images}
+    assert all(image.tobytes() in kept for image in mixed["train", "cat"])
+
+
+def test_images_of_other_sizes_need_a_size_and_are_then_cut_and_scaled(tmp_path):
+    album(tmp_path / "pets", size=(6, 10))
+    picture(7, size=(12, 12)).save(tmp_path / "pets/train/cat/square.png")
+    name, where = f"folder:{tmp_path / 'pets'}", tmp_path / "data"
+    for keep in ("memory", "disk", "records"):
+        with pytest.raises(ValueError, match=r"of (different|several) shapes.*size=\(height, width\)"):
+            load(name, data_dir=where, keep=keep)
+        data = load(name, data_dir=where, keep=keep, size=(6, 6))
+        assert data.image_shape == (6, 6, 3)
+        cats = data.train.images[:][data.train.labels == 0]
+        middle = np.asarray(picture(0, size=(6, 10)))[:, 2:8]  # nothing to scale: the middle is cut out
+        assert (cats == middle).all((1, 2, 3)).any()
+    assert load(name, data_dir=where, size=3).image_shape == (3, 3, 3)
+
+
+def test_an_image_of_one_colour_stays_so_when_it_is_scaled(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / "pets" / split / "one").mkdir(parents=True)
+        PIL.Image.new("RGB", (13, 11), (10, 20, 30)).save(tmp_path / "pets" / split / "one" / "flat.png")
+    data = load(f"folder:{tmp_path / 'pets'}", data_dir=tmp_path / "data", size=(5, 7))
+    np.testing.assert_array_equal(data.train.images, np.broadcast_to(np.uint8([10, 20, 30]), (1, 5, 7, 3)))
+
+
+def test_corrupt_images_are_named_and_left_out_only_when_asked(tmp_path):
+    pixels = album(tmp_path / "pets")
+    (tmp_path / "pets/train/cat/broken.png").write_bytes(b"no image")
+    whole = (tmp_path / "pets/train/dog/0.png").read_bytes()
+    (tmp_path / "pets/train/dog/half.png").write_bytes(whole[: len(whole) // 2])
+    name, where = f"folder:{tmp_path / 'pets'}", tmp_path / "data"
+    with pytest.raises(ValueError, match=r"2 of 18 images .*train/cat/broken.png .*train/dog/half.png .*skip_corrupt=True"):
+        load(name, data_dir=where)
+    assert prepared(where) == []
+    with pytest.warns(UserWarning, match="left out 2 of 18 images.*broken.png"):
+        data = load(name, data_dir=where, skip_corrupt=True)
+    assert_holds(data, pixels)
+    with pytest.raises(ValueError, match="cannot be decoded"):  # what was prepared without them is not taken for whole
+        load(name, data_dir=where)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda root: (root / "train/bird").mkdir(), "holds no image in train/bird; every class needs one"),
+        (lambda root: (root / "test/bird").mkdir(), "holds no image in test/bird"),
+        (lambda root: (root / "test/cat").rename(root / "test/bird"), "has test/bird but no such class in train"),
+        (lambda root: (root / "train").rename(root / "images"), r"no images as train/<class>/.*its images are images/cat/0.png"),
+        (lambda root: PIL.Image.new("I;16", (7, 5)).save(root / "train/cat/deep.png"), r"more than 8 bits .*deep.png \(I;16\)"),
+        (lambda root: picture(1).save(root / "train/cat/film.png", "GIF"), r"film.png \(is GIF\)"),
+    ],
+)
+def test_folders_that_are_no_classes_of_images_are_refused(tmp_path, change, message):
+    album(tmp_path / "pets")
+    change(tmp_path / "pets")
+    with pytest.raises(ValueError, match=message):
+        load(f"folder:{tmp_path / 'pets'}", data_dir=tmp_path / "data")
+    assert prepared(tmp_path / "data") == []
+
+
+def test_a_class_whose_images_are_all_corrupt_is_empty(tmp_path):
+    album(tmp_path / "pets")
+    for path in (tmp_path / "pets/train/dog").iterdir():
+        path.write_bytes(b"no image")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match="holds no image in train/dog"):
+            load(f"folder:{tmp_path / 'pets'}", data_dir=tmp_path / "data", skip_corrupt=True)
+
+
+@pytest.mark.parametrize("content, message", [(None, "does not exist"), (b"PK but no zip", "neither a folder nor a zip")])
+def test_a_path_that_is_no_folder_is_refused(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "pets.zip").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        load(f"folder:{tmp_path / 'pets.zip'}", data_dir=tmp_path / "data")
+
+
+@pytest.mark.parametrize("size", [0, (3,), (3, -1), (3.0, 4), "33", True])
+def test_sizes_that_are_none_are_refused(tmp_path, size):
+    with pytest.raises(ValueError, match="size must be a number of pixels above 0, or height and width"):
+        load("digits", data_dir=tmp_path, size=size)
+
+
+def test_arrays_are_not_scaled(tmp_path):
+    with pytest.raises(ValueError, match=r"size \(4, 4\) is for images that are stored as JPEG or PNG"):
+        load("digits", data_dir=tmp_path, size=4)
+
+
+def test_an_unknown_way_to_keep_images_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="keep 'cloud' is unknown; needs one of 'memory', 'disk', 'records'"):
+        load("digits", data_dir=tmp_path, keep="cloud")
+
+
+# --- IDX files ------------------------------------------------------------------------------------------------------
+
+
+def idx_bytes(array, kind=0x08):
+    return struct.pack(f">BBBB{array.ndim}I", 0, 0, kind, array.ndim, *array.shape) + array.tobytes()
+
+
+def idx_folder(root, squeeze=True, classes=10):
+    """Write the four files; return images and labels by split."""
+    made = {}
+    root.mkdir()
+    for seed, (split, part, number) in enumerate((("train", "train", 30), ("test", "t10k", 20))):
+        rng = np.random.default_rng(seed)
+        images, labels = rng.integers(0, 256, (number, 28, 28), np.uint8), np.arange(number, dtype=np.uint8) % classes
+        for name, array in ((f"{part}-images-idx3-ubyte", images), (f"{part}-labels-idx1-ubyte", labels)):
+            data = idx_bytes(array)
+            (root / (name + ".gz" * squeeze)).write_bytes(gzip.compress(data) if squeeze else data)
+        made[split] = images, labels
+    return made
+
+
+@pytest.mark.parametrize("squeeze", [True, False])
+@pytest.mark.parametrize("name, first", [("fashion_mnist", "T-shirt/top"), ("mnist", "0")])
+def test_idx_files_are_prepared_once_and_then_read_without_them(tmp_path, squeeze, name, first):
+    made = idx_folder(tmp_path / "idx", squeeze)
+    for manual_dir in (tmp_path / "idx", None):
+        data = load(name, data_dir=tmp_path / "data", manual_dir=manual_dir)
+        assert data.name == name
+        assert data.classes[0] == first
+        for split, (images, labels) in made.items():
+            np.testing.assert_array_equal(getattr(data, split).images[..., 0], images)
+            np.testing.assert_array_equal(getattr(data, split).labels, labels)
+    with pytest.raises(ValueError, match="again needs manual_dir"):
+        load(name, data_dir=tmp_path / "data", again=True)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize("squeeze", [True, False])
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (cut, "train-images.* (damaged|truncated)"),
+        (lambda path: path.unlink(), "holds no train-images-idx3-ubyte"),
+        (lambda path: path.write_bytes(b"hello"), "train-images.*(is not an IDX file|is damaged)"),
+        (lambda path: path.write_bytes(squeezed(path, idx_bytes(np.zeros((30, 28, 28), ">f4"), 0x0D))), "type 0x0d; needs unsigned"),
+        (lambda path: path.write_bytes(squeezed(path, idx_bytes(np.zeros((29, 28, 28), np.uint8)))), r"labels of \(30,\)"),
+        (lambda path: path.write_bytes(squeezed(path, idx_bytes(np.zeros((30, 14, 28), np.uint8)))), r"needs \(28, 28, 1\)"),
+    ],
+)
+def test_idx_files_that_are_damaged_or_no_bytes_are_named(tmp_path, squeeze, damage, message):
+    idx_folder(tmp_path / "idx", squeeze)
+    damage(tmp_path / "idx" / ("train-images-idx3-ubyte" + ".gz" * squeeze))
+    with pytest.raises(ValueError, match=message):
+        load("mnist", data_dir=tmp_path / "data", manual_dir=tmp_path / "idx")
+    assert prepared(tmp_path / "data") == []
+
+
+def squeezed(path, data):
+    return gzip.compress(data) if path.suffix == ".gz" else data
+
+
+def test_labels_beyond_the_classes_are_refused(tmp_path):
+    idx_folder(tmp_path / "idx", classes=11)
+    with pytest.raises(ValueError, match="labels up to 10; needs .* labels below 10"):
+        load("mnist", data_dir=tmp_path / "data", manual_dir=tmp_path / "idx")
+
+
+def test_idx_files_are_read_in_any_number_of_axes(tmp_path):
+    for shape in ((7,), (3, 5), (2, 3, 5)):
+        array = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        (tmp_path / "file").write_bytes(idx_bytes(array))
+        np.testing.assert_array_equal(idx.read(tmp_path / "file"), array)
