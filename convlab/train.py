@@ -292,7 +292,9 @@ class Fitted:
         return nnx.merge(self.apply.evaluate, self.parameters, self.rest)
 
 
-def _score(apply: Apply, parameters: Tree, rest: Tree, images: np.ndarray | Stored, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+def _score(
+    apply: Apply, parameters: Tree, rest: Tree, images: np.ndarray | Stored, mean: np.ndarray, std: np.ndarray
+) -> np.ndarray:
     """Score images in batches of one size, so that their number compiles nothing."""
     if len(images) == 0:
         raise ValueError(f"images is empty: its shape is {images.shape}")
@@ -354,7 +356,7 @@ def fit(
     stopwatch = _Stopwatch()
     scored = {math.ceil(steps * (k + 1) / config.evaluations) for k in range(config.evaluations)}
     with _progress(config, steps) as show:
-        for step, batch in enumerate(_batches(data, config, steps), 1):
+        for step, batch in enumerate(feed(data, config, steps), 1):
             state, loss = train_step(
                 state, *batch, data.mean, data.std, rates[step - 1], apply=apply, optimizer=optimizer, augment=augment
             )
@@ -400,7 +402,7 @@ def fit_seeds(
     return [fit(build(nnx.Rngs(seed)), data, dataclasses.replace(config, seed=seed)) for seed in seeds]
 
 
-def _batches(data: Data, config: Config, steps: int) -> Iterator[tuple[Any, Any]]:
+def feed(data: Data, config: Config, steps: int) -> Iterator[tuple[Any, Any]]:
     """Yield the batches of all steps, from images that stay on the device or are read ahead from disk."""
     size = config.batch_size
     if isinstance(data.train.images, Stored):

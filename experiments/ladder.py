@@ -78,10 +78,10 @@ def build(config: Config, rung: str, image_shape: tuple[int, ...], classes: int,
     return cl.models.Pyramid(image_shape, classes, config.features, **wiring, rngs=nnx.Rngs(seed))
 
 
-def shifted_accuracy(fitted: cl.train.Fitted, images: np.ndarray, labels: np.ndarray, by: int) -> float:
+def shifted_accuracy(fitted: cl.train.Fitted, images: np.ndarray | data.Stored, labels: np.ndarray, by: int) -> float:
     """Mean accuracy over test images moved by `by` pixels along one or more axes, in every direction."""
     moves = [move for move in itertools.product((-by, 0, by), repeat=images.ndim - 2) if any(move)]
-    return float(np.mean([fitted.evaluate(data.shift(images, move), labels)["accuracy"] for move in moves]))
+    return float(np.mean([fitted.evaluate(data.shift(np.asarray(images), move), labels)["accuracy"] for move in moves]))
 
 
 def run(config: Config) -> list[dict]:

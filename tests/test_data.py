@@ -454,6 +454,14 @@ def test_preparing_is_silent(tmp_path, capfd):
     assert "examples" not in err
 
 
+def test_progress_is_shown_when_asked(tmp_path, capfd):
+    load("digits", data_dir=tmp_path, progress=True)
+    out, err = capfd.readouterr()
+    assert out == ""
+    for said in ("Generating", "decoding train", "decoding test"):
+        assert said in err
+
+
 def test_two_loads_at_once_prepare_one_set(tmp_path):
     command = [
         sys.executable,
@@ -517,6 +525,38 @@ class Unsplit(GreySquares):
     splits = ("train",)
 
 
+class OfAllKinds(GreySquares):
+    """Images of different sizes, some gray among colour, as photographs come."""
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "label": tfds.features.ClassLabel(names=["dark", "light"]),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _generate_examples(self, seed):
+        for k in range(8):
+            image = io.BytesIO()
+            mode, colour = (("L", 100), ("RGB", (100, 100, 100)))[k % 2]
+            PIL.Image.new(mode, (7 + k, 5), colour).save(image, "JPEG" if k % 3 else "PNG")
+            yield k, {"image": io.BytesIO(image.getvalue()), "label": k % 2}
+
+
+class Deep(GreySquares):
+    """Sixteen bits a pixel."""
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Tensor(shape=(5, 7, 1), dtype=np.uint16),
+            "label": tfds.features.ClassLabel(names=["dark", "light"]),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _generate_examples(self, seed):
+        yield 0, {"image": np.zeros((5, 7, 1), np.uint16), "label": 0}
+
+
 class Sentences(GreySquares):
     def _info(self):
         return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({"text": tfds.features.Text()}))
@@ -576,6 +616,21 @@ def test_a_set_without_a_test_split_holds_out_a_fifth_by_seed(tmp_path, offline)
 def test_a_set_without_images_is_refused(tmp_path, offline):
     with pytest.raises(ValueError, match=r"fields \['text'\]; needs 'image'"):
         load("sentences", data_dir=prepare(Sentences, tmp_path))
+
+
+def test_images_of_a_stock_set_that_differ_are_brought_to_one_size_and_to_colour(tmp_path, offline):
+    prepare(OfAllKinds, tmp_path)
+    for keep in ("memory", "disk", "records"):
+        with pytest.raises(ValueError, match=r"of (different|several) shapes.*size=\(height, width\)"):
+            load("of_all_kinds", data_dir=tmp_path, keep=keep)
+        data = load("of_all_kinds", data_dir=tmp_path, keep=keep, size=(5, 6))
+        assert data.image_shape == (5, 6, 3)
+        assert abs(data.train.images[:].astype(int) - 100).max() <= 2  # JPEG rounds
+
+
+def test_images_of_sixteen_bits_are_refused(tmp_path, offline):
+    with pytest.raises(ValueError, match="deep has images of uint16; needs uint8"):
+        load("deep", data_dir=prepare(Deep, tmp_path))
 
 
 @pytest.mark.parametrize("name", ["grey_squares", "digits"])

@@ -151,7 +151,10 @@ def test_corrupt_images_are_named_and_left_out_only_when_asked(tmp_path):
         (lambda root: (root / "train/bird").mkdir(), "holds no image in train/bird; every class needs one"),
         (lambda root: (root / "test/bird").mkdir(), "holds no image in test/bird"),
         (lambda root: (root / "test/cat").rename(root / "test/bird"), "has test/bird but no such class in train"),
-        (lambda root: (root / "train").rename(root / "images"), r"no images as train/<class>/.*its images are images/cat/0.png"),
+        (
+            lambda root: (root / "train").rename(root / "images"),
+            r"no images as train/<class>/.*its images are images/cat/0.png",
+        ),
         (lambda root: PIL.Image.new("I;16", (7, 5)).save(root / "train/cat/deep.png"), r"more than 8 bits .*deep.png \(I;16\)"),
         (lambda root: picture(1).save(root / "train/cat/film.png", "GIF"), r"film.png \(is GIF\)"),
     ],
@@ -245,7 +248,10 @@ def cut(path):
         (cut, "train-images.* (damaged|truncated)"),
         (lambda path: path.unlink(), "holds no train-images-idx3-ubyte"),
         (lambda path: path.write_bytes(b"hello"), "train-images.*(is not an IDX file|is damaged)"),
-        (lambda path: path.write_bytes(squeezed(path, idx_bytes(np.zeros((30, 28, 28), ">f4"), 0x0D))), "type 0x0d; needs unsigned"),
+        (
+            lambda path: path.write_bytes(squeezed(path, idx_bytes(np.zeros((30, 28, 28), ">f4"), 0x0D))),
+            "type 0x0d; needs unsigned",
+        ),
         (lambda path: path.write_bytes(squeezed(path, idx_bytes(np.zeros((29, 28, 28), np.uint8)))), r"labels of \(30,\)"),
         (lambda path: path.write_bytes(squeezed(path, idx_bytes(np.zeros((30, 14, 28), np.uint8)))), r"needs \(28, 28, 1\)"),
     ],

@@ -27,7 +27,21 @@ LIBRARIES = {  # who may import what at all
     "grain": {"data"},
     "tyro": set(),
 }
-LATE = {"tensorflow", "tensorflow_datasets", "matplotlib", "rich", "sklearn", "mnist1d", "tyro", "scipy.stats", "chex", "torch", "grain", "filelock", "PIL"}
+LATE = {
+    "tensorflow",
+    "tensorflow_datasets",
+    "matplotlib",
+    "rich",
+    "sklearn",
+    "mnist1d",
+    "tyro",
+    "scipy.stats",
+    "chex",
+    "torch",
+    "grain",
+    "filelock",
+    "PIL",
+}
 
 
 def rooms():

@@ -50,7 +50,8 @@ class Album(NamedTuple):
     def shape(self) -> tuple[int | None, int | None, int]:
         """Height, width and channels; None where sizes differ."""
         sizes = {picture.size for picture in self.pictures}
-        return (*(sizes.pop() if len(sizes) == 1 else (None, None)), len(self.mode))
+        height, width = sizes.pop() if len(sizes) == 1 else (None, None)
+        return height, width, len(self.mode)
 
     def encoded(self, split: str) -> Iterator[tuple[bytes, str]]:
         """Yield the bytes and the class of every image of a split: as they are, or as PNG where the colours must change."""

@@ -16,13 +16,16 @@ def read_folder(folder: pathlib.Path) -> dict[str, tuple[np.ndarray, np.ndarray]
     """Read images and labels of both splits: train-images-idx3-ubyte and so on, also compressed (.gz).
 
     Raises:
-      ValueError: A file is missing, truncated, damaged, or holds anything but unsigned bytes; images and labels differ in number.
+      ValueError: A file is missing, truncated, damaged, or holds anything but unsigned bytes; or images and labels differ in
+        number.
     """
     splits = {}
     for split, part in PARTS.items():
         images, labels = (read(_find(folder, f"{part}-{what}")) for what in ("images-idx3-ubyte", "labels-idx1-ubyte"))
         if images.ndim != 3 or labels.shape != images.shape[:1]:
-            raise ValueError(f"{folder} holds {part} images of shape {images.shape} but labels of {labels.shape}; needs one each")
+            raise ValueError(
+                f"{folder} holds {part} images of shape {images.shape} but labels of {labels.shape}; needs one each"
+            )
         splits[split] = images[..., None], labels
     return splits
 

@@ -69,7 +69,7 @@ def load(
         raise ValueError(f"keep {keep!r} is unknown; needs one of {', '.join(map(repr, store.KEEP))}")
     shape = _size(size)
     require("tensorflow_datasets")
-    directory, files = directory_of(data_dir), manual_dir and pathlib.Path(manual_dir).expanduser()
+    directory, files = directory_of(data_dir), None if manual_dir is None else pathlib.Path(manual_dir).expanduser()
 
     options = {"again": again, "progress": progress}
     if name in OWN:
@@ -137,7 +137,7 @@ def _size(size: int | Sequence[int] | None) -> tuple[int, int] | None:
     """Return height and width."""
     if size is None:
         return None
-    both = (size, size) if np.ndim(size) == 0 else tuple(size)  # pyright: ignore[reportArgumentType]
+    both: Any = (size, size) if np.ndim(size) == 0 else tuple(size)  # pyright: ignore[reportArgumentType]
     if len(both) != 2 or not all(isinstance(n, int | np.integer) and not isinstance(n, bool) and n > 0 for n in both):
         raise ValueError(f"size must be a number of pixels above 0, or height and width; got {size!r}")
     return int(both[0]), int(both[1])

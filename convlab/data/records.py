@@ -165,7 +165,9 @@ class Records:
         self.channels = channels or 3
         self.source = _source(builder, split, {"image": tfds.decode.SkipDecoding()} if self.encoded else None)
         if size is not None and not self.encoded:
-            raise ValueError(f"size {size} is for images that are stored as JPEG or PNG; {split} holds arrays of {feature.shape}")
+            raise ValueError(
+                f"size {size} is for images that are stored as JPEG or PNG; {split} holds arrays of {feature.shape}"
+            )
         self.shape = (len(self.source), *(size or space), self.channels if self.encoded else channels)
         self.dtype = np.dtype(feature.np_dtype)
 
@@ -235,7 +237,7 @@ def track(things: Sequence[Any], description: str, progress: bool) -> Iterable[A
     if not progress:
         return things
     rich = require("rich.console")
-    return require("rich.progress").track(things, description, console=rich.Console(stderr=True), transient=True)
+    return require("rich.progress").track(things, description, console=rich.Console(stderr=True))
 
 
 def _source(builder: Builder, split: str, decoders: Any = None) -> Any:

@@ -24,9 +24,7 @@ class Stored:
       dtype: Of the images.
     """
 
-    def __init__(
-        self, read: Callable[[np.ndarray], np.ndarray], places: np.ndarray, shape: tuple[int, ...], dtype: np.dtype
-    ):
+    def __init__(self, read: Callable[[np.ndarray], np.ndarray], places: np.ndarray, shape: tuple[int, ...], dtype: np.dtype):
         self._read, self._places = read, places
         self.shape, self.dtype = (len(places), *shape), np.dtype(dtype)
         self.ndim, self.size = len(self.shape), math.prod(self.shape)
@@ -142,7 +140,7 @@ class Data:
 
     @functools.cached_property
     def mean(self) -> np.ndarray:
-        """Mean of the training pixels per channel, in their own units: float32, (c,); of 10,000 images where they are on disk."""
+        """Mean of the training pixels per channel, in their units: float32, (c,); of 10,000 images where they are on disk."""
         return self._moments[0]
 
     @functools.cached_property

@@ -1,4 +1,4 @@
-"""Decoded examples on disk, beside the records they come from: made once, and read back in a moment or where they are indexed."""
+"""Decoded examples on disk, beside their records: made once, and read back in a moment or where they are indexed."""
 
 import pathlib
 import shutil
@@ -13,9 +13,7 @@ from convlab.data.sets import Split, Stored
 KEEP = ("memory", "disk", "records")
 
 
-def read(
-    builder: Builder, splits: list[str], keep: str, size: tuple[int, int] | None, progress: bool
-) -> dict[str, Split]:
+def read(builder: Builder, splits: list[str], keep: str, size: tuple[int, int] | None, progress: bool) -> dict[str, Split]:
     """Read splits of a prepared builder.
 
     Args:
@@ -33,7 +31,7 @@ def read(
     if keep == "records":
         records.verify(builder)
         return {split: _stay_records(Records(builder, split, size)) for split in splits}
-    folder = pathlib.Path(builder.data_path) / "_".join(["decoded", *(f"{h}x{w}" for h, w in [size] * (size is not None))])
+    folder = pathlib.Path(builder.data_path) / ("decoded" if size is None else f"decoded_{size[0]}x{size[1]}")
     try:
         return _kept(builder, folder, splits, keep, size, progress)
     except OSError as error:

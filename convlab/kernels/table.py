@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import Array
 
-from convlab.geometry import Axis
 from convlab.kernels import blocks, convolution, tiled, toeplitz, windows
 
 Product = Callable[[Array, Array, Any], Array]  # of two of x, v, h, and the form: the third

@@ -6,6 +6,7 @@ repeat with the period too. The other way would spread every cotangent with p*q 
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -38,7 +39,8 @@ def gradient_x(
     """Apply the tiled layer of the mirrored kernels to the cotangent; with strides, add up what every kernel gives."""
     if all(axis.stride == 1 for axis in form.axes):
         return h(g, *_mirrored(v, form), conv)
-    return sum(conv("x", v[:, *tile], _every(g, form, tile), _place(form, tile)) for tile in _tiles(form))
+    parts = [conv("x", v[:, *tile], _every(g, form, tile), _place(form, tile)) for tile in _tiles(form)]
+    return functools.reduce(jnp.add, parts)
 
 
 def _tiles(form: Any) -> list[tuple[int, ...]]:

@@ -2,9 +2,10 @@ r"""The one form under locally connected layers and convolutions, closed under d
 
 $$T(x, v, g) = \sum_{snijabcd} x_{s\,n\,i+a\,j+b\,c} \; v_{s\,i\,j\,abcd} \; g_{s\,nijd}$$
 
-(without i and j in v for a convolution, with their remainders by the period for a tiled layer). The derivative by g is the layer, h; the derivatives by x and by v are its two
-gradients. Each is bilinear in the other two arrays, and each is the transpose of the others, so three functions serve
-forward mode, reverse mode and every higher derivative. `s` stacks independent forms: groups of channels, or networks.
+(without i and j in v for a convolution, with their remainders by the period for a tiled layer). The derivative by g is the
+layer, h; the derivatives by x and by v are its two gradients. Each is bilinear in the other two arrays, and each is the
+transpose of the others, so three functions serve forward mode, reverse mode and every higher derivative. `s` stacks independent
+forms: groups of channels, or networks.
 
 An axis that `vmap` adds to two of the three arrays joins the letter they share (n for x and h, d for v and h, c for x and v);
 one that it adds to all three joins s. So a batched form is the same form, only larger.

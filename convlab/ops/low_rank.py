@@ -41,7 +41,8 @@ def low_rank(
         convolutions computed so), or "auto": the one measured faster for so many images. They agree to rounding.
 
     Raises:
-      ValueError: An unknown implementation; `basis` or `weights` does not fit the window, the positions, each other, or the channels of `x`.
+      ValueError: `basis` or `weights` does not fit the window, the positions, each other, or the channels of `x`; or an
+        unknown implementation.
       TypeError: An array is not floating.
 
     Example:

