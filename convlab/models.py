@@ -12,6 +12,7 @@ from convlab.geometry import Padding, Size, Window
 from convlab.layers import connect
 from convlab.ops.pool import max_pool
 
+MOMENTUM = 0.9  # of the running statistics, as in PyTorch; Flax's 0.99 has not forgotten its start after 300 steps
 Activation = Callable[[jax.Array], jax.Array]
 Pool = Callable[[jax.Array, Window], jax.Array]
 
@@ -62,7 +63,7 @@ class Stage(nnx.Module):
             **options,
         )
         space = self.layer.layout.window.output_shape(space)
-        self.norm = nnx.BatchNorm(features, rngs=rngs) if batch_norm else None
+        self.norm = nnx.BatchNorm(features, momentum=MOMENTUM, rngs=rngs) if batch_norm else None
         self.activation = activation
         self.pool = pool
         self.pool_window = Window((pool_size,) * len(space), pool_size, "VALID")
