@@ -6,6 +6,7 @@ on disk, and `prepared` lists what is there. A name goes to a builder (`builders
 TensorFlow Datasets as array_record files; TensorFlow itself is needed only to prepare its stock sets.
 """
 
+from convlab.data.augment import add_noise, chain, random_crop, random_flip, random_shift
 from convlab.data.disk import DamagedError
 from convlab.data.feeding import batches
 from convlab.data.listing import Prepared, prepared
@@ -13,4 +14,22 @@ from convlab.data.loading import load
 from convlab.data.sets import Data, Split, Stored
 from convlab.data.transforms import embed, permute_pixels, shift, standardise
 
-__all__ = ["DamagedError", "Data", "Prepared", "Split", "Stored", "batches", "prepared", "embed", "load", "permute_pixels", "shift", "standardise"]
+__all__ = [
+    "DamagedError",
+    "Data",
+    "Prepared",
+    "Split",
+    "Stored",
+    "add_noise",
+    "batches",
+    "chain",
+    "prepared",
+    "embed",
+    "load",
+    "permute_pixels",
+    "random_crop",
+    "random_flip",
+    "random_shift",
+    "shift",
+    "standardise",
+]

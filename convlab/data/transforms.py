@@ -1,6 +1,7 @@
 """Pure functions on batches of images that change what a model may rely on: the order of pixels, their place, their scale.
 
 All may be compiled. Equations and shapes are written for two spatial axes; one and three go through the same functions.
+What is drawn by a key is the same for all images here, and each image's own in `convlab.data.augment`.
 """
 
 import math
@@ -15,12 +16,11 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key, Shaped, UInt32
 
 Images = Array | np.ndarray
+RandomKey = Key[Array, ""] | UInt32[Array, "2"]
 MAXIMUM_RANK = 3
 
 
-def permute_pixels(
-    images: Shaped[Images, "*n k l c"], key: Key[Array, ""] | UInt32[Array, "2"], *, rank: int | None = None
-) -> Shaped[Array, "*n k l c"]:
+def permute_pixels(images: Shaped[Images, "*n k l c"], key: RandomKey, *, rank: int | None = None) -> Shaped[Array, "*n k l c"]:
     r"""Move every pixel to another place, the same one in all images: neighbours are lost, all else is kept.
 
     $$Y_{nklc} = X_{n\,\pi(k,l)\,c}$$
@@ -38,7 +38,7 @@ def permute_pixels(
       (5, 8, 7, 1)
     """
     images = jnp.asarray(images)
-    space = _space(images, images.ndim - 2 if rank is None else rank)
+    space = space_of(images, images.ndim - 2 if rank is None else rank)
     batch, channels = images.shape[: -1 - len(space)], images.shape[-1]
     order = jax.random.permutation(key, math.prod(space))
     pixels = images.reshape(*batch, math.prod(space), channels)
@@ -63,10 +63,10 @@ def shift(images: Shaped[Images, "*n k l c"], offset: Sequence[int]) -> Shaped[A
       Array([0, 0, 1, 2, 3], dtype=int32)
     """
     images = jnp.asarray(images)
-    offsets = _integers("offset", offset)
-    sizes = _space(images, len(offsets))
+    offsets = integers("offset", offset)
+    sizes = space_of(images, len(offsets))
     moves = [max(-size, min(size, move)) for size, move in zip(sizes, offsets, strict=True)]
-    return _pad(images, [(move, -move) for move in moves])
+    return pad(images, [(move, -move) for move in moves])
 
 
 def embed(images: Shaped[Images, "*n k l c"], space: Sequence[int]) -> Shaped[Array, "*n i j c"]:
@@ -85,12 +85,12 @@ def embed(images: Shaped[Images, "*n k l c"], space: Sequence[int]) -> Shaped[Ar
       (5, 11, 13, 1)
     """
     images = jnp.asarray(images)
-    canvas = _integers("space", space)
-    sizes = _space(images, len(canvas))
+    canvas = integers("space", space)
+    sizes = space_of(images, len(canvas))
     if any(large < small for large, small in zip(canvas, sizes, strict=True)):
         raise ValueError(f"space {canvas} is smaller than the images' {sizes}; a canvas needs to hold all their pixels")
     spare = [large - small for large, small in zip(canvas, sizes, strict=True)]
-    return _pad(images, [(extra // 2, extra - extra // 2) for extra in spare])
+    return pad(images, [(extra // 2, extra - extra // 2) for extra in spare])
 
 
 def standardise(
@@ -123,7 +123,7 @@ def standardise(
     return (images.astype(jnp.float32) - _float32(mean)) / _float32(std)
 
 
-def _space(images: Array, rank: int) -> tuple[int, ...]:
+def space_of(images: Array, rank: int) -> tuple[int, ...]:
     if not 1 <= rank <= MAXIMUM_RANK:
         raise ValueError(f"needs 1 to {MAXIMUM_RANK} spatial axes, got {rank} for images of shape {images.shape}")
     if images.ndim < rank + 1:
@@ -131,14 +131,14 @@ def _space(images: Array, rank: int) -> tuple[int, ...]:
     return images.shape[-1 - rank : -1]
 
 
-def _integers(name: str, values: Sequence[int]) -> tuple[int, ...]:
+def integers(name: str, values: Sequence[int]) -> tuple[int, ...]:
     try:
         return tuple(operator.index(value) for value in values)
     except (TypeError, jax.errors.ConcretizationTypeError):
         raise TypeError(f"{name} must be a sequence of Python integers, one per spatial axis; got {values!r}") from None
 
 
-def _pad(images: Array, spatial: Sequence[tuple[int, int]]) -> Array:
+def pad(images: Array, spatial: Sequence[tuple[int, int]]) -> Array:
     """Add zeros below and above each spatial axis, or take pixels away where a number is negative."""
     untouched = [(0, 0, 0)] * (images.ndim - 1 - len(spatial))
     zero = jnp.zeros((), images.dtype)
