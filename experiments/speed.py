@@ -5,8 +5,8 @@ networks, timed in turn in one process. Next to them XLA's convolution of equal 
 ConvLocal, the masked dense layer of Keras, and PyTorch where it is installed. Every row also has compile time, temporary
 memory, and its distance from the roofline: the time that its arithmetic or its bytes need at the machine's measured ceilings.
 
-Answer: a locally connected layer costs about 1.7 convolutions (Linen's 24), unless its weights outgrow the cache; and a
-convolution costs the same in a loop and under `vmap` as in a plain step (XLA's own 17 and 10 times as much).
+Answer: a locally connected layer costs about 1.5 convolutions (Linen's 23), unless its weights outgrow the cache; and a
+convolution costs the same in a loop and under `vmap` as in a plain step (XLA's own 17 and 9 times as much).
 
     python -m experiments.speed                                (7 minutes on 2 cores)
 """
