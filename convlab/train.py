@@ -232,7 +232,8 @@ def _logits(parameters: Tree, rest: Tree, images: Array, mean: Array, std: Array
     return apply(parameters, rest, standardise(images, mean, std), jax.random.key(0), False)[0]
 
 
-_take = jax.jit(lambda images, labels, places: (images[places], labels[places]))
+def _pick(images: Any, labels: Any, places: np.ndarray) -> tuple[Any, Any]:
+    return images[places], labels[places]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -408,9 +409,11 @@ def feed(data: Data, config: Config, steps: int) -> Iterator[tuple[Any, Any]]:
     if isinstance(data.train.images, Stored):
         yield from batches(data.train, size, seed=config.seed, stop=steps)
         return
-    images, labels = jax.device_put((data.train.images, data.train.labels))
+    images, labels, take = data.train.images, data.train.labels, _pick
+    if jax.default_backend() != "cpu":  # there the images are on the device already, and NumPy picks faster than XLA
+        (images, labels), take = jax.device_put((images, labels)), jax.jit(_pick)
     for step in range(steps):
-        yield _take(images, labels, order(range(step * size, (step + 1) * size), len(data.train), config.seed))
+        yield take(images, labels, order(range(step * size, (step + 1) * size), len(data.train), config.seed))
 
 
 def _check_outputs(apply: Apply, parameters: Tree, rest: Tree, data: Data) -> None:

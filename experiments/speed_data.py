@@ -148,22 +148,24 @@ def run(config: Config) -> list[dict]:
     return list(rows.values())
 
 
-def draw(rows: list[dict]) -> Any:
-    """Two panels: the loop of every route, and the seconds until it starts."""
+def draw(rows: list[dict], batch_size: int) -> Any:
+    """Two panels: images read by every route next to those that a training step uses, and the seconds until it starts."""
     figure, (left, right) = report.new_figure(2, size=(12.0, 5.5))
+    routes = [row | {"what": "read"} for row in rows if row["route"] != BASELINE]
+    uses = 1e3 * batch_size / rows[0]["step_ms"]
     report.points(
         left,
-        [row | {"what": "training step"} for row in rows if row["route"] != BASELINE],
+        routes,
         "route",
-        "step_ms",
+        "images_per_s",
         by="what",
         x_label="images come from",
-        y_label="ms a step, small network, batch of 128",
-        title=f"{rows[0]['data']}: a training step",
-        baselines={"batch on the device already": rows[0]["step_ms"]},
+        y_label="images per second",
+        title=f"{rows[0]['data']}: reading",
+        baselines={"used by a small network": uses},
     )
-    waits = [row | {"what": "reading what is prepared", "s": row["load_s"]} for row in rows if "load_s" in row]
-    waits += [row | {"what": "preparing and decoding", "s": row["prepare_s"]} for row in rows if "prepare_s" in row]
+    waits = [row | {"what": "prepared before", "s": row["load_s"]} for row in routes]
+    waits += [row | {"what": "prepared now", "s": row["prepare_s"]} for row in routes if "prepare_s" in row]
     report.points(
         right,
         waits,
@@ -185,7 +187,7 @@ def main(config: Config) -> None:
         "speed_data",
         rows,
         config,
-        figure=draw(rows),
+        figure=draw(rows, config.batch_size),
         seconds=time.perf_counter() - begin,
         root=config.root,
     )
