@@ -7,7 +7,7 @@ and include opening the data set, not importing the libraries.
 Answer: where the step takes a few milliseconds, images in memory and decoded images on disk feed it without holding it up;
 decoding records on the way costs what decoding costs, which two cores cannot hide.
 
-    python -m experiments.speed_data --data fashion_mnist --manual-dir DIR      (2 minutes on 2 cores)
+    python -m experiments.speed_data --data fashion_mnist --manual-dir DIR      (3 minutes on 2 cores)
 """
 
 import dataclasses
