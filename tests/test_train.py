@@ -16,7 +16,10 @@ from flax import linen, nnx
 
 from convlab import models, train
 from convlab.data import Data, Split, load, standardise
-from convlab.train import Config, Trainable, fit, fit_seeds, order
+from convlab.data.feeding import order
+from convlab.train import Config, Trainable, fit, fit_seeds
+from convlab.train import fitted as fitted_room
+from convlab.train import step as step_room
 
 DIGITS_BAR = 0.93  # of 360 test images; the linear classifier and the small convolution reach 0.95 to 0.98
 
@@ -242,9 +245,9 @@ def test_fit_seeds_is_fit_from_each_seed_with_one_compilation(made):
     def build(rngs):
         return models.MLP((5, 3, 2), 3, (7,), rngs=rngs)
 
-    before = train.train_step._cache_size()
+    before = step_room.train_step._cache_size()
     fitted = fit_seeds(build, made, quick(), seeds=(4, 2))
-    assert train.train_step._cache_size() == before + 1
+    assert step_room.train_step._cache_size() == before + 1
     for seed, each in zip((4, 2), fitted, strict=True):
         assert same(each.parameters, fit(build(nnx.Rngs(seed)), made, quick(seed=seed)).parameters)
         assert each.config.seed == seed
@@ -323,18 +326,18 @@ def test_the_callers_arrays_outlive_the_steps_that_reuse_their_memory(made):
 def test_seeds_and_subsets_share_one_compilation(made, length):
     config = quick(learning_rate=0.0123, **length)  # of this test alone
     fit(Noisy(rngs=nnx.Rngs(0)), made, config)
-    before = train.train_step._cache_size(), train._logits._cache_size()
+    before = step_room.train_step._cache_size(), step_room.logits_of._cache_size()
     for size, seed in ((67, 1), (40, 2), (21, 0)):
         fit(Noisy(rngs=nnx.Rngs(seed)), made.subset(size), dataclasses.replace(config, seed=seed))
-    assert (train.train_step._cache_size(), train._logits._cache_size()) == before
+    assert (step_room.train_step._cache_size(), step_room.logits_of._cache_size()) == before
 
 
 def test_the_number_of_scored_images_compiles_nothing(made):
     fitted = fit(a_linear(), made, quick())
-    before = train._logits._cache_size()
+    before = step_room.logits_of._cache_size()
     for count in (1, 30, 31):
         fitted.logits(made.test.images[:count])
-    assert train._logits._cache_size() == before
+    assert step_room.logits_of._cache_size() == before
 
 
 # --- scores ----------------------------------------------------------------------------------------------------------
@@ -342,7 +345,7 @@ def test_the_number_of_scored_images_compiles_nothing(made):
 
 @pytest.mark.parametrize("count", [1, 6, 7, 8, 29])
 def test_scores_of_any_number_of_images_are_those_of_the_plain_computation(made, monkeypatch, count):
-    monkeypatch.setattr(train, "EVALUATION_BATCH", 7)
+    monkeypatch.setattr(fitted_room, "EVALUATION_BATCH", 7)
     fitted = fit(a_linear(), made, quick())
     images, labels = made.test.images[:count], made.test.labels[:count]
     x = ((images - made.mean) / made.std).reshape(count, -1).astype(np.float64)

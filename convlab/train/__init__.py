@@ -1,0 +1,27 @@
+"""Training: a pure step on plain pytrees, and the loop that feeds it.
+
+A model becomes a `Trainable` (a pure function and its arrays), `train_step` takes a `State` to the next one, `fit` repeats it.
+Nothing that is compiled depends on the seed, the number of images or their order: runs that differ only in those share one
+compilation. The step gets a batch and does not ask where it comes from.
+"""
+
+from convlab.train.config import OPTIMIZERS, SCHEDULES, Config
+from convlab.train.fitted import Fitted
+from convlab.train.loop import feed, fit, fit_seeds
+from convlab.train.step import Apply, State, Trainable, cross_entropy, train_step, trainable
+
+__all__ = [
+    "Apply",
+    "Config",
+    "Fitted",
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "State",
+    "Trainable",
+    "cross_entropy",
+    "feed",
+    "fit",
+    "fit_seeds",
+    "train_step",
+    "trainable",
+]

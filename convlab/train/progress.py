@@ -1,0 +1,40 @@
+"""What is shown while training runs."""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+
+from convlab.train.config import Config
+
+PROGRESS_SECONDS = 0.2
+
+
+@contextlib.contextmanager
+def progress_bar(config: Config, steps: int) -> Iterator[Callable[[int, list[jax.Array]], None]]:
+    """Show step, loss, images per second and time left; yields what tells it how far training is."""
+    if not config.progress:
+        yield lambda step, losses: None
+        return
+    from rich import progress
+
+    columns = (
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("loss {task.fields[loss]:.3f} · {task.fields[rate]:,.0f} images/s"),
+        progress.TimeRemainingColumn(),
+    )
+    with progress.Progress(*columns) as bar:
+        task, begin, shown = bar.add_task("training", total=steps, loss=math.nan, rate=0.0), time.perf_counter(), 0.0
+
+        def show(step: int, losses: list[jax.Array]) -> None:
+            nonlocal shown
+            now = time.perf_counter()
+            if step == steps or now - shown > PROGRESS_SECONDS:
+                shown, rate = now, step * config.batch_size / (now - begin)
+                bar.update(task, completed=step, loss=float(losses[-1]), rate=rate)
+
+        yield show
