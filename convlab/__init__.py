@@ -30,6 +30,7 @@ from convlab.ops.pool import max_pool as max_pool
 from convlab.ops.pool import mean_pool as mean_pool
 from convlab.ops.tiled import tiled as tiled
 from convlab.report import save_report as save_report
+from convlab.train import Checkpoints as Checkpoints
 from convlab.train import Config as Config
 from convlab.train import Fitted as Fitted
 from convlab.train import fit as fit

@@ -51,8 +51,8 @@ def made_whole(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def seal(folder: pathlib.Path) -> None:
     """Write down the checksums of a folder's files."""
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith((MANIFEST, ".")))
-    lines = {path.name: {"bytes": path.stat().st_size, "crc32": _checksums(path)} for path in files}
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith((MANIFEST, ".")))
+    lines = {path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "crc32": _checksums(path)} for path in files}
     part = folder / f"{MANIFEST}.incomplete"
     part.write_text(json.dumps(lines, indent=1))
     part.rename(folder / MANIFEST)
@@ -70,22 +70,22 @@ def check(folder: pathlib.Path) -> None:
       DamagedError: One is missing, longer, shorter or other than it was; the message names it.
     """
     for name in _manifest(folder):
-        read(folder / name, lambda begin, block: None)
+        read(folder, name, lambda begin, block: None)
 
 
-def read_array(path: pathlib.Path) -> np.ndarray:
+def read_array(folder: pathlib.Path, name: str) -> np.ndarray:
     """Read a .npy file of a sealed folder into memory, checked on the way.
 
     Raises:
       DamagedError: It is missing, longer, shorter or other than it was.
     """
-    whole = np.empty(_expected(path)["bytes"], np.uint8)
+    whole = np.empty(_expected(folder, name)["bytes"], np.uint8)
 
     def keep(begin: int, block: bytes) -> None:
         whole[begin : begin + len(block)] = np.frombuffer(block, np.uint8)
 
-    read(path, keep)
-    with path.open("rb") as file:
+    read(folder, name, keep)
+    with (folder / name).open("rb") as file:
         version = np.lib.format.read_magic(file)
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = header(file)
@@ -93,13 +93,13 @@ def read_array(path: pathlib.Path) -> np.ndarray:
     return whole[begin:].view(dtype).reshape(shape)
 
 
-def read(path: pathlib.Path, keep: Callable[[int, bytes], None]) -> None:
+def read(folder: pathlib.Path, name: str, keep: Callable[[int, bytes], None]) -> None:
     """Hand over a file of a sealed folder block by block, several at a time, each checked.
 
     Raises:
       DamagedError: It is missing, longer, shorter or other than it was.
     """
-    expected = _expected(path)
+    path, expected = folder / name, _expected(folder, name)
     size = path.stat().st_size if path.exists() else 0
     if size != expected["bytes"]:
         raise DamagedError(f"{path} holds {size:,} bytes but {expected['bytes']:,} were written")
@@ -116,11 +116,11 @@ def read(path: pathlib.Path, keep: Callable[[int, bytes], None]) -> None:
         list(pool.map(visit, range(len(expected["crc32"]))))
 
 
-def _expected(path: pathlib.Path) -> dict:
+def _expected(folder: pathlib.Path, name: str) -> dict:
     try:
-        return _manifest(path.parent)[path.name]
+        return _manifest(folder)[name]
     except KeyError:
-        raise DamagedError(f"{path} is not among the files of {path.parent / MANIFEST}") from None
+        raise DamagedError(f"{name} is not among the files of {folder / MANIFEST}") from None
 
 
 def _manifest(folder: pathlib.Path) -> dict[str, dict]:

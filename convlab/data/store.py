@@ -66,16 +66,15 @@ def _kept(
 
 
 def _from_memory(folder: pathlib.Path, split: str) -> Split:
-    images, labels = (disk.read_array(folder / f"{split}.{what}.npy") for what in ("images", "labels"))
+    images, labels = (disk.read_array(folder, f"{split}.{what}.npy") for what in ("images", "labels"))
     return Split(images, labels)
 
 
 def _stay_decoded(folder: pathlib.Path, split: str) -> Split:
-    path = folder / f"{split}.images.npy"
-    disk.read(path, lambda begin, block: None)
-    images = np.load(path, mmap_mode="r")
+    disk.read(folder, f"{split}.images.npy", lambda begin, block: None)
+    images = np.load(folder / f"{split}.images.npy", mmap_mode="r")
     stored = Stored(lambda places: np.asarray(images[places]), np.arange(len(images)), images.shape[1:], images.dtype)
-    return Split(stored, disk.read_array(folder / f"{split}.labels.npy"))
+    return Split(stored, disk.read_array(folder, f"{split}.labels.npy"))
 
 
 def _stay_records(source: Records) -> Split:

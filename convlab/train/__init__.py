@@ -5,6 +5,7 @@ Nothing that is compiled depends on the seed, the number of images or their orde
 compilation. The step gets a batch and does not ask where it comes from.
 """
 
+from convlab.train.checkpoint import Checkpoints
 from convlab.train.config import OPTIMIZERS, SCHEDULES, Config
 from convlab.train.fitted import Fitted
 from convlab.train.loop import feed, fit, fit_seeds
@@ -12,6 +13,7 @@ from convlab.train.step import Apply, State, Trainable, cross_entropy, train_ste
 
 __all__ = [
     "Apply",
+    "Checkpoints",
     "Config",
     "Fitted",
     "OPTIMIZERS",

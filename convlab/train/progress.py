@@ -13,10 +13,10 @@ PROGRESS_SECONDS = 0.2
 
 
 @contextlib.contextmanager
-def progress_bar(config: Config, steps: int) -> Iterator[Callable[[int, list[jax.Array]], None]]:
+def progress_bar(config: Config, steps: int, first: int = 1) -> Iterator[Callable[[int, jax.Array], None]]:
     """Show step, loss, images per second and time left; yields what tells it how far training is."""
     if not config.progress:
-        yield lambda step, losses: None
+        yield lambda step, loss: None
         return
     from rich import progress
 
@@ -30,11 +30,11 @@ def progress_bar(config: Config, steps: int) -> Iterator[Callable[[int, list[jax
     with progress.Progress(*columns) as bar:
         task, begin, shown = bar.add_task("training", total=steps, loss=math.nan, rate=0.0), time.perf_counter(), 0.0
 
-        def show(step: int, losses: list[jax.Array]) -> None:
+        def show(step: int, loss: jax.Array) -> None:
             nonlocal shown
             now = time.perf_counter()
             if step == steps or now - shown > PROGRESS_SECONDS:
-                shown, rate = now, step * config.batch_size / (now - begin)
-                bar.update(task, completed=step, loss=float(losses[-1]), rate=rate)
+                shown, rate = now, (step - first + 1) * config.batch_size / (now - begin)
+                bar.update(task, completed=step, loss=float(loss), rate=rate)
 
         yield show

@@ -1,0 +1,252 @@
+"""Checkpoints: all that a run is, on disk, so that it goes on exactly where it stopped, and from nothing that is not whole.
+
+A checkpoint is a folder named for its step: the arrays, written by Orbax; `run.json`, with the configuration, the history and
+what every array is; and checksums of all of it. It is written by a thread under another name and renamed at the end.
+"""
+
+import concurrent.futures
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import shutil
+import warnings
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from convlab.data import DamagedError, Data, disk
+from convlab.data.extras import require
+from convlab.geometry import as_integer
+from convlab.report import provenance
+from convlab.train.config import Config
+from convlab.train.step import State, Tree
+
+FREE = ("progress",)  # fields of the configuration that may change when a run goes on
+METRIC = "validation_accuracy"  # what the best checkpoint has most of; never a figure of the test images
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoints:
+    """Where and when a run is saved.
+
+    Args:
+      folder: Of this run alone; a run that finds checkpoints there goes on from the last whole one.
+      every: Steps between saves; the end of the run and a signal that stops it are saved too.
+      keep: Latest checkpoints to keep; that of the best validation accuracy is kept besides, where there is such a split.
+      full: When a checkpoint cannot be written: "go on" training, with a warning, or "stop". Those before stay as they are.
+
+    Raises:
+      ValueError: A value out of range or unknown.
+    """
+
+    folder: str | os.PathLike[str]
+    every: int = 1000
+    keep: int = 2
+    full: str = "go on"
+
+    def __post_init__(self):
+        as_integer("every", self.every, 1)
+        as_integer("keep", self.keep, 1)
+        if self.full not in ("go on", "stop"):
+            raise ValueError(f"full {self.full!r} is unknown; needs 'go on' or 'stop'")
+
+
+class Run(NamedTuple):
+    """What a checkpoint holds: the state, and what the loop knows beside it."""
+
+    state: State
+    history: list[dict[str, float]]
+    losses: list[float]
+    seconds: float
+
+    @property
+    def step(self) -> int:
+        """Steps taken."""
+        return int(self.state.step)
+
+
+class Saver:
+    """Saves one run and finds what was saved: a context, in which no other process may train into the same folder."""
+
+    def __init__(self, checkpoints: Checkpoints, config: Config, data: Data):
+        self.checkpoints, self.root = checkpoints, pathlib.Path(checkpoints.folder).expanduser().absolute()
+        self.about = {"config": _plain(config), "data": [data.name, len(data.train), *data.image_shape]}
+        self.thread = concurrent.futures.ThreadPoolExecutor(1)
+        self.writing: concurrent.futures.Future | None = None
+
+    def __enter__(self) -> "Saver":
+        filelock = require("filelock")
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.lock = filelock.FileLock(self.root / ".lock")
+        try:
+            self.lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise ValueError(f"another process trains into {self.root}; needs a folder of its own for each run") from None
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        try:
+            self.wait()
+        except OSError:
+            if kind is None:
+                raise
+        finally:
+            self.thread.shutdown()
+            self.lock.release()
+
+    def last(self, fresh: State) -> Run | None:
+        """Return the last whole checkpoint, in the form of a fresh state; None where nothing was saved yet.
+
+        Raises:
+          DamagedError: There are checkpoints but none is whole.
+          ValueError: The last whole one is of another model, data set or configuration.
+        """
+        damaged = []
+        for step in sorted(_steps(self.root), reverse=True):
+            folder = self.root / str(step)
+            try:
+                disk.check(folder)
+            except DamagedError as error:
+                damaged.append((folder, str(error)))
+                continue
+            run = self._read(folder, fresh)
+            for bad, reason in damaged:
+                warnings.warn(f"a checkpoint is damaged, the one of step {step} is used: {reason}", stacklevel=3)
+                bad.rename(bad.with_name(f"{bad.name}.damaged"))  # so that it is never counted among those to keep
+            return run
+        if damaged:
+            raise DamagedError(
+                f"none of the {len(damaged)} checkpoints in {self.root} is whole ({damaged[0][1]});"
+                " a run does not start afresh over them: move them away, or pass another folder"
+            )
+        return None
+
+    def save(self, run: Run) -> None:
+        """Copy a run's arrays and write them in the background, after what is being written already.
+
+        Raises:
+          OSError: The one before could not be written, and the run is to stop then.
+        """
+        self.wait()
+        arrays = {path: np.array(_bare(leaf)) for path, leaf in _leaves(run.state)}
+        self.writing = self.thread.submit(self._write, run.step, arrays, list(run.history), run.losses, run.seconds)
+
+    def wait(self) -> None:
+        """Wait until all is written."""
+        writing, self.writing = self.writing, None
+        try:
+            if writing is not None:
+                writing.result()
+        except OSError as error:
+            if self.checkpoints.full == "stop":
+                raise OSError(f"a checkpoint could not be written to {self.root}, those before are whole: {error}") from error
+            warnings.warn(f"a checkpoint could not be written to {self.root}, training goes on: {error}", stacklevel=3)
+
+    def _write(self, step: int, arrays: dict, history: list, losses: list, seconds: float) -> None:
+        leaves = [[path, list(array.shape), str(array.dtype)] for path, array in arrays.items()]
+        told = {**self.about, "leaves": leaves, "history": history, "losses": losses, "seconds": seconds}
+        folder = self.root / str(step)
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that came this far before it went on from an earlier step
+        with disk.made_whole(folder) as part:
+            try:
+                _orbax().save(part / "arrays", dict(zip(_names(arrays), arrays.values(), strict=True)))
+            except (ValueError, RuntimeError) as error:  # what Orbax makes of a full disk
+                raise OSError(str(error)) from error
+            (part / "run.json").write_text(json.dumps({**told, "provenance": provenance()}))
+        best = self._best()
+        for old in sorted(_steps(self.root))[: -self.checkpoints.keep]:
+            if old != best:
+                shutil.rmtree(self.root / str(old), ignore_errors=True)
+
+    def _best(self) -> int | None:
+        scores = {}
+        for step in _steps(self.root):
+            history = json.loads((self.root / str(step) / "run.json").read_text())["history"]
+            if history and history[-1]["step"] == step and METRIC in history[-1]:
+                scores[step] = history[-1][METRIC]
+        return max(scores, key=lambda step: (scores[step], step)) if scores else None
+
+    def _read(self, folder: pathlib.Path, fresh: State) -> Run:
+        told = json.loads((folder / "run.json").read_text())
+        self._check_same(folder, told)
+        expected = {path: (list(leaf.shape), str(leaf.dtype)) for path, leaf in ((p, _bare(x)) for p, x in _leaves(fresh))}
+        saved = {path: (shape, dtype) for path, shape, dtype in told["leaves"]}
+        wrong = [
+            f"{path}: {_shown(saved.get(path))} was saved, the model has {_shown(expected.get(path))}"
+            for path in dict.fromkeys([*saved, *expected])
+            if saved.get(path) != expected.get(path)
+        ]
+        if wrong:
+            raise ValueError(f"{folder} is of another model or optimizer; these arrays differ:\n  " + "\n  ".join(wrong))
+        arrays = _orbax().restore(folder / "arrays")
+        by_path = dict(zip(saved, (arrays[name] for name in _names(saved)), strict=True))
+        leaves = [_dressed(by_path[path], leaf) for path, leaf in _leaves(fresh)]
+        state = jax.tree.unflatten(jax.tree.structure(fresh), leaves)
+        return Run(state, told["history"], told["losses"], told["seconds"])
+
+    def _check_same(self, folder: pathlib.Path, told: dict) -> None:
+        mine, its = self.about["config"], told["config"]
+        changed = [
+            f"{key}: {its.get(key)!r} was saved, now {mine.get(key)!r}"
+            for key in {**its, **mine}
+            if its.get(key) != mine.get(key)
+        ]
+        if told["data"] != self.about["data"]:
+            changed.append(f"data: {told['data']} was saved, now {self.about['data']}")
+        if changed:
+            raise ValueError(
+                f"{folder} is of another run ({'; '.join(changed)}); pass another folder, or the same configuration"
+            )
+
+
+def last_step(checkpoints: Checkpoints) -> str:
+    """Say which checkpoint is the last."""
+    root = pathlib.Path(checkpoints.folder).expanduser()
+    steps = _steps(root)
+    return f"the last checkpoint is {root / str(max(steps))}" if steps else f"no checkpoint was written to {root} yet"
+
+
+def _plain(config: Config) -> dict[str, Any]:
+    fields = {key: value for key, value in dataclasses.asdict(config).items() if key not in FREE}
+    return json.loads(json.dumps(fields))
+
+
+def _steps(root: pathlib.Path) -> list[int]:
+    return [int(path.name) for path in root.iterdir() if re.fullmatch("[0-9]+", path.name)]
+
+
+def _leaves(tree: Tree) -> list[tuple[str, jax.Array]]:
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def _names(arrays: Any) -> list[str]:
+    return [f"leaf_{number:05d}" for number in range(len(arrays))]
+
+
+def _is_key(leaf: jax.Array) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _bare(leaf: jax.Array) -> jax.Array:
+    """Take a random key as the numbers that it is."""
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _dressed(array: np.ndarray, like: jax.Array) -> jax.Array:
+    if _is_key(like):
+        return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(like))
+    return jnp.asarray(array)
+
+
+def _shown(leaf: tuple[list[int], str] | None) -> str:
+    return "nothing" if leaf is None else f"{tuple(leaf[0])} {leaf[1]}"
+
+
+def _orbax() -> Any:
+    import orbax.checkpoint
+
+    return orbax.checkpoint.PyTreeCheckpointer()

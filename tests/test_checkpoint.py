@@ -1,0 +1,363 @@
+"""Runs that stop, are stopped, or are killed: they go on exactly, from the last whole checkpoint, or say why they cannot."""
+
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import chex
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from convlab.data import DamagedError, Data, Split, disk
+from convlab.train import Checkpoints, Config, checkpoint, fit
+
+STEPS = 20
+
+
+class Net(nnx.Module):
+    """All that a state may hold: batch statistics, dropout with its keys, several arrays."""
+
+    def __init__(self, width=8, *, rngs):
+        self.first = nnx.Linear(30, width, rngs=rngs)
+        self.norm = nnx.BatchNorm(width, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+        self.last = nnx.Linear(width, 4, rngs=rngs)
+
+    def __call__(self, x):
+        x = x.reshape(len(x), -1)
+        return self.last(self.dropout(nnx.relu(self.norm(self.first(x)))))
+
+
+def made(number=67, seed=0):
+    random = np.random.default_rng(seed)
+    train, test = (Split(random.normal(size=(n, 5, 3, 2)).astype(np.float32), random.integers(0, 4, n)) for n in (number, 30))
+    return Data("made", train, test, tuple("abcd"), test.take(np.arange(20)))
+
+
+def config(**options):
+    return Config(**{"steps": STEPS, "batch_size": 8, "evaluations": 4, "progress": False, **options})
+
+
+def run(folder=None, width=8, data=None, every=5, keep=2, full="go on", **options):
+    saved = None if folder is None else Checkpoints(folder, every, keep, full)
+    return fit(Net(width, rngs=nnx.Rngs(0)), data or made(), config(**options), checkpoints=saved)
+
+
+def steps_in(folder):
+    return sorted(int(path.name) for path in pathlib.Path(folder).iterdir() if path.name.isdigit())
+
+
+def without_time(history):
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in history]
+
+
+def assert_same_run(got, expected):
+    chex.assert_trees_all_equal(got.parameters, expected.parameters)
+    for mine, its in zip(*map(plain, (got.rest, expected.rest)), strict=True):
+        np.testing.assert_array_equal(mine, its)
+    assert without_time(got.history) == without_time(expected.history)
+
+
+def plain(tree):
+    import jax
+
+    return [np.asarray(checkpoint._bare(leaf)) for leaf in jax.tree.leaves(tree)]
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """The run that nothing stopped."""
+    return run()
+
+
+@pytest.fixture
+def stopped(tmp_path, monkeypatch):
+    """A folder with the checkpoints of steps 5, 10 and (asked to stop) 13."""
+    stop_after(monkeypatch, 13)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "run", keep=3)
+    monkeypatch.undo()
+    assert steps_in(tmp_path / "run") == [5, 10, 13]
+    return tmp_path / "run"
+
+
+def stop_after(monkeypatch, step, number=signal.SIGINT):
+    """Send this process a signal while the step is taken."""
+    from convlab.train import loop
+
+    take = loop.train_step
+
+    def taken(state, *arguments, **options):
+        if int(state.step) + 1 == step:
+            os.kill(os.getpid(), number)
+        return take(state, *arguments, **options)
+
+    monkeypatch.setattr(loop, "train_step", taken)
+
+
+# --- going on -------------------------------------------------------------------------------------------------------
+
+
+def test_saving_changes_nothing(tmp_path, whole):
+    assert_same_run(run(tmp_path), whole)
+    assert steps_in(tmp_path)[-2:] == [15, 20]
+
+
+@pytest.mark.parametrize("step", [1, 4, 10, 13, 19])
+def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(tmp_path, monkeypatch, whole, step):
+    stop_after(monkeypatch, step)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path)
+    monkeypatch.undo()
+    assert max(steps_in(tmp_path)) == step
+    assert_same_run(run(tmp_path), whole)
+
+
+def test_a_finished_run_is_returned_without_a_step(tmp_path, whole, monkeypatch):
+    from convlab.train import loop
+
+    run(tmp_path)
+    monkeypatch.setattr(loop, "train_step", None)
+    assert_same_run(run(tmp_path), whole)
+
+
+def test_latest_checkpoints_and_the_best_by_validation_are_kept(tmp_path):
+    fitted = run(tmp_path, every=5, keep=1, evaluations=4)
+    scores = {row["step"]: row["validation_accuracy"] for row in fitted.history}
+    best = max(scores, key=lambda step: (scores[step], step))
+    assert steps_in(tmp_path) == sorted({best, 20})
+
+
+def test_configuration_and_origin_stand_beside_the_arrays(tmp_path):
+    run(tmp_path)
+    told = json.loads((tmp_path / "20" / "run.json").read_text())
+    assert told["config"]["learning_rate"] == config().learning_rate
+    assert {"jax", "git_commit", "device"} <= told["provenance"].keys()
+    assert told["data"] == ["made", 67, 5, 3, 2]
+    assert disk.sealed(tmp_path / "20")
+
+
+# --- signals and kills ----------------------------------------------------------------------------------------------
+
+PROGRAM = """
+import sys
+sys.path.insert(0, {tests!r})
+import test_checkpoint as t
+fitted = t.run({folder!r}, every=3, steps={steps})
+print("finished", *(float(leaf.sum()) for leaf in t.plain(fitted.parameters)))
+"""
+
+
+def start(folder, steps):
+    program = PROGRAM.format(tests=str(pathlib.Path(__file__).parent), folder=str(folder), steps=steps)
+    return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition, process, seconds=90):
+    end = time.time() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.time() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
+def test_a_signal_saves_and_leaves_with_its_code(tmp_path, number, code):
+    process = start(tmp_path, 10**6)
+    wait_for(lambda: tmp_path.exists() and steps_in(tmp_path), process)
+    process.send_signal(number)
+    assert process.wait(60) == code, process.communicate()[1]
+    process.communicate()
+    last = max(steps_in(tmp_path))
+    disk.check(tmp_path / str(last))
+
+
+def kill_and_go_on(folder, times, steps, seed):
+    """Kill a run at random moments, then let it finish; return what it printed."""
+    rng = random.Random(seed)
+    for _ in range(times):
+        process = start(folder, steps)
+        before = max(steps_in(folder), default=0) if folder.exists() else 0
+        wait_for(lambda b=before: folder.exists() and max(steps_in(folder), default=0) > b, process)
+        time.sleep(rng.random() * 0.2)
+        process.kill()
+        process.wait()
+        process.communicate()
+    process = start(folder, steps)
+    out, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
+    return out
+
+
+def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(tmp_path):
+    out = kill_and_go_on(tmp_path / "killed", 2, 2000, 0)
+    process = start(tmp_path / "whole", 2000)
+    assert process.communicate(timeout=300)[0] == out
+    assert not list((tmp_path / "killed").glob("*.incomplete"))
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path):
+    process = start(tmp_path, 10**6)
+    wait_for(lambda: tmp_path.exists() and steps_in(tmp_path), process)
+    with pytest.raises(ValueError, match="another process trains into .*needs a folder of its own"):
+        run(tmp_path)
+    process.kill()
+    process.communicate()
+
+
+# --- damage ---------------------------------------------------------------------------------------------------------
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def largest(folder):
+    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+@pytest.mark.parametrize("damage", [flip, truncate, pathlib.Path.unlink])
+@pytest.mark.parametrize("which", ["arrays", "run.json", disk.MANIFEST])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(stopped, whole, damage, which):
+    damage(largest(stopped / "13" / which) if which == "arrays" else stopped / "13" / which)
+    with pytest.warns(UserWarning, match="a checkpoint is damaged, the one of step 10 is used: .*13"):
+        assert_same_run(run(stopped), whole)
+    assert (stopped / "13.damaged").exists()
+
+
+def test_one_flipped_byte_anywhere_in_a_checkpoint_is_seen(stopped):
+    for path in [path for path in (stopped / "13").rglob("*") if path.is_file() and path.name != disk.MANIFEST]:
+        before = path.read_bytes()
+        if before:
+            flip(path)
+            with pytest.raises(DamagedError, match=path.name):
+                disk.check(stopped / "13")
+            path.write_bytes(before)
+    disk.check(stopped / "13")
+
+
+def test_a_run_does_not_start_afresh_over_damaged_checkpoints(stopped):
+    for step in (5, 10, 13):
+        flip(largest(stopped / str(step) / "arrays"))
+    with (
+        warnings.catch_warnings(),
+        pytest.raises(DamagedError, match="none of the 3 checkpoints in .* is whole .*does not start afresh"),
+    ):
+        warnings.simplefilter("ignore")
+        run(stopped)
+    assert steps_in(stopped) == [5, 10, 13]
+
+
+def test_a_half_written_checkpoint_is_none(stopped, whole):
+    shutil.copytree(stopped / "13", stopped / "14.incomplete")
+    assert_same_run(run(stopped), whole)
+
+
+# --- other runs -----------------------------------------------------------------------------------------------------
+
+
+def test_another_model_is_refused_path_by_path_with_both_shapes(stopped):
+    with pytest.raises(ValueError) as error:
+        run(stopped, width=9)
+    text = str(error.value)
+    assert "is of another model or optimizer" in text
+    for line in (
+        ".parameters['first']['kernel']: (30, 8) float32 was saved, the model has (30, 9) float32",
+        ".parameters['last']['kernel']: (8, 4) float32 was saved, the model has (9, 4) float32",
+    ):
+        assert line in text
+    assert "['last']['bias']" not in text
+
+
+def test_another_optimizer_names_what_it_lacks(stopped):
+    import optax
+
+    with pytest.raises(ValueError, match=r"optimizer.* was saved, the model has nothing"):
+        fit(Net(rngs=nnx.Rngs(0)), made(), config(), optimizer=optax.sgd(0.1), checkpoints=Checkpoints(stopped))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"learning_rate": 0.5}, "learning_rate: 0.001 was saved, now 0.5"),
+        ({"seed": 1}, "seed: 0 was saved, now 1"),
+        ({"data": made(66)}, r"data: \['made', 67, 5, 3, 2\] was saved, now \['made', 66"),
+    ],
+)
+def test_another_configuration_or_data_set_is_refused(stopped, options, message):
+    with pytest.raises(ValueError, match=f"is of another run .*{message}"):
+        run(stopped, **options)
+
+
+@pytest.mark.parametrize("options", [{"every": 0}, {"keep": 0}, {"full": "panic"}, {"every": 1.5}])
+def test_checkpoints_that_cannot_be_are_refused(options):
+    with pytest.raises((ValueError, TypeError), match=next(iter(options))):
+        Checkpoints("folder", **options)
+
+
+# --- losses and disks -----------------------------------------------------------------------------------------------
+
+
+class Breaks(nnx.Module):
+    """A network whose output is not finite once its input is large."""
+
+    def __init__(self, *, rngs):
+        self.linear = nnx.Linear(30, 4, rngs=rngs)
+
+    def __call__(self, x):
+        return jnp.exp(self.linear(x.reshape(len(x), -1)))
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_step_arrays_and_last_checkpoint(tmp_path):
+    with pytest.raises(FloatingPointError) as error:
+        fit(
+            Breaks(rngs=nnx.Rngs(0)),
+            made(),
+            config(learning_rate=1e3, schedule="constant", steps=500),
+            checkpoints=Checkpoints(tmp_path, every=1, keep=500),
+        )
+    text = str(error.value)
+    step = int(text.split("the loss of step ")[1].split()[0])
+    assert "not finite after it: ['linear']" in text
+    assert f"the last checkpoint is {tmp_path / str(max(steps_in(tmp_path)))}" in text
+    assert max(steps_in(tmp_path)) == step - 1
+
+
+@pytest.mark.parametrize("full", ["go on", "stop"])
+def test_a_full_disk_ends_the_run_only_when_asked_and_leaves_what_was_saved(tmp_path, monkeypatch, whole, full):
+    writes = checkpoint.Saver._write
+
+    def no_room(self, step, *arguments):
+        if step == 15:
+            with disk.made_whole(self.root / str(step)) as part:
+                (part / "half").write_bytes(b"half")
+                raise OSError(28, "No space left on device")
+        writes(self, step, *arguments)
+
+    monkeypatch.setattr(checkpoint.Saver, "_write", no_room)
+    if full == "stop":
+        with pytest.raises(OSError, match="could not be written .*those before are whole.*No space left"):
+            run(tmp_path, full=full)
+        assert steps_in(tmp_path) == [5, 10]
+    else:
+        with pytest.warns(UserWarning, match="training goes on: .*No space left"):
+            assert_same_run(run(tmp_path, full=full), whole)
+        assert steps_in(tmp_path)[-2:] == [10, 20]
+    for step in steps_in(tmp_path):
+        disk.check(tmp_path / str(step))
+    assert not list(tmp_path.glob("*.incomplete"))
