@@ -20,6 +20,7 @@ from flax import nnx
 
 from convlab.data import DamagedError, Data, Split, disk
 from convlab.train import Checkpoints, Config, checkpoint, fit
+from convlab.train.signals import Stop
 
 STEPS = 20
 
@@ -180,6 +181,16 @@ def test_a_signal_saves_and_leaves_with_its_code(tmp_path, number, code):
     disk.check(tmp_path / str(last))
 
 
+@pytest.mark.parametrize("number, leaves", [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
+def test_a_signal_of_the_last_moment_is_obeyed_and_handlers_are_given_back(number, leaves):
+    before = signal.getsignal(number)
+    with pytest.raises(leaves), Stop() as stop:
+        os.kill(os.getpid(), number)
+        while stop.number is None:
+            time.sleep(0.001)
+    assert signal.getsignal(number) is before
+
+
 def kill_and_go_on(folder, times, steps, seed):
     """Kill a run at random moments, then let it finish; return what it printed."""
     rng = random.Random(seed)
@@ -202,6 +213,13 @@ def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(tmp_path):
     process = start(tmp_path / "whole", 2000)
     assert process.communicate(timeout=300)[0] == out
     assert not list((tmp_path / "killed").glob("*.incomplete"))
+
+
+@pytest.mark.slow
+def test_a_hundred_kills_lose_nothing(tmp_path):
+    out = kill_and_go_on(tmp_path / "killed", 100, 20_000, 1)
+    process = start(tmp_path / "whole", 20_000)
+    assert process.communicate(timeout=600)[0] == out
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path):

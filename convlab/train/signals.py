@@ -19,9 +19,11 @@ class Stop:
             self.before = {number: signal.signal(number, self._note) for number in ASKING}
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, kind: Any, *_: Any) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
+        if kind is None:  # a signal of the last moment
+            self.obey()
 
     def _note(self, number: int, _: Any) -> None:
         if self.number is not None:
