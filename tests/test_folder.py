@@ -83,6 +83,18 @@ def test_a_folder_that_changed_is_prepared_anew(tmp_path):
     assert len(load(f"folder:{tmp_path / 'pets'}", data_dir=tmp_path / "data").train) == 13
 
 
+def test_a_data_dir_inside_the_folder_does_not_change_it(tmp_path):
+    album(tmp_path / "pets")
+    for _ in range(2):
+        load(f"folder:{tmp_path / 'pets'}", data_dir=tmp_path / "pets" / "data")
+    assert len(prepared(tmp_path / "pets" / "data")) == 1
+
+
+def test_a_folder_without_a_name_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="names no folder; needs folder:PATH"):
+        load("folder:", data_dir=tmp_path)
+
+
 def test_a_folder_without_a_test_split_holds_a_fifth_out(tmp_path):
     album(tmp_path / "pets", (("train", 10),))
     data = load(f"folder:{tmp_path / 'pets'}", data_dir=tmp_path / "data")

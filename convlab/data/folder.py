@@ -68,8 +68,9 @@ class Album(NamedTuple):
 
 
 def fingerprint(source: pathlib.Path) -> str:
-    """Name the state of a folder or archive: paths, sizes and times of change of its files."""
-    files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
+    """Name the state of a folder or archive: path, size and time of change of every image in it, or of the archive."""
+    inside = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
+    files = [path for path in inside if path.is_file()]
     lines = [f"{path.relative_to(source.parent)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
     digest = hashlib.sha256("\n".join([os.fspath(source.resolve()), *lines]).encode()).hexdigest()
     return f"{re.sub('[^a-z0-9]+', '_', source.stem.lower()).strip('_') or 'images'}-{digest[:12]}"
