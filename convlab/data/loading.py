@@ -36,8 +36,8 @@ def load(
     Args:
       name: "digits" (1,437 + 360 images of 8x8), "mnist1d" (4,000 + 1,000 signals of 40 samples), both made without a
         network; "folder:PATH", images in PATH/train/<class>/*.jpg or *.png (test/ and validation/ alike if they are there), or
-        a zip or tar of them, pixels as stored (not turned by EXIF); or any TFDS set of labelled images, e.g. "cifar10", which is prepared with a network and
-        TensorFlow and from then on read without either.
+        a zip or tar of them, pixels as stored (not turned by EXIF); or any TFDS set of labelled images, e.g. "cifar10", which
+        is prepared with a network and TensorFlow and from then on read without either.
       data_dir: Where prepared sets lie; by default the TFDS_DATA_DIR of the environment, else ~/tensorflow_datasets.
       manual_dir: Where files lie that you fetched: for "mnist" and "fashion_mnist" the four IDX files (.gz or not), which
         are prepared with neither network nor TensorFlow; for other sets what TFDS asks for.
