@@ -37,6 +37,7 @@ def tiled(
       TypeError: `x` or `v` is not floating.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> tiled(jnp.ones((4, 5, 2)), jnp.ones((2, 2, 3, 3, 2, 7)), Window(3)).shape
       (4, 5, 7)
 
