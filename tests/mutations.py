@@ -215,6 +215,27 @@ FAULTS = [
         "tests/test_folder.py -k corrupt",
     ),
     Fault(
+        "go on with the batches of the beginning",
+        "convlab/train/loop.py",
+        "feed(data, config, steps, first - 1)",
+        "feed(data, config, steps, 0)",
+        "tests/test_checkpoint.py -k goes_on_as_if",
+    ),
+    Fault(
+        "believe a checkpoint without reading it",
+        "convlab/train/checkpoint.py",
+        "                disk.check(folder)\n",
+        "                pass\n",
+        "tests/test_checkpoint.py -k damaged",
+    ),
+    Fault(
+        "count damaged checkpoints among those to keep",
+        "convlab/train/checkpoint.py",
+        "bad.rename(",
+        "str(",
+        "tests/test_checkpoint.py -k the_one_before",
+    ),
+    Fault(
         "cut the corner instead of the middle",
         "convlab/data/records.py",
         "box = (left, top, left + scale * width, top + scale * height)",
