@@ -199,6 +199,15 @@ def test_a_damaged_description_is_named_and_made_again(digits):
     assert_same(load("digits", data_dir=folder, again=True), expected)
 
 
+def test_changed_class_names_are_seen_though_images_are_decoded(digits):
+    expected, folder = digits
+    path = folder / "convlab_digits/1.0.0/label.labels.txt"
+    path.write_text("\n".join(reversed(path.read_text().split())))
+    with pytest.raises(DamagedError, match="label.labels.txt .*again=True"):
+        load("digits", data_dir=folder)
+    assert load("digits", data_dir=folder, again=True).classes == expected.classes
+
+
 def test_making_it_again_loses_nothing_when_it_fails(digits, monkeypatch):
     from convlab.data import builders
 

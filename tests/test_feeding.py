@@ -142,6 +142,42 @@ def test_selections_and_maps_of_stored_images_stay_stored_and_agree():
                 np.testing.assert_array_equal(mine.labels, its.labels)
 
 
+@pytest.mark.parametrize("index", [3, -1, slice(2, 9, 3), slice(0, 0), np.array([4, 4, 1]), (slice(0, 2), 0), (5, ..., 1)])
+def test_stored_images_are_indexed_as_arrays_are(index):
+    split = made(20)
+    np.testing.assert_array_equal(stored(split).images[index], split.images[index])
+    assert len(list(stored(split).images)) == 20
+
+
+def test_a_map_that_loses_images_is_refused_for_stored_images_too():
+    data = Data("made", *[stored(made(40))] * 2, tuple("abcd"))
+    with pytest.raises(ValueError, match="f returned 1 images for 2; needs as many"):
+        data.map(lambda images: images[:1])
+    with pytest.raises(ValueError, match="reading 5 stored images gave"):
+        data.map(lambda images: images[:3]).train.images[:5]
+
+
+@pytest.mark.parametrize(
+    "options", [{"size": 0}, {"size": 2.5}, {"size": 4, "start": -1}, {"size": 4, "ahead": 0}, {"size": 4, "threads": 0}]
+)
+def test_batches_that_cannot_be_are_refused(options):
+    with pytest.raises(ValueError, match=f"{list(options)[-1]} must be an integer of at least"):
+        batches(made(), **options)
+
+
+def test_batches_need_a_split():
+    with pytest.raises(TypeError, match="split must be a Split such as data.train, got Data"):
+        batches(data_of(np.arange(30) % 3), 8)
+
+
+def test_holding_out_leaves_an_example_of_every_class_on_both_sides():
+    data = data_of(np.repeat([0, 1, 2], [20, 2, 3]))
+    for fraction in (0.1, 0.8):
+        divided = data.hold_out(fraction)
+        for part in (divided.train, divided.validation):
+            assert (np.bincount(part.labels, minlength=3) > 0).all()
+
+
 def test_moments_of_many_stored_images_are_those_of_a_fixed_sample(monkeypatch):
     from convlab.data import sets
 

@@ -76,6 +76,84 @@ def test_an_archive_is_read_as_its_folder(tmp_path, kind):
     assert_holds(data, pixels, "test")
 
 
+@pytest.mark.parametrize("mode, suffix", [("w", "tar"), ("w:gz", "tgz")])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_a_truncated_archive_is_not_taken_for_whole(tmp_path, mode, suffix, share):
+    album(tmp_path / "pets", (("train", 30), ("test", 2)))
+    archive = tmp_path / f"pets.{suffix}"
+    with tarfile.open(archive, mode) as file:
+        file.add(tmp_path / "pets", ".")
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[: int(share * len(whole)) // 512 * 512])
+    with pytest.raises(ValueError, match="pets.* (truncated|damaged)"):
+        load(f"folder:{archive}", data_dir=tmp_path / "data")
+
+
+def test_a_damaged_member_of_an_archive_is_a_corrupt_image(tmp_path):
+    pixels = album(tmp_path / "pets")
+    archive = tmp_path / "pets.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted((tmp_path / "pets").rglob("*.png")):
+            file.write(path, path.relative_to(tmp_path / "pets"))
+        file.writestr("train/cat/extra.png", b"0123456789" * 30)
+    data = archive.read_bytes()
+    archive.write_bytes(data.replace(b"0123456789", b"0123456780", 1))
+    with pytest.raises(ValueError, match="1 of 17 images .*train/cat/extra.png .*CRC"):
+        load(f"folder:{archive}", data_dir=tmp_path / "data")
+    with pytest.warns(UserWarning, match="left out 1 of 17"):
+        assert_holds(load(f"folder:{archive}", data_dir=tmp_path / "data", skip_corrupt=True), pixels)
+
+
+def test_links_are_followed_and_broken_ones_named(tmp_path):
+    pixels = album(tmp_path / "there")
+    (tmp_path / "here" / "train").mkdir(parents=True)
+    (tmp_path / "here" / "test").symlink_to(tmp_path / "there" / "test")
+    for label in CLASSES:
+        (tmp_path / "here" / "train" / label).symlink_to(tmp_path / "there" / "train" / label)
+    (tmp_path / "there" / "train" / "round").symlink_to(tmp_path / "there" / "train")
+    data = load(f"folder:{tmp_path / 'here'}", data_dir=tmp_path / "data")
+    assert_holds(data, pixels)
+    assert_holds(data, pixels, "test")
+    (tmp_path / "there" / "train" / "cat" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(ValueError, match="train/cat/gone.png .*No such file"):
+        load(f"folder:{tmp_path / 'here'}", data_dir=tmp_path / "data")
+
+
+@pytest.mark.parametrize("name", ["a\nb", "cat ", " "])
+def test_classes_whose_names_cannot_be_kept_are_refused(tmp_path, name):
+    album(tmp_path / "pets")
+    (tmp_path / "pets/train/cat").rename(tmp_path / "pets/train" / name)
+    (tmp_path / "pets/test/cat").rename(tmp_path / "pets/test" / name)
+    with pytest.raises(ValueError, match="has classes named .*needs names without line breaks or spaces around them"):
+        load(f"folder:{tmp_path / 'pets'}", data_dir=tmp_path / "data")
+
+
+def test_images_that_stand_elsewhere_are_left_out_with_a_warning(tmp_path):
+    pixels = album(tmp_path / "pets")
+    (tmp_path / "pets/train/cat/more").mkdir()
+    picture(7).save(tmp_path / "pets/train/cat/more/deep.png")
+    picture(8).save(tmp_path / "pets/train/dog/moving.gif")
+    with pytest.warns(UserWarning, match="left out 2 images .*deep.png, train/dog/moving.gif"):
+        assert_holds(load(f"folder:{tmp_path / 'pets'}", data_dir=tmp_path / "data"), pixels)
+
+
+def test_an_image_that_changes_while_it_is_prepared_stops_it(tmp_path, monkeypatch):
+    from convlab.data import folder
+
+    album(tmp_path / "pets")
+    scan = folder.scan
+
+    def scan_then_change(*arguments):
+        found = scan(*arguments)
+        picture(99).save(tmp_path / "pets/train/cat/0.png")
+        return found
+
+    monkeypatch.setattr(folder, "scan", scan_then_change)
+    with pytest.raises(ValueError, match="train/cat/0.png .*changed while it was being prepared"):
+        load(f"folder:{tmp_path / 'pets'}", data_dir=tmp_path / "data")
+    assert prepared(tmp_path / "data") == []
+
+
 def test_a_folder_that_changed_is_prepared_anew(tmp_path):
     album(tmp_path / "pets")
     assert len(load(f"folder:{tmp_path / 'pets'}", data_dir=tmp_path / "data").train) == 12

@@ -27,7 +27,7 @@ def random_shift(
     $$Y_{nklc} = X_{n,\,k-\Delta k_n,\,l-\Delta l_n,\,c}$$
 
     Args:
-      images: Images, or one.
+      images: Images; `rank` is needed for one, or for several batch axes.
       key: Draws the moves; the same key and images always give the same.
       by: Largest move in pixels, 0 to the size, for all spatial axes or for each; Python integers.
       rank: Number of spatial axes, by default all but the first and the last.
@@ -64,7 +64,7 @@ def random_crop(
     Here $p, q$ are `pad` and $s_n, t_n$ are drawn from 0 to what the padded image has to spare.
 
     Args:
-      images: Images, or one.
+      images: Images; `rank` is needed for one, or for several batch axes.
       key: Draws the places; the same key and images always give the same.
       pad: Pixels to add on both sides, of all spatial axes or of each; Python integers.
       space: Size of the window along each spatial axis, Python integers; by default that of the images.
@@ -107,7 +107,7 @@ def random_flip(
     Here $L$ is the number of pixels along the axis, the last one as written.
 
     Args:
-      images: Images, or one.
+      images: Images; `rank` is needed for one, or for several batch axes.
       key: Draws which; the same key and images always give the same.
       axis: Which spatial axis, counted among these from 0, or back from -1, the last; a Python integer.
       probability: Of each image to be mirrored, 0 to 1; a Python number.

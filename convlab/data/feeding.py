@@ -64,13 +64,19 @@ def batches(
       threads: That read.
 
     Raises:
-      ValueError: `shard` is none of its parts, or they do not divide the batch.
+      ValueError: A number is out of range, `shard` is none of its parts, or they do not divide the batch.
+      TypeError: `split` is no Split.
 
     Example:
       >>> split = Split(np.zeros((5, 8, 7, 1), np.uint8), np.arange(5))
       >>> [labels.shape for _, labels in batches(split, 3, stop=2)]
       [(3,), (3,)]
     """
+    if not isinstance(split, Split):
+        raise TypeError(f"split must be a Split such as data.train, got {type(split).__name__}")
+    for name, value, least in (("size", size, 1), ("start", start, 0), ("ahead", ahead, 1), ("threads", threads, 1)):
+        if not isinstance(value, int | np.integer) or value < least:
+            raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
     part, parts = shard
     if not 0 <= part < parts or size % parts:
         raise ValueError(f"shard {shard} of batches of {size}: needs (k, m) with k from 0 to m - 1, and m equal parts")

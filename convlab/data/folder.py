@@ -10,6 +10,7 @@ import re
 import tarfile
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from convlab.data.disk import THREADS
 from convlab.data.extras import require
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
+OTHERS = (".bmp", ".gif", ".tif", ".tiff", ".webp")  # images that are not read
 SPLITS = {"train": "train", "test": "test", "validation": "validation", "valid": "validation", "val": "validation"}
 COLOURS = {"1": "L", "L": "L", "LA": "L"}  # gray modes; all others of 8 bits are colour
 WIDE = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # more than 8 bits a pixel
@@ -32,6 +34,7 @@ class Picture(NamedTuple):
     path: str
     mode: str = ""
     size: tuple[int, int] = (0, 0)  # height, width
+    checksum: int = 0
 
 
 class Album(NamedTuple):
@@ -60,6 +63,8 @@ class Album(NamedTuple):
             for picture in self.pictures:
                 if picture.split == split:
                     data = read(picture.path)
+                    if zlib.crc32(data) != picture.checksum:
+                        raise ValueError(f"{picture.path} in {self.source} changed while it was being prepared; load again")
                     if picture.mode != self.mode:
                         buffer = io.BytesIO()
                         image.open(io.BytesIO(data)).convert(self.mode).save(buffer, "PNG")
@@ -69,9 +74,11 @@ class Album(NamedTuple):
 
 def fingerprint(source: pathlib.Path) -> str:
     """Name the state of a folder or archive: path, size and time of change of every image in it, or of the archive."""
-    inside = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
-    files = [path for path in inside if path.is_file()]
-    lines = [f"{path.relative_to(source.parent)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
+    files = [source] if source.is_file() else [source / name for name in _walk(source) if name.lower().endswith(SUFFIXES)]
+    lines = []
+    for path in files:
+        told = path.stat() if path.exists() else None  # a link that leads nowhere
+        lines.append(f"{path.relative_to(source.parent)} {told and (told.st_size, told.st_mtime_ns)}")
     digest = hashlib.sha256("\n".join([os.fspath(source.resolve()), *lines]).encode()).hexdigest()
     return f"{re.sub('[^a-z0-9]+', '_', source.stem.lower()).strip('_') or 'images'}-{digest[:12]}"
 
@@ -90,6 +97,7 @@ def scan(source: pathlib.Path, skip_corrupt: bool, track: Callable = lambda thin
     """
     with _opened(source) as (names, read):
         found = [picture for name in names if (picture := _placed(name))]
+        _warn_of_strays(source, names)
         if not any(picture.path and picture.split == "train" for picture in found):
             raise ValueError(f"{source} holds no images as train/<class>/*.jpg or *.png; {_instead(names)}")
         _check_classes(source, found)
@@ -98,7 +106,7 @@ def scan(source: pathlib.Path, skip_corrupt: bool, track: Callable = lambda thin
         with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:  # reads one by one, decodes several at a time
             for first in track(range(0, len(files), AT_ONCE), f"checking {source.name}"):
                 part = files[first : first + AT_ONCE]
-                done += pool.map(_look, part, [read(picture.path) for picture in part])
+                done += pool.map(_look, part, [_try(read, picture.path) for picture in part])
     corrupt = [reason for picture, reason in done if reason]
     if corrupt and not skip_corrupt:
         raise ValueError(
@@ -118,7 +126,7 @@ def scan(source: pathlib.Path, skip_corrupt: bool, track: Callable = lambda thin
 def _placed(name: str) -> Picture | None:
     """Read split and class off a path; a class's folder itself becomes a picture without path."""
     parts = pathlib.PurePosixPath(name).parts
-    if any(part.startswith((".", "__MACOSX")) for part in parts):
+    if _hidden(name):
         return None
     for at, part in enumerate(parts[:-1]):
         if part in SPLITS and len(parts) - at == 3 and name.lower().endswith(SUFFIXES):
@@ -128,8 +136,30 @@ def _placed(name: str) -> Picture | None:
     return None
 
 
+def _hidden(name: str) -> bool:
+    return any(part.startswith((".", "__MACOSX")) and part != "." for part in pathlib.PurePosixPath(name).parts)
+
+
+def _walk(source: pathlib.Path) -> list[str]:
+    """List what a folder holds, links followed: names below it, folders with a slash at the end."""
+    names, seen = [], set()
+    for folder, folders, files in os.walk(source, followlinks=True):
+        here = pathlib.Path(folder)
+        if (real := here.resolve()) in seen:  # a link back to where it came from
+            folders.clear()
+            continue
+        seen.add(real)
+        names += [(here / each).relative_to(source).as_posix() + "/" for each in folders]
+        names += [(here / each).relative_to(source).as_posix() for each in files]
+    return sorted(names)
+
+
 def _check_classes(source: pathlib.Path, found: list[Picture]) -> None:
-    """Raise ValueError for a class that has a folder but no image, or images outside train only."""
+    """Raise ValueError for a class that has a folder but no image, or images outside train only, or an unusable name."""
+    odd = sorted({repr(picture.label) for picture in found if picture.label != " ".join(picture.label.split(" ")).strip()})
+    odd += sorted({repr(p.label) for p in found if not p.label.isprintable() and repr(p.label) not in odd})
+    if odd:
+        raise ValueError(f"{source} has classes named {_some(odd)}; needs names without line breaks or spaces around them")
     filled = {(picture.split, picture.label) for picture in found if picture.path}
     empty = sorted({f"{picture.split}/{picture.label}" for picture in found} - {"/".join(pair) for pair in filled})
     if empty:
@@ -140,15 +170,37 @@ def _check_classes(source: pathlib.Path, found: list[Picture]) -> None:
         raise ValueError(f"{source} has {_some(strange)} but no such class in train; a model cannot learn what it never sees")
 
 
-def _look(picture: Picture, data: bytes) -> tuple[Picture, str]:
-    """Decode an image; return it with mode and size, and why it cannot be decoded."""
+def _warn_of_strays(source: pathlib.Path, names: list[str]) -> None:
+    """Say which images are left out for where they stand, or what they are."""
+    strays = [name for name in names if name.lower().endswith((*SUFFIXES, *OTHERS)) and not _placed(name) and not _hidden(name)]
+    if strays and len(strays) < len([name for name in names if name.lower().endswith((*SUFFIXES, *OTHERS))]):
+        warnings.warn(
+            f"left out {len(strays)} images of {source} that are not train/<class>/*.jpg or *.png: {_some(strays)}",
+            stacklevel=3,
+        )
+
+
+def _try(read: Callable[[str], bytes], name: str) -> bytes | Exception:
+    try:
+        return read(name)
+    except Exception as error:  # a broken link, a damaged or encrypted member, a file that is gone
+        return error
+
+
+def _look(picture: Picture, data: bytes | Exception) -> tuple[Picture, str]:
+    """Decode an image; return it with mode, size and checksum, and why it cannot be decoded."""
     image = require("PIL.Image")
     try:
+        if isinstance(data, Exception):
+            raise data
         with image.open(io.BytesIO(data)) as opened:
             opened.load()
-            if opened.format not in ("JPEG", "PNG"):
+            if opened.format not in ("JPEG", "MPO", "PNG"):
                 return picture, f"{picture.path} (is {opened.format})"
-            return picture._replace(mode=opened.mode, size=(opened.height, opened.width)), ""
+            looked = picture._replace(mode=opened.mode, size=(opened.height, opened.width), checksum=zlib.crc32(data))
+            return looked, ""
+    except image.UnidentifiedImageError:
+        return picture, f"{picture.path} (is no image)"
     except Exception as error:  # Pillow raises many kinds
         return picture, f"{picture.path} ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
 
@@ -157,9 +209,7 @@ def _look(picture: Picture, data: bytes) -> tuple[Picture, str]:
 def _opened(source: pathlib.Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
     """Open a folder or archive: the names in it (folders end in a slash), and what reads one."""
     if source.is_dir():
-        paths = sorted(source.rglob("*"))
-        names = [path.relative_to(source).as_posix() + "/" * path.is_dir() for path in paths]
-        yield names, lambda name: (source / name).read_bytes()
+        yield _walk(source), lambda name: (source / name).read_bytes()
     elif not source.exists():
         raise ValueError(f"{source} does not exist; needs a folder of images by class, or a zip or tar of one")
     elif zipfile.is_zipfile(source):
@@ -167,7 +217,14 @@ def _opened(source: pathlib.Path) -> Iterator[tuple[list[str], Callable[[str], b
             yield archive.namelist(), archive.read
     elif tarfile.is_tarfile(source):
         with tarfile.open(source) as archive:
-            members = {member.name + "/" * member.isdir(): member for member in archive.getmembers()}
+            try:
+                members = {member.name + "/" * member.isdir(): member for member in archive.getmembers()}
+                archive.fileobj.seek(archive.offset)  # pyright: ignore
+                whole = archive.fileobj.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)  # pyright: ignore
+            except (EOFError, OSError, tarfile.TarError, zlib.error) as error:
+                raise ValueError(f"{source} is damaged or truncated ({error})") from error
+            if not whole:
+                raise ValueError(f"{source} is truncated: a tar ends with a block of zeros")
             yield list(members), lambda name: archive.extractfile(members[name]).read()  # pyright: ignore
     else:
         raise ValueError(f"{source} is neither a folder nor a zip or tar archive, or is damaged")

@@ -83,6 +83,7 @@ def load(
 
         builder = stock.prepared(name, directory, (*OWN, FOLDER + "PATH"), files, **options)
     names = records.check(builder, name)
+    records.check_description(builder)
     splits = store.read(builder, names, keep, shape, progress)
     if len(splits) == 1:
         train, test = hold_out(splits["train"], HELD_OUT, seed)

@@ -128,6 +128,20 @@ def check_fields(builder: Builder, name: str) -> None:
         raise ValueError(f"{name} has images of {dtype}; needs uint8 (pixels as stored), or float32 arrays")
 
 
+def check_description(builder: Builder) -> None:
+    """Compare all files but the records, which are small, with the checksums written down, if any.
+
+    Raises:
+      DamagedError: One is other than it was, so that classes or shapes may be.
+    """
+    folder = pathlib.Path(builder.data_path)
+    if disk.sealed(folder):
+        try:
+            disk.check(folder, lambda name: FILE_FORMAT not in name and "/" not in name)
+        except disk.DamagedError as error:
+            raise disk.DamagedError(f"{error}; {_again(folder)}") from None
+
+
 def verify(builder: Builder) -> None:
     """Read every byte of the records and compare it with the checksums written down when they were made.
 

@@ -32,8 +32,18 @@ class Stored:
     def __len__(self) -> int:
         return len(self._places)
 
-    def __getitem__(self, index: slice | np.ndarray) -> np.ndarray:
-        return self._read(self._places[index])
+    def __getitem__(self, index: int | slice | np.ndarray | tuple) -> np.ndarray:
+        if isinstance(index, tuple):
+            images = self[index[0]]
+            return images[index[1:] if np.ndim(images) < self.ndim else (slice(None), *index[1:])]
+        places = self._places[index]
+        if np.ndim(places) == 0:
+            return self[np.array([index])][0]
+        images = self._read(places) if len(places) else np.empty((0, *self.shape[1:]), self.dtype)
+        if (images.shape, images.dtype) != ((len(places), *self.shape[1:]), self.dtype):
+            needed = f"{(len(places), *self.shape[1:])} {self.dtype}"
+            raise ValueError(f"reading {len(places)} stored images gave {images.shape} {images.dtype}; needs {needed}")
+        return images
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self[:], dtype)
@@ -44,7 +54,9 @@ class Stored:
 
     def map(self, f: Callable[[np.ndarray], ArrayLike]) -> "Stored":
         """Apply `f` to whatever is read."""
-        one = np.asarray(f(self[:1]))
+        one = np.asarray(f(self[:2]))
+        if len(one) != len(self[:2]):
+            raise ValueError(f"f returned {len(one)} images for {len(self[:2])}; needs as many, as each keeps its label")
         return Stored(lambda places: np.asarray(f(self._read(places))), self._places, one.shape[1:], one.dtype)
 
 
@@ -270,7 +282,8 @@ def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
 
     Args:
       split: Examples to divide.
-      fraction: Share of the second part, between 0 and 1, rounded in each class.
+      fraction: Share of the second part, between 0 and 1, rounded in each class; one example at least in both parts of a
+        class that has two.
       seed: Which examples go where.
 
     Raises:
@@ -282,7 +295,9 @@ def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
       [8, 2]
     """
     rank = _rank_in_class(split.labels, np.random.default_rng(seed).permutation(len(split)))
-    held = rank < np.rint(fraction * np.bincount(split.labels))[split.labels]
+    counts = np.bincount(split.labels)
+    share = np.rint(fraction * counts)
+    held = rank < np.where(counts > 1, np.clip(share, 1, np.maximum(counts - 1, 1)), share)[split.labels]
     if held.all() or not held.any():
         raise ValueError(f"a fraction of {fraction} leaves one part of {len(split)} examples empty; needs one in both")
     return split.take(np.flatnonzero(~held)), split.take(np.flatnonzero(held))

@@ -26,7 +26,7 @@ def permute_pixels(images: Shaped[Images, "*n k l c"], key: RandomKey, *, rank: 
     $$Y_{nklc} = X_{n\,\pi(k,l)\,c}$$
 
     Args:
-      images: Images, or one.
+      images: Images; `rank` is needed for one, or for several batch axes.
       key: Draws the permutation; the same key and space always give the same.
       rank: Number of spatial axes, by default all but the first and the last.
 
