@@ -99,6 +99,9 @@ def test_a_preparation_killed_before_its_checksums_were_written_is_read_and_then
     (folder / "convlab_digits/1.0.0" / disk.MANIFEST).unlink()
     assert_same(load("digits", data_dir=folder, keep="records"), expected)
     assert disk.sealed(folder / "convlab_digits/1.0.0")
+    subprocess.run(["rm", "-r", str(folder / "convlab_digits/1.0.0/decoded")], check=True)  # decoded from it, no part of it
+    assert_same(load("digits", data_dir=folder, keep="records"), expected)
+    assert_same(load("digits", data_dir=folder), expected)
 
 
 def test_processes_that_prepare_at_once_all_succeed_and_one_of_them_works(tmp_path):
@@ -236,7 +239,7 @@ def test_checksums_see_every_byte(tmp_path, monkeypatch):
     monkeypatch.setattr(disk, "BLOCK", 100)
     path = tmp_path / "numbers.npy"
     np.save(path, np.arange(37, dtype=np.int16))
-    disk.seal(tmp_path)
+    disk.seal(tmp_path, [path])
     np.testing.assert_array_equal(disk.read_array(tmp_path, path.name), np.arange(37))
     for at in range(path.stat().st_size):
         flip(path, at)

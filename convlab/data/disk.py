@@ -7,7 +7,7 @@ import os
 import pathlib
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -36,22 +36,22 @@ def made_whole(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 
     Only inside `alone(folder)`; what a killed process left goes first.
     """
-    for leftover in folder.parent.glob(f"{folder.name}.incomplete"):
-        shutil.rmtree(leftover)
     part = folder.with_name(f"{folder.name}.incomplete")
+    if part.exists():
+        shutil.rmtree(part)
     part.mkdir(parents=True)
     try:
         yield part
-        seal(part)
+        seal(part, part.rglob("*"))
         part.rename(folder)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
 
 
-def seal(folder: pathlib.Path) -> None:
-    """Write down the checksums of a folder's files."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith((MANIFEST, ".")))
+def seal(folder: pathlib.Path, paths: Iterable[pathlib.Path]) -> None:
+    """Write down the checksums of the files among `paths`, which lie in the folder."""
+    files = sorted(path for path in paths if path.is_file() and not path.name.startswith((MANIFEST, ".")))
     lines = {path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "crc32": _checksums(path)} for path in files}
     part = folder / f"{MANIFEST}.incomplete"
     part.write_text(json.dumps(lines, indent=1))
@@ -69,9 +69,18 @@ def check(folder: pathlib.Path, wanted: Callable[[str], bool] = lambda name: Tru
     Raises:
       DamagedError: One is missing, longer, shorter or other than it was; the message names it.
     """
-    for name in _manifest(folder):
+    for name, expected in _manifest(folder).items():
         if wanted(name):
-            read(folder, name, lambda begin, block: None)
+            _read(folder / name, expected, lambda begin, block: None)
+
+
+def check_file(folder: pathlib.Path, name: str) -> None:
+    """Read one file of a sealed folder.
+
+    Raises:
+      DamagedError: It is missing, longer, shorter or other than it was.
+    """
+    _read(folder / name, _expected(folder, name), lambda begin, block: None)
 
 
 def read_array(folder: pathlib.Path, name: str) -> np.ndarray:
@@ -80,12 +89,13 @@ def read_array(folder: pathlib.Path, name: str) -> np.ndarray:
     Raises:
       DamagedError: It is missing, longer, shorter or other than it was.
     """
-    whole = np.empty(_expected(folder, name)["bytes"], np.uint8)
+    expected = _expected(folder, name)
+    whole = np.empty(expected["bytes"], np.uint8)
 
     def keep(begin: int, block: bytes) -> None:
         whole[begin : begin + len(block)] = np.frombuffer(block, np.uint8)
 
-    read(folder, name, keep)
+    _read(folder / name, expected, keep)
     with (folder / name).open("rb") as file:
         version = np.lib.format.read_magic(file)
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -94,13 +104,8 @@ def read_array(folder: pathlib.Path, name: str) -> np.ndarray:
     return whole[begin:].view(dtype).reshape(shape)
 
 
-def read(folder: pathlib.Path, name: str, keep: Callable[[int, bytes], None]) -> None:
-    """Hand over a file of a sealed folder block by block, several at a time, each checked.
-
-    Raises:
-      DamagedError: It is missing, longer, shorter or other than it was.
-    """
-    path, expected = folder / name, _expected(folder, name)
+def _read(path: pathlib.Path, expected: dict, keep: Callable[[int, bytes], None]) -> None:
+    """Hand over a file block by block, several at a time, each checked against what the manifest expects."""
     size = path.stat().st_size if path.exists() else 0
     if size != expected["bytes"]:
         raise DamagedError(f"{path} holds {size:,} bytes but {expected['bytes']:,} were written")

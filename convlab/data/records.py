@@ -67,7 +67,7 @@ def _write(folder: pathlib.Path, make: Callable[[], Builder], options: dict[str,
     """Let TFDS write to a folder of another name that it renames at the end."""
     try:
         make().download_and_prepare(file_format=FILE_FORMAT, **options)
-        disk.seal(folder)
+        disk.seal(folder, folder.iterdir())
     except RuntimeError as error:  # what the writer of array records makes of a full disk
         shutil.rmtree(folder, ignore_errors=True)
         raise OSError(
@@ -136,10 +136,7 @@ def check_description(builder: Builder) -> None:
     """
     folder = pathlib.Path(builder.data_path)
     if disk.sealed(folder):
-        try:
-            disk.check(folder, lambda name: FILE_FORMAT not in name and "/" not in name)
-        except disk.DamagedError as error:
-            raise disk.DamagedError(f"{error}; {_again(folder)}") from None
+        _check_files(folder, lambda name: FILE_FORMAT not in name)
 
 
 def verify(builder: Builder) -> None:
@@ -153,17 +150,21 @@ def verify(builder: Builder) -> None:
     """
     folder = pathlib.Path(builder.data_path)
     if disk.sealed(folder):
-        try:
-            return disk.check(folder)
-        except disk.DamagedError as error:
-            raise disk.DamagedError(f"{error}; {_again(folder)}") from None
+        return _check_files(folder, lambda name: True)
     for split in builder.info.splits:
         source = _source(builder, split)
         for places in blocks(len(source)):
             _fetch(builder, source, places)
     with contextlib.suppress(OSError):  # a directory that may not be written is read as it is
-        disk.seal(folder)
+        disk.seal(folder, folder.iterdir())  # not what is decoded below it, which has its own
     return None
+
+
+def _check_files(folder: pathlib.Path, wanted: Callable[[str], bool]) -> None:
+    try:
+        disk.check(folder, wanted)
+    except disk.DamagedError as error:
+        raise disk.DamagedError(f"{error}; {_again(folder)}") from None
 
 
 class Records:
