@@ -5,7 +5,7 @@ Importing this module imports TensorFlow Datasets; `convlab.data.loading` does s
 
 import io
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,17 @@ DIGITS_PER_CLASS_IN_TEST = 36
 Examples = Iterator[tuple[int, dict[str, Any]]]
 
 
+def _info(builder: tfds.core.DatasetBuilder, image: Any, classes: Sequence[str]) -> tfds.core.DatasetInfo:
+    """Describe a set of images with the names of their classes, written in the order they come in."""
+    features = {"image": image, "label": tfds.features.ClassLabel(names=list(classes))}
+    return tfds.core.DatasetInfo(
+        builder=builder,
+        description=builder.__doc__,
+        features=tfds.features.FeaturesDict(features),
+        disable_shuffling=True,
+    )
+
+
 class _InMemoryBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """A builder whose whole set is made as arrays and written in their order."""
 
@@ -30,16 +41,8 @@ class _InMemoryBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     encoding = tfds.features.Encoding.NONE
 
     def _info(self) -> tfds.core.DatasetInfo:
-        features = {
-            "image": tfds.features.Tensor(shape=self.shape, dtype=self.dtype, encoding=self.encoding),
-            "label": tfds.features.ClassLabel(names=self.classes),
-        }
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=self.__doc__,
-            features=tfds.features.FeaturesDict(features),
-            disable_shuffling=True,
-        )
+        image = tfds.features.Tensor(shape=self.shape, dtype=self.dtype, encoding=self.encoding)
+        return _info(self, image, self.classes)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Examples]:
         return {split: self._generate_examples(*arrays) for split, arrays in self.arrays().items()}
@@ -142,16 +145,7 @@ class Folder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _info(self) -> tfds.core.DatasetInfo:
         self.album = self.album or self.scan()
-        features = {
-            "image": tfds.features.Image(shape=self.album.shape),
-            "label": tfds.features.ClassLabel(names=list(self.album.classes)),
-        }
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=self.__doc__,
-            features=tfds.features.FeaturesDict(features),
-            disable_shuffling=True,
-        )
+        return _info(self, tfds.features.Image(shape=self.album.shape), self.album.classes)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Examples]:
         assert self.album is not None

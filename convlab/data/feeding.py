@@ -27,9 +27,9 @@ def order(places: range, count: int, seed: int) -> Int[np.ndarray, " n"]:
       [0, 1, 2, 3, 4]
     """
     epochs = range(places.start // count, (places.stop - 1) // count + 1)
-    row = np.concatenate([_shuffled(epoch, count, seed) for epoch in epochs])
-    first = epochs.start * count
-    return row[places.start - first : places.stop - first]
+    return np.concatenate(
+        [_shuffled(e, count, seed)[max(places.start - e * count, 0) : places.stop - e * count] for e in epochs]
+    )
 
 
 @functools.lru_cache(maxsize=4)

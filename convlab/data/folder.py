@@ -20,7 +20,7 @@ from convlab.data.extras import require
 SUFFIXES = (".jpg", ".jpeg", ".png")
 OTHERS = (".bmp", ".gif", ".tif", ".tiff", ".webp")  # images that are not read
 SPLITS = {"train": "train", "test": "test", "validation": "validation", "valid": "validation", "val": "validation"}
-COLOURS = {"1": "L", "L": "L", "LA": "L"}  # gray modes; all others of 8 bits are colour
+GRAY = ("1", "L", "LA")  # modes; all others of 8 bits are colour
 WIDE = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # more than 8 bits a pixel
 SHOWN = 5  # names in a message
 AT_ONCE = 256  # files in memory
@@ -47,7 +47,7 @@ class Album(NamedTuple):
     @property
     def mode(self) -> str:
         """Gray ("L") where all are gray, else colour ("RGB")."""
-        return "L" if all(picture.mode in COLOURS for picture in self.pictures) else "RGB"
+        return "L" if all(picture.mode in GRAY for picture in self.pictures) else "RGB"
 
     @property
     def shape(self) -> tuple[int | None, int | None, int]:
@@ -156,8 +156,8 @@ def _walk(source: pathlib.Path) -> list[str]:
 
 def _check_classes(source: pathlib.Path, found: list[Picture]) -> None:
     """Raise ValueError for a class that has a folder but no image, or images outside train only, or an unusable name."""
-    odd = sorted({repr(picture.label) for picture in found if picture.label != " ".join(picture.label.split(" ")).strip()})
-    odd += sorted({repr(p.label) for p in found if not p.label.isprintable() and repr(p.label) not in odd})
+    labels = {picture.label for picture in found}
+    odd = sorted(repr(label) for label in labels if label != label.strip() or not label.isprintable())
     if odd:
         raise ValueError(f"{source} has classes named {_some(odd)}; needs names without line breaks or spaces around them")
     filled = {(picture.split, picture.label) for picture in found if picture.path}
@@ -172,8 +172,9 @@ def _check_classes(source: pathlib.Path, found: list[Picture]) -> None:
 
 def _warn_of_strays(source: pathlib.Path, names: list[str]) -> None:
     """Say which images are left out for where they stand, or what they are."""
-    strays = [name for name in names if name.lower().endswith((*SUFFIXES, *OTHERS)) and not _placed(name) and not _hidden(name)]
-    if strays and len(strays) < len([name for name in names if name.lower().endswith((*SUFFIXES, *OTHERS))]):
+    images = [name for name in names if name.lower().endswith((*SUFFIXES, *OTHERS))]
+    strays = [name for name in images if not _placed(name) and not _hidden(name)]
+    if 0 < len(strays) < len(images):
         warnings.warn(
             f"left out {len(strays)} images of {source} that are not train/<class>/*.jpg or *.png: {_some(strays)}",
             stacklevel=3,

@@ -46,7 +46,7 @@ def load(
       keep: "memory": the images are arrays. "disk": they stay decoded on disk, for sets larger than memory. "records": they
         stay compressed on disk and are decoded whenever they are read.
       skip_corrupt: Leave images of a folder out that cannot be decoded, with a warning, instead of refusing the folder.
-      again: Remove what is prepared and prepare it again.
+      again: Prepare it again; what was prepared before goes when the new one is whole.
       seed: Chooses the test examples of a set that comes with neither a test nor a validation split; no effect on others.
       progress: Show bars for download, preparation and decoding.
 

@@ -199,11 +199,15 @@ class Records:
             images = [self._decode(data, place) for data, place in zip(images, places, strict=True)]
         shapes = sorted({np.shape(image) for image in images})
         if len(shapes) > 1 or None not in self.shape and shapes != [self.shape[1:]]:
-            raise ValueError(
-                f"{self.builder.data_path} holds images of different shapes, such as {shapes[:2]}; needs one shape:"
-                " pass size=(height, width) to cut and scale them"
-            )
+            raise self.differ(shapes)
         return np.stack(images), np.array([each["label"] for each in examples], np.int32)
+
+    def differ(self, shapes: Sequence[tuple[int, ...]]) -> ValueError:
+        """Say that images have several shapes."""
+        return ValueError(
+            f"{self.builder.data_path} holds images of different shapes, such as {list(shapes[:2])}; needs one shape:"
+            " pass size=(height, width) to cut and scale them"
+        )
 
     def labels(self) -> np.ndarray:
         """Read all labels, no image."""
@@ -241,10 +245,14 @@ def blocks(count: int) -> list[range]:
 
 def decoded(records: Records, description: str, progress: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield images and labels of all examples in their order, a block at a time, decoded several at a time."""
-    ranges = blocks(len(records.source))
+    ranges, first = blocks(len(records.source)), None
     with concurrent.futures.ThreadPoolExecutor(disk.THREADS) as pool:
         for few in track(range(0, len(ranges), disk.THREADS), description, progress):
-            yield from pool.map(records, ranges[few : few + disk.THREADS])
+            for images, labels in pool.map(records, ranges[few : few + disk.THREADS]):
+                first = images.shape[1:] if first is None else first
+                if images.shape[1:] != first:
+                    raise records.differ([first, images.shape[1:]])
+                yield images, labels
 
 
 def track(things: Sequence[Any], description: str, progress: bool) -> Iterable[Any]:

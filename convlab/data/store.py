@@ -88,34 +88,18 @@ def _stay_records(source: Records) -> Split:
 
 
 def _decode(builder: Builder, split: str, size: tuple[int, int] | None, progress: bool) -> tuple[np.ndarray, np.ndarray]:
-    parts = list(records.decoded(Records(builder, split, size), f"decoding {split}", progress))
-    return _joined([images for images, _ in parts]), np.concatenate([labels for _, labels in parts])
-
-
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    for part in parts:
-        _check_same(parts[0], part)
-    return np.concatenate(parts)
+    images, labels = zip(*records.decoded(Records(builder, split, size), f"decoding {split}", progress), strict=True)
+    return np.concatenate(images), np.concatenate(labels)
 
 
 def _write(folder: pathlib.Path, builder: Builder, split: str, size: tuple[int, int] | None, progress: bool) -> None:
     """Decode a split into two .npy files, a block in memory at a time."""
-    source, labels, first = Records(builder, split, size), [], None
+    source, labels = Records(builder, split, size), []
     with (folder / f"{split}.images.npy").open("wb") as file:
         for images, names in records.decoded(source, f"decoding {split}", progress):
-            if first is None:
-                first = images
+            if not labels:
                 header = {"descr": images.dtype.str, "fortran_order": False, "shape": (source.shape[0], *images.shape[1:])}
                 np.lib.format.write_array_header_1_0(file, header)
-            _check_same(first, images)
             file.write(images.tobytes())
             labels.append(names)
     np.save(folder / f"{split}.labels.npy", np.concatenate(labels))
-
-
-def _check_same(first: np.ndarray, images: np.ndarray) -> None:
-    if images.shape[1:] != first.shape[1:]:
-        raise ValueError(
-            f"holds images of different shapes, such as {[first.shape[1:], images.shape[1:]]}; needs one shape:"
-            " pass size=(height, width) to cut and scale them"
-        )
