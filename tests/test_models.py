@@ -20,7 +20,14 @@ SMALL = {  # network -> how to build it on small images of unequal sides, and th
     "LeNet": (lambda **own: models.LeNet((13, 12, 2), 3, batch_norm=True, **own), (13, 12, 2)),
     "Pyramid": (lambda **own: models.Pyramid((7, 5, 2), 3, (4, 3), **own), (7, 5, 2)),
     "Net": (lambda **own: models.Net((7, 5, 2), 3, width=4, **own), (7, 5, 2)),
+    "NetRes": (
+        lambda **own: models.Net((11, 9, 2), 3, width=4, depth=3, residual=True, activation=nnx.relu, **own),
+        (11, 9, 2),
+    ),
+    "NetDeep": (lambda **own: models.NetDeep((7, 5, 2), 3, width=4, blocks=2, **own), (7, 5, 2)),
+    "NetDeep-tied": (lambda **own: models.NetDeep((7, 5, 2), 3, width=4, blocks=3, tied=True, **own), (7, 5, 2)),
 }
+KINDS = ("MLP", "LeNet", "Pyramid", "Net", "NetDeep")
 
 
 def count(model):
@@ -70,11 +77,22 @@ def images(*shape, seed=0):
         (lambda: models.Net(rngs=nnx.Rngs(0)), 18_090),
         (lambda: models.Net(connectivity="locally_connected", rngs=nnx.Rngs(0)), 772_194),
         (lambda: models.Net(width=32, rngs=nnx.Rngs(0)), 38_386),
+        (lambda: models.Net(width=32, dropout=0.4, rngs=nnx.Rngs(0)), 38_386),
+        (lambda: models.Net(width=32, batch_norm=True, rngs=nnx.Rngs(0)), 38_386 + 2 * (32 + 16)),
+        (lambda: models.Net(width=32, depth=3, rngs=nnx.Rngs(0)), 896 + 4_624 + 2_320 + 8_224 + 66),
+        (lambda: models.Net(width=32, depth=3, residual=True, rngs=nnx.Rngs(0)), 16_130),
+        (lambda: models.Net(depth=3, rngs=nnx.Rngs(0)), 448 + 1_160 + 584 + 4_128 + 66),
+        (lambda: models.NetDeep(blocks=100, tied=True, rngs=nnx.Rngs(0)), 75_810),
+        (lambda: models.NetDeep(blocks=100, rngs=nnx.Rngs(0)), 994_530),
+        (lambda: models.NetDeep(blocks=10, rngs=nnx.Rngs(0)), 896 + 10 * (9_216 + 64) + 65_568 + 66),
         (lambda: models.MLP((32, 32, 3), 2, (512,), rngs=nnx.Rngs(0)), 1_574_402),
         (lambda: models.MLP((32, 32, 3), 2, (1024, 512, 128), rngs=nnx.Rngs(0)), 3_737_474),
         (lambda: models.MLP((8, 8, 1), 10, (), rngs=nnx.Rngs(0)), 650),
     ],
-    ids=["LeNet", "Net", "Net-local", "Net-wide", "MLP-1", "MLP-3", "linear"],
+    ids=[
+        *("LeNet", "Net", "Net-local", "Net-wide", "dropout", "norm", "depth", "residual", "narrow-depth"),
+        *("tied-100", "untied-100", "untied-10", "MLP-1", "MLP-3", "linear"),
+    ],
 )
 def test_holds_as_many_weights_as_the_texts_count(build, weights):
     assert count(built(build)) == weights
@@ -109,8 +127,9 @@ def test_rank_and_noise_reach_every_spatial_layer(network, monkeypatch):
 
     rungs_start = rungs.start
     monkeypatch.setattr(rungs, "start", start)
-    assert [stage.layer.weights.shape[-1] for stage in built(build).stages] == [5, 5]
-    assert asked == [0.25, 0.25]
+    stages = built(build).stages
+    assert [stage.layer.weights.shape[-1] for stage in stages] == [5] * len(stages)
+    assert asked == [0.25] * len(stages)
 
 
 # --- forward ---------------------------------------------------------------------------------------------------------
@@ -129,7 +148,7 @@ def test_every_network_scores_images_at_every_connectivity(network, connectivity
 
 
 @pytest.mark.parametrize("shape", [(17, 2), (13, 12, 14, 1)], ids=["1d", "3d"])
-@pytest.mark.parametrize("network", SMALL)
+@pytest.mark.parametrize("network", KINDS)
 def test_networks_take_signals_and_volumes(network, shape):
     options = {"kernel_size": 3, "features": (2,)} if network == "MLP" else {}
 
@@ -232,6 +251,112 @@ def test_net_is_two_tanh_stages_with_max_pooling_and_two_matrices():
     close(scores_of(*nnx.split(model), x)[0], h @ second.kernel[...] + second.bias[...])
 
 
+def test_a_residual_net_adds_what_went_in_before_it_pools_from_the_third_layer_on():
+    build, shape = SMALL["NetRes"]
+    model = filled(lambda: build(rngs=nnx.Rngs(0)))
+    x = images(4, *shape)
+    h = x
+    for number, stage in enumerate(model.stages):
+        z = nnx.relu(cl.conv(h, stage.layer.kernel[...], cl.Window(3)) + stage.layer.bias[...])
+        h = cl.max_pool(z + h if number == 2 else z, cl.Window((2, 2), 2, "VALID"))
+    close(scores_of(*nnx.split(model), x)[0], model.head(h))
+
+
+def blocks_by_hand(model, x, blocks):
+    """Scores of a deep net from its arrays, with the statistics of this batch, and the running statistics after it."""
+    h = nnx.relu(cl.conv(x, model.stages[0].layer.kernel[...], cl.Window(3)) + model.stages[0].layer.bias[...])
+    h = cl.max_pool(h, cl.Window((2, 2), 2, "VALID"))
+    moved = {block: block.norm.mean[...] for block in blocks}
+    for block in blocks:
+        norm, z = block.norm, cl.conv(h, block.layer.kernel[...], cl.Window(3))
+        mean, kept = z.mean((0, 1, 2)), norm.momentum
+        moved[block] = kept * moved[block] + (1 - kept) * mean
+        z = (z - mean) / np.sqrt(z.var((0, 1, 2)) + norm.epsilon) * norm.scale[...] + norm.bias[...]
+        h = nnx.relu(z) + h
+    return model.head(cl.max_pool(h, cl.Window((2, 2), 2, "VALID"))), list(moved.values())
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_deep_net_applies_its_blocks_one_after_another_and_counts_every_call(tied):
+    model = filled(lambda: models.NetDeep((7, 5, 2), 3, width=4, blocks=3, tied=tied, rngs=nnx.Rngs(0)))
+    x = images(4, 7, 5, 2)
+    blocks = list(model.stages[1:])
+    assert len(blocks) == (1 if tied else 3)
+    expected, means = blocks_by_hand(model, x, blocks * 3 if tied else blocks)
+    scores, statistics = scores_of(*nnx.split(model), x)
+    close(scores, expected, 1e-4)
+    for number, mean in enumerate(means, 1):
+        close(statistics["stages"][number]["norm"]["mean"], mean, 1e-4)
+    one, three = (
+        cl.count(models.NetDeep((7, 5, 2), width=4, blocks=n, tied=tied, rngs=nnx.Rngs(0)), (7, 5, 2)) for n in (1, 3)
+    )
+    assert three.total.multiply_adds - one.total.multiply_adds == 2 * 4 * 4 * int(cl.Window(3).live((3, 2)).sum())
+
+
+def test_one_block_is_the_same_network_tied_and_untied():
+    tied, untied = (nnx.split(models.NetDeep((7, 5, 2), 3, width=4, blocks=1, tied=t, rngs=nnx.Rngs(0))) for t in (True, False))
+    assert tied[0] == untied[0]
+    chex.assert_trees_all_equal(*(nnx.to_pure_dict(state) for _, state in (tied, untied)))
+
+
+def test_blocks_start_at_half_scale_without_bias_and_at_the_variance_of_a_relu():
+    model = models.NetDeep((8, 8, 2), 3, width=32, blocks=2, rngs=nnx.Rngs(0))
+    for block in model.stages[1:]:
+        assert block.layer.bias is None
+        chex.assert_trees_all_equal((block.norm.scale[...], block.norm.bias[...]), (jnp.full(32, 0.5), jnp.zeros(32)))
+        assert np.isclose(block.layer.kernel[...].std(), np.sqrt(2 / (9 * 32)), rtol=0.05)
+    first, second = (block.layer.kernel[...] for block in model.stages[1:])
+    assert not np.allclose(first, second)
+
+
+@pytest.mark.parametrize("network", KINDS)
+def test_an_initializer_reaches_every_kernel_and_dense_layer(network):
+    build, _ = SMALL[network]
+    model = build(connectivity="conv", kernel_init=nnx.initializers.constant(0.25), rngs=nnx.Rngs(0))
+    stages = model.stages[:1] if network == "NetDeep" else model.stages  # blocks have their own
+    for layer in (*(stage.layer for stage in stages), *model.head.layers):
+        assert np.all(layer.kernel[...] == 0.25)
+
+
+# --- dropout ---------------------------------------------------------------------------------------------------------
+
+
+def test_dropout_takes_whole_channels_of_each_image_after_pooling_and_scales_the_others():
+    options = {"wiring": models.Wiring(), "activation": jnp.exp, "pool": cl.max_pool}
+    plain, dropped = (models.Stage((7, 5, 2), 13, 3, dropout=p, rngs=nnx.Rngs(0), **options) for p in (0.0, 0.4))
+    nnx.update(dropped.layer, nnx.state(plain.layer))
+    x = images(64, 7, 5, 2)
+    h, ratio = plain(x), np.asarray(dropped(x) / plain(x))
+    assert h.shape == ratio.shape == (64, 3, 2, 13)
+    close(ratio, np.where(ratio > 0, 1 / 0.6, 0))
+    assert ((ratio > 0) == (ratio > 0)[:, :1, :1]).all()
+    kept = ratio[:, 0, 0] > 0
+    assert abs(kept.mean() - 0.6) < 0.06
+    assert len(np.unique(kept, axis=0)) > 32  # every image has its own
+    dropped.eval()
+    close(dropped(x), h)
+
+
+def test_dropout_falls_anew_in_every_step_of_training_by_the_seed_and_never_in_evaluation():
+    def trained(seed):
+        model = models.Net((7, 5, 2), 3, width=8, dropout=0.4, rngs=nnx.Rngs(params=0, dropout=seed))
+        return cl.train.trainable(model, (7, 5, 2))
+
+    x, key = images(5, 7, 5, 2), jax.random.key(0)
+    apply, parameters, rest = trained(0)
+    first, then = apply(parameters, rest, x, key, True)
+    second, _ = apply(parameters, then, x, key, True)
+    again, _ = apply(parameters, rest, x, key, True)
+    other, _ = trained(1).apply(parameters, trained(1).rest, x, key, True)
+    close(first, again)
+    for scores in (second, other):
+        assert not np.allclose(first, scores, atol=1e-3)
+    evaluated = [apply(parameters, each, x, key, False)[0] for each in (rest, then)]
+    close(*evaluated)
+    _, bare, _ = cl.train.trainable(models.Net((7, 5, 2), 3, width=8, rngs=nnx.Rngs(0)), (7, 5, 2))
+    chex.assert_trees_all_equal_structs(parameters, bare)
+
+
 # --- the same function on a freer rung -------------------------------------------------------------------------------
 
 
@@ -242,7 +367,8 @@ def lifted(model, build, connectivity):
     for stage, freer in zip(model.stages, twin.stages, strict=True):
         space = freer.layer.layout.space
         freer.layer.kernel[...] = lift(stage.layer.kernel[...], stage.layer.layout.window, space)
-        freer.layer.bias[...] = jnp.broadcast_to(stage.layer.bias[...], freer.layer.bias.shape)
+        if stage.layer.bias is not None:
+            freer.layer.bias[...] = jnp.broadcast_to(stage.layer.bias[...], freer.layer.bias.shape)
         if stage.norm is not None:
             nnx.update(freer.norm, nnx.state(stage.norm))
     nnx.update(twin.head, nnx.state(model.head))
@@ -259,7 +385,8 @@ def test_a_freer_twin_is_the_same_function_in_evaluation_and_in_training(network
         for net in (model, twin):
             getattr(net, switch)()
         close(*(scores_of(*nnx.split(net), x) for net in (twin, model)), 1e-4)
-    assert len(jax.tree.leaves(nnx.state(model, nnx.BatchStat))) == (4 if network in ("LeNet", "Pyramid") else 0)
+    normed = {"LeNet": 2, "Pyramid": 2, "NetDeep": 2, "NetDeep-tied": 1}
+    assert len(jax.tree.leaves(nnx.state(model, nnx.BatchStat))) == 2 * normed.get(network, 0)
 
 
 @pytest.mark.parametrize("connectivity", ["conv", "locally_connected"])
@@ -321,6 +448,16 @@ def test_refuses_an_unknown_connectivity(network):
             r"at least 12 pixels .* got image_shape \(11, 28, 1\)",
         ),
         (lambda: models.Net((3, 8, 1), 10, rngs=nnx.Rngs(0)), "fits nowhere"),
+        (lambda: models.Net((7, 7, 1), 10, depth=3, rngs=nnx.Rngs(0)), "fits nowhere"),
+        (lambda: models.Net(depth=2, residual=True, rngs=nnx.Rngs(0)), "depth is 2; needs at least 3"),
+        (lambda: models.Net(depth=0, rngs=nnx.Rngs(0)), "depth must be at least 1"),
+        (lambda: models.Net(width=1, rngs=nnx.Rngs(0)), "width must be at least 2"),
+        (lambda: models.Net(dropout=1.0, rngs=nnx.Rngs(0)), "at least 0 and below 1; got 1.0"),
+        (lambda: models.NetDeep(blocks=0, rngs=nnx.Rngs(0)), "blocks must be at least 1"),
+        (
+            lambda: models.Stage((7, 5, 2), 3, 3, wiring=models.Wiring(), residual=True, rngs=nnx.Rngs(0)),
+            r"adds its input of \(7, 5, 2\) to its output of \(7, 5, 3\)",
+        ),
         (lambda: models.Pyramid((3, 8, 1), 10, rngs=nnx.Rngs(0)), "fits nowhere"),
         (lambda: models.MLP((7, 5, 2), 3, (4,), kernel_size=0, rngs=nnx.Rngs(0)), "size must be at least 1"),
         (

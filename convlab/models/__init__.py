@@ -1,12 +1,25 @@
-"""Networks from one specification at any rung: `connectivity=` says how their spatial layers are wired."""
+"""Networks from one specification at any rung: `connectivity=` says how their spatial layers are wired.
 
-from convlab.models.stage import MLP as MLP
-from convlab.models.stage import MOMENTUM as MOMENTUM
-from convlab.models.stage import Activation as Activation
-from convlab.models.stage import Head as Head
-from convlab.models.stage import LeNet as LeNet
-from convlab.models.stage import Net as Net
-from convlab.models.stage import Pool as Pool
-from convlab.models.stage import Pyramid as Pyramid
-from convlab.models.stage import Stage as Stage
-from convlab.models.stage import Wiring as Wiring
+A network is a `Stack`: stages (`Stage`: one spatial layer and what follows it), then a head of dense layers (`Head`).
+"""
+
+from convlab.models.lenet import LeNet
+from convlab.models.mlp import MLP
+from convlab.models.net import Net, NetDeep
+from convlab.models.pyramid import Pyramid
+from convlab.models.stage import MOMENTUM, Activation, Head, Pool, Stack, Stage, Wiring
+
+__all__ = [
+    "Activation",
+    "Head",
+    "LeNet",
+    "MLP",
+    "MOMENTUM",
+    "Net",
+    "NetDeep",
+    "Pool",
+    "Pyramid",
+    "Stack",
+    "Stage",
+    "Wiring",
+]

@@ -1,0 +1,164 @@
+"""The networks of *Deep Learning with PyTorch*, chapter 8, which tell birds from planes."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from flax import nnx
+from jax.nn.initializers import Initializer
+from jaxtyping import Array, Float
+
+from convlab.geometry import as_integer
+from convlab.layers import DEFAULT_KERNEL_INIT
+from convlab.models.stage import Activation, Head, Stack, Stage, Wiring
+from convlab.ops.pool import max_pool
+
+HIDDEN = 32  # units of the dense layer
+BLOCK_INIT = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")  # Kaiming, for ReLU
+BLOCK_SCALE = 0.5  # of the batch norm in a block at the start, so that a deep sum of blocks starts tame
+
+
+class Net(Stack):
+    """The two-class network of *Deep Learning with PyTorch*: 3x3 layers with tanh and 2x2 max pooling, then 32 units.
+
+    On (32, 32, 3): 18,090 weights as a convolution, 772,194 locally connected. The book's variants are options; all but the
+    first are of its section 8.5 and have `width=32`:
+
+    | Net | NetWidth | NetBatchNorm | NetDropout | NetDepth | NetRes |
+    |---|---|---|---|---|---|
+    | | | `batch_norm=True` | `dropout=0.4` | `depth=3, activation=nnx.relu` | and `residual=True` |
+    | 18,090 weights | 38,386 | 38,482 | 38,386 | 16,130 | 16,130 |
+
+    Args:
+      image_shape: (*space, c) of one image.
+      classes: Number of outputs.
+      width: Channels of the first layer; the others have half as many.
+      depth: Number of 3x3 layers, each followed by a pooling.
+      residual: Add the input of each layer after the second to its output, before the pooling.
+      batch_norm: Normalise each channel of the 3x3 layers before the activation.
+      dropout: Share of the channels of each image that are dropped after each pooling, in training.
+      activation: After every layer but the last.
+      connectivity: As in `convlab.layers.connect`.
+      period: Of "tiled".
+      rank: Of "low_rank".
+      tied_noise: Of the rungs with several kernels.
+      kernel_init: Initializer of one kernel, and of the dense layers.
+      rngs: Keys; the streams `params` and, with dropout, `dropout` are used.
+
+    Raises:
+      ValueError: An unknown connectivity, images that are too small for the poolings, a share outside 0 to 1, or a residual
+        network of fewer than three layers.
+
+    Example:
+      >>> from jax import numpy as jnp
+      >>> Net(rngs=nnx.Rngs(0))(jnp.ones((5, 32, 32, 3))).shape
+      (5, 2)
+
+    Reference: Stevens, Antiga and Viehmann 2020, Deep Learning with PyTorch, sections 8.3 and 8.5.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int] = (32, 32, 3),
+        classes: int = 2,
+        *,
+        width: int = 16,
+        depth: int = 2,
+        residual: bool = False,
+        batch_norm: bool = False,
+        dropout: float = 0.0,
+        activation: Activation = nnx.tanh,
+        connectivity: str = "conv",
+        period: int = 2,
+        rank: int = 2,
+        tied_noise: float | None = None,
+        kernel_init: Initializer = DEFAULT_KERNEL_INIT,
+        rngs: nnx.Rngs,
+    ):
+        as_integer("width", width, 2)
+        as_integer("depth", depth)
+        if residual and depth < 3:
+            raise ValueError(f"residual adds the input of layers after the second, but depth is {depth}; needs at least 3")
+        shared = {
+            "wiring": Wiring(connectivity, period, rank, tied_noise, kernel_init),
+            "activation": activation,
+            "batch_norm": batch_norm,
+            "pool": max_pool,
+            "dropout": dropout,
+            "rngs": rngs,
+        }
+        shape, stages = tuple(image_shape), []
+        for number in range(depth):
+            d = width // 2 if number else width
+            stages.append(Stage(shape, d, 3, residual=residual and number > 1, **shared))
+            shape = stages[-1].output_shape
+        self.stages = nnx.List(stages)
+        self.head = Head(shape, (HIDDEN, classes), activation=activation, kernel_init=kernel_init, rngs=rngs)
+
+
+class NetDeep(Stack):
+    """The deep residual network of *Deep Learning with PyTorch* (NetResDeep): a 3x3 layer, blocks, and 32 units, with ReLU.
+
+    A block is a 3x3 layer without bias, batch norm, ReLU, and its input added; pooling stands before the blocks and after
+    them. The book's code makes one block and repeats it in the list: every layer of its "100 blocks" has the same weights,
+    as has `tied=True`, and the running statistics are those of whichever layers came last. On (32, 32, 3) with 100 blocks
+    that is 75,810 weights; `tied=False`, each block its own, has 994,530.
+
+    Args:
+      image_shape: (*space, c) of one image.
+      classes: Number of outputs.
+      width: Channels of every spatial layer.
+      blocks: How many are applied, one after another.
+      tied: Whether it is one and the same block each time.
+      connectivity: As in `convlab.layers.connect`.
+      period: Of "tiled".
+      rank: Of "low_rank".
+      tied_noise: Of the rungs with several kernels.
+      kernel_init: Initializer of all but the blocks, whose kernels start Gaussian with variance 2 over fan-in.
+      rngs: Keys; the stream `params` is used.
+
+    Raises:
+      ValueError: An unknown connectivity, or images that are too small to pool twice.
+
+    Example:
+      >>> from jax import numpy as jnp
+      >>> NetDeep(blocks=3, tied=True, rngs=nnx.Rngs(0))(jnp.ones((5, 32, 32, 3))).shape
+      (5, 2)
+
+    Reference: Stevens, Antiga and Viehmann 2020, Deep Learning with PyTorch, section 8.5.3.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int] = (32, 32, 3),
+        classes: int = 2,
+        *,
+        width: int = 32,
+        blocks: int = 10,
+        tied: bool = False,
+        connectivity: str = "conv",
+        period: int = 2,
+        rank: int = 2,
+        tied_noise: float | None = None,
+        kernel_init: Initializer = DEFAULT_KERNEL_INIT,
+        rngs: nnx.Rngs,
+    ):
+        as_integer("blocks", blocks)
+        wiring = Wiring(connectivity, period, rank, tied_noise, kernel_init)
+        first = Stage(image_shape, width, 3, wiring=wiring, pool=max_pool, rngs=rngs)
+        own = {"wiring": dataclasses.replace(wiring, kernel_init=BLOCK_INIT), "use_bias": False, "rngs": rngs}
+        norm = {"batch_norm": True, "norm_scale": BLOCK_SCALE, "residual": True}
+        shape = first.output_shape
+        self.stages = nnx.List([first, *(Stage(shape, width, 3, **own, **norm) for _ in range(1 if tied else blocks))])
+        self.repeats = blocks if tied else 1
+        self.pool_window = first.pool_window
+        self.head = Head(
+            (*self.pool_window.output_shape(shape[:-1]), width), (HIDDEN, classes), kernel_init=kernel_init, rngs=rngs
+        )
+
+    def __call__(self, x: Float[Array, "n k l c"]) -> Float[Array, "n classes"]:
+        """Return one score per class (logits) for each standardised image."""
+        first, *blocks = self.stages
+        x = first(x)
+        for block in blocks * self.repeats:
+            x = block(x)
+        return self.head(max_pool(x, self.pool_window))
