@@ -18,7 +18,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.text import Text
 
-from convlab.report import RUNG_STYLE, curves, interval, matrix_picture, new_figure, points, provenance, save_report, summarise
+from convlab.report import (
+    RUNG_STYLE,
+    comparison,
+    curves,
+    interval,
+    matrix_picture,
+    new_figure,
+    points,
+    provenance,
+    save_report,
+    summarise,
+)
 from convlab.report.drawing import _colours, save_figure
 from convlab.report.provenance import _without_folders
 from convlab.report.table import Table, to_csv, to_markdown, to_table
@@ -426,3 +437,24 @@ def test_points_draw_every_group_at_its_category_on_a_logarithmic_height():
     assert len(empty.get_ydata()) == 0
     with pytest.raises(ValueError, match=r"no row has \['height'\]"):
         points(axis, rows, "shape", "height", "line", x_label="shape", y_label="ms")
+
+
+def test_a_comparison_draws_rows_from_the_top_with_intervals_references_and_baselines():
+    figure, [axis] = new_figure()
+    rows = [
+        {"net": "a", "accuracy": 0.9, "accuracy_low": 0.8, "accuracy_high": 0.95, "book": 0.85},
+        {"net": "b", "accuracy": 0.7, "accuracy_low": math.nan, "accuracy_high": math.nan},
+        {"net": "c", "accuracy": None, "book": 0.6},
+    ]
+    options = {"label": "here", "x_label": "accuracy", "x_format": ".0%"}
+    comparison(axis, rows, "net", "accuracy", **options, references={"printed": "book"}, baselines={"chance": 0.5})
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b", "c"]
+    assert axis.yaxis_inverted()
+    drawn = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axis.lines}
+    assert drawn["here"] == ([0.9, 0.7], [0, 1])
+    assert drawn["printed"] == ([0.85, 0.6], [0, 2])
+    assert drawn["chance"][0] == [0.5, 0.5]
+    assert ([0.8, 0.95], [0, 0]) in drawn.values()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["here", "printed", "chance"]
+    with pytest.raises(ValueError, match=r"no row has \['paper'\]"):
+        comparison(axis, rows, "net", "accuracy", **options, references={"printed": "paper"})

@@ -1,5 +1,6 @@
 """From runs to evidence: intervals over seeds, tables, figures, and where and how they were made."""
 
+from convlab.report.comparison import comparison as comparison
 from convlab.report.drawing import RUNG_STYLE as RUNG_STYLE
 from convlab.report.drawing import Style as Style
 from convlab.report.drawing import curves as curves

@@ -58,7 +58,7 @@ DIGIT_WIDTH = 0.11
 
 
 @contextlib.contextmanager
-def _slide_style() -> Iterator[None]:
+def slide_style() -> Iterator[None]:
     with experiments_extra():
         import matplotlib
     with matplotlib.rc_context(SLIDE):
@@ -86,7 +86,7 @@ def new_figure(
     """
     if min(panels, rows) < 1:
         raise ValueError(f"panels is {panels} and rows is {rows} but each must be at least 1")
-    with _slide_style():
+    with slide_style():
         import matplotlib.figure
 
         figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
@@ -141,7 +141,7 @@ def curves(
     """
     if unknown := [name for name in (x, y, by) if name not in columns(summary)]:
         raise ValueError(f"no row has {unknown}: the {len(summary)} rows have {columns(summary)}")
-    with _slide_style():
+    with slide_style():
         styles = _styles([plain(by, row.get(by)) for row in summary])
         for place, (name, style) in enumerate(styles.items()):
             rows = [row for row in summary if plain(by, row.get(by)) == name and row.get(y) is not None]
@@ -154,7 +154,7 @@ def curves(
             axis.yaxis.set_major_formatter(f"{{x:{y_format}}}")
         if log_x:
             _log_ticks(axis, [float(row[x]) for row in summary if row.get(x) is not None])
-        _legend(axis)
+        draw_legend(axis)
 
 
 def points(
@@ -194,7 +194,7 @@ def points(
     """
     if unknown := [name for name in (x, y, by) if name not in columns(rows)]:
         raise ValueError(f"no row has {unknown}: the {len(rows)} rows have {columns(rows)}")
-    with _slide_style():
+    with slide_style():
         places = {name: place for place, name in enumerate(dict.fromkeys(row.get(x) for row in rows))}
         drawn = _styles([plain(by, row.get(by)) for row in rows])
         for number, (name, style) in enumerate(drawn.items()):
@@ -208,7 +208,7 @@ def points(
         axis.set(xlabel=x_label, ylabel=y_label, yscale="log")
         axis.set_xticks(range(len(places)), [str(name) for name in places], rotation=60, ha="right", rotation_mode="anchor")
         axis.set_title(title)
-        _legend(axis)
+        draw_legend(axis)
 
 
 def _baselines(axis: "matplotlib.axes.Axes", heights: Mapping[str, float]) -> None:
@@ -264,7 +264,7 @@ def _log_ticks(axis: "matplotlib.axes.Axes", values: Sequence[float]) -> None:
         axis.minorticks_off()
 
 
-def _legend(axis: "matplotlib.axes.Axes") -> None:
+def draw_legend(axis: "matplotlib.axes.Axes") -> None:
     """Draw the figure's only legend anew: one entry per label of any panel."""
     figure = axis.figure
     for legend in list(figure.legends):
@@ -315,7 +315,7 @@ def matrix_picture(
         got = f"labels has shape {labels.shape} and dtype {labels.dtype}"
         raise ValueError(f"{got} but a matrix of integers from 0 up is needed")
     count = np.unique(labels[labels > 0]).size
-    with _slide_style():
+    with slide_style():
         axis.set_anchor("N")
         axis.imshow(_colours(int(labels.max()))[labels], interpolation="nearest")
         axis.set_title(f"{title}\n{count:,} weight{'s' * (count != 1)}".strip())
@@ -352,5 +352,5 @@ def _colours(count: int) -> np.ndarray:
 
 def save_figure(figure: "matplotlib.figure.Figure", path: str | os.PathLike[str]) -> None:
     """Write a figure as PNG."""
-    with _slide_style():
+    with slide_style():
         figure.savefig(path, dpi=DOTS_PER_INCH, format="png")
