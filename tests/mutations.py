@@ -166,6 +166,20 @@ FAULTS = [
         "tests/test_kernels.py -k implementation",
     ),
     Fault(
+        "fetch rows from the wrong neighbour",
+        "convlab/kernels/spread.py",
+        "(q, (q - step) % p) for q in range(p) if ring or 0 <= q - step < p",
+        "(q, (q + step) % p) for q in range(p) if ring or 0 <= q + step < p",
+        "tests/test_spread.py",
+    ),
+    Fault(
+        "add up the gradients of devices that split the batch",
+        "convlab/kernels/table.py",
+        'products["h"], proxy(form, wrt, p, q)',
+        'products["h"], jax.ShapeDtypeStruct(shape(form, wrt, p, q), p.dtype)',
+        "tests/test_spread.py",
+    ),
+    Fault(
         "believe records without their checksums",
         "convlab/data/disk.py",
         "if zlib.crc32(block) != expected",

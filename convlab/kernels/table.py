@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array
 
 from convlab.kernels import blocks, convolution, tiled, toeplitz, windows
@@ -95,12 +96,20 @@ def shape(form: Any, wrt: str, p: Any, q: Any) -> tuple[int, ...]:
     return (size["s"], size["n"], *inner, size[channels])
 
 
+def proxy(form: Any, wrt: str, p: Array, q: Array) -> Array:
+    """An array like the derivative in shape, dtype and what `shard_map` tracks; its values mean nothing.
+
+    Transposing by an array that seems the same on all devices would sum over them.
+    """
+    return jnp.broadcast_to(p.sum() * q.sum(), shape(form, wrt, p, q))
+
+
 def implement(form: Any, name: str, wrt: str, p: Array, q: Array) -> Array:
     """Compute the derivative by `wrt` from the other two arrays."""
     products = FAMILIES[form.family].implementations[name]
     if wrt in products:
         return products[wrt](p, q, form)
-    h, unknown = products["h"], jax.ShapeDtypeStruct(shape(form, wrt, p, q), p.dtype)
+    h, unknown = products["h"], proxy(form, wrt, p, q)
     if wrt == "x":  # p is v, q is h
         return jax.linear_transpose(lambda x: h(x, p, form), unknown)(q)[0]
     return jax.linear_transpose(lambda v: h(p, v, form), unknown)(q)[0]

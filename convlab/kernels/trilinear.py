@@ -24,7 +24,8 @@ from jax.lax import PrecisionLike
 from jaxtyping import Array, DTypeLike, Float
 
 from convlab.geometry import Axis
-from convlab.kernels.table import FAMILIES, LETTERS, OTHERS, choose, implement, shape
+from convlab.kernels import spread
+from convlab.kernels.table import FAMILIES, LETTERS, OTHERS, choose, implement, proxy, shape
 from convlab.unfold import extend
 
 SHARED = {frozenset("xh"): "n", frozenset("vh"): "d", frozenset("xv"): "c", frozenset("xvh"): "s"}
@@ -76,12 +77,17 @@ def windowed(
     rank = len(axes)
     batch, space = x.shape[: x.ndim - 1 - rank], x.shape[x.ndim - 1 - rank : -1]
     x = x.reshape(math.prod(batch), *space, x.shape[-1])
-    if axes[0].mode != "zero":
-        x = extend(x, axes, 1)
-        axes = tuple(axis._replace(pixels=axis.low + axis.pixels + axis.high, low=0, high=0, mode="zero") for axis in axes)
     x = jnp.moveaxis(x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups), -2, 0)
     v = jnp.moveaxis(v.reshape(*v.shape[:-1], groups, -1), -2, 0)
-    h = jnp.moveaxis(layer(x, v, Form(family, axes, implementation, precision, period), dtype), 0, -2)
+
+    def part(x: Array, v: Array, axes: tuple[Axis, ...]) -> Array:
+        if axes[0].mode != "zero":
+            x = extend(x, axes, 2)
+            axes = tuple(axis._replace(pixels=axis.low + axis.pixels + axis.high, low=0, high=0, mode="zero") for axis in axes)
+        return layer(x, v, Form(family, axes, implementation, precision, period), dtype)
+
+    h = spread.windowed(part, x, v, axes, family == "local", *period[:1])
+    h = jnp.moveaxis(h, 0, -2)
     return h.reshape(*batch, *h.shape[1:-2], groups * h.shape[-1])
 
 
@@ -102,10 +108,10 @@ def _derivative(p: Array, q: Array, *, wrt: str, form: Form, dtype: Any, platfor
 def _abstract(p, q, *, wrt, form, dtype):
     """Shape and dtype, with what `shard_map` tracks of the operands: JAX works that out on a proxy."""
 
-    def proxy(p, q):
-        return jnp.broadcast_to((p.sum() * q.sum()).astype(dtype), shape(form, wrt, p, q))
+    def like(p, q):
+        return proxy(form, wrt, p, q).astype(dtype)
 
-    return jax.make_jaxpr(proxy)(p, q).out_avals[0]
+    return jax.make_jaxpr(like)(p, q).out_avals[0]
 
 
 @functools.partial(jax.jit, static_argnames=("wrt", "form", "dtype"))

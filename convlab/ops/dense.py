@@ -1,11 +1,14 @@
 """The freest rung: every output sees every pixel through a weight of its own."""
 
+import math
+
 import jax.numpy as jnp
 from jax.lax import PrecisionLike
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from convlab import check
+from convlab.kernels import spread
 
 
 def dense(
@@ -40,5 +43,11 @@ def dense(
     check.agree("w holds weights for {} pixels", w.shape[rank : 2 * rank], f"x of shape {x.shape} has {{}}", space)
     check.channels(x, "w", w)
     x, w = check.promote(x, w)
-    axes = (tuple(range(x.ndim - 1 - rank, x.ndim)), tuple(range(rank, 2 * rank + 1)))
-    return jnp.tensordot(x, w, axes, precision=precision, preferred_element_type=preferred_element_type)
+    axes = (tuple(range(1, 2 + rank)), tuple(range(rank, 2 * rank + 1)))
+
+    def product(x: Array, w: Array) -> Array:
+        return jnp.tensordot(x, w, axes, precision=precision, preferred_element_type=preferred_element_type)
+
+    batch = x.shape[: x.ndim - 1 - rank]
+    h = spread.dense(product, x.reshape(math.prod(batch), *space, x.shape[-1]), w)
+    return h.reshape(*batch, *h.shape[1:])

@@ -1,0 +1,33 @@
+"""Ops spread over several devices: what holds on eight is tested in a process that has them, without them nothing changes."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import AxisType
+
+import convlab as cl
+from convlab.kernels import spread
+
+FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
+
+def test_on_eight_devices_every_op_is_the_same_and_no_kernel_is_gathered():
+    here = pathlib.Path(__file__).parent
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(here / "eight_devices.py")]
+    environment = {**os.environ, "XLA_FLAGS": FLAGS, "JAX_PLATFORMS": "cpu"}
+    run = subprocess.run(command, capture_output=True, text=True, cwd=here.parent, env=environment)
+    assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-5000:]
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_without_several_devices_nothing_is_split(size):
+    mesh = jax.make_mesh((1,) * size, ("i",) * size, axis_types=(AxisType.Auto,) * size, devices=jax.devices()[:1])
+    with jax.set_mesh(mesh):
+        assert (spread.axis_size("i"), spread.parts("n", 8)) == (1, 1)
+        jaxpr = jax.make_jaxpr(lambda x, v: cl.conv(x, v, cl.Window(3)))(jnp.ones((8, 4, 4, 1)), jnp.ones((3, 3, 1, 1)))
+    assert "shard_map" not in str(jaxpr)
