@@ -14,12 +14,12 @@ FLOORS = [  # a room imports from lower floors only; rooms of one floor stand al
     {"unfold"},
     {"kernels"},
     {"ops", "convert", "foreign", "rungs"},
-    {"layers", "linen"},
+    {"layers", "linen", "norm"},
     {"models", "train", "measure"},
 ]
 NEIGHBOURS = {("check", "geometry"), ("foreign", "convert"), ("rungs", "convert"), ("rungs", "ops"), ("train", "data")}
 LIBRARIES = {  # who may import what at all
-    "flax": {"layers", "linen", "models", "train", "measure"},
+    "flax": {"layers", "linen", "norm", "models", "train", "measure"},
     "optax": {"train"},
     "tensorflow_datasets": {"data"},
     "matplotlib": {"report"},

@@ -27,7 +27,8 @@ AXES = cl.Window((3, 2), strides=(2, 1), padding=((1, 2), (0, 1)), dilation=(1, 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Images so small would fit one block."""
-    monkeypatch.setattr(blocks, "BYTES", 1500)
+    for kernels in (blocks, table.windows):
+        monkeypatch.setattr(kernels, "BYTES", 1500)
     jax.clear_caches()
 
 
@@ -159,15 +160,16 @@ def test_an_unknown_implementation_is_refused_with_those_that_are():
 
 
 def test_the_rule_takes_every_choice_somewhere():
-    def chosen(family, wrt, n, c, platform):
-        return table.choose(Form(family, AXES), wrt, (1, n, *SPACE, c), platform)
+    def chosen(family, wrt, n, c, platform, d=8):
+        return table.choose(Form(family, AXES), wrt, {"s": 1, "n": n, "c": c, "d": d}, platform)
 
     assert chosen("local", "h", 64, 3, "cpu") == "blocks"
     assert chosen("local", "h", 1, 3, "cpu") == chosen("local", "h", 64, 3, "gpu") == "windows"
     assert [chosen("conv", wrt, 64, 1, "cpu") for wrt in "hxv"] == ["windows", "canonical", "canonical"]
+    assert [chosen("conv", wrt, 64, 32, "cpu", 64) for wrt in "hxv"] == ["canonical", "canonical", "windows"]
     assert chosen("conv", "h", 64, 3, "gpu") == "lax"
     full = Form("conv", cl.Window.full(SPACE).axes(SPACE))
-    assert table.choose(full, "h", (1, 64, *SPACE, 3), "gpu") == "toeplitz"
+    assert table.choose(full, "h", {"s": 1, "n": 64, "c": 3, "d": 8}, "gpu") == "toeplitz"
 
 
 def test_letters_of_a_new_axis_are_those_that_the_arrays_share():

@@ -16,11 +16,13 @@ from strategies import case as windowcase
 from strategies import gaussian, windows
 
 import convlab as cl
+from convlab.ops.pool import LANES
 
 pytestmark = pytest.mark.usefixtures("float64")
 SPACE, SIZE, C, D = (7, 5), (3, 2), 4, 6
 WINDOW = cl.Window(SIZE, strides=(2, 1), padding=((1, 2), (0, 1)), dilation=(1, 2))
 OUT = WINDOW.output_shape(SPACE)
+BLOCKS = cl.Window((2, 2), 2, "VALID")  # that do not overlap
 
 
 def _by(implementation, op):
@@ -93,10 +95,12 @@ def test_dense_equals_its_loops(out, space):
 
 
 @given(windows(cells=600))
+@example(windowcase((7, 8), (2, 3), (2, 3), "VALID", (1, 1)))
+@example(windowcase((7, 8), (2, 3), (2, 3), ((1, 0), (1, 1)), (1, 1)))
 @settings(max_examples=15)
 def test_pools_equal_their_loops(drawn):
     window, space, reads = drawn
-    (x,) = gaussian((*space, 2))
+    (x,) = gaussian((*space, LANES))
     if not oracle.live(reads).any(tuple(range(len(space), 2 * len(space)))).all():
         for pool in POOLS.values():
             with pytest.raises(ValueError, match="see padding only"):
@@ -106,7 +110,8 @@ def test_pools_equal_their_loops(drawn):
     close(cl.mean_pool(x, window), oracle.pool(x, reads, lambda pixels: pixels.sum(0) / np.prod(window.size)))
     blur = functools.reduce(np.multiply.outer, [binomial(k) for k in window.size])
     kernel = blur[..., None, None] * np.ones((1, 2))
-    close(cl.blur_pool(x, window), oracle.conv(x, kernel, reads, groups=2))
+    close(cl.max_pool(x[..., :2], window), cl.max_pool(x, window)[..., :2])
+    close(cl.blur_pool(x[..., :2], window), oracle.conv(x[..., :2], kernel, reads, groups=2))
 
 
 def binomial(size):
@@ -318,12 +323,13 @@ def test_conv_and_pools_equal_torch(rank, padding):
     close(cl.max_pool(x, cl.Window(size, strides, padding // 2, dilation)), np.moveaxis(pooled.numpy(), 1, -1))
 
 
-def test_max_pool_sends_the_gradient_of_ties_to_the_first_pixel_as_reduce_window_does():
-    x = jnp.asarray(np.random.default_rng(0).integers(0, 3, (2, 9, 8, 3)), float)
-    window = cl.Window((3, 2), (2, 1), "VALID")
+@pytest.mark.parametrize("strides, channels", [((2, 1), 3), ((3, 2), LANES)])
+def test_max_pool_sends_the_gradient_of_ties_to_the_first_pixel_as_reduce_window_does(strides, channels):
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 3, (2, 10, 9, channels)), float)
+    window = cl.Window((3, 2), strides, "VALID")
 
     def reference(x):
-        return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 2, 1), (1, 2, 1, 1), "VALID")
+        return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 2, 1), (1, *strides, 1), "VALID")
 
     (g,) = gaussian(reference(x).shape)
     ours, theirs = (jax.vjp(f, x)[1](g)[0] for f in (lambda x: cl.max_pool(x, window), reference))
@@ -363,16 +369,25 @@ def test_ops_have_both_derivatives_and_those_of_second_order(name):
     chex.assert_tree_all_finite(jax.grad(slope)(x, v))
 
 
-@pytest.mark.parametrize("name", POOLS)
-def test_pools_have_both_derivatives_and_agree_under_jit_vmap_and_scan(name):
-    pool = functools.partial(POOLS[name], window=WINDOW)
-    (x,) = (jnp.asarray(a) for a in gaussian((3, *SPACE, 2)))
+@pytest.mark.parametrize("name, window, channels", [*((name, WINDOW, 2) for name in POOLS), ("max_pool", BLOCKS, LANES)])
+def test_pools_have_both_derivatives_and_agree_under_jit_vmap_and_scan(name, window, channels):
+    pool = functools.partial(POOLS[name], window=window)
+    (x,) = (jnp.asarray(a) for a in gaussian((3, *SPACE, channels)))
     jax.test_util.check_grads(lambda x: jnp.sin(pool(x)), (x,), order=2, modes=("fwd", "rev"), atol=1e-5, rtol=1e-5)
     h = jnp.stack([pool(image) for image in x])
     close(pool(x), h)
     close(jax.jit(pool)(x), h)
     close(jax.vmap(pool)(x), h)
     close(lax.scan(lambda _, image: (None, pool(image)), None, x)[1], h)
+
+
+def test_max_pool_of_blocks_lets_what_is_not_finite_stay_where_it_is():
+    x = np.zeros((*SPACE, LANES))
+    x[1, 1, 0], x[3, 3, 1] = np.nan, np.inf
+    h = cl.max_pool(jnp.asarray(x), BLOCKS)
+    np.testing.assert_array_equal(np.argwhere(~np.isfinite(h)), [[0, 0, 0], [1, 1, 1]])
+    gradient = jax.grad(lambda x: cl.max_pool(x, BLOCKS)[1:].sum())(jnp.asarray(x))
+    np.testing.assert_array_equal(np.argwhere(gradient[..., 1]), [[2, 0], [3, 3], [4, 0], [4, 2]])
 
 
 @pytest.mark.parametrize("name", [*LINEAR, *POOLS])

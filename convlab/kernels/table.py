@@ -5,7 +5,7 @@
 | local | blocks | a few positions at a time: their windows, then one matrix product each | CPU, batches of 4 and more |
 | local | windows | all windows at once, then one batched matrix product | accelerators; smaller batches |
 | conv | canonical | XLA's convolution, one of a stack at a time, its gradients too in the layout of XLA's fast path | CPU |
-| conv | windows | all windows at once, then one matrix product | CPU, forward with one or two input channels |
+| conv | windows | windows, then matrix products | CPU: layers of up to three channels; gradients by kernels that are large |
 | conv | lax | XLA's convolution, a stack as groups, with JAX's own gradients | accelerators |
 | conv | toeplitz | the dense matrix of the kernel, then one matrix product | where every position sees every pixel |
 | tiled | as conv | a convolution per kernel, of every p-th position | as conv |
@@ -30,25 +30,27 @@ class Family(NamedTuple):
 
     positions: Callable[[Any], tuple[int, ...]]
     implementations: dict[str, dict[str, Product]]
-    choose: Callable[[Any, str, tuple[int, ...], str], str]  # of the form, the derivative, the shape of x, the platform
+    choose: Callable[[Any, str, dict[str, int], str], str]  # of the form, the derivative, sizes by letter, the platform
 
 
-def _local(form: Any, wrt: str, images: tuple[int, ...], platform: str) -> str:
-    return "blocks" if platform == "cpu" and images[1] >= 4 else "windows"
+def _local(form: Any, wrt: str, size: dict[str, int], platform: str) -> str:
+    return "blocks" if platform == "cpu" and size["n"] >= 4 else "windows"
 
 
-def _conv(form: Any, wrt: str, images: tuple[int, ...], platform: str) -> str:
+def _conv(form: Any, wrt: str, size: dict[str, int], platform: str) -> str:
     if toeplitz.applies(form.axes):
         return "toeplitz"
     if platform != "cpu":
         return "lax"
-    return "windows" if wrt == "h" and images[-1] <= 2 else "canonical"
+    c, d = size["c"], size["d"]
+    fast = {"h": c <= 3, "x": False, "v": d >= 32 and (c <= 4 or c * d >= 2048)}
+    return "windows" if fast[wrt] else "canonical"
 
 
 CONV: dict[str, dict[str, Product]] = {
     "canonical": convolution.PRODUCTS,
     "lax": {"h": convolution.grouped},
-    "windows": {"h": windows.conv},
+    "windows": {"h": windows.conv, "v": windows.gradient_v},
     "toeplitz": {"h": toeplitz.conv},
 }
 
@@ -77,18 +79,23 @@ FAMILIES = {
 }
 
 
-def choose(form: Any, wrt: str, images: tuple[int, ...], platform: str) -> str:
+def sizes(wrt: str, p: Any, q: Any) -> dict[str, int]:
+    """Sizes of the letters that the two arrays beside the derivative by `wrt` have."""
+    arrays = dict(zip(OTHERS[wrt], (p, q), strict=True))
+    return {letter: arrays[name].shape[at] for name in arrays for letter, at in LETTERS[name].items()}
+
+
+def choose(form: Any, wrt: str, size: dict[str, int], platform: str) -> str:
     """Name the implementation for one derivative; "toeplitz" gives way where it does not apply."""
     name = form.implementation
     if name == "auto" or (name == "toeplitz" and not toeplitz.applies(form.axes)):
-        return FAMILIES[form.family].choose(form, wrt, images, platform)
+        return FAMILIES[form.family].choose(form, wrt, size, platform)
     return name
 
 
 def shape(form: Any, wrt: str, p: Any, q: Any) -> tuple[int, ...]:
     """Shape of the derivative by `wrt`, given the other two arrays."""
-    arrays = dict(zip(OTHERS[wrt], (p, q), strict=True))
-    size = {letter: arrays[name].shape[at] for name in arrays for letter, at in LETTERS[name].items()}
+    size = sizes(wrt, p, q)
     pixels, taps, outputs = zip(*((axis.pixels, axis.size, axis.outputs) for axis in form.axes), strict=True)
     if wrt == "v":
         return (size["s"], *FAMILIES[form.family].positions(form), *taps, size["c"], size["d"])

@@ -25,7 +25,7 @@ from jaxtyping import Array, DTypeLike, Float
 
 from convlab.geometry import Axis
 from convlab.kernels import spread
-from convlab.kernels.table import FAMILIES, LETTERS, OTHERS, choose, implement, proxy, shape
+from convlab.kernels.table import FAMILIES, LETTERS, OTHERS, choose, implement, proxy, shape, sizes
 from convlab.unfold import extend
 
 SHARED = {frozenset("xh"): "n", frozenset("vh"): "d", frozenset("xv"): "c", frozenset("xvh"): "s"}
@@ -100,8 +100,7 @@ def _derivative(p: Array, q: Array, *, wrt: str, form: Form, dtype: Any, platfor
     result = shape(form, wrt, p, q)
     if 0 in (p.size, q.size):  # an empty batch
         return jnp.zeros(result, dtype)
-    images = dict(zip((*OTHERS[wrt], wrt), (p.shape, q.shape, result), strict=True))["x"]
-    return implement(form, choose(form, wrt, images, platform), wrt, p, q).astype(dtype)
+    return implement(form, choose(form, wrt, sizes(wrt, p, q), platform), wrt, p, q).astype(dtype)
 
 
 @form_p.def_abstract_eval

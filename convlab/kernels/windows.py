@@ -1,12 +1,19 @@
-"""All windows at once, then matrix products: k x k copies of the image, but no loop."""
+"""Windows first, then matrix products: k x k copies of the image, but products as large as they get.
+
+The layers take all windows at once. The gradient of the one kernel, which sums over all images, takes those of a few at a time,
+taps before images: gathering them then copies rows of pixels, and the product finds both its operands in the cache.
+"""
 
 import math
 from typing import Any
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
-from convlab.unfold import windows
+from convlab.unfold import extend, taps, windows
+
+BYTES = 2**22  # of the windows of a few images
 
 
 def local(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Any) -> Float[Array, "s n *out d"]:
@@ -28,3 +35,22 @@ def conv(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], for
         "sia,sad->sid", p.reshape(out[0], math.prod(out[1:]), -1), v.reshape(len(v), -1, v.shape[-1]), precision=form.precision
     )
     return h.reshape(*out, -1)
+
+
+def gradient_v(x: Float[Array, "s n *pixels c"], g: Float[Array, "s n *out d"], form: Any) -> Float[Array, "s *kernel c d"]:
+    """Multiply the windows of a few images at a time by their cotangents."""
+    size, outputs = (math.prod(each) for each in zip(*((axis.size, axis.outputs) for axis in form.axes), strict=True))
+    s, n, c, d = *x.shape[:2], x.shape[-1], g.shape[-1]
+    few = max(m for m in range(1, n + 1) if n % m == 0 and (m == 1 or m * s * size * outputs * c * x.dtype.itemsize <= BYTES))
+    x, g = jnp.moveaxis(extend(x, form.axes, 2), -1, 1), g.reshape(s, n, outputs, d)
+
+    def add(m: Array | int, v: Array) -> Array:
+        p = lax.dynamic_slice_in_dim(x, m * few, few, 2)
+        for r, axis in enumerate(form.axes):
+            p = jnp.stack(list(taps(p, axis, 3 + 2 * r)), 1 + r)
+        p = lax.optimization_barrier(p.reshape(s, size * c, few * outputs))
+        part = lax.dynamic_slice_in_dim(g, m * few, few, 1).reshape(s, few * outputs, d)
+        return v + jnp.einsum("sam,smd->sad", p, part, precision=form.precision)
+
+    v = lax.fori_loop(0, n // few, add, jnp.zeros_like(g, shape=(s, size * c, d)))
+    return v.reshape(s, *(axis.size for axis in form.axes), c, d)

@@ -7,14 +7,13 @@ from convlab.models.lenet import LeNet
 from convlab.models.mlp import MLP
 from convlab.models.net import Net, NetDeep
 from convlab.models.pyramid import Pyramid
-from convlab.models.stage import MOMENTUM, Activation, Head, Pool, Stack, Stage, Wiring
+from convlab.models.stage import Activation, Head, Pool, Stack, Stage, Wiring
 
 __all__ = [
     "Activation",
     "Head",
     "LeNet",
     "MLP",
-    "MOMENTUM",
     "Net",
     "NetDeep",
     "Pool",

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float
 
 from convlab.geometry import Padding, Size, Window
 from convlab.layers import DEFAULT_KERNEL_INIT, connect
+from convlab.norm import BatchNorm
 
-MOMENTUM = 0.9  # of the running statistics, as in PyTorch; Flax's 0.99 has not forgotten its start after 300 steps
 Activation = Callable[[jax.Array], jax.Array]
 Pool = Callable[[jax.Array, Window], jax.Array]
 
@@ -96,7 +96,7 @@ class Stage(nnx.Module):
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout is a share of channels, at least 0 and below 1; got {dropout}")
         start = nnx.initializers.constant(norm_scale)
-        self.norm = nnx.BatchNorm(features, momentum=MOMENTUM, scale_init=start, rngs=rngs) if batch_norm else None
+        self.norm = BatchNorm(features, scale_init=start, rngs=rngs) if batch_norm else None
         self.activation = activation
         self.residual = residual
         self.pool = pool
