@@ -3,6 +3,8 @@
 import sys
 from typing import Any, TypeVar
 
+from convlab.train import keep_freed_memory
+
 Config = TypeVar("Config")
 
 
@@ -12,6 +14,7 @@ def parse(config: Config, smoke: Config, description: str | None) -> Config:
     Raises:
       ImportError: There are flags other than --smoke, and tyro, which reads them, is not installed.
     """
+    keep_freed_memory()
     flags = sys.argv[1:]
     default: Any = smoke if "--smoke" in flags else config
     left = [flag for flag in flags if flag != "--smoke"]

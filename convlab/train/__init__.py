@@ -9,6 +9,7 @@ from convlab.train.checkpoint import Checkpoints
 from convlab.train.config import OPTIMIZERS, SCHEDULES, Config
 from convlab.train.fitted import Fitted
 from convlab.train.loop import feed, fit, fit_seeds
+from convlab.train.memory import keep_freed_memory
 from convlab.train.step import Apply, State, Trainable, cross_entropy, train_step, trainable
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "feed",
     "fit",
     "fit_seeds",
+    "keep_freed_memory",
     "train_step",
     "trainable",
 ]
