@@ -504,8 +504,6 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 print(min(faults() for _ in range(6)))
 """
-    plain, kept = (
-        int(subprocess.run([sys.executable, "-c", code.replace("KEEP", call)], capture_output=True, check=True, text=True).stdout)
-        for call in ("", "assert keep_freed_memory()")
-    )
+    codes = (code.replace("KEEP", call) for call in ("", "assert keep_freed_memory()"))
+    plain, kept = (int(subprocess.check_output([sys.executable, "-c", each], text=True)) for each in codes)
     assert kept < plain / 10
