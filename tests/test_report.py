@@ -16,6 +16,7 @@ import pytest
 import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.collections import PolyCollection
 from matplotlib.text import Text
 
 from convlab.report import (
@@ -29,6 +30,7 @@ from convlab.report import (
     provenance,
     save_report,
     summarise,
+    training_curves,
 )
 from convlab.report.drawing import _colours, save_figure
 from convlab.report.provenance import _without_folders
@@ -458,3 +460,88 @@ def test_a_comparison_draws_rows_from_the_top_with_intervals_references_and_base
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["here", "printed", "chance"]
     with pytest.raises(ValueError, match=r"no row has \['paper'\]"):
         comparison(axis, rows, "net", "accuracy", **options, references={"printed": "paper"})
+
+
+# Training
+
+
+def history(rate=0.5, rows=3, **more):
+    row = lambda n: {"loss": rate / n, "test_loss": 2 * rate / n, "test_accuracy": 1 - rate / n} | more  # noqa: E731
+    return [{"step": 10 * n, "epoch": n / 4, "seconds": float(n)} | row(n) for n in range(1, rows + 1)]
+
+
+def drawn(axis):
+    return {line.get_label(): line for line in axis.lines if not line.get_label().startswith("_")}
+
+
+def test_the_curves_of_a_run_are_its_loss_and_accuracy_on_each_set_of_images():
+    figure, axes = new_figure(2)
+    training_curves(axes, history(validation_loss=0.4), baselines={"largest class": 0.1})
+    loss, accuracy = map(drawn, axes)
+    assert [*loss] == ["training", "validation", "test"]
+    assert [*accuracy] == ["test", "largest class"]
+    np.testing.assert_allclose(loss["training"].get_xydata(), [[10, 0.5], [20, 0.25], [30, 0.5 / 3]])
+    np.testing.assert_allclose(loss["validation"].get_ydata(), [0.4, 0.4, 0.4])
+    np.testing.assert_allclose(loss["test"].get_ydata(), [1.0, 0.5, 1 / 3])
+    np.testing.assert_allclose(accuracy["test"].get_xydata(), [[10, 0.5], [20, 0.75], [30, 1 - 0.5 / 3]])
+    assert (axes[0].get_xlabel(), axes[0].get_ylabel(), axes[1].get_ylabel()) == ("step", "loss (nats)", "accuracy")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["training", "validation", "test", "largest class"]
+
+
+def test_seeds_are_one_line_at_their_mean_and_a_band_of_their_interval():
+    _, axes = new_figure(2)
+    rates = (0.3, 0.5, 0.9)
+    training_curves(axes, [history(rate) for rate in rates], x="epoch", x_label="epochs")
+    test = drawn(axes[1])["test"]
+    mean, low, high = interval([1 - rate for rate in rates])
+    np.testing.assert_allclose(test.get_xydata()[0], [0.25, mean])
+    [band] = axes[1].collections
+    assert isinstance(band, PolyCollection)
+    heights = [y for x, y in band.get_paths()[0].vertices if x == 0.25]
+    np.testing.assert_allclose([min(heights), max(heights)], [low, high])
+    assert axes[1].get_ylabel() == "accuracy, 95 % interval"
+
+
+def test_a_seed_that_has_not_come_as_far_counts_as_far_as_it_came():
+    _, axes = new_figure(2)
+    training_curves(axes, [history(0.2, rows=3), history(0.4, rows=2)])
+    np.testing.assert_allclose(drawn(axes[0])["training"].get_ydata(), [0.3, 0.15, 0.2 / 3])
+
+
+def test_several_kinds_of_runs_have_the_colours_of_their_rungs_and_the_sets_of_images_their_lines():
+    _, axes = new_figure(2)
+    training_curves(axes, {"dense": history(), "mine": [history(), history(0.1)]})
+    lines = drawn(axes[0])
+    assert [*lines] == ["dense, training", "dense, test", "mine, training", "mine, test"]
+    assert {lines[name].get_color() for name in lines if "dense" in name} == {RUNG_STYLE["dense"].colour}
+    assert len({line.get_color() for line in lines.values()}) == 2
+    assert [line.get_linestyle() for line in lines.values()] == ["--", "-", "--", "-"]
+
+
+def test_long_histories_are_drawn_without_a_marker_for_each_point_and_short_ones_with():
+    for rows, marked in ((1, True), (300, False)):
+        _, axes = new_figure(2)
+        training_curves(axes, history(rows=rows), log_loss=True)
+        assert (drawn(axes[1])["test"].get_marker() not in ("", "None")) is marked
+        assert axes[0].get_yscale() == "log"
+
+
+@pytest.mark.parametrize(
+    "histories, message",
+    [
+        ([], "the history is empty"),
+        ({"conv": [history(), []]}, "the history of 'conv' is empty"),
+        ([{"loss": 1.0}], "needs 'step' and one of"),
+        ([{"step": 1, "rate": 0.1}], r"columns \['step', 'rate'\]: needs 'step' and one of"),
+    ],
+)
+def test_histories_without_anything_to_draw_are_refused(histories, message):
+    _, axes = new_figure(2)
+    with pytest.raises(ValueError, match=message):
+        training_curves(axes, histories)
+
+
+def test_training_curves_need_two_panels():
+    _, axes = new_figure(1)
+    with pytest.raises(ValueError, match="got 1 axes, needs two"):
+        training_curves(axes, history())

@@ -12,3 +12,4 @@ from convlab.report.provenance import provenance as provenance
 from convlab.report.seeds import Interval as Interval
 from convlab.report.seeds import interval as interval
 from convlab.report.seeds import summarise as summarise
+from convlab.report.training import training_curves as training_curves

@@ -112,6 +112,7 @@ def curves(
     band: bool = False,
     baselines: Mapping[str, float] | None = None,
     labels: Mapping[str, str] | None = None,
+    styles: Mapping[str, Style] | None = None,
 ) -> None:
     """Draw the mean of every group against `x`, with its interval; one legend outside the panels serves them all.
 
@@ -129,6 +130,7 @@ def curves(
       band: Draw intervals as bands rather than bars.
       baselines: Heights of gray horizontal lines by label, e.g. {"chance": 0.1}.
       labels: What to call a group in the legend, e.g. {"null": "linear classifier"}.
+      styles: Of groups that are no rungs, so that a group looks the same in all panels.
 
     Raises:
       ValueError: No row has one of the names.
@@ -142,11 +144,12 @@ def curves(
     if unknown := [name for name in (x, y, by) if name not in columns(summary)]:
         raise ValueError(f"no row has {unknown}: the {len(summary)} rows have {columns(summary)}")
     with slide_style():
-        styles = _styles([plain(by, row.get(by)) for row in summary])
-        for place, (name, style) in enumerate(styles.items()):
+        drawn = styles_of([plain(by, row.get(by)) for row in summary])
+        for place, (name, style) in enumerate(drawn.items()):
+            style = (styles or {}).get(name, style)
             rows = [row for row in summary if plain(by, row.get(by)) == name and row.get(y) is not None]
             points, style = _points(rows, x, y), style._replace(label=(labels or {}).get(name, style.label))
-            _line(axis, points if band else _dodged(points, place - (len(styles) - 1) / 2, log_x), style, band)
+            _line(axis, points if band else _dodged(points, place - (len(drawn) - 1) / 2, log_x), style, band)
         _baselines(axis, baselines or {})
         axis.set(xlabel=x_label, ylabel=y_label)
         axis.set_title(title)
@@ -196,7 +199,7 @@ def points(
         raise ValueError(f"no row has {unknown}: the {len(rows)} rows have {columns(rows)}")
     with slide_style():
         places = {name: place for place, name in enumerate(dict.fromkeys(row.get(x) for row in rows))}
-        drawn = _styles([plain(by, row.get(by)) for row in rows])
+        drawn = styles_of([plain(by, row.get(by)) for row in rows])
         for number, (name, style) in enumerate(drawn.items()):
             style = (styles or {}).get(name, style)
             mine = [row for row in rows if plain(by, row.get(by)) == name and row.get(y)]
@@ -219,7 +222,7 @@ def _baselines(axis: "matplotlib.axes.Axes", heights: Mapping[str, float]) -> No
         axis.axhline(height, color=RUNG_STYLE["null"].colour, linestyle=line, label=label, zorder=1)
 
 
-def _styles(names: Sequence[Any]) -> dict[Any, Style]:
+def styles_of(names: Sequence[Any]) -> dict[Any, Style]:
     """Styles by group in order of appearance; groups that are no rungs take those of the rungs that are not there."""
     names = list(dict.fromkeys(names))
     spare = [style for rung, style in RUNG_STYLE.items() if rung not in names and rung != "null"]
