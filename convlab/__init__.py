@@ -33,6 +33,7 @@ from convlab.report import save_report as save_report
 from convlab.train import Checkpoints as Checkpoints
 from convlab.train import Config as Config
 from convlab.train import Fitted as Fitted
+from convlab.train import Log as Log
 from convlab.train import fit as fit
 from convlab.train import fit_seeds as fit_seeds
 from convlab.unfold import unfold as unfold

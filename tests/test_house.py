@@ -26,6 +26,7 @@ LIBRARIES = {  # who may import what at all
     "rich": {"data", "report", "train"},
     "grain": {"data"},
     "tyro": set(),
+    "tensorboardX": {"train"},
 }
 LATE = {
     "tensorflow",
@@ -41,6 +42,7 @@ LATE = {
     "grain",
     "filelock",
     "PIL",
+    "tensorboardX",
 }
 
 

@@ -8,6 +8,7 @@ compilation. The step gets a batch and does not ask where it comes from.
 from convlab.train.checkpoint import Checkpoints
 from convlab.train.config import OPTIMIZERS, SCHEDULES, Config
 from convlab.train.fitted import Fitted
+from convlab.train.log import Log, Writer
 from convlab.train.loop import feed, fit, fit_seeds
 from convlab.train.memory import keep_freed_memory
 from convlab.train.step import Apply, State, Trainable, cross_entropy, train_step, trainable
@@ -17,10 +18,12 @@ __all__ = [
     "Checkpoints",
     "Config",
     "Fitted",
+    "Log",
     "OPTIMIZERS",
     "SCHEDULES",
     "State",
     "Trainable",
+    "Writer",
     "cross_entropy",
     "feed",
     "fit",
