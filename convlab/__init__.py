@@ -21,6 +21,7 @@ from convlab.layers import LocallyConnected as LocallyConnected
 from convlab.layers import LowRank as LowRank
 from convlab.layers import Tiled as Tiled
 from convlab.measure import count as count
+from convlab.measure import summary as summary
 from convlab.ops.conv import conv as conv
 from convlab.ops.dense import dense as dense
 from convlab.ops.local import locally_connected as locally_connected

@@ -2,17 +2,19 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from convlab.geometry import as_axes
+from convlab.geometry import Window, as_axes
 from convlab.layers import Layer
-from convlab.rungs import Layout
+from convlab.norm import BatchNorm
+from convlab.report.table import print_table, to_table
+from convlab.rungs import Layout, lay_window
 
 
 class Cost(NamedTuple):
@@ -21,11 +23,12 @@ class Cost(NamedTuple):
     Attributes:
       name: Path in the network.
       kind: Class of the layer.
-      output_shape: Of one image; empty where the layer was not called.
+      output_shape: Of one image; empty where the layer was not called, or is none of those that are followed.
       weights: Trained numbers, biases included.
       live: Of these, how many can ever matter: kernel entries that read only padding are left out.
       multiply_adds: Products for one image; a tap on padding, a bias and a batch norm cost nothing.
       bytes: Of the weights.
+      layout: Rung and window, of spatial layers.
     """
 
     name: str
@@ -35,10 +38,11 @@ class Cost(NamedTuple):
     live: int
     multiply_adds: int
     bytes: int
+    layout: Layout | None = None
 
 
 class Count(NamedTuple):
-    """Costs per layer and in total."""
+    """Costs per layer, in the order in which the network names them, and in total."""
 
     layers: list[Cost]
     total: Cost
@@ -47,7 +51,8 @@ class Count(NamedTuple):
 def count(model: nnx.Module, image_shape: Sequence[int]) -> Count:
     """Count weights and multiply-adds of a network, or of a single layer, on one image.
 
-    Multiply-adds are those of convlab's layers and of `nnx.Linear`, added up over calls; other layers count their weights.
+    Multiply-adds are those of convlab's layers, `nnx.Conv` and `nnx.Linear`, added up over calls; other layers count their
+    weights only.
 
     Args:
       model: A Flax NNX module that takes images (n, *image_shape).
@@ -61,14 +66,106 @@ def count(model: nnx.Module, image_shape: Sequence[int]) -> Count:
       >>> count(Conv(1, 2, (3, 3), rngs=nnx.Rngs(0)), (7, 7, 1)).total.multiply_adds
       722
     """
-    model = nnx.clone(model)
+    original, model = model, nnx.clone(model)
     model.eval()
-    with _recorded(Layer, nnx.Linear) as calls:
+    with _recorded(Layer, nnx.Linear, nnx.Conv, nnx.BatchNorm, BatchNorm) as calls:
         output = jax.eval_shape(model, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
-    rows = [_cost("/".join(map(str, path)), module, calls) for path, module in nnx.iter_modules(model)]
-    rows = sorted((row for row in rows if row.weights), key=lambda row: row.name)
-    sums = [sum(getattr(row, name) for row in rows) for name in ("weights", "live", "multiply_adds", "bytes")]
-    return Count(rows, Cost("total", type(model).__name__, output.shape[1:], *sums))
+    modules, arrays = dict(nnx.iter_modules(model)), _own(model)
+    paths = sorted((path for path in modules if arrays[path]), key=lambda path: _place(original, path))
+    rows = [_cost("/".join(map(str, path)), modules[path], arrays[path], calls) for path in paths]
+    total = [sum(getattr(row, name) for row in rows) for name in ("weights", "live", "multiply_adds", "bytes")]
+    return Count(rows, Cost._make(["total", type(model).__name__, output.shape[1:], *total, None]))
+
+
+def summary(model: nnx.Module, image_shape: Sequence[int]) -> None:
+    """Print what each layer of a network is, reads, returns and costs on one image, and what all cost together.
+
+    Args:
+      model: As in `count`.
+      image_shape: (*space, c) of one image.
+
+    Raises:
+      ValueError: The model does not take such images.
+
+    Example:
+      >>> from convlab.layers import LocallyConnected
+      >>> layer = LocallyConnected(1, 4, (3, 3), space=(8, 6), rngs=nnx.Rngs(0))
+      >>> summary(nnx.Sequential(layer, nnx.relu), (8, 6, 1))  # doctest: +NORMALIZE_WHITESPACE
+                                           Sequential on 8x6x1
+      ┏━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━┳━━━━━━━━┳━━━━━━━━━┳━━━━━━━┳━━━━━━━━━━━━━━━┳━━━━━━━┓
+      ┃ layer    ┃ kind             ┃ window    ┃ output ┃ weights ┃  live ┃ multiply adds ┃ bytes ┃
+      ┡━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━╇━━━━━━━━╇━━━━━━━━━╇━━━━━━━╇━━━━━━━━━━━━━━━╇━━━━━━━┩
+      │ layers/0 │ LocallyConnected │ 3x3, SAME │ 8x6x4  │   1,920 │ 1,600 │         1,408 │ 7,680 │
+      ├──────────┼──────────────────┼───────────┼────────┼─────────┼───────┼───────────────┼───────┤
+      │ total    │ Sequential       │           │ 8x6x4  │   1,920 │ 1,600 │         1,408 │ 7,680 │
+      └──────────┴──────────────────┴───────────┴────────┴─────────┴───────┴───────────────┴───────┘
+    """
+    layers, total = count(model, image_shape)
+    rows = [_row(cost) for cost in (*layers, total)]
+    print_table(f"{total.kind} on {_sizes(image_shape)}", to_table(rows), total=True)
+
+
+def _row(cost: Cost) -> dict[str, Any]:
+    layout = cost.layout
+    return {
+        "layer": cost.name,
+        "kind": cost.kind if layout is None else _kind(cost.kind, layout),
+        "window": None if layout is None or layout.rung == "dense" else _window(layout.window),
+        "output": _sizes(cost.output_shape),
+        "weights": cost.weights,
+        "live": cost.live,
+        "multiply_adds": cost.multiply_adds or None,
+        "bytes": cost.bytes,
+    }
+
+
+def _kind(kind: str, layout: Layout) -> str:
+    period = "" if layout.period is None else f", period {_sizes(as_axes('period', layout.period, len(layout.kernel) - 2))}"
+    rank = "" if layout.rank is None else f", rank {layout.rank}"
+    return f"{kind}{period}{rank}" + f", {layout.groups} groups" * (layout.groups > 1)
+
+
+def _window(window: Window) -> str:
+    """Write a window: its size, what is not usual about it, and its padding."""
+    rank = window.rank or 1
+    strides, dilation = (as_axes(name, getattr(window, name), rank) for name in ("strides", "dilation"))
+    moved = f", stride {_sizes(strides)}" * (max(strides) > 1) + f", dilation {_sizes(dilation)}" * (max(dilation) > 1)
+    return f"{_sizes(window.taps(rank))}{moved}, {_padding(window.padding)}"
+
+
+def _padding(padding: Any) -> str:
+    if isinstance(padding, str):
+        return padding
+    low, high = zip(*padding, strict=True)
+    return f"padding {_sizes(low)}" + f" below, {_sizes(high)} above" * (low != high)
+
+
+def _sizes(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _own(model: nnx.Module) -> dict[tuple, list[jax.Array]]:
+    """The trained arrays of every module, by its path, without those of the modules inside it; each array once."""
+    own: dict[tuple, list[jax.Array]] = {path: [] for path, _ in nnx.iter_modules(model)}
+    for path, value in nnx.iter_graph(model):
+        if isinstance(value, nnx.Param):
+            owner = next(path[:length] for length in range(len(path), -1, -1) if path[:length] in own)
+            own[owner].append(value[...])
+    return own
+
+
+def _place(node: Any, path: Sequence[Any]) -> tuple[int, ...]:
+    """Where a path leads, by the order in which things were named: Flax itself sorts them by their letters."""
+    places = []
+    for part in path:
+        if isinstance(part, int):
+            places.append(part)
+            node = node[part]
+        else:
+            names = node if isinstance(node, Mapping) else vars(node)
+            places.append(list(names).index(part))
+            node = names[part]
+    return tuple(places)
 
 
 Calls = list[tuple[nnx.Module, tuple[int, ...], tuple[int, ...]]]
@@ -80,8 +177,9 @@ def _recorded(*kinds: type[nnx.Module]) -> Iterator[Calls]:
     calls, originals = [], {kind: kind.__call__ for kind in kinds}
 
     def recording(original):
-        def call(self, x, *rest, **named):
-            h = original(self, x, *rest, **named)
+        def call(self, *given, **named):
+            h = original(self, *given, **named)
+            x, *_ = (*given, *named.values())
             calls.append((self, x.shape, h.shape))
             return h
 
@@ -96,20 +194,29 @@ def _recorded(*kinds: type[nnx.Module]) -> Iterator[Calls]:
             kind.__call__ = original
 
 
-def _cost(name: str, module: nnx.Module, calls: Calls) -> Cost:
-    """Count one module's own arrays, without those of the modules inside it, and its calls."""
-    own = [value[...] for value in vars(module).values() if isinstance(value, nnx.Param)]
+def _cost(name: str, module: nnx.Module, own: Sequence[jax.Array], calls: Calls) -> Cost:
+    """Count one module's own arrays and its calls."""
     weights = live = sum(array.size for array in own)
-    shape, multiply_adds = (), 0
+    shape, multiply_adds, layout = (), 0, _layout(module)
     for caller, x, h in calls:
         if caller is module:
             shape, positions = h[1:], math.prod(h[:-1])
-            if isinstance(module, Layer):
-                dead, products = _layer_cost(module.layout, x[-1 - (module.layout.window.rank or 0) : -1])
+            if layout is not None:
+                dead, products = _layer_cost(layout, x[-1 - (layout.window.rank or 0) : -1])
                 live, multiply_adds = weights - dead, multiply_adds + products
-            else:
+            elif isinstance(module, nnx.Linear):
                 multiply_adds += positions * x[-1] * h[-1]
-    return Cost(name, type(module).__name__, shape, weights, live, multiply_adds, sum(array.nbytes for array in own))
+    return Cost(name, type(module).__name__, shape, weights, live, multiply_adds, sum(array.nbytes for array in own), layout)
+
+
+def _layout(module: nnx.Module) -> Layout | None:
+    """Rung and window of a spatial layer; None for all else, also for Flax's convolutions of images spread with zeros."""
+    if isinstance(module, Layer):
+        return module.layout
+    if not isinstance(module, nnx.Conv) or np.any(np.array(module.input_dilation or 1) > 1):
+        return None
+    window = lay_window(module.kernel_size, module.strides, module.padding, module.kernel_dilation, None)
+    return Layout("conv", window, module.in_features, module.out_features, groups=module.feature_group_count)
 
 
 def _layer_cost(layout: Layout, space: tuple[int, ...]) -> tuple[int, int]:

@@ -102,3 +102,96 @@ def test_a_layer_that_is_called_twice_costs_its_products_twice_and_its_weights_o
 def test_images_that_the_model_does_not_take_are_refused():
     with pytest.raises(ValueError, match="x has 3 channels"):
         cl.count(cl.Conv(2, 2, (3, 3), rngs=nnx.Rngs(0)), (5, 5, 3))
+
+
+class Plain(nnx.Module):
+    """A network of Flax's own layers, named against the order of their letters, with an array of its own in a list."""
+
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.second = nnx.Conv(2, 3, (3, 2), strides=(2, 1), padding="VALID", rngs=rngs)
+        self.norm = nnx.BatchNorm(3, rngs=rngs)
+        self.blocks = nnx.List([nnx.Linear(3, 3, rngs=rngs) for _ in range(11)])
+        self.again = self.blocks[0]
+        self.offsets = nnx.data([nnx.Param(jnp.zeros(5))])
+
+    def __call__(self, x):
+        x = self.norm(self.second(x)).mean((1, 2))
+        for block in self.blocks:
+            x = block(inputs=x)
+        return self.again(x)
+
+
+def test_layers_of_flax_cost_what_ours_cost_and_every_array_is_counted_once():
+    model = Plain()
+    layers, total = cl.count(model, (7, 5, 2))
+    assert total.weights == entries(model)
+    ours = cl.count(cl.Conv(2, 3, (3, 2), strides=(2, 1), padding="VALID", rngs=nnx.Rngs(0)), (7, 5, 2)).total
+    [conv] = [row for row in layers if row.kind == "Conv"]
+    assert conv[2:7] == ours[2:7]
+    assert total.multiply_adds == ours.multiply_adds + 12 * 9
+    spread = nnx.Conv(2, 3, (3, 3), input_dilation=2, padding=1, rngs=nnx.Rngs(0))
+    assert cl.count(spread, (7, 5, 2)).total[3:6] == (57, 57, 0)
+
+
+def test_layers_come_in_the_order_in_which_the_network_names_them():
+    names = [row.name for row in cl.count(Plain(), (7, 5, 2)).layers]
+    blocks = [f"blocks/{number}" for number in range(1, 11)]
+    shared = {"blocks/0", "again"} & {*names}
+    assert len(shared) == 1
+    assert [name for name in names if name not in shared] == ["", "second", "norm", *blocks]
+    pyramid = cl.models.Pyramid((8, 8, 1), 10, (2, 2), rngs=nnx.Rngs(0))
+    assert [row.name for row in cl.count(pyramid, (8, 8, 1)).layers] == [
+        *("stages/0/layer", "stages/0/norm", "stages/1/layer", "stages/1/norm", "head/layers/0")
+    ]
+
+
+def summary(capsys, model, image_shape):
+    """The cells of the lines of a printed summary, by the name in front."""
+    cl.summary(model, image_shape)
+    lines = capsys.readouterr().out.splitlines()
+    cells = [
+        [cell.strip() for cell in line.strip("┃│").replace("┃", "│").split("│")] for line in lines if "│" in line or "┃" in line
+    ]
+    return lines[0].strip(), {first: rest for first, *rest in cells}
+
+
+@pytest.mark.parametrize(
+    "build, shape",
+    [
+        (lambda rngs: cl.models.MLP((7, 5, 1), 10, (4,), rngs=rngs), (7, 5, 1)),
+        (lambda rngs: cl.models.LeNet((13, 12, 1), 10, connectivity="tiled", rngs=rngs), (13, 12, 1)),
+        (lambda rngs: cl.models.Net((8, 8, 3), batch_norm=True, dropout=0.2, rngs=rngs), (8, 8, 3)),
+        (lambda rngs: cl.models.NetDeep((8, 8, 3), blocks=2, rngs=rngs), (8, 8, 3)),
+        (lambda rngs: cl.models.Pyramid((11, 1), 10, (2, 3), connectivity="locally_connected", rngs=rngs), (11, 1)),
+        (lambda rngs: Plain(), (7, 5, 2)),
+    ],
+)
+def test_a_summary_has_a_line_for_every_layer_and_one_for_all(capsys, build, shape):
+    model = build(nnx.Rngs(0))
+    layers, total = cl.count(model, shape)
+    title, lines = summary(capsys, model, shape)
+    assert title == f"{type(model).__name__} on {'x'.join(map(str, shape))}"
+    assert [*lines] == ["layer", *(row.name for row in layers), "total"]
+    for row in (*layers, total):
+        numbers = [f"{number:,}" for number in (row.weights, row.live, row.multiply_adds, row.bytes)]
+        assert lines[row.name][3:] == [*numbers[:2], numbers[2] * (row.multiply_adds > 0), numbers[3]]
+        assert lines[row.name][2] == "x".join(map(str, row.output_shape))
+
+
+def test_a_summary_says_how_a_layer_is_connected_and_what_it_reads(capsys):
+    layer = cl.Tiled(2, 4, (3, 2), strides=(1, 2), kernel_dilation=2, period=(2, 1), padding=1, rngs=nnx.Rngs(0))
+    _, lines = summary(capsys, nnx.Sequential(layer), (9, 8, 2))
+    assert lines["layers/0"][:2] == ["Tiled, period 2x1", "3x2, stride 1x2, dilation 2x2, padding 1x1"]
+    model = nnx.Sequential(
+        cl.LowRank(2, 4, 3, rank=5, space=(6, 5), rngs=nnx.Rngs(0)),
+        cl.Conv(4, 4, (3, 3), padding="CIRCULAR", feature_group_count=2, rngs=nnx.Rngs(0)),
+        cl.Dense(4, 3, (3, 3), space=(6, 5), rngs=nnx.Rngs(0)),
+        cl.Conv(3, 1, (3, 3), padding=((1, 0), (0, 2)), rngs=nnx.Rngs(0)),
+    )
+    _, lines = summary(capsys, model, (6, 5, 2))
+    told = [lines[f"layers/{number}"][:3] for number in range(4)]
+    assert told[0] == ["LowRank, rank 5", "3x3, SAME", "6x5x4"]
+    assert told[1] == ["Conv, 2 groups", "3x3, CIRCULAR", "6x5x4"]
+    assert told[2] == ["Dense", "", "6x5x3"]
+    assert told[3] == ["Conv", "3x3, padding 1x0 below, 0x2 above", "5x5x1"]

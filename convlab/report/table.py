@@ -111,8 +111,13 @@ def to_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def print_table(title: str, table: Table) -> None:
+def print_table(title: str, table: Table, *, total: bool = False) -> None:
     """Print a table to the terminal; where there is none, lines are as long as the table needs.
+
+    Args:
+      title: Stands above it.
+      table: As `to_table` makes it.
+      total: Draw a rule above the last line.
 
     Raises:
       ImportError: rich is not installed.
@@ -127,6 +132,6 @@ def print_table(title: str, table: Table) -> None:
     drawn = rich.table.Table(title=rich.text.Text(title))
     for name, right in zip(table.header, table.numeric, strict=True):
         drawn.add_column(rich.text.Text(name), justify="right" if right else "left")
-    for line in table.cells:
-        drawn.add_row(*map(rich.text.Text, line))
+    for place, line in enumerate(table.cells, 2):
+        drawn.add_row(*map(rich.text.Text, line), end_section=total and place == len(table.cells))
     console.print(drawn)
