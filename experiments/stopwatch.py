@@ -41,9 +41,10 @@ def compiled(labels: dict[str, Any], function: Callable, arguments: Sequence[Any
     return Contender(labels, lambda: jax.block_until_ready(program(*arguments)), steps, seconds, temporary)
 
 
-def interleave(contenders: Sequence[Contender], seconds: float, least: int) -> list[dict[str, Any]]:
+def interleave(contenders: Sequence[Contender], seconds: float, least: int, pause: float = 0.0) -> list[dict[str, Any]]:
     """Time contenders in turn, `seconds` of work or `least` calls each, whichever is longer; one row each.
 
+    Before each call all wait for `pause` seconds: PyTorch's threads spin for some 10 ms before they fall asleep.
     The slowest stop after `PATIENCE` times as many seconds, at one call at least beside the one that warms up. Each row has the
     labels, the median `ms`, its quartiles `ms_low` and `ms_high`, the number of `calls`, `compile_s` and `temp_mib`.
     """
@@ -57,6 +58,7 @@ def interleave(contenders: Sequence[Contender], seconds: float, least: int) -> l
     while any(map(unfinished, times)):
         for contender, each in zip(contenders, times, strict=True):
             if unfinished(each):
+                time.sleep(pause)
                 begin = time.perf_counter()
                 contender.call()
                 each.append(time.perf_counter() - begin)

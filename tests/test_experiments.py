@@ -9,9 +9,8 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-NAMES = sorted(
-    path.stem for path in (ROOT / "experiments").glob("*.py") if path.stem not in ("__init__", "command", "stopwatch")
-)
+SHARED = {"__init__", "command", "parts", "rivals", "stopwatch"}
+NAMES = sorted({path.stem for path in (ROOT / "experiments").glob("*.py")} - SHARED)
 FILES = {"table.md", "table.csv", "figure.png", "config.json", "provenance.json"}
 
 

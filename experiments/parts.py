@@ -1,0 +1,81 @@
+"""The parts of a training step, each by itself: convolutions and their gradients, what follows them, and what each must do."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+
+import convlab as cl
+from convlab import train
+from experiments.rivals import MOMENTUM, NETWORKS, RATE, convlab_model
+
+
+class Part(NamedTuple):
+    """A part of a step by itself: a function of arrays, and the arithmetic and the numbers that it cannot do without."""
+
+    name: str
+    call: Callable
+    arguments: tuple[Any, ...]
+    flops: float
+    numbers: int
+
+
+class Bias(nnx.Module):
+    """What is left of a stage's layer when its convolution is timed elsewhere."""
+
+    def __init__(self, layer: nnx.Module):
+        self.bias = layer.bias  # pyright: ignore[reportAttributeAccessIssue]
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x + self.bias[...]
+
+
+def size(*trees: Any) -> int:
+    """Count the numbers in arrays."""
+    return sum(leaf.size for leaf in jax.tree.leaves(trees))
+
+
+def both(call: Callable, *wanted: int) -> Callable:
+    """Forward and backward as a function of the arguments and a cotangent, or backward alone by the arguments wanted."""
+
+    def run(*arguments: Any) -> Any:
+        h, pull = jax.vjp(call, *arguments[:-1])
+        gradients = pull(arguments[-1])
+        return [gradients[place] for place in wanted] if wanted else (h, gradients)
+
+    return run
+
+
+def of(name: str) -> Iterator[Part]:
+    """Yield the parts of a network's step, each on images of its own."""
+    network, model = NETWORKS[name], convlab_model(name, nnx.Rngs(0))
+    draw = np.random.default_rng(0).standard_normal
+    x = draw((network.batch, *network.image_shape), np.float32)
+    for number, stage in enumerate(model.stages, 1):
+        v, conv = stage.layer.kernel[...], functools.partial(cl.conv, window=stage.layer.layout.window)
+        h = draw(jax.eval_shape(conv, x, v).shape, np.float32)
+        work = 2 * h.size * v.size / v.shape[-1], size(x, v, h)
+        yield Part(f"convolution {number}, forward", conv, (x, v), *work)
+        yield Part(f"convolution {number}, gradient by kernel", both(conv, 1), (x, v, h), *work)
+        if number > 1:
+            yield Part(f"convolution {number}, gradient by images", both(conv, 0), (x, v, h), *work)
+        stage.layer = Bias(stage.layer)
+        call, weights = pure(stage)
+        x = draw((network.batch, *stage.output_shape), np.float32)
+        norm = "norm, " * network.batch_norm
+        yield Part(f"bias, {norm}activation, pooling {number}", both(call), (weights, h, x), 0.0, 3 * h.size + 2 * x.size)
+    call, weights = pure(model.head)
+    g = draw((network.batch, network.head[-1]), np.float32)
+    yield Part("dense layers", both(call), (weights, x, g), 6.0 * network.batch * size(weights), 3 * size(weights, x, g))
+    optimizer, parameters = optax.sgd(RATE, momentum=MOMENTUM), nnx.state(model, nnx.Param)
+    yield Part("optimizer", optimizer.update, (parameters, optimizer.init(parameters)), 0.0, 5 * size(parameters))
+
+
+def pure(module: nnx.Module) -> tuple[Callable, Any]:
+    """Turn a module into a function of its weights and images, as it is in training; return the weights too."""
+    apply, weights, rest, *_ = train.trainable(module, ())
+    return lambda weights, x: apply(weights, rest, x, jax.random.key(0), True)[0], weights

@@ -1,0 +1,262 @@
+"""One training step of the same networks in convlab, in stock JAX and in PyTorch, and a process in which to run it apart."""
+
+import functools
+import importlib.util
+import math
+import multiprocessing
+import os
+import types
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+import convlab as cl
+from convlab import train
+from experiments.stopwatch import Contender
+
+RATE, MOMENTUM = 0.01, 0.9
+
+
+class Network(NamedTuple):
+    """What every library builds: convolutions, each with what follows it and 2x2 max pooling, then dense layers."""
+
+    batch: int
+    image_shape: tuple[int, int, int]
+    stages: tuple[tuple[int, int, str], ...]  # channels, side of the kernel, padding
+    head: tuple[int, ...]
+    activation: str = "relu"
+    batch_norm: bool = False
+
+
+NETWORKS = {
+    "LeNet": Network(128, (28, 28, 1), ((6, 5, "SAME"), (16, 5, "VALID")), (120, 84, 10)),
+    "Three": Network(128, (32, 32, 3), tuple((d, 3, "SAME") for d in (32, 64, 128)), (10,), batch_norm=True),
+    "Net": Network(64, (32, 32, 3), ((16, 3, "SAME"), (8, 3, "SAME")), (32, 2), "tanh"),
+}
+
+
+class Three(cl.models.Stack):
+    """The largest of the networks: three 3x3 layers with batch norm."""
+
+    def __init__(self, network: Network, rngs: nnx.Rngs):
+        shape, stages, wiring = network.image_shape, [], cl.models.Wiring()
+        for d, side, _ in network.stages:
+            stages.append(cl.models.Stage(shape, d, side, wiring=wiring, batch_norm=True, pool=cl.max_pool, rngs=rngs))
+            shape = stages[-1].output_shape
+        self.stages, self.head = nnx.List(stages), cl.models.Head(shape, network.head, rngs=rngs)
+
+
+def convlab_model(name: str, rngs: nnx.Rngs) -> cl.models.Stack:
+    """Build a network as convlab has it."""
+    network = NETWORKS[name]
+    if name == "LeNet":
+        return cl.models.LeNet(network.image_shape, network.head[-1], rngs=rngs)
+    return Three(network, rngs) if name == "Three" else cl.models.Net(network.image_shape, network.head[-1], rngs=rngs)
+
+
+def layers(network: Network, library: Any) -> Iterator[Any]:
+    """Yield a network's layers, made of a library's own."""
+    _, side, c = network.image_shape
+    for d, size, padding in network.stages:
+        yield library.conv(c, d, size, padding)
+        if network.batch_norm:
+            yield library.norm(d)
+        yield getattr(library, network.activation)()
+        yield library.pool()
+        c, side = d, (side if padding == "SAME" else side - size + 1) // 2
+    yield library.flatten()
+    widths = (side * side * c, *network.head)
+    for number, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+        if number:
+            yield getattr(library, network.activation)()
+        yield library.dense(before, after)
+
+
+def stock_model(network: Network, rngs: nnx.Rngs) -> nnx.Module:
+    """Build a network of the layers that Flax has."""
+    library = types.SimpleNamespace(
+        conv=lambda c, d, size, padding: nnx.Conv(c, d, (size, size), padding=padding, rngs=rngs),
+        norm=lambda d: nnx.BatchNorm(d, momentum=0.9, rngs=rngs),
+        relu=lambda: nnx.relu,
+        tanh=lambda: nnx.tanh,
+        pool=lambda: functools.partial(nnx.max_pool, window_shape=(2, 2), strides=(2, 2)),
+        flatten=lambda: lambda x: x.reshape(len(x), -1),
+        dense=lambda c, d: nnx.Linear(c, d, rngs=rngs),
+    )
+    return nnx.Sequential(*layers(network, library))
+
+
+def torch_model(network: Network) -> Any:
+    """Build a network of the layers that PyTorch has."""
+    from torch import nn  # pyright: ignore[reportMissingImports]
+
+    library = types.SimpleNamespace(
+        conv=lambda c, d, size, padding: nn.Conv2d(c, d, size, padding=size // 2 if padding == "SAME" else 0),
+        norm=nn.BatchNorm2d,
+        relu=nn.ReLU,
+        tanh=nn.Tanh,
+        pool=lambda: nn.MaxPool2d(2),
+        flatten=nn.Flatten,
+        dense=nn.Linear,
+    )
+    return nn.Sequential(*layers(network, library))
+
+
+def plain_step(apply: Callable, optimizer: optax.GradientTransformation) -> Callable:
+    """Write a training step as one does without a library of one's own."""
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(state: Any, x: jax.Array, y: jax.Array) -> Any:
+        parameters, rest, inner, key = state
+
+        def loss(parameters: Any) -> Any:
+            logits, new = apply(parameters, rest, x, key, True)
+            return optax.losses.softmax_cross_entropy_with_integer_labels(logits, y).mean(), new
+
+        (value, new), gradient = jax.value_and_grad(loss, has_aux=True)(parameters)
+        updates, inner = optimizer.update(gradient, inner)
+        return (optax.apply_updates(parameters, updates), new, inner, key), value
+
+    return step
+
+
+def plain_state(network: train.Trainable, optimizer: optax.GradientTransformation) -> Any:
+    """Return what a plain step changes, in arrays of its own."""
+    state = (network.parameters, network.rest, optimizer.init(network.parameters), jax.random.key(0))
+    return jax.tree.map(jnp.copy, state)
+
+
+def noise(network: Network, images: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw images and labels."""
+    random = np.random.default_rng(0)
+    x = random.standard_normal((images, *network.image_shape), np.float32)
+    return x, random.integers(0, network.head[-1], images).astype(np.int32)
+
+
+def repeated(step: Callable, state: Any, batch: Sequence[Any], steps: int) -> Callable[[], None]:
+    """Return a function that takes some steps on one batch and waits."""
+
+    def call() -> None:
+        nonlocal state
+        for _ in range(steps):
+            state, loss = step(state, *batch)
+        jax.block_until_ready((state, loss))
+
+    return call
+
+
+def convlab_contender(name: str, steps: int) -> Contender:
+    """convlab's own step."""
+    network = NETWORKS[name]
+    trainable = train.trainable(convlab_model(name, nnx.Rngs(0)), network.image_shape)
+    optimizer = optax.sgd(1.0, momentum=MOMENTUM)
+    start = dict(zip(("parameters", "rest", "optimizer", "key"), plain_state(trainable, optimizer), strict=True))
+    start |= {"step": jnp.zeros((), jnp.int32), "bad": jnp.zeros((), bool)}
+    state = train.State(**{name: array for name, array in start.items() if name in train.State._fields})
+    step = functools.partial(train.train_step, apply=trainable.apply, optimizer=optimizer)
+    channels = network.image_shape[-1]
+    moments = np.zeros(channels, np.float32), np.ones(channels, np.float32), np.float32(RATE)
+    batch = *jax.device_put(noise(network, network.batch)), *moments
+    return Contender({"contender": "convlab"}, repeated(step, state, batch, steps), steps)
+
+
+def stock_contender(name: str, steps: int) -> Contender:
+    """A step of Flax's layers, written by hand."""
+    network, optimizer = NETWORKS[name], optax.sgd(RATE, momentum=MOMENTUM)
+    trainable = train.trainable(stock_model(network, nnx.Rngs(0)), network.image_shape)
+    step, batch = plain_step(trainable.apply, optimizer), jax.device_put(noise(network, network.batch))
+    return Contender({"contender": "stock JAX"}, repeated(step, plain_state(trainable, optimizer), batch, steps), steps)
+
+
+def contenders(name: str, steps: int, torch: bool, compile_torch: bool) -> list[Contender]:
+    """All that take a step of a network."""
+    made = [convlab_contender(name, steps), stock_contender(name, steps)]
+    return made + (torch_contenders(name, steps, compile_torch) if torch and importlib.util.find_spec("torch") else [])
+
+
+def torch_contenders(name: str, steps: int, compile_too: bool) -> list[Contender]:
+    """PyTorch's steps: eager and compiled, in both layouts of images."""
+    forms = [(layout, how) for how in ("eager", "compiled")[: 1 + compile_too] for layout in ("", ", channels last")]
+    made = []
+    for layout, how in forms:
+        call = torch_call(NETWORKS[name], steps, how == "compiled", bool(layout))
+        try:
+            call()
+        except Exception as error:  # torch.compile needs a C++ compiler
+            print(f"PyTorch {how}{layout} is left out: {str(error).splitlines()[0]}")
+            continue
+        made.append(Contender({"contender": f"PyTorch {how}{layout}"}, call, steps))
+    return made
+
+
+def torch_call(network: Network, steps: int, compiled: bool, channels_last: bool) -> Callable[[], None]:
+    """Return a function that takes some of PyTorch's steps on one batch and waits."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    torch.set_num_threads(os.cpu_count() or 1)  # as many as XLA has
+    images, labels = noise(network, network.batch)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model = torch_model(network).to(memory_format=layout)
+    x, y = torch.tensor(images).permute(0, 3, 1, 2).contiguous(memory_format=layout), torch.tensor(labels).long()
+    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM)
+    forward: Callable = torch.compile(model) if compiled else model
+
+    def call() -> None:
+        loss = torch.zeros(())
+        for _ in range(steps):
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(forward(x), y)
+            loss.backward()
+            optimizer.step()
+        assert math.isfinite(loss.item())
+
+    return call
+
+
+class Elsewhere:
+    """A process of its own, in which the C library hands freed memory back: it waits until it is told to run something.
+
+    A context; `contenders` makes them there, in place of those made before, and returns what runs them from here.
+    """
+
+    def __enter__(self) -> "Elsewhere":
+        context = multiprocessing.get_context("spawn")
+        self.pipe, its = context.Pipe()
+        self.process = context.Process(target=_serve, args=(its,))
+        self.process.start()
+        its.close()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.pipe.close()
+        self.process.join()
+
+    def contenders(self, make: Callable[..., Sequence[Contender]], *arguments: Any) -> list[Contender]:
+        """Call `make` there, a function of a module."""
+        told = self._ask((make, arguments))
+        return [Contender(labels, functools.partial(self._ask, number), steps) for number, (labels, steps) in enumerate(told)]
+
+    def _ask(self, message: Any) -> Any:
+        self.pipe.send(message)
+        return self.pipe.recv()
+
+
+def _serve(pipe: Any) -> None:
+    made: Sequence[Contender] = ()
+    while True:
+        try:
+            message = pipe.recv()
+        except EOFError:
+            return
+        if isinstance(message, int):
+            made[message].call()
+            pipe.send(None)
+        else:
+            make, arguments = message
+            made = make(*arguments)
+            pipe.send([(contender.labels, contender.steps) for contender in made])
