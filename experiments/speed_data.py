@@ -87,11 +87,9 @@ def load_alone(options: dict[str, Any]) -> tuple[float, float]:
 def loop(config: Config, data: Data, feed: Iterator[tuple[Any, Any]]) -> Any:
     """Return a function that takes `config.steps` training steps of a small network on what `feed` yields."""
     model = cl.models.Pyramid(data.image_shape, len(data.classes), (8, 16), rngs=nnx.Rngs(0))
-    apply, parameters, rest = train.trainable(model, data.image_shape)
-    optimizer = train.OPTIMIZERS["adam"](0.0)
-    state = train.State(parameters, rest, optimizer.init(parameters), jax.random.key(0), jax.numpy.zeros((), jax.numpy.int32))
-    step = functools.partial(train.train_step, apply=apply, optimizer=optimizer)
-    state = jax.tree.map(jax.numpy.copy, state)
+    model, optimizer = train.trainable(model, data.image_shape), train.OPTIMIZERS["adam"](0.0)
+    state = train.initial(model, optimizer, 0, train.Recipe())
+    step = functools.partial(train.train_step, apply=model.apply, optimizer=optimizer)
 
     def run() -> None:
         nonlocal state

@@ -1,9 +1,11 @@
 """Runs that stop, are stopped, or are killed: they go on exactly, from the last whole checkpoint, or say why they cannot."""
 
+import contextlib
 import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -92,16 +94,16 @@ def stopped(tmp_path, monkeypatch):
 
 def stop_after(monkeypatch, step, number=signal.SIGINT):
     """Send this process a signal while the step is taken."""
-    from convlab.train import loop
+    from convlab.train import training
 
-    take = loop.train_step
+    take = training.train_step
 
     def taken(state, *arguments, **options):
         if int(state.step) + 1 == step:
             os.kill(os.getpid(), number)
         return take(state, *arguments, **options)
 
-    monkeypatch.setattr(loop, "train_step", taken)
+    monkeypatch.setattr(training, "train_step", taken)
 
 
 # --- going on -------------------------------------------------------------------------------------------------------
@@ -123,10 +125,10 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(tmp_path, monkeypatch, w
 
 
 def test_a_finished_run_is_returned_without_a_step(tmp_path, whole, monkeypatch):
-    from convlab.train import loop
+    from convlab.train import training
 
     run(tmp_path)
-    monkeypatch.setattr(loop, "train_step", None)
+    monkeypatch.setattr(training, "train_step", None)
     assert_same_run(run(tmp_path), whole)
 
 
@@ -349,9 +351,21 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_step_arrays_and_last_checkp
         )
     text = str(error.value)
     step = int(text.split("the loss of step ")[1].split()[0])
-    assert "not finite after it: ['linear']" in text
+    assert re.search(r"before it all parameters were finite, the largest \S+ in \['linear'\]\['kernel'\]", text)
     assert f"the last checkpoint is {tmp_path / str(max(steps_in(tmp_path)))}" in text
     assert max(steps_in(tmp_path)) == step - 1
+
+
+@pytest.mark.parametrize("step", [7, 13])
+def test_a_run_with_patience_average_and_chunks_goes_on_with_its_best_parameters(tmp_path, monkeypatch, step):
+    options = {"patience": 2, "average": 0.9, "evaluations": 10, "learning_rate": 0.03}
+    expected = run(**options)
+    stop_after(monkeypatch, step)
+    with contextlib.suppress(KeyboardInterrupt):
+        run(tmp_path, **options)
+    monkeypatch.undo()
+    assert_same_run(run(tmp_path, **options), expected)
+    assert_same_run(run(tmp_path, **options), expected)
 
 
 @pytest.mark.parametrize("full", ["go on", "stop"])

@@ -11,7 +11,7 @@ from convlab.train.fitted import Fitted
 from convlab.train.log import Log, Writer
 from convlab.train.loop import feed, fit, fit_seeds
 from convlab.train.memory import keep_freed_memory
-from convlab.train.step import Apply, State, Trainable, cross_entropy, train_step, trainable
+from convlab.train.step import Apply, Recipe, State, Trainable, cross_entropy, initial, train_step, train_steps, trainable
 
 __all__ = [
     "Apply",
@@ -20,6 +20,7 @@ __all__ = [
     "Fitted",
     "Log",
     "OPTIMIZERS",
+    "Recipe",
     "SCHEDULES",
     "State",
     "Trainable",
@@ -28,7 +29,9 @@ __all__ = [
     "feed",
     "fit",
     "fit_seeds",
+    "initial",
     "keep_freed_memory",
     "train_step",
+    "train_steps",
     "trainable",
 ]

@@ -23,9 +23,11 @@ from convlab.data.extras import require
 from convlab.geometry import as_integer
 from convlab.report import provenance
 from convlab.train.config import Config
+from convlab.train.mesh import is_first
 from convlab.train.step import State, Tree
 
-FREE = ("progress",)  # fields of the configuration that may change when a run goes on
+FREE = ("progress", "mesh")  # fields of the configuration that may change when a run goes on
+BEST = ".best"  # before the paths of the best parameters
 METRIC = "validation_accuracy"  # what the best checkpoint has most of; never a figure of the test images
 
 
@@ -62,6 +64,7 @@ class Run(NamedTuple):
     history: list[dict[str, float]]
     losses: list[float]
     seconds: float
+    best: Tree = None  # parameters and rest of the best score, where it is asked for
 
     @property
     def step(self) -> int:
@@ -82,6 +85,8 @@ class Saver:
         filelock = require("filelock")
         self.root.mkdir(parents=True, exist_ok=True)
         self.lock = filelock.FileLock(self.root / ".lock")
+        if not is_first():
+            return self
         try:
             self.lock.acquire(timeout=0)
         except filelock.Timeout:
@@ -98,8 +103,12 @@ class Saver:
             self.thread.shutdown()
             self.lock.release()
 
-    def last(self, fresh: State) -> Run | None:
-        """Return the last whole checkpoint, in the form of a fresh state; None where nothing was saved yet.
+    def due(self, steps: int) -> set[int]:
+        """Steps after which the run is saved."""
+        return set(range(self.checkpoints.every, steps + 1, self.checkpoints.every))
+
+    def last(self, fresh: Run) -> Run | None:
+        """Return the last whole checkpoint, in the form of a fresh run; None where nothing was saved yet.
 
         Raises:
           DamagedError: There are checkpoints but none is whole.
@@ -116,7 +125,8 @@ class Saver:
             run = self._read(folder, fresh)
             for bad, reason in damaged:
                 warnings.warn(f"a checkpoint is damaged, the one of step {step} is used: {reason}", stacklevel=3)
-                bad.rename(bad.with_name(f"{bad.name}.damaged"))  # so that it is never counted among those to keep
+                if is_first():
+                    bad.rename(bad.with_name(f"{bad.name}.damaged"))  # so that it is never counted among those to keep
             return run
         if damaged:
             raise DamagedError(
@@ -132,8 +142,17 @@ class Saver:
           OSError: The one before could not be written, and the run is to stop then.
         """
         self.wait()
-        arrays = {path: np.array(_bare(leaf)) for path, leaf in _leaves(run.state)}
-        self.writing = self.thread.submit(self._write, run.step, arrays, list(run.history), run.losses, run.seconds)
+        if is_first():
+            arrays = {path: np.array(_bare(leaf)) for path, leaf in _arrays(run)}
+            self.writing = self.thread.submit(self._write, run.step, arrays, run.history, run.losses, run.seconds)
+
+    def told(self) -> str:
+        """Say which checkpoint is the last."""
+        self.wait()
+        steps = _steps(self.root)
+        if not steps:
+            return f"no checkpoint was written to {self.root} yet"
+        return f"the last checkpoint is {self.root / str(max(steps))}"
 
     def wait(self) -> None:
         """Wait until all is written."""
@@ -170,11 +189,13 @@ class Saver:
                 scores[step] = history[-1][METRIC]
         return max(scores, key=lambda step: (scores[step], step)) if scores else None
 
-    def _read(self, folder: pathlib.Path, fresh: State) -> Run:
+    def _read(self, folder: pathlib.Path, fresh: Run) -> Run:
         told = json.loads((folder / "run.json").read_text())
         self._check_same(folder, told)
-        expected = {path: (list(leaf.shape), str(leaf.dtype)) for path, leaf in ((p, _bare(x)) for p, x in _leaves(fresh))}
         saved = {path: (shape, dtype) for path, shape, dtype in told["leaves"]}
+        if any(path.startswith(BEST) for path in saved):
+            fresh = fresh._replace(best=(fresh.state.scored, fresh.state.rest))
+        expected = {path: (list(leaf.shape), str(leaf.dtype)) for path, leaf in ((p, _bare(x)) for p, x in _arrays(fresh))}
         wrong = [
             f"{path}: {_shown(saved.get(path))} was saved, the model has {_shown(expected.get(path))}"
             for path in dict.fromkeys([*saved, *expected])
@@ -184,9 +205,9 @@ class Saver:
             raise ValueError(f"{folder} is of another model or optimizer; these arrays differ:\n  " + "\n  ".join(wrong))
         arrays = _orbax().restore(folder / "arrays")
         by_path = dict(zip(saved, (arrays[name] for name in _names(saved)), strict=True))
-        leaves = [_dressed(by_path[path], leaf) for path, leaf in _leaves(fresh)]
-        state = jax.tree.unflatten(jax.tree.structure(fresh), leaves)
-        return Run(state, told["history"], told["losses"], told["seconds"])
+        leaves = [_dressed(by_path[path], leaf) for path, leaf in _arrays(fresh)]
+        state, best = jax.tree.unflatten(jax.tree.structure((fresh.state, fresh.best)), leaves)
+        return Run(state, told["history"], told["losses"], told["seconds"], best)
 
     def _check_same(self, folder: pathlib.Path, told: dict) -> None:
         mine, its = self.about["config"], told["config"]
@@ -203,16 +224,9 @@ class Saver:
             )
 
 
-def last_step(checkpoints: Checkpoints) -> str:
-    """Say which checkpoint is the last."""
-    root = pathlib.Path(checkpoints.folder).expanduser()
-    steps = _steps(root)
-    return f"the last checkpoint is {root / str(max(steps))}" if steps else f"no checkpoint was written to {root} yet"
-
-
 def _plain(config: Config) -> dict[str, Any]:
-    fields = {key: value for key, value in dataclasses.asdict(config).items() if key not in FREE}
-    return json.loads(json.dumps(fields))
+    names = [field.name for field in dataclasses.fields(config) if field.name not in FREE]
+    return json.loads(json.dumps({name: getattr(config, name) for name in names}))
 
 
 def _steps(root: pathlib.Path) -> list[int]:
@@ -221,6 +235,10 @@ def _steps(root: pathlib.Path) -> list[int]:
 
 def _leaves(tree: Tree) -> list[tuple[str, jax.Array]]:
     return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def _arrays(run: Run) -> list[tuple[str, jax.Array]]:
+    return _leaves(run.state) + [(BEST + path, leaf) for path, leaf in _leaves(run.best)]
 
 
 def _names(arrays: Any) -> list[str]:
@@ -247,6 +265,11 @@ def _shown(leaf: tuple[list[int], str] | None) -> str:
 
 
 def _orbax() -> Any:
-    import orbax.checkpoint
+    """What reads and writes arrays; among several processes each does so alone, without waiting for the others."""
+    import orbax.checkpoint as ocp
 
-    return orbax.checkpoint.PyTreeCheckpointer()
+    if jax.process_count() == 1:
+        return ocp.PyTreeCheckpointer()
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"convlab{me}")
+    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(multiprocessing_options=alone), multiprocessing_options=alone)

@@ -7,9 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 from convlab.geometry import as_integer
+from convlab.train.step import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,9 +26,19 @@ class Config:
       optimizer: A name in `OPTIMIZERS`.
       learning_rate: Its peak.
       schedule: A name in `SCHEDULES`.
-      weight_decay: Decoupled, on arrays of two and more axes; only for "adamw".
+      weight_decay: Of kernels, not of biases and scales: decoupled for "adamw", added to the gradient for "sgd" and "momentum".
+      label_smoothing: Share of the target that is spread evenly over all classes.
+      accumulate: Pieces that a batch is taken in, one after the other, for less memory; their gradients are averaged.
+      average: Decay of an exponential moving average of the parameters, which is then what is scored and returned; 0: none. It
+        starts faster: after t steps the decay is (1 + t) / (10 + t), if that is less.
+      dtype: Of images, activations and gradients in training: "float32", or "bfloat16" for half the memory and, on
+        accelerators, more speed. Parameters, their updates, statistics and scores stay in float32.
+      patience: Stop after so many scores without a better validation accuracy, and return the best parameters; None: never.
       seed: Of the order of the images and of dropout (not of the model).
       evaluations: How often the test images are scored, evenly spread, the last time at the end.
+      chunk: Steps in one call, as a scan; None: what was measured best for the platform.
+      mesh: Devices to train on together: an axis "n" splits the batch, an axis "i" the output rows of layers and the kernels
+        that differ by row. Nothing else of a run changes.
       progress: Show a progress bar.
 
     Raises:
@@ -39,20 +52,33 @@ class Config:
     learning_rate: float = 1e-3
     schedule: str = "cosine"
     weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    accumulate: int = 1
+    average: float = 0.0
+    dtype: str = "float32"
+    patience: int | None = None
     seed: int = 0
     evaluations: int = 10
+    chunk: int | None = None
+    mesh: jax.sharding.Mesh | None = None
     progress: bool = True
 
     def __post_init__(self):
-        for name, table in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+        for name, table in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("dtype", DTYPES)):
             if getattr(self, name) not in table:
                 raise ValueError(f"{name} {getattr(self, name)!r} is unknown; needs one of {', '.join(table)}")
-        for name, least in (("batch_size", 1), ("evaluations", 1), ("seed", 0)):
+        for name, least in (("batch_size", 1), ("evaluations", 1), ("accumulate", 1), ("seed", 0)):
             as_integer(name, getattr(self, name), least)
-        if self.weight_decay and self.optimizer != "adamw":
-            raise ValueError(f"weight_decay {self.weight_decay} is for optimizer 'adamw', got {self.optimizer!r}")
-        if self.steps is not None:
-            as_integer("steps", self.steps)
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} cannot be taken in {self.accumulate} equal pieces (accumulate)")
+        if self.weight_decay and self.optimizer == "adam":
+            raise ValueError(f"weight_decay {self.weight_decay} is not for optimizer 'adam'; 'adamw' has it")
+        for name in ("steps", "patience", "chunk"):
+            if getattr(self, name) is not None:
+                as_integer(name, getattr(self, name), 1)
+        for name in ("label_smoothing", "average"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
         for name in ("learning_rate",) if self.steps else ("epochs", "learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
@@ -61,6 +87,19 @@ class Config:
         """Number of steps on so many training images."""
         return self.steps or max(1, math.ceil(self.epochs * images / self.batch_size))
 
+    def scored(self, steps: int) -> set[int]:
+        """Steps after which the test images are scored."""
+        return {math.ceil(steps * (k + 1) / self.evaluations) for k in range(self.evaluations)}
+
+    @property
+    def recipe(self) -> Recipe:
+        """What of it is compiled into a step."""
+        return Recipe(self.label_smoothing, self.accumulate, self.average, self.dtype)
+
+    def rates(self, steps: int) -> np.ndarray:
+        """Learning rate of each step."""
+        return np.asarray(SCHEDULES[self.schedule](self.learning_rate, steps)(jnp.arange(steps)) * np.ones(steps, np.float32))
+
 
 SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
     "constant": lambda rate, steps: optax.constant_schedule(rate),
@@ -68,14 +107,22 @@ SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
 }
 OPTIMIZERS: dict[str, Callable[[float], optax.GradientTransformation]] = {  # all at rate 1: the step scales the updates
     "adam": lambda decay: optax.adam(1.0),
-    "adamw": lambda decay: optax.adamw(1.0, weight_decay=decay, mask=_is_matrix),
-    "sgd": lambda decay: optax.sgd(1.0),
-    "momentum": lambda decay: optax.sgd(1.0, momentum=0.9),
+    "adamw": lambda decay: optax.adamw(1.0, weight_decay=decay, mask=_is_kernel),
+    "sgd": lambda decay: _decayed(decay, optax.sgd(1.0)),
+    "momentum": lambda decay: _decayed(decay, optax.sgd(1.0, momentum=0.9)),
 }
+DTYPES = ("float32", "bfloat16")
 
 
-def _is_matrix(parameters: Any) -> Any:
-    return jax.tree.map(lambda p: p.ndim > 1, parameters)
+def _decayed(decay: float, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    return optax.chain(optax.add_decayed_weights(decay, _is_kernel), optimizer) if decay else optimizer
+
+
+def _is_kernel(parameters: Any) -> Any:
+    """Which arrays are decayed: those of two and more axes, but for the biases of layers that have one per position."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, p: p.ndim > 1 and not {"bias", "scale"} & {getattr(key, "key", None) for key in path}, parameters
+    )
 
 
 @functools.cache

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -11,6 +10,7 @@ from jaxtyping import Float
 
 from convlab.data import Stored
 from convlab.train.config import Config
+from convlab.train.mesh import Placement
 from convlab.train.step import Apply, NnxApply, Tree, cross_entropy, logits_of
 
 EVALUATION_BATCH = 500
@@ -49,7 +49,8 @@ class Fitted:
         Raises:
           ValueError: No image.
         """
-        return score(self.apply, self.parameters, self.rest, np.asarray(images), self.mean, self.std)
+        images = images if isinstance(images, Stored) else np.asarray(images)
+        return score(self.apply, self.parameters, self.rest, images, (self.mean, self.std))
 
     def evaluate(self, images: ArrayLike, labels: ArrayLike) -> dict[str, float]:
         """Return the mean "loss" and the "accuracy" on raw images.
@@ -57,9 +58,9 @@ class Fitted:
         Raises:
           ValueError: No image, or another number of labels.
         """
-        labels = np.asarray(labels)
-        if len(labels) != len(np.asarray(images)):
-            raise ValueError(f"got {len(np.asarray(images))} images but {len(labels)} labels; needs one label per image")
+        images, labels = images if isinstance(images, Stored) else np.asarray(images), np.asarray(labels)
+        if len(labels) != len(images):
+            raise ValueError(f"got {len(images)} images but {len(labels)} labels; needs one label per image")
         return measure(self.logits(images), labels)
 
     def model(self) -> nnx.Module:
@@ -74,17 +75,23 @@ class Fitted:
 
 
 def score(
-    apply: Apply, parameters: Tree, rest: Tree, images: np.ndarray | Stored, mean: np.ndarray, std: np.ndarray
+    apply: Apply,
+    parameters: Tree,
+    rest: Tree,
+    images: np.ndarray | Stored,
+    moments: tuple[np.ndarray, np.ndarray],
+    placement: Placement = Placement(Config()),  # noqa: B008 (does nothing)
 ) -> np.ndarray:
-    """Score images in batches of one size, so that their number compiles nothing."""
+    """Score images, standardised by mean and deviation, in batches of one size, so that their number compiles nothing."""
     if len(images) == 0:
         raise ValueError(f"images is empty: its shape is {images.shape}")
-    parts = []
-    for first in range(0, len(images), EVALUATION_BATCH):
-        part = images[first : first + EVALUATION_BATCH]
-        padded = np.concatenate([part, np.zeros((EVALUATION_BATCH - len(part), *part.shape[1:]), part.dtype)])
-        parts.append(logits_of(parameters, rest, padded, mean, std, apply=apply)[: len(part)])
-    return np.concatenate(jax.device_get(parts))
+    size, parts = placement.multiple(EVALUATION_BATCH), []
+    for first in range(0, len(images), size):
+        part = np.asarray(images[first : first + size])
+        padded = np.concatenate([part, np.zeros((size - len(part), *part.shape[1:]), part.dtype)])
+        [padded] = placement.batch(padded)
+        parts.append(np.asarray(logits_of(parameters, rest, padded, *moments, apply=apply))[: len(part)])
+    return np.concatenate(parts)
 
 
 def measure(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:

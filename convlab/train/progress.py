@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 
 import jax
+import jax.numpy as jnp
 
 from convlab.train.config import Config
+from convlab.train.mesh import is_first
 
 PROGRESS_SECONDS = 0.2
 
@@ -15,7 +17,7 @@ PROGRESS_SECONDS = 0.2
 @contextlib.contextmanager
 def progress_bar(config: Config, steps: int, first: int = 1) -> Iterator[Callable[[int, jax.Array], None]]:
     """Show step, loss, images per second and time left; yields what tells it how far training is."""
-    if not config.progress:
+    if not config.progress or not is_first():
         yield lambda step, loss: None
         return
     from rich import progress
@@ -35,6 +37,6 @@ def progress_bar(config: Config, steps: int, first: int = 1) -> Iterator[Callabl
             now = time.perf_counter()
             if step == steps or now - shown > PROGRESS_SECONDS:
                 shown, rate = now, (step - first + 1) * config.batch_size / (now - begin)
-                bar.update(task, completed=step, loss=float(loss), rate=rate)
+                bar.update(task, completed=step, loss=float(jnp.ravel(loss)[-1]), rate=rate)
 
         yield show

@@ -4,6 +4,10 @@ import signal
 import threading
 from typing import Any
 
+import jax
+
+from convlab.train.mesh import Placement
+
 ASKING = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -29,6 +33,14 @@ class Stop:
         if self.number is not None:
             self.obey()
         self.number = number
+
+    def is_asked(self, placement: Placement, agree: bool) -> bool:
+        """Whether to stop; of several processes all do where one was asked, at the next step at which they `agree` on it."""
+        if jax.process_count() > 1:
+            if not agree:
+                return False
+            self.number = placement.agreed(self.number)
+        return self.number is not None
 
     def obey(self) -> None:
         """Leave as the signal asks, if one came: KeyboardInterrupt for Ctrl-C, exit code 143 for SIGTERM."""

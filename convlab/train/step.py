@@ -1,18 +1,23 @@
-"""The pure core: a model becomes a function and its arrays, and `train_step` takes a `State` to the next one."""
+"""The pure core: a model becomes a function and its arrays, and `train_step` takes a `State` to the next one.
+
+Both are plain JAX: under a mesh (`jax.set_mesh`) the same step runs on all its devices.
+"""
 
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import linen, nnx
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from convlab.data import standardise
+from convlab.layers import Layer
 
 Tree = Any
 Augment = Callable[[jax.Array, jax.Array], jax.Array]  # of a batch of raw images and a key
@@ -27,11 +32,20 @@ class Apply(Protocol):
 
 
 class Trainable(NamedTuple):
-    """What `fit` trains: a hashable pure function, its parameters, and the arrays that are not trained."""
+    """What `fit` trains: a hashable pure function, its parameters, and the arrays that are not trained.
+
+    Attributes:
+      apply: The function.
+      parameters: Any pytree.
+      rest: Batch statistics, keys; any pytree.
+      rows: Paths (`jax.tree_util.keystr`) of the parameters whose first axis is that of output rows: on a mesh with an axis "i"
+        each device holds its own rows of them.
+    """
 
     apply: Apply
     parameters: Tree
     rest: Tree
+    rows: tuple[str, ...] = ()
 
 
 class State(NamedTuple):
@@ -42,11 +56,38 @@ class State(NamedTuple):
     optimizer: optax.OptState
     key: jax.Array
     step: jax.Array
+    bad: jax.Array  # whether a loss was not finite: from then on nothing but `step` changes
+    average: Tree = None
+
+    @property
+    def scored(self) -> Tree:
+        """The parameters to evaluate: their moving average, where there is one."""
+        return self.parameters if self.average is None else self.average
 
 
-def cross_entropy(logits: Float[Array, "n classes"], labels: Int[Array, " n"]) -> Float[Array, " n"]:
-    """Negative log-likelihood of each label."""
-    return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
+class Recipe(NamedTuple):
+    """What of a `Config` is compiled into a step; see there."""
+
+    label_smoothing: float = 0.0
+    accumulate: int = 1
+    average: float = 0.0
+    dtype: str = "float32"
+
+
+def initial(model: Trainable, optimizer: optax.GradientTransformation, seed: int, recipe: Recipe) -> State:
+    """State before the first step; its arrays are copies, as steps give up the memory of their input."""
+    average = model.parameters if recipe.average else None
+    step, key, bad = jnp.zeros((), jnp.int32), jax.random.key(seed), jnp.zeros((), bool)
+    state = State(model.parameters, model.rest, optimizer.init(model.parameters), key, step, bad, average)
+    return jax.tree.map(jnp.copy, state)
+
+
+def cross_entropy(logits: Float[Array, "n classes"], labels: Int[Array, " n"], smoothing: float = 0.0) -> Float[Array, " n"]:
+    """Negative log-likelihood of each label, or of a target that spreads a share `smoothing` evenly over all classes."""
+    if not smoothing:
+        return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
+    targets = optax.losses.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), smoothing)
+    return optax.losses.softmax_cross_entropy(logits, targets)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +140,8 @@ def trainable(model: nnx.Module | linen.Module | Trainable, image_shape: Sequenc
         evaluation, *_ = nnx.split(copy, nnx.Param, ...)
         copy.train()
         training, parameters, rest = nnx.split(copy, nnx.Param, ...)
-        return Trainable(NnxApply(training, evaluation), nnx.to_pure_dict(parameters), nnx.to_pure_dict(rest))
+        arrays = nnx.to_pure_dict(parameters), nnx.to_pure_dict(rest)
+        return Trainable(NnxApply(training, evaluation), *arrays, tuple(_rows(copy)))
     if isinstance(model, linen.Module):
         told: dict[str, Any] = {"train": False} if "train" in inspect.signature(type(model).__call__).parameters else {}
         variables = dict(model.init(jax.random.key(seed), jnp.zeros((1, *image_shape)), **told))
@@ -107,7 +149,17 @@ def trainable(model: nnx.Module | linen.Module | Trainable, image_shape: Sequenc
     raise TypeError(f"model must be a Flax NNX module, a Linen module or a Trainable, got {type(model).__name__}")
 
 
-@functools.partial(jax.jit, static_argnames=("apply", "optimizer", "augment"), donate_argnames="state")
+def _rows(model: nnx.Module) -> Iterator[str]:
+    """Paths of the parameters whose first axis is that of output rows."""
+    for path, module in nnx.iter_modules(model):
+        if isinstance(module, Layer) and module.layout.rung in ("dense", "locally_connected", "low_rank"):
+            positions = module.layout.positions
+            for name, value in vars(module).items():
+                if isinstance(value, nnx.Param) and value[...].shape[: len(positions)] == positions:
+                    yield "".join(f"[{key!r}]" for key in (*path, name))
+
+
+@functools.partial(jax.jit, static_argnames=("apply", "optimizer", "augment", "recipe"), donate_argnames="state")
 def train_step(
     state: State,
     images: Float[Array, "n k l c"],
@@ -119,28 +171,86 @@ def train_step(
     apply: Apply,
     optimizer: optax.GradientTransformation,
     augment: Augment | None = None,
+    recipe: Recipe = Recipe(),  # noqa: B008 (immutable)
 ) -> tuple[State, Float[Array, ""]]:
     """Take one step down the mean loss of a batch of raw images; return the next state and the loss before the step.
 
     `rate` scales the optimizer's updates, and so is a learning rate that does not ask for another compilation. `augment`
-    changes the images with a key of the step.
+    changes the images with a key of the step. A loss that is not finite leaves all as it was before the step.
     """
     key = jax.random.fold_in(state.key, state.step)
     if augment is not None:
         key, own = jax.random.split(key)
         images = augment(images, own)
+    images = standardise(images, mean, std)
 
-    def loss(parameters):
-        logits, rest = apply(parameters, state.rest, standardise(images, mean, std), key, True)
-        return cross_entropy(logits, labels).mean(), rest
+    def loss(parameters, rest, images, labels, key):
+        low, x = (_cast(tree, recipe.dtype) for tree in (parameters, images))
+        logits, rest = apply(low, rest, x, key, True)
+        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+        return cross_entropy(logits, labels, recipe.label_smoothing).mean(), rest
 
-    (value, rest), gradient = jax.value_and_grad(loss, has_aux=True)(state.parameters)
+    value, rest, gradient = _gradient(loss, state, images, labels, key, recipe.accumulate)
     updates, inner = optimizer.update(gradient, state.optimizer, state.parameters)
     updates = jax.tree.map(lambda update: update * jnp.asarray(rate, update.dtype), updates)
     parameters = optax.apply_updates(state.parameters, updates)
-    return State(parameters, rest, inner, state.key, state.step + 1), value
+    average = state.average
+    if recipe.average:
+        decay = jnp.minimum(recipe.average, (1 + state.step) / (10 + state.step))
+        average = optax.incremental_update(parameters, average, 1 - decay)
+    bad = state.bad | ~jnp.isfinite(value)
+    kept = jax.tree.map(
+        lambda new, old: jnp.where(bad, old, new),
+        (parameters, rest, inner, average),
+        (state.parameters, state.rest, state.optimizer, state.average),
+    )
+    return State(*kept[:3], state.key, state.step + 1, bad, kept[3]), value
+
+
+@functools.partial(jax.jit, static_argnames=("apply", "optimizer", "augment", "recipe"), donate_argnames="state")
+def train_steps(
+    state: State,
+    images: Float[Array, "t n k l c"],
+    labels: Int[Array, "t n"],
+    mean: Float[Array, " c"],
+    std: Float[Array, " c"],
+    rates: Float[Array, " t"],
+    **options: Any,
+) -> tuple[State, Float[Array, " t"]]:
+    """Take one step after the other in one call; see `train_step`."""
+
+    def body(state, batch):
+        images, labels, rate = batch
+        return train_step(state, images, labels, mean, std, rate, **options)  # pyright: ignore[reportCallIssue]
+
+    return lax.scan(body, state, (images, labels, rates))
+
+
+def _gradient(loss: Callable, state: State, images: Array, labels: Array, key: Array, pieces: int) -> tuple[Array, Tree, Tree]:
+    """Value, rest and gradient of the mean loss, over a batch that is taken in pieces of every `pieces`-th image."""
+    both = jax.value_and_grad(loss, has_aux=True)
+    if pieces == 1:
+        (value, rest), gradient = both(state.parameters, state.rest, images, labels, key)
+        return value, rest, gradient
+
+    def add(carry, piece):
+        value, rest, gradient = carry
+        (more, rest), part = both(state.parameters, rest, *piece)
+        return (value + more / pieces, rest, jax.tree.map(lambda g, p: g + p / pieces, gradient, part)), None
+
+    cut = [jnp.moveaxis(a.reshape(-1, pieces, *a.shape[1:]), 1, 0) for a in (images, labels)]
+    start = (jnp.zeros((), jnp.float32), state.rest, jax.tree.map(jnp.zeros_like, state.parameters))
+    return lax.scan(add, start, (*cut, jax.random.split(key, pieces)))[0]
+
+
+def _cast(tree: Tree, dtype: str) -> Tree:
+    """Bring single precision to `dtype`, and leave all that was chosen otherwise."""
+    return jax.tree.map(lambda a: a.astype(dtype) if a.dtype == jnp.float32 else a, tree)
 
 
 @functools.partial(jax.jit, static_argnames="apply")
 def logits_of(parameters: Tree, rest: Tree, images: Array, mean: Array, std: Array, *, apply: Apply) -> Array:
-    return apply(parameters, rest, standardise(images, mean, std), jax.random.key(0), False)[0]
+    """Score a batch; every device of a mesh gets all scores."""
+    logits = apply(parameters, rest, standardise(images, mean, std), jax.random.key(0), False)[0]
+    empty = jax.sharding.get_abstract_mesh().empty
+    return logits if empty else lax.with_sharding_constraint(logits, jax.sharding.PartitionSpec())

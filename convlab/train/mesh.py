@@ -1,0 +1,103 @@
+"""Where the arrays of a run live on the devices of a mesh, in one process or in several.
+
+Images lie along the mesh's axis "n", the rows of kernels that differ by row (and what the optimizer keeps of them) along its
+axis "i"; all else is on every device. The step is the same program: the ops split it (`convlab.kernels.spread`), as does XLA.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from convlab.kernels.spread import BATCH, ROWS
+from convlab.train.config import Config
+from convlab.train.step import State, Tree
+
+
+class Placement:
+    """Puts arrays on a mesh and takes them back; without a mesh it does nothing.
+
+    Raises:
+      ValueError: The mesh has other axes than "n" and "i", or the batch does not divide along "n".
+    """
+
+    def __init__(self, config: Config, rows: tuple[str, ...] = ()):
+        self.rows, self.mesh = rows, None
+        if config.mesh is None:
+            return
+        if unknown := set(config.mesh.axis_names) - {BATCH, ROWS}:
+            raise ValueError(f"mesh has axes {sorted(unknown)}; needs 'n' for the batch, 'i' for output rows, or both")
+        devices = config.mesh.shape.get(BATCH, 1)
+        if config.batch_size // config.accumulate % devices:
+            pieces = f" in {config.accumulate} pieces" * (config.accumulate > 1)
+            raise ValueError(f"batch_size {config.batch_size}{pieces} does not divide over {devices} devices (mesh axis 'n')")
+        names = config.mesh.axis_names
+        self.mesh = Mesh(config.mesh.devices, names, axis_types=(AxisType.Auto,) * len(names))
+
+    def ambient(self) -> contextlib.AbstractContextManager:
+        """The context in which all is computed."""
+        return contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
+
+    def state(self, state: State) -> State:
+        """Put a state on the devices."""
+        if self.mesh is None:
+            return state
+        return jax.tree_util.tree_map_with_path(lambda path, leaf: self._put(leaf, self._rows(path, leaf)), state)
+
+    def batch(self, *arrays: Any, axis: int = 0) -> Sequence[Any]:
+        """Put a batch, which is `axis` of the arrays, on the devices, each its own images."""
+        if self.mesh is None:
+            return arrays
+        spec = PartitionSpec(*[None] * axis, BATCH) if BATCH in self.mesh.axis_names else PartitionSpec()
+        return [self._put(array, spec) for array in arrays]
+
+    def multiple(self, size: int) -> int:
+        """The next number of images from `size` on that divides over the devices."""
+        devices = 1 if self.mesh is None else self.mesh.shape.get(BATCH, 1)
+        return -(-size // devices) * devices
+
+    def fetch(self, tree: Tree) -> Tree:
+        """Bring arrays together, as if there were one device."""
+        if self.mesh is None:
+            return tree
+        whole = jax.jit(lambda tree: tree, out_shardings=NamedSharding(self.mesh, PartitionSpec()))(tree)
+        return jax.tree.map(_local, whole)
+
+    def agreed(self, number: int | None) -> int | None:
+        """The largest of what the processes that train together say, None where none says anything."""
+        if self.mesh is None or jax.process_count() == 1:
+            return number
+        said = np.full(self.mesh.devices.shape, number or 0, np.int32)
+        everywhere = NamedSharding(self.mesh, PartitionSpec(*self.mesh.axis_names))
+        parts = jax.make_array_from_callback(said.shape, everywhere, lambda index: said[index])
+        largest = jax.jit(jnp.max, out_shardings=NamedSharding(self.mesh, PartitionSpec()))(parts)
+        return int(largest.addressable_data(0)) or None
+
+    def _rows(self, path: tuple, leaf: jax.Array) -> PartitionSpec:
+        """How a leaf of a state is split: as the parameter is whose path its own ends in."""
+        name = jax.tree_util.keystr(path)
+        mine = ROWS in self.mesh.axis_names and any(name.endswith(row) for row in self.rows) and leaf.ndim > 1  # pyright: ignore
+        return PartitionSpec(ROWS) if mine and leaf.shape[0] % self.mesh.shape[ROWS] == 0 else PartitionSpec()  # pyright: ignore
+
+    def _put(self, leaf: Any, spec: PartitionSpec) -> Any:
+        sharding = NamedSharding(self.mesh, spec)  # pyright: ignore[reportArgumentType]
+        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            data = self._put(jax.random.key_data(leaf), spec)
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+        return jax.make_array_from_callback(np.shape(leaf), sharding, lambda index: leaf[index])
+
+
+def _local(leaf: jax.Array) -> jax.Array:
+    """This process's copy of an array that is everywhere."""
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_local(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+    return jax.device_put(np.asarray(leaf.addressable_data(0)))
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and shows, of all that train together."""
+    return jax.process_index() == 0

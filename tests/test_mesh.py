@@ -1,0 +1,96 @@
+"""Runs on several devices, in one process or in two, are the run on one."""
+
+import json
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from convlab.train import Config
+from convlab.train.mesh import Placement, is_first
+
+CHILD = pathlib.Path(__file__).with_name("several_devices.py")
+RUNGS = ("conv", "locally_connected", "dense")
+
+
+def start(calls, devices, *process):
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, str(CHILD), json.dumps(calls), *map(str, process)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def results(child):
+    out, errors = child.communicate(timeout=500)
+    assert child.returncode == 0, errors[-3000:]
+    return json.loads(out.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def eight():
+    """All that is run with eight devices."""
+    calls = [["run", rung, mesh, 50] for rung in RUNGS for mesh in ("none", "n", "both")]
+    calls += [["placed", rung, "both"] for rung in RUNGS]
+    return dict(zip(map(tuple, calls), results(start(calls, 8)), strict=True))
+
+
+def assert_same(got, expected, tolerance=1e-5):
+    np.testing.assert_allclose(got["loss"], expected["loss"], rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(got["test"], expected["test"], rtol=10 * tolerance)
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+@pytest.mark.parametrize("mesh", ["n", "both"])
+def test_eight_devices_have_the_loss_curve_of_one(eight, rung, mesh):
+    several, one = eight["run", rung, mesh, 50], eight["run", rung, "none", 50]
+    assert_same(several, one)
+    assert several["loss"] != one["loss"], "the mesh was not used"
+
+
+def test_kernels_that_differ_by_row_and_their_momentum_are_split_by_rows_and_nothing_else_is(eight):
+    for rung in ("locally_connected", "dense"):
+        split = eight["placed", rung, "both"]
+        kernels = [path for path in split if path.endswith("['kernel']")]
+        assert len(kernels) == 4  # two layers, in the parameters and in the momentum
+        assert all("layer" in path for path in split)
+    assert eight["placed", "conv", "both"] == []
+
+
+def test_two_processes_are_one_and_go_on_with_what_one_saved(tmp_path):
+    [alone] = results(start([["run", "locally_connected", "none", 20, str(tmp_path)]], 1))
+    shutil.rmtree(tmp_path / "20")  # as if it had been killed after 15
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    calls = [["run", "locally_connected", "two", 20], ["run", "locally_connected", "two", 20, str(tmp_path)]]
+    children = [start(calls, 1, address, 2, number) for number in (0, 1)]
+    both = [results(child) for child in children]
+    assert both[0] == both[1]
+    for each in both[0]:
+        assert_same(each, alone)
+    assert (tmp_path / "20" / "run.json").exists()
+
+
+@pytest.mark.parametrize(
+    "axes, batch, message",
+    [(("rows",), 8, r"mesh has axes \['rows'\]; needs 'n' for the batch"), (("n",), 7, None)],
+)
+def test_meshes_that_do_not_fit_are_refused(axes, batch, message):
+    mesh = jax.make_mesh((1,), axes)
+    if message is None:
+        Placement(Config(batch_size=batch, mesh=mesh))
+        return
+    with pytest.raises(ValueError, match=message):
+        Placement(Config(batch_size=batch, mesh=mesh))
+
+
+def test_one_process_agrees_with_itself():
+    assert is_first()
+    placement = Placement(Config(mesh=jax.make_mesh((1,), ("n",))))
+    assert [placement.agreed(number) for number in (None, 15)] == [None, 15]
