@@ -8,6 +8,13 @@ hypothesis.settings.register_profile("laws", max_examples=25, deadline=None, der
 hypothesis.settings.load_profile("laws")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _without_compilations_of_other_runs():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONVLAB_CACHE", "0")
+        yield
+
+
 @pytest.fixture
 def float64():
     """Run a test in double precision."""

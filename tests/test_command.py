@@ -1,0 +1,105 @@
+"""What is compiled is kept for the next run, where that is wanted and possible, and changes no result."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from experiments import command
+
+ROOT = pathlib.Path(__file__).parents[1]
+OPTIONS = ("jax_enable_compilation_cache", "jax_compilation_cache_dir", *command.KEPT)
+COUNTED = """
+import sys, jax, numpy as np
+from experiments import command, derivation
+sys.argv = ["experiment"]
+command.parse(derivation.Config(), derivation.SMOKE, None)
+told = []
+jax.monitoring.register_event_listener(lambda event, **_: told.append(event))
+step = jax.jit(lambda x: jax.numpy.sin(x @ x.T).sum(0))
+print(np.asarray(step(jax.random.normal(jax.random.key(0), (7, 5)))).tobytes().hex())
+print(*(sum(event.endswith(name) for event in told) for name in ("cache_hits", "cache_misses")))
+"""
+
+
+@pytest.fixture
+def settings(monkeypatch, tmp_path):
+    """Environment and settings of JAX, put back afterwards: what is compiled is kept, by default in a folder of the test."""
+    before = {name: getattr(jax.config, name) for name in OPTIONS}
+    for name in ("CONVLAB_CACHE", "JAX_COMPILATION_CACHE_DIR", *(name.upper() for name in command.KEPT)):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    jax.config.update("jax_enable_compilation_cache", True)
+    yield monkeypatch
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def compiled(**environment):
+    """Run a small program in a new process: the bytes of its result, and how often what it needs was kept and was not."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "CONVLAB_"))}
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", COUNTED],
+        env=own | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    result, counts = run.stdout.splitlines()
+    return result, *map(int, counts.split())
+
+
+def test_a_second_run_compiles_nothing_and_results_are_the_same_bits(tmp_path):
+    first, _, missed = compiled(XDG_CACHE_HOME=str(tmp_path))
+    second, found, missed_again = compiled(XDG_CACHE_HOME=str(tmp_path))
+    without, *neither = compiled(XDG_CACHE_HOME=str(tmp_path), CONVLAB_CACHE="0")
+    assert first == second == without
+    assert found >= missed > 0
+    assert missed_again == 0
+    assert neither == [0, 0]
+
+
+def test_it_lies_in_the_cache_of_the_user_unless_jax_is_told_another_place(settings, tmp_path):
+    if sys.platform.startswith("linux"):
+        assert command.keep_compilations()
+        assert pathlib.Path(jax.config.jax_compilation_cache_dir).parent == tmp_path / "convlab" / "xla"
+        settings.delenv("XDG_CACHE_HOME")
+        settings.setenv("HOME", str(tmp_path))
+        assert command.keep_compilations()
+        assert pathlib.Path(jax.config.jax_compilation_cache_dir).parent == tmp_path / ".cache" / "convlab" / "xla"
+    settings.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "mine"))
+    assert command.keep_compilations()
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path / "mine")
+    settings.setenv("JAX_COMPILATION_CACHE_DIR", "gs://bucket/folder")
+    assert command.keep_compilations()
+    assert jax.config.jax_compilation_cache_dir == "gs://bucket/folder"
+
+
+def test_all_is_kept_however_small_or_quick_unless_jax_is_told_otherwise(settings, tmp_path):
+    settings.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
+    assert command.keep_compilations()
+    assert [getattr(jax.config, name) for name in command.KEPT] == [0.0, -1]
+    for name in command.KEPT:
+        jax.config.update(name, 5)
+    settings.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "5")
+    assert command.keep_compilations()
+    assert [getattr(jax.config, name) for name in command.KEPT] == [5, -1]
+
+
+@pytest.mark.parametrize("variable", ["XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR"])
+def test_a_folder_that_cannot_be_written_does_not_stop_an_experiment(settings, tmp_path, variable):
+    (tmp_path / "file").touch()
+    _, *counts = compiled(**{variable: str(tmp_path / "file" / "cache")})
+    assert counts == [0, 0]
+    settings.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
+    settings.setattr(os, "access", lambda *_: False)
+    assert not command.keep_compilations()
+    assert not jax.config.jax_enable_compilation_cache
+
+
+def test_tests_do_without_what_other_runs_compiled():
+    assert os.environ["CONVLAB_CACHE"] == "0"
+    assert not command.keep_compilations()
