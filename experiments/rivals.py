@@ -155,9 +155,7 @@ def convlab_contender(name: str, steps: int) -> Contender:
     network = NETWORKS[name]
     trainable = train.trainable(convlab_model(name, nnx.Rngs(0)), network.image_shape)
     optimizer = optax.sgd(1.0, momentum=MOMENTUM)
-    start = dict(zip(("parameters", "rest", "optimizer", "key"), plain_state(trainable, optimizer), strict=True))
-    start |= {"step": jnp.zeros((), jnp.int32), "bad": jnp.zeros((), bool)}
-    state = train.State(**{name: array for name, array in start.items() if name in train.State._fields})
+    state = train.initial(trainable, optimizer, 0, train.Recipe())
     step = functools.partial(train.train_step, apply=trainable.apply, optimizer=optimizer)
     channels = network.image_shape[-1]
     moments = np.zeros(channels, np.float32), np.ones(channels, np.float32), np.float32(RATE)

@@ -88,7 +88,8 @@ class Placement:
         if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             data = self._put(jax.random.key_data(leaf), spec)
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-        return jax.make_array_from_callback(np.shape(leaf), sharding, lambda index: leaf[index])
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
 def _local(leaf: jax.Array) -> jax.Array:
