@@ -22,14 +22,20 @@ KEPT = {  # all that is compiled is kept, small and quick as it may be; a variab
 }
 
 
-def parse(config: Config, smoke: Config, description: str | None) -> Config:
+def parse(config: Config, smoke: Config, description: str | None, *, keep: bool = True) -> Config:
     """Read the flags of this process over `config`, or over `smoke` where --smoke is among them.
+
+    Args:
+      config: What runs by default.
+      smoke: A run of seconds.
+      description: Of the experiment, for --help.
+      keep: Keep what is compiled for the next run; not where compiling is measured.
 
     Raises:
       ImportError: There are flags other than --smoke, and tyro, which reads them, is not installed.
     """
     keep_freed_memory()
-    keep_compilations()
+    keep_compilations(keep)
     flags = sys.argv[1:]
     default: Any = smoke if "--smoke" in flags else config
     left = [flag for flag in flags if flag != "--smoke"]
@@ -45,7 +51,7 @@ def parse(config: Config, smoke: Config, description: str | None) -> Config:
     return tyro.cli(type(config), prog=name and f"python -m {name}", default=default, args=left, description=note)
 
 
-def keep_compilations() -> bool:
+def keep_compilations(keep: bool = True) -> bool:
     """Keep on disk what XLA compiles, so that an experiment that runs again, or goes on, need not compile it again.
 
     Run again, `experiments.ladder --smoke` takes 5 s of processor time, not 15, and the ladder on 400 images with one seed and
@@ -56,10 +62,13 @@ def keep_compilations() -> bool:
     $XDG_CACHE_HOME/convlab/xla or ~/.cache/convlab/xla, which may be deleted at any time. CONVLAB_CACHE=0 turns it off. Where
     the folder cannot be made or written, the experiment runs without.
 
+    Args:
+      keep: False has all compiled anew.
+
     Returns:
       Whether it is done.
     """
-    wanted = os.environ.get("CONVLAB_CACHE") != "0" and jax.config.jax_enable_compilation_cache
+    wanted = keep and os.environ.get("CONVLAB_CACHE") != "0" and jax.config.jax_enable_compilation_cache
     folder = _cache_folder() if wanted else None
     jax.config.update("jax_enable_compilation_cache", folder is not None)
     if folder is not None:

@@ -192,4 +192,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(parse(Config(), SMOKE, __doc__))
+    main(parse(Config(), SMOKE, __doc__, keep=False))

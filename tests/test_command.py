@@ -8,7 +8,7 @@ import sys
 import jax
 import pytest
 
-from experiments import command
+from experiments import command, derivation
 
 ROOT = pathlib.Path(__file__).parents[1]
 OPTIONS = ("jax_enable_compilation_cache", "jax_compilation_cache_dir", *command.KEPT)
@@ -98,6 +98,18 @@ def test_a_folder_that_cannot_be_written_does_not_stop_an_experiment(settings, t
     settings.setattr(os, "access", lambda *_: False)
     assert not command.keep_compilations()
     assert not jax.config.jax_enable_compilation_cache
+
+
+def test_benchmarks_compile_all_anew(settings, tmp_path):
+    settings.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
+    settings.setattr(command, "keep_freed_memory", lambda: True)
+    settings.setattr(sys, "argv", ["experiment"])
+    command.parse(derivation.Config(), derivation.SMOKE, None, keep=False)
+    assert not jax.config.jax_enable_compilation_cache
+    for path in (ROOT / "experiments").glob("*.py"):
+        text = path.read_text()
+        if "stopwatch import" in text and "parse(Config()" in text:
+            assert "keep=False" in text, path
 
 
 def test_tests_do_without_what_other_runs_compiled():

@@ -156,6 +156,12 @@ def test_a_folder_that_cannot_be_made_warns_once_and_stops_nothing(tmp_path):
     assert len(warned) == 1
 
 
+def test_of_several_processes_one_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "is_first", lambda: False)
+    written(tmp_path, ROWS, ROWS, tensorboard=None)
+    assert not list(tmp_path.iterdir())
+
+
 FULL = {"history.jsonl": (pathlib.Path, "open"), "history.csv": (room, "_write"), "tensorboard": (room.Scalars, "_write")}
 
 

@@ -15,6 +15,7 @@ from convlab.report import new_figure, training_curves
 from convlab.report.drawing import save_figure
 from convlab.report.rows import plain
 from convlab.report.table import to_csv
+from convlab.train.mesh import is_first
 
 EVENTS = "events.out.tfevents.*.convlab"  # files of TensorBoard that were written here
 
@@ -27,7 +28,8 @@ class Log:
     `tensorboard --logdir`) and, once the run has ended or was stopped, curves.png; the picture is left out, without a word,
     where matplotlib is not installed. A run that goes on from a checkpoint writes them anew from the history that it has, so
     that no row is there twice or missing; one that starts afresh takes the place of another's. What cannot be written, as on
-    a full disk, does not stop the run: it warns once, and writes all that is missing as soon as it can.
+    a full disk, does not stop the run: it warns once, and writes all that is missing as soon as it can. Of several processes
+    that train together the first one writes.
 
     Args:
       folder: Of this run alone; made where it is absent.
@@ -101,6 +103,8 @@ class Writer:
 
     def _write(self) -> None:
         """Append the last row, or write all anew where some are missing."""
+        if not is_first():
+            return
         append, self.whole = self.whole, False
         with self._going_on():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -116,7 +120,7 @@ class Writer:
             self.whole = True
 
     def _draw(self) -> None:
-        if not self.rows:
+        if not self.rows or not is_first():
             return
         try:
             figure, axes = new_figure(2)
