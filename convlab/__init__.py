@@ -36,5 +36,6 @@ from convlab.train import Config as Config
 from convlab.train import Fitted as Fitted
 from convlab.train import Log as Log
 from convlab.train import fit as fit
+from convlab.train import fit_many as fit_many
 from convlab.train import fit_seeds as fit_seeds
 from convlab.unfold import unfold as unfold

@@ -152,11 +152,11 @@ def _tangent_of_largest(rank: int, blocks: tuple[Array], tangents: tuple[Array])
 def _largest(blocks: Float[Array, "*n i a j b c"], rank: int) -> tuple[Float[Array, "*n i j c"], Int[Array, "*n i j c"]]:
     """The largest pixel of each block, and which it is, row by row; the first of equal ones."""
     sizes = blocks.shape[-2 * rank :: 2]
-    best, number = None, None
-    for m, tap in enumerate(itertools.product(*map(range, sizes))):
-        pixel = blocks[..., *(part for a in tap for part in (a, slice(None)))] if rank else blocks
-        if best is None or number is None:
-            best, number = pixel, jnp.zeros(pixel.shape, np.min_scalar_type(-math.prod(sizes)))
+    best, *others = (
+        blocks[..., *(part for a in tap for part in (a, slice(None)))] for tap in itertools.product(*map(range, sizes))
+    )
+    number = jnp.zeros(best.shape, np.min_scalar_type(-math.prod(sizes)))
+    for m, pixel in enumerate(others, 1):
         larger = (pixel > best) | jnp.isnan(pixel)
         best, number = jnp.where(larger, pixel, best), jnp.where(larger, jnp.asarray(m, number.dtype), number)
     return best, number

@@ -9,7 +9,8 @@ from convlab.train.checkpoint import Checkpoints
 from convlab.train.config import OPTIMIZERS, SCHEDULES, Config
 from convlab.train.fitted import Fitted
 from convlab.train.log import Log, Writer
-from convlab.train.loop import feed, fit, fit_seeds
+from convlab.train.loop import feed, fit
+from convlab.train.many import Runs, fit_many, fit_seeds
 from convlab.train.memory import keep_freed_memory
 from convlab.train.step import Apply, Recipe, State, Trainable, cross_entropy, initial, train_step, train_steps, trainable
 
@@ -21,6 +22,7 @@ __all__ = [
     "Log",
     "OPTIMIZERS",
     "Recipe",
+    "Runs",
     "SCHEDULES",
     "State",
     "Trainable",
@@ -28,6 +30,7 @@ __all__ = [
     "cross_entropy",
     "feed",
     "fit",
+    "fit_many",
     "fit_seeds",
     "initial",
     "keep_freed_memory",

@@ -1,9 +1,8 @@
 """The loop: batches in, steps, scores, history."""
 
 import contextlib
-import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -58,7 +57,7 @@ def fit(
         `config` has a patience but the data no validation split, or its mesh does not fit the batch.
       DamagedError: There are checkpoints, and none is whole.
       FloatingPointError: The loss is not finite; the error names the step, the arrays that are not finite (or the largest), and
-        the last checkpoint. What a step with such a loss would change stays as it was.
+        the last checkpoint.
 
     Example:
       >>> fit(convlab.models.MLP((8, 8, 1), 10, rngs=nnx.Rngs(0)), convlab.load("digits")).history[-1]  # doctest: +SKIP
@@ -85,19 +84,19 @@ def fit(
         training = Training(model, data, config, placement, run, saver)
         first, scored = run.step + 1, config.scored(steps)
         show = stack.enter_context(progress_bar(config, steps, first))
-        ends = scored if saver is None else scored | saver.due(steps)
+        due = set() if saver is None else saver.due(steps)
         feeding = feed(data, config, steps, first - 1)
         chunk = config.chunk or CHUNKS.get(jax.default_backend(), CHUNK)
-        for step, count in () if training.is_over() else _pieces(first, steps, ends, chunk):
+        for step, count in () if training.is_over() else _pieces(first, steps, scored | due, chunk):
             training.advance(step, list(itertools.islice(feeding, count)), rates[step - count : step], step_options)
-            show(step, training.loss)
+            show(step, training.loss, training.history)
             if step in scored:
                 row = training.score(step)
                 if writer is not None:
                     writer.add(row)
             over = step == steps or training.is_over()
             if saver is not None and stop is not None:
-                is_due = over or step in saver.due(steps)
+                is_due = over or step in due
                 stopped = stop.is_asked(placement, is_due)
                 if is_due or stopped:
                     saver.save(training.run())
@@ -107,27 +106,6 @@ def fit(
             if over:
                 break
         return training.fitted()
-
-
-def fit_seeds(
-    build: Callable[[nnx.Rngs], nnx.Module],
-    data: Data,
-    config: Config = Config(),  # noqa: B008 (frozen)
-    *,
-    seeds: Sequence[int] = (0, 1, 2),
-) -> list[Fitted]:
-    """Fit the same network from several seeds, of its initial arrays and of the order of the images, with one compilation.
-
-    Args:
-      build: Makes the network from its keys.
-      data: What `convlab.load` returns.
-      config: How to train; its seed is replaced.
-      seeds: One run each.
-
-    Raises:
-      ValueError: As of `fit`.
-    """
-    return [fit(build(nnx.Rngs(seed)), data, dataclasses.replace(config, seed=seed)) for seed in seeds]
 
 
 def feed(data: Data, config: Config, steps: int, start: int = 0) -> Iterator[tuple[Any, Any]]:

@@ -56,7 +56,7 @@ class State(NamedTuple):
     optimizer: optax.OptState
     key: jax.Array
     step: jax.Array
-    bad: jax.Array  # whether a loss was not finite: from then on nothing but `step` changes
+    bad: jax.Array  # whether a loss was not finite: from then on the parameters stay as they are
     average: Tree = None
 
     @property
@@ -90,10 +90,24 @@ def cross_entropy(logits: Float[Array, "n classes"], labels: Int[Array, " n"], s
     return optax.losses.softmax_cross_entropy(logits, targets)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class NnxApply:
+    """Compared by its graphs. Every step asks for the hash, which takes longer than some steps: it is computed once."""
+
     train: nnx.GraphDef
     evaluate: nnx.GraphDef
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        return hash((self.train, self.evaluate))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return isinstance(other, NnxApply) and (self.train, self.evaluate) == (other.train, other.evaluate)
 
     def __call__(self, parameters: Tree, rest: Tree, x: jax.Array, key: jax.Array, train: bool, /):
         model = nnx.merge(self.train if train else self.evaluate, parameters, rest)
@@ -176,7 +190,8 @@ def train_step(
     """Take one step down the mean loss of a batch of raw images; return the next state and the loss before the step.
 
     `rate` scales the optimizer's updates, and so is a learning rate that does not ask for another compilation. `augment`
-    changes the images with a key of the step. A loss that is not finite leaves all as it was before the step.
+    changes the images with a key of the step. A loss that is not finite leaves the parameters as they
+    were before the step, and all steps after it do.
     """
     key = jax.random.fold_in(state.key, state.step)
     if augment is not None:
@@ -191,23 +206,20 @@ def train_step(
         return cross_entropy(logits, labels, recipe.label_smoothing).mean(), rest
 
     value, rest, gradient = _gradient(loss, state, images, labels, key, recipe.accumulate)
+    bad = state.bad | ~jnp.isfinite(value)
     updates, inner = optimizer.update(gradient, state.optimizer, state.parameters)
-    updates = jax.tree.map(lambda update: update * jnp.asarray(rate, update.dtype), updates)
+    updates = jax.tree.map(lambda update: jnp.where(bad, 0, update * jnp.asarray(rate, update.dtype)), updates)
     parameters = optax.apply_updates(state.parameters, updates)
     average = state.average
     if recipe.average:
         decay = jnp.minimum(recipe.average, (1 + state.step) / (10 + state.step))
         average = optax.incremental_update(parameters, average, 1 - decay)
-    bad = state.bad | ~jnp.isfinite(value)
-    kept = jax.tree.map(
-        lambda new, old: jnp.where(bad, old, new),
-        (parameters, rest, inner, average),
-        (state.parameters, state.rest, state.optimizer, state.average),
-    )
-    return State(*kept[:3], state.key, state.step + 1, bad, kept[3]), value
+    return State(parameters, rest, inner, state.key, state.step + 1, bad, average), value
 
 
-@functools.partial(jax.jit, static_argnames=("apply", "optimizer", "augment", "recipe"), donate_argnames="state")
+@functools.partial(  # pyright: ignore[reportCallIssue]
+    jax.jit, static_argnames=("apply", "optimizer", "augment", "recipe"), donate_argnames="state"
+)
 def train_steps(
     state: State,
     images: Float[Array, "t n k l c"],

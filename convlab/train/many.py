@@ -1,0 +1,211 @@
+"""Several runs of one network: one after the other with one compilation, or all at once in one program."""
+
+import dataclasses
+import functools
+import os
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, overload
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Float
+
+from convlab.data import Data, Stored
+from convlab.data.feeding import order
+from convlab.train.checkpoint import Checkpoints
+from convlab.train.config import Config, optimizer_of
+from convlab.train.fitted import EVALUATION_BATCH, Fitted, measure
+from convlab.train.loop import fit
+from convlab.train.step import Apply, Augment, Tree, initial, logits_of, train_step, trainable
+
+VARIED = ("seed", "learning_rate", "schedule")  # fields of a configuration in which runs of one program may differ
+LEFT_OUT = ("patience", "mesh")  # fields that one program of several runs does not have
+
+
+class Runs(Sequence[Fitted]):
+    """Runs of one network, and their results stacked: the k-th run is `runs[k]`."""
+
+    def __init__(self, runs: Sequence[Fitted]):
+        self._runs = tuple(runs)
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    @overload
+    def __getitem__(self, index: int) -> Fitted: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Runs": ...
+    def __getitem__(self, index: int | slice) -> "Fitted | Runs":
+        return Runs(self._runs[index]) if isinstance(index, slice) else self._runs[index]
+
+    @property
+    def parameters(self) -> Tree:
+        """Trained arrays, the runs along a new first axis."""
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *(run.parameters for run in self._runs))
+
+    @property
+    def rest(self) -> Tree:
+        """Arrays that are not trained, stacked likewise."""
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *(run.rest for run in self._runs))
+
+    def scores(self, name: str) -> Float[np.ndarray, "runs rows"]:
+        """Gather one figure of the histories, such as "test_accuracy": a row per run, a column per score.
+
+        Raises:
+          KeyError: The histories have no such figure.
+          ValueError: They are of different lengths.
+        """
+        return np.array([[row[name] for row in run.history] for run in self._runs])
+
+
+def fit_seeds(
+    build: Callable[[nnx.Rngs], nnx.Module],
+    data: Data,
+    config: Config = Config(),  # noqa: B008 (frozen)
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    **options: Any,
+) -> Runs:
+    """Fit the same network from several seeds, of its initial arrays and of the order of the images.
+
+    Args:
+      build: Makes the network from its keys.
+      data: What `convlab.load` returns.
+      config: How to train; its seed is replaced.
+      seeds: One run each.
+      options: As of `fit_many`.
+
+    Raises:
+      ValueError: As of `fit_many`.
+    """
+    return fit_many(build, data, [dataclasses.replace(config, seed=seed) for seed in seeds], **options)
+
+
+def fit_many(
+    build: Callable[[nnx.Rngs], nnx.Module],
+    data: Data,
+    configs: Sequence[Config],
+    *,
+    vmapped: bool | None = None,
+    augment: Augment | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> Runs:
+    """Fit the same network in several ways: seeds, learning rates, schedules, or anything else of a configuration.
+
+    Args:
+      build: Makes the network from its keys, which are those of each configuration's seed.
+      data: What `convlab.load` returns.
+      configs: One run each. Those that differ in seed, rates and length alone share one compilation.
+      vmapped: Train all at once, in one program; None: on accelerators, where it can be. On CPU a network of one small dense
+        layer gained 0.3 of its time by it, networks with convolutions lost as much: there one goes after the other.
+      augment: As of `fit`.
+      checkpoints: Where to save the runs, each in a folder of its own number below; not for runs that are vmapped.
+
+    Raises:
+      ValueError: As of `fit`; or the runs cannot be vmapped: they differ in more than seed, learning rate and schedule, have a
+        patience, a mesh, checkpoints or images on disk.
+      FloatingPointError: As of `fit`; vmapped runs are looked at when they are scored.
+    """
+    if vmapped is None:
+        vmapped = jax.default_backend() != "cpu" and not _obstacle(data, configs, checkpoints)
+    if vmapped:
+        if obstacle := _obstacle(data, configs, checkpoints):
+            raise ValueError(f"these runs cannot be vmapped: {obstacle}; pass vmapped=False")
+        return Runs(_together(build, data, configs, augment))
+    runs = []
+    for number, config in enumerate(configs):
+        own = checkpoints and dataclasses.replace(checkpoints, folder=pathlib.Path(os.fspath(checkpoints.folder), str(number)))
+        runs.append(fit(build(nnx.Rngs(config.seed)), data, config, augment=augment, checkpoints=own))
+    return Runs(runs)
+
+
+def _obstacle(data: Data, configs: Sequence[Config], checkpoints: Checkpoints | None) -> str | None:
+    """What forbids to train them in one program."""
+    names = [field.name for field in dataclasses.fields(Config) if field.name not in VARIED]
+    for name in names:
+        if any(getattr(config, name) != getattr(configs[0], name) for config in configs):
+            return f"they differ in {name}"
+    for name in LEFT_OUT:
+        if getattr(configs[0], name) is not None:
+            return f"they have a {name}"
+    if checkpoints is not None:
+        return "they are to be saved"
+    return "their images are on disk" if isinstance(data.train.images, Stored) else None
+
+
+@functools.partial(jax.jit, static_argnames=("apply", "optimizer", "augment", "recipe"), donate_argnames="state")
+def _steps_of_all(state, images, labels, mean, std, rates, *, apply, optimizer, augment, recipe):
+    step = functools.partial(train_step, apply=apply, optimizer=optimizer, augment=augment, recipe=recipe)
+    return jax.vmap(step, (0, 0, 0, None, None, 0))(state, images, labels, mean, std, rates)
+
+
+@functools.partial(jax.jit, static_argnames="apply")
+def _logits_of_all(parameters, rest, images, mean, std, *, apply):
+    return jax.vmap(functools.partial(logits_of, apply=apply), (0, 0, None, None, None))(parameters, rest, images, mean, std)
+
+
+def _together(
+    build: Callable[[nnx.Rngs], nnx.Module], data: Data, configs: Sequence[Config], augment: Augment | None
+) -> list[Fitted]:
+    """Train all runs in one program, the runs along the first axis of every array."""
+    begin, config = time.perf_counter(), configs[0]
+    models = [trainable(build(nnx.Rngs(each.seed)), data.image_shape) for each in configs]
+    steps, size, count = config.steps_on(len(data.train)), config.batch_size, len(data.train)
+    optimizer: optax.GradientTransformation = optimizer_of(config.optimizer, config.weight_decay)
+    apply, rates = models[0].apply, np.stack([each.rates(steps) for each in configs], 1)
+    starts = [initial(model, optimizer, each.seed, config.recipe) for model, each in zip(models, configs, strict=True)]
+    state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
+    histories, losses, busy = [[] for _ in configs], [], 0.0
+    for step in range(1, steps + 1):
+        lap = time.perf_counter()
+        places = np.stack([order(range((step - 1) * size, step * size), count, each.seed) for each in configs])
+        batch = data.train.images[places], data.train.labels[places]
+        options = {"apply": apply, "optimizer": optimizer, "augment": augment, "recipe": config.recipe}
+        state, loss = _steps_of_all(state, *batch, data.mean, data.std, rates[step - 1], **options)
+        losses.append(loss)
+        if step == 1 or step in config.scored(steps):
+            jax.block_until_ready(state)
+        busy += (time.perf_counter() - lap) * (step > 1)
+        if step in config.scored(steps):
+            means = np.mean(jax.device_get(losses), 0)
+            _check_finite(means, step, configs)
+            losses = []
+            rows = _score(apply, state.scored, state.rest, data)
+            for history, loss, row in zip(histories, means.tolist(), rows, strict=True):
+                told = {"step": step, "epoch": step * size / count, "seconds": time.perf_counter() - begin}
+                history.append(told | {"loss": loss} | row)
+    seconds, each_step = time.perf_counter() - begin, busy / max(steps - 1, 1)
+    arrays = [jax.tree.map(lambda leaf, k=k: leaf[k], (state.scored, state.rest)) for k in range(len(configs))]
+    return [
+        Fitted(apply, own[0], own[1], history, each, seconds, each_step, data.mean, data.std)
+        for own, history, each in zip(arrays, histories, configs, strict=True)
+    ]
+
+
+def _check_finite(losses: np.ndarray, step: int, configs: Sequence[Config]) -> None:
+    for number, loss in enumerate(losses):
+        if not np.isfinite(loss):
+            which = f"run {number} (seed {configs[number].seed}, learning_rate {configs[number].learning_rate})"
+            raise FloatingPointError(f"the loss of {which} is {loss} at or before step {step}; try a smaller learning_rate")
+
+
+def _score(apply: Apply, parameters: Tree, rest: Tree, data: Data) -> list[dict[str, float]]:
+    """The scores of each run, on the validation and test images."""
+    rows: list[dict[str, float]] = []
+    for name, split in (("validation", data.validation), ("test", data.test)):
+        if split is None:
+            continue
+        parts = []
+        for first in range(0, len(split), EVALUATION_BATCH):
+            part = np.asarray(split.images[first : first + EVALUATION_BATCH])
+            padded = np.concatenate([part, np.zeros((EVALUATION_BATCH - len(part), *part.shape[1:]), part.dtype)])
+            parts.append(_logits_of_all(parameters, rest, padded, data.mean, data.std, apply=apply)[:, : len(part)])
+        logits = np.concatenate(jax.device_get(parts), 1)
+        scores = [{f"{name}_{key}": value for key, value in measure(own, split.labels).items()} for own in logits]
+        rows = [row | more for row, more in zip(rows or [{}] * len(scores), scores, strict=True)]
+    return rows

@@ -1,0 +1,85 @@
+"""Several runs of one network are the runs one by one, in one program or not."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from convlab import models
+from convlab.data import Data, Split
+from convlab.train import Checkpoints, Config, fit, fit_many, many
+
+SHAPE, CLASSES = (6, 5, 2), 3
+CONFIG = Config(steps=9, batch_size=16, optimizer="momentum", learning_rate=0.01, evaluations=3, progress=False)
+CONFIGS = [dataclasses.replace(CONFIG, seed=seed, learning_rate=rate) for seed, rate in ((0, 0.01), (3, 0.01), (3, 0.1))]
+
+
+@pytest.fixture(scope="module")
+def data():
+    random = np.random.default_rng(0)
+    splits = [Split(random.normal(size=(n, *SHAPE)).astype(np.float32), random.integers(0, CLASSES, n)) for n in (67, 31, 29)]
+    return Data("made", splits[0], splits[1], tuple("abc"), splits[2])
+
+
+def build(rngs):
+    return models.Pyramid(SHAPE, CLASSES, (4, 5), rngs=rngs)
+
+
+def same(got, expected, tolerance):
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("vmapped", [False, True])
+def test_runs_are_those_of_fit(data, vmapped):
+    runs = fit_many(build, data, CONFIGS, vmapped=vmapped)
+    for run, config in zip(runs, CONFIGS, strict=True):
+        alone = fit(build(nnx.Rngs(config.seed)), data, config)
+        same((run.parameters, run.rest), (alone.parameters, alone.rest), 2e-3 if vmapped else 0)
+        for row, expected in zip(run.history, alone.history, strict=True):
+            assert row.keys() == expected.keys()
+            same([row["loss"], row["test_loss"]], [expected["loss"], expected["test_loss"]], 1e-3 if vmapped else 0)
+        assert run.config == config
+
+
+def test_results_are_stacked(data):
+    runs = fit_many(build, data, CONFIGS)
+    assert len(runs) == 3
+    assert len(runs[1:]) == 2
+    for stacked, own in zip(jax.tree.leaves(runs.parameters), jax.tree.leaves(runs[2].parameters), strict=True):
+        np.testing.assert_array_equal(stacked[2], own)
+    np.testing.assert_array_equal(runs.scores("loss")[1], [row["loss"] for row in runs[1].history])
+    assert runs.scores("test_accuracy").shape == (3, 3)
+
+
+def test_one_program_is_compiled_once_for_all_seeds_and_rates(data):
+    fit_many(build, data, CONFIGS, vmapped=True)
+    before = many._steps_of_all._cache_size()
+    others = [dataclasses.replace(config, seed=config.seed + 7, schedule="constant") for config in CONFIGS]
+    fit_many(build, data, others, vmapped=True)
+    assert many._steps_of_all._cache_size() == before
+
+
+def test_runs_are_saved_apart_and_go_on(data, tmp_path):
+    saved = Checkpoints(tmp_path, every=4)
+    first = fit_many(build, data, CONFIGS[:2], checkpoints=saved)
+    again = fit_many(build, data, CONFIGS[:2], checkpoints=saved)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
+    same([run.parameters for run in again], [run.parameters for run in first], 0)
+
+
+@pytest.mark.parametrize(
+    "changes, message", [({"batch_size": 8}, "they differ in batch_size"), ({"patience": 2}, "they have a patience")]
+)
+def test_what_cannot_be_vmapped_is_refused(data, changes, message):
+    first = dataclasses.replace(CONFIG, **changes) if "patience" in changes else CONFIG
+    with pytest.raises(ValueError, match=f"cannot be vmapped: {message}; pass vmapped=False"):
+        fit_many(build, data, [first, dataclasses.replace(CONFIG, **changes)], vmapped=True)
+
+
+def test_a_loss_that_is_not_finite_names_its_run(data):
+    wild = dataclasses.replace(CONFIG, optimizer="sgd", learning_rate=1e30)
+    with pytest.raises(FloatingPointError, match=r"the loss of run 1 \(seed 0, learning_rate 1e\+30\) is"):
+        fit_many(build, data, [dataclasses.replace(wild, learning_rate=0.01), wild], vmapped=True)
