@@ -12,6 +12,9 @@ biases, which start at zero (PyTorch draws them likewise); pixels standardised b
 are of all ten); an order of images in which the last batch of an epoch goes on into the next; and blocks that are 10, not
 100, where --deep-blocks does not say otherwise.
 
+Answer: its convolution does, with the accuracy that it prints (89 %). Without shared weights the same network learns all
+training images and gets two points less on the others; a linear classifier is already at 80 %. Not all networks were run.
+
     python -m experiments.birds_and_planes                                  (cifar10 from its server)
     python -m experiments.birds_and_planes --data folder:PATH/cifar10.zip   (train/airplane/*.png and so on)
     python -m experiments.birds_and_planes --nets net net_local --seeds 1   (a part)

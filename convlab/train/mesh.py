@@ -2,6 +2,10 @@
 
 Images lie along the mesh's axis "n", the rows of kernels that differ by row (and what the optimizer keeps of them) along its
 axis "i"; all else is on every device. The step is the same program: the ops split it (`convlab.kernels.spread`), as does XLA.
+
+Several processes train together once each has called `jax.distributed.initialize` and passes a mesh of all their devices; each
+loads the whole data set. When one dies the others wait for it, for 95 seconds unless `heartbeat_timeout_seconds` says
+otherwise, and end too: start all again, and they go on from the last checkpoint, which must lie where all can read it.
 """
 
 import contextlib
