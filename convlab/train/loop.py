@@ -23,7 +23,7 @@ from convlab.train.signals import Stop
 from convlab.train.step import Augment, Trainable, initial, trainable
 from convlab.train.training import Training
 
-CHUNKS = {"cpu": 1}  # steps in one call, by platform; a scan gains nothing on CPU
+CHUNKS = {"cpu": 1}  # steps in one call, by platform; see `Config`
 CHUNK = 8  # elsewhere; not measured
 
 
