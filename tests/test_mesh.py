@@ -1,5 +1,6 @@
 """Runs on several devices, in one process or in two, are the run on one."""
 
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -70,7 +71,8 @@ def test_two_processes_are_one_and_go_on_with_what_one_saved(tmp_path):
         address = f"localhost:{free.getsockname()[1]}"
     calls = [["run", "locally_connected", "two", 20], ["run", "locally_connected", "two", 20, str(tmp_path)]]
     children = [start(calls, 1, address, 2, number) for number in (0, 1)]
-    both = [results(child) for child in children]
+    with concurrent.futures.ThreadPoolExecutor() as pool:  # one that nobody reads from would wait, and the other for it
+        both = list(pool.map(results, children))
     assert both[0] == both[1]
     for each in both[0]:
         assert_same(each, alone)
