@@ -343,7 +343,7 @@ def test_dropout_falls_anew_in_every_step_of_training_by_the_seed_and_never_in_e
         return cl.train.trainable(model, (7, 5, 2))
 
     x, key = images(5, 7, 5, 2), jax.random.key(0)
-    apply, parameters, rest = trained(0)
+    apply, parameters, rest, _ = trained(0)
     first, then = apply(parameters, rest, x, key, True)
     second, _ = apply(parameters, then, x, key, True)
     again, _ = apply(parameters, rest, x, key, True)
@@ -353,7 +353,7 @@ def test_dropout_falls_anew_in_every_step_of_training_by_the_seed_and_never_in_e
         assert not np.allclose(first, scores, atol=1e-3)
     evaluated = [apply(parameters, each, x, key, False)[0] for each in (rest, then)]
     close(*evaluated)
-    _, bare, _ = cl.train.trainable(models.Net((7, 5, 2), 3, width=8, rngs=nnx.Rngs(0)), (7, 5, 2))
+    _, bare, *_ = cl.train.trainable(models.Net((7, 5, 2), 3, width=8, rngs=nnx.Rngs(0)), (7, 5, 2))
     chex.assert_trees_all_equal_structs(parameters, bare)
 
 
