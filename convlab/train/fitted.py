@@ -1,6 +1,7 @@
 """What training leaves: the network as a pure function, its arrays, and its scores."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import jax.numpy as jnp
 import numpy as np
@@ -85,13 +86,18 @@ def score(
     """Score images, standardised by mean and deviation, in batches of one size, so that their number compiles nothing."""
     if len(images) == 0:
         raise ValueError(f"images is empty: its shape is {images.shape}")
-    size, parts = placement.multiple(EVALUATION_BATCH), []
+    parts = []
+    for batch, number in padded(images, placement.multiple(EVALUATION_BATCH)):
+        [batch] = placement.batch(batch)
+        parts.append(np.asarray(logits_of(parameters, rest, batch, *moments, apply=apply))[:number])
+    return np.concatenate(parts)
+
+
+def padded(images: np.ndarray | Stored, size: int = EVALUATION_BATCH) -> Iterator[tuple[np.ndarray, int]]:
+    """Cut images into batches of one size, the last filled up with zeros; yields each with the number of its images."""
     for first in range(0, len(images), size):
         part = np.asarray(images[first : first + size])
-        padded = np.concatenate([part, np.zeros((size - len(part), *part.shape[1:]), part.dtype)])
-        [padded] = placement.batch(padded)
-        parts.append(np.asarray(logits_of(parameters, rest, padded, *moments, apply=apply))[: len(part)])
-    return np.concatenate(parts)
+        yield np.concatenate([part, np.zeros((size - len(part), *part.shape[1:]), part.dtype)]), len(part)
 
 
 def measure(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:

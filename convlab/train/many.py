@@ -19,9 +19,9 @@ from convlab.data import Data, Stored
 from convlab.data.feeding import order
 from convlab.train.checkpoint import Checkpoints
 from convlab.train.config import Config, optimizer_of
-from convlab.train.fitted import EVALUATION_BATCH, Fitted, measure
+from convlab.train.fitted import Fitted, measure, padded
 from convlab.train.loop import fit
-from convlab.train.step import Apply, Augment, Tree, initial, logits_of, train_step, trainable
+from convlab.train.step import Apply, Augment, Tree, compiled, initial, logits_of, train_step, trainable
 
 VARIED = ("seed", "learning_rate", "schedule")  # fields of a configuration in which runs of one program may differ
 LEFT_OUT = ("patience", "mesh")  # fields that one program of several runs does not have
@@ -138,7 +138,7 @@ def _obstacle(data: Data, configs: Sequence[Config], checkpoints: Checkpoints | 
     return "their images are on disk" if isinstance(data.train.images, Stored) else None
 
 
-@functools.partial(jax.jit, static_argnames=("apply", "optimizer", "augment", "recipe"), donate_argnames="state")
+@compiled
 def _steps_of_all(state, images, labels, mean, std, rates, *, apply, optimizer, augment, recipe):
     step = functools.partial(train_step, apply=apply, optimizer=optimizer, augment=augment, recipe=recipe)
     return jax.vmap(step, (0, 0, 0, None, None, 0))(state, images, labels, mean, std, rates)
@@ -161,17 +161,18 @@ def _together(
     starts = [initial(model, optimizer, each.seed, config.recipe) for model, each in zip(models, configs, strict=True)]
     state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
     histories, losses, busy = [[] for _ in configs], [], 0.0
+    options = {"apply": apply, "optimizer": optimizer, "augment": augment, "recipe": config.recipe}
+    scored = config.scored(steps)
     for step in range(1, steps + 1):
         lap = time.perf_counter()
         places = np.stack([order(range((step - 1) * size, step * size), count, each.seed) for each in configs])
         batch = data.train.images[places], data.train.labels[places]
-        options = {"apply": apply, "optimizer": optimizer, "augment": augment, "recipe": config.recipe}
         state, loss = _steps_of_all(state, *batch, data.mean, data.std, rates[step - 1], **options)
         losses.append(loss)
-        if step == 1 or step in config.scored(steps):
+        if step == 1 or step in scored:
             jax.block_until_ready(state)
         busy += (time.perf_counter() - lap) * (step > 1)
-        if step in config.scored(steps):
+        if step in scored:
             means = np.mean(jax.device_get(losses), 0)
             _check_finite(means, step, configs)
             losses = []
@@ -200,11 +201,10 @@ def _score(apply: Apply, parameters: Tree, rest: Tree, data: Data) -> list[dict[
     for name, split in (("validation", data.validation), ("test", data.test)):
         if split is None:
             continue
-        parts = []
-        for first in range(0, len(split), EVALUATION_BATCH):
-            part = np.asarray(split.images[first : first + EVALUATION_BATCH])
-            padded = np.concatenate([part, np.zeros((EVALUATION_BATCH - len(part), *part.shape[1:]), part.dtype)])
-            parts.append(_logits_of_all(parameters, rest, padded, data.mean, data.std, apply=apply)[:, : len(part)])
+        parts = [
+            _logits_of_all(parameters, rest, batch, data.mean, data.std, apply=apply)[:, :number]
+            for batch, number in padded(split.images)
+        ]
         logits = np.concatenate(jax.device_get(parts), 1)
         scores = [{f"{name}_{key}": value for key, value in measure(own, split.labels).items()} for own in logits]
         rows = [row | more for row, more in zip(rows or [{}] * len(scores), scores, strict=True)]

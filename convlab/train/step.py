@@ -173,7 +173,11 @@ def _rows(model: nnx.Module) -> Iterator[str]:
                     yield "".join(f"[{key!r}]" for key in (*path, name))
 
 
-@functools.partial(jax.jit, static_argnames=("apply", "optimizer", "augment", "recipe"), donate_argnames="state")
+# A function of a state, compiled once for all that is fixed in a run; it gives up the memory of the state.
+compiled = functools.partial(jax.jit, static_argnames=("apply", "optimizer", "augment", "recipe"), donate_argnames="state")
+
+
+@compiled
 def train_step(
     state: State,
     images: Float[Array, "n k l c"],
@@ -217,9 +221,7 @@ def train_step(
     return State(parameters, rest, inner, state.key, state.step + 1, bad, average), value
 
 
-@functools.partial(  # pyright: ignore[reportCallIssue]
-    jax.jit, static_argnames=("apply", "optimizer", "augment", "recipe"), donate_argnames="state"
-)
+@compiled  # pyright: ignore[reportCallIssue]
 def train_steps(
     state: State,
     images: Float[Array, "t n k l c"],
