@@ -68,7 +68,7 @@ def keep_compilations(keep: bool = True) -> bool:
     Returns:
       Whether it is done.
     """
-    wanted = keep and os.environ.get("CONVLAB_CACHE") != "0" and jax.config.jax_enable_compilation_cache
+    wanted = keep and os.environ.get("CONVLAB_CACHE") != "0" and jax.config.values["jax_enable_compilation_cache"]
     folder = _cache_folder() if wanted else None
     jax.config.update("jax_enable_compilation_cache", folder is not None)
     if folder is not None:
