@@ -49,6 +49,15 @@ def made_whole(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         raise
 
 
+def remove(folder: pathlib.Path) -> None:
+    """Delete a folder. It loses its name before its first file, so that no killed process leaves a part of it under that."""
+    gone = folder.with_name(f"{folder.name}.removed")
+    shutil.rmtree(gone, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
 def seal(folder: pathlib.Path, paths: Iterable[pathlib.Path]) -> None:
     """Write down the checksums of the files among `paths`, which lie in the folder."""
     files = sorted(path for path in paths if path.is_file() and not path.name.startswith((MANIFEST, ".")))

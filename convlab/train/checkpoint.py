@@ -91,6 +91,8 @@ class Saver:
             self.lock.acquire(timeout=0)
         except filelock.Timeout:
             raise ValueError(f"another process trains into {self.root}; needs a folder of its own for each run") from None
+        for path in (*self.root.glob("*.incomplete"), *self.root.glob("*.removed")):  # of a process that was killed
+            shutil.rmtree(path, ignore_errors=True)
         return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:
@@ -169,7 +171,7 @@ class Saver:
         leaves = [[path, list(array.shape), str(array.dtype)] for path, array in arrays.items()]
         told = {**self.about, "leaves": leaves, "history": history, "losses": losses, "seconds": seconds}
         folder = self.root / str(step)
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that came this far before it went on from an earlier step
+        disk.remove(folder)  # of a run that came this far before it went on from an earlier step
         with disk.made_whole(folder) as part:
             try:
                 _orbax().save(part / "arrays", dict(zip(_names(arrays), arrays.values(), strict=True)))
@@ -179,12 +181,15 @@ class Saver:
         best = self._best()
         for old in sorted(_steps(self.root))[: -self.checkpoints.keep]:
             if old != best:
-                shutil.rmtree(self.root / str(old), ignore_errors=True)
+                disk.remove(self.root / str(old))
 
     def _best(self) -> int | None:
         scores = {}
         for step in _steps(self.root):
-            history = json.loads((self.root / str(step) / "run.json").read_text())["history"]
+            try:
+                history = json.loads((self.root / str(step) / "run.json").read_text())["history"]
+            except (OSError, ValueError):  # damaged since, so not the best to go on from
+                continue
             if history and history[-1]["step"] == step and METRIC in history[-1]:
                 scores[step] = history[-1][METRIC]
         return max(scores, key=lambda step: (scores[step], step)) if scores else None
