@@ -1,5 +1,6 @@
 """convlab walks the ladder from a dense layer to a convolution and back, exactly, and measures what each rung costs."""
 
+from convlab import measure as measure
 from convlab import models as models
 from convlab import train as train
 from convlab.convert import decompose as decompose
@@ -30,6 +31,9 @@ from convlab.ops.pool import blur_pool as blur_pool
 from convlab.ops.pool import max_pool as max_pool
 from convlab.ops.pool import mean_pool as mean_pool
 from convlab.ops.tiled import tiled as tiled
+from convlab.relax import constrain as constrain
+from convlab.relax import diff as diff
+from convlab.relax import relax as relax
 from convlab.report import save_report as save_report
 from convlab.train import Checkpoints as Checkpoints
 from convlab.train import Config as Config

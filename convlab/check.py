@@ -1,5 +1,8 @@
 """Check what comes through the public door: every error says what was got, what is needed, and why."""
 
+import pathlib
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -108,6 +111,24 @@ def positions(name: str, got: tuple[int, ...], window: Window, space: Space) -> 
 def taps(name: str, got: tuple[int, ...], window: Window) -> None:
     """Raise ValueError unless the kernels in `name` have one entry per tap of the window."""
     agree(f"{name} holds kernels of {{}} taps", got, f"{window} has {{}}", window.taps(len(got)))
+
+
+def fits(needed: dict[str, int]) -> None:
+    """Raise MemoryError unless the bytes needed, by what they are for, are free on the device that JAX computes on."""
+    free, total = _free(), sum(needed.values())
+    if free is not None and total > free:
+        parts = ", ".join(f"{size / 1e9:,.2f} GB for {what}" for what, size in needed.items())
+        raise MemoryError(f"needs {total:,} bytes ({parts}) but {free:,} are free; allow=True goes on all the same")
+
+
+def _free() -> int | None:
+    """Bytes that are free on the first device; None where nothing says so."""
+    device = jax.local_devices()[0]
+    if stats := device.memory_stats():
+        return stats["bytes_limit"] - stats["bytes_in_use"]
+    meminfo = pathlib.Path("/proc/meminfo")
+    found = re.search(r"^MemAvailable:\s*(\d+) kB$", meminfo.read_text(), re.MULTILINE) if meminfo.exists() else None
+    return int(found[1]) * 1024 if found else None
 
 
 def promote(*arrays: jax.Array) -> list[jax.Array]:

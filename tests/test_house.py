@@ -15,12 +15,13 @@ FLOORS = [  # a room imports from lower floors only; rooms of one floor stand al
     {"kernels"},
     {"ops", "convert", "foreign", "rungs"},
     {"layers", "linen", "norm"},
-    {"models", "train", "measure"},
+    {"calls"},
+    {"models", "train", "measure", "relax"},
 ]
 NEIGHBOURS = {("check", "geometry"), ("foreign", "convert"), ("rungs", "convert"), ("rungs", "ops"), ("train", "data")}
 LIBRARIES = {  # who may import what at all
-    "flax": {"layers", "linen", "norm", "models", "train", "measure"},
-    "optax": {"train"},
+    "flax": {"layers", "linen", "norm", "calls", "relax", "models", "train", "measure"},
+    "optax": {"train", "relax"},
     "tensorflow_datasets": {"data"},
     "matplotlib": {"report"},
     "rich": {"data", "report", "train"},

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Float
@@ -32,6 +33,7 @@ class Fitted:
       step_seconds: Wall time of a step, compilation and evaluation excluded.
       mean: Of the training pixels, per channel.
       std: Of the training pixels, per channel.
+      optimizer: What the optimizer remembered after the last step.
     """
 
     apply: Apply
@@ -43,6 +45,7 @@ class Fitted:
     step_seconds: float
     mean: np.ndarray
     std: np.ndarray
+    optimizer: optax.OptState = ()
 
     def logits(self, images: ArrayLike) -> Float[np.ndarray, "n classes"]:
         """Score raw images, in the units of the data that were fitted.

@@ -33,6 +33,7 @@ def fit(
     config: Config = Config(),  # noqa: B008 (frozen)
     *,
     optimizer: optax.GradientTransformation | None = None,
+    optimizer_state: optax.OptState | None = None,
     augment: Augment | None = None,
     checkpoints: Checkpoints | None = None,
     log: Log | None = None,
@@ -47,14 +48,17 @@ def fit(
       data: What `convlab.load` returns.
       config: How to train.
       optimizer: An Optax transformation instead of the one that `config` names.
+      optimizer_state: What the optimizer remembers at the start: `Fitted.optimizer` of a run before, to another rung by
+        `convlab.relax.carry`. Absent, nothing; what a checkpoint remembers goes before.
       augment: Changes every batch of raw training images, with a key; see `convlab.data.chain`. Part of the compiled step.
       checkpoints: Where to save the run. If it was saved there before, it goes on from the last whole checkpoint, with the same
         batches, random keys and result as if it had never stopped. SIGTERM and Ctrl-C then save before they end the process.
       log: Where to write the history while it grows.
 
     Raises:
-      ValueError: The model's output is not one logit per class, what was saved is of another model, data set or configuration,
-        `config` has a patience but the data no validation split, or its mesh does not fit the batch.
+      ValueError: The model's output is not one logit per class, `optimizer_state` is of another model, what was saved is of
+        another model, data set or configuration, `config` has a patience but the data no validation split, or its mesh does
+        not fit the batch.
       DamagedError: There are checkpoints, and none is whole.
       FloatingPointError: The loss is not finite; the error names the step, the arrays that are not finite (or the largest), and
         the last checkpoint.
@@ -69,7 +73,7 @@ def fit(
     rates = np.ones(steps, np.float32) if optimizer is not None else config.rates(steps)
     optimizer = optimizer or optimizer_of(config.optimizer, config.weight_decay)
     placement = Placement(config, model.rows)
-    run = Run(initial(model, optimizer, config.seed, config.recipe), [], [], 0.0)
+    run = Run(initial(model, optimizer, config.seed, config.recipe, optimizer_state), [], [], 0.0)
     step_options = {"apply": model.apply, "optimizer": optimizer, "augment": augment, "recipe": config.recipe}
     with contextlib.ExitStack() as stack:
         stack.enter_context(placement.ambient())

@@ -181,10 +181,10 @@ def _together(
                 told = {"step": step, "epoch": step * size / count, "seconds": time.perf_counter() - begin}
                 history.append(told | {"loss": loss} | row)
     seconds, each_step = time.perf_counter() - begin, busy / max(steps - 1, 1)
-    arrays = [jax.tree.map(lambda leaf, k=k: leaf[k], (state.scored, state.rest)) for k in range(len(configs))]
+    arrays = [jax.tree.map(lambda leaf, k=k: leaf[k], (state.scored, state.rest, state.optimizer)) for k in range(len(configs))]
     return [
-        Fitted(apply, own[0], own[1], history, each, seconds, each_step, data.mean, data.std)
-        for own, history, each in zip(arrays, histories, configs, strict=True)
+        Fitted(apply, parameters, rest, history, each, seconds, each_step, data.mean, data.std, optimizer)
+        for (parameters, rest, optimizer), history, each in zip(arrays, histories, configs, strict=True)
     ]
 
 

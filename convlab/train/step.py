@@ -74,12 +74,27 @@ class Recipe(NamedTuple):
     dtype: str = "float32"
 
 
-def initial(model: Trainable, optimizer: optax.GradientTransformation, seed: int, recipe: Recipe) -> State:
-    """State before the first step; its arrays are copies, as steps give up the memory of their input."""
+def initial(
+    model: Trainable,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    recipe: Recipe,
+    remembered: optax.OptState | None = None,
+) -> State:
+    """State before the first step; its arrays are copies, as steps give up the memory of their input.
+
+    Raises:
+      ValueError: What the optimizer should remember is not of this model and optimizer.
+    """
+    fresh = optimizer.init(model.parameters)
+    if remembered is not None:
+        described = [jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree) for tree in (fresh, remembered)]
+        if described[0] != described[1]:
+            raise ValueError("optimizer_state is not one of this optimizer for this model; see convlab.relax.carry")
+        fresh = remembered
     average = model.parameters if recipe.average else None
     step, key, bad = jnp.zeros((), jnp.int32), jax.random.key(seed), jnp.zeros((), bool)
-    state = State(model.parameters, model.rest, optimizer.init(model.parameters), key, step, bad, average)
-    return jax.tree.map(jnp.copy, state)
+    return jax.tree.map(jnp.copy, State(model.parameters, model.rest, fresh, key, step, bad, average))
 
 
 def cross_entropy(logits: Float[Array, "n classes"], labels: Int[Array, " n"], smoothing: float = 0.0) -> Float[Array, " n"]:

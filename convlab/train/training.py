@@ -84,7 +84,8 @@ class Training:
             state = self.placement.fetch(self.state)
         parameters, rest = self.best or (state.scored, state.rest)
         data, seconds = self.data, self.watch.mean
-        return Fitted(self.model.apply, parameters, rest, self.history, self.config, self.seconds, seconds, data.mean, data.std)
+        times, moments = (self.seconds, seconds), (data.mean, data.std)
+        return Fitted(self.model.apply, parameters, rest, self.history, self.config, *times, *moments, state.optimizer)
 
     @property
     def seconds(self) -> float:

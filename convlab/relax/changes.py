@@ -1,0 +1,95 @@
+"""What differs between two networks of the same structure, layer by layer."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from flax import nnx
+
+from convlab.calls import Path
+from convlab.relax.arrays import at, squared_norm, transfer
+from convlab.relax.networks import arrays_of, layouts, name_of
+from convlab.report.table import print_table, to_table
+from convlab.rungs import Arrays, Layout
+
+
+class Change(NamedTuple):
+    """One spatial layer before and after.
+
+    Attributes:
+      layer: Its path.
+      before: Its rung.
+      after: Likewise.
+      weights_before: Numbers in its arrays, bias included.
+      weights_after: Likewise.
+      moved: Distance between the two dense matrices, by the norm of the first.
+      shared: Share of the squared norm after that is a convolution's.
+      local: That is inside the windows, but not shared.
+      rest: That is outside the windows.
+    """
+
+    layer: str
+    before: str
+    after: str
+    weights_before: int
+    weights_after: int
+    moved: float
+    shared: float
+    local: float
+    rest: float
+
+
+def diff(old: nnx.Module, new: nnx.Module, image_shape: Sequence[int], *, show: bool = True) -> list[Change]:
+    """Say what became of every spatial layer: its rung, its weights, how far it moved, and what it shares.
+
+    Args:
+      old: A Flax NNX module.
+      new: Another of the same structure: relaxed, constrained, trained on.
+      image_shape: (*space, c) of one image.
+      show: Print it as a table.
+
+    Raises:
+      ValueError: The networks have spatial layers at different paths, or layers with other windows or channels.
+
+    Example:
+      >>> from convlab.layers import Conv
+      >>> from convlab.relax import relax
+      >>> old = nnx.Sequential(Conv(1, 2, (3, 3), rngs=nnx.Rngs(0)))
+      >>> [change] = diff(old, relax(old, "dense", (5, 7, 1)), (5, 7, 1), show=False)
+      >>> change.before, change.after, change.weights_before, change.weights_after, change.moved
+      ('conv', 'dense', 20, 2520, 0.0)
+    """
+    before, after = layouts(old, image_shape), layouts(new, image_shape)
+    if before.keys() != after.keys():
+        names = ", ".join(name_of(path) for path in before.keys() ^ after.keys())
+        raise ValueError(f"the networks do not have the same spatial layers: {names} is in one of them only")
+    first, second = dict(nnx.iter_modules(old)), dict(nnx.iter_modules(new))
+    changes = [_change(path, first[path], second[path], before[path], after[path]) for path in before]
+    if show:
+        print_table("what changed", to_table([change._asdict() for change in changes]))
+    return changes
+
+
+def _change(path: Path, old: nnx.Module, new: nnx.Module, before: Layout, after: Layout) -> Change:
+    if (before.window, before.in_features, before.out_features) != (after.window, after.in_features, after.out_features):
+        raise ValueError(f"{name_of(path)} has other windows or channels: {before} and {after}")
+    first, second = arrays_of(old), arrays_of(new)
+    sizes = [sum(array.size for array in arrays.values()) for arrays in (first, second)]
+    moved, shares = _distance(first, before, second, after), _shares(second, after)
+    return Change._make([name_of(path), before.rung, after.rung, *sizes, moved, *shares])
+
+
+def _distance(first: Arrays, before: Layout, second: Arrays, after: Layout) -> float:
+    common = at(before, "dense" if "dense" in (before.rung, after.rung) else "locally_connected")
+    a, b = (transfer(arrays, layout, common)["kernel"] for arrays, layout in ((first, before), (second, after)))
+    return float(jnp.sqrt(squared_norm({"kernel": b - a}, common) / squared_norm({"kernel": a}, common)))
+
+
+def _shares(arrays: Arrays, layout: Layout) -> list[float]:
+    """Shares of the squared norm by Pythagoras, as `convlab.decompose` has them of a dense weight."""
+    whole: list[Any] = [squared_norm(arrays, layout)]
+    for rung in ("locally_connected", "conv"):
+        stricter = at(layout, rung)
+        whole.append(squared_norm(transfer(arrays, layout, stricter), stricter))
+    total, local, shared = map(float, whole)
+    return [shared / total, (local - shared) / total, (total - local) / total]

@@ -1,0 +1,249 @@
+"""Whole networks between the rungs: every spatial layer becomes its exact image, or the nearest of a stricter kind."""
+
+import dataclasses
+import fnmatch
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import optax
+from flax import nnx
+
+from convlab import check
+from convlab.calls import Path, calls, layout_of
+from convlab.layers import LAYERS, Layer
+from convlab.relax.arrays import FREEDOM, at, contains, transfer
+from convlab.rungs import RUNGS, Arrays, Layout
+
+Only = str | Sequence[str] | Callable[[str], bool]  # patterns, or a function, of the path
+
+
+def relax(
+    model: nnx.Module,
+    to: str,
+    image_shape: Sequence[int],
+    *,
+    only: Only | None = None,
+    period: int = 2,
+    rank: int = 2,
+    optimizer: optax.GradientTransformation | None = None,
+    allow: bool = False,
+) -> nnx.Module:
+    """Give a network's spatial layers the freedom of a rung, without changing what it computes.
+
+    Every convlab layer and `nnx.Conv` that is stricter than the rung becomes its exact image there; layers that are as free
+    already, and all else, stay as they are. Batch norm takes its statistics per channel, over all images and positions, so
+    that the two networks agree in training, too (with the same batch, dropout keys included).
+
+    Args:
+      model: A Flax NNX module that takes images (n, *image_shape); left as it is.
+      to: A rung: "tiled", "low_rank", "locally_connected" or "dense".
+      image_shape: (*space, c) of one image, as a layer by position needs to know its pixels.
+      only: Which layers: patterns of their paths ("stages/0/layer", "stages/*"), or a function of the path.
+      period: Of "tiled".
+      rank: Of "low_rank"; the new mixtures start in the first of their kernels, the others at zero.
+      optimizer: What it will be trained with: its state, and a gradient, are counted as needed memory.
+      allow: Go on where parameters (and state) would not fit into the memory that is free.
+
+    Returns:
+      A network of the same structure; `constrain` takes it back.
+
+    Raises:
+      ValueError: An unknown rung; a layer that is not contained in it (tiles in mixtures, or in tiles that they do not
+        divide; groups of channels in tiles or mixtures); a layer that is never called, or on images of different sizes;
+        patterns that no layer fits.
+      MemoryError: It would not fit; the error names the bytes.
+
+    Example:
+      >>> from convlab.layers import Conv
+      >>> model = nnx.Sequential(Conv(1, 2, (3, 3), rngs=nnx.Rngs(0)), nnx.relu)
+      >>> relax(model, "dense", (5, 7, 1)).layers[0].kernel.shape
+      (5, 7, 5, 7, 1, 2)
+
+    Reference: d'Ascoli et al. 2019, Finding the needle in the haystack with convolutions.
+    """
+
+    def next_to(layout: Layout) -> Layout:
+        new = at(layout, to, period=period, rank=rank)
+        if contains(new, layout):
+            return new
+        if contains(layout, new):
+            return layout
+        raise ValueError(f"{_named(layout)} is not contained in {_named(new)}: relax it to a freer rung")
+
+    plan = _plan(model, to, image_shape, only, next_to)
+    if not allow:
+        _fits(model, plan, optimizer)
+    return _rebuilt(model, plan)
+
+
+def constrain(
+    model: nnx.Module,
+    to: str,
+    image_shape: Sequence[int],
+    *,
+    only: Only | None = None,
+    period: int = 2,
+    rank: int = 2,
+) -> nnx.Module:
+    """Hold a network's spatial layers to a stricter rung: each becomes the nearest layer of that rung.
+
+    Nearest in the squared norm of the dense matrix, which is an orthogonal projection; of low rank, in that of the kernels.
+    Layers that are as strict already stay as they are. What `relax` made of a layer becomes that layer again; only groups of
+    channels, which dense layers do not know, come back as zeros between the groups. Arguments and errors as of `relax`.
+
+    Args:
+      model: A Flax NNX module; left as it is.
+      to: A rung: "conv", "tiled", "low_rank" or "locally_connected".
+      image_shape: (*space, c) of one image.
+      only: Which layers, as in `relax`.
+      period: Of "tiled".
+      rank: Of "low_rank".
+
+    Example:
+      >>> from convlab.layers import LocallyConnected
+      >>> model = nnx.Sequential(LocallyConnected(1, 2, (3, 3), space=(5, 7), rngs=nnx.Rngs(0)))
+      >>> constrain(model, "conv", (5, 7, 1)).layers[0].kernel.shape
+      (3, 3, 1, 2)
+    """
+
+    def next_to(layout: Layout) -> Layout:
+        new = at(layout, to, period=period, rank=rank)
+        if contains(layout, new):
+            return new
+        if contains(new, layout):
+            return layout
+        raise ValueError(f"{_named(layout)} does not contain {_named(new)}: constrain it to a stricter rung")
+
+    return _rebuilt(model, _plan(model, to, image_shape, only, next_to))
+
+
+def layouts(model: nnx.Module, image_shape: Sequence[int], paths: Sequence[Path] | None = None) -> dict[Path, Layout]:
+    """Find the layout of every spatial layer, its pixels included, by path; or of those asked for.
+
+    Raises:
+      ValueError: A layer is never called, or on images of different sizes.
+    """
+    seen: dict[Path, set[tuple[int, ...]]] = {}
+    for call in calls(model, image_shape, Layer, nnx.Conv)[0]:
+        layout = layout_of(call.module)
+        if layout is not None:
+            space = call.input_shape[-1 - (layout.window.rank or 1) : -1]
+            seen.setdefault(call.path, set()).add(space)
+    found = {}
+    for path, module in nnx.iter_modules(model):
+        layout = layout_of(module)
+        if layout is not None and (paths is None or path in paths):
+            spaces = seen.get(path, set())
+            if len(spaces) != 1:
+                sizes = " and ".join(str(space) for space in sorted(spaces)) or "none"
+                raise ValueError(f"{name_of(path)} reads images of {sizes} pixels; a layer by position needs one size")
+            found[path] = dataclasses.replace(layout, space=spaces.pop())
+    return found
+
+
+def name_of(path: Path) -> str:
+    """Write a path as its parts, divided by strokes."""
+    return "/".join(map(str, path)) or "the model"
+
+
+def arrays_of(module: nnx.Module) -> Arrays:
+    """Take the arrays of a spatial layer, by name; of a kernel that Flax masks, what is left."""
+    layout = layout_of(module)
+    names = ("kernel",) if layout is None else RUNGS[layout.rung].arrays
+    arrays = {name: getattr(module, name)[...] for name in names}
+    mask = getattr(module, "mask", None)
+    if mask is not None:
+        arrays["kernel"] = arrays["kernel"] * mask
+    bias = getattr(module, "bias", None)
+    return arrays if bias is None else arrays | {"bias": bias[...]}
+
+
+def _plan(
+    model: nnx.Module, to: str, image_shape: Sequence[int], only: Only | None, next_to: Callable[[Layout], Layout]
+) -> dict[Path, tuple[Layout, Layout]]:
+    """Say which layers change, from which layout to which."""
+    if to not in FREEDOM:
+        raise ValueError(f"to={to!r} is no rung; needs one of {', '.join(FREEDOM)}")
+    paths = [path for path, module in nnx.iter_modules(model) if layout_of(module) is not None]
+    found = layouts(model, image_shape, chosen(paths, only))
+    plan = {}
+    for path, old in found.items():
+        try:
+            new = next_to(old)
+        except ValueError as error:
+            raise ValueError(f"{name_of(path)}: {error}") from None
+        if new != old:
+            plan[path] = (old, new)
+    return plan
+
+
+def chosen(paths: Sequence[Path], only: Only | None) -> list[Path]:
+    """Pick the layers that are meant: all, those whose path fits a pattern, or those that a function of the path picks.
+
+    Raises:
+      ValueError: A pattern fits none.
+
+    Example:
+      >>> chosen([("stages", 0, "layer"), ("stages", 1, "layer")], "stages/1/*")
+      [('stages', 1, 'layer')]
+    """
+    if only is None:
+        return list(paths)
+    if callable(only):
+        return [path for path in paths if only(name_of(path))]
+    patterns = [only] if isinstance(only, str) else list(only)
+    names = {path: name_of(path) for path in paths}
+    for pattern in patterns:
+        if not fnmatch.filter(names.values(), pattern):
+            raise ValueError(f"only={pattern!r} fits no layer; there are {', '.join(names.values())}")
+    return [path for path, name in names.items() if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+
+
+def _rebuilt(model: nnx.Module, plan: dict[Path, tuple[Layout, Layout]]) -> nnx.Module:
+    """Copy a network, with the layers of the plan at their new rung."""
+
+    def built(path: Path, node: Any) -> Any:
+        return _layer(node, *plan[path]) if path in plan else node
+
+    return nnx.recursive_map(built, nnx.clone(model))
+
+
+def _layer(module: Any, old: Layout, new: Layout) -> Layer:
+    """Make the layer that a layer becomes, computing as it did."""
+    window, own = new.window, {name: getattr(new, name) for name in ("period", "rank") if getattr(new, name) is not None}
+    kept: dict[str, Any] = {name: getattr(module, name, None) for name in ("dtype", "precision", "preferred_element_type")}
+    layer = nnx.eval_shape(
+        lambda: LAYERS[new.rung](
+            new.in_features,
+            new.out_features,
+            window.size,
+            window.strides,
+            padding=window.padding,
+            kernel_dilation=window.dilation,
+            feature_group_count=new.groups,
+            use_bias=new.use_bias,
+            space=new.space,
+            param_dtype=module.param_dtype,
+            rngs=nnx.Rngs(0),
+            **own,
+            **kept,
+        )
+    )
+    for name, array in transfer(arrays_of(module), old, new).items():
+        setattr(layer, name, nnx.Param(array))
+    return layer
+
+
+def _fits(model: nnx.Module, plan: dict[Path, tuple[Layout, Layout]], optimizer: optax.GradientTransformation | None) -> None:
+    """Raise MemoryError unless the network and, with an optimizer, a gradient and its state would find room."""
+    shapes = nnx.to_pure_dict(nnx.state(nnx.eval_shape(lambda: _rebuilt(model, plan)), nnx.Param))
+    needed = {"parameters": shapes}
+    if optimizer is not None:
+        needed |= {"a gradient": shapes, "the optimizer's state": jax.eval_shape(optimizer.init, shapes)}
+    check.fits({what: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)) for what, tree in needed.items()})
+
+
+def _named(layout: Layout) -> str:
+    own = f" of period {layout.period}" if layout.period else f" of rank {layout.rank}" if layout.rank else ""
+    return f"{layout.rung}{own}"

@@ -1,0 +1,408 @@
+"""Whole networks between the rungs: the same function on a freer one, the nearest on a stricter one, and what is carried."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen, nnx
+from strategies import gaussian
+from test_models import SMALL, filled, scores_of
+
+import convlab as cl
+import convlab.linen
+from convlab.relax import Change, carry, constrain, diff, relax, transfer_variables
+
+pytestmark = pytest.mark.usefixtures("float64")
+LADDER = ("conv", "tiled", "low_rank", "locally_connected", "dense")
+SHAPE = (7, 5, 2)
+
+
+class Nested(nnx.Module):
+    """Layers of Flax and of convlab, strided, grouped and shared, in lists and in a branch, with norm and dropout."""
+
+    def __init__(self, rngs):
+        self.first = nnx.Conv(2, 4, (3, 2), strides=(2, 1), padding="VALID", rngs=rngs)
+        branch = [cl.Conv(4, 6, (3, 3), feature_group_count=2, use_bias=False, rngs=rngs), nnx.BatchNorm(6, rngs=rngs)]
+        self.branches = nnx.List([nnx.List(branch), nnx.Dropout(0.4, rngs=rngs)])
+        self.local = cl.LocallyConnected(6, 6, (2, 2), padding="EDGE", space=(3, 4), rngs=rngs)
+        self.again = self.local
+        self.last = nnx.Linear(6, 3, rngs=rngs)
+
+    def __call__(self, x):
+        x = nnx.relu(self.first(x))
+        conv, norm = self.branches[0]
+        x = nnx.tanh(norm(conv(x)))
+        x = x + self.again(self.branches[1](self.local(x)))
+        return self.last(cl.max_pool(x, cl.Window((2, 2), 1, "VALID")).mean((-2, -3)))
+
+
+def double(model):
+    """The network with its numbers in double precision."""
+    definition, state = nnx.split(model)
+    cast = lambda a: a.astype(jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else a  # noqa: E731
+    return nnx.merge(definition, jax.tree.map(cast, state))
+
+
+def network(name, **options):
+    if name == "Nested":
+        return double(Nested(nnx.Rngs(0))), SHAPE
+    build, shape = SMALL[name]
+    return double(filled(lambda: build(rngs=nnx.Rngs(0), **options))), shape
+
+
+def parameters(model):
+    return nnx.to_pure_dict(nnx.state(model, nnx.Param))
+
+
+def results(model, x, mode):
+    """Scores, and what training moves, of a copy."""
+    model = nnx.clone(model)
+    getattr(model, mode)()
+    return scores_of(*nnx.split(model), x)
+
+
+def same(got, expected, tolerance=1e-10):
+    chex.assert_trees_all_close(got, expected, rtol=tolerance, atol=tolerance)
+
+
+# --- the function does not change ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("to", ["locally_connected", "dense"])
+@pytest.mark.parametrize("name", [*SMALL, "Nested"])
+def test_a_relaxed_network_is_the_same_function_in_evaluation_and_in_training_and_is_held_to_itself(name, to):
+    model, shape = network(name) if name == "Nested" else network(name, connectivity="conv")
+    [x] = gaussian((6, *shape))
+    free = relax(model, to, shape)
+    assert free is not model
+    for mode in ("eval", "train"):
+        same(results(free, x, mode), results(model, x, mode))
+    if name != "Nested":
+        back = constrain(free, "conv", shape)
+        same(parameters(back), parameters(model), 1e-12)
+        assert nnx.graphdef(back) == nnx.graphdef(model)
+
+
+@pytest.mark.parametrize(
+    "padding, strides",
+    [
+        ("SAME", 2),
+        ("SAME_LOWER", 1),
+        ("VALID", 1),
+        ("FULL", 2),
+        ("CIRCULAR", 2),
+        ("REFLECT", 1),
+        ("EDGE", 2),
+        (((2, 0), (1, 3)), 1),
+    ],
+)
+def test_every_padding_and_stride_is_relaxed_and_held_back_exactly(padding, strides):
+    layer = cl.Conv(2, 3, (3, 2), strides, padding=padding, rngs=nnx.Rngs(1))
+    model = double(nnx.Sequential(layer, nnx.relu, nnx.BatchNorm(3, rngs=nnx.Rngs(0))))
+    [x] = gaussian((4, *SHAPE))
+    h = nnx.clone(model)(x)
+    for to in LADDER[1:]:
+        free = relax(model, to, SHAPE, period=3)
+        same(nnx.clone(free)(x), h)
+        back = constrain(free, "conv", SHAPE).layers[0]
+        same(back.kernel[...], model.layers[0].kernel[...], 1e-12)
+        same(back.bias[...], model.layers[0].bias[...], 1e-12)
+
+
+@pytest.mark.parametrize(
+    "stricter, freer", [("tiled", "locally_connected"), ("tiled", "dense"), ("low_rank", "locally_connected")]
+)
+def test_rungs_between_are_relaxed_and_held_back_to_the_same_function(stricter, freer):
+    model, shape = network("Pyramid", connectivity=stricter)
+    [x] = gaussian((3, *shape))
+    free = relax(model, freer, shape)
+    back = constrain(free, stricter, shape)
+    for each in (free, back):
+        same(results(each, x, "train")[0], results(model, x, "train")[0])
+    assert [type(stage.layer).rung for stage in back.stages] == [stricter] * 2
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_a_grouped_and_a_masked_convolution_of_flax_keep_their_function(mode):
+    mask = np.random.default_rng(0).integers(0, 2, (3, 2, 1, 4)).astype(float)
+    layer = nnx.Conv(2, 4, (3, 2), feature_group_count=2, mask=jnp.asarray(mask), kernel_dilation=2, rngs=nnx.Rngs(0))
+    model = double(nnx.Sequential(layer))
+    [x] = gaussian((3, *SHAPE))
+    for to in ("locally_connected", "dense"):
+        same(results(relax(model, to, SHAPE), x, mode)[0], results(model, x, mode)[0])
+    back = constrain(relax(model, "dense", SHAPE), "conv", SHAPE)
+    same(results(back, x, mode)[0], results(model, x, mode)[0])
+
+
+def test_freer_and_stricter_layers_stay_and_shared_ones_stay_shared():
+    model, shape = network("Nested")
+    free = relax(model, "locally_connected", shape)
+    assert free.local is free.again
+    assert nnx.graphdef(free.local) == nnx.graphdef(model.local)
+    dense = relax(model, "dense", shape)
+    assert dense.local is dense.again
+    assert dense.local.rung == "dense"
+    held = constrain(model, "locally_connected", shape)
+    assert nnx.graphdef(held) == nnx.graphdef(model)
+    same(parameters(held), parameters(model), 0)
+
+
+def test_the_relaxed_network_has_arrays_of_its_own():
+    model, shape = network("Pyramid")
+    before = jax.tree.map(jnp.copy, parameters(model))
+    free = relax(model, "dense", shape, only="stages/0/layer")
+    for value in jax.tree.leaves(nnx.state(free, nnx.Param), is_leaf=lambda v: isinstance(v, nnx.Variable)):
+        value[...] = value[...] + 1
+    same(parameters(model), before, 0)
+
+
+def test_only_the_layers_that_are_named_or_picked_change():
+    model, shape = network("Pyramid")
+    rungs = lambda model: [stage.layer.rung for stage in model.stages]  # noqa: E731
+    assert rungs(relax(model, "dense", shape, only="stages/1/*")) == ["conv", "dense"]
+    assert rungs(relax(model, "dense", shape, only=["stages/0/layer"])) == ["dense", "conv"]
+    assert rungs(relax(model, "dense", shape, only=lambda path: path.endswith("1/layer"))) == ["conv", "dense"]
+    free = relax(model, "dense", shape)
+    assert rungs(constrain(free, "tiled", shape, only="stages/1/*")) == ["dense", "tiled"]
+
+
+def test_it_works_where_modules_are_plain_trees():
+    with nnx.use_graph_mode(False) if hasattr(nnx, "use_graph_mode") else nnx.set_graph_mode(False):
+        model = nnx.Sequential(cl.Conv(2, 3, (3, 2), rngs=nnx.Rngs(0)), nnx.relu)
+        free = relax(model, "dense", SHAPE)
+        [x] = gaussian((3, *SHAPE))
+        same(free(x), model(x), 1e-5)
+
+
+# --- held to a stricter rung -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rung", ["conv", "tiled", "locally_connected"])
+@pytest.mark.parametrize("padding", ["SAME", "REFLECT", "CIRCULAR"])
+def test_constraining_is_an_orthogonal_projection_of_the_dense_matrices(rung, padding):
+    model = double(nnx.Sequential(cl.Dense(2, 3, (3, 2), padding=padding, space=SHAPE[:2], rngs=nnx.Rngs(0))))
+    held = constrain(model, rung, SHAPE)
+    again = relax(held, "dense", SHAPE)
+    w, near = model.layers[0].kernel[...], again.layers[0].kernel[...]
+    same(jnp.sum(w**2), jnp.sum(near**2) + jnp.sum((w - near) ** 2))
+    assert jnp.sum((w - near) ** 2) > 0.1 * jnp.sum(w**2)
+    same(parameters(constrain(again, rung, SHAPE)), parameters(held), 1e-12)
+    same(
+        held.layers[0].bias[...],
+        model.layers[0].bias[...].mean((0, 1)) if rung != "locally_connected" else model.layers[0].bias[...],
+    )
+
+
+# --- what the optimizer remembers ------------------------------------------------------------------------------------
+
+
+def steps(model, shape, optimizer, number=3):
+    """The network after a few steps on Gaussian images, and the optimizer's state."""
+    apply, arrays, rest, _ = cl.train.trainable(model, shape)
+    x, target = gaussian((6, *shape), (6, 3))
+    key = jax.random.key(0)
+    gradient = jax.jit(jax.grad(lambda arrays: jnp.mean((apply(arrays, rest, x, key, True)[0] - target) ** 2)))
+    state = optimizer.init(arrays)
+    for _ in range(number):
+        updates, state = optimizer.update(gradient(arrays), state, arrays)
+        arrays = optax.apply_updates(arrays, updates)
+    return nnx.merge(apply.train, arrays, rest), state
+
+
+OPTIMIZERS = {
+    "momentum": optax.sgd(0.1, momentum=0.9),
+    "adam": optax.adam(0.1),
+    "chain": optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.1), optax.ema(0.9)),
+    "masked": optax.masked(optax.sgd(0.1, momentum=0.9), lambda tree: jax.tree.map(lambda a: a.ndim > 1, tree)),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("to", ["locally_connected", "dense"])
+def test_a_carried_state_takes_the_step_that_the_strict_network_would_take(name, to):
+    optimizer = OPTIMIZERS[name]
+    model, shape = network("Pyramid")
+    model, state = steps(model, shape, optimizer)
+    free = relax(model, to, shape)
+    carried = carry(optimizer, state, model, free, shape)
+    chex.assert_trees_all_equal_shapes_and_dtypes(carried, optimizer.init(parameters(free)))
+    without = lambda model: jax.tree.map(jnp.zeros_like, parameters(model))  # noqa: E731
+    step, _ = optimizer.update(without(model), state, parameters(model))
+    free_step, _ = optimizer.update(without(free), carried, parameters(free))
+    moved, free_moved = (nnx.clone(each) for each in (model, free))
+    for each, update in ((moved, step), (free_moved, free_step)):
+        nnx.update(each, nnx.State(optax.apply_updates(parameters(each), update)))
+    same(parameters(relax(moved, to, shape)), parameters(free_moved))
+    assert max(float(jnp.abs(a).max()) for a in jax.tree.leaves(step)) > 1e-4
+    same(carry(optimizer, carried, free, constrain(free, "conv", shape), shape), state)
+
+
+def test_what_has_no_history_starts_as_new():
+    optimizer = optax.adam(0.1)
+    model, shape = network("Pyramid")
+    model, state = steps(model, shape, optimizer)
+    mixed = relax(model, "low_rank", shape, only="stages/0/layer")
+    carried = carry(optimizer, state, model, mixed, shape)
+    first = carried[0].mu["stages"][0]["layer"]
+    assert [bool(first[name].any()) for name in ("basis", "weights", "bias")] == [False, False, True]
+    same(carried[0].mu["stages"][1], state[0].mu["stages"][1], 0)
+    assert carried[0].count == state[0].count == 3
+
+
+# --- what changed ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("padding", ["SAME", "EDGE"])
+def test_a_report_says_rungs_weights_distance_and_shares(padding, capsys):
+    model = double(nnx.Sequential(cl.Conv(2, 3, (3, 2), padding=padding, rngs=nnx.Rngs(0)), nnx.relu))
+    free = relax(model, "dense", SHAPE)
+    [change] = diff(model, free, SHAPE)
+    assert change[:5] == ("layers/0", "conv", "dense", 39, 35 * 35 * 6 + 35 * 3)
+    same(change[5:], (0, 1, 0, 0))
+    assert "layers/0" in capsys.readouterr().out
+    w = free.layers[0].kernel
+    [noise] = gaussian(w.shape)
+    w[...] = w[...] + noise
+    [change] = diff(model, free, SHAPE, show=False)
+    expected = cl.decompose(w[...], free.layers[0].layout.window, SHAPE[:2])
+    same(change[6:], tuple(expected[name] for name in ("shared", "local", "rest")))
+    same(change.moved, np.linalg.norm(noise) / jnp.linalg.norm(w[...] - noise))
+    [near] = diff(free, constrain(free, "locally_connected", SHAPE), SHAPE, show=False)
+    same(near.moved**2, change.rest)
+
+
+def test_networks_of_other_layers_cannot_be_compared():
+    model = nnx.Sequential(cl.Conv(2, 3, (3, 2), rngs=nnx.Rngs(0)))
+    with pytest.raises(ValueError, match="do not have the same spatial layers: layers/1 is in one of them only"):
+        diff(model, nnx.Sequential(model.layers[0], cl.Conv(3, 2, (1, 1), rngs=nnx.Rngs(0))), SHAPE)
+    with pytest.raises(ValueError, match="layers/0 has other windows or channels"):
+        diff(model, nnx.Sequential(cl.Conv(2, 3, (2, 3), rngs=nnx.Rngs(0))), SHAPE)
+
+
+# --- Linen -----------------------------------------------------------------------------------------------------------
+
+
+class Recipe(linen.Module):
+    """A Linen network at a rung: its layers numbered by class, but for one that has a name."""
+
+    layer: type
+
+    @linen.compact
+    def __call__(self, x, train: bool = False):
+        x = linen.relu(self.layer(3, (3, 2))(x))
+        x = linen.BatchNorm(use_running_average=not train)(x)
+        x = linen.relu(self.layer(4, (2, 2), strides=2, padding="CIRCULAR", use_bias=False, name="second")(x))
+        return linen.Dense(3)(self.layer(4, (2, 2))(x).mean((-2, -3)))
+
+
+@pytest.mark.parametrize(
+    "first, twin", [(convlab.linen.Conv, convlab.linen.LocallyConnected), (linen.Conv, convlab.linen.Dense)]
+)
+def test_variables_of_linen_become_those_of_the_twin(first, twin):
+    old, new = Recipe(first), Recipe(twin)
+    [x] = gaussian((5, *SHAPE))
+    variables = jax.tree.map(lambda a: gaussian(a.shape)[0] ** 2, old.init(jax.random.key(0), x))
+    written = transfer_variables(old, new, variables, SHAPE)
+    chex.assert_trees_all_equal_shapes(written, new.init(jax.random.key(0), x))
+    for options in ({}, {"train": True, "mutable": ["batch_stats"]}):
+        got, expected = new.apply(written, x, **options), old.apply(variables, x, **options)
+        same(jax.tree.leaves(got), jax.tree.leaves(expected))
+    same(transfer_variables(new, old, written, SHAPE), variables, 1e-12)
+
+
+def test_a_twin_must_call_the_same_modules():
+    variables = Recipe(linen.Conv).init(jax.random.key(0), jnp.ones((1, *SHAPE)))
+    with pytest.raises(ValueError, match="the modules do not call the same: 5 with arrays of their own, and 1"):
+        transfer_variables(Recipe(linen.Conv), linen.Dense(3), variables, SHAPE)
+    with pytest.raises(ValueError, match="arrays do not fit the twin: params/bias, params/kernel"):
+        transfer_variables(linen.Dense(2), linen.Dense(3), linen.Dense(2).init(jax.random.key(0), jnp.ones((1, 4))), (4,))
+
+
+# --- training goes on ------------------------------------------------------------------------------------------------
+
+
+def test_training_goes_on_with_a_continuous_loss_and_what_the_optimizer_remembers(tmp_path):
+    with jax.enable_x64(False):
+        data = cl.load("digits")
+        config = cl.Config(steps=60, batch_size=32, evaluations=1, progress=False)
+        optimizer = optax.sgd(0.2, momentum=0.9)
+        model = cl.models.Pyramid(data.image_shape, 10, (4, 5), rngs=nnx.Rngs(0))
+        strict = cl.fit(model, data, config, optimizer=optimizer)
+        trained = strict.model()
+        free = relax(trained, "locally_connected", data.image_shape)
+        state = carry(optimizer, strict.optimizer, trained, free, data.image_shape)
+        short = cl.Config(steps=1, batch_size=32, evaluations=1, progress=False, seed=1)
+        runs = [
+            cl.fit(net, data, short, optimizer=optimizer, optimizer_state=kept)
+            for net, kept in ((trained, strict.optimizer), (free, state), (free, None))
+        ]
+        losses = [run.history[-1]["loss"] for run in runs]
+        np.testing.assert_allclose(losses, losses[0], rtol=1e-5)
+        assert losses[0] < 1.5
+        after = [run.evaluate(data.test.images, data.test.labels)["loss"] for run in runs]
+        assert abs(after[1] - after[0]) < 0.75 * abs(after[2] - after[0])
+        with pytest.raises(ValueError, match="optimizer_state is not one of this optimizer for this model"):
+            cl.fit(trained, data, short, optimizer=optimizer, optimizer_state=state)
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+def one(kind, d=3, **options):
+    return nnx.Sequential(kind(2, d, (3, 2), rngs=nnx.Rngs(0), **options))
+
+
+@pytest.mark.parametrize(
+    "model, to, options, match",
+    [
+        (lambda: one(cl.Conv), "local", {}, "to='local' is no rung; needs one of conv, tiled"),
+        (lambda: one(cl.Conv), "dense", {"only": "layers/7"}, "only='layers/7' fits no layer; there are layers/0"),
+        (lambda: one(cl.Tiled, period=2), "low_rank", {}, "layers/0: tiled .* is not contained in low_rank"),
+        (lambda: one(cl.Tiled, period=2), "tiled", {"period": 3}, "layers/0: tiled of period .* is not contained"),
+        (lambda: one(cl.Conv, 4, feature_group_count=2), "tiled", {}, "layers/0: a tiled layer takes no groups"),
+    ],
+)
+def test_what_cannot_be_relaxed_is_named(model, to, options, match):
+    with pytest.raises(ValueError, match=match):
+        relax(model(), to, SHAPE, **options)
+
+
+class Twice(nnx.Module):
+    def __init__(self, rngs):
+        self.conv = cl.Conv(2, 2, (3, 2), rngs=rngs)
+        self.unused = cl.Conv(2, 2, (3, 2), rngs=rngs)
+
+    def __call__(self, x):
+        return self.conv(self.conv(x)[:, 1:])
+
+
+def test_a_layer_without_one_size_of_images_is_named():
+    model = Twice(nnx.Rngs(0))
+    with pytest.raises(
+        ValueError, match=r"conv reads images of \(6, 5\) and \(7, 5\) pixels; a layer by position needs one size"
+    ):
+        relax(model, "dense", SHAPE)
+    with pytest.raises(ValueError, match="unused reads images of none pixels"):
+        relax(model, "dense", SHAPE, only="unused")
+
+
+def test_a_network_that_would_not_fit_is_refused_before_it_is_built(monkeypatch):
+    model = nnx.Sequential(cl.Conv(2, 3, (3, 2), rngs=nnx.Rngs(0)))
+    needed = (35 * 35 * 6 + 35 * 3) * 4
+    monkeypatch.setattr("convlab.check._free", lambda: 3 * needed)
+    relax(model, "dense", SHAPE, optimizer=optax.sgd(0.1))
+    with pytest.raises(MemoryError, match=f"needs {4 * needed + 4:,} bytes .* but {3 * needed:,} are free; allow=True goes on"):
+        relax(model, "dense", SHAPE, optimizer=optax.adam(0.1))
+    relax(model, "dense", SHAPE, optimizer=optax.adam(0.1), allow=True)
+    monkeypatch.setattr("convlab.check._free", lambda: None)
+    relax(model, "dense", SHAPE, optimizer=optax.adam(0.1))
+
+
+def test_what_is_free_is_less_than_the_machine_has():
+    from convlab.check import _free
+
+    free = _free()
+    assert free is None or 0 < free < 2**50
+    assert Change._fields[0] == "layer"
