@@ -20,7 +20,7 @@ FLOORS = [  # a room imports from lower floors only; rooms of one floor stand al
 NEIGHBOURS = {("check", "geometry"), ("foreign", "convert"), ("rungs", "convert"), ("rungs", "ops"), ("train", "data")}
 LIBRARIES = {  # who may import what at all
     "flax": {"layers", "linen", "norm", "models", "train", "measure"},
-    "optax": {"train"},
+    "optax": {"train", "measure"},
     "tensorflow_datasets": {"data"},
     "matplotlib": {"report"},
     "rich": {"data", "report", "train"},
