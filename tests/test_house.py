@@ -21,7 +21,7 @@ FLOORS = [  # a room imports from lower floors only; rooms of one floor stand al
 NEIGHBOURS = {("check", "geometry"), ("foreign", "convert"), ("rungs", "convert"), ("rungs", "ops"), ("train", "data")}
 LIBRARIES = {  # who may import what at all
     "flax": {"layers", "linen", "norm", "calls", "relax", "models", "train", "measure"},
-    "optax": {"train", "relax"},
+    "optax": {"train", "relax", "measure"},
     "tensorflow_datasets": {"data"},
     "matplotlib": {"report"},
     "rich": {"data", "report", "train"},

@@ -27,7 +27,7 @@ class Fitted:
       parameters: Trained arrays, a plain pytree.
       rest: Arrays that are not trained, such as batch statistics.
       history: One row per evaluation: step, epoch, seconds, loss (mean since the last row), test_loss, test_accuracy, and
-        validation_loss, validation_accuracy where there is such a split.
+        validation_loss, validation_accuracy where there is such a split; and what was watched.
       config: How it was trained.
       seconds: Wall time of all, compilation included.
       step_seconds: Wall time of a step, compilation and evaluation excluded.

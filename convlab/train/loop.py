@@ -20,8 +20,8 @@ from convlab.train.log import Log
 from convlab.train.mesh import Placement
 from convlab.train.progress import progress_bar
 from convlab.train.signals import Stop
-from convlab.train.step import Augment, Trainable, initial, trainable
-from convlab.train.training import Training
+from convlab.train.step import Augment, Trainable, Watch, initial, trainable
+from convlab.train.training import Training, check_watch
 
 CHUNKS = {"cpu": 1}  # steps in one call, by platform; see `Config`
 CHUNK = 8  # elsewhere; not measured
@@ -37,6 +37,7 @@ def fit(
     augment: Augment | None = None,
     checkpoints: Checkpoints | None = None,
     log: Log | None = None,
+    watch: Watch | None = None,
 ) -> Fitted:
     """Train a classifier on the training images and score it on the test images.
 
@@ -54,11 +55,13 @@ def fit(
       checkpoints: Where to save the run. If it was saved there before, it goes on from the last whole checkpoint, with the same
         batches, random keys and result as if it had never stopped. SIGTERM and Ctrl-C then save before they end the process.
       log: Where to write the history while it grows.
+      watch: A jittable function of the parameters that are scored, such as `convlab.measure.watch_indices` makes; it returns
+        scalars by name, which join each row of the history.
 
     Raises:
       ValueError: The model's output is not one logit per class, `optimizer_state` is of another model, what was saved is of
-        another model, data set or configuration, `config` has a patience but the data no validation split, or its mesh does
-        not fit the batch.
+        another model, data set or configuration, `config` has a patience but the data no validation split, its mesh does
+        not fit the batch, or `watch` returns what is not a scalar or has the name of a score.
       DamagedError: There are checkpoints, and none is whole.
       FloatingPointError: The loss is not finite; the error names the step, the arrays that are not finite (or the largest), and
         the last checkpoint.
@@ -69,6 +72,7 @@ def fit(
     """
     model = trainable(model, data.image_shape, config.seed)
     _check(model, data, config)
+    check_watch(watch, model.parameters)
     steps = config.steps_on(len(data.train))
     rates = np.ones(steps, np.float32) if optimizer is not None else config.rates(steps)
     optimizer = optimizer or optimizer_of(config.optimizer, config.weight_decay)
@@ -95,7 +99,7 @@ def fit(
             training.advance(step, list(itertools.islice(feeding, count)), rates[step - count : step], step_options)
             show(step, training.loss, training.history)
             if step in scored:
-                row = training.score(step)
+                row = training.score(step, watch)
                 if writer is not None:
                     writer.add(row)
             over = step == steps or training.is_over()

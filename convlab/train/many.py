@@ -21,7 +21,8 @@ from convlab.train.checkpoint import Checkpoints
 from convlab.train.config import Config, optimizer_of
 from convlab.train.fitted import Fitted, measure, padded
 from convlab.train.loop import fit
-from convlab.train.step import Apply, Augment, Tree, compiled, initial, logits_of, train_step, trainable
+from convlab.train.step import Apply, Augment, Tree, Watch, compiled, initial, logits_of, train_step, trainable
+from convlab.train.training import check_watch
 
 VARIED = ("seed", "learning_rate", "schedule")  # fields of a configuration in which runs of one program may differ
 LEFT_OUT = ("patience", "mesh")  # fields that one program of several runs does not have
@@ -94,6 +95,7 @@ def fit_many(
     vmapped: bool | None = None,
     augment: Augment | None = None,
     checkpoints: Checkpoints | None = None,
+    watch: Watch | None = None,
 ) -> Runs:
     """Fit the same network in several ways: seeds, learning rates, schedules, or anything else of a configuration.
 
@@ -105,6 +107,7 @@ def fit_many(
         layer gained 0.3 of its time by it, networks with convolutions lost as much: there one goes after the other.
       augment: As of `fit`.
       checkpoints: Where to save the runs, each in a folder of its own number below; not for runs that are vmapped.
+      watch: As of `fit`.
 
     Raises:
       ValueError: As of `fit`; or the runs cannot be vmapped: they differ in more than seed, learning rate and schedule, have a
@@ -116,11 +119,11 @@ def fit_many(
     if vmapped:
         if obstacle := _obstacle(data, configs, checkpoints):
             raise ValueError(f"these runs cannot be vmapped: {obstacle}; pass vmapped=False")
-        return Runs(_together(build, data, configs, augment))
+        return Runs(_together(build, data, configs, augment, watch))
     runs = []
     for number, config in enumerate(configs):
         own = checkpoints and dataclasses.replace(checkpoints, folder=pathlib.Path(os.fspath(checkpoints.folder), str(number)))
-        runs.append(fit(build(nnx.Rngs(config.seed)), data, config, augment=augment, checkpoints=own))
+        runs.append(fit(build(nnx.Rngs(config.seed)), data, config, augment=augment, checkpoints=own, watch=watch))
     return Runs(runs)
 
 
@@ -150,11 +153,17 @@ def _logits_of_all(parameters, rest, images, mean, std, *, apply):
 
 
 def _together(
-    build: Callable[[nnx.Rngs], nnx.Module], data: Data, configs: Sequence[Config], augment: Augment | None
+    build: Callable[[nnx.Rngs], nnx.Module],
+    data: Data,
+    configs: Sequence[Config],
+    augment: Augment | None,
+    watch: Watch | None,
 ) -> list[Fitted]:
     """Train all runs in one program, the runs along the first axis of every array."""
     begin, config = time.perf_counter(), configs[0]
     models = [trainable(build(nnx.Rngs(each.seed)), data.image_shape) for each in configs]
+    check_watch(watch, models[0].parameters)
+    watched = watch and jax.jit(jax.vmap(watch))
     steps, size, count = config.steps_on(len(data.train)), config.batch_size, len(data.train)
     optimizer: optax.GradientTransformation = optimizer_of(config.optimizer, config.weight_decay)
     apply, rates = models[0].apply, np.stack([each.rates(steps) for each in configs], 1)
@@ -177,6 +186,9 @@ def _together(
             _check_finite(means, step, configs)
             losses = []
             rows = _score(apply, state.scored, state.rest, data)
+            if watched is not None:
+                told = jax.device_get(watched(state.scored))
+                rows = [row | {name: float(value[k]) for name, value in told.items()} for k, row in enumerate(rows)]
             for history, loss, row in zip(histories, means.tolist(), rows, strict=True):
                 told = {"step": step, "epoch": step * size / count, "seconds": time.perf_counter() - begin}
                 history.append(told | {"loss": loss} | row)

@@ -6,7 +6,7 @@ Both are plain JAX: under a mesh (`jax.set_mesh`) the same step runs on all its 
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -21,6 +21,7 @@ from convlab.layers import Layer
 
 Tree = Any
 Augment = Callable[[jax.Array, jax.Array], jax.Array]  # of a batch of raw images and a key
+Watch = Callable[[Tree], Mapping[str, jax.Array]]  # of the parameters: scalars by name
 
 
 class Apply(Protocol):

@@ -4,7 +4,7 @@ import collections
 import contextlib
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,10 @@ from convlab.train.checkpoint import METRIC, Run, Saver
 from convlab.train.config import Config
 from convlab.train.fitted import Fitted, measure, score
 from convlab.train.mesh import Placement
-from convlab.train.step import State, Trainable, Tree, train_step, train_steps
+from convlab.train.step import State, Trainable, Tree, Watch, train_step, train_steps
+
+SPLITS = ("validation", "test")
+SCORES = {"step", "epoch", "seconds", "loss", *(f"{split}_{key}" for split in SPLITS for key in ("loss", "accuracy"))}
 
 
 class Training:
@@ -48,7 +51,7 @@ class Training:
         self.losses.add(step, self.loss, self.state)
         self.watch.count(len(batches), self.state)
 
-    def score(self, step: int) -> dict[str, float]:
+    def score(self, step: int, watch: Watch | None = None) -> dict[str, float]:
         """Add a row to the history, and return it."""
         with self.watch.paused(self.state):
             loss = self.losses.mean(self.state)
@@ -59,6 +62,8 @@ class Training:
                     arrays = self.state.scored, self.state.rest
                     logits = score(self.model.apply, *arrays, split.images, (self.data.mean, self.data.std), self.placement)
                     row |= {f"{name}_{key}": value for key, value in measure(logits, split.labels).items()}
+            if watch is not None:
+                row |= {name: float(value) for name, value in self.placement.fetch(jax.jit(watch)(self.state.scored)).items()}
             self.history.append(row)
             if self.config.patience is not None and best_of(self.history) is row:
                 self.best = jax.tree.map(jnp.copy, self.placement.fetch((self.state.scored, self.state.rest)))
@@ -96,6 +101,20 @@ class Training:
 def best_of(history: Sequence[dict[str, float]]) -> dict[str, float]:
     """The first row of the highest validation accuracy."""
     return max(history, key=lambda row: (row[METRIC], -row["step"]))
+
+
+def check_watch(watch: Watch | None, parameters: Tree) -> None:
+    """Raise ValueError unless a watch returns scalars by names that no score has."""
+    if watch is None:
+        return
+    told = jax.eval_shape(watch, parameters)
+    if not isinstance(told, Mapping):
+        raise ValueError(f"watch returns a {type(told).__name__}; needs a dict of scalars by name")
+    for name, value in told.items():
+        if name in SCORES:
+            raise ValueError(f"watch returns {name!r}, which is the name of a score; call it otherwise")
+        if value.shape != ():
+            raise ValueError(f"watch returns an array of shape {value.shape} as {name!r}; needs scalars: reduce or index it")
 
 
 class Losses:

@@ -1,0 +1,344 @@
+"""Indices of weights: against loops, at the values that are known, and as the weight grows or is Gaussian."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+from flax import nnx
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from strategies import case, gaussian
+
+import convlab as cl
+from convlab import measure
+from convlab.layers import CONNECTIVITY, LAYERS, connect
+from convlab.measure.network import NAMES
+from convlab.rungs import RUNGS
+
+pytestmark = pytest.mark.usefixtures("float64")
+ZERO = case((7, 5), (3, 2), (1, 2), ((1, 2), (0, 1)), (1, 1))  # zero padding: dead taps at the borders
+REPEATED = case((4, 5), (3, 3), (1, 1), "REFLECT", (1, 1))  # taps that read one pixel
+LINE = case((11,), (3,), (1,), "CAUSAL", (2,))
+CUBE = case((2, 4, 3), (2, 3, 1), (1, 1, 1), "CIRCULAR", (1, 1, 1))
+each_case = pytest.mark.parametrize("window, space, reads", [ZERO, REPEATED], ids=["zero", "reflect"])
+
+
+def close(got, expected, tolerance=1e-12):
+    np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance)
+
+
+def local_kernel(reads, size, c=2, d=3, seed=0):
+    return gaussian((*oracle.out_shape(reads), *size, c, d), seed=seed)[0]
+
+
+def as_dense(v, reads, space):
+    return oracle.dense_matrix(lambda position: v[position], reads, space, *v.shape[-2:])
+
+
+# --- shares ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("window, space, reads", [LINE, ZERO, REPEATED, CUBE], ids=["line", "zero", "reflect", "cube"])
+def test_shares_are_between_0_and_1_and_those_of_decompose(window, space, reads):
+    @jax.jit
+    def shares(w):
+        v = cl.project_dense_to_local(w, window, space)
+        local, tied = measure.local_share(w, window, space), measure.tile_share(v, window, space)
+        return cl.decompose(w, window, space), local, tied
+
+    parts, local, tied = shares(gaussian((*oracle.out_shape(reads), *space, 3, 2))[0])
+    close(local, parts["shared"] + parts["local"])
+    close(tied * local, parts["shared"])
+    assert 0 <= tied <= 1
+    assert 0 <= local <= 1
+
+
+@each_case
+@pytest.mark.parametrize("period", [(1, 1), (2, 1), (3, 2)])
+def test_the_share_of_a_tile_is_that_of_the_dense_matrices_by_least_squares(window, space, reads, period):
+    v = local_kernel(reads, window.size)
+    places = list(itertools.product(*map(range, period)))
+    basis = []
+    for place, tap in itertools.product(places, np.ndindex(*window.size)):
+        e = np.zeros((*v.shape[:4], 1, 1))
+        e[(*(slice(start, None, step) for start, step in zip(place, period, strict=True)), *tap)] = 1
+        basis.append(as_dense(e, reads, space).ravel())
+    basis = np.stack(basis, 1)
+    w = as_dense(v, reads, space).reshape(len(basis), -1)
+    kept = basis @ np.linalg.lstsq(basis, w, rcond=None)[0]
+    close(measure.tile_share(v, window, space, period), np.sum(kept**2) / np.sum(w**2), 1e-11)
+
+
+def test_the_circulant_share_is_that_of_the_mean_over_all_cyclic_shifts():
+    w = gaussian((3, 5, 3, 5, 2, 2))[0]
+    shifts = list(np.ndindex(3, 5))
+    mean = sum(np.roll(w, (s, t, s, t), (0, 1, 2, 3)) for s, t in shifts) / len(shifts)
+    close(measure.circulant_share(w), np.sum(mean**2) / np.sum(w**2))
+    close(measure.circulant_share(mean), 1)
+    with pytest.raises(ValueError, match=r"w has output positions \(3,\) but shifting .* as many: \(5,\)"):
+        measure.circulant_share(w[:, 0, 0])
+
+
+def test_a_share_is_that_of_any_orthogonal_projection():
+    [w, basis] = gaussian((7,), (7, 3))
+    q = np.linalg.qr(basis)[0]
+    close(measure.share(w, lambda w: q @ (q.T @ w)), np.sum((q.T @ w) ** 2) / np.sum(w**2))
+
+
+def test_shares_of_gaussian_weights_are_the_ratios_of_dimensions():
+    (window, space, reads), many = ZERO, 400
+    live, out = oracle.live(reads), oracle.out_shape(reads)
+    draws = np.random.default_rng(0).normal(size=(many, *out, *space, 1, 1))
+    got = jax.jit(jax.vmap(lambda w: measure.local_share(w, window, space)))(draws)
+    close(got.mean(), live.sum() / (np.prod(out) * np.prod(space)), 0.01)
+    kernels = np.random.default_rng(1).normal(size=(many, *live.shape, 1, 1))
+    for period in (1, 2):
+        got = jax.jit(jax.vmap(lambda v, period=period: measure.tile_share(v, window, space, period)))(kernels)
+        tile = sum(live[s::period, t::period].any((0, 1)).sum() for s, t in np.ndindex(period, period))
+        close(got.mean(), tile / live.sum(), 0.01)
+    squares = np.random.default_rng(2).normal(size=(many, 3, 4, 3, 4, 1, 1))
+    close(jax.jit(jax.vmap(measure.circulant_share))(squares).mean(), 1 / 12, 0.01)
+
+
+# --- units -------------------------------------------------------------------------------------------------------------
+
+
+def test_participation_and_kurtosis_are_those_of_the_definition():
+    [w] = gaussian((2, 3, 5, 7, 2, 3))
+    got = measure.inverse_participation_ratio(w, (2, 3)), measure.excess_kurtosis(w, (2, 3))
+    for unit in np.ndindex(2, 3, 2, 3):
+        i, j, c, d = unit
+        own = [w[i, j, k, l, c, d] for k in range(5) for l in range(7)]
+        mean = sum(own) / 35
+        close(got[0][unit], sum(x**4 for x in own) / sum(x**2 for x in own) ** 2)
+        close(got[1][unit], 35 * sum((x - mean) ** 4 for x in own) / sum((x - mean) ** 2 for x in own) ** 2 - 3)
+
+
+@given(arrays(np.float64, (3, 5), elements=st.floats(-1e6, 1e6, allow_subnormal=False)))
+def test_participation_is_1_for_one_pixel_and_1_over_n_for_constant_weights_and_between_for_others(w):
+    one, same = np.eye(5)[:3] * 0.3, np.full((3, 5), -0.3)
+    got = measure.inverse_participation_ratio(np.stack([one, same, w]), 2)
+    close(got[:2], [[1] * 3, [1 / 5] * 3])
+    empty = ~w.any(1)
+    assert np.isnan(got[2][empty]).all()
+    assert np.all((got[2][~empty] >= 1 / 5 - 1e-12) & (got[2][~empty] <= 1 + 1e-12))
+
+
+def test_participation_does_not_overflow():
+    close(measure.inverse_participation_ratio(jnp.array([1e30, -1e30], jnp.float32), 0), 0.5, 1e-6)
+
+
+def test_gaussian_units_have_the_participation_and_kurtosis_that_are_stated():
+    n, many = 35, 20_000
+    w = np.random.default_rng(0).normal(size=(many, 5, 7))
+    close(measure.inverse_participation_ratio(w, (1, 2)).mean(), 3 / (n + 2), 1e-3)
+    close(measure.excess_kurtosis(w, (1, 2)).mean(), -6 / (n + 1), 0.02)
+
+
+# --- positions ---------------------------------------------------------------------------------------------------------
+
+
+@each_case
+def test_signal_to_noise_is_that_of_the_definition_over_live_taps(window, space, reads):
+    v, live = local_kernel(reads, window.size), oracle.live(reads)
+    ratios = []
+    for entry in np.ndindex(*v.shape[2:]):
+        own = [v[(*position, *entry)] for position in np.ndindex(*v.shape[:2]) if live[(*position, *entry[:2])]]
+        if len(own) > 1:
+            mean = sum(own) / len(own)
+            ratios.append(mean**2 * len(own) / sum((x - mean) ** 2 for x in own))
+    close(measure.signal_to_noise(v, window, space), sum(ratios) / len(ratios))
+
+
+def test_signal_to_noise_is_infinite_for_a_shared_kernel_and_falls_with_the_square_of_the_noise():
+    window, space, reads = case((29, 31), (3, 3), (1, 1), "SAME", (1, 1))
+    shared, noise = np.sign(gaussian((3, 3, 2, 3))[0]), local_kernel(reads, (3, 3), seed=1)
+    assert measure.signal_to_noise(cl.lift_conv_to_local(shared, window, space), window, space) > 1e25
+    for size in (0.1, 1.0):
+        close(measure.signal_to_noise(shared + size * noise, window, space) * size**2, 1, 0.02)
+
+
+def test_signal_to_noise_of_noise_has_the_mean_that_is_stated():
+    window, space, reads = case((5, 4), (3, 1), (1, 1), "SAME", (1, 1))
+    draws = np.random.default_rng(0).normal(size=(20_000, 5, 4, 3, 1, 1, 1))
+    got = jax.vmap(lambda v: measure.signal_to_noise(v, window, space))(draws).mean()
+    close(got, np.mean([1 / (n - 3) for n in (16, 20, 16)]), 0.002)
+
+
+def test_a_tap_that_is_live_at_one_position_does_not_count():
+    window, space = cl.Window((3,), padding="SAME"), (2,)
+    v = np.array([[9.0, 1.0, 5.0], [6.0, 3.0, 9.0]])[..., None, None]  # left and right tap are live once
+    close(measure.signal_to_noise(v, window, space), 4)
+
+
+@each_case
+@pytest.mark.parametrize("offset", [(0, 1), (1, 0), (2, -1)])
+def test_the_distance_of_neighbours_is_that_of_the_definition_over_taps_live_at_both(window, space, reads, offset):
+    v, live = local_kernel(reads, window.size), oracle.live(reads)
+    above = below = 0.0
+    for here in np.ndindex(*v.shape[:2]):
+        there = tuple(np.add(here, offset))
+        if not all(0 <= i < n for i, n in zip(there, v.shape, strict=False)):
+            continue
+        for tap in np.ndindex(*v.shape[2:4]):
+            if live[(*here, *tap)] and live[(*there, *tap)]:
+                above += np.sum((v[(*here, *tap)] - v[(*there, *tap)]) ** 2)
+                below += np.sum(v[(*here, *tap)] ** 2 + v[(*there, *tap)] ** 2)
+    close(measure.neighbour_distance(v, window, space, offset), above / below)
+    close(measure.neighbour_distance(v, window, space, [-s for s in offset]), above / below)
+
+
+def test_neighbours_are_at_0_where_kernels_are_shared_and_at_1_where_they_are_independent():
+    window, space, reads = case((13, 11), (3, 3), (1, 1), "SAME", (1, 1))
+    shared = cl.lift_conv_to_local(gaussian((3, 3, 2, 3))[0], window, space)
+    assert measure.neighbour_distance(shared, window, space, (1, 1)) == 0
+    close(measure.neighbour_distance(local_kernel(reads, (3, 3)), window, space, (1, 0)), 1, 0.05)
+
+
+def test_positions_that_are_not_there_are_no_neighbours():
+    with pytest.raises(ValueError, match=r"offset \(0, 5\) leads from none of \(4, 5\) positions to another"):
+        measure.neighbour_distance(np.ones((4, 5, 1, 1, 1, 1)), cl.Window(1), (4, 5), (0, 5))
+
+
+# --- pruning -----------------------------------------------------------------------------------------------------------
+
+
+def pruned(share, shape=(2, 1, 5, 7, 2, 3), seed=0):
+    random = np.random.default_rng(seed)
+    return random.normal(size=shape) * (random.uniform(size=shape) < share)
+
+
+def test_the_distance_of_what_is_left_is_the_mean_over_pairs():
+    w, apart = pruned(0.3), []
+    for i, d in np.ndindex(2, 3):
+        left = [place for place in np.ndindex(5, 7, 2) if w[(i, 0, *place, d)]]
+        apart += [np.hypot(k - m, l - n) for (k, l, _), (m, n, _) in itertools.combinations(left, 2)]
+    close(measure.mean_distance(w), sum(apart) / len(apart), 1e-6)
+    assert measure.mean_distance(w) == measure.mean_distance(w != 0) == measure.mean_distance(-7 * w)
+
+
+def test_what_is_left_at_random_is_as_far_apart_as_all_inputs_whatever_its_share():
+    every = measure.mean_distance(np.ones((1, 1, 5, 7, 2, 1)))
+    for share in (0.1, 0.6):
+        close(measure.mean_distance(pruned(share, (20, 20, 5, 7, 2, 3))), every, 0.01)
+
+
+def test_what_is_left_in_windows_is_closer():
+    window, space = cl.Window(3), (9, 8)
+    w = cl.lift_local_to_dense(np.ones((9, 8, 3, 3, 1, 1)), window, space)
+    assert measure.mean_distance(w) < 0.5 * measure.mean_distance(np.ones_like(w))
+
+
+# --- all of them -------------------------------------------------------------------------------------------------------
+
+
+def test_a_factor_before_the_weight_changes_no_index():
+    window, space, reads = ZERO
+    v, w = local_kernel(reads, window.size), gaussian((4, 5, 4, 5, 2, 3))[0]
+    indices = (
+        lambda a: measure.tile_share(a * v, window, space, 2),
+        lambda a: measure.signal_to_noise(a * v, window, space),
+        lambda a: measure.neighbour_distance(a * v, window, space, (1, 0)),
+        lambda a: measure.local_share(a * w, cl.Window(3), (4, 5)),
+        lambda a: measure.circulant_share(a * w),
+        lambda a: measure.inverse_participation_ratio(a * w, (2, 3)),
+        lambda a: measure.excess_kurtosis(a * w, (2, 3)),
+    )
+    both = jax.jit(jax.vmap(lambda a: [index(a) for index in indices]))(np.array([-7.0, 1.0]))
+    for got, expected in both:
+        close(got, expected)
+
+
+# --- networks ----------------------------------------------------------------------------------------------------------
+
+
+class Two(nnx.Module):
+    """A layer on its own and one inside another module, which come after each other."""
+
+    def __init__(self, rung):
+        options = {"space": (4, 5), "rngs": nnx.Rngs(0)}
+        self.first = connect(rung, 2, 3, (3, 2), **options)
+        self.others = nnx.List(
+            [nnx.Sequential(connect(rung, 3, 2, 1, **options), nnx.relu), nnx.Linear(2, 2, rngs=nnx.Rngs(0))]
+        )
+
+
+EXPECTED = {
+    "dense": {"shared", "local", "mean_distance", "inverse_participation_ratio", "excess_kurtosis"},
+    "locally_connected": {"shared", "signal_to_noise", "neighbour_distance", "inverse_participation_ratio"},
+    "conv": {"inverse_participation_ratio"},
+}
+EXPECTED |= {"tiled": EXPECTED["locally_connected"], "low_rank": EXPECTED["locally_connected"], "shared": EXPECTED["conv"]}
+
+
+@pytest.mark.parametrize("connectivity", CONNECTIVITY)
+def test_a_network_has_the_indices_of_its_rungs(connectivity):
+    model = nnx.eval_shape(lambda: Two(connectivity))
+    told = jax.eval_shape(measure.watch_indices(model), nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+    assert set(told) == {f"{layer}/{index}" for layer in ("first", "others/0/layers/0") for index in EXPECTED[connectivity]}
+    assert all(value.shape == () for value in told.values())
+
+
+def test_the_indices_of_a_network_are_those_of_its_arrays():
+    v, w = gaussian((4, 5, 3, 2, 2, 3), (4, 5, 4, 5, 2, 3))
+    window, space, dense, local = cl.Window((3, 2)), (4, 5), filled("dense", w), filled("locally_connected", v)
+    told = {row["index"]: row["value"] for row in measure.indices(dense)}
+    close(told["local"], measure.local_share(w, window, space))
+    close(told["shared"], cl.decompose(w, window, space)["shared"])
+    close(told["mean_distance"], measure.mean_distance(w))
+    close(told["inverse_participation_ratio"], measure.inverse_participation_ratio(w, (2, 3)).mean())
+    close(told["excess_kurtosis"], measure.excess_kurtosis(w, (2, 3)).mean())
+    rows = measure.indices(local, "neighbour_distance", "shared", "signal_to_noise")
+    apart = [measure.neighbour_distance(v, window, space, offset) for offset in ((1, 0), (0, 1))]
+    shared, noise = measure.tile_share(v, window, space), measure.signal_to_noise(v, window, space)
+    assert [row["index"] for row in rows] == ["neighbour_distance", "shared", "signal_to_noise"]
+    close([row["value"] for row in rows], [sum(apart) / 2, shared, noise])
+    assert {(row["layer"], row["rung"]) for row in rows} == {("", "locally_connected")}
+
+
+def test_tiled_and_low_rank_layers_have_the_indices_of_the_local_kernels_that_they_stand_for():
+    tile, basis, weights = gaussian((2, 1, 3, 2, 2, 3), (4, 3, 2, 2, 3), (4, 5, 4))
+    window, space = cl.Window((3, 2)), (4, 5)
+    lifted = {
+        "tiled": ([tile], cl.lift_tiled_to_local(tile, window, space), {"period": (2, 1)}),
+        "low_rank": ([basis, weights], cl.lift_low_rank_to_local(basis, weights, window, space), {"rank": 4}),
+    }
+    for rung, (given_arrays, v, own) in lifted.items():
+        [row] = measure.indices(filled(rung, *given_arrays, **own), "shared")
+        close(row["value"], measure.tile_share(v, window, space))
+
+
+def filled(rung, *arrays, **own):
+    """A layer of a rung that holds these arrays."""
+    layer = nnx.eval_shape(lambda: LAYERS[rung](2, 3, (3, 2), space=(4, 5), use_bias=False, **own, rngs=nnx.Rngs(0)))
+    for name, array in zip(RUNGS[rung].arrays, arrays, strict=True):
+        setattr(layer, name, nnx.Param(jnp.asarray(array)))
+    return layer
+
+
+def test_units_that_pruning_has_emptied_do_not_count():
+    w = np.zeros((4, 5, 4, 5, 2, 3))
+    w[..., 2, 3, 1, 2] = 5
+    [row] = measure.indices(filled("dense", w), "inverse_participation_ratio")
+    assert row["value"] == 1
+
+
+def test_a_layer_that_knows_no_positions_has_the_indices_of_a_kernel():
+    layer = nnx.eval_shape(lambda: cl.Tiled(2, 3, (3, 3), period=2, rngs=nnx.Rngs(0)))
+    told = jax.eval_shape(measure.watch_indices(layer), nnx.to_pure_dict(nnx.state(layer, nnx.Param)))
+    assert set(told) == {"inverse_participation_ratio"}
+
+
+def test_networks_in_tree_mode_have_indices_too():
+    with nnx.set_graph_mode(False):
+        in_tree_mode = measure.indices(Two("conv"))
+    assert in_tree_mode == measure.indices(Two("conv"))
+
+
+def test_an_unknown_index_is_refused():
+    with pytest.raises(ValueError, match=f"sharpness: no such index; needs some of {', '.join(NAMES)}"):
+        measure.indices(nnx.eval_shape(lambda: Two("conv")), "sharpness", "shared")

@@ -1,0 +1,130 @@
+"""What is watched while training joins the history, the log and the checkpoints, of one run or of many."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from convlab import measure, models
+from convlab.data import Data, Split
+from convlab.train import Checkpoints, Config, Log, fit, fit_many, fit_seeds
+
+SHAPE = (6, 5, 2)
+CONFIG = Config(steps=9, batch_size=16, optimizer="momentum", learning_rate=0.01, evaluations=3, progress=False)
+
+
+@pytest.fixture(scope="module")
+def data():
+    random = np.random.default_rng(0)
+    splits = [Split(random.normal(size=(n, *SHAPE)).astype(np.float32), random.integers(0, 3, n)) for n in (67, 31, 29)]
+    return Data("made", splits[0], splits[1], tuple("abc"), splits[2])
+
+
+def build(rngs):
+    return models.MLP(SHAPE, 3, (), rngs=rngs)
+
+
+def norm(parameters):
+    return {"norm": sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(parameters))}
+
+
+def without_time(history):
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in history]
+
+
+def test_every_row_tells_what_is_watched_of_the_parameters_that_it_scores(data):
+    averaged = dataclasses.replace(CONFIG, average=0.9)
+    fitted = fit(build(nnx.Rngs(0)), data, averaged, watch=norm)
+    assert [type(row["norm"]) for row in fitted.history] == [float] * 3
+    np.testing.assert_allclose(fitted.history[-1]["norm"], norm(fitted.parameters)["norm"], rtol=1e-6)
+    assert len({row["norm"] for row in fitted.history}) == 3
+
+
+def test_watching_changes_nothing_else(data):
+    watched, alone = (fit(build(nnx.Rngs(0)), data, CONFIG, watch=watch) for watch in (norm, None))
+    assert jax.tree.all(jax.tree.map(np.array_equal, watched.parameters, alone.parameters))
+    seen = [{name: value for name, value in row.items() if name != "norm"} for row in watched.history]
+    assert without_time(seen) == without_time(alone.history)
+
+
+def test_it_is_compiled_once_for_all_rows_and_runs(data):
+    traces = []
+
+    def watch(parameters):
+        traces.append(parameters)
+        return norm(parameters)
+
+    fit(build(nnx.Rngs(0)), data, CONFIG, watch=watch)
+    first = len(traces)
+    assert first <= 2  # one of them without compiling, to see that it returns scalars
+    fit(build(nnx.Rngs(1)), data, dataclasses.replace(CONFIG, evaluations=9), watch=watch)
+    assert len(traces) <= first + 1
+    traces.clear()
+    fit_seeds(build, data, CONFIG, vmapped=True, watch=watch)
+    assert len(traces) <= 2
+
+
+def test_a_run_that_goes_on_has_watched_all_along(data, tmp_path):
+    whole = fit(build(nnx.Rngs(0)), data, CONFIG, watch=norm)
+    saved = Checkpoints(tmp_path / "run", every=4)
+    fit(build(nnx.Rngs(0)), data, CONFIG, watch=norm, checkpoints=saved)
+    (tmp_path / "run" / "9").rename(tmp_path / "9")  # as if it had been stopped after step 8
+    again = fit(build(nnx.Rngs(0)), data, CONFIG, watch=norm, checkpoints=saved, log=Log(tmp_path / "log", tensorboard=False))
+    assert without_time(again.history) == without_time(whole.history)
+    lines = [json.loads(line) for line in (tmp_path / "log" / "history.jsonl").read_text().splitlines()]
+    assert [line["norm"] for line in lines] == [row["norm"] for row in whole.history]
+    assert (tmp_path / "log" / "history.csv").read_text().splitlines()[0].endswith(",norm")
+
+
+def test_a_run_may_go_on_with_another_watch(data, tmp_path):
+    saved = Checkpoints(tmp_path / "run", every=4)
+    fit(build(nnx.Rngs(0)), data, CONFIG, checkpoints=saved)
+    (tmp_path / "run" / "9").rename(tmp_path / "9")
+    again = fit(build(nnx.Rngs(0)), data, CONFIG, watch=norm, checkpoints=saved)
+    assert ["norm" in row for row in again.history] == [False, False, True]
+
+
+@pytest.mark.parametrize("vmapped", [False, True])
+def test_several_runs_are_watched_each_on_its_own(data, vmapped):
+    configs = [dataclasses.replace(CONFIG, seed=seed) for seed in (0, 3)]
+    runs = fit_many(build, data, configs, vmapped=vmapped, watch=norm)
+    alone = [fit(build(nnx.Rngs(config.seed)), data, config, watch=norm) for config in configs]
+    expected = [[row["norm"] for row in fitted.history] for fitted in alone]
+    np.testing.assert_allclose(runs.scores("norm"), expected, rtol=1e-5 if vmapped else 0)
+    assert [*runs[0].history[0]] == [*alone[0].history[0]]
+
+
+def test_on_a_mesh_all_is_watched(data):
+    mesh = jax.make_mesh((1, 1), ("n", "i"))
+    placed = fit(build(nnx.Rngs(0)), data, dataclasses.replace(CONFIG, mesh=mesh), watch=norm)
+    alone = fit(build(nnx.Rngs(0)), data, CONFIG, watch=norm)
+    np.testing.assert_allclose([row["norm"] for row in placed.history], [row["norm"] for row in alone.history], rtol=1e-5)
+
+
+def test_indices_of_a_network_can_be_watched(data):
+    options = {"kernel_size": 3, "connectivity": "locally_connected", "tied_noise": 0}
+    model = models.MLP(SHAPE, 3, (2,), **options, rngs=nnx.Rngs(0))
+    fitted = fit(model, data, CONFIG, watch=measure.watch_indices(model, "shared"))
+    [name] = {name for row in fitted.history for name in row if name.endswith("/shared")}
+    shared = [row[name] for row in fitted.history]
+    assert 1 > shared[0] > shared[1] > shared[2] > 0.5  # starts as a convolution, from which its gradient leads
+    assert shared[-1] == pytest.approx(measure.indices(fitted.model(), "shared")[0]["value"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "watch, message",
+    [
+        (lambda p: {"test_loss": 0.0}, "watch returns 'test_loss', which is the name of a score; call it otherwise"),
+        (lambda p: {"all": jnp.ones(3)}, r"watch returns an array of shape \(3,\) as 'all'; needs scalars"),
+        (lambda p: jnp.ones(()), "watch returns a ShapeDtypeStruct; needs a dict of scalars by name"),
+    ],
+)
+def test_what_is_no_row_is_refused_before_training(data, watch, message):
+    with pytest.raises(ValueError, match=message):
+        fit(build(nnx.Rngs(0)), data, CONFIG, watch=watch)
+    with pytest.raises(ValueError, match=message):
+        fit_many(build, data, [CONFIG], vmapped=True, watch=watch)
