@@ -14,13 +14,20 @@ FLOORS = [  # a room imports from lower floors only; rooms of one floor stand al
     {"unfold"},
     {"kernels"},
     {"ops", "convert", "foreign", "rungs"},
-    {"layers", "linen", "norm"},
+    {"layers", "linen", "norm", "optim"},
     {"models", "train", "measure"},
 ]
-NEIGHBOURS = {("check", "geometry"), ("foreign", "convert"), ("rungs", "convert"), ("rungs", "ops"), ("train", "data")}
+NEIGHBOURS = {
+    ("check", "geometry"),
+    ("foreign", "convert"),
+    ("rungs", "convert"),
+    ("rungs", "ops"),
+    ("train", "data"),
+    ("optim", "layers"),
+}
 LIBRARIES = {  # who may import what at all
-    "flax": {"layers", "linen", "norm", "models", "train", "measure"},
-    "optax": {"train"},
+    "flax": {"layers", "linen", "norm", "optim", "models", "train", "measure"},
+    "optax": {"optim", "train"},
     "tensorflow_datasets": {"data"},
     "matplotlib": {"report"},
     "rich": {"data", "report", "train"},
