@@ -1,14 +1,14 @@
 """Which arrays of a tree are meant: all kernels, by their shape and name, or those of spatial layers, by their path."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax.typing import ArrayLike
+from jax.core import Tracer
 from jaxtyping import Array
 
 from convlab.layers import Layer
@@ -16,7 +16,7 @@ from convlab.layers import Layer
 Tree = Any
 Path = tuple[str | int, ...]
 Mask = Tree | Callable[[Tree], Tree]  # of bools, as in `optax.masked`
-Number = ArrayLike | optax.Schedule
+Number = float | Array | optax.Schedule
 
 
 def kernel_mask(parameters: Tree) -> Tree:
@@ -80,14 +80,20 @@ def name_of(path: tuple[Any, ...]) -> Path:
 
 def spatial(model: nnx.Module) -> dict[Path, Layer]:
     """Return the layers that stand on a rung, by path."""
-    return {tuple(path): module for path, module in nnx.iter_modules(model) if isinstance(module, Layer)}
+    modules: Iterator[tuple[Any, Any]] = nnx.iter_modules(model)
+    return {tuple(path): module for path, module in modules if isinstance(module, Layer)}
 
 
 def at_least_zero(**numbers: Number) -> None:
     """Raise ValueError if a number is negative or not finite; schedules and traced numbers are taken as they are."""
     for name, number in numbers.items():
-        if not callable(number) and not isinstance(number, jax.core.Tracer) and not 0 <= float(number) < math.inf:
+        if not callable(number) and is_known(number) and not 0 <= float(number) < math.inf:
             raise ValueError(f"{name} must be at least 0 and finite, or a schedule; got {number}")
+
+
+def is_known(value: Any) -> bool:
+    """Whether a number or an array can be looked at, as nobody is tracing it."""
+    return not isinstance(value, Tracer)
 
 
 class Taken(NamedTuple):
@@ -95,8 +101,12 @@ class Taken(NamedTuple):
 
     count: Array
 
+    def next(self) -> "Taken":
+        """The state one update later."""
+        return Taken(jnp.asarray(optax.safe_increment(self.count)))
 
-def numbers_at(count: Array, *numbers: Number) -> list[ArrayLike]:
+
+def numbers_at(count: Array, *numbers: Number) -> list[Any]:
     """Return the values that numbers and schedules have after `count` updates."""
     return [number(count) if callable(number) else number for number in numbers]
 

@@ -1,6 +1,7 @@
 """Soft constraints: scalar functions of the parameters whose gradients are added to the loss's."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from convlab.geometry import Axis
-from convlab.optim.leaves import Number, Taken, Tree, at_least_zero, found, needed, numbers_at, spatial
+from convlab.optim.leaves import Number, Path, Taken, Tree, at_least_zero, found, needed, numbers_at, spatial
 from convlab.optim.sharing import Projection
 from convlab.rungs import RUNGS, Layout
 
@@ -37,14 +38,14 @@ def add_penalty(penalty: Penalty, weight: Number) -> optax.GradientTransformatio
     """
     at_least_zero(weight=weight)
 
-    def init(parameters: Tree) -> Taken:
+    def init(params: Tree) -> Taken:
         return Taken(jnp.zeros((), jnp.int32))
 
-    def update(updates: Tree, state: Taken, parameters: Tree | None = None) -> tuple[Tree, Taken]:
-        gradient = jax.grad(penalty)(needed(parameters, "add_penalty"))
+    def update(updates: Tree, state: Any, params: Tree | None = None) -> tuple[Tree, Taken]:
+        gradient = jax.grad(penalty)(needed(params, "add_penalty"))
         now = numbers_at(state.count, weight)[0]
         updates = jax.tree.map(lambda u, g: u + jnp.asarray(now, u.dtype) * g.astype(u.dtype), updates, gradient)
-        return updates, Taken(optax.safe_increment(state.count))
+        return updates, state.next()
 
     return optax.GradientTransformation(init, update)
 
@@ -97,7 +98,7 @@ def far(model: nnx.Module, by: str = "distance", size: Callable[[Array], Array] 
     """
     if by not in COUNTED:
         raise ValueError(f"by {by!r} is unknown; needs one of {', '.join(COUNTED)}")
-    counted = {
+    counted: dict[Path, np.ndarray] = {
         (*path, RUNGS[layer.layout.rung].arrays[0]): COUNTED[by](layer.layout)[..., None, None]
         for path, layer in spatial(model).items()
     }

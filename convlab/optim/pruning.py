@@ -78,14 +78,14 @@ def keep_pruned(mask: Tree) -> optax.GradientTransformation:
       Array(0., dtype=float32)
     """
 
-    def init(parameters: Tree) -> Tree:
-        ours, theirs = (jax.tree.map(jnp.shape, tree) for tree in (mask, parameters))
+    def init(params: Tree) -> Tree:
+        ours, theirs = (jax.tree.map(jnp.shape, tree) for tree in (mask, params))
         if ours != theirs:
             raise ValueError(f"the mask has arrays of {ours} but the parameters have {theirs}")
         return jax.tree.map(jnp.asarray, mask)
 
-    def update(updates: Tree, state: Tree, parameters: Tree | None = None) -> tuple[Tree, Tree]:
-        parameters = needed(parameters, "keep_pruned")
+    def update(updates: Tree, state: Tree, params: Tree | None = None) -> tuple[Tree, Tree]:
+        parameters = needed(params, "keep_pruned")
         updates = like(parameters, updates)
         return jax.tree.map(lambda kept, u, p: jnp.where(kept, u, -p), state, updates, parameters), state
 

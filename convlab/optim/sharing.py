@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -125,11 +126,11 @@ def project_every(projection: Projection, steps: int) -> optax.GradientTransform
     """
     steps = as_integer("steps", steps)
 
-    def init(parameters: Tree) -> Taken:
+    def init(params: Tree) -> Taken:
         return Taken(jnp.zeros((), jnp.int32))
 
-    def update(updates: Tree, state: Taken, parameters: Tree | None = None) -> tuple[Tree, Taken]:
-        parameters, count = needed(parameters, "project_every"), state.count + 1
+    def update(updates: Tree, state: Any, params: Tree | None = None) -> tuple[Tree, Taken]:
+        parameters, count = needed(params, "project_every"), state.count + 1
 
         def projected(updates: Tree) -> Tree:
             return jax.tree.map(jnp.subtract, projection(optax.apply_updates(parameters, updates)), parameters)

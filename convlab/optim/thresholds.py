@@ -1,16 +1,16 @@
 """Optimizers that leave weights at exactly zero: what a dense layer keeps is then a connectivity it has learned."""
 
-import functools
+import math
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from convlab.optim.leaves import Mask, Number, Taken, Tree, at_least_zero, kernel_mask, like, needed, numbers_at
+from convlab.optim.leaves import Mask, Number, Taken, Tree, at_least_zero, is_known, kernel_mask, like, needed, numbers_at
 
 
 def beta_lasso(
@@ -91,18 +91,18 @@ def _each(
 ) -> optax.GradientTransformation:
     """Change the update of every array that `mask` names, given the array and a number or schedule."""
 
-    def init(parameters: Tree) -> Taken:
+    def init(params: Tree) -> Taken:
         count = jnp.zeros((), jnp.int32)
         if start is not None:
-            start(parameters, *numbers_at(count, number))
+            start(params, *numbers_at(count, number))
         return Taken(count)
 
-    def update(updates: Tree, state: Taken, parameters: Tree | None = None) -> tuple[Tree, Taken]:
-        parameters = needed(parameters, "an L1 penalty")
+    def update(updates: Tree, state: Any, params: Tree | None = None) -> tuple[Tree, Taken]:
+        parameters = needed(params, "an L1 penalty")
         now = numbers_at(state.count, number)[0]
         updates = like(parameters, updates)
         updates = jax.tree.map(lambda u, p: change(u, p, jnp.asarray(now, p.dtype)), updates, parameters)
-        return updates, Taken(optax.safe_increment(state.count))
+        return updates, state.next()
 
     return optax.masked(optax.GradientTransformation(init, update), mask)
 
@@ -122,20 +122,20 @@ def _shrink(update: Array, parameter: Array, shrinkage: Array) -> Array:
 
 def _is_zero(number: Number) -> bool:
     """Whether there is nothing to add: then nothing stands between step and parameters that could round otherwise."""
-    return not callable(number) and not isinstance(number, jax.core.Tracer) and float(number) == 0
+    return not callable(number) and is_known(number) and float(number) == 0
 
 
 def _product(first: Number, second: Number) -> Number:
     """Multiply two numbers, or schedules."""
     if callable(first) or callable(second):
-        return lambda count: functools.reduce(jnp.multiply, numbers_at(count, first, second))
-    return first * second  # pyright: ignore[reportOperatorIssue]
+        return lambda count: math.prod(numbers_at(jnp.asarray(count), first, second))
+    return first * second
 
 
-def _warn_of_the_dying(parameters: Tree, threshold: ArrayLike) -> None:
+def _warn_of_the_dying(parameters: Tree, threshold: float | Array) -> None:
     """Warn of arrays of which the first step sets most to zero; of what is traced nothing is known."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(parameters):
-        if not isinstance(leaf, jax.core.Tracer) and not isinstance(threshold, jax.core.Tracer):
+        if is_known(leaf) and is_known(threshold):
             small = float(jnp.mean(jnp.abs(leaf) < threshold))
             if small > 0.5:
                 warnings.warn(
