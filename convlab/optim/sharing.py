@@ -101,7 +101,8 @@ def project_every(projection: Projection, steps: int) -> optax.GradientTransform
     Stands last in a chain, so that `u` is the whole step. The parameters are the projected ones up to one rounding; the
     projection is computed only in the steps that need it. With `sharing(model)` it is dynamic weight sharing; m = 1 under plain
     gradient descent (with momentum or not, but not under Adam) is then training a convolution in which the rate of every tap is
-    divided by the number of positions at which it is live.
+    divided by the number of positions at which it is live. Running batch statistics are of the networks before: score a network
+    with batch norm some steps after a projection.
 
     Args:
       projection: A function of the parameters, such as `sharing(model)`.
