@@ -298,6 +298,55 @@ FAULTS = [
         "OTHERS[wrt][1 - place]: (p, q)[1 - place] * 2}",
         "tests/test_ops.py -k second_order",
     ),
+    Fault(
+        "let the threshold follow the learning rate",
+        "convlab/optim/thresholds.py",
+        "_product(beta, lam)",
+        "_product(learning_rate, lam)",
+        "tests/test_optim.py -k equation",
+    ),
+    Fault(
+        "cut what was small before the step",
+        "convlab/optim/thresholds.py",
+        "jnp.abs(parameter + update) < threshold",
+        "jnp.abs(parameter) < threshold",
+        "tests/test_optim.py -k no_weight_ever",
+    ),
+    Fault(
+        "project one update late",
+        "convlab/optim/sharing.py",
+        "lax.cond(count % steps == 0",
+        "lax.cond(count % steps == 1 % steps",
+        "tests/test_optim.py -k third",
+    ),
+    Fault(
+        "leave every position its own bias",
+        "convlab/optim/sharing.py",
+        'if layout.bias_sharing == "position" and',
+        'if layout.bias_sharing == "channel" and',
+        "tests/test_optim.py -k 'bias_follows'",
+    ),
+    Fault(
+        "count distances from the padded corner",
+        "convlab/optim/penalties.py",
+        "/ 2 - axis.low",
+        "/ 2",
+        "tests/test_optim.py -k centre_of_its_window",
+    ),
+    Fault(
+        "freeze pruned weights where they are",
+        "convlab/optim/pruning.py",
+        "jnp.where(kept, u, -p)",
+        "jnp.where(kept, u, 0)",
+        "tests/test_optim.py -k 'pruned_weights and nesterov'",
+    ),
+    Fault(
+        "prune a share of all instead of what is left",
+        "convlab/optim/pruning.py",
+        "round(share * len(places))",
+        "round(share * len(left))",
+        "tests/test_optim.py -k smallest_share",
+    ),
 ]
 
 

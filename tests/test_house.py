@@ -15,13 +15,19 @@ FLOORS = [  # a room imports from lower floors only; rooms of one floor stand al
     {"kernels"},
     {"ops", "convert", "foreign", "rungs"},
     {"layers", "linen", "norm"},
-    {"calls"},
+    {"calls", "optim"},
     {"models", "train", "measure", "relax"},
 ]
-NEIGHBOURS = {("check", "geometry"), ("foreign", "convert"), ("rungs", "convert"), ("rungs", "ops"), ("train", "data")}
+NEIGHBOURS = {
+    ("check", "geometry"),
+    ("foreign", "convert"),
+    ("rungs", "convert"),
+    ("rungs", "ops"),
+    ("train", "data"),
+}
 LIBRARIES = {  # who may import what at all
-    "flax": {"layers", "linen", "norm", "calls", "relax", "models", "train", "measure"},
-    "optax": {"train", "relax", "measure"},
+    "flax": {"layers", "linen", "norm", "calls", "optim", "relax", "models", "train", "measure"},
+    "optax": {"optim", "train", "relax", "measure"},
     "tensorflow_datasets": {"data"},
     "matplotlib": {"report"},
     "rich": {"data", "report", "train"},

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ import numpy as np
 import optax
 
 from convlab.geometry import as_integer
+from convlab.optim import kernel_mask
 from convlab.train.step import Recipe
 
 
@@ -108,7 +108,7 @@ SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
 }
 OPTIMIZERS: dict[str, Callable[[float], optax.GradientTransformation]] = {  # all at rate 1: the step scales the updates
     "adam": lambda decay: optax.adam(1.0),
-    "adamw": lambda decay: optax.adamw(1.0, weight_decay=decay, mask=_is_kernel),
+    "adamw": lambda decay: optax.adamw(1.0, weight_decay=decay, mask=kernel_mask),
     "sgd": lambda decay: _decayed(decay, optax.sgd(1.0)),
     "momentum": lambda decay: _decayed(decay, optax.sgd(1.0, momentum=0.9)),
 }
@@ -116,14 +116,7 @@ DTYPES = ("float32", "bfloat16")
 
 
 def _decayed(decay: float, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-    return optax.chain(optax.add_decayed_weights(decay, _is_kernel), optimizer) if decay else optimizer
-
-
-def _is_kernel(parameters: Any) -> Any:
-    """Which arrays are decayed: those of two and more axes, but for the biases of layers that have one per position."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, p: p.ndim > 1 and not {"bias", "scale"} & {getattr(key, "key", None) for key in path}, parameters
-    )
+    return optax.chain(optax.add_decayed_weights(decay, kernel_mask), optimizer) if decay else optimizer
 
 
 @functools.cache

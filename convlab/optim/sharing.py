@@ -1,0 +1,166 @@
+"""Sharing and locality as projections: of the parameters now and then, or of the gradients at every step."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax import lax
+from jaxtyping import Array
+
+from convlab.convert import (
+    lift_conv_to_dense,
+    lift_conv_to_local,
+    lift_local_to_dense,
+    project_dense_to_conv,
+    project_dense_to_local,
+    project_local_to_conv,
+)
+from convlab.geometry import Space, Window, as_integer
+from convlab.optim.leaves import Taken, Tree, at_paths, like, needed, spatial
+from convlab.rungs import RUNGS
+
+Projection = Callable[[Tree], Tree]
+
+# (rung, to) -> (project, lift)
+NEAREST: dict[tuple[str, str], tuple[Callable[..., Array], Callable[..., Array]]] = {
+    ("dense", "locally_connected"): (project_dense_to_local, lift_local_to_dense),
+    ("dense", "conv"): (project_dense_to_conv, lift_conv_to_dense),
+    ("locally_connected", "conv"): (project_local_to_conv, lift_conv_to_local),
+}
+
+
+def nearest(rung: str, to: str, window: Window, space: Space) -> Callable[[Array], Array]:
+    """Return the function that replaces a kernel by the nearest one that a stricter rung allows: project, then lift.
+
+    Args:
+      rung: What the kernel is: "dense" or "locally_connected".
+      to: What it becomes equal to: "locally_connected" or "conv".
+      window: Where each position reads.
+      space: Pixels along each spatial axis of the input.
+
+    Raises:
+      ValueError: `to` is not a stricter rung than `rung`.
+
+    Example:
+      >>> nearest("locally_connected", "conv", Window(3, padding="VALID"), (4,))(jnp.arange(6.0).reshape(2, 3, 1, 1))[..., 0, 0]
+      Array([[1.5, 2.5, 3.5],
+             [1.5, 2.5, 3.5]], dtype=float32)
+    """
+    if (rung, to) not in NEAREST:
+        pairs = ", ".join(f"{rung!r} to {to!r}" for rung, to in NEAREST)
+        raise ValueError(f"no projection leads from {rung!r} to {to!r}; there are {pairs}")
+    project, lift = NEAREST[rung, to]
+    return lambda kernel: lift(project(kernel, window, space), window, space)
+
+
+def sharing(model: nnx.Module, to: str = "conv") -> Projection:
+    """Read off a model the projection of its parameters: every dense or locally connected layer as near as a stricter rung is.
+
+    With "conv", a bias per position becomes its mean. All other arrays stay as they are.
+
+    Args:
+      model: A Flax NNX module with layers of convlab.
+      to: "conv" (one kernel in the window), or "locally_connected" (dense layers keep what is inside the window).
+
+    Returns:
+      A function of trees like the model's parameters: nested dicts, as `fit` trains them, or NNX states.
+
+    Raises:
+      ValueError: No layer of the model is on a freer rung than `to`.
+
+    Example:
+      >>> from convlab.layers import LocallyConnected
+      >>> layer = LocallyConnected(1, 2, (3, 3), space=(4, 5), rngs=nnx.Rngs(0))
+      >>> kernel = sharing(layer)(nnx.to_pure_dict(nnx.state(layer)))["kernel"]
+      >>> bool((kernel[1, 1] == kernel[2, 3]).all())
+      True
+    """
+    changes = {}
+    for path, layer in spatial(model).items():
+        layout = layer.layout
+        if (layout.rung, to) in NEAREST:
+            assert layout.space is not None
+            changes[*path, "kernel"] = nearest(layout.rung, to, layout.window, layout.space)
+            if layout.bias_sharing == "position" and RUNGS[to].bias == "channel":
+                changes[*path, "bias"] = functools.partial(_mean, axes=len(layout.space))
+    if not changes:
+        rungs = sorted({layer.layout.rung for layer in spatial(model).values()})
+        raise ValueError(f"no layer of the model can be projected to {to!r}: its spatial layers are {rungs}")
+    return at_paths(changes)
+
+
+def project_every(projection: Projection, steps: int) -> optax.GradientTransformation:
+    r"""Replace the parameters by their projection at every m-th update, and leave the updates between as they are.
+
+    $$\theta_{t+1} = P(\theta_t + u_t) \text{ where } m \text{ divides } t + 1, \text{ else } \theta_t + u_t$$
+
+    Stands last in a chain, so that `u` is the whole step. The parameters are the projected ones up to one rounding; the
+    projection is computed only in the steps that need it. With `sharing(model)` it is dynamic weight sharing; m = 1 under plain
+    gradient descent (with momentum or not, but not under Adam) is then training a convolution in which the rate of every tap is
+    divided by the number of positions at which it is live. Running batch statistics are of the networks before: score a network
+    with batch norm some steps after a projection.
+
+    Args:
+      projection: A function of the parameters, such as `sharing(model)`.
+      steps: The number of updates from one projection to the next, m.
+
+    Raises:
+      ValueError: `steps` is below 1, or an update comes without parameters.
+      TypeError: `steps` is not an integer.
+
+    Example:
+      >>> optimizer = optax.chain(optax.sgd(1.0), project_every(lambda p: jax.tree.map(jnp.round, p), 2))
+      >>> parameters = jnp.array(3.0)
+      >>> state = optimizer.init(parameters)
+      >>> for _ in range(2):
+      ...     updates, state = optimizer.update(jnp.array(0.3), state, parameters)
+      ...     parameters = optax.apply_updates(parameters, updates)
+      ...     print(f"{parameters:.1f}")
+      2.7
+      2.0
+
+    Reference: Pogodin, Mehta, Lillicrap and Latham 2021.
+    """
+    steps = as_integer("steps", steps)
+
+    def init(params: Tree) -> Taken:
+        return Taken(jnp.zeros((), jnp.int32))
+
+    def update(updates: Tree, state: Any, params: Tree | None = None) -> tuple[Tree, Taken]:
+        parameters, count = needed(params, "project_every"), state.count + 1
+
+        def projected(updates: Tree) -> Tree:
+            return jax.tree.map(jnp.subtract, projection(optax.apply_updates(parameters, updates)), parameters)
+
+        updates = lax.cond(count % steps == 0, projected, lambda updates: updates, like(parameters, updates))
+        return updates, Taken(count % steps)
+
+    return optax.GradientTransformation(init, update)
+
+
+def tie_gradients(projection: Projection) -> optax.GradientTransformation:
+    r"""Project the gradients: kernels that start tied stay tied, under any optimizer that follows.
+
+    $$g \leftarrow P g$$
+
+    With `sharing(model)` before plain gradient descent it trains the same convolution as `project_every(..., 1)` after it.
+    Under Adam the two differ, and this one stays exactly tied: every position sees the same gradient.
+
+    Args:
+      projection: A linear function of trees like the parameters, such as `sharing(model)`.
+
+    Example:
+      >>> optimizer = optax.chain(tie_gradients(lambda g: jnp.full_like(g, g.mean())), optax.sgd(1.0))
+      >>> optimizer.update(jnp.array([1.0, 3.0]), optimizer.init(jnp.zeros(2)))[0]
+      Array([-2., -2.], dtype=float32)
+    """
+    return optax.stateless(lambda updates, _: projection(updates))
+
+
+def _mean(bias: Array, axes: int) -> Array:
+    """Give every position the mean bias."""
+    return jnp.broadcast_to(bias.mean(tuple(range(axes)), keepdims=True), bias.shape)

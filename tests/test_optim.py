@@ -1,0 +1,549 @@
+"""Optimizers and penalties: steps against the equations, projected training against a convolution's, exact zeros."""
+
+import math
+import warnings
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import oracle
+import pytest
+from flax import nnx
+from strategies import gaussian
+
+import convlab as cl
+from convlab import optim
+from convlab.layers import LAYERS
+
+SHAPES = {"layer": {"kernel": (7, 5, 3), "bias": (7, 5)}, "norm": {"scale": (11,)}}
+
+
+def close(got, expected, tolerance=1e-11):
+    chex.assert_trees_all_close(got, expected, rtol=tolerance, atol=tolerance)
+
+
+def tree(seed, dtype=jnp.float32):
+    """A kernel, a bias of two axes and a scale."""
+    leaves, structure = jax.tree.flatten(SHAPES, is_leaf=lambda leaf: isinstance(leaf, tuple))
+    return jax.tree.unflatten(structure, [jnp.asarray(a, dtype) for a in gaussian(*leaves, seed=seed)])
+
+
+def start(model):
+    """Gaussian parameters."""
+    leaves, structure = jax.tree.flatten(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+    arrays = gaussian(*(leaf.shape for leaf in leaves), seed=3)
+    return jax.tree.unflatten(structure, [jnp.asarray(a, leaf.dtype) for a, leaf in zip(arrays, leaves, strict=True)])
+
+
+def descend(optimizer, parameters, gradients):
+    """Parameters after each of several gradients, in one compiled scan."""
+
+    @jax.jit
+    def run(parameters, gradients):
+        def body(carry, gradient):
+            updates, state = optimizer.update(gradient, carry[1], carry[0])
+            parameters = optax.apply_updates(carry[0], updates)
+            return (parameters, state), parameters
+
+        return jax.lax.scan(body, (parameters, optimizer.init(parameters)), gradients)[1]
+
+    return run(parameters, jax.tree.map(lambda *each: jnp.stack(each), *gradients))
+
+
+def last(trees):
+    return jax.tree.map(lambda each: each[-1], trees)
+
+
+# --- thresholds ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("float64")
+def test_beta_lasso_takes_the_step_of_the_equation_and_leaves_out_biases_and_scales():
+    rate, lam, beta = 0.1, 0.03, 11.0
+    theta, gradient = tree(1, jnp.float64), tree(2, jnp.float64)
+    got = descend(optim.beta_lasso(rate, lam, beta), theta, [gradient])
+    expected = jax.tree.map(lambda t, g: np.asarray(t - rate * g), theta, gradient)
+    t, g = (np.asarray(each["layer"]["kernel"]) for each in (theta, gradient))
+    stepped = t - rate * (g + lam * np.sign(t))
+    expected["layer"]["kernel"] = np.where(np.abs(stepped) >= beta * lam, stepped, 0)
+    assert 0 < (np.abs(stepped) < beta * lam).sum() < t.size
+    close(last(got), expected)
+
+
+@pytest.mark.parametrize("momentum", [None, 0.9])
+def test_beta_lasso_and_soft_threshold_without_penalty_are_sgd_bit_for_bit(momentum):
+    theta, gradients = tree(0), [tree(seed) for seed in range(1, 5)]
+    rate = optax.cosine_decay_schedule(0.1, 7)
+    expected = descend(optax.sgd(rate, momentum), theta, gradients)
+    chex.assert_trees_all_equal(descend(optim.beta_lasso(rate, 0.0, 50, momentum=momentum), theta, gradients), expected)
+    chex.assert_trees_all_equal(descend(optim.soft_threshold(rate, 0.0, momentum=momentum), theta, gradients), expected)
+    scheduled, sgd = optim.beta_lasso(rate, lambda _: 0.0, 50, momentum=momentum), optax.sgd(rate, momentum)
+    chex.assert_trees_all_equal(*(each.update(gradients[0], each.init(theta), theta)[0] for each in (scheduled, sgd)))
+
+
+def test_no_weight_ever_ends_below_the_threshold_but_at_zero_and_some_come_back():
+    lam, beta = 0.01, 20.0
+    gradients = [tree(seed) for seed in range(1, 30)]
+    kernels = np.abs(descend(optim.beta_lasso(0.2, lam, beta, momentum=0.5), tree(0), gradients)["layer"]["kernel"])
+    assert not ((kernels > 0) & (kernels < np.float32(beta * lam))).any()
+    assert ((kernels[:-1] == 0) & (kernels[1:] > 0)).any()
+    assert (kernels == 0).any()
+
+
+def test_the_threshold_is_that_of_the_parameters_as_they_are_stored():
+    rate, threshold = 0.1, np.float32(0.0137)
+    (g,) = gaussian((100_000, 1))
+    g = jnp.asarray(100 * g, jnp.float32)
+    theta = threshold + np.float32(rate) * g  # after the step, all are within rounding of the threshold
+    got = np.abs(last(descend(optim.beta_lasso(rate, 1e-9, threshold / 1e-9), theta, [g])))
+    assert not ((got > 0) & (got < threshold)).any()
+    assert 0.1 < (got == 0).mean() < 0.9
+
+
+def test_the_threshold_and_both_rates_follow_their_schedules():
+    gradients, rate = [tree(seed) for seed in range(1, 5)], lambda count: 0.1 / (1 + count)
+    got = descend(optim.beta_lasso(rate, lambda count: jnp.where(count < 2, 0.0, 0.01), 30), tree(0), gradients)
+    plain = descend(optax.sgd(rate), tree(0), gradients)
+    close(*(jax.tree.map(lambda each: each[:2], both) for both in (got, plain)), 1e-6)
+    zeros = (np.asarray(got["layer"]["kernel"]) == 0).reshape(4, -1).sum(1)
+    assert zeros[1] == 0 < zeros[2]
+
+
+@pytest.mark.usefixtures("float64")
+def test_soft_threshold_is_the_proximal_step_and_converges_to_the_lasso():
+    x, y = gaussian((31, 7), (31, 3))
+    lam, rate = 3.0, 0.01
+    theta = jnp.zeros((7, 3))
+    optimizer = optim.soft_threshold(rate, lam)
+
+    def body(carry, _):
+        theta, state = carry
+        updates, state = optimizer.update(jnp.asarray(x).T @ (x @ theta - y), state, theta)
+        return (optax.apply_updates(theta, updates), state), None
+
+    theta = jax.jit(lambda theta: jax.lax.scan(body, (theta, optimizer.init(theta)), None, 2000)[0][0])(theta)
+    slope, theta = x.T @ (x @ theta - y), np.asarray(theta)
+    assert 0 < (theta == 0).sum() < theta.size
+    close(slope[theta != 0], -lam * np.sign(theta[theta != 0]))  # the optimality conditions of the lasso
+    assert (np.abs(slope[theta == 0]) <= lam).all()
+
+
+def test_a_mask_may_be_a_tree_and_learning_rates_may_be_injected():
+    mask = {"layer": {"kernel": False, "bias": True}, "norm": False}
+    theta, zero = tree(0), jax.tree.map(jnp.zeros_like, tree(0))
+    inject = optax.inject_hyperparams(optim.beta_lasso, static_args=("mask", "momentum"))
+    got = last(descend(inject(learning_rate=0.1, lam=0.01, beta=40.0, mask=mask), theta, [zero]))
+    chex.assert_trees_all_equal(got["norm"], theta["norm"])
+    chex.assert_trees_all_equal(got["layer"]["kernel"], theta["layer"]["kernel"])
+    assert (got["layer"]["bias"] == 0).any()
+
+
+def test_arrays_of_low_precision_keep_their_dtype_and_their_zeros():
+    theta = tree(0, jnp.bfloat16)
+    got = descend(optim.beta_lasso(0.1, 0.03, 11.0), theta, [tree(1)])
+    chex.assert_trees_all_equal_dtypes(last(got), theta)
+    kernel = np.abs(np.asarray(got["layer"]["kernel"], np.float32))
+    assert (kernel == 0).any()
+    assert not ((kernel > 0) & (kernel < 0.33)).any()
+
+
+def test_what_starts_below_the_threshold_is_warned_of_by_name():
+    with pytest.warns(UserWarning, match=r"beta_lasso: \d+% of \['layer'\]\['kernel'\] start below beta \* lam = 1 "):
+        optim.beta_lasso(0.1, lam=0.1, beta=10).init(tree(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optim.beta_lasso(0.1, lam=0.01, beta=10).init(tree(0))
+
+
+def test_numbers_that_make_no_sense_are_refused():
+    for wrong in ({"lam": -1.0}, {"beta": -1.0}, {"learning_rate": math.nan}, {"lam": math.inf}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be at least 0 and finite"):
+            optim.beta_lasso(**{"learning_rate": 0.1, "lam": 0.1, "beta": 1.0, **wrong})
+    with pytest.raises(ValueError, match="lam must be at least 0"):
+        optim.soft_threshold(0.1, -1)
+    with pytest.raises(ValueError, match="weight must be at least 0"):
+        optim.add_penalty(jnp.sum, -1)
+    with pytest.raises(ValueError, match="steps must be at least 1"):
+        optim.project_every(jnp.round, 0)
+    theta = jnp.ones((2, 2))
+    for optimizer in (optim.soft_threshold(0.1, 1), optim.project_every(jnp.round, 1), optim.add_penalty(jnp.sum, 1)):
+        with pytest.raises(ValueError, match="needs the parameters"):
+            optimizer.update(theta, optimizer.init(theta))
+
+
+def regress(optimizer, seeds, n=2000, space=(8, 7), noise=0.5, steps=40):
+    """Dense weights learned on images whose outputs a 3x3 convolution with taps of 0.2 to 1 made; and its dense weights."""
+    window, pixels = cl.Window((3, 3)), math.prod(space)
+
+    def one(seed):
+        keys = jax.random.split(jax.random.key(seed), 5)
+        v = jax.random.rademacher(keys[0], (3, 3, 1, 1)) * jax.random.uniform(keys[1], (3, 3, 1, 1), minval=0.2)
+        x = jax.random.normal(keys[2], (n, *space, 1))
+        y = cl.conv(x, v, window) + noise * jax.random.normal(keys[3], (n, *space, 1))
+        w = jax.random.normal(keys[4], (*space, *space, 1, 1)) / pixels**0.5
+
+        def loss(w):
+            return 0.5 * jnp.mean(jnp.sum((cl.dense(x, w) - y) ** 2, (1, 2, 3)))
+
+        def body(carry, _):
+            updates, state = optimizer.update(jax.grad(loss)(carry[0]), carry[1], carry[0])
+            return (optax.apply_updates(carry[0], updates), state), None
+
+        w = jax.lax.scan(body, (w, optimizer.init(w)), None, steps)[0][0]
+        return w, cl.lift_conv_to_dense(v, window, space), cl.decompose(w, window, space)
+
+    learned, teacher, shares = jax.jit(lambda seeds: jax.lax.map(one, seeds))(jnp.asarray(seeds))
+    return np.asarray(learned) != 0, np.asarray(teacher) != 0, shares["shared"] + shares["local"]
+
+
+def test_beta_lasso_finds_the_windows_of_a_convolution_in_a_dense_regression():
+    learned, support, local = regress(optim.beta_lasso(0.5, lam=2e-3, beta=25), [0, 1, 2])
+    for found, there in zip(learned, support, strict=True):
+        assert (found != there).sum() <= 0.05 * there.sum() < 0.01 * there.size
+    assert local.min() > 0.98
+
+
+# --- projections -----------------------------------------------------------------------------------------------------
+
+RATE, IMAGES = 0.03, 5
+WINDOWS = [  # padding, strides and momentum, of both layers
+    ("SAME", (1, 1), 0.9),
+    ("VALID", (2, 1), None),
+    ("CIRCULAR", (1, 2), 0.9),
+]
+each_window = pytest.mark.parametrize("padding, strides, momentum", WINDOWS)
+
+
+def network(rungs, padding, strides):
+    """Two layers with biases on 7x5 pixels, each on its rung; shapes without arrays."""
+
+    def make():
+        where = {"padding": padding, "param_dtype": jnp.float64, "rngs": nnx.Rngs(0)}
+        first = LAYERS[rungs[0]](2, 3, (3, 2), strides, space=(7, 5), **where)
+        second = LAYERS[rungs[1]](3, 2, (2, 3), space=first.layout.window.output_shape((7, 5)), **where)
+        return nnx.Sequential(first, nnx.tanh, second)
+
+    return nnx.eval_shape(make)
+
+
+CONV, FREE = ("conv", "conv"), ("dense", "locally_connected")
+
+
+def lifted(model, parameters):
+    """The parameters of a convolution as those of the same function in a model of another rung."""
+    new = {"layers": {}}
+    for number, layer in ((0, model.layers[0]), (2, model.layers[2])):
+        layout, (kernel, bias) = layer.layout, (parameters["layers"][number][name] for name in ("kernel", "bias"))
+        lift = cl.lift_conv_to_dense if layout.rung == "dense" else cl.lift_conv_to_local
+        new["layers"][number] = {
+            "kernel": lift(kernel, layout.window, layout.space),
+            "bias": jnp.broadcast_to(bias, layout.bias_shape),
+        }
+    return new
+
+
+def counts(model):
+    """Positions at which each tap is live, and positions in all, like the parameters of a convolution."""
+    live = {}
+    for number in (0, 2):
+        window, space = model.layers[number].layout.window, model.layers[number].layout.space
+        reads = oracle.tables(space, window.size, window.strides, window.dilation, window.padding)
+        taps = oracle.live(reads).sum((0, 1))[..., None, None]
+        live[number] = {"kernel": taps, "bias": np.asarray(math.prod(window.output_shape(space)))}
+    return {"layers": live}
+
+
+def train(model, parameters, optimizer, steps=4):
+    graph, _, rest = nnx.split(model, nnx.Param, ...)
+    x, y = gaussian((IMAGES, 7, 5, 2), (IMAGES, *model.layers[2].layout.positions, 2))
+
+    @jax.jit
+    def step(parameters, state):
+        def loss(parameters):
+            return jnp.sum((nnx.merge(graph, parameters, rest)(x) - y) ** 2) / IMAGES
+
+        updates, state = optimizer.update(jax.grad(loss)(parameters), state, parameters)
+        return optax.apply_updates(parameters, updates), state
+
+    state = optimizer.init(parameters)
+    for _ in range(steps):
+        parameters, state = step(parameters, state)
+    return parameters
+
+
+def norm(first, second):
+    """Frobenius distance of two trees."""
+    return sum(jnp.sum((a - b) ** 2) for a, b in zip(*map(jax.tree.leaves, (first, second)), strict=True)) ** 0.5
+
+
+def divided(by):
+    return optax.stateless(lambda updates, _: jax.tree.map(lambda update, n: update / n, updates, by))
+
+
+@each_window
+@pytest.mark.usefixtures("float64")
+def test_descent_with_projection_is_training_the_convolution_with_a_rate_per_tap(padding, strides, momentum):
+    conv, model = (network(rungs, padding, strides) for rungs in (CONV, FREE))
+    first, live, sgd, project = start(conv), counts(conv), optax.sgd(RATE, momentum), optim.sharing(model)
+    trained = train(conv, first, optax.chain(sgd, divided(live)))
+    if padding != "SAME":  # every tap is live everywhere: one rate a layer, divided by the number of positions
+        assert all((layer["kernel"] == layer["bias"]).all() for layer in live["layers"].values())
+    assert max(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.abs(a - b).max(), trained, first))) > 0.01
+    expected = lifted(model, trained)
+    close(train(model, lifted(model, first), optax.chain(sgd, optim.project_every(project, 1))), expected)
+    if padding == "SAME":
+        close(train(model, lifted(model, first), optax.chain(optim.tie_gradients(project), sgd)), expected)
+
+
+@pytest.mark.usefixtures("float64")
+def test_under_adam_projection_is_not_training_the_convolution_and_tied_gradients_stay_tied():
+    padding, strides, _ = WINDOWS[1]
+    conv, model = (network(rungs, padding, strides) for rungs in (CONV, FREE))
+    first, project = start(conv), jax.jit(optim.sharing(model))
+    begin = lifted(model, first)
+    projected = train(model, begin, optax.chain(optax.adam(RATE), optim.project_every(project, 1)))
+    close(project(projected), projected)
+    moved = norm(projected, begin)
+    for rate in (optax.adam(RATE), optax.chain(optax.adam(RATE), divided(counts(conv)))):
+        assert norm(projected, lifted(model, train(conv, first, rate))) > 0.2 * moved
+    tied = train(model, begin, optax.chain(optim.tie_gradients(project), optax.adam(RATE)))
+    close(project(tied), tied)
+
+
+def test_parameters_are_projected_after_every_third_update_and_at_no_other():
+    layer = nnx.eval_shape(lambda: cl.LocallyConnected(2, 3, (3, 2), space=(5, 3), rngs=nnx.Rngs(0)))
+    project, parameters = jax.jit(optim.sharing(layer)), start(layer)
+    leaves, structure = jax.tree.flatten(parameters)
+    gradients = [jax.tree.unflatten(structure, gaussian(*(a.shape for a in leaves), seed=s)) for s in range(7)]
+    gradients = jax.tree.map(jnp.float32, gradients)
+    got = descend(optax.chain(optax.sgd(0.1), optim.project_every(project, 3)), parameters, gradients)
+    for step, gradient in enumerate(gradients):
+        parameters = jax.tree.map(lambda p, g: p - 0.1 * g, parameters, gradient)
+        if step in (2, 5):
+            parameters = project(parameters)
+        close(jax.tree.map(lambda each, step=step: each[step], got), parameters, 1e-6)
+
+
+def test_the_projection_is_computed_only_where_it_is_due():
+    seen = []
+
+    def projection(parameters):
+        jax.debug.callback(lambda: seen.append(1))
+        return parameters
+
+    descend(optim.project_every(projection, 3), jnp.zeros(2), [jnp.ones(2)] * 7)
+    jax.effects_barrier()
+    assert len(seen) == 2
+
+
+def test_a_dense_layer_is_projected_to_locality_or_to_a_convolution_and_its_bias_follows():
+    layer = nnx.eval_shape(lambda: cl.Dense(2, 3, (3, 2), (2, 1), space=(5, 4), rngs=nnx.Rngs(0)))
+    tree = start(layer)
+    local, conv = (jax.jit(optim.sharing(layer, to))(tree) for to in ("locally_connected", "conv"))
+    shares = jax.jit(lambda w: cl.decompose(w, layer.layout.window, layer.layout.space))(tree["kernel"])
+    square = jnp.sum(tree["kernel"] ** 2)
+    close(jnp.sum(local["kernel"] ** 2) / square, shares["shared"] + shares["local"], 1e-6)
+    close(jnp.sum(conv["kernel"] ** 2) / square, shares["shared"], 1e-6)
+    close(local["bias"], tree["bias"], 1e-7)
+    close(conv["bias"], jnp.broadcast_to(tree["bias"].mean((0, 1)), tree["bias"].shape), 1e-6)
+
+
+def test_the_layers_of_a_network_are_tied_also_as_the_state_of_nnx():
+    layer = cl.LocallyConnected(1, 2, (3,), space=(7,), rngs=nnx.Rngs(0))
+    model = nnx.Sequential(layer, nnx.relu, nnx.Linear(2, 3, rngs=nnx.Rngs(1)))
+    optimizer = nnx.Optimizer(model, optax.chain(optax.sgd(0.1), optim.project_every(optim.sharing(model), 1)), wrt=nnx.Param)
+    before = nnx.to_pure_dict(nnx.state(model, nnx.Param))["layers"]
+    optimizer.update(model, jax.tree.map(jnp.ones_like, nnx.state(model, nnx.Param)))
+    after = nnx.to_pure_dict(nnx.state(model, nnx.Param))["layers"]
+    close(after[0]["kernel"][1], after[0]["kernel"][4], 1e-6)
+    assert jnp.abs(before[0]["kernel"][1] - before[0]["kernel"][4]).max() > 0.1
+    close(after[2], jax.tree.map(lambda p: p - 0.1, before[2]), 1e-7)
+
+
+def test_what_cannot_be_projected_is_refused():
+    conv = nnx.eval_shape(lambda: cl.Conv(1, 2, (3, 3), rngs=nnx.Rngs(0)))
+    with pytest.raises(ValueError, match=r"no layer of the model can be projected to 'conv': .* \['conv'\]"):
+        optim.sharing(conv)
+    with pytest.raises(ValueError, match="no projection leads from 'conv' to 'dense'"):
+        optim.nearest("conv", "dense", cl.Window(3), (4, 5))
+    with pytest.raises(ValueError, match="the tree has no array a/c; it has a/b"):
+        optim.at_paths({("a", "c"): jnp.negative})({"a": {"b": jnp.ones(1)}})
+    with pytest.raises(ValueError, match="by 'nearness' is unknown; needs one of distance, outside"):
+        optim.far(conv, by="nearness")
+    with pytest.raises(ValueError, match="no spatial layers"):
+        optim.far(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
+
+
+def test_a_masked_projection_leaves_what_is_hidden():
+    projection = optim.at_paths({("a",): jnp.zeros_like, ("b",): jnp.zeros_like})
+    optimizer = optax.masked(optim.project_every(projection, 1), {"a": True, "b": False})
+    got = last(descend(optimizer, {"a": jnp.ones(2), "b": jnp.ones(2)}, [{"a": jnp.ones(2), "b": jnp.ones(2)}]))
+    chex.assert_trees_all_equal(got, {"a": jnp.zeros(2), "b": 2 * jnp.ones(2)})
+
+
+# --- penalties -------------------------------------------------------------------------------------------------------
+
+
+def dense_layer(padding="SAME"):
+    where = {"padding": padding, "space": (5, 4), "param_dtype": jnp.float64}
+    layer = nnx.eval_shape(lambda: cl.Dense(2, 3, (3, 2), (1, 2), **where, rngs=nnx.Rngs(0)))
+    return layer, start(layer)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("to", ["conv", "locally_connected"])
+def test_the_distance_is_zero_where_the_constraint_holds_and_its_gradient_leads_there(to):
+    layer, tree = dense_layer()
+    project = jax.jit(optim.sharing(layer, to))
+    penalty = jax.jit(jax.value_and_grad(optim.distance(project)))
+    (value, gradient), nearest = penalty(tree), project(tree)
+    assert penalty(nearest)[0] < 1e-20 < 1 < value
+    close(value, norm(tree, nearest) ** 2)
+    close(jax.tree.map(lambda p, g: p - g / 2, tree, gradient), nearest)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("padding", ["SAME", "CIRCULAR"])
+def test_a_dense_weight_counts_by_its_distance_from_the_centre_of_its_window(padding):
+    layer, tree = dense_layer(padding)
+    window, space = layer.layout.window, layer.layout.space
+    reads = oracle.tables(space, window.size, window.strides, window.dilation, padding)
+    low = (1, 0)  # of windows 3 and 2 under both paddings: centres on a pixel, and between two
+    near, outside, size = 0.0, 0.0, np.asarray(tree["kernel"])
+    inside = {(position, pixel) for position, _, pixel in oracle.each_tap(reads)}
+    for i, j, k, l in np.ndindex(size.shape[:4]):
+        apart = [abs(k - (i + 1 - low[0])), abs(l - (2 * j + 0.5 - low[1]))]
+        if padding == "CIRCULAR":
+            apart = [min(a, n - a) for a, n in zip(apart, space, strict=True)]
+        near += math.hypot(*apart) * (size[i, j, k, l] ** 2).sum()
+        outside += np.abs(size[i, j, k, l]).sum() * (((i, j), (k, l)) not in inside)
+    close(optim.far(layer)(tree), near)
+    close(optim.far(layer, by="outside", size=jnp.abs)(tree), outside)
+    assert optim.far(layer, by="outside")(optim.sharing(layer, "locally_connected")(tree)) == 0
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("rung", ["conv", "tiled", "low_rank", "locally_connected"])
+def test_a_tap_counts_by_its_distance_from_the_centre_at_every_position(rung):
+    own = {"tiled": {"period": 2}, "low_rank": {"rank": 2}}.get(rung, {})
+    own |= {"kernel_dilation": (2, 1), "space": (7, 5), "param_dtype": jnp.float64}
+    layer = nnx.eval_shape(lambda: LAYERS[rung](2, 3, (3, 2), **own, rngs=nnx.Rngs(0)))
+    tree = start(layer)
+    kernel = np.asarray(tree["basis" if rung == "low_rank" else "kernel"])
+    away = np.array([[math.hypot(2, 0.5)] * 2, [0.5] * 2, [math.hypot(2, 0.5)] * 2])
+    close(optim.far(layer, size=jnp.abs)(tree), (away[..., None, None] * np.abs(kernel)).sum())
+    assert optim.far(layer, by="outside")(tree) == 0
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_gradient_that_is_added_is_the_slope_of_the_penalty_times_the_scheduled_weight():
+    layer, tree = dense_layer()
+    penalty, zero = optim.far(layer), jax.tree.map(jnp.zeros_like, tree)
+    optimizer = optim.add_penalty(penalty, lambda count: 0.5 * count)
+    updates = descend(optimizer, tree, [zero, zero])  # at weight 0, then 0.5
+    moved = jax.tree.map(lambda each: each[1] - each[0], updates)
+    chex.assert_trees_all_equal(jax.tree.map(lambda each: each[0], updates), tree)
+    (direction,), small = gaussian(tree["kernel"].shape, seed=1), 1e-5
+    sides = [penalty({**tree, "kernel": tree["kernel"] + sign * small * direction}) for sign in (1, -1)]
+    close(jnp.sum(moved["kernel"] * direction), 0.5 * (sides[0] - sides[1]) / (2 * small), 1e-7)
+    close(moved["bias"], zero["bias"])
+
+
+def test_a_strong_penalty_ties_a_local_layer_that_is_trained():
+    layer = nnx.eval_shape(lambda: cl.LocallyConnected(1, 1, (3,), padding="VALID", space=(7,), rngs=nnx.Rngs(0)))
+    penalty, tree = optim.distance(optim.sharing(layer)), start(layer)
+    zero = jax.tree.map(jnp.zeros_like, tree)
+    got = last(descend(optax.chain(optim.add_penalty(penalty, 1.0), optax.sgd(0.1)), tree, [zero] * 50))
+    close(got, optim.sharing(layer)(tree), 1e-4)
+
+
+# --- pruning ---------------------------------------------------------------------------------------------------------
+
+
+def network_tree(seed=0):
+    first, second, bias = gaussian((7, 5), (3, 11), (5, 3), seed=seed)
+    return {"first": {"kernel": jnp.float32(first)}, "second": {"kernel": jnp.float32(10 * second), "bias": jnp.float32(bias)}}
+
+
+def test_the_smallest_share_of_what_is_left_is_pruned_to_the_weight():
+    tree = network_tree()
+    mask, left = None, {"first": 35, "second": 33}
+    for _ in range(3):
+        before, mask = mask, optim.prune(tree, 0.3, mask)
+        for name in left:
+            left[name] -= round(0.3 * left[name])
+            kept, size = np.asarray(mask[name]["kernel"]), np.abs(np.asarray(tree[name]["kernel"]))
+            assert kept.sum() == left[name]
+            assert size[kept].min() >= size[~kept].max()
+            assert before is None or not (kept & ~np.asarray(before[name]["kernel"])).any()
+    assert mask["second"]["bias"].all()
+    assert not optim.prune(tree, 1.0)["first"]["kernel"].any()
+    assert optim.prune(tree, 0.0)["first"]["kernel"].all()
+
+
+def test_pruned_together_the_smallest_of_all_arrays_go():
+    tree = network_tree()
+    mask = optim.prune(tree, 0.5, by="global")
+    sizes, kept = (
+        np.concatenate([np.asarray(each[name]["kernel"]).ravel() for name in ("first", "second")]) for each in (tree, mask)
+    )
+    assert kept.sum() == 34
+    assert np.abs(sizes[kept]).min() > np.abs(sizes[~kept]).max()
+    assert mask["first"]["kernel"].sum() < mask["second"]["kernel"].sum()
+
+
+def test_equal_weights_are_pruned_by_number_all_the_same_and_other_arrays_if_asked():
+    assert optim.prune(jnp.ones((7, 5)), 0.2).sum() == 28
+    mask = optim.prune(network_tree(), 0.2, which={"first": False, "second": True})
+    assert [int(each.sum()) for each in jax.tree.leaves(mask)] == [35, 12, 26]  # biases sort before kernels
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [optax.sgd(0.1, 0.9, nesterov=True), optax.adamw(0.1, weight_decay=0.3), optax.chain(optax.adamw(0.1), optax.ema(0.5))],
+    ids=["nesterov", "adamw", "average"],
+)
+def test_pruned_weights_stay_at_zero_under_any_optimizer_and_the_others_are_not_touched(optimizer):
+    tree, gradients = network_tree(), [network_tree(seed) for seed in range(1, 6)]
+    mask = optim.prune(tree, 0.4)
+    got = descend(optax.chain(optimizer, optim.keep_pruned(mask)), tree, gradients)  # not rewound: the first step prunes
+    plain = descend(optimizer, tree, gradients)
+    for name in tree:
+        assert (np.asarray(got[name]["kernel"])[:, ~np.asarray(mask[name]["kernel"])] == 0).all()
+    close(got, jax.tree.map(lambda a, kept: jnp.where(kept, a, 0), plain, mask), 1e-6)
+
+
+def test_rewinding_restores_the_bits_of_what_is_kept():
+    tree = network_tree()
+    mask = optim.prune(network_tree(1), 0.4)
+    got = optim.rewind(tree, mask)
+    for before, after, kept in zip(*map(jax.tree.leaves, (tree, got, mask)), strict=True):
+        assert np.asarray(after)[kept].tobytes() == np.asarray(before)[kept].tobytes()
+        assert not np.asarray(after)[~kept].any()
+
+
+def test_rounds_train_what_the_last_ones_left_from_the_first_values():
+    first, calls = network_tree(), []
+
+    def train(parameters, mask):
+        calls.append(parameters)
+        return last(descend(optax.chain(optax.adamw(0.1), optim.keep_pruned(mask)), parameters, [network_tree(len(calls))] * 2))
+
+    rounds = list(optim.iterative_pruning(train, first, 0.2, rounds=2))
+    assert [int(mask["first"]["kernel"].sum()) for _, mask in rounds] == [35, 28, 22]
+    for (trained, mask), given in zip(rounds, calls, strict=True):
+        chex.assert_trees_all_equal(given, optim.rewind(first, mask))
+        assert ((trained["first"]["kernel"] != 0) == mask["first"]["kernel"]).all()
+    chex.assert_trees_all_equal(rounds[1][1], optim.prune(rounds[0][0], 0.2))
+    chex.assert_trees_all_equal(rounds[2][1], optim.prune(rounds[1][0], 0.2, rounds[1][1]))
+
+
+def test_what_cannot_be_pruned_is_refused():
+    with pytest.raises(ValueError, match="share must be from 0 to 1, got 1.5"):
+        optim.prune(network_tree(), 1.5)
+    with pytest.raises(ValueError, match="by must be 'layer' or 'global', got 'network'"):
+        optim.prune(network_tree(), 0.5, by="network")
+    with pytest.raises(ValueError, match="the mask has arrays of .* but the parameters have"):
+        optim.keep_pruned(jnp.ones((2, 3), bool)).init(jnp.ones((3, 2)))
