@@ -7,7 +7,7 @@ from convlab.models.lenet import LeNet
 from convlab.models.mlp import MLP
 from convlab.models.net import Net, NetDeep
 from convlab.models.pyramid import Pyramid
-from convlab.models.stage import Activation, Head, Pool, Stack, Stage, Wiring
+from convlab.models.stage import Activation, Head, Pool, Stack, Stage, Wires, Wiring
 
 __all__ = [
     "Activation",
@@ -20,5 +20,6 @@ __all__ = [
     "Pyramid",
     "Stack",
     "Stage",
+    "Wires",
     "Wiring",
 ]

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import TypedDict
 
 import jax
 from flax import nnx
@@ -19,13 +20,31 @@ Pool = Callable[[jax.Array, Window], jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Wiring:
-    """How the spatial layers of a network are connected: arguments of `convlab.layers.connect`."""
+    """How the spatial layers of a network are connected: arguments of `convlab.layers.connect`.
+
+    Args:
+      connectivity: A rung, or "shared".
+      period: Of "tiled".
+      rank: Of "low_rank".
+      tied_noise: Of the rungs with several kernels.
+      kernel_init: Initializer of one kernel, and of the dense layers.
+    """
 
     connectivity: str = "conv"
     period: int = 2
     rank: int = 2
     tied_noise: float | None = None
     kernel_init: Initializer = DEFAULT_KERNEL_INIT
+
+
+class Wires(TypedDict, total=False):
+    """The arguments of `Wiring`, as every network takes them."""
+
+    connectivity: str
+    period: int
+    rank: int
+    tied_noise: float | None
+    kernel_init: Initializer
 
 
 class Stage(nnx.Module):
