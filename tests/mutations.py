@@ -347,6 +347,27 @@ FAULTS = [
         "round(share * len(left))",
         "tests/test_optim.py -k smallest_share",
     ),
+    Fault(
+        "add what came in after the last activation of a block",
+        "convlab/models/resnet.py",
+        "return self.activation(h + (self._carried(x) if self.shortcut is None else self.shortcut(x)))",
+        "return self.activation(h) + (self._carried(x) if self.shortcut is None else self.shortcut(x))",
+        "tests/test_families.py -k adds_what",
+    ),
+    Fault(
+        "leave the hidden layer of a head without its batch norm",
+        "convlab/models/snet.py",
+        "batch_norm=True, kernel_init",
+        "kernel_init",
+        "tests/test_families.py -k s_net_is",
+    ),
+    Fault(
+        "match the width that is farther",
+        "convlab/measure/match.py",
+        "abs(costs(width) - target)",
+        "-abs(costs(width) - target)",
+        "tests/test_families.py -k matched_width",
+    ),
 ]
 
 

@@ -440,6 +440,12 @@ def test_refuses_an_unknown_connectivity(network):
         SMALL[network][0](connectivity="convolution", rngs=nnx.Rngs(0))
 
 
+@pytest.mark.parametrize("network", SMALL)
+def test_refuses_a_wiring_that_there_is_not(network):
+    with pytest.raises(TypeError, match="conectivity"):
+        SMALL[network][0](conectivity="conv", rngs=nnx.Rngs(0))
+
+
 @pytest.mark.parametrize(
     "build, message",
     [

@@ -55,7 +55,8 @@ def count(model: nnx.Module, image_shape: Sequence[int]) -> Count:
     weights only.
 
     Args:
-      model: A Flax NNX module that takes images (n, *image_shape).
+      model: A Flax NNX module that takes images (n, *image_shape). One of shapes only (`nnx.eval_shape`) costs the same, but
+        Flax has forgotten the order of its names.
       image_shape: (*space, c) of one image.
 
     Raises:
@@ -66,12 +67,19 @@ def count(model: nnx.Module, image_shape: Sequence[int]) -> Count:
       >>> count(Conv(1, 2, (3, 3), rngs=nnx.Rngs(0)), (7, 7, 1)).total.multiply_adds
       722
     """
-    original, model = model, nnx.clone(model)
-    model.eval()
+    definition, state = nnx.split(model)
+    clones = []
+
+    def called(state: nnx.State, x: jax.Array) -> jax.Array:
+        clone = nnx.merge(definition, state)
+        clone.eval()
+        clones.append(clone)
+        return clone(x)
+
     with _recorded(Layer, nnx.Linear, nnx.Conv, nnx.BatchNorm, BatchNorm) as calls:
-        output = jax.eval_shape(model, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
-    modules, arrays = dict(nnx.iter_modules(model)), _own(model)
-    paths = sorted((path for path in modules if arrays[path]), key=lambda path: _place(original, path))
+        output = jax.eval_shape(called, state, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
+    modules, arrays = dict(nnx.iter_modules(clones[-1])), _own(model)
+    paths = sorted((path for path in modules if arrays[path]), key=lambda path: _place(model, path))
     rows = [_cost("/".join(map(str, path)), modules[path], arrays[path], calls) for path in paths]
     total = [sum(getattr(row, name) for row in rows) for name in ("weights", "live", "multiply_adds", "bytes")]
     return Count(rows, Cost._make(["total", type(model).__name__, output.shape[1:], *total, None]))
@@ -144,13 +152,13 @@ def _sizes(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
 
-def _own(model: nnx.Module) -> dict[tuple, list[jax.Array]]:
+def _own(model: nnx.Module) -> dict[tuple, list[nnx.Param]]:
     """The trained arrays of every module, by its path, without those of the modules inside it; each array once."""
-    own: dict[tuple, list[jax.Array]] = {path: [] for path, _ in nnx.iter_modules(model)}
+    own: dict[tuple, list[nnx.Param]] = {path: [] for path, _ in nnx.iter_modules(model)}
     for path, value in nnx.iter_graph(model):
         if isinstance(value, nnx.Param):
             owner = next(path[:length] for length in range(len(path), -1, -1) if path[:length] in own)
-            own[owner].append(value[...])
+            own[owner].append(value)
     return own
 
 
@@ -194,9 +202,10 @@ def _recorded(*kinds: type[nnx.Module]) -> Iterator[Calls]:
             kind.__call__ = original
 
 
-def _cost(name: str, module: nnx.Module, own: Sequence[jax.Array], calls: Calls) -> Cost:
+def _cost(name: str, module: nnx.Module, own: Sequence[nnx.Param], calls: Calls) -> Cost:
     """Count one module's own arrays and its calls."""
     weights = live = sum(array.size for array in own)
+    size = sum(array.size * array.dtype.itemsize for array in own)
     shape, multiply_adds, layout = (), 0, _layout(module)
     for caller, x, h in calls:
         if caller is module:
@@ -206,7 +215,7 @@ def _cost(name: str, module: nnx.Module, own: Sequence[jax.Array], calls: Calls)
                 live, multiply_adds = weights - dead, multiply_adds + products
             elif isinstance(module, nnx.Linear):
                 multiply_adds += positions * x[-1] * h[-1]
-    return Cost(name, type(module).__name__, shape, weights, live, multiply_adds, sum(array.nbytes for array in own), layout)
+    return Cost(name, type(module).__name__, shape, weights, live, multiply_adds, size, layout)
 
 
 def _layout(module: nnx.Module) -> Layout | None:

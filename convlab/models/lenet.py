@@ -1,12 +1,11 @@
 """The network that made convolutions known."""
 
 from collections.abc import Sequence
+from typing import Unpack
 
 from flax import nnx
-from jax.nn.initializers import Initializer
 
-from convlab.layers import DEFAULT_KERNEL_INIT
-from convlab.models.stage import Activation, Head, Pool, Stack, Stage, Wiring
+from convlab.models.stage import Activation, Head, Pool, Stack, Stage, Wires, Wiring
 from convlab.ops.pool import max_pool
 
 
@@ -18,15 +17,11 @@ class LeNet(Stack):
     Args:
       image_shape: (*space, c) of one image; at least 12 pixels along each axis.
       classes: Number of outputs.
-      connectivity: As in `convlab.layers.connect`.
-      period: Of "tiled".
-      rank: Of "low_rank".
-      tied_noise: Of the rungs with several kernels.
-      kernel_init: Initializer of one kernel, and of the dense layers.
       activation: After every layer but the last; the original has `nnx.sigmoid`.
       pool: `max_pool`, `mean_pool` (the original) or `blur_pool`.
       batch_norm: Normalise each channel of the spatial layers before the activation.
       rngs: Keys; the stream `params` is used.
+      **wires: How the spatial layers are connected: arguments of `Wiring`.
 
     Raises:
       ValueError: An unknown connectivity, or images that are too small.
@@ -44,18 +39,15 @@ class LeNet(Stack):
         image_shape: Sequence[int],
         classes: int,
         *,
-        connectivity: str = "conv",
-        period: int = 2,
-        rank: int = 2,
-        tied_noise: float | None = None,
-        kernel_init: Initializer = DEFAULT_KERNEL_INIT,
         activation: Activation = nnx.relu,
         pool: Pool = max_pool,
         batch_norm: bool = False,
         rngs: nnx.Rngs,
+        **wires: Unpack[Wires],
     ):
+        wiring = Wiring(**wires)
         shared = {
-            "wiring": Wiring(connectivity, period, rank, tied_noise, kernel_init),
+            "wiring": wiring,
             "activation": activation,
             "pool": pool,
             "batch_norm": batch_norm,
@@ -66,4 +58,6 @@ class LeNet(Stack):
         first = Stage(image_shape, 6, 5, padding="SAME", **shared)
         second = Stage(first.output_shape, 16, 5, padding="VALID", **shared)
         self.stages = nnx.List([first, second])
-        self.head = Head(second.output_shape, (120, 84, classes), activation=activation, kernel_init=kernel_init, rngs=rngs)
+        self.head = Head(
+            second.output_shape, (120, 84, classes), activation=activation, kernel_init=wiring.kernel_init, rngs=rngs
+        )

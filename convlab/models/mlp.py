@@ -1,12 +1,11 @@
 """The network that the derivation starts from."""
 
 from collections.abc import Sequence
+from typing import Unpack
 
 from flax import nnx
-from jax.nn.initializers import Initializer
 
-from convlab.layers import DEFAULT_KERNEL_INIT
-from convlab.models.stage import Activation, Head, Stack, Stage, Wiring
+from convlab.models.stage import Activation, Head, Stack, Stage, Wires, Wiring
 
 
 class MLP(Stack):
@@ -22,13 +21,9 @@ class MLP(Stack):
       classes: Number of outputs.
       features: Channels of each hidden layer; none makes the linear classifier.
       kernel_size: Taps along each axis, or None for the whole image.
-      connectivity: As in `convlab.layers.connect`.
-      period: Of "tiled".
-      rank: Of "low_rank".
-      tied_noise: Of the rungs with several kernels.
-      kernel_init: Initializer of one kernel, and of the dense layers.
       activation: After each hidden layer.
       rngs: Keys; the stream `params` is used.
+      **wires: How the spatial layers are connected: arguments of `Wiring`; "dense" unless it says otherwise.
 
     Raises:
       ValueError: An unknown connectivity, or a kernel that does not fit.
@@ -46,19 +41,15 @@ class MLP(Stack):
         features: Sequence[int] = (256,),
         *,
         kernel_size: int | None = None,
-        connectivity: str = "dense",
-        period: int = 2,
-        rank: int = 2,
-        tied_noise: float | None = None,
-        kernel_init: Initializer = DEFAULT_KERNEL_INIT,
         activation: Activation = nnx.relu,
         rngs: nnx.Rngs,
+        **wires: Unpack[Wires],
     ):
-        wiring = Wiring(connectivity, period, rank, tied_noise, kernel_init)
+        wiring = Wiring(**Wires(connectivity="dense") | wires)
         shape, stages = tuple(image_shape), []
         for d in features:
             size, padding = (shape[:-1], "VALID") if kernel_size is None else (kernel_size, "SAME")
             stages.append(Stage(shape, d, size, padding=padding, activation=activation, wiring=wiring, rngs=rngs))
             shape = stages[-1].output_shape
         self.stages = nnx.List(stages)
-        self.head = Head(shape, (classes,), kernel_init=kernel_init, rngs=rngs)
+        self.head = Head(shape, (classes,), kernel_init=wiring.kernel_init, rngs=rngs)

@@ -2,14 +2,13 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Unpack
 
 from flax import nnx
-from jax.nn.initializers import Initializer
 from jaxtyping import Array, Float
 
 from convlab.geometry import as_integer
-from convlab.layers import DEFAULT_KERNEL_INIT
-from convlab.models.stage import Activation, Head, Stack, Stage, Wiring
+from convlab.models.stage import Activation, Head, Stack, Stage, Wires, Wiring
 from convlab.ops.pool import max_pool
 
 HIDDEN = 32  # units of the dense layer
@@ -37,12 +36,8 @@ class Net(Stack):
       batch_norm: Normalise each channel of the 3x3 layers before the activation.
       dropout: Share of the channels of each image that are dropped after each pooling, in training.
       activation: After every layer but the last.
-      connectivity: As in `convlab.layers.connect`.
-      period: Of "tiled".
-      rank: Of "low_rank".
-      tied_noise: Of the rungs with several kernels.
-      kernel_init: Initializer of one kernel, and of the dense layers.
       rngs: Keys; the streams `params` and, with dropout, `dropout` are used.
+      **wires: How the spatial layers are connected: arguments of `Wiring`.
 
     Raises:
       ValueError: An unknown connectivity, images that are too small for the poolings, a share outside 0 to 1, or a residual
@@ -67,19 +62,16 @@ class Net(Stack):
         batch_norm: bool = False,
         dropout: float = 0.0,
         activation: Activation = nnx.tanh,
-        connectivity: str = "conv",
-        period: int = 2,
-        rank: int = 2,
-        tied_noise: float | None = None,
-        kernel_init: Initializer = DEFAULT_KERNEL_INIT,
         rngs: nnx.Rngs,
+        **wires: Unpack[Wires],
     ):
         as_integer("width", width, 2)
         as_integer("depth", depth)
         if residual and depth < 3:
             raise ValueError(f"residual adds the input of layers after the second, but depth is {depth}; needs at least 3")
+        wiring = Wiring(**wires)
         shared = {
-            "wiring": Wiring(connectivity, period, rank, tied_noise, kernel_init),
+            "wiring": wiring,
             "activation": activation,
             "batch_norm": batch_norm,
             "pool": max_pool,
@@ -92,7 +84,7 @@ class Net(Stack):
             stages.append(Stage(shape, d, 3, residual=residual and number > 1, **shared))
             shape = stages[-1].output_shape
         self.stages = nnx.List(stages)
-        self.head = Head(shape, (HIDDEN, classes), activation=activation, kernel_init=kernel_init, rngs=rngs)
+        self.head = Head(shape, (HIDDEN, classes), activation=activation, kernel_init=wiring.kernel_init, rngs=rngs)
 
 
 class NetDeep(Stack):
@@ -101,7 +93,8 @@ class NetDeep(Stack):
     A block is a 3x3 layer without bias, batch norm, ReLU, and its input added; pooling stands before the blocks and after
     them. The book's code makes one block and repeats it in the list: every layer of its "100 blocks" has the same weights,
     as has `tied=True`, and the running statistics are those of whichever layers came last. On (32, 32, 3) with 100 blocks
-    that is 75,810 weights; `tied=False`, each block its own, has 994,530.
+    that is 75,810 weights; `tied=False`, each block its own, has 994,530. The kernels of blocks start Gaussian with variance 2
+    over fan-in, whatever the initializer of the others.
 
     Args:
       image_shape: (*space, c) of one image.
@@ -109,12 +102,8 @@ class NetDeep(Stack):
       width: Channels of every spatial layer.
       blocks: How many are applied, one after another.
       tied: Whether it is one and the same block each time.
-      connectivity: As in `convlab.layers.connect`.
-      period: Of "tiled".
-      rank: Of "low_rank".
-      tied_noise: Of the rungs with several kernels.
-      kernel_init: Initializer of all but the blocks, whose kernels start Gaussian with variance 2 over fan-in.
       rngs: Keys; the stream `params` is used.
+      **wires: How the spatial layers are connected: arguments of `Wiring`.
 
     Raises:
       ValueError: An unknown connectivity, or images that are too small to pool twice.
@@ -135,15 +124,11 @@ class NetDeep(Stack):
         width: int = 32,
         blocks: int = 10,
         tied: bool = False,
-        connectivity: str = "conv",
-        period: int = 2,
-        rank: int = 2,
-        tied_noise: float | None = None,
-        kernel_init: Initializer = DEFAULT_KERNEL_INIT,
         rngs: nnx.Rngs,
+        **wires: Unpack[Wires],
     ):
         as_integer("blocks", blocks)
-        wiring = Wiring(connectivity, period, rank, tied_noise, kernel_init)
+        wiring = Wiring(**wires)
         first = Stage(image_shape, width, 3, wiring=wiring, pool=max_pool, rngs=rngs)
         own = {"wiring": dataclasses.replace(wiring, kernel_init=BLOCK_INIT), "use_bias": False, "rngs": rngs}
         norm = {"batch_norm": True, "norm_scale": BLOCK_SCALE, "residual": True}
@@ -152,7 +137,7 @@ class NetDeep(Stack):
         self.repeats = blocks if tied else 1
         self.pool_window = first.pool_window
         self.head = Head(
-            (*self.pool_window.output_shape(shape[:-1]), width), (HIDDEN, classes), kernel_init=kernel_init, rngs=rngs
+            (*self.pool_window.output_shape(shape[:-1]), width), (HIDDEN, classes), kernel_init=wiring.kernel_init, rngs=rngs
         )
 
     def __call__(self, x: Float[Array, "n k l c"]) -> Float[Array, "n classes"]:

@@ -1,12 +1,11 @@
 """The network of the ladder."""
 
 from collections.abc import Sequence
+from typing import Unpack
 
 from flax import nnx
-from jax.nn.initializers import Initializer
 
-from convlab.layers import DEFAULT_KERNEL_INIT
-from convlab.models.stage import Head, Stack, Stage, Wiring
+from convlab.models.stage import Head, Stack, Stage, Wires, Wiring
 from convlab.ops.pool import max_pool
 
 
@@ -19,12 +18,8 @@ class Pyramid(Stack):
       image_shape: (*space, c) of one image; at least 2 pixels an axis for every layer but the last.
       classes: Number of outputs.
       features: Channels of each layer.
-      connectivity: As in `convlab.layers.connect`.
-      period: Of "tiled".
-      rank: Of "low_rank".
-      tied_noise: Of the rungs with several kernels.
-      kernel_init: Initializer of one kernel, and of the dense layers.
       rngs: Keys; the stream `params` is used.
+      **wires: How the spatial layers are connected: arguments of `Wiring`.
 
     Raises:
       ValueError: An unknown connectivity, or images that are too small.
@@ -41,18 +36,14 @@ class Pyramid(Stack):
         classes: int,
         features: Sequence[int] = (16, 32, 64),
         *,
-        connectivity: str = "conv",
-        period: int = 2,
-        rank: int = 2,
-        tied_noise: float | None = None,
-        kernel_init: Initializer = DEFAULT_KERNEL_INIT,
         rngs: nnx.Rngs,
+        **wires: Unpack[Wires],
     ):
-        wiring = Wiring(connectivity, period, rank, tied_noise, kernel_init)
+        wiring = Wiring(**wires)
         shape, stages = tuple(image_shape), []
         for number, d in enumerate(features, 1):
             pool = max_pool if number < len(features) else None
             stages.append(Stage(shape, d, 3, wiring=wiring, batch_norm=True, pool=pool, rngs=rngs))
             shape = stages[-1].output_shape
         self.stages = nnx.List(stages)
-        self.head = Head(shape, (classes,), mean=True, kernel_init=kernel_init, rngs=rngs)
+        self.head = Head(shape, (classes,), mean=True, kernel_init=wiring.kernel_init, rngs=rngs)

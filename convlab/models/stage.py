@@ -1,8 +1,10 @@
 """What networks are made of: stages, each a spatial layer at a rung and what follows it, and a head of dense layers."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import TypedDict
 
 import jax
 from flax import nnx
@@ -16,16 +18,36 @@ from convlab.norm import BatchNorm
 Activation = Callable[[jax.Array], jax.Array]
 Pool = Callable[[jax.Array, Window], jax.Array]
 
+HALVES = Window(2, 2, "VALID")  # blocks of 2 pixels an axis become one
+
 
 @dataclasses.dataclass(frozen=True)
 class Wiring:
-    """How the spatial layers of a network are connected: arguments of `convlab.layers.connect`."""
+    """How the spatial layers of a network are connected: arguments of `convlab.layers.connect`.
+
+    Args:
+      connectivity: A rung, or "shared".
+      period: Of "tiled".
+      rank: Of "low_rank".
+      tied_noise: Of the rungs with several kernels.
+      kernel_init: Initializer of one kernel, and of the dense layers.
+    """
 
     connectivity: str = "conv"
     period: int = 2
     rank: int = 2
     tied_noise: float | None = None
     kernel_init: Initializer = DEFAULT_KERNEL_INIT
+
+
+class Wires(TypedDict, total=False):
+    """The arguments of `Wiring`, as every network takes them."""
+
+    connectivity: str
+    period: int
+    rank: int
+    tied_noise: float | None
+    kernel_init: Initializer
 
 
 class Stage(nnx.Module):
@@ -43,8 +65,8 @@ class Stage(nnx.Module):
       norm_scale: Start of the scale that follows the normalisation.
       activation: After layer and norm.
       residual: Add the stage's input to what the activation returns, so that the layer learns the difference.
-      pool: After that, windows of `pool_size` that do not overlap.
-      pool_size: Pixels along each axis that become one.
+      pool: After that, over `pool_window`.
+      pool_window: Which pixels become one; its ints are of every axis.
       dropout: Share of the channels of each image that are set to zero in training, the others scaled to the same mean.
       rngs: Keys; the streams `params` and, with dropout, `dropout` are used.
 
@@ -72,7 +94,7 @@ class Stage(nnx.Module):
         activation: Activation = nnx.relu,
         residual: bool = False,
         pool: Pool | None = None,
-        pool_size: int = 2,
+        pool_window: Window = HALVES,
         dropout: float = 0.0,
         rngs: nnx.Rngs,
     ):
@@ -100,7 +122,7 @@ class Stage(nnx.Module):
         self.activation = activation
         self.residual = residual
         self.pool = pool
-        self.pool_window = Window((pool_size,) * len(space), pool_size, "VALID")
+        self.pool_window = pool_window.of_rank(len(space))
         whole_channels = tuple(range(1, 1 + len(space)))
         self.dropout = nnx.Dropout(dropout, broadcast_dims=whole_channels, rngs=rngs) if dropout else None
         if pool is not None:
@@ -116,7 +138,17 @@ class Stage(nnx.Module):
 
 
 class Head(nnx.Module):
-    """Dense layers on all pixels of the last image, or on their mean per channel."""
+    """Dense layers on all pixels of the last image, or on their mean per channel.
+
+    Args:
+      image_shape: (*space, c) of the last image.
+      widths: Units of each dense layer; none leaves the pixels, or the means, as they are.
+      activation: After every layer but the last.
+      mean: Read one mean per channel.
+      batch_norm: Normalise each unit before the activation; these layers then have no bias of their own.
+      kernel_init: Initializer of the layers.
+      rngs: Keys; the stream `params` is used.
+    """
 
     def __init__(
         self,
@@ -125,21 +157,27 @@ class Head(nnx.Module):
         *,
         activation: Activation = nnx.relu,
         mean: bool = False,
+        batch_norm: bool = False,
         kernel_init: Initializer = DEFAULT_KERNEL_INIT,
         rngs: nnx.Rngs,
     ):
         self.mean = mean
         self.activation = activation
         sizes = [image_shape[-1] if mean else math.prod(image_shape), *widths]
-        pairs = zip(sizes, sizes[1:], strict=False)
-        self.layers = nnx.List([nnx.Linear(c, d, kernel_init=kernel_init, rngs=rngs) for c, d in pairs])
+        self.layers, self.norms = nnx.List([]), nnx.List([])
+        for number, (c, d) in enumerate(itertools.pairwise(sizes), 1):
+            normed = batch_norm and number < len(widths)
+            self.layers.append(nnx.Linear(c, d, use_bias=not normed, kernel_init=kernel_init, rngs=rngs))
+            self.norms.append(BatchNorm(d, rngs=rngs) if normed else None)
 
     def __call__(self, x: Float[Array, "n k l c"]) -> Float[Array, "n classes"]:
         x = x.reshape(x.shape[0], -1, x.shape[-1])
         x = x.mean(1) if self.mean else x.reshape(x.shape[0], -1)
-        for layer in self.layers[:-1]:
-            x = self.activation(layer(x))
-        return self.layers[-1](x)
+        for number, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True), 1):
+            x = layer(x)
+            x = x if norm is None else norm(x)
+            x = self.activation(x) if number < len(self.layers) else x
+        return x
 
 
 class Stack(nnx.Module):

@@ -1,0 +1,98 @@
+"""The shallow and the deep network in whose fully connected twins convolutions have been learnt from scratch."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Unpack
+
+from flax import nnx
+
+from convlab.geometry import as_integer
+from convlab.models.stage import Head, Stack, Stage, Wires, Wiring
+
+
+class _Normed(Stack):
+    """Spatial layers, then a hidden dense layer and a linear one; batch norm and ReLU after each but the last."""
+
+    layers: ClassVar[tuple[tuple[int, int, int], ...]]  # channels in widths, taps along each axis, stride
+    hidden: ClassVar[int]  # units of the dense layer, in widths
+
+    def __init__(self, image_shape: Sequence[int], classes: int, *, width: int = 16, rngs: nnx.Rngs, **wires: Unpack[Wires]):
+        as_integer("width", width)
+        wiring = Wiring(**wires)
+        own: dict[str, Any] = {"padding": "SAME_LOWER", "use_bias": False, "batch_norm": True, "wiring": wiring, "rngs": rngs}
+        shape, stages = tuple(image_shape), []
+        for widths, size, strides in self.layers:
+            stages.append(Stage(shape, widths * width, size, strides, **own))
+            shape = stages[-1].output_shape
+        self.stages = nnx.List(stages)
+        self.head = Head(shape, (self.hidden * width, classes), batch_norm=True, kernel_init=wiring.kernel_init, rngs=rngs)
+
+
+class SNet(_Normed):
+    """S-net: a 9x9 layer of stride 2, then dense layers of 24 widths and of the classes.
+
+    Weights without the biases and batch norm, with width w and c classes, on s x s pixels of 3 channels, s even:
+
+    | connectivity | in the paper | weights |
+    |---|---|---|
+    | conv | S-CONV | 6 s^2 w^2 + (243 + 24 c) w |
+    | locally_connected | S-LOCAL | 6 s^2 w^2 + (243 s^2 / 4 + 24 c) w |
+    | dense | S-FC | 6 s^2 w^2 + (3 s^4 / 4 + 24 c) w |
+
+    Every layer but the last is followed by batch norm and ReLU and has no bias. Spatial layers are normalised per channel
+    at every rung, so that a freer twin is the same function in training too; the paper's S-FC normalises each unit.
+
+    Args:
+      image_shape: (*space, c) of one image.
+      classes: Number of outputs.
+      width: Channels of the spatial layer, the paper's alpha.
+      rngs: Keys; the stream `params` is used.
+      **wires: How the spatial layers are connected: arguments of `Wiring`.
+
+    Raises:
+      ValueError: An unknown connectivity, or a width below 1.
+
+    Example:
+      >>> model = nnx.eval_shape(lambda: SNet((32, 32, 3), 10, connectivity="dense", rngs=nnx.Rngs(0)))
+      >>> model.stages[0].layer.kernel.shape, [layer.kernel.shape for layer in model.head.layers]
+      ((16, 16, 32, 32, 3, 16), [(4096, 384), (384, 10)])
+
+    Reference: Neyshabur 2020, Towards learning convolutions from scratch, section 2.
+    """
+
+    layers = ((1, 9, 2),)
+    hidden = 24
+
+
+class DNet(_Normed):
+    """D-net: eight 3x3 layers of 1 to 16 widths, every second one of stride 2, then dense layers of 64 widths and the classes.
+
+    Weights without the biases and batch norm, with width w and c classes, on s x s pixels of 3 channels, s a multiple of 16:
+
+    | connectivity | in the paper | weights |
+    |---|---|---|
+    | conv | D-CONV | (2286 + 4 s^2) w^2 + (27 + 64 c) w |
+    | locally_connected | D-LOCAL | (45 + 4) s^2 w^2 + (27 s^2 + 64 c) w |
+    | dense | D-FC | (127 s^4 / 128 + 4 s^2) w^2 + (3 s^4 + 64 c) w |
+
+    Batch norm, ReLU and biases as in `SNet`.
+
+    Args:
+      image_shape: (*space, c) of one image.
+      classes: Number of outputs.
+      width: Channels of the first layer, the paper's alpha.
+      rngs: Keys; the stream `params` is used.
+      **wires: How the spatial layers are connected: arguments of `Wiring`.
+
+    Raises:
+      ValueError: An unknown connectivity, or a width below 1.
+
+    Example:
+      >>> model = nnx.eval_shape(lambda: DNet((32, 32, 3), 10, rngs=nnx.Rngs(0)))
+      >>> model.stages[-1].output_shape, [layer.kernel.shape for layer in model.head.layers]
+      ((2, 2, 256), [(1024, 1024), (1024, 10)])
+
+    Reference: Neyshabur 2020, Towards learning convolutions from scratch, section 2.
+    """
+
+    layers = ((1, 3, 1), (2, 3, 2), (2, 3, 1), (4, 3, 2), (4, 3, 1), (8, 3, 2), (8, 3, 1), (16, 3, 2))
+    hidden = 64
