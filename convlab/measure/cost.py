@@ -180,9 +180,8 @@ def _recorded(*kinds: type[nnx.Module]) -> Iterator[list[Call]]:
             _, first, *_ = bound.arguments
             x = bound.arguments[first] = field.entering(len(calls), jnp.asarray(bound.arguments[first]))
             inside.append(self)
-            h = original(*bound.args, **bound.kwargs)
-            h = field.leaving(len(calls), h)
-            calls.append(Call(inside.pop(), *(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in (x, h))))
+            h = field.leaving(len(calls), original(*bound.args, **bound.kwargs))
+            calls.append(Call(inside.pop(), _form(x), _form(h)))
             return h
 
         return call
@@ -194,6 +193,10 @@ def _recorded(*kinds: type[nnx.Module]) -> Iterator[list[Call]]:
     finally:
         for kind, original in originals.items():
             kind.__call__ = original
+
+
+def _form(array: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(array.shape, array.dtype)
 
 
 def _cost(name: str, module: nnx.Module, own: Sequence[Any], calls: Sequence[Call]) -> Cost:

@@ -142,7 +142,7 @@ def _along(span: Seen, place: int, stride: int = 1, first: int = 0, extent: int 
     return _stepping(span, {place: step * stride})._replace(low=span.low + low, high=span.high + high)
 
 
-def _over(span: Span, shape: Sequence[int], places: Iterable[int]) -> Span:
+def _over(span: Span, shape: Sequence[int], places: Sequence[int]) -> Span:
     """Let every place along these axes see what all of them saw."""
     low, high = span.low, span.high
     for place in places:
@@ -165,8 +165,8 @@ def _union(known: Sequence[Span]) -> Seen:
     for span in known:
         if set(span.steps) <= {0} and span.low <= 0 and span.high >= span.pixels - 1:
             return span
-    if len({span.steps for span in known}) > 1:
-        return None
+    if len({span.steps for span in known}) != 1:
+        return None if known else NOTHING
     return known[0]._replace(low=min(span.low for span in known), high=max(span.high for span in known))
 
 
@@ -199,7 +199,8 @@ def _dot(equation: Any, operands: Sequence[Span]) -> Seen:
 def _window(equation: Any, operands: Sequence[Span]) -> Seen:
     seen: Seen = operands[0]
     names = ("window_dimensions", "window_strides", "window_dilation", "base_dilation", "padding")
-    for place, (size, stride, dilation, base, (low, _)) in enumerate(zip(*map(equation.params.get, names), strict=True)):
+    numbers = zip(*(equation.params[name] for name in names), strict=True)
+    for place, (size, stride, dilation, base, (low, _)) in enumerate(numbers):
         seen = _along(seen, place, stride, -low, dilation * (size - 1)) if base == 1 else None
     return seen
 
@@ -213,11 +214,11 @@ def _pad(equation: Any, operands: Sequence[Span]) -> Seen:
 
 def _slice(equation: Any, operands: Sequence[Span]) -> Seen:
     seen: Seen = operands[0]
-    numbers = (equation.params[name] for name in ("start_indices", "limit_indices", "strides"))
-    starts, ends, strides = (each or (1,) * len(seen.steps) for each in numbers)
-    for place, (start, end, stride, size) in enumerate(zip(starts, ends, strides, _shape(equation.invars[0]), strict=True)):
-        whole = (start, end, stride) == (0, size, 1)
-        seen = seen if whole else None if seen is None or seen.steps[place] is None else _along(seen, place, stride, start)
+    starts, ends = (equation.params[f"{end}_indices"] for end in ("start", "limit"))
+    strides, sizes = equation.params["strides"] or (1,) * len(starts), _shape(equation.invars[0])
+    for place, (start, end, stride, size) in enumerate(zip(starts, ends, strides, sizes, strict=True)):
+        if (start, end, stride) != (0, size, 1):
+            seen = None if seen is None or seen.steps[place] is None else _along(seen, place, stride, start)
     return seen
 
 
@@ -231,17 +232,16 @@ def _reverse(equation: Any, operands: Sequence[Span]) -> Seen:
 def _concatenate(equation: Any, operands: Sequence[Span]) -> Seen:
     """Channels side by side are a union; shorter pieces before and after the longest are padding if they copy what it sees."""
     place, shapes = equation.params["dimension"], [_shape(piece) for piece in equation.invars]
-    pieces = [(shape, span) for shape, span in zip(shapes, operands, strict=True) if span is not NOTHING and shape[place]]
-    if all(span.steps[place] == 0 for _, span in pieces):
-        return _union([span for _, span in pieces])
-    shape, longest = max(pieces, key=lambda piece: piece[0][place])
-    whole = _over(longest, shape, [place])
-    for shape, span in pieces:
-        one = _over(span, shape, [place])
-        if span.high - span.low != longest.high - longest.low or one.low < whole.low or one.high > whole.high:
-            return None
-    before = shapes[: next(number for number, span in enumerate(operands) if span is longest)]
-    return _along(longest, place, first=-sum(shape[place] for shape in before))
+    pieces = [number for number, span in enumerate(operands) if span is not NOTHING and shapes[number][place]]
+    if all(operands[number].steps[place] == 0 for number in pieces):
+        return _union([operands[number] for number in pieces])
+    longest = max(pieces, key=lambda number: shapes[number][place])
+    extents = {operands[number].high - operands[number].low for number in pieces}
+    covers = [_over(operands[number], shapes[number], [place]) for number in pieces]
+    whole = _over(operands[longest], shapes[longest], [place])
+    if len(extents) > 1 or any(cover.low < whole.low or cover.high > whole.high for cover in covers):
+        return None
+    return _along(operands[longest], place, first=-sum(shape[place] for shape in shapes[:longest]))
 
 
 def _broadcast(equation: Any, operands: Sequence[Span]) -> Seen:
@@ -253,6 +253,8 @@ def _broadcast(equation: Any, operands: Sequence[Span]) -> Seen:
 def _reshape(equation: Any, operands: Sequence[Span]) -> Seen:
     """Axes are split, or merged; neighbours on merged axes are not equally far apart, unless they see the same."""
     span, old, new = operands[0], _shape(equation.invars[0]), _shape(equation.outvars[0])
+    if 0 in old:
+        return NOTHING
     steps: dict[int, int | None] = {}
     for merged, split in _groups(old, new):
         step = span.steps[merged[0]]
@@ -268,15 +270,14 @@ def _groups(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[list[int],
     sides = [[place for place, size in enumerate(shape) if size != 1] for shape in (old, new)]
     while all(sides):
         merged, split = [sides[0].pop(0)], [sides[1].pop(0)]
-        while (missing := math.prod(old[m] for m in merged) - math.prod(new[s] for s in split)) and all(sides):
+        while missing := math.prod(old[place] for place in merged) - math.prod(new[place] for place in split):
             run, side = (split, sides[1]) if missing > 0 else (merged, sides[0])
             run.append(side.pop(0))
         yield merged, split
 
 
 def _squeeze(equation: Any, operands: Sequence[Span]) -> Seen:
-    gone = equation.params["dimensions"]
-    return _kept(operands[0], [place for place in range(len(operands[0].steps)) if place not in gone])
+    return _kept(operands[0], [q for q in range(len(operands[0].steps)) if q not in equation.params["dimensions"]])
 
 
 CALLS = {"jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint", "custom_jvp_call", "custom_vjp_call"}
@@ -298,6 +299,7 @@ RULES: dict[str, Callable[[Any, Sequence[Span]], Seen]] = {
     "transpose": lambda equation, operands: _kept(operands[0], equation.params["permutation"]),
     "squeeze": _squeeze,
     "slice": _slice,
+    "split": lambda equation, operands: operands[0] if operands[0].steps[equation.params["axis"]] == 0 else None,
     "rev": _reverse,
     "pad": _pad,
     "concatenate": _concatenate,
