@@ -14,6 +14,7 @@ from strategies import windows
 
 import convlab as cl
 from convlab.layers import CONNECTIVITY, connect
+from convlab.norm import BatchNorm
 
 
 def shapes(kind, *sizes, **options):
@@ -289,6 +290,20 @@ def test_what_layers_return_and_move_is_added_up_over_calls():
     assert sorted(row.activations for row in layers if row.kind == "Linear") == [3] * 10 + [6]  # one is called twice
     assert total.activations == 36 + 36 + 12 * 3
     assert (total.input_bytes, total.output_bytes) == (4 * (70 + 36 + 36), 4 * total.activations)
+
+
+class Masked(nnx.Module):
+    """A batch norm that hands its call on to the class above it."""
+
+    def __init__(self):
+        self.norm = BatchNorm(3, rngs=nnx.Rngs(0))
+
+    def __call__(self, x):
+        return self.norm(x, mask=jnp.ones(x.shape, bool))
+
+
+def test_a_call_within_a_call_is_one():
+    assert cl.count(nnx.eval_shape(Masked), (7, 5, 3)).total.activations == 7 * 5 * 3
 
 
 def test_intensity_is_products_per_byte_and_weights_are_read_once_for_a_batch():

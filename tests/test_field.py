@@ -53,6 +53,18 @@ class Branches(nnx.Module):
         return jax.jit(nnx.softplus)(self.norm(smooth(h)))
 
 
+class Sides(nnx.Module):
+    """Two layers that look to either side."""
+
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.before = cl.Conv(2, 2, (3, 2), padding=((2, 0), (1, 0)), rngs=rngs)
+        self.after = nnx.Conv(2, 2, (3, 2), padding=((0, 2), (0, 1)), rngs=rngs)
+
+    def __call__(self, x):
+        return self.before(x) + self.after(x)
+
+
 @jax.custom_vjp
 def smooth(x):
     return jnp.tanh(x)
@@ -84,6 +96,7 @@ NETWORKS = {
         layer(cl.LocallyConnected, 2, 2, (2, 3), (1, 2), space=(16, 29), padding="VALID"),
     ),
     "branches": Branches,
+    "sides": Sides,
     "turned": chain(
         layer(cl.Conv, 2, 2, (1, 4), strides=(1, 2)),
         lambda x: jnp.flip(x, 1).transpose(0, 2, 1, 3),
@@ -215,8 +228,11 @@ def test_what_is_not_known_is_none(function):
         (lambda x: jnp.pad(x, ((0, 0), (2, 1), (0, 3), (0, 0)), "wrap") + jnp.ones((34, 32, 2)), (3, 3), (1, 1)),
         (lambda x: jnp.concatenate(jnp.split(x, 2, -1)[::-1], -1), (3, 3), (1, 1)),
         (lambda x: x[:, 1:] - x[:, :-1], (4, 3), (1, 1)),
+        (lambda x: x + jnp.pad(x, ((0, 0), (2, 0), (0, 3), (0, 0)))[:, :31, 3:], (5, 6), (1, 1)),
+        (lambda x: x + jnp.pad(x, ((0, 0), (2, 0), (0, 3), (0, 0)), "wrap")[:, :31, 3:], (5, 6), (1, 1)),
+        (lambda x: x[:, 1:] + jnp.flip(jnp.flip(x, 1)[:, 1:], 1), (4, 3), (1, 1)),
     ],
-    ids=["squeeze", "row", "normed", "zero", "mixed", "wrap", "channels", "difference"],
+    ids=["squeeze", "row", "normed", "zero", "mixed", "wrap", "channels", "difference", "pad", "around", "flip"],
 )
 def test_what_is_done_to_images_between_layers_is_followed(function, field, jump):
     assert seen(function) == (field, jump)
