@@ -44,7 +44,7 @@ class Memory(NamedTuple):
 def memory(model: nnx.Module, image_shape: Sequence[int], *, optimizer: Optimizer | None = None, batch_size: int = 1) -> Memory:
     """State the bytes that a network needs for its arrays and its layers' outputs, and with an optimizer for training.
 
-    No less will do to train; how much more an op and the compiler take is theirs to say.
+    Training that recomputes nothing needs no less; what ops and the compiler take beside it is theirs to say.
 
     Args:
       model: A Flax NNX module that takes images (n, *image_shape); shapes only, from `nnx.eval_shape`, will do.
