@@ -1,7 +1,8 @@
 """What a network does with one image: which modules it calls, on what shapes, and which of them are convolutions."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,65 +14,88 @@ from convlab.layers import Layer
 from convlab.rungs import Layout, lay_window
 
 Path = tuple[Any, ...]  # names and numbers that lead to a module
+Mark = Callable[[int, jax.Array], jax.Array]  # of the number of a call, and an array that goes in or comes out
 
 
 class Call(NamedTuple):
-    """One call of a module: its path in the network, and the shapes of what it got and returned, with one image."""
+    """A call of a module: shapes and dtypes of what went in and came out."""
 
-    path: Path
     module: nnx.Module
-    input_shape: tuple[int, ...]
-    output_shape: tuple[int, ...]
+    x: jax.ShapeDtypeStruct
+    h: jax.ShapeDtypeStruct
 
 
-def calls(model: nnx.Module, image_shape: Sequence[int], *kinds: type[nnx.Module]) -> tuple[list[Call], tuple[int, ...]]:
-    """Follow one image through a network in evaluation mode, without computing anything.
-
-    Args:
-      model: A Flax NNX module that takes images (n, *image_shape); left as it is.
-      image_shape: (*space, c) of one image.
-      kinds: Which modules are noted.
-
-    Returns:
-      The calls in their order, and the shape of the network's output.
-
-    Raises:
-      ValueError: The model does not take such images.
-
-    Example:
-      >>> [call], _ = calls(nnx.Sequential(nnx.Linear(3, 2, rngs=nnx.Rngs(0))), (5, 7, 3), nnx.Linear)
-      >>> call.path, call.output_shape
-      (('layers', 0), (1, 5, 7, 2))
-    """
-    model = nnx.clone(model)
-    model.eval()
-    with _noted(*kinds) as noted:
-        output = jax.eval_shape(model, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
-    paths = {id(module): path for path, module in nnx.iter_modules(model)}
-    return [Call(paths[id(module)], module, *shapes) for module, *shapes in noted], output.shape
+def _as_it_is(number: int, array: jax.Array) -> jax.Array:
+    return array
 
 
 @contextlib.contextmanager
-def _noted(*kinds: type[nnx.Module]) -> Iterator[list[tuple]]:
-    """Note every call of modules of these kinds: the module, the shape of its input and of its output."""
-    noted, originals = [], {kind: kind.__call__ for kind in kinds}
+def recorded(*kinds: type[nnx.Module], enter: Mark = _as_it_is, leave: Mark = _as_it_is) -> Iterator[list[Call]]:
+    """Note every call of modules of these kinds, without calls inside such calls.
 
-    def noting(original):
+    Args:
+      kinds: Which modules.
+      enter: Marks what goes into a call, by its number.
+      leave: Marks what comes out.
+
+    Example:
+      >>> layer = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+      >>> with recorded(nnx.Linear) as calls:
+      ...     _ = layer(jnp.ones((5, 3)))
+      >>> calls[0].h.shape
+      (5, 2)
+    """
+    calls, inside, originals = [], [], {kind: kind.__call__ for kind in kinds}
+
+    def recording(original):
         def call(self, *given, **named):
-            h = original(self, *given, **named)
-            x, *_ = (*given, *named.values())
-            noted.append((self, x.shape, h.shape))
+            if inside:
+                return original(self, *given, **named)
+            bound = inspect.signature(original).bind(self, *given, **named)
+            _, first, *_ = bound.arguments
+            x = bound.arguments[first] = enter(len(calls), jnp.asarray(bound.arguments[first]))
+            inside.append(self)
+            h = leave(len(calls), original(*bound.args, **bound.kwargs))
+            calls.append(Call(inside.pop(), _form(x), _form(h)))
             return h
 
         return call
 
     try:
         for kind, original in originals.items():
-            kind.__call__ = noting(original)
-        yield noted
+            kind.__call__ = recording(original)
+        yield calls
     finally:
         for kind, original in originals.items():
             kind.__call__ = original
+
+
+def _form(array: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(array.shape, array.dtype)
+
+
+def follow(model: nnx.Module, image_shape: Sequence[int], *kinds: type[nnx.Module]) -> list[tuple[Path, Call]]:
+    """Follow one image through a network in evaluation mode, without computing anything: its calls, with their paths.
+
+    Args:
+      model: A Flax NNX module that takes images (n, *image_shape); left as it is.
+      image_shape: (*space, c) of one image.
+      kinds: Which modules are noted.
+
+    Raises:
+      ValueError: The model does not take such images.
+
+    Example:
+      >>> [(path, call)] = follow(nnx.Sequential(nnx.Linear(3, 2, rngs=nnx.Rngs(0))), (5, 7, 3), nnx.Linear)
+      >>> path, call.h.shape
+      (('layers', 0), (1, 5, 7, 2))
+    """
+    model = nnx.clone(model)
+    model.eval()
+    with recorded(*kinds) as calls:
+        jax.eval_shape(model, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
+    paths = {id(module): path for path, module in nnx.iter_modules(model)}
+    return [(paths[id(call.module)], call) for call in calls]
 
 
 def layout_of(module: nnx.Module) -> Layout | None:

@@ -1,9 +1,11 @@
-"""Measures: what a network costs, and what its weights have become."""
+"""Measures: what a network costs, what it sees, and what its weights have become."""
 
-from convlab.measure.cost import Cost, Count, count, summary
+from convlab.measure.cost import Cost, Count, count
 from convlab.measure.match import match_width, weights_of
+from convlab.measure.memory import Memory, memory
 from convlab.measure.network import indices, watch_indices
 from convlab.measure.paths import along, barrier, bezier, connect_by_curve, line
+from convlab.measure.summary import summary
 from convlab.measure.weights import (
     circulant_share,
     excess_kurtosis,
@@ -16,7 +18,7 @@ from convlab.measure.weights import (
     tile_share,
 )
 
-__all__ = ["Cost", "Count", "count", "match_width", "summary", "weights_of"]
+__all__ = ["Cost", "Count", "Memory", "count", "match_width", "memory", "summary", "weights_of"]
 __all__ += ["circulant_share", "excess_kurtosis", "inverse_participation_ratio", "local_share", "mean_distance"]
 __all__ += ["neighbour_distance", "share", "signal_to_noise", "tile_share", "indices", "watch_indices"]
 __all__ += ["along", "barrier", "bezier", "connect_by_curve", "line"]

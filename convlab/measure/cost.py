@@ -1,8 +1,7 @@
-"""What a rung costs: weights and multiply-adds, layer by layer, exact at borders."""
+"""What a rung costs: weights, multiply-adds and bytes, layer by layer, exact at borders; and what each layer sees."""
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from convlab.geometry import Window, as_axes
+from convlab.calls import Call, layout_of, recorded
+from convlab.geometry import as_axes
 from convlab.layers import Layer
+from convlab.measure import field
 from convlab.norm import BatchNorm
-from convlab.report.table import print_table, to_table
-from convlab.rungs import Layout, lay_window
+from convlab.rungs import Layout
 
 
 class Cost(NamedTuple):
@@ -28,6 +28,13 @@ class Cost(NamedTuple):
       live: Of these, how many can ever matter: kernel entries that read only padding are left out.
       multiply_adds: Products for one image; a tap on padding, a bias and a batch norm cost nothing.
       bytes: Of the weights.
+      activations: Numbers that a layer returns for one image, added up over its calls.
+      input_bytes: Of what it is given for one image, likewise.
+      output_bytes: Of what it returns, likewise.
+      field: Pixels that one output sees along each axis of the image, padding included: the receptive field
+        1 + sum over layers of (extent - 1) times the strides before, the largest of all branches. At most the image where the
+        output has no position along that axis; None where it is not known.
+      jump: Pixels between what neighbouring outputs see; None without neighbours, or where it is not known.
       layout: Rung and window, of spatial layers.
     """
 
@@ -38,7 +45,26 @@ class Cost(NamedTuple):
     live: int
     multiply_adds: int
     bytes: int
+    activations: int
+    input_bytes: int
+    output_bytes: int
+    field: tuple[int | None, ...] = ()
+    jump: tuple[int | None, ...] = ()
     layout: Layout | None = None
+
+    def intensity(self, batch_size: int = 1) -> float:
+        """Multiply-adds per byte moved for one batch: weights once, what every layer is given and returns for every image.
+
+        Example:
+          >>> cost = count(nnx.Linear(100, 10, use_bias=False, rngs=nnx.Rngs(0)), (100,)).total
+          >>> round(cost.intensity(), 2), round(cost.intensity(batch_size=1000), 2)
+          (0.23, 2.25)
+        """
+        moved = self.bytes + batch_size * (self.input_bytes + self.output_bytes)
+        return batch_size * self.multiply_adds / moved if moved else 0.0
+
+
+SUMS = ("weights", "live", "multiply_adds", "bytes", "activations", "input_bytes", "output_bytes")
 
 
 class Count(NamedTuple):
@@ -49,116 +75,81 @@ class Count(NamedTuple):
 
 
 def count(model: nnx.Module, image_shape: Sequence[int]) -> Count:
-    """Count weights and multiply-adds of a network, or of a single layer, on one image.
+    """Count weights, multiply-adds and bytes of a network, or of a single layer, on one image, and find what each layer sees.
 
     Multiply-adds are those of convlab's layers, `nnx.Conv` and `nnx.Linear`, added up over calls; other layers count their
-    weights only.
+    weights only, and ops that a network calls as functions nothing. A low-rank layer counts as r convolutions and their
+    mixture. Shapes and fields are those of the last call. Nothing is computed: a model of shapes only, from
+    `nnx.eval_shape`, is counted without ever being in memory, though Flax forgets in which order it was named.
 
     Args:
-      model: A Flax NNX module that takes images (n, *image_shape). One of shapes only (`nnx.eval_shape`) costs the same, but
-        Flax has forgotten the order of its names.
+      model: A Flax NNX module that takes images (n, *image_shape).
       image_shape: (*space, c) of one image.
 
     Raises:
       ValueError: The model does not take such images.
 
     Example:
-      >>> from convlab.layers import Conv
+      >>> from convlab.layers import Conv, Dense
       >>> count(Conv(1, 2, (3, 3), rngs=nnx.Rngs(0)), (7, 7, 1)).total.multiply_adds
       722
+      >>> model = nnx.eval_shape(lambda: Dense(1, 1, 3, space=(1000, 1000), use_bias=False, rngs=nnx.Rngs(0)))
+      >>> f"{count(model, (1000, 1000, 1)).total.weights:,}"
+      '1,000,000,000,000'
     """
-    definition, state = nnx.split(model)
-    clones = []
-
-    def called(state: nnx.State, x: jax.Array) -> jax.Array:
-        clone = nnx.merge(definition, state)
-        clone.eval()
-        clones.append(clone)
-        return clone(x)
-
-    with _recorded(Layer, nnx.Linear, nnx.Conv, nnx.BatchNorm, BatchNorm) as calls:
-        output = jax.eval_shape(called, state, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
-    modules, arrays = dict(nnx.iter_modules(clones[-1])), _own(model)
-    paths = sorted((path for path in modules if arrays[path]), key=lambda path: _place(model, path))
-    rows = [_cost("/".join(map(str, path)), modules[path], arrays[path], calls) for path in paths]
-    total = [sum(getattr(row, name) for row in rows) for name in ("weights", "live", "multiply_adds", "bytes")]
-    return Count(rows, Cost._make(["total", type(model).__name__, output.shape[1:], *total, None]))
+    modules, calls, output = _trace(model, image_shape)
+    own = _own(model)
+    paths = sorted((path for path in modules if own[path]), key=lambda path: _place(model, path))
+    layers = []
+    for path in paths:
+        its_calls = [call for call in calls if call.module is modules[path]]
+        layers.append(_cost("/".join(map(str, path)), modules[path], own[path], its_calls))
+    sums = [sum(getattr(layer, name) for layer in layers) for name in SUMS]
+    total = ["total", type(model).__name__, output.h.shape[1:], *sums, output.field, output.jump, None]
+    return Count(layers, Cost._make(total))
 
 
-def summary(model: nnx.Module, image_shape: Sequence[int]) -> None:
-    """Print what each layer of a network is, reads, returns and costs on one image, and what all cost together.
+class Seen(NamedTuple):
+    """What one call of a module is given and returns, and what of the image that sees."""
 
-    Args:
-      model: As in `count`.
-      image_shape: (*space, c) of one image.
-
-    Raises:
-      ValueError: The model does not take such images.
-
-    Example:
-      >>> from convlab.layers import LocallyConnected
-      >>> layer = LocallyConnected(1, 4, (3, 3), space=(8, 6), rngs=nnx.Rngs(0))
-      >>> summary(nnx.Sequential(layer, nnx.relu), (8, 6, 1))  # doctest: +NORMALIZE_WHITESPACE
-                                           Sequential on 8x6x1
-      ┏━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━┳━━━━━━━━┳━━━━━━━━━┳━━━━━━━┳━━━━━━━━━━━━━━━┳━━━━━━━┓
-      ┃ layer    ┃ kind             ┃ window    ┃ output ┃ weights ┃  live ┃ multiply adds ┃ bytes ┃
-      ┡━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━╇━━━━━━━━╇━━━━━━━━━╇━━━━━━━╇━━━━━━━━━━━━━━━╇━━━━━━━┩
-      │ layers/0 │ LocallyConnected │ 3x3, SAME │ 8x6x4  │   1,920 │ 1,600 │         1,408 │ 7,680 │
-      ├──────────┼──────────────────┼───────────┼────────┼─────────┼───────┼───────────────┼───────┤
-      │ total    │ Sequential       │           │ 8x6x4  │   1,920 │ 1,600 │         1,408 │ 7,680 │
-      └──────────┴──────────────────┴───────────┴────────┴─────────┴───────┴───────────────┴───────┘
-    """
-    layers, total = count(model, image_shape)
-    rows = [_row(cost) for cost in (*layers, total)]
-    print_table(f"{total.kind} on {_sizes(image_shape)}", to_table(rows), total=True)
+    module: nnx.Module
+    x: jax.ShapeDtypeStruct
+    h: jax.ShapeDtypeStruct
+    field: tuple[int | None, ...]
+    jump: tuple[int | None, ...]
 
 
-def _row(cost: Cost) -> dict[str, Any]:
-    layout = cost.layout
-    return {
-        "layer": cost.name,
-        "kind": cost.kind if layout is None else _kind(cost.kind, layout),
-        "window": None if layout is None or layout.rung == "dense" else _window(layout.window),
-        "output": _sizes(cost.output_shape),
-        "weights": cost.weights,
-        "live": cost.live,
-        "multiply_adds": cost.multiply_adds or None,
-        "bytes": cost.bytes,
-    }
+def _trace(model: nnx.Module, image_shape: Sequence[int]) -> tuple[dict[tuple, nnx.Module], list[Seen], Seen]:
+    """Follow one image through the network in evaluation: modules by path, the calls of its layers, and that of itself."""
+    copy, modules = nnx.clone(model), {}
+    copy.eval()
+    definition, state = nnx.split(copy)
+
+    def run(state, x):
+        merged = nnx.merge(definition, state)
+        modules.update(nnx.iter_modules(merged))
+        return merged(x)
+
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    kinds = (Layer, nnx.Linear, nnx.Conv, nnx.BatchNorm, BatchNorm)
+    with recorded(*kinds, enter=field.entering, leave=field.leaving) as calls:
+        traced, h = jax.make_jaxpr(run, return_shape=True)(state, image)
+    layouts = [field.Entry(call.x.shape, layout_of(call.module)) for call in calls]
+    axes = [field.fields(traced.jaxpr, axis, layouts) for axis in range(1, len(image_shape))]
+    seen = []
+    for number, call in enumerate([*calls, Call(model, image, h)]):
+        pairs = [axis[number] for axis in axes]
+        seen.append(Seen(*call, tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs)))
+    return modules, seen[:-1], seen[-1]
 
 
-def _kind(kind: str, layout: Layout) -> str:
-    period = "" if layout.period is None else f", period {_sizes(as_axes('period', layout.period, len(layout.kernel) - 2))}"
-    rank = "" if layout.rank is None else f", rank {layout.rank}"
-    return f"{kind}{period}{rank}" + f", {layout.groups} groups" * (layout.groups > 1)
-
-
-def _window(window: Window) -> str:
-    """Write a window: its size, what is not usual about it, and its padding."""
-    rank = window.rank or 1
-    strides, dilation = (as_axes(name, getattr(window, name), rank) for name in ("strides", "dilation"))
-    moved = f", stride {_sizes(strides)}" * (max(strides) > 1) + f", dilation {_sizes(dilation)}" * (max(dilation) > 1)
-    return f"{_sizes(window.taps(rank))}{moved}, {_padding(window.padding)}"
-
-
-def _padding(padding: Any) -> str:
-    if isinstance(padding, str):
-        return padding
-    low, high = zip(*padding, strict=True)
-    return f"padding {_sizes(low)}" + f" below, {_sizes(high)} above" * (low != high)
-
-
-def _sizes(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))
-
-
-def _own(model: nnx.Module) -> dict[tuple, list[nnx.Param]]:
-    """The trained arrays of every module, by its path, without those of the modules inside it; each array once."""
-    own: dict[tuple, list[nnx.Param]] = {path: [] for path, _ in nnx.iter_modules(model)}
+def _own(model: nnx.Module) -> dict[tuple, list[Any]]:
+    """The trained arrays, or their shapes, of every module by its path, without those of the modules inside it; each once."""
+    own: dict[tuple, list[Any]] = {path: [] for path, _ in nnx.iter_modules(model)}
     for path, value in nnx.iter_graph(model):
         if isinstance(value, nnx.Param):
             owner = next(path[:length] for length in range(len(path), -1, -1) if path[:length] in own)
-            own[owner].append(value)
+            own[owner].append(value.get_value())
     return own
 
 
@@ -176,95 +167,84 @@ def _place(node: Any, path: Sequence[Any]) -> tuple[int, ...]:
     return tuple(places)
 
 
-Calls = list[tuple[nnx.Module, tuple[int, ...], tuple[int, ...]]]
-
-
-@contextlib.contextmanager
-def _recorded(*kinds: type[nnx.Module]) -> Iterator[Calls]:
-    """Note every call of modules of these kinds: the module, the shape of its input and of its output."""
-    calls, originals = [], {kind: kind.__call__ for kind in kinds}
-
-    def recording(original):
-        def call(self, *given, **named):
-            h = original(self, *given, **named)
-            x, *_ = (*given, *named.values())
-            calls.append((self, x.shape, h.shape))
-            return h
-
-        return call
-
-    try:
-        for kind, original in originals.items():
-            kind.__call__ = recording(original)
-        yield calls
-    finally:
-        for kind, original in originals.items():
-            kind.__call__ = original
-
-
-def _cost(name: str, module: nnx.Module, own: Sequence[nnx.Param], calls: Calls) -> Cost:
+def _cost(name: str, module: nnx.Module, own: Sequence[Any], calls: Sequence[Seen]) -> Cost:
     """Count one module's own arrays and its calls."""
     weights = live = sum(array.size for array in own)
-    size = sum(array.size * array.dtype.itemsize for array in own)
-    shape, multiply_adds, layout = (), 0, _layout(module)
-    for caller, x, h in calls:
-        if caller is module:
-            shape, positions = h[1:], math.prod(h[:-1])
-            if layout is not None:
-                dead, products = _layer_cost(layout, x[-1 - (layout.window.rank or 0) : -1])
-                live, multiply_adds = weights - dead, multiply_adds + products
-            elif isinstance(module, nnx.Linear):
-                multiply_adds += positions * x[-1] * h[-1]
-    return Cost(name, type(module).__name__, shape, weights, live, multiply_adds, size, layout)
+    multiply_adds, layout = 0, layout_of(module)
+    for _, x, h, *_ in calls:
+        if layout is not None:
+            dead, products = _layer_cost(layout, x.shape[-1 - (layout.window.rank or 0) : -1])
+            live, multiply_adds = weights - dead, multiply_adds + products
+        elif isinstance(module, nnx.Linear):
+            multiply_adds += h.size * x.shape[-1]
+    return Cost(
+        name,
+        type(module).__name__,
+        calls[-1].h.shape[1:] if calls else (),
+        weights,
+        live,
+        multiply_adds,
+        bytes=sum(map(_bytes, own)),
+        activations=sum(call.h.size for call in calls),
+        input_bytes=sum(_bytes(call.x) for call in calls),
+        output_bytes=sum(_bytes(call.h) for call in calls),
+        field=calls[-1].field if calls else (),
+        jump=calls[-1].jump if calls else (),
+        layout=layout,
+    )
 
 
-def _layout(module: nnx.Module) -> Layout | None:
-    """Rung and window of a spatial layer; None for all else, also for Flax's convolutions of images spread with zeros."""
-    if isinstance(module, Layer):
-        return module.layout
-    if not isinstance(module, nnx.Conv) or np.any(np.array(module.input_dilation or 1) > 1):
-        return None
-    window = lay_window(module.kernel_size, module.strides, module.padding, module.kernel_dilation, None)
-    return Layout("conv", window, module.in_features, module.out_features, groups=module.feature_group_count)
+def _bytes(array: Any) -> int:
+    return array.size * array.dtype.itemsize
 
 
 def _layer_cost(layout: Layout, space: tuple[int, ...]) -> tuple[int, int]:
     """Count the dead entries of a layer's kernels, and its products for one image of `space` pixels."""
     c, d = layout.kernel[-2:]
-    dead, products = ENTRIES[layout.rung](layout, layout.window.live(space), space)
+    live = [axis.reads >= 0 for axis in layout.window.axes(space)]
+    dead, products = ENTRIES[layout.rung](layout, live, space)
     mixing = math.prod(layout.positions) * (layout.rank or 1) * d if layout.rung == "low_rank" else 0
     return dead * c * d, products * c * d + mixing
 
 
-def _dense(layout: Layout, live: np.ndarray, space: tuple[int, ...]) -> tuple[int, int]:
+# A window lies alike along every row and column: which of its taps read a pixel is one table (outputs, taps) an axis.
+Live = Sequence[np.ndarray]
+
+
+def _dense(layout: Layout, live: Live, space: tuple[int, ...]) -> tuple[int, int]:
     return 0, math.prod(layout.positions) * math.prod(space)
 
 
-def _local(layout: Layout, live: np.ndarray, space: tuple[int, ...]) -> tuple[int, int]:
-    return int((~live).sum()), int(live.sum())
+def _local(layout: Layout, live: Live, space: tuple[int, ...]) -> tuple[int, int]:
+    return math.prod(table.size for table in live) - _ever(live), _ever(live)
 
 
-def _conv(layout: Layout, live: np.ndarray, space: tuple[int, ...]) -> tuple[int, int]:
-    return _never(live, space), int(live.sum())
+def _conv(layout: Layout, live: Live, space: tuple[int, ...]) -> tuple[int, int]:
+    return _never(live), _ever(live)
 
 
-def _tiled(layout: Layout, live: np.ndarray, space: tuple[int, ...]) -> tuple[int, int]:
+def _tiled(layout: Layout, live: Live, space: tuple[int, ...]) -> tuple[int, int]:
     period = as_axes("period", layout.period or 1, len(space))
-    places = [tuple(slice(t, None, p) for t, p in zip(tile, period, strict=True)) for tile in np.ndindex(*period)]
-    return sum(_never(live[place], space) for place in places), int(live.sum())
+    places = [[table[t::p] for table, t, p in zip(live, tile, period, strict=True)] for tile in np.ndindex(*period)]
+    return sum(map(_never, places)), _ever(live)
 
 
-def _low_rank(layout: Layout, live: np.ndarray, space: tuple[int, ...]) -> tuple[int, int]:
-    return (layout.rank or 1) * _never(live, space), (layout.rank or 1) * int(live.sum())
+def _low_rank(layout: Layout, live: Live, space: tuple[int, ...]) -> tuple[int, int]:
+    return (layout.rank or 1) * _never(live), (layout.rank or 1) * _ever(live)
 
 
-def _never(live: np.ndarray, space: tuple[int, ...]) -> int:
-    """Number of taps that are live nowhere."""
-    return int((~live.any(tuple(range(len(space))))).sum())
+def _ever(live: Live) -> int:
+    """Number of taps that read a pixel, position by position."""
+    return math.prod(int(table.sum()) for table in live)
+
+
+def _never(live: Live) -> int:
+    """Number of taps that read a pixel from no position."""
+    return math.prod(table.shape[1] for table in live) - math.prod(int(table.any(0).sum()) for table in live)
 
 
 # rung -> dead entries, and products without the mixing of low rank, of one pair of channels
-Entries = Callable[[Layout, np.ndarray, tuple[int, ...]], tuple[int, int]]
+Entries = Callable[[Layout, Live, tuple[int, ...]], tuple[int, int]]
 ENTRIES: dict[str, Entries] = {
     "dense": _dense,
     "locally_connected": _local,

@@ -10,7 +10,7 @@ import optax
 from flax import nnx
 
 from convlab import check
-from convlab.calls import Path, calls, layout_of
+from convlab.calls import Path, follow, layout_of
 from convlab.layers import LAYERS, Layer
 from convlab.relax.arrays import FREEDOM, at, contains, transfer
 from convlab.rungs import RUNGS, Arrays, Layout
@@ -125,11 +125,10 @@ def layouts(model: nnx.Module, image_shape: Sequence[int], paths: Sequence[Path]
       ValueError: A layer is never called, or on images of different sizes.
     """
     seen: dict[Path, set[tuple[int, ...]]] = {}
-    for call in calls(model, image_shape, Layer, nnx.Conv)[0]:
+    for path, call in follow(model, image_shape, Layer, nnx.Conv):
         layout = layout_of(call.module)
         if layout is not None:
-            space = call.input_shape[-1 - (layout.window.rank or 1) : -1]
-            seen.setdefault(call.path, set()).add(space)
+            seen.setdefault(path, set()).add(call.x.shape[-1 - (layout.window.rank or 1) : -1])
     found = {}
     for path, module in nnx.iter_modules(model):
         layout = layout_of(module)

@@ -1,0 +1,87 @@
+"""The costs of a network as a table to read."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from flax import nnx
+
+from convlab.geometry import Window, as_axes
+from convlab.measure.cost import Cost, count
+from convlab.report.table import print_table, to_table
+from convlab.rungs import Layout
+
+
+def summary(model: nnx.Module, image_shape: Sequence[int], columns: Sequence[str] | None = None) -> None:
+    """Print what each layer of a network is, reads, returns, sees and costs on one image, and what all cost together.
+
+    Args:
+      model: As in `count`.
+      image_shape: (*space, c) of one image.
+      columns: Which, in this order; by default all but "jump" and "activations". "layer", "kind", "window", "output", and of
+        `Cost` "field", "jump", "weights", "live", "multiply_adds", "bytes", "activations" and "intensity", of one image.
+
+    Raises:
+      ValueError: The model does not take such images, or an unknown column.
+
+    Example:
+      >>> from convlab.layers import LocallyConnected
+      >>> layer = LocallyConnected(1, 4, (3, 3), space=(8, 6), rngs=nnx.Rngs(0))
+      >>> summary(nnx.Sequential(layer, nnx.relu), (8, 6, 1))  # doctest: +NORMALIZE_WHITESPACE
+                                                 Sequential on 8x6x1
+      ┏━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━┳━━━━━━━━┳━━━━━━━┳━━━━━━━━━┳━━━━━━━┳━━━━━━━━━━━━━━━┳━━━━━━━┳━━━━━━━━━━━┓
+      ┃ layer    ┃ kind             ┃ window    ┃ output ┃ field ┃ weights ┃  live ┃ multiply adds ┃ bytes ┃ intensity ┃
+      ┡━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━╇━━━━━━━━╇━━━━━━━╇━━━━━━━━━╇━━━━━━━╇━━━━━━━━━━━━━━━╇━━━━━━━╇━━━━━━━━━━━┩
+      │ layers/0 │ LocallyConnected │ 3x3, SAME │ 8x6x4  │ 3x3   │   1,920 │ 1,600 │         1,408 │ 7,680 │     0.163 │
+      ├──────────┼──────────────────┼───────────┼────────┼───────┼─────────┼───────┼───────────────┼───────┼───────────┤
+      │ total    │ Sequential       │           │ 8x6x4  │ 3x3   │   1,920 │ 1,600 │         1,408 │ 7,680 │     0.163 │
+      └──────────┴──────────────────┴───────────┴────────┴───────┴─────────┴───────┴───────────────┴───────┴───────────┘
+    """
+    shown = [name for name in COLUMNS if name not in OPTIONAL] if columns is None else columns
+    if unknown := [name for name in shown if name not in COLUMNS]:
+        raise ValueError(f"columns names {', '.join(map(repr, unknown))}; needs some of {', '.join(COLUMNS)}")
+    layers, total = count(model, image_shape)
+    rows = [{name: COLUMNS[name](cost) for name in shown} for cost in (*layers, total)]
+    print_table(f"{total.kind} on {_sizes(image_shape)}", to_table(rows), total=True)
+
+
+def _kind(kind: str, layout: Layout) -> str:
+    period = "" if layout.period is None else f", period {_sizes(as_axes('period', layout.period, len(layout.kernel) - 2))}"
+    rank = "" if layout.rank is None else f", rank {layout.rank}"
+    return f"{kind}{period}{rank}" + f", {layout.groups} groups" * (layout.groups > 1)
+
+
+def _window(window: Window) -> str:
+    """Write a window: its size, what is not usual about it, and its padding."""
+    rank = window.rank or 1
+    strides, dilation = (as_axes(name, getattr(window, name), rank) for name in ("strides", "dilation"))
+    moved = f", stride {_sizes(strides)}" * (max(strides) > 1) + f", dilation {_sizes(dilation)}" * (max(dilation) > 1)
+    return f"{_sizes(window.taps(rank))}{moved}, {_padding(window.padding)}"
+
+
+def _padding(padding: Any) -> str:
+    if isinstance(padding, str):
+        return padding
+    low, high = zip(*padding, strict=True)
+    return f"padding {_sizes(low)}" + f" below, {_sizes(high)} above" * (low != high)
+
+
+def _sizes(shape: Sequence[int | str]) -> str:
+    return "x".join(map(str, shape))
+
+
+# name -> what it shows of a cost
+COLUMNS: dict[str, Callable[[Cost], Any]] = {
+    "layer": lambda cost: cost.name,
+    "kind": lambda cost: cost.kind if cost.layout is None else _kind(cost.kind, cost.layout),
+    "window": lambda cost: None if cost.layout is None or cost.layout.rung == "dense" else _window(cost.layout.window),
+    "output": lambda cost: _sizes(cost.output_shape),
+    "field": lambda cost: _sizes(["?" if pixels is None else pixels for pixels in cost.field]),
+    "jump": lambda cost: _sizes(["-" if pixels is None else pixels for pixels in cost.jump]),
+    "weights": lambda cost: cost.weights,
+    "live": lambda cost: cost.live,
+    "multiply_adds": lambda cost: cost.multiply_adds or None,
+    "bytes": lambda cost: cost.bytes,
+    "activations": lambda cost: cost.activations or None,
+    "intensity": lambda cost: cost.intensity() or None,
+}
+OPTIONAL = ("jump", "activations")

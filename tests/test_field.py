@@ -1,0 +1,242 @@
+"""What each layer sees: against the pixels that reach an output, and against the formula of the texts."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from strategies import gaussian
+
+import convlab as cl
+
+SHAPE = (31, 29, 2)
+
+
+def shapes(kind, *sizes, **options):
+    """A network or layer of shapes only."""
+    return nnx.eval_shape(lambda: kind(*sizes, **options, rngs=nnx.Rngs(0)))
+
+
+def pool(reduce, *window):
+    return functools.partial(reduce, window=cl.Window(*window))
+
+
+def chain(*makers):
+    """A sequence of layers, made in order, and functions."""
+    return lambda: nnx.Sequential(*(each() if getattr(each, "makes", False) else each for each in makers))
+
+
+def layer(kind, *sizes, **options):
+    def make():
+        return kind(*sizes, **options, rngs=nnx.Rngs(0))
+
+    make.makes = True
+    return make
+
+
+class Branches(nnx.Module):
+    """Two branches of other widths and strides, a shortcut without weights, and calls within calls."""
+
+    def __init__(self, connectivity="conv"):
+        rngs = nnx.Rngs(0)
+        self.wide = cl.Conv(2, 4, (3, 5), (2, 2), padding=((2, 0), (1, 3)), rngs=rngs)
+        self.deep = cl.Conv(4, 4, (5, 1), rngs=rngs)
+        self.point = nnx.Conv(2, 4, (1, 1), strides=2, rngs=rngs)
+        self.norm = nnx.BatchNorm(6, rngs=rngs)
+
+    def __call__(self, x):
+        shortcut = jnp.pad(x[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (1, 1)))
+        h = jax.checkpoint(lambda h: self.deep(nnx.gelu(h)))(self.wide(x)) + shortcut
+        h = jnp.concatenate([h, self.point(x)[..., :2]], -1)
+        return jax.jit(nnx.softplus)(self.norm(smooth(h)))
+
+
+class Sides(nnx.Module):
+    """Two layers that look to either side."""
+
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.before = cl.Conv(2, 2, (3, 2), padding=((2, 0), (1, 0)), rngs=rngs)
+        self.after = nnx.Conv(2, 2, (3, 2), padding=((0, 2), (0, 1)), rngs=rngs)
+
+    def __call__(self, x):
+        return self.before(x) + self.after(x)
+
+
+@jax.custom_vjp
+def smooth(x):
+    return jnp.tanh(x)
+
+
+smooth.defvjp(lambda x: (jnp.tanh(x), x), lambda x, g: (g,))
+
+NETWORKS = {
+    "pooled": chain(
+        layer(cl.Conv, 2, 3, (3, 2)),
+        nnx.relu,
+        pool(cl.max_pool, 2, 2, "VALID"),
+        layer(cl.Conv, 3, 2, (3, 2), (1, 2), kernel_dilation=(2, 3)),
+    ),
+    "blocks": chain(
+        layer(cl.Conv, 2, 16, (2, 3)), pool(cl.max_pool, (3, 2), (3, 2), "VALID"), pool(cl.mean_pool, 2, 2, "VALID")
+    ),
+    "flax": chain(
+        layer(nnx.Conv, 2, 2, (3, 4), strides=(2, 1)),
+        lambda x: nnx.max_pool(x, (3, 2), (1, 2)),
+        lambda x: nnx.avg_pool(x, (2, 3), (2, 1), "SAME"),
+        layer(nnx.Linear, 2, 3),
+    ),
+    "around": chain(layer(cl.Conv, 2, 2, (3, 2), padding="CIRCULAR"), pool(cl.blur_pool, (4, 3), (2, 1), "CIRCULAR")),
+    "mirrored": chain(pool(cl.max_pool, (2, 3), 2, "EDGE"), pool(cl.mean_pool, (3, 2), 1, "REFLECT")),
+    "rungs": chain(
+        layer(cl.Tiled, 2, 2, (2, 3), (2, 1), period=2),
+        layer(cl.LowRank, 2, 2, (3, 2), space=(16, 29), rank=2),
+        layer(cl.LocallyConnected, 2, 2, (2, 3), (1, 2), space=(16, 29), padding="VALID"),
+    ),
+    "branches": Branches,
+    "sides": Sides,
+    "turned": chain(
+        layer(cl.Conv, 2, 2, (1, 4), strides=(1, 2)),
+        lambda x: jnp.flip(x, 1).transpose(0, 2, 1, 3),
+        layer(cl.Conv, 2, 2, (3, 2), strides=(1, 3)),
+        lambda x: x.transpose(0, 2, 1, 3),
+    ),
+}
+
+
+def filled(build):
+    """The network with ones for weights: what reaches what does not depend on them."""
+    definition, state = nnx.split(nnx.eval_shape(build))
+    model = nnx.merge(definition, jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), state))
+    model.eval()
+    return model
+
+
+def reached(model, axis):
+    """First pixel and number of pixels from first to last that reach a central output and the next one along an axis.
+
+    Every row of pixels in turn is not a number: that gets through any weight, maximum and activation.
+    """
+    x = np.repeat(gaussian(SHAPE)[0][None].astype(np.float32), SHAPE[axis], 0)
+    np.moveaxis(x, axis + 1, 1)[np.arange(SHAPE[axis]), np.arange(SHAPE[axis])] = np.nan
+    h = np.moveaxis(np.isnan(jax.jit(model)(x)), axis + 1, 1)
+    h = h[:, :, h.shape[2] // 2].any(-1)
+    found = [np.flatnonzero(h[:, place]) for place in (h.shape[1] // 2, h.shape[1] // 2 + 1)]
+    return [(pixels[0], pixels[-1] - pixels[0] + 1) for pixels in found]
+
+
+@pytest.mark.parametrize("build", NETWORKS.values(), ids=NETWORKS)
+def test_an_output_sees_from_the_first_pixel_that_reaches_it_to_the_last(build):
+    total = cl.count(nnx.eval_shape(build), SHAPE).total
+    model = filled(build)
+    for axis in range(2):
+        (first, field), (second, same) = reached(model, axis)
+        assert (total.field[axis], total.jump[axis]) == (field, abs(second - first))
+        assert field == same
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_along_a_chain_the_field_is_one_plus_extents_less_one_times_the_strides_before(seed):
+    random = np.random.default_rng(seed)
+    sizes, strides, dilations = random.integers(1, 6, 7), random.integers(1, 4, 7), random.integers(1, 4, 7)
+    layers, expected, field, jump = [], [], 1, 1
+    for number, (size, stride, dilation) in enumerate(zip(sizes, strides, dilations, strict=True)):
+        field, jump = field + dilation * (size - 1) * jump, jump * stride
+        if number % 3 == 2:
+            layers.append(pool(cl.mean_pool, (int(size),), int(stride), "FULL", int(dilation)))
+        else:
+            options = {"strides": int(stride), "kernel_dilation": int(dilation), "padding": "FULL"}
+            layers.append(layer(cl.Conv, 1, 1, (int(size),), **options))
+            expected.append(((field,), (jump,)))
+    rows = cl.count(nnx.eval_shape(chain(*layers)), (97, 1)).layers
+    assert [(row.field, row.jump) for row in rows] == expected
+    plain = nnx.eval_shape(chain(*(layer(cl.Conv, 1, 1, (int(size),)) for size in sizes)))
+    assert cl.count(plain, (97, 1)).total.field == (1 + sum(sizes - 1),)
+
+
+def test_what_a_network_sees_does_not_end_at_the_border_of_a_small_image():
+    model = nnx.eval_shape(chain(layer(cl.Conv, 1, 1, (7, 5), (2, 2)), layer(cl.Conv, 1, 1, (7, 5))))
+    assert cl.count(model, (7, 5, 1)).total.field == cl.count(model, (97, 83, 1)).total.field == (19, 13)
+
+
+def test_layers_that_read_all_pixels_see_the_whole_image_and_have_no_neighbours():
+    lenet = shapes(cl.models.LeNet, (28, 23, 1), 10)
+    rows = {row.name: (row.field, row.jump) for row in cl.count(lenet, (28, 23, 1)).layers}
+    assert rows["stages/0/layer"] == ((5, 5), (1, 1))
+    assert rows["stages/1/layer"] == ((14, 14), (2, 2))
+    assert rows["head/layers/0"] == rows["head/layers/2"] == ((28, 23), (None, None))
+    dense = shapes(cl.models.Net, (13, 11, 2), width=4, depth=3, residual=True, connectivity="dense")
+    for row in cl.count(dense, (13, 11, 2)).layers:
+        assert (row.field, row.jump) == ((13, 11), (None, None))
+
+
+def test_a_pyramid_sees_what_its_windows_say_and_its_head_everything():
+    for connectivity in ("conv", "tiled", "low_rank", "locally_connected"):
+        model = shapes(cl.models.Pyramid, (20, 20, 1), 3, (2, 2, 2), connectivity=connectivity)
+        rows = {row.name: (row.field[0], row.jump[0]) for row in cl.count(model, (20, 20, 1)).layers}
+        assert [rows[f"stages/{number}/norm"] for number in range(3)] == [(3, 1), (8, 2), (18, 4)]
+        assert rows["head/layers/0"] == (20, None)
+
+
+class Applied(nnx.Module):
+    """A function, then a layer."""
+
+    def __init__(self, function):
+        self.function = function
+        self.layer = cl.Conv(2, 2, (3, 3), rngs=nnx.Rngs(0))
+
+    def __call__(self, x):
+        return self.layer(self.function(x))
+
+
+def seen(function):
+    [row] = cl.count(nnx.eval_shape(lambda: Applied(function)), SHAPE).layers
+    return row.field, row.jump
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: jnp.sort(x, 1),
+        lambda x: x[:, np.arange(31) * 7 % 31],
+        lambda x: jnp.cumsum(x, 1),
+        lambda x: x + x[:, ::2].repeat(2, 1)[:, :31],
+        lambda x: jnp.concatenate([x, nnx.max_pool(x, (3, 3), padding="SAME")[:, :2]], 1),
+        lambda x: x.reshape(1, 29, 31, 2),
+        lambda x: jax.lax.fori_loop(0, 2, lambda _, x: x + 1.0, x),
+        lambda x: jnp.einsum("nklc,nmlc->nkmc", x, x),
+        lambda x: x.reshape(1, -1, 2).reshape(x.shape),
+        lambda x: x + jnp.roll(x, 1, 1),
+    ],
+    ids=["sort", "gather", "cumsum", "strides", "beside", "reshape", "loop", "attention", "flat", "roll"],
+)
+def test_what_is_not_known_is_none(function):
+    field, jump = seen(function)
+    assert (field[0], jump[0]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "function, field, jump",
+    [
+        (lambda x: x * x.mean((1, 2), keepdims=True), (31, 29), (None, None)),
+        (lambda x: jnp.broadcast_to(x[:, 3:4], x.shape), (1, 3), (None, 1)),
+        (lambda x: nnx.softmax(x, axis=2), (3, 29), (1, None)),
+        (lambda x: jnp.zeros_like(x), (0, 0), (None, None)),
+        (lambda x: jnp.einsum("nklc,cd->dnkl", x, jnp.ones((2, 2))).transpose(1, 2, 3, 0), (3, 3), (1, 1)),
+        (lambda x: jnp.pad(x, ((0, 0), (2, 1), (0, 3), (0, 0)), "wrap") + jnp.ones((34, 32, 2)), (3, 3), (1, 1)),
+        (lambda x: jnp.concatenate(jnp.split(x, 2, -1)[::-1], -1), (3, 3), (1, 1)),
+        (lambda x: x[:, 1:] - x[:, :-1], (4, 3), (1, 1)),
+        (lambda x: x + jnp.pad(x, ((0, 0), (2, 0), (0, 3), (0, 0)))[:, :31, 3:], (5, 6), (1, 1)),
+        (lambda x: x + jnp.pad(x, ((0, 0), (2, 0), (0, 3), (0, 0)), "wrap")[:, :31, 3:], (5, 6), (1, 1)),
+        (lambda x: x[:, 1:] + jnp.flip(jnp.flip(x, 1)[:, 1:], 1), (4, 3), (1, 1)),
+    ],
+    ids=["squeeze", "row", "normed", "zero", "mixed", "wrap", "channels", "difference", "pad", "around", "flip"],
+)
+def test_what_is_done_to_images_between_layers_is_followed(function, field, jump):
+    assert seen(function) == (field, jump)
+
+
+def test_a_layer_of_flax_that_spreads_its_image_is_not_known():
+    assert cl.count(shapes(nnx.ConvTranspose, 2, 2, (3, 3)), SHAPE).total.field == (None, None)
