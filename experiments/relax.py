@@ -1,0 +1,165 @@
+"""What does a network do with the freedom to stop being a convolution, given to it on the way?
+
+A convolutional network is trained; after some epochs every layer becomes its exact image on a freer rung, locally connected or
+dense, the optimizer's momentum with it, and training goes on to the same number of epochs (d'Ascoli et al. 2019). Baselines:
+the network that is never released, those that have the freer rung from their own start, a linear classifier.
+
+Answer: not run yet.
+
+    python -m experiments.relax                                                             (2 minutes on 2 cores)
+    python -m experiments.relax --data fashion_mnist --manual-dir DIR --size 5000 --features 8 16 16
+"""
+
+import dataclasses
+import time
+from typing import Any, Literal
+
+import jax
+import optax
+from flax import nnx
+
+import convlab as cl
+from convlab import report
+from convlab.relax import carry
+from experiments.command import parse
+
+LABELS = {"locally_connected": "released to local", "dense": "released to dense"}
+STARTS = {
+    "conv": "never released",
+    "locally_connected": "local from the start",
+    "dense": "dense from the start",
+    "linear": "linear classifier",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is run.
+
+    Args:
+      data: Name of the data set.
+      data_dir: Where it is prepared; absent, the usual place.
+      manual_dir: Where files lie that were fetched by hand, such as the IDX files of fashion_mnist.
+      size: Training images.
+      features: Channels of the layers.
+      epochs: Passes over the training images, before and after the release together.
+      releases: After how many of them the network is released.
+      rungs: What it is released to.
+      seeds: Runs with other initial weights, subsets and orders.
+      batch_size: Images a step.
+      learning_rate: Of SGD with momentum, constant.
+      momentum: Likewise.
+      root: Folder that the results go to.
+    """
+
+    data: str = "digits"
+    data_dir: str | None = None
+    manual_dir: str | None = None
+    size: int = 1000
+    features: tuple[int, ...] = (8, 16, 16)
+    epochs: int = 20
+    releases: tuple[int, ...] = (0, 1, 3, 6, 10, 15)
+    rungs: tuple[Literal["locally_connected", "dense"], ...] = ("locally_connected", "dense")
+    seeds: int = 3
+    batch_size: int = 32
+    learning_rate: float = 0.03
+    momentum: float = 0.9
+    root: str = "runs"
+
+
+SMOKE = Config(size=100, features=(2,), epochs=2, releases=(1,), rungs=("locally_connected",), seeds=1)
+
+
+class Course:
+    """One seed's training: the same recipe for every network, and the convolution kept where it may be released."""
+
+    def __init__(self, config: Config, data: cl.data.Data, seed: int):
+        self.config, self.data, self.seed = config, data.subset(config.size, seed), seed
+
+    def train(self, model: nnx.Module, epochs: int, optimizer: Any, remembered: Any = None, part: int = 0) -> cl.Fitted:
+        """Train for some epochs, in an order of images of their own."""
+        config = cl.Config(
+            epochs=epochs, batch_size=self.config.batch_size, evaluations=1, progress=False, seed=1000 * part + self.seed
+        )
+        return cl.fit(model, self.data, config, optimizer=optimizer, optimizer_state=remembered)
+
+    def build(self, connectivity: str) -> nnx.Module:
+        """The network at a rung."""
+        shape, classes = self.data.image_shape, len(self.data.classes)
+        return cl.models.Pyramid(shape, classes, self.config.features, connectivity=connectivity, rngs=nnx.Rngs(self.seed))
+
+
+def run(config: Config) -> list[dict[str, Any]]:
+    """One row per network, epoch of release and seed."""
+    data = cl.load(config.data, data_dir=config.data_dir, manual_dir=config.manual_dir, progress=True)
+    optimizer = optax.sgd(config.learning_rate, momentum=config.momentum)
+    rows = []
+    for seed in range(config.seeds):
+        course = Course(config, data, seed)
+        linear = cl.models.MLP(data.image_shape, len(data.classes), (), rngs=nnx.Rngs(seed))
+        rows.append(row("linear", None, seed, course.train(linear, config.epochs, optimizer)))
+        rows += [row(rung, None, seed, course.train(course.build(rung), config.epochs, optimizer)) for rung in config.rungs]
+        model, remembered, done = course.build("conv"), None, 0
+        for release in (*config.releases, config.epochs):
+            if release > done:
+                fitted = course.train(model, release - done, optimizer, remembered, part=done)
+                model, remembered, done = fitted.model(), fitted.optimizer, release
+            if release == config.epochs:
+                rows.append(row("conv", None, seed, fitted))
+                break
+            for rung in config.rungs:
+                free = cl.relax(model, rung, data.image_shape, optimizer=optimizer)
+                kept = None if remembered is None else carry(optimizer, remembered, model, free, data.image_shape)
+                freed = course.train(free, config.epochs - release, optimizer, kept, part=release)
+                [first, *_] = cl.diff(free, freed.model(), data.image_shape, show=False)
+                rows.append(row(rung, release, seed, freed) | {"moved": first.moved, "unshared": 1 - first.shared})
+                print(f"seed {seed}, {LABELS[rung]} after {release}: {rows[-1]['accuracy']:.1%}", flush=True)
+    return rows
+
+
+def row(rung: str, release: int | None, seed: int, fitted: cl.Fitted) -> dict[str, Any]:
+    """What is reported of a run; without a release it was trained as it is from the start."""
+    last, weights = fitted.history[-1], sum(leaf.size for leaf in jax.tree.leaves(fitted.parameters))
+    scores = {"accuracy": last["test_accuracy"], "loss": last["loss"]}
+    return {"rung": rung, "release": release, "weights": weights, "seed": seed, **scores}
+
+
+def main(config: Config) -> None:
+    """Run, draw and save."""
+    begin = time.perf_counter()
+    rows = run(config)
+    summary = report.summarise(rows, ["rung", "release", "weights"], ["accuracy", "unshared"])
+    released = [line for line in summary if line["release"] is not None]
+    baselines = {STARTS[line["rung"]]: line["accuracy"] for line in summary if line["release"] is None}
+    figure, axes = report.new_figure(2, size=(13.0, 5.5))
+    shown = {
+        "accuracy": f"accuracy on {config.data}, 95 % interval",
+        "unshared": "share of the first kernel that is not shared",
+    }
+    for axis, (name, label) in zip(axes, shown.items(), strict=True):
+        report.curves(
+            axis,
+            released,
+            "release",
+            name,
+            labels=LABELS,
+            x_label=f"epoch of release, of {config.epochs}",
+            y_label=label,
+            title={"accuracy": "what freedom buys", "unshared": "what it is used for"}[name],
+            y_format=".0%",
+            baselines=baselines if name == "accuracy" else None,
+        )
+    report.save_report(
+        "relax" if config.data == Config.data else f"relax_{config.data}",
+        rows,
+        config,
+        figure=figure,
+        summary=summary,
+        formats={"accuracy": ".1%", "unshared": ".1%"},
+        seconds=time.perf_counter() - begin,
+        root=config.root,
+    )
+
+
+if __name__ == "__main__":
+    main(parse(Config(), SMOKE, __doc__))
