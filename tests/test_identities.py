@@ -1,0 +1,173 @@
+"""Identities that the texts argue from: what training cannot see, what sharing is worth, what merges into one layer."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from strategies import gaussian
+
+import convlab as cl
+
+pytestmark = pytest.mark.usefixtures("float64")
+SPACE, WINDOW = (5, 6), cl.Window((3, 2))
+NAMES = ("conv", "locally_connected", "dense")
+
+
+def op(rung, window=WINDOW):
+    """The op of a rung as a function of images and kernel."""
+    return {
+        "conv": lambda x, v: cl.conv(x, v, window),
+        "locally_connected": lambda x, v: cl.locally_connected(x, v, window),
+        "dense": cl.dense,
+    }[rung]
+
+
+def lifted(rung, v):
+    """The dense matrix of a convolution's kernel, or its kernels, at a rung."""
+    lift = {"conv": lambda v, *_: v, "locally_connected": cl.lift_conv_to_local, "dense": cl.lift_conv_to_dense}[rung]
+    return lift(v, WINDOW, SPACE)
+
+
+# --- training does not see a rotation of the pixels, or of their order -----------------------------------------------
+
+
+def trained(x, w, u, labels, optimizer, steps=5, rung="dense"):
+    """Loss of every step of a network of one hidden layer, from these weights."""
+    forward = op(rung)
+
+    def loss(parameters):
+        hidden = jnp.tanh(forward(x, parameters[0])).reshape(len(x), -1)
+        return optax.losses.softmax_cross_entropy_with_integer_labels(hidden @ parameters[1], labels).mean()
+
+    @jax.jit
+    def step(parameters, state):
+        value, gradient = jax.value_and_grad(loss)(parameters)
+        updates, state = optimizer.update(gradient, state, parameters)
+        return optax.apply_updates(parameters, updates), state, value
+
+    parameters, losses = (w, u), []
+    state = optimizer.init(parameters)
+    for _ in range(steps):
+        parameters, state, value = step(parameters, state)
+        losses.append(value)
+    return np.array(losses)
+
+
+def rotation(n, seed=0):
+    return np.linalg.qr(gaussian((n, n), seed=seed)[0])[0]
+
+
+def signed_permutation(n, seed=0):
+    random = np.random.default_rng(seed)
+    return np.eye(n)[random.permutation(n)] * random.choice([-1, 1], n)
+
+
+@pytest.mark.parametrize(
+    "optimizer, turn, the_same",
+    [
+        (optax.sgd(0.3, momentum=0.9), rotation, True),
+        (optax.adam(0.03), rotation, False),
+        (optax.adam(0.03), signed_permutation, True),
+    ],
+)
+def test_a_dense_network_learns_as_well_from_rotated_pixels_but_for_adam_which_knows_its_axes(optimizer, turn, the_same):
+    x, w, u = gaussian((11, *SPACE, 1), (*SPACE, *SPACE, 1, 2), (60, 3))
+    labels = np.arange(11) % 3
+    q = turn(30)
+    rotated = (x.reshape(11, 30) @ q.T).reshape(x.shape)
+    turned = np.einsum("pq,iqd->ipd", q, w.reshape(30, 30, 2)).reshape(w.shape)  # of every output, over the pixels it reads
+    before, after = trained(x, w, u, labels, optimizer), trained(rotated, turned, u, labels, optimizer)
+    gap = np.abs(after - before)
+    assert gap[0] < 1e-12
+    assert (gap.max() < 1e-10) == the_same
+    assert the_same or gap.max() > 1e-3
+
+
+@pytest.mark.parametrize("rung, the_same", [("dense", True), ("locally_connected", False), ("conv", False)])
+def test_the_order_of_pixels_is_nothing_to_a_dense_network_and_something_to_a_local_one(rung, the_same):
+    """The dense net gets weights permuted like the pixels; a local one has none that could be."""
+    x, v, u = gaussian((11, *SPACE, 1), (3, 2, 1, 2), (60, 3))
+    labels, order = np.arange(11) % 3, np.random.default_rng(0).permutation(30)
+    shuffled = x.reshape(11, 30)[:, order].reshape(x.shape)
+    w = lifted(rung, v)
+    own = w.reshape(30, 30, 2)[:, order].reshape(w.shape) if the_same else w
+    before, after = (trained(*given, u, labels, optax.sgd(0.3), rung=rung) for given in ((x, w), (shuffled, own)))
+    assert (np.abs(after - before).max() < 1e-10) == the_same
+
+
+# --- what a weight that must be learned costs ------------------------------------------------------------------------
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def design(rung, x):
+    """How every output changes with every weight."""
+    kernel = jnp.zeros(lifted(rung, jnp.zeros((3, 2, 1, 1))).shape)
+    return jax.jacobian(lambda kernel: op(rung)(x, kernel))(kernel).reshape(x.size, -1)
+
+
+def excess_risk(rung, images, sigma, seed):
+    """Least squares on noisy outputs of a convolution, at a rung: mean squared error beyond the noise, per output."""
+    x, v, noise = gaussian((images, *SPACE, 1), (3, 2, 1, 1), (images, *SPACE, 1), seed=seed)
+    y = op("conv")(x, v) + sigma * noise
+    shape = lifted(rung, v).shape
+    columns = np.asarray(design(rung, x))
+    found = (np.linalg.pinv(columns.T @ columns, hermitian=True) @ (columns.T @ np.asarray(y).reshape(-1))).reshape(shape)
+    lift = {"dense": lambda w: w, "locally_connected": cl.lift_local_to_dense, "conv": cl.lift_conv_to_dense}[rung]
+    w = lift(jnp.asarray(found), *(() if rung == "dense" else (WINDOW, SPACE)))
+    return float(jnp.sum((w - cl.lift_conv_to_dense(v, WINDOW, SPACE)) ** 2)) / 30  # pixels have variance 1
+
+
+def predicted_risk(rung, images, sigma):
+    """sigma^2 p / (n - p - 1) of an output whose p live weights see n examples; a shared kernel sees every position's."""
+    live = WINDOW.live(SPACE).sum((2, 3))
+    p, n = {"dense": (np.full(SPACE, 30), images), "locally_connected": (live, images), "conv": (np.array(6), 30 * images)}[
+        rung
+    ]
+    return float(np.mean(sigma**2 * p / (n - p - 1)))
+
+
+@pytest.mark.parametrize("rung", NAMES)
+def test_the_excess_risk_of_linear_regression_is_what_its_live_weights_cost(rung):
+    images, sigma = 70, 0.5
+    risks = [excess_risk(rung, images, sigma, seed) for seed in range(40 if rung == "conv" else 4)]
+    predicted = {name: predicted_risk(name, images, sigma) for name in NAMES}
+    assert abs(np.mean(risks) / predicted[rung] - 1) < 0.2
+    assert predicted["conv"] < 0.1 * predicted["locally_connected"] < 0.02 * predicted["dense"] * 10
+
+
+# --- what merges into one layer --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rung", NAMES)
+def test_a_batch_norm_in_evaluation_folds_into_the_layer_before_it(rung):
+    x, v, scale, shift, mean = gaussian((4, *SPACE, 2), (3, 2, 2, 3), (3,), (3,), (3,))
+    kernel, variance, epsilon = lifted(rung, v), mean**2 + 0.5, 1e-5
+    alpha = scale / np.sqrt(variance + epsilon)
+    expected = (op(rung)(x, kernel) - mean) * alpha + shift
+    np.testing.assert_allclose(op(rung)(x, kernel * alpha) + (shift - mean * alpha), expected, atol=1e-12)
+
+
+def test_branches_of_three_one_and_no_taps_are_one_layer_borders_included():
+    x, v, one = gaussian((4, *SPACE, 2), (3, 3, 2, 2), (1, 1, 2, 2))
+    window = cl.Window(3)
+    branches = cl.conv(x, v, window) + cl.conv(x, one, cl.Window(1)) + x
+    merged = v.copy()
+    merged[1, 1] += one[0, 0] + np.eye(2)
+    np.testing.assert_allclose(cl.conv(x, merged, window), branches, atol=1e-12)
+
+
+def test_one_tap_with_a_bias_merges_into_three_only_where_those_pad_with_the_bias():
+    x, one, bias, v = gaussian((4, *SPACE, 2), (1, 1, 2, 3), (3,), (3, 3, 3, 2))
+    h = cl.conv(x, one, cl.Window(1)) + bias
+    merged = np.einsum("ce,abed->abcd", one[0, 0], v)
+    total = np.einsum("abed,e->d", v, bias)
+    padded = np.broadcast_to(bias, (4, 7, 8, 3)).copy()
+    padded[:, 1:-1, 1:-1] = h
+    expected = cl.conv(x, merged, cl.Window(3)) + total
+    np.testing.assert_allclose(cl.conv(padded, v, cl.Window(3, padding="VALID")), expected, atol=1e-12)
+    gap = np.abs(cl.conv(h, v, cl.Window(3)) - expected).max((0, -1))
+    assert gap[1:-1, 1:-1].max() < 1e-12
+    assert min(gap[0].min(), gap[-1].min(), gap[:, 0].min(), gap[:, -1].min()) > 1e-3
