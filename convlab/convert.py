@@ -331,6 +331,34 @@ def decompose(w: Float[Array, "i j k l c d"], window: Window, space: Space, grou
     return {name: square / sum(squares.values()) for name, square in squares.items()}
 
 
+def squared_norm(v: Float[Array, "i j a b c d"], window: Window, space: Space) -> Float[Array, ""]:
+    r"""Sum the squares of the dense matrix of a locally connected kernel, which is not formed.
+
+    $$\sum_{ij} \sum_{ab,\,a'b' \text{ live, on one pixel}} V_{ijab} V_{ija'b'}$$
+
+    Args:
+      v: One kernel per output position; dead taps do not count.
+      window: Where each position reads.
+      space: Pixels along each spatial axis of the input.
+
+    Raises:
+      ValueError: `v` does not hold one kernel of this window per output position.
+      TypeError: `v` is not floating.
+
+    Example:
+      >>> float(squared_norm(jnp.ones((4, 5, 3, 3, 1, 1)), Window(3), (4, 5)))  # 10 * 13 live taps
+      130.0
+    """
+    v, space = _local_kernel(v, window, space)
+    u, rank = v, len(space)
+    for r, axis in enumerate(window.axes(space)):
+        same = (axis.reads[:, :, None] == axis.reads[:, None, :]) & (axis.reads[:, :, None] >= 0)
+        u = jnp.moveaxis(u, (r, rank + r), (0, 1))
+        u = jnp.einsum("iab,ib...->ia...", jnp.asarray(same, v.dtype), u, precision=jax.lax.Precision.HIGHEST)
+        u = jnp.moveaxis(u, (0, 1), (r, rank + r))
+    return jnp.sum(u * v)
+
+
 def _means(axis: Axis, period: int) -> np.ndarray:
     """Per place in the tile, the matrix that takes the taps of position i to the tile's: G+ M_i, (p, i, a, a).
 

@@ -1,8 +1,8 @@
 """What does a network do with the freedom to stop being a convolution, given to it on the way?
 
 A convolutional network is trained; after some epochs every layer becomes its exact image on a freer rung, locally connected or
-dense, the optimizer's momentum and schedule with it, and training goes on to the same number of epochs (d'Ascoli et al. 2019). Baselines:
-the network that is never released, those that have the freer rung from their own start, a linear classifier.
+dense, the optimizer's momentum and schedule with it, and training goes on to the same number of epochs (d'Ascoli et al. 2019).
+Baselines: the network that is never released, those that have the freer rung from their own start, a linear classifier.
 
 Answer: not run yet.
 
@@ -21,6 +21,7 @@ from flax import nnx
 
 import convlab as cl
 from convlab import report
+from convlab.data import Data
 from convlab.relax import carry
 from experiments.command import parse
 
@@ -74,7 +75,7 @@ SMOKE = Config(size=100, features=(2,), epochs=2, releases=(1,), rungs=("locally
 class Course:
     """One seed's training: the same recipe for every network, and the convolution kept where it may be released."""
 
-    def __init__(self, config: Config, data: cl.data.Data, seed: int):
+    def __init__(self, config: Config, data: Data, seed: int):
         self.config, self.data, self.seed = config, data.subset(config.size, seed), seed
 
     def train(self, model: nnx.Module, epochs: int, optimizer: Any, remembered: Any = None, part: int = 0) -> cl.Fitted:

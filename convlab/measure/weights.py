@@ -20,6 +20,7 @@ from convlab.convert import (
     lift_tiled_to_local,
     project_dense_to_local,
     project_local_to_tiled,
+    squared_norm,
 )
 from convlab.geometry import Size, Space, Window, as_space
 
@@ -101,7 +102,7 @@ def tile_share(v: Float[Array, "i j a b c d"], window: Window, space: Space, per
     """
     v, space, _ = _local(v, window, space)
     kept = lift_tiled_to_local(project_local_to_tiled(v, window, space, period), window, space)
-    return _part(_squared(kept, window, space), _squared(v - kept, window, space))
+    return _part(squared_norm(kept, window, space), squared_norm(v - kept, window, space))
 
 
 def circulant_share(w: Float[Array, "k l k l c d"]) -> Float[Array, ""]:
@@ -300,14 +301,3 @@ def _local(v: Array, window: Window, space: Space) -> tuple[Array, tuple[int, ..
     check.taps("v", v.shape[rank : 2 * rank], window)
     live = window.live(space)[..., None, None]
     return jnp.where(live, v, 0), as_space(space), live
-
-
-def _squared(v: Array, window: Window, space: Space) -> Array:
-    """The squared norm of the dense matrix of a locally connected kernel: taps that read one pixel add, dead ones do not."""
-    u, rank = v, len(space)
-    for r, axis in enumerate(window.axes(space)):
-        same = (axis.reads[:, :, None] == axis.reads[:, None, :]) & (axis.reads[:, :, None] >= 0)
-        u = jnp.moveaxis(u, (r, rank + r), (0, 1))
-        u = jnp.einsum("iab,ib...->ia...", jnp.asarray(same, v.dtype), u, precision=jax.lax.Precision.HIGHEST)
-        u = jnp.moveaxis(u, (0, 1), (r, rank + r))
-    return jnp.sum(u * v)

@@ -96,7 +96,7 @@ def transfer_bias(bias: Array, new: Layout) -> Array:
 
 
 def squared_norm(arrays: Arrays, layout: Layout) -> Array:
-    """Sum the squares of the dense matrix that a layer stands for, which is built only where taps repeat a pixel.
+    """Sum the squares of the dense matrix that a layer stands for.
 
     Example:
       >>> from convlab.geometry import Window
@@ -104,21 +104,9 @@ def squared_norm(arrays: Arrays, layout: Layout) -> Array:
       >>> float(squared_norm({"kernel": jnp.ones((3, 3, 1, 2))}, conv))
       494.0
     """
-    if layout.rung != "dense":
-        v = SPREAD[layout.rung](arrays, layout)
-        if not _repeats(*_where(layout)):
-            return jnp.sum(jnp.where(layout.window.live(_where(layout)[1])[..., None, None], v * v, 0))
-        arrays = _gather_dense(v, layout, at(layout, "dense"))
-    return jnp.sum(arrays["kernel"] ** 2)
-
-
-def _repeats(window: Window, space: Space) -> bool:
-    """Whether a position reads a pixel through two taps."""
-    for axis in window.axes(space):
-        same = axis.reads[:, :, None] == axis.reads[:, None, :]
-        if np.any(same & (axis.reads[:, :, None] >= 0) & ~np.eye(axis.size, dtype=bool)):
-            return True
-    return False
+    if layout.rung == "dense":
+        return jnp.sum(arrays["kernel"] ** 2)
+    return convert.squared_norm(SPREAD[layout.rung](arrays, layout), *_where(layout))
 
 
 def _spread_conv(arrays: Arrays, old: Layout) -> Array:
