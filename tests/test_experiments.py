@@ -14,7 +14,7 @@ NAMES = sorted({path.stem for path in (ROOT / "experiments").glob("*.py")} - SHA
 FILES = {"table.md", "table.csv", "figure.png", "config.json", "provenance.json"}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * name.startswith("speed")) for name in NAMES])
 def test_an_experiment_runs_and_reports(name, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setattr(sys, "argv", [name, "--smoke", "--root", str(tmp_path / "runs")])

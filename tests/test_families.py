@@ -1,63 +1,21 @@
 """Published networks: their weights as printed, their forward pass by hand, and the same function on a freer rung."""
 
-import functools
-
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from strategies import gaussian
+from networks import TINY, close, filled, images, scores_of
 
 import convlab as cl
 from convlab import models
 from convlab.layers import CONNECTIVITY, Layer
 
-TINY = {  # network -> how to build it on tiny images of unequal sides, and those images
-    "SNet": (lambda **own: models.SNet((5, 3, 2), 3, width=2, **own), (5, 3, 2)),
-    "DNet": (lambda **own: models.DNet((5, 3, 2), 3, width=1, **own), (5, 3, 2)),
-    "AllCNN": (lambda **own: models.AllCNN((9, 11, 2), 3, width=2, **own), (9, 11, 2)),
-    "AllCNN-normed": (lambda **own: models.AllCNN((9, 11, 2), 3, width=1, batch_norm=True, **own), (9, 11, 2)),
-    "ResNet": (lambda **own: models.ResNet((7, 5, 2), 3, (1, 1), width=2, stem="7x7", **own), (7, 5, 2)),
-    "ResNet-zeros": (
-        lambda **own: models.ResNet((7, 5, 2), 3, (2, 1), width=2, stem="3x3", projection=False, **own),
-        (7, 5, 2),
-    ),
-}
-
 
 def shapes(build):
     """The network without its numbers."""
     return nnx.eval_shape(build)
-
-
-def filled(build, seed=0):
-    """The network with Gaussian numbers from NumPy, positive where they are variances: faster than its own start."""
-    definition, state = nnx.split(shapes(build))
-    random = np.random.default_rng(seed)
-
-    def draw(path, leaf):
-        array = jnp.asarray(random.normal(scale=0.4, size=leaf.shape), leaf.dtype)
-        return array * array + 0.5 if "var" in jax.tree_util.keystr(path) else array
-
-    model = nnx.merge(definition, jax.tree_util.tree_map_with_path(draw, state))
-    model.train()
-    return model
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def scores_of(definition, state, x):
-    model = nnx.merge(definition, state)
-    return model(x), nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
-
-
-def close(got, expected, tolerance=1e-5):
-    chex.assert_trees_all_close(got, expected, rtol=tolerance, atol=tolerance)
-
-
-def images(*shape, seed=0):
-    return jnp.asarray(gaussian(shape, seed=seed)[0], jnp.float32)
 
 
 # --- counts ----------------------------------------------------------------------------------------------------------
@@ -263,36 +221,7 @@ def test_an_initializer_reaches_every_kernel_and_dense_layer(network):
     assert all(np.all(leaf[...] == 0.25) for path, leaf in held if path[-1] == "kernel")
 
 
-# --- the same function on a freer rung, and training -----------------------------------------------------------------
-
-
-def lifted(model, build, connectivity):
-    """A freer twin that holds the lifted arrays of a convolutional network, and all others as they are."""
-    twin = filled(lambda: build(connectivity=connectivity, rngs=nnx.Rngs(0)), seed=9)
-    lift = cl.lift_conv_to_dense if connectivity == "dense" else cl.lift_conv_to_local
-    own = dict(nnx.iter_modules(model))
-    for path, freer in nnx.iter_modules(twin):
-        if isinstance(freer, Layer):
-            layer = own[path]
-            freer.kernel[...] = lift(layer.kernel[...], layer.layout.window, layer.layout.space)
-            if layer.bias is not None:
-                freer.bias[...] = jnp.broadcast_to(layer.bias[...], freer.bias.shape)
-        elif isinstance(freer, (nnx.BatchNorm, nnx.Linear)):
-            nnx.update(freer, nnx.state(own[path]))
-    return twin
-
-
-@pytest.mark.parametrize(
-    "network, connectivity", [("SNet", "dense"), ("ResNet", "dense"), ("ResNet-zeros", "locally_connected")]
-)
-def test_a_freer_twin_is_the_same_function_in_evaluation_and_in_training(network, connectivity):
-    build, shape = TINY[network]
-    model = filled(lambda: build(connectivity="conv", rngs=nnx.Rngs(0)))
-    twin, x = lifted(model, build, connectivity), images(4, *shape)
-    for switch in ("train", "eval"):  # training moves the batch statistics, evaluation reads them
-        for net in (model, twin):
-            getattr(net, switch)()
-        close(*(scores_of(*nnx.split(net), x) for net in (twin, model)), 1e-3)
+# --- training -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Networks at every rung: their weights counted, their forward pass, and the same function on a freer rung."""
 
-import functools
 import math
 
 import chex
@@ -9,24 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from strategies import gaussian
+from networks import SMALL, close, filled, images, scores_of
 
 import convlab as cl
 from convlab import models, rungs
 from convlab.layers import CONNECTIVITY
 
-SMALL = {  # network -> how to build it on small images of unequal sides, and those images
-    "MLP": (lambda **own: models.MLP((7, 5, 2), 3, (4, 3), kernel_size=3, **own), (7, 5, 2)),
-    "LeNet": (lambda **own: models.LeNet((13, 12, 2), 3, batch_norm=True, **own), (13, 12, 2)),
-    "Pyramid": (lambda **own: models.Pyramid((7, 5, 2), 3, (4, 3), **own), (7, 5, 2)),
-    "Net": (lambda **own: models.Net((7, 5, 2), 3, width=4, **own), (7, 5, 2)),
-    "NetRes": (
-        lambda **own: models.Net((11, 9, 2), 3, width=4, depth=3, residual=True, activation=nnx.relu, **own),
-        (11, 9, 2),
-    ),
-    "NetDeep": (lambda **own: models.NetDeep((7, 5, 2), 3, width=4, blocks=2, **own), (7, 5, 2)),
-    "NetDeep-tied": (lambda **own: models.NetDeep((7, 5, 2), 3, width=4, blocks=3, tied=True, **own), (7, 5, 2)),
-}
 KINDS = ("MLP", "LeNet", "Pyramid", "Net", "NetDeep")
 
 
@@ -37,34 +24,6 @@ def count(model):
 def built(build):
     """The network without its numbers: shapes only, so that nothing is drawn."""
     return nnx.eval_shape(build)
-
-
-def filled(build, seed=0):
-    """The network with Gaussian numbers from NumPy, positive where they are variances: faster than its own start."""
-    definition, state = nnx.split(nnx.eval_shape(build))
-    random = np.random.default_rng(seed)
-
-    def draw(path, leaf):
-        array = jnp.asarray(random.normal(scale=0.2, size=leaf.shape), leaf.dtype)
-        return array * array + 0.5 if "var" in jax.tree_util.keystr(path) else array
-
-    model = nnx.merge(definition, jax.tree_util.tree_map_with_path(draw, state))
-    model.train()
-    return model
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def scores_of(definition, state, x):
-    model = nnx.merge(definition, state)
-    return model(x), nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
-
-
-def close(got, expected, tolerance=1e-5):
-    chex.assert_trees_all_close(got, expected, rtol=tolerance, atol=tolerance)
-
-
-def images(*shape, seed=0):
-    return jnp.asarray(gaussian(shape, seed=seed)[0], jnp.float32)
 
 
 # --- counts ----------------------------------------------------------------------------------------------------------
@@ -355,38 +314,6 @@ def test_dropout_falls_anew_in_every_step_of_training_by_the_seed_and_never_in_e
     close(*evaluated)
     _, bare, *_ = cl.train.trainable(models.Net((7, 5, 2), 3, width=8, rngs=nnx.Rngs(0)), (7, 5, 2))
     chex.assert_trees_all_equal_structs(parameters, bare)
-
-
-# --- the same function on a freer rung -------------------------------------------------------------------------------
-
-
-def lifted(model, build, connectivity):
-    """A freer twin that holds the lifted arrays of a convolutional network."""
-    twin = filled(lambda: build(connectivity=connectivity, rngs=nnx.Rngs(0)), seed=9)
-    lift = cl.lift_conv_to_dense if connectivity == "dense" else cl.lift_conv_to_local
-    for stage, freer in zip(model.stages, twin.stages, strict=True):
-        space = freer.layer.layout.space
-        freer.layer.kernel[...] = lift(stage.layer.kernel[...], stage.layer.layout.window, space)
-        if stage.layer.bias is not None:
-            freer.layer.bias[...] = jnp.broadcast_to(stage.layer.bias[...], freer.layer.bias.shape)
-        if stage.norm is not None:
-            nnx.update(freer.norm, nnx.state(stage.norm))
-    nnx.update(twin.head, nnx.state(model.head))
-    return twin
-
-
-@pytest.mark.parametrize("connectivity", ["dense", "locally_connected"])
-@pytest.mark.parametrize("network", SMALL)
-def test_a_freer_twin_is_the_same_function_in_evaluation_and_in_training(network, connectivity):
-    build, shape = SMALL[network]
-    model = filled(lambda: build(connectivity="conv", rngs=nnx.Rngs(0)))
-    twin, x = lifted(model, build, connectivity), images(4, *shape)
-    for switch in ("train", "eval"):  # training moves the batch statistics, evaluation reads them
-        for net in (model, twin):
-            getattr(net, switch)()
-        close(*(scores_of(*nnx.split(net), x) for net in (twin, model)), 1e-4)
-    normed = {"LeNet": 2, "Pyramid": 2, "NetDeep": 2, "NetDeep-tied": 1}
-    assert len(jax.tree.leaves(nnx.state(model, nnx.BatchStat))) == 2 * normed.get(network, 0)
 
 
 @pytest.mark.parametrize("connectivity", ["conv", "locally_connected"])

@@ -7,8 +7,8 @@ import numpy as np
 import optax
 import pytest
 from flax import linen, nnx
+from networks import SMALL, TINY, filled, scores_of
 from strategies import gaussian
-from test_models import SMALL, filled, scores_of
 
 import convlab as cl
 import convlab.linen
@@ -48,7 +48,7 @@ def double(model):
 def network(name, **options):
     if name == "Nested":
         return double(Nested(nnx.Rngs(0))), SHAPE
-    build, shape = SMALL[name]
+    build, shape = (SMALL | TINY)[name]
     return double(filled(lambda: build(rngs=nnx.Rngs(0), **options))), shape
 
 
@@ -70,8 +70,19 @@ def same(got, expected, tolerance=1e-10):
 # --- the function does not change ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("to", ["locally_connected", "dense"])
-@pytest.mark.parametrize("name", [*SMALL, "Nested"])
+LONG = ("DNet", "AllCNN", "AllCNN-normed", "ResNet", "NetDeep")  # in seconds; what they have, shorter ones have too
+KINDS = (*(name for name in (*SMALL, *TINY) if name not in LONG), "Nested")
+
+
+@pytest.mark.parametrize(
+    "name, to",
+    [
+        *((name, "dense") for name in KINDS),
+        ("Nested", "locally_connected"),
+        *(pytest.param(name, "dense", marks=pytest.mark.slow) for name in LONG),
+        *(pytest.param(name, "locally_connected", marks=pytest.mark.slow) for name in (*SMALL, *TINY)),
+    ],
+)
 def test_a_relaxed_network_is_the_same_function_in_evaluation_and_in_training_and_is_held_to_itself(name, to):
     model, shape = network(name) if name == "Nested" else network(name, connectivity="conv")
     [x] = gaussian((6, *shape))
@@ -81,8 +92,11 @@ def test_a_relaxed_network_is_the_same_function_in_evaluation_and_in_training_an
         same(results(free, x, mode), results(model, x, mode))
     if name != "Nested":
         back = constrain(free, "conv", shape)
-        same(parameters(back), parameters(model), 1e-12)
         assert nnx.graphdef(back) == nnx.graphdef(model)
+        zeros = jax.tree.map(lambda a: a == 0, parameters(back))  # taps that see no pixel from anywhere
+        same(parameters(back), jax.tree.map(lambda a, zero: jnp.where(zero, 0, a), parameters(model), zeros), 1e-12)
+        total = cl.count(model, shape).total
+        assert sum(int(zero.sum()) for zero in jax.tree.leaves(zeros)) == total.weights - total.live
 
 
 @pytest.mark.parametrize(
