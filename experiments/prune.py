@@ -1,0 +1,203 @@
+"""Does pruning the small weights of a dense network leave it locally connected, and do its winning tickets train as well?
+
+A perceptron with one hidden layer is trained, the smallest weights are pruned, those that are left go back to their first
+values, and so on, round after round (iterative magnitude pruning; as many weights are left as the lottery ticket asks for). In
+every round: accuracy, and how far apart the inputs are that the hidden units have kept, in units of what it would be at random.
+There are two such nulls, as reading only the middle of the images brings inputs together, too: inputs at any pixel, and at the
+pixels that the mask reads, dealt to the units anew. The control of the accuracy has as many weights in every array, at random.
+Null baselines: a linear classifier, and the share of the largest class.
+
+Answer: to come.
+
+    python -m experiments.prune                                                     (minutes on 2 cores)
+    python -m experiments.prune --data fashion_mnist --manual-dir DIR --size 10000  (minutes)
+
+References: Frankle and Carbin 2019; Pellegrini and Biroli 2022.
+"""
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+import convlab as cl
+from convlab import measure, optim, report
+from convlab.report import RUNG_STYLE
+from experiments.command import parse
+
+TICKET, OTHER, RANDOM = "smallest pruned, rewound", "same mask, other first weights", "mask at random"
+PIXELS, DEALT = "against inputs at any pixel", "against the same pixels, dealt anew"
+LINEAR = "linear classifier"
+STYLES = dict(zip((TICKET, OTHER, PIXELS, DEALT, RANDOM), RUNG_STYLE.values(), strict=False))
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is run.
+
+    Args:
+      data: Name of the data set.
+      data_dir: Where it is prepared; absent, the usual place.
+      manual_dir: Where files lie that were fetched by hand, such as the IDX files of fashion_mnist.
+      size: Number of training images; absent, all.
+      features: Units of the hidden layers.
+      share: Of the weights that are left, pruned in each round.
+      rounds: How often.
+      by: "layer" prunes this share of every layer, "global" the smallest weights of all layers.
+      patch: Side of the patch, in pixels, whose share of a unit's inputs is told.
+      seeds: Runs with other initial weights, subsets and orders.
+      steps: Of training in every round.
+      batch_size: Images a step.
+      learning_rate: Of Adam, falling along a cosine.
+      root: Folder that the results go to.
+    """
+
+    data: str = "digits"
+    data_dir: str | None = None
+    manual_dir: str | None = None
+    size: int | None = None
+    features: tuple[int, ...] = (256,)
+    share: float = 0.2
+    rounds: int = 20
+    by: str = "global"
+    patch: int = 5
+    seeds: int = 3
+    steps: int = 800
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    root: str = "runs"
+
+
+SMOKE = Config(size=100, features=(16,), rounds=2, share=0.5, patch=3, seeds=1, steps=5)
+
+
+def read(mask: Any, config: Config, seed: int) -> dict[str, float]:
+    """How local the inputs are that hidden units have kept: against inputs at any pixel, and against these dealt anew."""
+    kept = mask["stages"][0]["layer"]["kernel"]
+    dealt = measure.dealt(kept, jax.random.key(seed))
+    distance = float(measure.mean_distance(kept))
+    return {
+        "pixels": distance,
+        "distance": distance / float(measure.mean_distance(jnp.ones_like(kept))),
+        "distance_dealt": distance / float(measure.mean_distance(dealt)),
+        "patch": float(measure.patch_share(kept, config.patch)),
+        "patch_dealt": float(measure.patch_share(dealt, config.patch)),
+    }
+
+
+def shuffled(mask: Any, seed: int) -> Any:
+    """As many weights in every array, at random."""
+    leaves, tree = jax.tree.flatten(mask)
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
+    drawn = [jax.random.permutation(key, leaf.ravel()) for key, leaf in zip(keys, leaves, strict=True)]
+    return tree.unflatten([flat.reshape(leaf.shape) for flat, leaf in zip(drawn, leaves, strict=True)])
+
+
+def one_seed(config: Config, data: cl.data.Data, seed: int) -> list[dict[str, Any]]:
+    """One row per round and way to go on from its mask, and one of the linear classifier."""
+    training = cl.Config(steps=config.steps, batch_size=config.batch_size, seed=seed, evaluations=1, chunk=20, progress=False)
+
+    def build(features: tuple[int, ...], key: int) -> cl.train.Trainable:
+        model = cl.models.MLP(data.image_shape, len(data.classes), features, rngs=nnx.Rngs(key))
+        return cl.train.trainable(model, data.image_shape)
+
+    model, other = (build(config.features, key) for key in (seed, config.seeds + seed))
+    every = jax.tree.map(lambda array: jnp.ones(array.shape, bool), model.parameters)
+    adam = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps))
+    optimizer = optax.chain(adam, optim.keep_pruned(every))  # one for all masks, which are in its state: compiled once
+    scores = []
+
+    def train(parameters: Any, mask: Any) -> Any:
+        start = (*optimizer.init(parameters)[:-1], mask)
+        fitted = cl.fit(model._replace(parameters=parameters), data, training, optimizer=optimizer, optimizer_state=start)
+        scores.append(fitted.history[-1]["test_accuracy"])
+        return fitted.parameters
+
+    linear = cl.fit(build((), seed), data, dataclasses.replace(training, learning_rate=config.learning_rate))
+    rows = [{"weights": LINEAR, "seed": seed, "accuracy": linear.history[-1]["test_accuracy"]}]
+    for number, (_, mask) in enumerate(optim.iterative_pruning(train, model.parameters, config.share, config.rounds, by=config.by)):
+        drawn, count = shuffled(mask, seed), weights_left(mask)
+        train(optim.rewind(other.parameters, mask), mask)
+        train(optim.rewind(model.parameters, drawn), drawn)
+        for name, kept, accuracy in zip((TICKET, OTHER, RANDOM), (mask, mask, drawn), scores[-3:], strict=True):
+            left = {"round": number, "left": 100 * count / weights_left(every), "count": count}
+            rows.append({"weights": name, **left, "seed": seed, "accuracy": accuracy, **read(kept, config, seed)})
+    return rows
+
+
+def weights_left(mask: Any) -> int:
+    """Kernels' weights that a mask keeps."""
+    kernels = jax.tree.map(lambda is_kernel, kept: kept.sum() if is_kernel else 0, optim.kernel_mask(mask), mask)
+    return int(sum(jax.tree.leaves(kernels)))
+
+
+def run(config: Config) -> list[dict[str, Any]]:
+    """All rows of all seeds."""
+    data = cl.load(config.data, data_dir=config.data_dir, manual_dir=config.manual_dir, progress=True)
+    size = config.size or len(data.train)
+    chance = {"chance": float(np.bincount(data.test.labels).max() / len(data.test))}
+    return [row | chance for seed in range(config.seeds) for row in one_seed(config, data.subset(size, seed), seed)]
+
+
+def draw(rows: list[dict[str, Any]], config: Config) -> Any:
+    """Accuracy, and how far apart inputs are, against the share of the weights that is left."""
+    figure, axes = report.new_figure(2, size=(13.0, 6.0))
+    pruned = [row for row in rows if row["weights"] != LINEAR]
+    [null] = report.summarise([row for row in rows if row["weights"] == LINEAR], ["weights", "chance"], "accuracy")
+    shown = {"x_label": "weights left (%)", "log_x": True, "styles": STYLES}
+    report.curves(
+        axes[0],
+        report.summarise(pruned, ["weights", "left"], "accuracy"),
+        "left",
+        "accuracy",
+        "weights",
+        y_label="accuracy on test images, 95 % interval",
+        y_format=".0%",
+        title=f"{config.data}: what is left still learns",
+        baselines={LINEAR: null["accuracy"], "largest class": null["chance"]},
+        **shown,
+    )
+    apart = [
+        {"weights": name, "left": row["left"], "distance": row[column]}
+        for kind, name, column in ((TICKET, PIXELS, "distance"), (TICKET, DEALT, "distance_dealt"), (RANDOM, RANDOM, "distance"))
+        for row in pruned
+        if row["weights"] == kind
+    ]
+    report.curves(
+        axes[1],
+        report.summarise(apart, ["weights", "left"], "distance"),
+        "left",
+        "distance",
+        "weights",
+        y_label="distance of a unit's inputs / that at random",
+        title="inputs of one unit come closer",
+        baselines={"at random": 1.0},
+        **shown,
+    )
+    return figure
+
+
+def main(config: Config) -> None:
+    """Run, draw and save."""
+    begin = time.perf_counter()
+    rows = run(config)
+    values = ["accuracy", "distance", "distance_dealt", "patch", "patch_dealt"]
+    report.save_report(
+        "prune",
+        rows,
+        config,
+        figure=draw(rows, config),
+        summary=report.summarise(rows, ["weights", "round", "left", "count"], values),
+        formats={"accuracy": ".1%", "distance": ".3f", "distance_dealt": ".3f", "patch": ".1%", "patch_dealt": ".1%"},
+        seconds=time.perf_counter() - begin,
+        root=config.root,
+    )
+
+
+if __name__ == "__main__":
+    main(parse(Config(), SMOKE, __doc__))
