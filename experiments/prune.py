@@ -16,6 +16,7 @@ References: Frankle and Carbin 2019; Pellegrini and Biroli 2022.
 """
 
 import dataclasses
+import functools
 import time
 from typing import Any
 
@@ -27,11 +28,13 @@ from flax import nnx
 
 import convlab as cl
 from convlab import measure, optim, report
+from convlab.data import Data
 from convlab.report import RUNG_STYLE
 from experiments.command import parse
 
 TICKET, OTHER, RANDOM = "smallest pruned, rewound", "same mask, other first weights", "mask at random"
 PIXELS, DEALT = "against inputs at any pixel", "against the same pixels, dealt anew"
+DISTANCES = (TICKET, PIXELS, "distance"), (TICKET, DEALT, "distance_dealt"), (RANDOM, RANDOM, "distance")
 LINEAR = "linear classifier"
 STYLES = dict(zip((TICKET, OTHER, PIXELS, DEALT, RANDOM), RUNG_STYLE.values(), strict=False))
 
@@ -76,29 +79,27 @@ class Config:
 SMOKE = Config(size=100, features=(16,), rounds=2, share=0.5, patch=3, seeds=1, steps=5)
 
 
-def read(mask: Any, config: Config, seed: int) -> dict[str, float]:
+@functools.partial(jax.jit, static_argnames="patch")
+def read(kept: jax.Array, key: jax.Array, patch: int) -> dict[str, jax.Array]:
     """How local the inputs are that hidden units have kept: against inputs at any pixel, and against these dealt anew."""
-    kept = mask["stages"][0]["layer"]["kernel"]
-    dealt = measure.dealt(kept, jax.random.key(seed))
-    distance = float(measure.mean_distance(kept))
+    dealt = measure.dealt(kept, key)
+    distance = measure.mean_distance(kept)
     return {
         "pixels": distance,
-        "distance": distance / float(measure.mean_distance(jnp.ones_like(kept))),
-        "distance_dealt": distance / float(measure.mean_distance(dealt)),
-        "patch": float(measure.patch_share(kept, config.patch)),
-        "patch_dealt": float(measure.patch_share(dealt, config.patch)),
+        "distance": distance / measure.mean_distance(jnp.ones_like(kept)),
+        "distance_dealt": distance / measure.mean_distance(dealt),
+        "patch": measure.patch_share(kept, patch),
+        "patch_dealt": measure.patch_share(dealt, patch),
     }
 
 
 def shuffled(mask: Any, seed: int) -> Any:
     """As many weights in every array, at random."""
-    leaves, tree = jax.tree.flatten(mask)
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
-    drawn = [jax.random.permutation(key, leaf.ravel()) for key, leaf in zip(keys, leaves, strict=True)]
-    return tree.unflatten([flat.reshape(leaf.shape) for flat, leaf in zip(drawn, leaves, strict=True)])
+    random = np.random.default_rng(seed)
+    return jax.tree.map(lambda kept: jnp.asarray(random.permutation(np.ravel(kept)).reshape(kept.shape)), mask)
 
 
-def one_seed(config: Config, data: cl.data.Data, seed: int) -> list[dict[str, Any]]:
+def one_seed(config: Config, data: Data, seed: int) -> list[dict[str, Any]]:
     """One row per round and way to go on from its mask, and one of the linear classifier."""
     training = cl.Config(steps=config.steps, batch_size=config.batch_size, seed=seed, evaluations=1, chunk=20, progress=False)
 
@@ -113,26 +114,32 @@ def one_seed(config: Config, data: cl.data.Data, seed: int) -> list[dict[str, An
     scores = []
 
     def train(parameters: Any, mask: Any) -> Any:
-        start = (*optimizer.init(parameters)[:-1], mask)
-        fitted = cl.fit(model._replace(parameters=parameters), data, training, optimizer=optimizer, optimizer_state=start)
+        start: Any = optimizer.init(parameters)
+        fitted = cl.fit(
+            model._replace(parameters=parameters), data, training, optimizer=optimizer, optimizer_state=(*start[:-1], mask)
+        )
         scores.append(fitted.history[-1]["test_accuracy"])
         return fitted.parameters
 
     linear = cl.fit(build((), seed), data, dataclasses.replace(training, learning_rate=config.learning_rate))
     rows = [{"weights": LINEAR, "seed": seed, "accuracy": linear.history[-1]["test_accuracy"]}]
-    for number, (_, mask) in enumerate(optim.iterative_pruning(train, model.parameters, config.share, config.rounds, by=config.by)):
+    for number, (_, mask) in enumerate(
+        optim.iterative_pruning(train, model.parameters, config.share, config.rounds, by=config.by)
+    ):
         drawn, count = shuffled(mask, seed), weights_left(mask)
         train(optim.rewind(other.parameters, mask), mask)
         train(optim.rewind(model.parameters, drawn), drawn)
         for name, kept, accuracy in zip((TICKET, OTHER, RANDOM), (mask, mask, drawn), scores[-3:], strict=True):
             left = {"round": number, "left": 100 * count / weights_left(every), "count": count}
-            rows.append({"weights": name, **left, "seed": seed, "accuracy": accuracy, **read(kept, config, seed)})
+            told = read(kept["stages"][0]["layer"]["kernel"], jax.random.key(seed), config.patch)
+            print(f"seed {seed}, round {number}, {name}: {accuracy:.1%}", flush=True)
+            rows.append({"weights": name, **left, "seed": seed, "accuracy": accuracy} | {key: float(told[key]) for key in told})
     return rows
 
 
 def weights_left(mask: Any) -> int:
-    """Kernels' weights that a mask keeps."""
-    kernels = jax.tree.map(lambda is_kernel, kept: kept.sum() if is_kernel else 0, optim.kernel_mask(mask), mask)
+    """Count the weights that a mask keeps, without the biases."""
+    kernels = jax.tree.map(lambda is_kernel, kept: np.sum(kept) if is_kernel else 0, optim.kernel_mask(mask), mask)
     return int(sum(jax.tree.leaves(kernels)))
 
 
@@ -164,7 +171,11 @@ def draw(rows: list[dict[str, Any]], config: Config) -> Any:
     )
     apart = [
         {"weights": name, "left": row["left"], "distance": row[column]}
-        for kind, name, column in ((TICKET, PIXELS, "distance"), (TICKET, DEALT, "distance_dealt"), (RANDOM, RANDOM, "distance"))
+        for kind, name, column in (
+            (TICKET, PIXELS, "distance"),
+            (TICKET, DEALT, "distance_dealt"),
+            (RANDOM, RANDOM, "distance"),
+        )
         for row in pruned
         if row["weights"] == kind
     ]
