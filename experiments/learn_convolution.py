@@ -1,18 +1,21 @@
 """Does a fully connected network learn to look locally, as a convolution does, when small weights are set to zero?
 
 S-net (a 9x9 layer of stride 2, then two dense ones) is trained with its first layer as a convolution, locally connected and
-dense, and dense once more with beta-lasso, which adds an L1 penalty to plain SGD and sets every weight
-below a threshold to exactly zero; in all other things alike. How many weights are left, and where do they look?
+dense, and dense once more with beta-lasso, which adds an L1 penalty to the same SGD and sets every weight below a threshold to
+exactly zero. How many weights are left, and where do they look?
 
 Nothing draws unit (i, j) of a dense layer to the pixels around (i, j): units are exchangeable. So a unit is as local as the
-patch of the window's size that holds most of it, wherever that is, and the share inside the window that its convolution would
-have ("window") can say little. As few weights lie in one patch easily, the null deals the weights of every pixel to the
-units anew ("dealt"). Null baselines of the accuracy: a linear classifier (Adam, no augmentation), and the largest class.
+patch of the window's size that holds most of it, wherever that is ("patch" of its squared weights, "inputs" of those that are
+not zero), and the share inside the window that its convolution would have ("window") can say little. As few weights lie in
+one patch easily, the null deals the weights of every pixel to the units anew ("dealt"). Null baselines of the accuracy: a linear
+classifier (Adam, no augmentation), and the share of the largest class.
 
-Answer: to come.
+Answer: partly. Of 1,229,312 first weights beta-lasso leaves 34,000 (S-CONV has 648, S-LOCAL 108,000) at the same accuracy, and
+more of them lie in one patch than chance puts there; but a unit still looks at several places, and the network gains nothing
+on plain SGD, or on the linear classifier, where locality and sharing gain two points.
 
-    python -m experiments.learn_convolution                                                            (1 minute on 2 cores)
-    python -m experiments.learn_convolution --data fashion_mnist --manual-dir DIR --size 10000 --flip  (15 minutes)
+    python -m experiments.learn_convolution                                                            (some minutes, 2 cores)
+    python -m experiments.learn_convolution --data fashion_mnist --manual-dir DIR --size 10000 --flip  (13 minutes)
 
 Reference: Neyshabur 2020, Towards learning convolutions from scratch.
 """
@@ -115,9 +118,10 @@ def augmentation(config: Config, image_shape: tuple[int, ...]) -> Any:
 
 @functools.partial(jax.jit, static_argnames=("window", "sides"))
 def shares(w: jax.Array, window: cl.Window, sides: tuple[int, ...]) -> dict[str, jax.Array]:
-    """How local a dense weight is: in the window, in the best patches of these sides, and by the distance of its inputs."""
+    """How local a dense weight is: in the window, in the best patches of these sides, and as inputs in those of the first."""
     patches = {f"patch_{side}": measure.patch_share(w, side) for side in sides}
-    return {"window": measure.local_share(w, window, w.shape[2:4]), "distance": measure.mean_distance(w), **patches}
+    inputs = {"inputs": measure.patch_share(w != 0, sides[0]), "distance": measure.mean_distance(w)}
+    return {"window": measure.local_share(w, window, w.shape[2:4]), **inputs, **patches}
 
 
 def look(model: Any, image_shape: tuple[int, ...], patch: int, seed: int) -> tuple[dict[str, Any], np.ndarray]:
@@ -200,9 +204,10 @@ def draw(rows: list[dict[str, Any]], weights: dict[str, np.ndarray], summary: li
         "share",
         "net",
         x_label="side of the patch (pixels)",
-        y_label="share of the first layer's squared weights",
+        y_label="share of squared weights, 95 % interval",
         y_format=".0%",
         title="in the best patch of each unit",
+        band=True,
         styles=STYLES,
     )
     for axis, name in zip(axes[2:], dense, strict=True):
@@ -214,7 +219,7 @@ def main(config: Config) -> None:
     """Run, draw and save."""
     begin = time.perf_counter()
     rows, weights = run(config)
-    counts, local = ["first", "hidden", "last"], ["window", "window_dealt", "patch", "patch_dealt"]
+    counts, local = ["first", "hidden", "last"], ["window", "window_dealt", "patch", "patch_dealt", "inputs", "inputs_dealt"]
     distances = ["distance", "distance_dealt"]
     summary = report.summarise(rows, ["net", "chance"], ["accuracy", *counts, *local, *distances])
     formats = dict.fromkeys(("chance", "accuracy", *local), ".1%") | dict.fromkeys(counts, ",.0f")

@@ -7,10 +7,12 @@ There are two such nulls, as reading only the middle of the images brings inputs
 pixels that the mask reads, dealt to the units anew. The control of the accuracy has as many weights in every array, at random.
 Null baselines: a linear classifier, and the share of the largest class.
 
-Answer: to come.
+Answer: a little, and late. The mask is not local before nine weights of ten are gone; with one of a hundred left the inputs
+of a unit are a tenth closer than at random. Rewound, the network is as accurate as the whole one down to a tenth of its weights,
+and far above a mask at random; with other first weights the mask loses half of that lead.
 
-    python -m experiments.prune                                                     (minutes on 2 cores)
-    python -m experiments.prune --data fashion_mnist --manual-dir DIR --size 10000  (minutes)
+    python -m experiments.prune                                                     (some minutes, 2 cores)
+    python -m experiments.prune --data fashion_mnist --manual-dir DIR --size 10000  (10 minutes)
 
 References: Frankle and Carbin 2019; Pellegrini and Biroli 2022.
 """
