@@ -7,8 +7,8 @@ exactly zero. How many weights are left, and where do they look?
 Nothing draws unit (i, j) of a dense layer to the pixels around (i, j): units are exchangeable. So a unit is as local as the
 patch of the window's size that holds most of it, wherever that is ("patch" of its squared weights, "inputs" of those that are
 not zero), and the share inside the window that its convolution would have ("window") can say little. As few weights lie in
-one patch easily, the null deals the weights of every pixel to the units anew ("dealt"). Null baselines of the accuracy: a linear
-classifier (Adam, no augmentation), and the share of the largest class.
+one patch easily, the null deals the weights of every pixel to the units anew ("dealt"). Null baselines of the accuracy: a
+linear classifier (Adam, no augmentation), and the share of the largest class.
 
 Answer: partly. Of 1,229,312 first weights beta-lasso leaves 34,000 (S-CONV has 648, S-LOCAL 108,000) at the same accuracy, and
 more of them lie in one patch than chance puts there; but a unit still looks at several places, and the network gains nothing
