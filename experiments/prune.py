@@ -13,7 +13,7 @@ weights, and well above a mask at random. That lead is nearly all the first weig
 hundredth left, when the mask has become local, most of it is the mask's.
 
     python -m experiments.prune                                                     (some minutes, 2 cores)
-    python -m experiments.prune --data fashion_mnist --manual-dir DIR --size 10000  (10 minutes)
+    python -m experiments.prune --data fashion_mnist --manual-dir DIR --size 10000  (6 minutes)
 
 References: Frankle and Carbin 2019; Pellegrini and Biroli 2022.
 """
@@ -80,7 +80,7 @@ class Config:
     root: str = "runs"
 
 
-SMOKE = Config(size=100, features=(16,), rounds=2, share=0.5, patch=3, seeds=1, steps=5)
+SMOKE = Config(size=100, features=(16,), rounds=1, share=0.5, patch=3, seeds=1, steps=5)
 
 
 @functools.partial(jax.jit, static_argnames="patch")
