@@ -368,6 +368,27 @@ FAULTS = [
         "-abs(costs(width) - target)",
         "tests/test_families.py -k matched_width",
     ),
+    Fault(
+        "look for the best patch over all units together",
+        "convlab/measure/patches.py",
+        "best = jnp.max(held, range(rank, 2 * rank))",
+        "best = jnp.max(held)",
+        "tests/test_indices.py -k patch",
+    ),
+    Fault(
+        "deal without counting the inputs of a unit",
+        "convlab/measure/patches.py",
+        "gets = jnp.where(one, place < jnp.sum(one & (x != 0), 1, keepdims=True), draw < 0.5)",
+        "gets = draw < 0.5",
+        "tests/test_indices.py -k dealing",
+    ),
+    Fault(
+        "draw filters down the columns",
+        "convlab/report/filters.py",
+        "divmod(unit, columns)",
+        "divmod(unit, rows)[::-1]",
+        "tests/test_report.py -k filters",
+    ),
 ]
 
 

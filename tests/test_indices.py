@@ -267,6 +267,51 @@ class Two(nnx.Module):
         )
 
 
+# --- patches -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(2, 3), (1, 1), (5, 7)])
+def test_the_share_of_a_patch_is_that_of_the_best_one_of_each_unit(size):
+    w, held = gaussian((2, 3, 5, 7, 2, 3))[0], 0.0
+    for i, j, d in np.ndindex(2, 3, 3):
+        places = np.ndindex(5 - size[0] + 1, 7 - size[1] + 1)
+        held += max(np.sum(w[i, j, k : k + size[0], l : l + size[1], :, d] ** 2) for k, l in places)  # noqa: E741
+    close(measure.patch_share(w, size), held / np.sum(w**2))
+
+
+def test_the_share_of_a_patch_counts_what_pruning_has_left_and_works_on_a_line():
+    left = np.random.default_rng(0).random((3, 7, 2, 5)) < 0.3
+    held = [max(left[i, k : k + 3, :, d].sum() for k in range(5)) for i in range(3) for d in range(5)]
+    close(measure.patch_share(jnp.asarray(left), 3), sum(held) / left.sum(), 1e-6)
+
+
+def test_a_convolution_lies_in_patches_of_its_window_and_what_is_dealt_does_not():
+    v = gaussian((3, 3, 2, 5))[0]
+    w = cl.lift_conv_to_dense(v, cl.Window(3), (7, 11))
+    close(measure.patch_share(w, 3), 1.0)
+    assert measure.patch_share(measure.dealt(w, jax.random.key(0)), 3) < 0.5
+
+
+def test_dealing_keeps_the_inputs_of_units_and_the_weights_of_pixels_and_nothing_else():
+    random = np.random.default_rng(0)
+    w = random.normal(size=(2, 3, 5, 7, 2, 3)) * (random.random((2, 3, 5, 7, 2, 3)) < random.random((2, 3, 1, 1, 1, 3)))
+    again = np.asarray(measure.dealt(w, jax.random.key(1)))
+    np.testing.assert_array_equal((again != 0).sum((2, 3, 4)), (w != 0).sum((2, 3, 4)))
+    by_pixel, other = (np.sort(each.transpose(2, 3, 4, 0, 1, 5).reshape(70, 18)) for each in (w, again))
+    np.testing.assert_array_equal(by_pixel, other)
+    kept = np.mean(again[w != 0] == w[w != 0])
+    assert kept < 0.2  # 1 of 9 or so that have an input there
+    np.testing.assert_array_equal(measure.dealt(w != 0, jax.random.key(1)), again != 0)
+
+
+def test_dealing_without_end_gives_every_unit_every_weight_equally_often():
+    w = np.array([[1.0, 2.0, 3.0], [4.0, 0.0, 0.0], [0.0, 5.0, 0.0]])[..., None, None]
+    draws = jax.vmap(lambda key: measure.dealt(w, key))(jax.random.split(jax.random.key(0), 4000))[..., 0, 0]
+    tables, counts = np.unique(np.asarray(draws), axis=0, return_counts=True)
+    assert len(tables) == 8
+    assert counts.min() > 0.8 * 4000 / 8
+
+
 EXPECTED = {
     "dense": {"shared", "local", "mean_distance", "inverse_participation_ratio", "excess_kurtosis"},
     "locally_connected": {"shared", "signal_to_noise", "neighbour_distance", "inverse_participation_ratio"},

@@ -23,6 +23,7 @@ from convlab.report import (
     RUNG_STYLE,
     comparison,
     curves,
+    filters,
     interval,
     matrix_picture,
     new_figure,
@@ -460,6 +461,34 @@ def test_a_comparison_draws_rows_from_the_top_with_intervals_references_and_base
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["here", "printed", "chance"]
     with pytest.raises(ValueError, match=r"no row has \['paper'\]"):
         comparison(axis, rows, "net", "accuracy", **options, references={"printed": "paper"})
+
+
+# Filters
+
+
+def test_filters_stand_side_by_side_each_on_its_own_scale():
+    figure, [axis] = new_figure()
+    images = np.arange(30.0).reshape(3, 5, 2) - 12
+    filters(axis, images, "units", columns=2, label="pixels")
+    [sheet] = [image.get_array() for image in axis.get_images()]
+    assert sheet.shape == (2 * 6 + 1, 2 * 3 + 1)
+    places = (slice(1, 6), slice(1, 3)), (slice(1, 6), slice(4, 6)), (slice(7, 12), slice(1, 3))
+    for place, image in zip(places, images, strict=True):
+        np.testing.assert_allclose(sheet[place], image / np.abs(image).max())
+    assert sheet.mask[6].all()
+    assert sheet.mask[7:12, 4:6].all()
+    white, blue, orange = (axis.get_images()[0].cmap(value)[:3] for value in (0.5, 1.0, 0.0))
+    np.testing.assert_allclose(white, 1, atol=0.01)
+    assert blue[2] > blue[0]
+    assert orange[0] > orange[2]
+
+
+def test_a_unit_without_weights_is_white_and_what_is_no_picture_is_refused():
+    figure, [axis] = new_figure()
+    filters(axis, np.zeros((1, 3, 5)))
+    assert np.ma.count(axis.get_images()[0].get_array() == 0) == 15
+    with pytest.raises(ValueError, match=r"images has shape \(3, 5\)"):
+        filters(axis, np.ones((3, 5)))
 
 
 # Training

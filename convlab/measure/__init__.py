@@ -4,6 +4,7 @@ from convlab.measure.cost import Cost, Count, count
 from convlab.measure.match import match_width, weights_of
 from convlab.measure.memory import Memory, memory
 from convlab.measure.network import indices, watch_indices
+from convlab.measure.patches import dealt, patch_share
 from convlab.measure.paths import along, barrier, bezier, connect_by_curve, line
 from convlab.measure.summary import summary
 from convlab.measure.weights import (
@@ -22,3 +23,4 @@ __all__ = ["Cost", "Count", "Memory", "count", "match_width", "memory", "summary
 __all__ += ["circulant_share", "excess_kurtosis", "inverse_participation_ratio", "local_share", "mean_distance"]
 __all__ += ["neighbour_distance", "share", "signal_to_noise", "tile_share", "indices", "watch_indices"]
 __all__ += ["along", "barrier", "bezier", "connect_by_curve", "line"]
+__all__ += ["dealt", "patch_share"]

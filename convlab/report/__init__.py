@@ -7,6 +7,7 @@ from convlab.report.drawing import curves as curves
 from convlab.report.drawing import matrix_picture as matrix_picture
 from convlab.report.drawing import new_figure as new_figure
 from convlab.report.drawing import points as points
+from convlab.report.filters import filters as filters
 from convlab.report.folder import save_report as save_report
 from convlab.report.provenance import provenance as provenance
 from convlab.report.seeds import Interval as Interval

@@ -1,0 +1,99 @@
+r"""How local a dense weight has become where nobody says where its units look, and what to compare that with.
+
+Units of a dense layer are exchangeable: nothing draws unit (i, j) to the pixels around (i, j), so that what it learns is seen
+by the patch that holds most of a unit, wherever that is, and not by the window of a convolution.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from convlab import check
+from convlab.geometry import Size, Window, as_axes
+from convlab.ops.pool import mean_pool
+
+
+def patch_share(w: Float[Array, "i j k l c d"] | Bool[Array, "i j k l c d"], size: Size) -> Float[Array, ""]:
+    r"""Tell which share of the squared norm lies in one patch of every unit, the one that holds the most of it.
+
+    $$\sum_{ijd} \max_{kl} \sum_{abc} W_{ij,\,k+a,\,l+b,\,cd}^2 \,\Big/\, \sum_{ijklcd} W_{ijklcd}^2$$
+
+    The best patch is above average for random weights too, the more the fewer inputs a unit has: compare with `dealt`.
+
+    Args:
+      w: A dense weight, or which of its entries are left.
+      size: Of the patch, in pixels, along all spatial axes or each.
+
+    Returns:
+      The share; nan for a weight of zeros.
+
+    Raises:
+      ValueError: `w` is not a dense weight, or the patch is larger than the image.
+
+    Example:
+      >>> w = jnp.array([1.0, 0.0, 0.0, 1.0, 1.0]).reshape(1, 5, 1, 1)  # one unit that reads pixels 0, 3 and 4
+      >>> round(float(patch_share(w, 2)), 4)
+      0.6667
+    """
+    w, rank, _ = _dense(w)
+    squares = jnp.sum(w * w, -2)
+    size = as_axes("size", size, rank)
+    held = math.prod(size) * mean_pool(squares, Window(size, padding="VALID"))
+    best = jnp.max(held, range(rank, 2 * rank))
+    return jnp.sum(best) / jnp.sum(squares)
+
+
+def dealt(w: Float[Array, "i j k l c d"] | Bool[Array, "i j k l c d"], key: jax.Array, rounds: int = 20) -> Array:
+    """Deal the weights of every pixel to the units anew, at random: the null of whatever is local.
+
+    In every round units trade in pairs: of the inputs that one of the two has, each gets as many as it had, with their weights,
+    and at pixels that both read they keep or swap theirs. So how many inputs each unit has, and what weights each pixel has,
+    stay as they are; which pixels one unit reads together does not. A network that reads the middle of its images, and no more,
+    is as local as this.
+
+    Args:
+      w: A dense weight, or which of its entries are left.
+      key: Draws who trades with whom, and what.
+      rounds: How often every unit trades; from about ten on what it had is forgotten.
+
+    Raises:
+      ValueError: `w` is not a dense weight.
+
+    Example:
+      >>> w = jnp.array([[1.0, 0.0, 3.0], [0.0, 5.0, 0.0]])[..., None, None]  # two units of three pixels
+      >>> [int((dealt(w, jax.random.key(0)) != 0)[unit].sum()) for unit in range(2)]
+      [2, 1]
+
+    Reference: Strona et al. 2014, A fast and unbiased procedure to randomize ecological binary matrices (the trades).
+    """
+    _, rank, out = _dense(w)
+    units = jnp.moveaxis(jnp.asarray(w), -1, rank)
+    flat = units.reshape(math.prod(units.shape[: rank + 1]), -1)
+    flat, _ = jax.lax.scan(_trade, flat, jax.random.split(key, rounds))
+    return jnp.moveaxis(flat.reshape(units.shape), rank, -1)
+
+
+def _trade(flat: Array, key: jax.Array) -> tuple[Array, None]:
+    """Let every unit, a line of weights, trade with another one."""
+    first, second = jax.random.split(key)
+    half = len(flat) // 2
+    ours, theirs = jax.random.permutation(first, len(flat))[: 2 * half].reshape(2, half)
+    x, y = flat[ours], flat[theirs]
+    draw = jax.random.uniform(second, x.shape)
+    one = (x != 0) != (y != 0)  # of the two has an input here
+    place = jnp.argsort(jnp.argsort(jnp.where(one, draw, 2.0)))
+    gets = jnp.where(one, place < jnp.sum(one & (x != 0), 1, keepdims=True), draw < 0.5)
+    either = jnp.where(x != 0, x, y)
+    mine = jnp.where(one, jnp.where(gets, either, 0), jnp.where(gets, x, y))
+    yours = jnp.where(one, jnp.where(gets, 0, either), jnp.where(gets, y, x))
+    return flat.at[ours].set(mine.astype(flat.dtype)).at[theirs].set(yours.astype(flat.dtype)), None
+
+
+def _dense(w: Array) -> tuple[Array, int, Sequence[int]]:
+    """The weight in a floating dtype, its spatial axes and its output positions."""
+    whole = jnp.asarray(w)
+    floating, rank = check.kernel("w", whole.astype(jnp.float32) if whole.dtype == bool else whole, spatial=2, others="c d")
+    return floating, rank, floating.shape[:rank]
