@@ -154,9 +154,8 @@ def run(config: Config) -> list[dict[str, Any]]:
     return rows
 
 
-def best(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Average over seeds, and keep of each network and period the power of the best validation accuracy."""
-    summary = report.summarise(rows, ["network", "every", "power"], ["validation_accuracy", *SHOWN])
+def best(summary: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Keep of each network and period the power of the best validation accuracy."""
     chosen: dict[Any, dict[str, Any]] = {}
     for row in summary:
         kind = row["network"], row["every"]
@@ -167,26 +166,41 @@ def best(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def draw(summary: list[dict[str, Any]], config: Config) -> Any:
     """Accuracy just before and just after a projection, and how equal kernels are before it, against the period."""
     figure, axes = report.new_figure(2, size=(13.0, 6.0))
-    projected = [row for row in summary if row["network"] == SHARED]
-    panels = (
-        {"as trained, just before a projection": "accuracy", "just after it": "projected_accuracy"},
-        {"first layer": NOISE[0], "second layer": NOISE[1]},
-    )
-    baselines = {row["network"]: row["accuracy"] for row in summary if row["network"] != SHARED}
-    said = (
-        {"y_label": f"accuracy on {config.data}, 95 % interval", "y_format": ".0%", "baselines": baselines},
-        {"y_label": "signal to noise of the weights, decimal logarithm", "baselines": {"as large as its spread": 0.0}},
-    )
-    for axis, lines, words in zip(axes, panels, said, strict=True):
+    chosen = best(summary)
+    plain = [row for row in summary if row["power"] == 0]
+    baselines = {row["network"]: row["accuracy"] for row in chosen if row["network"] != SHARED}
+    colours = dict(zip(("first layer", "second layer"), (report.RUNG_STYLE[rung] for rung in ("conv", "tiled")), strict=True))
+    panels: list[tuple[dict[str, tuple[list[dict[str, Any]], str]], dict[str, Any]]] = [
+        (
+            {
+                "before a projection": (chosen, "accuracy"),
+                "after it": (chosen, "projected_accuracy"),
+                "before, rates of plain SGD": (plain, "accuracy"),
+            },
+            {"y_label": f"accuracy on {config.data}, 95 % interval", "y_format": ".0%", "baselines": baselines},
+        ),
+        (
+            {line: (chosen, name) for line, name in zip(colours, NOISE, strict=True)},
+            {
+                "y_label": "signal to noise of weights, log10",
+                "styles": {line: style._replace(label=line) for line, style in colours.items()},
+            },
+        ),
+    ]
+    places = {**{every: every for every in config.every}, config.steps: 10 * max(config.every, default=1)}
+    for axis, (lines, words) in zip(axes, panels, strict=True):
         points = [
-            {"line": line, "every": row["every"]} | {f"y{end}": row[f"{name}{end}"] for end in ("", "_low", "_high")}
-            for line, name in lines.items()
-            for row in projected
+            {"line": line, "place": places[row["every"]]} | {f"y{end}": row[f"{name}{end}"] for end in ("", "_low", "_high")}
+            for line, (rows, name) in lines.items()
+            for row in rows
+            if row["network"] == SHARED
         ]
-        x_label = f"updates from one projection to the next ({config.steps:,}: none)"
-        report.curves(axis, points, "every", "y", "line", x_label=x_label, log_x=True, **words)
+        x_label = "updates from one projection to the next"
+        report.curves(axis, points, "place", "y", "line", x_label=x_label, log_x=True, **words)
+        axis.set_xticks(list(places.values()), [*(f"{every:,}" for every in config.every), "never"])
+    axes[1].set_xlim(axes[0].get_xlim())
     axes[0].set_title(f"LeNet on {config.size:,} training images")
-    axes[1].set_title("how equal kernels still are")
+    axes[1].set_title("how equal kernels are before it (1: exactly)")
     return figure
 
 
@@ -194,7 +208,7 @@ def main(config: Config) -> None:
     """Run, draw and save."""
     begin = time.perf_counter()
     rows = run(config)
-    summary = best(rows)
+    summary = report.summarise(rows, ["network", "every", "power"], ["validation_accuracy", *SHOWN])
     report.save_report(
         "dynamic_sharing" if config.data in (Config.data, SMOKE.data) else f"dynamic_sharing_{config.data}",
         rows,

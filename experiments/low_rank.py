@@ -34,8 +34,9 @@ from convlab.rungs import Layout
 from experiments.command import parse
 
 TEACHER = "teacher"
-TIED = "low rank, same mixture everywhere at the start"
-STYLES = {TIED: report.RUNG_STYLE["tiled"]._replace(label=TIED)}
+TIED = {"low rank, starts shared": "low_rank", "locally connected, starts shared": "locally_connected"}
+COLOURS = {"low_rank": "tiled", "locally_connected": "dense"}
+STYLES = {name: report.RUNG_STYLE[COLOURS[rung]]._replace(label=name) for name, rung in TIED.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,13 +148,14 @@ def classify(config: Config) -> Iterator[dict[str, Any]]:
     """Yield one row per classifier and seed: its accuracy on test images."""
     images = cl.load(config.data, data_dir=config.data_dir, manual_dir=config.manual_dir, progress=True)
     shape, classes = images.image_shape, len(images.classes)
-    kinds = [("null", None), ("conv", 1), *itertools.product(("low_rank", TIED), config.ranks), ("locally_connected", 0)]
+    low, free = ([name for name in (rung, *TIED) if rung in (name, TIED.get(name))] for rung in COLOURS)
+    kinds = [("null", None), ("conv", 1), *itertools.product(low, config.ranks), *((name, 0) for name in free)]
     for (name, rank), seed in itertools.product(kinds, range(config.seeds)):
         if name == "null":
             model: nnx.Module = cl.models.MLP(shape, classes, (), rngs=nnx.Rngs(seed))
         else:
-            rung = "low_rank" if name == TIED else name
-            wires: dict[str, Any] = {"connectivity": rung, "rank": rank or 1, "tied_noise": 0.0 if name == TIED else None}
+            wires: dict[str, Any] = {"connectivity": TIED.get(name, name), "rank": rank or 1}
+            wires["tied_noise"] = 0.0 if name in TIED else None
             model = cl.models.Pyramid(shape, classes, config.features, **wires, rngs=nnx.Rngs(seed))
         if rank == 0:
             rank = max(free_rank(module.layout) for _, module in nnx.iter_modules(model) if isinstance(module, Layer))
