@@ -37,6 +37,7 @@ from experiments.command import parse
 
 LINEAR, CONV, APART, SHARED = "linear classifier", "convolution", "never projected, start apart", "projected"
 NOISE = ("signal_to_noise_1", "signal_to_noise_2")  # of both layers, as decimal logarithms: they span orders of magnitude
+CHOICE = ("network", "every")  # each of them has one power
 SHOWN = ("accuracy", "projected_accuracy", *NOISE)
 
 
@@ -139,8 +140,8 @@ def run(config: Config) -> list[dict[str, Any]]:
         row |= dict.fromkeys(("validation_accuracy", *SHOWN))
         try:
             fitted = cl.fit(network, images, training, **rule)
-        except FloatingPointError:  # a rate that is too large: never the best on validation images
-            rows.append(row | {"validation_accuracy": 0.0})
+        except FloatingPointError:  # a rate that is too large
+            rows.append(row | dict.fromkeys(("validation_accuracy", "accuracy"), math.nan))
             continue
         last = fitted.history[-1]
         row |= {"validation_accuracy": last["validation_accuracy"], "accuracy": last["test_accuracy"]}
@@ -154,19 +155,10 @@ def run(config: Config) -> list[dict[str, Any]]:
     return rows
 
 
-def best(summary: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Keep of each network and period the power of the best validation accuracy."""
-    chosen: dict[Any, dict[str, Any]] = {}
-    for row in summary:
-        kind = row["network"], row["every"]
-        chosen[kind] = max(chosen.get(kind, row), row, key=lambda row: row["validation_accuracy"])
-    return list(chosen.values())
-
-
 def draw(summary: list[dict[str, Any]], config: Config) -> Any:
     """Accuracy just before and just after a projection, and how equal kernels are before it, against the period."""
     figure, axes = report.new_figure(2, size=(13.0, 6.0))
-    chosen = best(summary)
+    chosen = report.best(summary, CHOICE, "validation_accuracy")
     plain = [row for row in summary if row["power"] == 0]
     baselines = {row["network"]: row["accuracy"] for row in chosen if row["network"] != SHARED}
     colours = dict(zip(("first layer", "second layer"), (report.RUNG_STYLE[rung] for rung in ("conv", "tiled")), strict=True))
@@ -208,13 +200,13 @@ def main(config: Config) -> None:
     """Run, draw and save."""
     begin = time.perf_counter()
     rows = run(config)
-    summary = report.summarise(rows, ["network", "every", "power"], ["validation_accuracy", *SHOWN])
+    summary = report.summarise(rows, [*CHOICE, "power"], ["validation_accuracy", *SHOWN])
     report.save_report(
         "dynamic_sharing" if config.data in (Config.data, SMOKE.data) else f"dynamic_sharing_{config.data}",
         rows,
         config,
         figure=draw(summary, config),
-        summary=summary,
+        summary=report.best(summary, CHOICE, "validation_accuracy"),
         formats=dict.fromkeys(("validation_accuracy", "accuracy", "projected_accuracy"), ".1%"),
         seconds=time.perf_counter() - begin,
         root=config.root,

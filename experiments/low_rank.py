@@ -5,9 +5,10 @@ where it should? A teacher mixes two kernels (half of every mixture is common to
 makes of Gaussian images; students of every rank fit it by least squares on few images. Too low a rank cannot follow it, too
 high a rank learns its noise. Left end: a convolution, which is rank one with constant proportions; right end: free kernels.
 Bottom line: the teacher's noise; null: predicting zero. (ii) What is the best rank for a classifier, the network of the ladder
-at rank r in every layer, with proportions that start apart or the same everywhere? Null: a linear classifier.
+at rank r in every layer, whose positions start apart or all alike?
+Baselines: a convolution, free kernels with either start, and a linear classifier as null.
 
-    python -m experiments.low_rank --teacher-seeds 10 --seeds 5             (2 minutes on 2 cores)
+    python -m experiments.low_rank --teacher-seeds 10                       (3 minutes on 2 cores)
     python -m experiments.low_rank --data fashion_mnist --manual-dir DIR
 
 Reference: Elsayed, Ramachandran, Shlens and Kornblith 2020, Revisiting spatial invariance with low-rank local connectivity.
@@ -33,10 +34,15 @@ from convlab.layers import Layer, connect
 from convlab.rungs import Layout
 from experiments.command import parse
 
-TEACHER = "teacher"
-TIED = {"low rank, starts shared": "low_rank", "locally connected, starts shared": "locally_connected"}
-COLOURS = {"low_rank": "tiled", "locally_connected": "dense"}
-STYLES = {name: report.RUNG_STYLE[COLOURS[rung]]._replace(label=name) for name, rung in TIED.items()}
+TEACHER, LINEAR = "teacher", "linear classifier"
+FREE = {  # classifiers: rung, and noise between the kernels of positions at the start (None: nothing in common)
+    "low_rank": ("low_rank", None),
+    "low rank, starts shared": ("low_rank", 0.0),
+    "locally_connected": ("locally_connected", None),
+    "locally connected, starts shared": ("locally_connected", 0.0),
+}
+COLOURS = {"low_rank": "tiled", "locally_connected": "dense"}  # of those that start shared
+STYLES = {name: report.RUNG_STYLE[COLOURS[rung]]._replace(label=name) for name, (rung, noise) in FREE.items() if noise == 0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +68,8 @@ class Config:
       features: Channels of their layers.
       steps: Of their training.
       batch_size: Images a step.
-      learning_rate: Of Adam, falling along a cosine.
+      learning_rates: Of Adam, falling along a cosine: each network has the one of the best mean accuracy on validation images.
+      validation: Share of the training images that are these.
       root: Folder that the results go to.
     """
 
@@ -84,12 +91,21 @@ class Config:
     features: tuple[int, ...] = (16, 32, 64)
     steps: int = 600
     batch_size: int = 32
-    learning_rate: float = 3e-3
+    learning_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
+    validation: float = 0.1
     root: str = "runs"
 
 
 SMOKE = Config(
-    teacher_seeds=1, teacher_ranks=(2,), teacher_steps=5, data="digits", ranks=(2,), seeds=1, features=(4, 4), steps=3
+    teacher_seeds=1,
+    teacher_ranks=(2,),
+    teacher_steps=5,
+    data="digits",
+    ranks=(2,),
+    seeds=1,
+    features=(4, 4),
+    steps=3,
+    learning_rates=(1e-2,),
 )
 
 
@@ -148,64 +164,68 @@ def classify(config: Config) -> Iterator[dict[str, Any]]:
     """Yield one row per classifier and seed: its accuracy on test images."""
     images = cl.load(config.data, data_dir=config.data_dir, manual_dir=config.manual_dir, progress=True)
     shape, classes = images.image_shape, len(images.classes)
-    low, free = ([name for name in (rung, *TIED) if rung in (name, TIED.get(name))] for rung in COLOURS)
-    kinds = [("null", None), ("conv", 1), *itertools.product(low, config.ranks), *((name, 0) for name in free)]
-    for (name, rank), seed in itertools.product(kinds, range(config.seeds)):
-        if name == "null":
+    kinds: list[tuple[str, int | None]] = [(LINEAR, None), ("conv", 1)]
+    kinds += [(name, rank) for name, (rung, _) in FREE.items() for rank in (config.ranks if rung == "low_rank" else (0,))]
+    for (name, rank), rate, seed in itertools.product(kinds, config.learning_rates, range(config.seeds)):
+        if name == LINEAR:
             model: nnx.Module = cl.models.MLP(shape, classes, (), rngs=nnx.Rngs(seed))
         else:
-            wires: dict[str, Any] = {"connectivity": TIED.get(name, name), "rank": rank or 1}
-            wires["tied_noise"] = 0.0 if name in TIED else None
+            rung, noise = FREE.get(name, (name, None))
+            wires: dict[str, Any] = {"connectivity": rung, "rank": rank or 1, "tied_noise": noise}
             model = cl.models.Pyramid(shape, classes, config.features, **wires, rngs=nnx.Rngs(seed))
         if rank == 0:
             rank = max(free_rank(module.layout) for _, module in nnx.iter_modules(model) if isinstance(module, Layer))
         training = cl.Config(
             steps=config.steps,
             batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
+            learning_rate=rate,
             seed=seed,
             evaluations=1,
             progress=False,
         )
+        last = cl.fit(model, images.hold_out(config.validation, seed), training).history[-1]
         yield {
             "task": config.data,
             "network": name,
             "rank": rank,
             "weights": measure.weights_of(model),
+            "learning_rate": rate,
             "seed": seed,
-            "accuracy": cl.fit(model, images, training).history[-1]["test_accuracy"],
+            "validation_accuracy": last["validation_accuracy"],
+            "accuracy": last["test_accuracy"],
         }
 
 
 def draw(summary: list[dict[str, Any]], config: Config) -> Any:
-    """Risk of the students, and accuracy of the classifiers, against the rank."""
+    """Risk of the students, and accuracy of the classifiers, against the rank; the convolution stands left of rank one."""
     figure, axes = report.new_figure(2, size=(13.0, 6.0))
-    taught = [row for row in summary if row["task"] == TEACHER]
-    null, *classifiers = [row for row in summary if row["task"] == config.data]
-    shared: dict[str, Any] = {"by": "network", "log_x": True, "styles": STYLES}
-    report.curves(
-        axes[0],
-        taught,
-        "rank",
-        "risk",
-        x_label="rank of the student (right end: free kernels)",
-        y_label="squared error on new images, 95 % interval",
-        title=f"a teacher of rank {config.rank}, {config.size} images",
-        baselines={"predicting zero": taught[0]["zero"], "the teacher's noise": taught[0]["floor"]},
-        **shared,
-    )
-    report.curves(
-        axes[1],
-        classifiers,
-        "rank",
-        "accuracy",
-        x_label="rank of every layer (right end: free kernels)",
-        y_label=f"accuracy on {config.data}, 95 % interval",
-        y_format=".0%",
-        title="the network of the ladder",
-        baselines={"linear classifier": null["accuracy"]},
-        **shared,
-    )
+    taught, (null, *classifiers) = ([row for row in summary if row["task"] == task] for task in (TEACHER, config.data))
+    panels: list[tuple[list[dict[str, Any]], str, dict[str, Any]]] = [
+        (
+            taught,
+            "risk",
+            {
+                "y_label": "squared error on new images, 95 % interval",
+                "title": f"students of a teacher of rank {config.rank}, {config.size} images",
+                "baselines": {"predicting zero": taught[0]["zero"], "the teacher's noise": taught[0]["floor"]},
+            },
+        ),
+        (
+            classifiers,
+            "accuracy",
+            {
+                "y_label": f"accuracy on {config.data}, 95 % interval",
+                "y_format": ".0%",
+                "title": "the network of the ladder",
+                "baselines": {LINEAR: null["accuracy"]},
+            },
+        ),
+    ]
+    for axis, (rows, value, words) in zip(axes, panels, strict=True):
+        rows = [row | {"place": 0.6 if row["network"] == "conv" else row["rank"]} for row in rows]
+        report.curves(axis, rows, "place", value, "network", x_label="rank of the kernels", log_x=True, styles=STYLES, **words)
+        places = {row["place"]: f"{row['rank']}" for row in rows} | {rows[0]["place"]: "conv", rows[-1]["place"]: "free"}
+        axis.set_xticks(list(places), list(places.values()))
     return figure
 
 
@@ -213,14 +233,16 @@ def main(config: Config) -> None:
     """Run, draw and save."""
     begin = time.perf_counter()
     rows = [*teach(config), *classify(config)]
-    summary = report.summarise(rows, ["task", "network", "rank", "weights"], ["risk", "zero", "floor", "accuracy"])
+    values = ["risk", "zero", "floor", "validation_accuracy", "accuracy"]
+    summary = report.summarise(rows, ["task", "network", "rank", "weights", "learning_rate"], values)
+    summary = report.best(summary, ["task", "network", "rank"], "validation_accuracy")
     report.save_report(
         "low_rank" if config.data in (Config.data, SMOKE.data) else f"low_rank_{config.data}",
         rows,
         config,
         figure=draw(summary, config),
         summary=summary,
-        formats={"accuracy": ".1%"},
+        formats={"validation_accuracy": ".1%", "accuracy": ".1%"},
         seconds=time.perf_counter() - begin,
         root=config.root,
     )
