@@ -90,7 +90,7 @@ def summarise(
     ]
 
 
-def best(summary: Sequence[Row], by: str | Sequence[str], value: str) -> list[Row]:
+def best(summary: Sequence[Row], by: str | Sequence[str], value: str) -> list[dict[str, Any]]:
     """Keep of every group the row of the highest value: a setting that was chosen, by validation images say.
 
     Args:
@@ -117,7 +117,7 @@ def best(summary: Sequence[Row], by: str | Sequence[str], value: str) -> list[Ro
         group = tuple(plain(name, row.get(name)) for name in by)
         if group not in chosen or _height(row, value) > _height(chosen[group], value):
             chosen[group] = row
-    return list(chosen.values())
+    return [dict(row) for row in chosen.values()]
 
 
 def _height(row: Row, value: str) -> float:
