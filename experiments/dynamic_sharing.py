@@ -30,6 +30,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -140,7 +141,7 @@ def run(config: Config) -> list[dict[str, Any]]:
     plain = plain.map(functools.partial(data.embed, space=space))
     shape, classes = plain.image_shape, len(plain.classes)
     first = build(SHARED, shape, classes, 0)
-    projection, never = optim.sharing(first), config.steps
+    projection, never = jax.jit(optim.sharing(first)), config.steps
     optimizers = {every: optimizer(config, first, every) for every in (*config.every, never)}
     sgd = optax.sgd(config.learning_rate, momentum=config.momentum)
     kinds = [(LINEAR, None, 0.0), (CONV, None, 0.0), *itertools.product([APART], [never], config.powers)]

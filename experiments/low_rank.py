@@ -5,10 +5,13 @@ where it should? A teacher mixes two kernels (half of every mixture is common to
 makes of Gaussian images; students of every rank fit it by least squares on few images. Too low a rank cannot follow it, too
 high a rank learns its noise. Left end: a convolution, which is rank one with constant proportions; right end: free kernels.
 Bottom line: the teacher's noise; null: predicting zero. (ii) What is the best rank for a classifier, the network of the ladder
-at rank r in every layer, whose positions start apart or all alike?
-Baselines: a convolution, free kernels with either start, and a linear classifier as null.
+at rank r in every layer, whose positions start apart or all alike? Baselines: a convolution, free kernels with either start,
+and a linear classifier as null.
 
-    python -m experiments.low_rank --teacher-seeds 10                       (3 minutes on 2 cores)
+Answer: (i) it should, and does: rank two, for each of ten teachers. (ii) On signals at random places no rank beats the convolution;
+mixtures equal it if all positions start alike, and are far below it if they start apart.
+
+    python -m experiments.low_rank --teacher-seeds 10                       (5 minutes on 2 busy cores)
     python -m experiments.low_rank --data fashion_mnist --manual-dir DIR
 
 Reference: Elsayed, Ramachandran, Shlens and Kornblith 2020, Revisiting spatial invariance with low-rank local connectivity.
