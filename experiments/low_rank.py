@@ -8,8 +8,8 @@ Bottom line: the teacher's noise; null: predicting zero. (ii) What is the best r
 at rank r in every layer, whose positions start apart or all alike? Baselines: a convolution, free kernels with either start,
 and a linear classifier as null.
 
-Answer: (i) it should, and does: rank two, for each of ten teachers. (ii) On signals at random places no rank beats the convolution;
-mixtures equal it if all positions start alike, and are far below it if they start apart.
+Answer: (i) it should, and does: rank two, for each of ten teachers. (ii) On signals at random places no rank beats the
+convolution; mixtures equal it if all positions start alike, and are far below it if they start apart.
 
     python -m experiments.low_rank --teacher-seeds 10                       (5 minutes on 2 busy cores)
     python -m experiments.low_rank --data fashion_mnist --manual-dir DIR
