@@ -6,7 +6,12 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
+import optax
 import pytest
+
+import convlab
+from convlab.data import Data, Split
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHARED = {"__init__", "command", "parts", "rivals", "stopwatch"}
@@ -41,6 +46,24 @@ def test_the_derivation_counts_as_the_text_does():
     assert all(row["change_of_convolution"] < 1e-5 for row in rows)
     assert [row["change_of_any"] > 0.1 for row in rows] == [False, False, True, True, True, True]
     assert {len(matrix[0]) for matrix in pictures.values()} == {64}
+
+
+def test_a_network_projected_at_every_update_trains_as_the_convolution_does():
+    from experiments import dynamic_sharing
+    from experiments.dynamic_sharing import CONV, SHARED, SMOKE
+
+    draw = np.random.default_rng(0)
+    split = Split(draw.standard_normal((11, 13, 12, 1)).astype(np.float32), draw.integers(0, 3, 11).astype(np.int32))
+    images = Data("noise", split, split, ("0", "1", "2"))
+    convolution, local = (dynamic_sharing.build(kind, (13, 12, 1), 3, 0) for kind in (CONV, SHARED))
+    sgd = optax.sgd(SMOKE.learning_rate, momentum=SMOKE.momentum)
+    config = convlab.Config(steps=4, batch_size=5, evaluations=1, progress=False)
+    wanted = convlab.fit(convolution, images, config, optimizer=sgd).logits(split.images)
+    rule = dynamic_sharing.optimizer(SMOKE, local, 1)
+    for power, same in ((1.0, True), (0.0, False)):
+        start = dynamic_sharing.with_power(rule, local, power)
+        logits = convlab.fit(local, images, config, optimizer=rule, optimizer_state=start).logits(split.images)
+        assert np.allclose(logits, wanted, atol=1e-4) == same
 
 
 def test_the_benchmark_runs_with_the_core_dependencies_alone(tmp_path):

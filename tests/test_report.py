@@ -21,6 +21,7 @@ from matplotlib.text import Text
 
 from convlab.report import (
     RUNG_STYLE,
+    best,
     comparison,
     curves,
     filters,
@@ -96,6 +97,22 @@ def test_an_interval_needs_runs_and_a_probability():
 
 
 # Summaries
+
+
+def test_the_best_of_a_group_is_the_first_row_of_its_highest_value_that_is_a_number():
+    rows = [
+        {"rung": rung, "rate": rate, "score": score}
+        for rung, scores in {
+            "conv": (math.nan, 0.7, 0.9, 0.9, None),
+            "dense": (0.8, math.nan, 0.2, None, 0.1),
+            "null": (None,),
+        }.items()
+        for rate, score in enumerate(scores)
+    ]
+    assert [(row["rung"], row["rate"]) for row in best(rows, ["rung"], "score")] == [("conv", 2), ("dense", 0), ("null", 0)]
+    assert best(rows, ("rung", "rate"), "score") == rows
+    with pytest.raises(ValueError, match=re.escape("no row has ['loss']: the 11 rows have ['rung', 'rate', 'score']")):
+        best(rows, "rung", "loss")
 
 
 def test_a_summary_holds_the_means_of_its_groups_in_order_of_first_appearance():

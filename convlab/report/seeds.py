@@ -90,6 +90,41 @@ def summarise(
     ]
 
 
+def best(summary: Sequence[Row], by: str | Sequence[str], value: str) -> list[dict[str, Any]]:
+    """Keep of every group the row of the highest value: a setting that was chosen, by validation images say.
+
+    Args:
+      summary: Rows, such as `summarise` makes them.
+      by: Names whose values make a group.
+      value: Name of what is to be high; a row that lacks it, or has NaN, is never before one that has it.
+
+    Returns:
+      One row per group in order of first appearance; of equal ones the first.
+
+    Raises:
+      ValueError: No row has one of the names.
+
+    Example:
+      >>> rows = [{"rung": "conv", "rate": rate, "validation": score} for rate, score in ((0.1, 0.8), (0.3, 0.9), (1.0, None))]
+      >>> best(rows, "rung", "validation")
+      [{'rung': 'conv', 'rate': 0.3, 'validation': 0.9}]
+    """
+    by = [by] if isinstance(by, str) else list(by)
+    if unknown := [name for name in (*by, value) if name not in columns(summary)]:
+        raise ValueError(f"no row has {unknown}: the {len(summary)} rows have {columns(summary)}")
+    chosen: dict[tuple[Any, ...], Row] = {}
+    for row in summary:
+        group = tuple(plain(name, row.get(name)) for name in by)
+        if group not in chosen or _height(row, value) > _height(chosen[group], value):
+            chosen[group] = row
+    return [dict(row) for row in chosen.values()]
+
+
+def _height(row: Row, value: str) -> float:
+    height = row.get(value)
+    return float("-inf") if height is None or height != height else float(height)
+
+
 def _averages(key: tuple[Any, ...], runs: list[Row], values: list[str], level: float) -> dict[str, float | None]:
     averages: dict[str, float | None] = {}
     for name in values:
