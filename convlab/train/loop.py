@@ -16,6 +16,7 @@ from convlab.data.feeding import order
 from convlab.train.checkpoint import Checkpoints, Run, Saver
 from convlab.train.config import Config, optimizer_of
 from convlab.train.fitted import Fitted
+from convlab.train.identity import identity
 from convlab.train.log import Log
 from convlab.train.mesh import Placement
 from convlab.train.progress import progress_bar
@@ -53,15 +54,16 @@ def fit(
         `convlab.relax.carry`. Absent, nothing; what a checkpoint remembers goes before.
       augment: Changes every batch of raw training images, with a key; see `convlab.data.chain`. Part of the compiled step.
       checkpoints: Where to save the run. If it was saved there before, it goes on from the last whole checkpoint, with the same
-        batches, random keys and result as if it had never stopped. SIGTERM and Ctrl-C then save before they end the process.
+        batches, random keys and result as if it had never stopped; what cannot be compared with what was saved, the numbers
+        inside `optimizer` and inside functions, must be the same. SIGTERM and Ctrl-C save before they end the process.
       log: Where to write the history while it grows.
       watch: A jittable function of the parameters that are scored, such as `convlab.measure.watch_indices` makes; it returns
         scalars by name, which join each row of the history.
 
     Raises:
       ValueError: The model's output is not one logit per class, `optimizer_state` is of another model, what was saved is of
-        another model, data set or configuration, `config` has a patience but the data no validation split, its mesh does
-        not fit the batch, or `watch` returns what is not a scalar or has the name of a score.
+        another run, `config` has a patience but the data no validation split, its mesh does not fit the batch, or `watch`
+        returns what is not a scalar or has the name of a score.
       DamagedError: There are checkpoints, and none is whole.
       FloatingPointError: The loss is not finite; the error names the step, the arrays that are not finite (or the largest), and
         the last checkpoint.
@@ -74,8 +76,9 @@ def fit(
     _check(model, data, config)
     check_watch(watch, model.parameters)
     steps = config.steps_on(len(data.train))
-    rates = np.ones(steps, np.float32) if optimizer is not None else config.rates(steps)
-    optimizer = optimizer or optimizer_of(config.optimizer, config.weight_decay)
+    custom = optimizer is not None
+    rates = np.ones(steps, np.float32) if custom else config.rates(steps)
+    optimizer = optimizer if custom else optimizer_of(config.optimizer, config.weight_decay)
     placement = Placement(config, model.rows)
     run = Run(initial(model, optimizer, config.seed, config.recipe, optimizer_state), [], [], 0.0)
     step_options = {"apply": model.apply, "optimizer": optimizer, "augment": augment, "recipe": config.recipe}
@@ -83,7 +86,7 @@ def fit(
         stack.enter_context(placement.ambient())
         saver = stop = writer = None
         if checkpoints is not None:
-            saver = stack.enter_context(Saver(checkpoints, config, data))
+            saver = stack.enter_context(Saver(checkpoints, identity(model, data, config, custom, augment)))
             stop = stack.enter_context(Stop())
             run = saver.last(run) or run
         if log is not None:

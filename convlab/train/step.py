@@ -132,7 +132,7 @@ class NnxApply:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _LinenApply:
+class LinenApply:
     """Compared by its module, hashed by the module's class, as a module's fields may hold lists."""
 
     module: linen.Module
@@ -141,7 +141,7 @@ class _LinenApply:
         return hash(type(self.module))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _LinenApply) and self.module == other.module
+        return isinstance(other, LinenApply) and self.module == other.module
 
     def __call__(self, parameters: Tree, rest: Tree, x: jax.Array, key: jax.Array, train: bool, /):
         told: dict[str, Any] = {"train": train} if "train" in inspect.signature(type(self.module).__call__).parameters else {}
@@ -175,7 +175,7 @@ def trainable(model: nnx.Module | linen.Module | Trainable, image_shape: Sequenc
     if isinstance(model, linen.Module):
         told: dict[str, Any] = {"train": False} if "train" in inspect.signature(type(model).__call__).parameters else {}
         variables = dict(model.init(jax.random.key(seed), jnp.zeros((1, *image_shape)), **told))
-        return Trainable(_LinenApply(model), variables.pop("params", {}), variables)
+        return Trainable(LinenApply(model), variables.pop("params", {}), variables)
     raise TypeError(f"model must be a Flax NNX module, a Linen module or a Trainable, got {type(model).__name__}")
 
 
