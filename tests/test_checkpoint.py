@@ -279,6 +279,16 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(stopped, whole
     assert (stopped / "13.damaged").exists()
 
 
+@pytest.mark.parametrize("text", ["{}", "[]", "null", "7"])
+def test_a_list_of_checksums_that_names_no_file_is_damaged(tmp_path, text):
+    (tmp_path / "run.json").write_text("{}")
+    disk.seal(tmp_path, tmp_path.iterdir())
+    disk.check(tmp_path)
+    (tmp_path / disk.MANIFEST).write_text(text)
+    with pytest.raises(DamagedError, match=f"{disk.MANIFEST} names no file"):
+        disk.check(tmp_path)
+
+
 def test_a_second_damaged_checkpoint_of_a_step_is_set_aside_beside_the_first(stopped, whole):
     (stopped / "13.damaged" / "arrays").mkdir(parents=True)
     truncate(stopped / "13" / "run.json")
