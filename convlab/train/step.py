@@ -177,7 +177,6 @@ def trainable(model: nnx.Module | linen.Module | Trainable, image_shape: Sequenc
     if isinstance(model, linen.Module):
         told: dict[str, Any] = {"train": False} if "train" in inspect.signature(type(model).__call__).parameters else {}
         variables = dict(model.init(jax.random.key(seed), jnp.zeros((1, *image_shape)), **told))
-        variables.pop("intermediates", None)  # what it sows
         return Trainable(LinenApply(model), variables.pop("params", {}), variables)
     raise TypeError(f"model must be a Flax NNX module, a Linen module or a Trainable, got {type(model).__name__}")
 
