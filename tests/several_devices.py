@@ -54,6 +54,15 @@ def run(rung, mesh, steps, folder=None):
     return {"loss": [row["loss"] for row in fitted.history], "test": fitted.history[-1]["test_loss"], "parameters": parameters}
 
 
+def unlike(mesh):
+    """What each process is told when they do not agree on the seed."""
+    config = Config(steps=2, batch_size=16, seed=jax.process_index(), mesh=mesh_of(mesh), progress=False)
+    try:
+        fit(Net("conv"), made(), config)
+    except ValueError as error:
+        return str(error)
+
+
 def placed(rung, mesh):
     """Which leaves of a state are split along "i"."""
     model = trainable(Net(rung), SHAPE)

@@ -1,6 +1,8 @@
 """Runs that stop, are stopped, or are killed: they go on exactly, from the last whole checkpoint, or say why they cannot."""
 
 import contextlib
+import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -13,16 +15,18 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from flax import nnx
+from flax import linen, nnx
 
-from convlab.data import DamagedError, Data, Split, disk
-from convlab.train import Checkpoints, Config, checkpoint, fit
+from convlab.data import DamagedError, Data, Split, Stored, disk
+from convlab.train import Checkpoints, Config, Trainable, checkpoint, fit, identity, trainable
 from convlab.train.signals import Stop
 
 STEPS = 20
@@ -275,6 +279,24 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(stopped, whole
     assert (stopped / "13.damaged").exists()
 
 
+@pytest.mark.parametrize("text", ["{}", "[]", "null", "7"])
+def test_a_list_of_checksums_that_names_no_file_is_damaged(tmp_path, text):
+    (tmp_path / "run.json").write_text("{}")
+    disk.seal(tmp_path, tmp_path.iterdir())
+    disk.check(tmp_path)
+    (tmp_path / disk.MANIFEST).write_text(text)
+    with pytest.raises(DamagedError, match=f"{disk.MANIFEST} names no file"):
+        disk.check(tmp_path)
+
+
+def test_a_second_damaged_checkpoint_of_a_step_is_set_aside_beside_the_first(stopped, whole):
+    (stopped / "13.damaged" / "arrays").mkdir(parents=True)
+    truncate(stopped / "13" / "run.json")
+    with pytest.warns(UserWarning, match="a checkpoint is damaged"):
+        assert_same_run(run(stopped), whole)
+    assert (stopped / "13.damaged2" / "run.json").exists()
+
+
 def test_one_flipped_byte_anywhere_in_a_checkpoint_is_seen(stopped):
     for path in [path for path in (stopped / "13").rglob("*") if path.is_file() and path.name != disk.MANIFEST]:
         before = path.read_bytes()
@@ -307,7 +329,7 @@ def test_a_half_written_checkpoint_is_none(stopped, whole):
 
 
 def test_another_model_is_refused_path_by_path_with_both_shapes(stopped):
-    with pytest.raises(ValueError, match="is of another model or optimizer") as error:
+    with pytest.raises(ValueError, match="is of another run; pass another folder, or what was saved") as error:
         run(stopped, width=9)
     text = str(error.value)
     for line in (
@@ -319,8 +341,6 @@ def test_another_model_is_refused_path_by_path_with_both_shapes(stopped):
 
 
 def test_another_optimizer_names_what_it_lacks(stopped):
-    import optax
-
     with pytest.raises(ValueError, match=r"optimizer.* was saved, the model has nothing"):
         fit(Net(rngs=nnx.Rngs(0)), made(), config(), optimizer=optax.sgd(0.1), checkpoints=Checkpoints(stopped))
 
@@ -334,8 +354,109 @@ def test_another_optimizer_names_what_it_lacks(stopped):
     ],
 )
 def test_another_configuration_or_data_set_is_refused(stopped, options, message):
-    with pytest.raises(ValueError, match=f"is of another run .*{message}"):
+    with pytest.raises(ValueError, match=rf"is of another run[\s\S]*{message}"):
         run(stopped, **options)
+
+
+class Linear(nnx.Module):
+    """Of the same arrays whatever it does with them."""
+
+    def __init__(self, activation=nnx.relu, rate=0.5):
+        rngs = nnx.Rngs(0)
+        self.linear, self.dropout = nnx.Linear(30, 4, rngs=rngs), nnx.Dropout(rate, rngs=rngs)
+        self.activation = activation
+
+    def __call__(self, x):
+        return self.activation(self.linear(self.dropout(x.reshape(len(x), -1))))
+
+
+class Dense(linen.Module):
+    """The same in Linen."""
+
+    activation: Callable = linen.relu
+
+    @linen.compact
+    def __call__(self, x):
+        return self.activation(linen.Dense(4)(x.reshape(len(x), -1)))
+
+
+def one_way(parameters, rest, x, key, train, /):
+    return x.reshape(len(x), -1) @ parameters, rest
+
+
+def another_way(parameters, rest, x, key, train, /):
+    return -x.reshape(len(x), -1) @ parameters, rest
+
+
+def as_they_are(images, key):
+    return images
+
+
+def relabelled(data, name):
+    split = getattr(data, name)
+    return dataclasses.replace(data, **{name: Split(split.images, (split.labels + 1) % 4)})
+
+
+PLAIN = {"steps": 1, "evaluations": 1}
+
+
+def facts(model=Linear, data=None, custom=False, augment=None):
+    return identity.identity(trainable(model(), (5, 3, 2)), data or made(), config(), custom, augment)
+
+
+@pytest.mark.parametrize(
+    "first, second, names",
+    [
+        ({}, {"model": lambda: Linear(nnx.gelu)}, ["model"]),
+        ({}, {"model": lambda: Linear(rate=0.1)}, ["model"]),
+        ({"model": Dense}, {"model": lambda: Dense(linen.gelu)}, ["model"]),
+        ({"model": lambda: Trainable(one_way, {}, {})}, {"model": lambda: Trainable(another_way, {}, {})}, ["model"]),
+        ({}, {"data": relabelled(made(), "train")}, ["labels train"]),
+        ({}, {"data": relabelled(made(), "test")}, ["labels test"]),
+        ({}, {"data": made().map(lambda x: x + 1)}, ["images train", "images validation", "images test"]),
+        ({}, {"data": dataclasses.replace(made(), validation=None)}, ["labels validation"]),
+        ({}, {"augment": as_they_are}, ["augment"]),
+        ({}, {"custom": True}, ["optimizer"]),
+    ],
+)
+def test_what_differs_without_a_change_of_shapes_is_told_by_its_name(first, second, names):
+    told = identity.differences(json.loads(json.dumps(facts(**first))), facts(**first | second))
+    assert [re.split(r":| \(Flax", line)[0] for line in told] == names
+    assert identity.differences(facts(**first), facts(**first)) == []
+
+
+def test_another_model_of_the_same_arrays_is_refused(tmp_path):
+    saved = {"checkpoints": Checkpoints(tmp_path)}
+    fit(Linear(), made(), config(**PLAIN), **saved)
+    with pytest.raises(ValueError, match=r"These differ:\n  model \(Flax .*\): 'Linear \w+' was saved, now 'Linear \w+'$"):
+        fit(Linear(nnx.gelu), made(), config(**PLAIN), **saved)
+
+
+def test_where_the_images_lie_may_change():
+    images = made().train.images
+    stored = Stored(lambda places: images[places], np.arange(len(images)), images.shape[1:], images.dtype)
+    on_disk = dataclasses.replace(made(), train=Split(stored, made().train.labels))
+    assert identity.differences(facts(data=on_disk), facts()) == []
+
+
+def test_what_an_older_version_did_not_save_is_not_asked_for(tmp_path):
+    expected = run(tmp_path, **PLAIN)
+    folder = tmp_path / "1"
+    told = json.loads((folder / "run.json").read_text())
+    kept = {name: fact for name, fact in told.items() if name not in ("labels", "images", "optimizer", "augment")}
+    (folder / "run.json").write_text(json.dumps({name: fact for name, fact in kept.items() if not name.startswith("model")}))
+    disk.seal(folder, folder.rglob("*"))
+    assert_same_run(run(tmp_path, **PLAIN), expected)
+
+
+def test_a_description_has_nothing_of_its_process():
+    def held():
+        return Linear(jax.nn.relu), Dense(lambda x: x), functools.partial(held, {"b", "a"}), jnp.float32, np.ones(3), object()
+
+    assert " at 0x" not in identity.described(held())
+    assert identity.described(held()) == identity.described(held())
+    for name in ("relu", "<lambda>", "{'a', 'b'}", "float32", "kernel"):
+        assert name in identity.described(held())
 
 
 @pytest.mark.parametrize("options", [{"every": 0}, {"keep": 0}, {"full": "panic"}, {"every": 1.5}])
@@ -407,3 +528,13 @@ def test_a_full_disk_ends_the_run_only_when_asked_and_leaves_what_was_saved(tmp_
     for step in steps_in(tmp_path):
         disk.check(tmp_path / str(step))
     assert not list(tmp_path.glob("*.incomplete"))
+
+
+def test_old_checkpoints_that_cannot_be_removed_are_no_failure_to_write(tmp_path, monkeypatch, whole):
+    def fails(self):
+        raise OSError(13, "Permission denied")
+
+    monkeypatch.setattr(checkpoint.Saver, "_best", fails)
+    with pytest.warns(UserWarning, match="old checkpoints in .* could not be removed: .*Permission denied"):
+        assert_same_run(run(tmp_path, full="stop"), whole)
+    assert steps_in(tmp_path) == [5, 10, 15, 20]

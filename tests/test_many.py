@@ -5,11 +5,11 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from flax import nnx
+from flax import linen, nnx
 
 from convlab import models
 from convlab.data import Data, Split
-from convlab.train import Checkpoints, Config, fit, fit_many, many
+from convlab.train import Checkpoints, Config, fit, fit_many, fit_seeds, many
 
 SHAPE, CLASSES = (6, 5, 2), 3
 CONFIG = Config(steps=9, batch_size=16, optimizer="momentum", learning_rate=0.01, evaluations=3, progress=False)
@@ -44,6 +44,20 @@ def test_runs_are_those_of_fit(data, vmapped):
         assert run.config == config
 
 
+class InLinen(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        return linen.Dense(CLASSES)(x.reshape(len(x), -1))
+
+
+@pytest.mark.parametrize("vmapped", [False, True])
+def test_a_linen_network_starts_from_the_seed_of_its_run(data, vmapped):
+    config = dataclasses.replace(CONFIG, steps=2, evaluations=1)
+    runs = fit_seeds(lambda rngs: InLinen(), data, config, seeds=np.arange(2), vmapped=vmapped)
+    for seed, run in enumerate(runs):
+        same(run.parameters, fit(InLinen(), data, dataclasses.replace(config, seed=seed)).parameters, 1e-5)
+
+
 def test_results_are_stacked(data):
     runs = fit_many(build, data, CONFIGS)
     assert len(runs) == 3
@@ -63,9 +77,8 @@ def test_one_program_is_compiled_once_for_all_seeds_and_rates(data):
 
 
 def test_runs_are_saved_apart_and_go_on(data, tmp_path):
-    saved = Checkpoints(tmp_path, every=4)
-    first = fit_many(build, data, CONFIGS[:2], checkpoints=saved)
-    again = fit_many(build, data, CONFIGS[:2], checkpoints=saved)
+    first = fit_many(build, data, CONFIGS[:2], checkpoints=Checkpoints(tmp_path, every=4))
+    again = fit_many(build, data, CONFIGS[:2], checkpoints=str(tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
     same([run.parameters for run in again], [run.parameters for run in first], 0)
 
@@ -77,6 +90,16 @@ def test_what_cannot_be_vmapped_is_refused(data, changes, message):
     first = dataclasses.replace(CONFIG, **changes) if "patience" in changes else CONFIG
     with pytest.raises(ValueError, match=f"cannot be vmapped: {message}; pass vmapped=False"):
         fit_many(build, data, [first, dataclasses.replace(CONFIG, **changes)], vmapped=True)
+
+
+def test_no_run_at_all_is_refused(data):
+    with pytest.raises(ValueError, match="configs is empty; needs one configuration, or a seed, at least"):
+        fit_seeds(build, data, CONFIG, seeds=())
+
+
+def test_runs_in_one_program_are_checked_as_one_alone_is(data):
+    with pytest.raises(ValueError, match=r"outputs of shape \(2, 4\) from 2 images but made has 3 classes"):
+        fit_many(lambda rngs: models.MLP(SHAPE, 4, (), rngs=rngs), data, [CONFIG], vmapped=True)
 
 
 def test_a_loss_that_is_not_finite_names_its_run(data):

@@ -70,11 +70,14 @@ def test_two_processes_are_one_and_go_on_with_what_one_saved(tmp_path):
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     calls = [["run", "locally_connected", "two", 20], ["run", "locally_connected", "two", 20, str(tmp_path)]]
+    calls += [["unlike", "two"]]
     children = [start(calls, 1, address, 2, number) for number in (0, 1)]
     with concurrent.futures.ThreadPoolExecutor() as pool:  # one that nobody reads from would wait, and the other for it
         both = list(pool.map(results, children))
     assert both[0] == both[1]
-    for each in both[0]:
+    *runs, refused = both[0]
+    assert refused == "the 2 processes that train together have different configurations; needs one"
+    for each in runs:
         assert_same(each, alone)
     assert (tmp_path / "20" / "run.json").exists()
 

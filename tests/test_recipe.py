@@ -1,5 +1,7 @@
 """What a configuration adds to a step: smoothing, pieces, averages, half precision, decay, patience, several steps a call."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,8 @@ from flax import nnx
 
 from convlab import models, train
 from convlab.data import Data, Split
-from convlab.train import Config, Recipe, Trainable, cross_entropy, fit, initial, train_step
+from convlab.optim import kernel_mask
+from convlab.train import Checkpoints, Config, Recipe, Trainable, cross_entropy, fit, fit_many, initial, train_step
 
 SHAPE, CLASSES = (5, 3, 2), 3
 
@@ -93,6 +96,30 @@ def test_the_average_of_the_parameters_follows_them_and_is_what_is_scored(data):
     assert fitted.evaluate(data.test.images, data.test.labels)["loss"] == pytest.approx(fitted.history[-1]["test_loss"])
 
 
+def of_one_dtype(dtype):
+    def apply(parameters, rest, x, key, train, /):
+        return x.reshape(len(x), -1).astype(dtype) @ parameters, rest
+
+    return Trainable(apply, jnp.ones((30, 3), dtype), {})
+
+
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_the_average_has_the_dtype_of_the_parameters_also_when_a_run_goes_on(data, tmp_path, chunk):
+    options = {"optimizer": "sgd", "learning_rate": 0.3, "evaluations": 1, "progress": False}
+    config, model = Config(steps=6, batch_size=16, average=0.9, chunk=chunk, **options), of_one_dtype(jnp.bfloat16)
+    first, again = (fit(model, data, config, checkpoints=tmp_path) for _ in range(2))
+    assert first.parameters.dtype == again.parameters.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(first.parameters, again.parameters)
+    assert np.any(first.parameters != 1)
+
+
+def test_a_batch_in_pieces_and_averages_keep_double_precision(data, float64):
+    options = {"steps": 3, "batch_size": 16, "average": 0.9, "chunk": 3, "evaluations": 1, "progress": False}
+    whole, cut = (fit(of_one_dtype(jnp.float64), data, Config(accumulate=n, **options)) for n in (1, 4))
+    assert cut.parameters.dtype == jnp.float64
+    close(cut.parameters, whole.parameters, 1e-12)
+
+
 def test_half_precision_computes_in_it_and_keeps_parameters_and_statistics_in_single(data):
     seen = []
 
@@ -129,6 +156,21 @@ def test_decay_is_added_to_the_gradient_of_kernels_only(data, optimizer):
         np.testing.assert_array_equal(free[name], pulled[name])
 
 
+class Named(NamedTuple):
+    scale: jax.Array
+    kernel: jax.Array
+
+
+def test_kernels_are_known_by_their_own_name_in_every_kind_of_tree():
+    kernel = jnp.ones((2, 3))
+    tree = {"scale": {"kernel": kernel, "bias": kernel}, "list": [kernel, jnp.ones(3)], "named": Named(kernel, kernel)}
+    expected = {"scale": {"kernel": True, "bias": False}, "list": [True, False], "named": Named(False, True)}
+    assert kernel_mask(tree) == expected
+    assert kernel_mask(kernel)
+    state = nnx.state(nnx.Dict(scale=nnx.Linear(2, 3, rngs=nnx.Rngs(0))))
+    assert jax.tree.leaves(kernel_mask(state)) == [False, True]  # bias, kernel
+
+
 def test_patience_ends_a_run_and_returns_the_best_parameters(data):
     fitted = trained(data, steps=400, evaluations=100, patience=3, learning_rate=0.3, schedule="constant")
     scores = [row["validation_accuracy"] for row in fitted.history]
@@ -161,7 +203,7 @@ def test_a_gradient_that_is_not_finite_is_found_by_its_array_and_step(data, chun
 
     model = Trainable(apply, {"w": jnp.zeros((30, 3)), "bad": jnp.ones(2)}, {"step": jnp.zeros((), int)})
     config = Config(steps=20, batch_size=16, optimizer="sgd", evaluations=1, chunk=chunk, progress=False)
-    with pytest.raises(FloatingPointError, match=r"the loss of step \d+ is nan; before it \['bad'\] had become not finite"):
+    with pytest.raises(FloatingPointError, match=r"the loss of step \d+ is nan; before it \['bad'\] is not finite already"):
         fit(model, data, config)
 
 
@@ -176,3 +218,25 @@ def test_a_loss_that_is_not_finite_leaves_the_parameters_as_they_were_for_good(d
     state, loss = train_step(state, data.train.images[:4], data.train.labels[:4], data.mean, data.std, **options)
     assert np.isfinite(loss)
     close(state.parameters, kept, 0)
+
+
+class Spoilt(nnx.Module):
+    """The loss is finite, its gradient is not: the root of nothing has a value but no slope."""
+
+    def __init__(self, rngs):
+        self.linear, self.bad = nnx.Linear(30, 3, rngs=rngs), nnx.Param(jnp.ones(2))
+        self.step = nnx.BatchStat(jnp.zeros((), int))
+
+    def __call__(self, x):
+        self.step[...] += 1
+        return self.linear(x.reshape(len(x), -1)) + jnp.sqrt(self.bad[...] * (self.step[...] != 4)).sum()
+
+
+def test_parameters_that_are_not_finite_are_neither_returned_nor_saved(data, tmp_path):
+    config = Config(steps=4, batch_size=16, optimizer="sgd", evaluations=1, progress=False)
+    with pytest.raises(FloatingPointError, match=r"after step 4 \['bad'\] is not finite, though the losses up to it are; try"):
+        fit(Spoilt(nnx.Rngs(0)), data, config)
+    with pytest.raises(FloatingPointError, match=rf"after step 4 .*; the last checkpoint is {tmp_path / '3'}; try"):
+        fit(Spoilt(nnx.Rngs(0)), data, config, checkpoints=Checkpoints(tmp_path, every=1))
+    with pytest.raises(FloatingPointError, match=r"the parameters of run 0 \(seed 0, .* are not finite after step 4"):
+        fit_many(Spoilt, data, [config], vmapped=True)

@@ -190,6 +190,24 @@ def test_a_custom_optimizer_takes_the_place_of_the_named_one(made, name, least):
     close(own.parameters, named.parameters, 1e-6)
 
 
+def test_an_optimizer_is_told_the_loss_and_the_gradient(made):
+    told = []
+
+    def update(updates, state, parameters, *, value, grad, **more):
+        told.append((value.shape, jax.tree.map(jnp.shape, grad), sorted(more)))
+        return jax.tree.map(jnp.negative, updates), state + value
+
+    own = optax.GradientTransformationExtraArgs(lambda parameters: jnp.zeros(()), update)
+    fitted = fit(a_linear(), made, quick(steps=3), optimizer=own)
+    assert told[-1] == ((), {"w": (30, 3), "b": (3,)}, [])
+    assert float(fitted.optimizer) == pytest.approx(3 * fitted.history[0]["loss"], rel=1e-5)
+
+
+def test_an_optimizer_that_searches_along_a_line_is_refused(made):
+    with pytest.raises(ValueError, match="optimizer asks for more than gradient, parameters, value and grad: .*value_fn"):
+        fit(a_linear(), made, quick(), optimizer=optax.lbfgs())
+
+
 # --- what is learnt --------------------------------------------------------------------------------------------------
 
 
@@ -319,6 +337,49 @@ def test_the_callers_arrays_outlive_the_steps_that_reuse_their_memory(made):
     assert same(fit(model, made, quick()).parameters, first.parameters)
 
 
+class Sowing(nnx.Module):
+    def __init__(self):
+        self.linear = nnx.Linear(30, 3, rngs=nnx.Rngs(0))
+
+    def __call__(self, x):
+        self.sow(nnx.Intermediate, "seen", x)
+        return self.linear(x.reshape(len(x), -1))
+
+
+class SowingLinen(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        self.sow("intermediates", "seen", x)
+        return linen.Dense(3)(x.reshape(len(x), -1))
+
+
+@pytest.mark.filterwarnings("ignore:Using 'Module.sow")
+@pytest.mark.parametrize("build, graph", [(Sowing, True), (Sowing, False), (SowingLinen, True)])
+def test_what_a_model_sows_is_not_kept(made, build, graph):
+    with nnx.set_graph_mode(graph):
+        model = build()
+        if isinstance(model, nnx.Module):
+            model(jnp.ones((2, 5, 3, 2)))
+        fitted = fit(model, made, quick(chunk=3))
+    assert jax.tree.leaves(fitted.rest) == []
+
+
+@pytest.mark.parametrize(
+    "rest, after, change",
+    [
+        ({}, lambda rest: {"n": jnp.ones(())}, r"\['n'\] of the model's rest from nothing to \(\) float32"),
+        ({"n": jnp.ones(2)}, lambda rest: {"n": rest["n"][:1]}, r"\['n'\] .* from \(2,\) float32 to \(1,\) float32"),
+        ({"n": jnp.ones(2)}, lambda rest: {"n": rest["n"] > 0}, r"\['n'\] .* from \(2,\) float32 to \(2,\) bool"),
+    ],
+)
+def test_a_rest_that_changes_its_form_is_refused(made, rest, after, change):
+    def apply(parameters, rest, x, key, train, /):
+        return linear(parameters, rest, x, key, train)[0], after(rest)
+
+    with pytest.raises(ValueError, match=f"a step changes {change}; needs one form"):
+        fit(Trainable(apply, a_linear().parameters, rest), made, quick())
+
+
 # --- one compilation -------------------------------------------------------------------------------------------------
 
 
@@ -435,6 +496,9 @@ def test_refuses_what_is_no_network(made):
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"evaluations": 0}, "evaluations must be at least 1, got 0"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"seed": 2**32}, "seed must be below 2\\*\\*32, as JAX's random keys have 32 bits of it, got 4294967296"),
+        ({"weight_decay": -0.1}, "weight_decay must be at least 0 and finite, got -0.1"),
+        ({"weight_decay": float("nan"), "optimizer": "sgd"}, "weight_decay must be at least 0 and finite, got nan"),
         ({"weight_decay": 0.1}, "weight_decay 0.1 is not for optimizer 'adam'; 'adamw' has it"),
         ({"accumulate": 3}, r"batch_size 128 cannot be taken in 3 equal pieces"),
         ({"label_smoothing": 1.0}, "label_smoothing must be at least 0 and below 1, got 1.0"),
@@ -462,6 +526,46 @@ def test_refuses_to_score_nothing_or_with_other_labels(made):
         fitted.logits(made.test.images[:0])
     with pytest.raises(ValueError, match="got 31 images but 30 labels"):
         fitted.evaluate(made.test.images, made.test.labels[1:])
+    for labels in (made.test.labels + 1, made.test.labels - 1):
+        with pytest.raises(ValueError, match=f"labels run from {labels.min()} to {labels.max()}; needs 0 to 2"):
+            fitted.evaluate(made.test.images, labels)
+
+
+def test_numbers_of_numpy_are_those_of_python():
+    config = Config(seed=np.int64(3), learning_rate=np.float32(0.5), steps=np.uint8(7), progress=np.bool_(False))
+    assert config == Config(seed=3, learning_rate=0.5, steps=7, progress=False)
+    assert {type(value) for value in dataclasses.asdict(config).values()} <= {int, float, str, bool, type(None)}
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"config": {"steps": 3}}, "config must be a Config, got dict"),
+        ({"data": "digits"}, "data must be a Data, got str"),
+        ({"optimizer": "sgd"}, "optimizer must be an Optax transformation, got str; a name goes into the configuration"),
+        ({"checkpoints": 3}, r"checkpoints must be a folder or Checkpoints\(folder\), got int"),
+        ({"log": True}, r"log must be a folder or Log\(folder\), got bool"),
+    ],
+)
+def test_one_argument_taken_for_another_is_refused(made, options, message):
+    with pytest.raises(TypeError, match=message):
+        fit(a_linear(), **{"data": made, "config": quick()} | options)
+
+
+def test_a_folder_is_enough_for_checkpoints_and_log(made, tmp_path):
+    fit(a_linear(), made, quick(), checkpoints=str(tmp_path / "saved"), log=tmp_path / "log")
+    assert (tmp_path / "saved" / "7").is_dir()
+    assert (tmp_path / "log" / "history.csv").exists()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_refuses_images_that_are_not_finite(made, value):
+    images = made.train.images.astype(np.float32)
+    images[3, 2, 1, 0] = value
+    test = Split(made.test.images.astype(np.float32), made.test.labels)
+    spoilt = dataclasses.replace(made, train=Split(images, made.train.labels), test=test)
+    with np.errstate(invalid="ignore"), pytest.raises(ValueError, match="the training images of made are not finite"):
+        fit(a_linear(), spoilt, quick())
 
 
 # --- imports ---------------------------------------------------------------------------------------------------------

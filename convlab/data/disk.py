@@ -140,9 +140,12 @@ def _expected(folder: pathlib.Path, name: str) -> dict:
 
 def _manifest(folder: pathlib.Path) -> dict[str, dict]:
     try:
-        return json.loads((folder / MANIFEST).read_text())
+        lines = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError) as error:
         raise DamagedError(f"{folder / MANIFEST} cannot be read ({error})") from None
+    if not isinstance(lines, dict) or not lines:
+        raise DamagedError(f"{folder / MANIFEST} names no file")
+    return lines
 
 
 def _checksums(path: pathlib.Path) -> list[int]:

@@ -20,14 +20,14 @@ Number = float | Array | optax.Schedule
 
 
 def kernel_mask(parameters: Tree) -> Tree:
-    """Mark the kernels: arrays of two and more axes that are not called "bias" or "scale". The default mask of this room.
+    """Mark the kernels: arrays of two and more axes whose own name is not "bias" or "scale". The default mask of this room.
 
     Example:
       >>> kernel_mask({"kernel": jnp.ones((3, 3, 2, 7)), "bias": jnp.ones((4, 5, 7)), "norm": jnp.ones(7)})
       {'bias': False, 'kernel': True, 'norm': False}
     """
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: jnp.ndim(leaf) > 1 and not {"bias", "scale"} & set(name_of(path)), parameters
+        lambda path, leaf: jnp.ndim(leaf) > 1 and not {"bias", "scale"} & set(name_of(path)[-1:]), parameters
     )
 
 

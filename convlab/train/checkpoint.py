@@ -6,6 +6,7 @@ what every array is; and checksums of all of it. It is written by a thread under
 
 import concurrent.futures
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -18,15 +19,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convlab.data import DamagedError, Data, disk
+from convlab.data import DamagedError, disk
 from convlab.data.extras import require
 from convlab.geometry import as_integer
 from convlab.report import provenance
-from convlab.train.config import Config
+from convlab.train.identity import differences
 from convlab.train.mesh import is_first
 from convlab.train.step import State, Tree
 
-FREE = ("progress", "mesh")  # fields of the configuration that may change when a run goes on
 BEST = ".best"  # before the paths of the best parameters
 METRIC = "validation_accuracy"  # what the best checkpoint has most of; never a figure of the test images
 
@@ -34,6 +34,9 @@ METRIC = "validation_accuracy"  # what the best checkpoint has most of; never a 
 @dataclasses.dataclass(frozen=True)
 class Checkpoints:
     """Where and when a run is saved.
+
+    A run goes on only as what it was: model, data, configuration, augmentation and whether an optimizer of one's own is passed
+    are compared with what was saved. The numbers inside an optimizer of one's own, or inside a function, cannot be compared.
 
     Args:
       folder: Of this run alone; a run that finds checkpoints there goes on from the last whole one.
@@ -75,9 +78,9 @@ class Run(NamedTuple):
 class Saver:
     """Saves one run and finds what was saved: a context, in which no other process may train into the same folder."""
 
-    def __init__(self, checkpoints: Checkpoints, config: Config, data: Data):
+    def __init__(self, checkpoints: Checkpoints, identity: dict[str, Any]):
         self.checkpoints, self.root = checkpoints, pathlib.Path(checkpoints.folder).expanduser().absolute()
-        self.about = {"config": _plain(config), "data": [data.name, len(data.train), *data.image_shape]}
+        self.identity = identity
         self.thread = concurrent.futures.ThreadPoolExecutor(1)
         self.writing: concurrent.futures.Future | None = None
 
@@ -114,7 +117,7 @@ class Saver:
 
         Raises:
           DamagedError: There are checkpoints but none is whole.
-          ValueError: The last whole one is of another model, data set or configuration.
+          ValueError: The last whole one is of another run: model, data, configuration, optimizer or augmentation.
         """
         damaged = []
         for step in sorted(_steps(self.root), reverse=True):
@@ -128,7 +131,7 @@ class Saver:
             for bad, reason in damaged:
                 warnings.warn(f"a checkpoint is damaged, the one of step {step} is used: {reason}", stacklevel=3)
                 if is_first():
-                    bad.rename(bad.with_name(f"{bad.name}.damaged"))  # so that it is never counted among those to keep
+                    bad.rename(_set_aside(bad))  # so that it is never counted among those to keep
             return run
         if damaged:
             raise DamagedError(
@@ -169,7 +172,7 @@ class Saver:
 
     def _write(self, step: int, arrays: dict, history: list, losses: list, seconds: float) -> None:
         leaves = [[path, list(array.shape), str(array.dtype)] for path, array in arrays.items()]
-        told = {**self.about, "leaves": leaves, "history": history, "losses": losses, "seconds": seconds}
+        told = {**self.identity, "leaves": leaves, "history": history, "losses": losses, "seconds": seconds}
         folder = self.root / str(step)
         disk.remove(folder)  # of a run that came this far before it went on from an earlier step
         with disk.made_whole(folder) as part:
@@ -178,6 +181,12 @@ class Saver:
             except (ValueError, RuntimeError) as error:  # what Orbax makes of a full disk
                 raise OSError(str(error)) from error
             (part / "run.json").write_text(json.dumps({**told, "provenance": provenance()}))
+        try:
+            self._prune()
+        except OSError as error:
+            warnings.warn(f"old checkpoints in {self.root} could not be removed: {error}", stacklevel=2)
+
+    def _prune(self) -> None:
         best = self._best()
         for old in sorted(_steps(self.root))[: -self.checkpoints.keep]:
             if old != best:
@@ -187,55 +196,43 @@ class Saver:
         scores = {}
         for step in _steps(self.root):
             try:
-                history = json.loads((self.root / str(step) / "run.json").read_text())["history"]
-            except (OSError, ValueError):  # damaged since, so not the best to go on from
+                row = json.loads((self.root / str(step) / "run.json").read_text())["history"][-1]
+                if row["step"] == step:
+                    scores[step] = row[METRIC]
+            except (OSError, ValueError, TypeError, LookupError):  # not scored, or damaged since: not the best to go on from
                 continue
-            if history and history[-1]["step"] == step and METRIC in history[-1]:
-                scores[step] = history[-1][METRIC]
         return max(scores, key=lambda step: (scores[step], step)) if scores else None
 
     def _read(self, folder: pathlib.Path, fresh: Run) -> Run:
         told = json.loads((folder / "run.json").read_text())
-        self._check_same(folder, told)
         saved = {path: (shape, dtype) for path, shape, dtype in told["leaves"]}
         if any(path.startswith(BEST) for path in saved):
             fresh = fresh._replace(best=(fresh.state.scored, fresh.state.rest))
         expected = {path: (list(leaf.shape), str(leaf.dtype)) for path, leaf in ((p, _bare(x)) for p, x in _arrays(fresh))}
-        wrong = [
+        wrong = differences(told, self.identity) + [
             f"{path}: {_shown(saved.get(path))} was saved, the model has {_shown(expected.get(path))}"
             for path in dict.fromkeys([*saved, *expected])
             if saved.get(path) != expected.get(path)
         ]
         if wrong:
-            raise ValueError(f"{folder} is of another model or optimizer; these arrays differ:\n  " + "\n  ".join(wrong))
+            raise ValueError(
+                f"{folder} is of another run; pass another folder, or what was saved. These differ:\n  " + "\n  ".join(wrong)
+            )
         arrays = _orbax().restore(folder / "arrays")
         by_path = dict(zip(saved, (arrays[name] for name in _names(saved)), strict=True))
         leaves = [_dressed(by_path[path], leaf) for path, leaf in _arrays(fresh)]
         state, best = jax.tree.unflatten(jax.tree.structure((fresh.state, fresh.best)), leaves)
         return Run(state, told["history"], told["losses"], told["seconds"], best)
 
-    def _check_same(self, folder: pathlib.Path, told: dict) -> None:
-        mine, its = self.about["config"], told["config"]
-        changed = [
-            f"{key}: {its.get(key)!r} was saved, now {mine.get(key)!r}"
-            for key in {**its, **mine}
-            if its.get(key) != mine.get(key)
-        ]
-        if told["data"] != self.about["data"]:
-            changed.append(f"data: {told['data']} was saved, now {self.about['data']}")
-        if changed:
-            raise ValueError(
-                f"{folder} is of another run ({'; '.join(changed)}); pass another folder, or the same configuration"
-            )
-
-
-def _plain(config: Config) -> dict[str, Any]:
-    names = [field.name for field in dataclasses.fields(config) if field.name not in FREE]
-    return json.loads(json.dumps({name: getattr(config, name) for name in names}))
-
 
 def _steps(root: pathlib.Path) -> list[int]:
     return [int(path.name) for path in root.iterdir() if re.fullmatch("[0-9]+", path.name)]
+
+
+def _set_aside(path: pathlib.Path) -> pathlib.Path:
+    """A free name for a damaged checkpoint."""
+    names = itertools.chain([f"{path.name}.damaged"], (f"{path.name}.damaged{number}" for number in itertools.count(2)))
+    return next(other for other in map(path.with_name, names) if not other.exists())
 
 
 def _leaves(tree: Tree) -> list[tuple[str, jax.Array]]:

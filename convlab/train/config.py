@@ -14,6 +14,8 @@ from convlab.geometry import as_integer
 from convlab.optim import kernel_mask
 from convlab.train.step import Recipe
 
+SEEDS = 2**32  # that give keys of their own
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -30,11 +32,13 @@ class Config:
       label_smoothing: Share of the target that is spread evenly over all classes.
       accumulate: Pieces that a batch is taken in, one after the other, for less memory; their gradients are averaged.
       average: Decay of an exponential moving average of the parameters, which is then what is scored and returned; 0: none. It
-        starts faster: after t steps the decay is (1 + t) / (10 + t), if that is less.
+        starts faster: after t steps the decay is (1 + t) / (10 + t), if that is less. It has the dtype of the parameters:
+        one of half precision rounds away what a decay near 1 adds.
       dtype: Of images, activations and gradients in training: "float32", or "bfloat16" for half the memory and, on
         accelerators, more speed. Parameters, their updates, statistics and scores stay in float32.
       patience: Stop after so many scores without a better validation accuracy, and return the best parameters; None: never.
-      seed: Of the order of the images and of dropout (not of the model).
+      seed: Of the order of the images, of `augment`, and of the keys that a Linen module or a `Trainable` gets for dropout,
+        below 2**32. An NNX module brings its own keys, for its dropout too: those of the `rngs` it was made with.
       evaluations: How often the test images are scored, evenly spread, the last time at the end.
       chunk: Steps in one call, as a scan; None: one on CPU, eight elsewhere. On CPU eight took a perceptron of 0.3 ms a step to
         0.05 ms and convlab's convolutions nowhere; XLA's own convolution, as in `nnx.Conv`, gets slower by 17 times.
@@ -65,6 +69,9 @@ class Config:
     progress: bool = True
 
     def __post_init__(self):
+        for field in dataclasses.fields(self):
+            if isinstance(value := getattr(self, field.name), np.generic):  # as of np.arange: JSON has only Python's numbers
+                object.__setattr__(self, field.name, value.item())
         for name, table in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("dtype", DTYPES)):
             if getattr(self, name) not in table:
                 raise ValueError(f"{name} {getattr(self, name)!r} is unknown; needs one of {', '.join(table)}")
@@ -72,6 +79,10 @@ class Config:
             as_integer(name, getattr(self, name), least)
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} cannot be taken in {self.accumulate} equal pieces (accumulate)")
+        if self.seed >= SEEDS:
+            raise ValueError(f"seed must be below 2**32, as JAX's random keys have 32 bits of it, got {self.seed}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay must be at least 0 and finite, got {self.weight_decay}")
         if self.weight_decay and self.optimizer == "adam":
             raise ValueError(f"weight_decay {self.weight_decay} is not for optimizer 'adam'; 'adamw' has it")
         for name in ("steps", "patience", "chunk"):

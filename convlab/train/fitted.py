@@ -60,12 +60,16 @@ class Fitted:
         """Return the mean "loss" and the "accuracy" on raw images.
 
         Raises:
-          ValueError: No image, or another number of labels.
+          ValueError: No image, another number of labels, or a label that the network has no output for.
         """
         images, labels = images if isinstance(images, Stored) else np.asarray(images), np.asarray(labels)
         if len(labels) != len(images):
             raise ValueError(f"got {len(images)} images but {len(labels)} labels; needs one label per image")
-        return measure(self.logits(images), labels)
+        logits = self.logits(images)
+        classes = logits.shape[-1]
+        if labels.min() < 0 or labels.max() >= classes:
+            raise ValueError(f"labels run from {labels.min()} to {labels.max()}; needs 0 to {classes - 1}, one for each output")
+        return measure(logits, labels)
 
     def model(self) -> nnx.Module:
         """Return the trained NNX module, in evaluation mode; it expects standardised images.

@@ -2,11 +2,11 @@
 
 import contextlib
 import itertools
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen, nnx
@@ -14,8 +14,10 @@ from flax import linen, nnx
 from convlab.data import Data, Stored, batches
 from convlab.data.feeding import order
 from convlab.train.checkpoint import Checkpoints, Run, Saver
+from convlab.train.checks import check, check_kinds, check_optimizer, in_folder
 from convlab.train.config import Config, optimizer_of
 from convlab.train.fitted import Fitted
+from convlab.train.identity import identity
 from convlab.train.log import Log
 from convlab.train.mesh import Placement
 from convlab.train.progress import progress_bar
@@ -35,8 +37,8 @@ def fit(
     optimizer: optax.GradientTransformation | None = None,
     optimizer_state: optax.OptState | None = None,
     augment: Augment | None = None,
-    checkpoints: Checkpoints | None = None,
-    log: Log | None = None,
+    checkpoints: Checkpoints | str | os.PathLike[str] | None = None,
+    log: Log | str | os.PathLike[str] | None = None,
     watch: Watch | None = None,
 ) -> Fitted:
     """Train a classifier on the training images and score it on the test images.
@@ -48,42 +50,51 @@ def fit(
         one logit per class.
       data: What `convlab.load` returns.
       config: How to train.
-      optimizer: An Optax transformation instead of the one that `config` names.
+      optimizer: An Optax transformation instead of the one that `config` names. Besides gradient and parameters it is told the
+        loss, as `value`, and the gradient, as `grad`.
       optimizer_state: What the optimizer remembers at the start: `Fitted.optimizer` of a run before, to another rung by
         `convlab.relax.carry`. Absent, nothing; what a checkpoint remembers goes before.
       augment: Changes every batch of raw training images, with a key; see `convlab.data.chain`. Part of the compiled step.
-      checkpoints: Where to save the run. If it was saved there before, it goes on from the last whole checkpoint, with the same
-        batches, random keys and result as if it had never stopped. SIGTERM and Ctrl-C then save before they end the process.
-      log: Where to write the history while it grows.
+      checkpoints: Where to save the run, or a folder for it alone. If it was saved there before, it goes on from the last whole
+        checkpoint, with the same batches, random keys and result as if it had never stopped; the numbers inside `optimizer` and
+        inside functions must be the same, as they cannot be compared. SIGTERM and Ctrl-C save before they end the process.
+      log: Where to write the history while it grows, or a folder for it.
       watch: A jittable function of the parameters that are scored, such as `convlab.measure.watch_indices` makes; it returns
         scalars by name, which join each row of the history.
 
     Raises:
       ValueError: The model's output is not one logit per class, `optimizer_state` is of another model, what was saved is of
-        another model, data set or configuration, `config` has a patience but the data no validation split, its mesh does
-        not fit the batch, or `watch` returns what is not a scalar or has the name of a score.
+        another run, `config` has a patience but the data no validation split, its mesh does not fit the batch, `watch`
+        returns what is not a scalar or has the name of a score, the training images are not finite, the model's `rest` changes
+        its form, or `optimizer` asks for more than it is told.
+      TypeError: An argument is of another kind.
       DamagedError: There are checkpoints, and none is whole.
-      FloatingPointError: The loss is not finite; the error names the step, the arrays that are not finite (or the largest), and
-        the last checkpoint.
+      FloatingPointError: A loss is not finite, or a parameter when the run is scored or saved; the error names the step, the
+        arrays that are not finite (or the largest), and the last checkpoint.
 
     Example:
       >>> fit(convlab.models.MLP((8, 8, 1), 10, rngs=nnx.Rngs(0)), convlab.load("digits")).history[-1]  # doctest: +SKIP
       {'step': 113, ..., 'test_accuracy': 0.96}
     """
+    checkpoints, log = in_folder("checkpoints", checkpoints, Checkpoints), in_folder("log", log, Log)
+    check_kinds(data, config, optimizer)
     model = trainable(model, data.image_shape, config.seed)
-    _check(model, data, config)
+    check(model, data, config)
     check_watch(watch, model.parameters)
     steps = config.steps_on(len(data.train))
-    rates = np.ones(steps, np.float32) if optimizer is not None else config.rates(steps)
-    optimizer = optimizer or optimizer_of(config.optimizer, config.weight_decay)
+    custom = optimizer is not None
+    rates = np.ones(steps, np.float32) if custom else config.rates(steps)
+    optimizer = optimizer if custom else optimizer_of(config.optimizer, config.weight_decay)
     placement = Placement(config, model.rows)
+    check_optimizer(optimizer, model.parameters)
     run = Run(initial(model, optimizer, config.seed, config.recipe, optimizer_state), [], [], 0.0)
     step_options = {"apply": model.apply, "optimizer": optimizer, "augment": augment, "recipe": config.recipe}
+    placement.check_agreed(config)
     with contextlib.ExitStack() as stack:
         stack.enter_context(placement.ambient())
         saver = stop = writer = None
         if checkpoints is not None:
-            saver = stack.enter_context(Saver(checkpoints, config, data))
+            saver = stack.enter_context(Saver(checkpoints, identity(model, data, config, custom, augment)))
             stop = stack.enter_context(Stop())
             run = saver.last(run) or run
         if log is not None:
@@ -137,18 +148,6 @@ def _pieces(first: int, last: int, ends: set[int], chunk: int) -> Iterator[tuple
         count = chunk if end - step >= chunk else 1
         step += count
         yield step, count
-
-
-def _check(model: Trainable, data: Data, config: Config) -> None:
-    if config.patience is not None and data.validation is None:
-        raise ValueError(f"patience {config.patience} looks at a validation split, and {data.name} has none: see Data.hold_out")
-    x = jax.ShapeDtypeStruct((2, *data.image_shape), jnp.float32)
-    logits, _ = jax.eval_shape(lambda p, r, x: model.apply(p, r, x, jax.random.key(0), False), model.parameters, model.rest, x)
-    if logits.shape != (2, len(data.classes)):
-        raise ValueError(
-            f"the model makes outputs of shape {logits.shape} from 2 images but {data.name} has {len(data.classes)} classes:"
-            f" needs {(2, len(data.classes))}"
-        )
 
 
 def _pick(images: Any, labels: Any, places: np.ndarray) -> tuple[Any, Any]:

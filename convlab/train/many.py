@@ -18,11 +18,12 @@ from jaxtyping import Float
 from convlab.data import Data, Stored
 from convlab.data.feeding import order
 from convlab.train.checkpoint import Checkpoints
+from convlab.train.checks import check, check_kinds, in_folder
 from convlab.train.config import Config, optimizer_of
 from convlab.train.fitted import Fitted, measure, padded
 from convlab.train.loop import fit
 from convlab.train.step import Apply, Augment, Tree, Watch, compiled, initial, logits_of, train_step, trainable
-from convlab.train.training import check_watch
+from convlab.train.training import are_finite, check_watch
 
 VARIED = ("seed", "learning_rate", "schedule")  # fields of a configuration in which runs of one program may differ
 LEFT_OUT = ("patience", "mesh")  # fields that one program of several runs does not have
@@ -94,7 +95,7 @@ def fit_many(
     *,
     vmapped: bool | None = None,
     augment: Augment | None = None,
-    checkpoints: Checkpoints | None = None,
+    checkpoints: Checkpoints | str | os.PathLike[str] | None = None,
     watch: Watch | None = None,
 ) -> Runs:
     """Fit the same network in several ways: seeds, learning rates, schedules, or anything else of a configuration.
@@ -110,10 +111,15 @@ def fit_many(
       watch: As of `fit`.
 
     Raises:
-      ValueError: As of `fit`; or the runs cannot be vmapped: they differ in more than seed, learning rate and schedule, have a
-        patience, a mesh, checkpoints or images on disk.
+      ValueError: As of `fit`; there is no configuration; or the runs cannot be vmapped: they differ in more than seed, learning
+        rate and schedule, have a patience, a mesh, checkpoints or images on disk.
       FloatingPointError: As of `fit`; vmapped runs are looked at when they are scored.
     """
+    checkpoints = in_folder("checkpoints", checkpoints, Checkpoints)
+    if not configs:
+        raise ValueError("configs is empty; needs one configuration, or a seed, at least")
+    for config in configs:
+        check_kinds(data, config, None)
     if vmapped is None:
         vmapped = jax.default_backend() != "cpu" and not _obstacle(data, configs, checkpoints)
     if vmapped:
@@ -161,7 +167,8 @@ def _together(
 ) -> list[Fitted]:
     """Train all runs in one program, the runs along the first axis of every array."""
     begin, config = time.perf_counter(), configs[0]
-    models = [trainable(build(nnx.Rngs(each.seed)), data.image_shape) for each in configs]
+    models = [trainable(build(nnx.Rngs(each.seed)), data.image_shape, each.seed) for each in configs]
+    check(models[0], data, config)
     check_watch(watch, models[0].parameters)
     watched = watch and jax.jit(jax.vmap(watch))
     steps, size, count = config.steps_on(len(data.train)), config.batch_size, len(data.train)
@@ -183,7 +190,7 @@ def _together(
         busy += (time.perf_counter() - lap) * (step > 1)
         if step in scored:
             means = np.mean(jax.device_get(losses), 0)
-            _check_finite(means, step, configs)
+            _check_finite(means, state.parameters, step, configs)
             losses = []
             rows = _score(apply, state.scored, state.rest, data)
             if watched is not None:
@@ -200,11 +207,15 @@ def _together(
     ]
 
 
-def _check_finite(losses: np.ndarray, step: int, configs: Sequence[Config]) -> None:
-    for number, loss in enumerate(losses):
-        if not np.isfinite(loss):
-            which = f"run {number} (seed {configs[number].seed}, learning_rate {configs[number].learning_rate})"
-            raise FloatingPointError(f"the loss of {which} is {loss} at or before step {step}; try a smaller learning_rate")
+def _check_finite(losses: np.ndarray, parameters: Tree, step: int, configs: Sequence[Config]) -> None:
+    finite = np.all(jax.tree.leaves(jax.device_get(jax.vmap(are_finite)(parameters))), 0)
+    for number, config in enumerate(configs):
+        which = f"run {number} (seed {config.seed}, learning_rate {config.learning_rate})"
+        if not np.isfinite(losses[number]):
+            found = f"the loss of {which} is {losses[number]} at or before step {step}"
+            raise FloatingPointError(f"{found}; try a smaller learning_rate")
+        if not finite[number]:
+            raise FloatingPointError(f"the parameters of {which} are not finite after step {step}; try a smaller learning_rate")
 
 
 def _score(apply: Apply, parameters: Tree, rest: Tree, data: Data) -> list[dict[str, float]]:

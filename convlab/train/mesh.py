@@ -9,16 +9,20 @@ otherwise, and end too: start all again, and they go on from the last checkpoint
 """
 
 import contextlib
+import json
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from convlab.kernels.spread import BATCH, ROWS
 from convlab.train.config import Config
+from convlab.train.identity import plain
 from convlab.train.step import State, Tree
 
 
@@ -80,6 +84,16 @@ class Placement:
         parts = jax.make_array_from_callback(said.shape, everywhere, lambda index: said[index])
         largest = jax.jit(jnp.max, out_shardings=NamedSharding(self.mesh, PartitionSpec()))(parts)
         return int(largest.addressable_data(0)) or None
+
+    def check_agreed(self, config: Config) -> None:
+        """Raise ValueError, in every process, unless all that train together have this configuration."""
+        if self.mesh is None or jax.process_count() == 1:
+            return
+        mine = zlib.crc32(json.dumps(plain(config)).encode())
+        if (multihost_utils.process_allgather(np.uint32(mine)) != mine).any():
+            raise ValueError(
+                f"the {jax.process_count()} processes that train together have different configurations; needs one"
+            )
 
     def _rows(self, path: tuple, leaf: jax.Array) -> PartitionSpec:
         """How a leaf of a state is split: as the parameter is whose path its own ends in."""

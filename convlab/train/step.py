@@ -128,11 +128,12 @@ class NnxApply:
     def __call__(self, parameters: Tree, rest: Tree, x: jax.Array, key: jax.Array, train: bool, /):
         model = nnx.merge(self.train if train else self.evaluate, parameters, rest)
         logits = model(x)
+        nnx.pop(model, nnx.Intermediate)  # what it sows
         return logits, nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _LinenApply:
+class LinenApply:
     """Compared by its module, hashed by the module's class, as a module's fields may hold lists."""
 
     module: linen.Module
@@ -141,7 +142,7 @@ class _LinenApply:
         return hash(type(self.module))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _LinenApply) and self.module == other.module
+        return isinstance(other, LinenApply) and self.module == other.module
 
     def __call__(self, parameters: Tree, rest: Tree, x: jax.Array, key: jax.Array, train: bool, /):
         told: dict[str, Any] = {"train": train} if "train" in inspect.signature(type(self.module).__call__).parameters else {}
@@ -166,6 +167,7 @@ def trainable(model: nnx.Module | linen.Module | Trainable, image_shape: Sequenc
         return model
     if isinstance(model, nnx.Module):
         copy = nnx.clone(model)
+        nnx.pop(copy, nnx.Intermediate)
         copy.eval()
         evaluation, *_ = nnx.split(copy, nnx.Param, ...)
         copy.train()
@@ -175,7 +177,7 @@ def trainable(model: nnx.Module | linen.Module | Trainable, image_shape: Sequenc
     if isinstance(model, linen.Module):
         told: dict[str, Any] = {"train": False} if "train" in inspect.signature(type(model).__call__).parameters else {}
         variables = dict(model.init(jax.random.key(seed), jnp.zeros((1, *image_shape)), **told))
-        return Trainable(_LinenApply(model), variables.pop("params", {}), variables)
+        return Trainable(LinenApply(model), variables.pop("params", {}), variables)
     raise TypeError(f"model must be a Flax NNX module, a Linen module or a Trainable, got {type(model).__name__}")
 
 
@@ -209,6 +211,8 @@ def train_step(
 ) -> tuple[State, Float[Array, ""]]:
     """Take one step down the mean loss of a batch of raw images; return the next state and the loss before the step.
 
+    The state is consumed: its arrays give their memory to the next state, and cannot be read any more.
+
     `rate` scales the optimizer's updates, and so is a learning rate that does not ask for another compilation. `augment`
     changes the images with a key of the step. A loss that is not finite leaves the parameters as they
     were before the step, and all steps after it do.
@@ -220,20 +224,22 @@ def train_step(
     images = standardise(images, mean, std)
 
     def loss(parameters, rest, images, labels, key):
-        low, x = (_cast(tree, recipe.dtype) for tree in (parameters, images))
+        low, x = (cast(tree, recipe.dtype) for tree in (parameters, images))
         logits, rest = apply(low, rest, x, key, True)
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         return cross_entropy(logits, labels, recipe.label_smoothing).mean(), rest
 
     value, rest, gradient = _gradient(loss, state, images, labels, key, recipe.accumulate)
     bad = state.bad | ~jnp.isfinite(value)
-    updates, inner = optimizer.update(gradient, state.optimizer, state.parameters)
+    update = optax.with_extra_args_support(optimizer).update
+    updates, inner = update(gradient, state.optimizer, state.parameters, value=value, grad=gradient)
     updates = jax.tree.map(lambda update: jnp.where(bad, 0, update * jnp.asarray(rate, update.dtype)), updates)
     parameters = optax.apply_updates(state.parameters, updates)
     average = state.average
     if recipe.average:
         decay = jnp.minimum(recipe.average, (1 + state.step) / (10 + state.step))
-        average = optax.incremental_update(parameters, average, 1 - decay)
+        mixed = optax.incremental_update(parameters, average, 1 - decay)
+        average = jax.tree.map(lambda new, old: new.astype(old.dtype), mixed, average)
     return State(parameters, rest, inner, state.key, state.step + 1, bad, average), value
 
 
@@ -264,16 +270,17 @@ def _gradient(loss: Callable, state: State, images: Array, labels: Array, key: A
         return value, rest, gradient
 
     def add(carry, piece):
-        value, rest, gradient = carry
-        (more, rest), part = both(state.parameters, rest, *piece)
-        return (value + more / pieces, rest, jax.tree.map(lambda g, p: g + p / pieces, gradient, part)), None
+        rest, gradient = carry
+        (value, rest), part = both(state.parameters, rest, *piece)
+        return (rest, jax.tree.map(lambda g, p: g + p / pieces, gradient, part)), value
 
     cut = [jnp.moveaxis(a.reshape(-1, pieces, *a.shape[1:]), 1, 0) for a in (images, labels)]
-    start = (jnp.zeros((), jnp.float32), state.rest, jax.tree.map(jnp.zeros_like, state.parameters))
-    return lax.scan(add, start, (*cut, jax.random.split(key, pieces)))[0]
+    start = state.rest, jax.tree.map(jnp.zeros_like, state.parameters)
+    (rest, gradient), values = lax.scan(add, start, (*cut, jax.random.split(key, pieces)))
+    return values.mean(), rest, gradient
 
 
-def _cast(tree: Tree, dtype: str) -> Tree:
+def cast(tree: Tree, dtype: str) -> Tree:
     """Bring single precision to `dtype`, and leave all that was chosen otherwise."""
     return jax.tree.map(lambda a: a.astype(dtype) if a.dtype == jnp.float32 else a, tree)
 

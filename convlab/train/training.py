@@ -5,7 +5,7 @@ import contextlib
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +54,8 @@ class Training:
     def score(self, step: int, watch: Watch | None = None) -> dict[str, float]:
         """Add a row to the history, and return it."""
         with self.watch.paused(self.state):
-            loss = self.losses.mean(self.state)
+            self.check()
+            loss = self.losses.mean()
             row = {"step": step, "epoch": step * self.config.batch_size / len(self.data.train), "seconds": self.seconds}
             row["loss"] = loss
             for name, split in (("validation", self.data.validation), ("test", self.data.test)):
@@ -69,6 +70,17 @@ class Training:
                 self.best = jax.tree.map(jnp.copy, self.placement.fetch((self.state.scored, self.state.rest)))
         return row
 
+    def check(self) -> None:
+        """Wait for all losses, and look at the parameters: those of a loss may be finite when its gradient is not.
+
+        Raises:
+          FloatingPointError: One is not finite, and so is neither scored nor saved.
+        """
+        self.losses.settle(self.state)
+        if bad := not_finite(self.state.parameters):
+            step = int(jax.device_get(self.state.step))
+            self.losses.stop(f"after step {step} {_listed(bad)} not finite, though the losses up to it are")
+
     def is_over(self) -> bool:
         """Whether the scores have not become better for as long as the configuration's patience."""
         if self.config.patience is None or not self.history:
@@ -79,7 +91,7 @@ class Training:
     def run(self) -> Run:
         """What a checkpoint holds."""
         with self.watch.paused(self.state):
-            self.losses.settle(self.state)
+            self.check()
             state = self.placement.fetch(self.state)
         return Run(state, list(self.history), list(self.losses.values), self.seconds, self.best)
 
@@ -140,9 +152,8 @@ class Losses:
         while self.waiting:
             self._look(state)
 
-    def mean(self, state: State) -> float:
-        """Wait for all, and start anew."""
-        self.settle(state)
+    def mean(self) -> float:
+        """The mean of those that are known, to start anew."""
         values, self.values = self.values, []
         return float(np.mean(values))
 
@@ -151,18 +162,36 @@ class Losses:
         values = np.atleast_1d(np.asarray(loss, np.float64)).tolist()
         for step, value in enumerate(values, last - len(values) + 1):
             if not math.isfinite(value):
-                found = f"the loss of step {step} is {value}; before it {_offender(state.parameters)}"
-                saved = "" if self.saver is None else f"; {self.saver.told()}"
-                raise FloatingPointError(f"{found}{saved}; try a smaller learning_rate")
+                self.stop(f"the loss of step {step} is {value}; before it {_offender(state.parameters)}")
         self.values += values
+
+    def stop(self, found: str) -> NoReturn:
+        """End the run, and say from where it can go on."""
+        saved = "" if self.saver is None else f"; {self.saver.told()}"
+        raise FloatingPointError(f"{found}{saved}; try a smaller learning_rate")
+
+
+@jax.jit
+def are_finite(tree: Tree) -> Tree:
+    """Tell of each array whether all its numbers are finite."""
+    return jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), tree)
+
+
+def not_finite(tree: Tree) -> list[str]:
+    """Paths of the arrays that hold a number that is not finite."""
+    known = jax.tree_util.tree_leaves_with_path(jax.device_get(are_finite(tree)))
+    return [jax.tree_util.keystr(path) for path, finite in known if not finite]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:5])}{' and others' * (len(names) > 5)} {'is' if len(names) == 1 else 'are'}"
 
 
 def _offender(parameters: Tree) -> str:
     """Name the arrays that are not finite, or the one of the largest weight."""
+    if bad := not_finite(parameters):
+        return f"{_listed(bad)} not finite already"
     leaves = [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(parameters)]
-    bad = [name for name, leaf in leaves if not jnp.isfinite(leaf).all()]
-    if bad:
-        return f"{', '.join(bad[:5])}{' and others' * (len(bad) > 5)} had become not finite"
     size, name = max((float(jnp.abs(leaf).max(initial=0)), name) for name, leaf in leaves)
     return f"all parameters were finite, the largest {size:.2g} in {name}"
 
