@@ -4,10 +4,12 @@ LeNet with batch norm is trained; after some epochs every layer becomes its exac
 dense, the optimizer's momentum and schedule with it, and training goes on to the same number of epochs (d'Ascoli et al. 2019).
 Baselines: the network that is never released, those that have the freer rung from their own start, a linear classifier.
 
-Answer: not run yet.
+Answer: on Fashion-MNIST little, and it hardly uses it. Released after two epochs or more, dense kernels end half a point above
+the network that is never released, at the edge of what three seeds can tell; local ones do not. Both end two to three points
+above networks that had the freedom from a start of their own.
 
-    python -m experiments.relax                                                             (2 minutes on 2 cores)
-    python -m experiments.relax --data fashion_mnist --manual-dir DIR --size 2000 --epochs 10 --releases 0 1 2 4 7
+    python -m experiments.relax                                                        (some minutes)
+    python -m experiments.relax --data fashion_mnist --manual-dir DIR --size 2000 --epochs 10 --releases 0 1 2 4 7   (11 minutes)
 """
 
 import dataclasses
@@ -130,18 +132,26 @@ def row(rung: str, release: int | None, seed: int, fitted: cl.Fitted) -> dict[st
     return {"rung": rung, "release": release, "weights": weights, "seed": seed, **scores}
 
 
+def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, with the accuracy each has above the network of the same seed that was never released."""
+    strict = {row["seed"]: row["accuracy"] for row in rows if row["rung"] == "conv"}
+    return [row | {"gain": row["accuracy"] - strict[row["seed"]]} for row in rows]
+
+
 def main(config: Config) -> None:
     """Run, draw and save."""
     begin = time.perf_counter()
-    rows = run(config)
-    summary = report.summarise(rows, ["rung", "release", "weights"], ["accuracy", "unshared"])
+    rows = compared(run(config))
+    summary = report.summarise(rows, ["rung", "release", "weights"], ["accuracy", "gain", "unshared"])
     released = [line for line in summary if line["release"] is not None]
-    baselines = {STARTS[line["rung"]]: line["accuracy"] for line in summary if line["release"] is None}
-    figure, axes = report.new_figure(2, size=(13.0, 5.5))
-    shown = {
-        "accuracy": f"accuracy on {config.data}, 95 % interval",
-        "unshared": "unshared part of a kernel's square, mean of layers",
+    baselines = {
+        label: line["gain"]
+        for rung, label in STARTS.items()
+        for line in summary
+        if (line["rung"], line["release"]) == (rung, None)
     }
+    figure, axes = report.new_figure(2, size=(13.0, 5.5))
+    shown = {"gain": "accuracy above never released, 95 %", "unshared": "share of squares that is not shared"}
     for axis, (name, label) in zip(axes, shown.items(), strict=True):
         report.curves(
             axis,
@@ -151,17 +161,17 @@ def main(config: Config) -> None:
             labels=LABELS,
             x_label=f"epoch of release, of {config.epochs}",
             y_label=label,
-            title={"accuracy": "what freedom buys", "unshared": "what it is used for"}[name],
-            y_format=".0%",
-            baselines=baselines if name == "accuracy" else None,
+            title={"gain": f"what freedom buys on {config.data}", "unshared": "what kernels use it for"}[name],
+            y_format=".1%",
+            baselines=baselines if name == "gain" else None,
         )
     report.save_report(
-        "relax" if config.data == Config.data else f"relax_{config.data}",
+        "relax",
         rows,
         config,
         figure=figure,
         summary=summary,
-        formats={"accuracy": ".1%", "unshared": ".1%"},
+        formats={"accuracy": ".1%", "gain": ".1%", "unshared": ".1%"},
         seconds=time.perf_counter() - begin,
         root=config.root,
     )

@@ -218,7 +218,7 @@ def _baselines(axis: "matplotlib.axes.Axes", heights: Mapping[str, float]) -> No
     """Draw what heights are compared with: a pale grid, and gray lines by label."""
     axis.grid(axis="y", color="#E6E6E6")
     axis.set_axisbelow(True)
-    for (label, height), line in zip(heights.items(), ("--", ":", "-.") * 9, strict=False):
+    for (label, height), line in zip(heights.items(), itertools.cycle(("--", ":", "-.", (0, (8, 2, 1, 2, 1, 2))))):
         axis.axhline(height, color=RUNG_STYLE["null"].colour, linestyle=line, label=label, zorder=1)
 
 
