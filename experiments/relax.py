@@ -9,7 +9,7 @@ the network that is never released, at the edge of what three seeds can tell; lo
 above networks that had the freedom from a start of their own.
 
     python -m experiments.relax                                                        (some minutes)
-    python -m experiments.relax --data fashion_mnist --manual-dir DIR --size 2000 --epochs 10 --releases 0 1 2 4 7   (11 minutes)
+    python -m experiments.relax --data fashion_mnist --manual-dir DIR --size 2000 --epochs 10 --releases 0 1 2 4 7  (11 minutes)
 """
 
 import dataclasses
