@@ -31,6 +31,7 @@ from convlab.ops.pool import blur_pool as blur_pool
 from convlab.ops.pool import max_pool as max_pool
 from convlab.ops.pool import mean_pool as mean_pool
 from convlab.ops.tiled import tiled as tiled
+from convlab.relax import carry as carry
 from convlab.relax import constrain as constrain
 from convlab.relax import diff as diff
 from convlab.relax import relax as relax

@@ -25,7 +25,7 @@ from flax import nnx
 import convlab as cl
 from convlab import report
 from convlab.data import Data, embed
-from convlab.relax import carry
+from convlab import carry
 from experiments.command import parse
 
 LEAST = 12  # pixels that LeNet needs along each axis

@@ -389,6 +389,41 @@ FAULTS = [
         "divmod(unit, rows)[::-1]",
         "tests/test_report.py -k filters",
     ),
+    Fault(
+        "relax into taps that read no pixel",
+        "convlab/relax/arrays.py",
+        'v if old.rung == "low_rank" else jnp.where(live, v, 0)',
+        "v",
+        "tests/test_relax.py -k every_padding",
+    ),
+    Fault(
+        "constrain a bias to its sum",
+        "convlab/relax/arrays.py",
+        "bias.reshape(-1, bias.shape[-1]).mean(0)",
+        "bias.reshape(-1, bias.shape[-1]).sum(0)",
+        "tests/test_relax.py -k orthogonal",
+    ),
+    Fault(
+        "start what is carried anew",
+        "convlab/relax/carry.py",
+        "return transfer({place[-1]: kept}, before[layer], after[layer])[place[-1]]",
+        "return fresh",
+        "tests/test_relax.py -k carried_state",
+    ),
+    Fault(
+        "forget the optimizer when asking for memory",
+        "convlab/relax/networks.py",
+        "    if optimizer is not None:\n        needed |=",
+        "    if optimizer is None:\n        needed |=",
+        "tests/test_relax.py -k would_not_fit",
+    ),
+    Fault(
+        "relax a masked kernel of Flax without its mask",
+        "convlab/relax/networks.py",
+        'arrays["kernel"] * mask',
+        'arrays["kernel"]',
+        "tests/test_relax.py -k masked",
+    ),
 ]
 
 

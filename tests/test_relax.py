@@ -16,6 +16,7 @@ from convlab.relax import Change, carry, constrain, diff, relax, transfer_variab
 
 pytestmark = pytest.mark.usefixtures("float64")
 LADDER = ("conv", "tiled", "low_rank", "locally_connected", "dense")
+LIFTS = {"locally_connected": cl.lift_conv_to_local, "dense": cl.lift_conv_to_dense}
 SHAPE = (7, 5, 2)
 
 
@@ -120,6 +121,9 @@ def test_every_padding_and_stride_is_relaxed_and_held_back_exactly(padding, stri
     for to in LADDER[1:]:
         free = relax(model, to, SHAPE, period=3)
         same(nnx.clone(free)(x), h)
+        if to in LIFTS:
+            kernel = LIFTS[to](model.layers[0].kernel[...], layer.layout.window, SHAPE[:2])
+            same(free.layers[0].kernel[...], kernel, 1e-12)
         back = constrain(free, "conv", SHAPE).layers[0]
         same(back.kernel[...], model.layers[0].kernel[...], 1e-12)
         same(back.bias[...], model.layers[0].bias[...], 1e-12)

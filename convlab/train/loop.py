@@ -53,7 +53,7 @@ def fit(
       optimizer: An Optax transformation instead of the one that `config` names. Besides gradient and parameters it is told the
         loss, as `value`, and the gradient, as `grad`.
       optimizer_state: What the optimizer remembers at the start: `Fitted.optimizer` of a run before, to another rung by
-        `convlab.relax.carry`. Absent, nothing; what a checkpoint remembers goes before.
+        `convlab.carry`. Absent, nothing; what a checkpoint remembers goes before.
       augment: Changes every batch of raw training images, with a key; see `convlab.data.chain`. Part of the compiled step.
       checkpoints: Where to save the run, or a folder for it alone. If it was saved there before, it goes on from the last whole
         checkpoint, with the same batches, random keys and result as if it had never stopped; the numbers inside `optimizer` and

@@ -91,7 +91,7 @@ def initial(
     if remembered is not None:
         described = [jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree) for tree in (fresh, remembered)]
         if described[0] != described[1]:
-            raise ValueError("optimizer_state is not one of this optimizer for this model; see convlab.relax.carry")
+            raise ValueError("optimizer_state is not one of this optimizer for this model; see convlab.carry")
         fresh = remembered
     average = model.parameters if recipe.average else None
     step, key, bad = jnp.zeros((), jnp.int32), jax.random.key(seed), jnp.zeros((), bool)
