@@ -25,7 +25,6 @@ from flax import nnx
 import convlab as cl
 from convlab import report
 from convlab.data import Data, embed
-from convlab import carry
 from experiments.command import parse
 
 LEAST = 12  # pixels that LeNet needs along each axis
@@ -116,7 +115,7 @@ def run(config: Config) -> list[dict[str, Any]]:
                 break
             for rung in config.rungs:
                 free = cl.relax(model, rung, data.image_shape, optimizer=optimizer)
-                kept = None if remembered is None else carry(optimizer, remembered, model, free, data.image_shape)
+                kept = None if remembered is None else cl.carry(optimizer, remembered, model, free, data.image_shape)
                 freed = course.train(free, config.epochs - release, optimizer, kept, part=release)
                 changes = cl.diff(free, freed.model(), data.image_shape, show=False)
                 unshared = float(np.mean([1 - change.shared for change in changes]))
