@@ -223,8 +223,8 @@ def kill_and_go_on(folder, times, steps, seed):
 
 
 def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(tmp_path):
-    out = kill_and_go_on(tmp_path / "killed", 2, 2000, 0)
-    process = start(tmp_path / "whole", 2000)
+    out = kill_and_go_on(tmp_path / "killed", 2, 300, 0)
+    process = start(tmp_path / "whole", 300)
     assert process.communicate(timeout=300)[0] == out
 
 

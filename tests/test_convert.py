@@ -85,7 +85,7 @@ def test_the_jacobian_of_an_op_is_its_lifted_kernel(window, space):
 
 
 @given(windows(cells=500))
-@settings(max_examples=10)
+@settings(max_examples=5)
 def test_function_is_unchanged_by_every_lift(drawn):
     window, space, reads = drawn
     out = oracle.out_shape(reads)
@@ -124,7 +124,7 @@ def test_with_the_full_window_reindexing_is_a_bijection_on_live_taps():
 
 
 @given(windows(names=ZERO, cells=150))
-@settings(max_examples=8)
+@settings(max_examples=5)
 def test_counts_of_live_taps_are_the_gram_matrix_of_the_embedding(drawn):
     window, space, reads = drawn
     embed = jax.jacobian(lambda v: cl.lift_conv_to_dense(v, window, space))(jnp.zeros((*window.size, 1, 1)))
@@ -133,7 +133,7 @@ def test_counts_of_live_taps_are_the_gram_matrix_of_the_embedding(drawn):
 
 
 @given(windows(ranks=(1, 2), cells=120), GROUPS)
-@settings(max_examples=6)
+@settings(max_examples=4)
 def test_projections_are_the_least_squares_of_least_norm(drawn, sizes):
     window, space, reads = drawn
     groups, c, d = sizes

@@ -78,7 +78,13 @@ def assert_same(data, expected):
 # --- processes that die, or meet ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("slow, trace", [(SLOW_TO_WRITE, "incomplete.*"), (SLOW_TO_DECODE, "1.0.0/decoded.incomplete")])
+@pytest.mark.parametrize(
+    "slow, trace",
+    [
+        pytest.param(SLOW_TO_WRITE, "incomplete.*", marks=pytest.mark.slow),
+        (SLOW_TO_DECODE, "1.0.0/decoded.incomplete"),
+    ],
+)
 def test_what_a_killed_process_left_goes_and_the_next_one_succeeds(tmp_path, whole, slow, trace):
     process = start(SLOW.format(slow=slow, folder=str(tmp_path)))
     end = time.time() + 60
@@ -104,6 +110,7 @@ def test_a_preparation_killed_before_its_checksums_were_written_is_read_and_then
     assert_same(load("digits", data_dir=folder), expected)
 
 
+@pytest.mark.slow
 def test_processes_that_prepare_at_once_all_succeed_and_one_of_them_works(tmp_path):
     running = [start(SLOW.format(slow=SLOW_TO_WRITE + "\nprint('asked')", folder=str(tmp_path))) for _ in range(3)]
     assert [process.communicate(timeout=120)[0].split() for process in running] == [["asked", "1437"]] * 3

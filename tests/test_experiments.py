@@ -66,6 +66,7 @@ def test_a_network_projected_at_every_update_trains_as_the_convolution_does():
         assert np.allclose(logits, wanted, atol=1e-4) == same
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs_with_the_core_dependencies_alone(tmp_path):
     missing = "import sys; sys.modules.update(dict.fromkeys(['tyro', 'matplotlib', 'torch', 'tensorflow_datasets', 'scipy'])); "
     code = missing + "import runpy; runpy.run_module('experiments.speed', run_name='__main__')"

@@ -67,7 +67,7 @@ def case(name, dtype=np.float64, batch=(3,)):
 
 @given(windows(cells=300), st.sampled_from([(1, 2, 3), (2, 2, 6), (1, 3, 2), (3, 1, 3)]))
 @example(windowcase((5, 5), (3, 2), (1, 1), "SAME", (1, 1)), (2, 2, 6))  # as many rows as columns, which could be swapped
-@settings(max_examples=14)
+@settings(max_examples=8)
 def test_every_windowed_rung_equals_its_loops(drawn, sizes):
     window, space, reads = drawn
     groups, c, d = sizes
@@ -97,7 +97,7 @@ def test_dense_equals_its_loops(out, space):
 @given(windows(cells=600))
 @example(windowcase((7, 8), (2, 3), (2, 3), "VALID", (1, 1)))
 @example(windowcase((7, 8), (2, 3), (2, 3), ((1, 0), (1, 1)), (1, 1)))
-@settings(max_examples=15)
+@settings(max_examples=8)
 def test_pools_equal_their_loops(drawn):
     window, space, reads = drawn
     (x,) = gaussian((*space, LANES))
@@ -237,7 +237,7 @@ def test_singular_values_of_a_circular_convolution_are_those_of_its_frequencies(
 
 
 @given(st.integers(0, 8), st.integers(0, 7), st.integers(1, 4), st.integers(1, 3))
-@settings(max_examples=10)
+@settings(max_examples=6)
 def test_circular_convolution_commutes_with_every_shift_and_zero_padding_fails_at_the_border_only(s, t, a, b):
     x, v = gaussian((9, 8, 2), (a, b, 2, 2))
     moved = np.roll(x, (s, t), (0, 1))
