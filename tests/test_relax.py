@@ -201,6 +201,7 @@ def test_it_works_where_modules_are_plain_trees():
 @pytest.mark.parametrize("padding", ["SAME", "REFLECT", "CIRCULAR"])
 def test_constraining_is_an_orthogonal_projection_of_the_dense_matrices(rung, padding):
     model = double(nnx.Sequential(cl.Dense(2, 3, (3, 2), padding=padding, space=SHAPE[:2], rngs=nnx.Rngs(0))))
+    [model.layers[0].bias[...]] = gaussian(model.layers[0].bias.shape)
     held = constrain(model, rung, SHAPE)
     again = relax(held, "dense", SHAPE)
     w, near = model.layers[0].kernel[...], again.layers[0].kernel[...]
