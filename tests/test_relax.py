@@ -258,6 +258,17 @@ def test_a_carried_state_takes_the_step_that_the_strict_network_would_take(name,
     same(carry(optimizer, carried, free, constrain(free, "conv", shape), shape), state)
 
 
+def test_a_network_that_is_one_layer_keeps_its_counts_and_mixtures_of_more_kernels_start_as_new():
+    optimizer = optax.adam(0.1)
+    layer = cl.LowRank(2, 3, (3, 2), rank=2, space=SHAPE[:2], rngs=nnx.Rngs(0))
+    _, state = optimizer.update(parameters(layer), optimizer.init(parameters(layer)), parameters(layer))
+    for free in (relax(layer, "low_rank", SHAPE, rank=3), relax(layer, "dense", SHAPE)):
+        carried = carry(optimizer, state, layer, free, SHAPE)
+        chex.assert_trees_all_equal_shapes_and_dtypes(carried, optimizer.init(parameters(free)))
+        assert carried[0].count == 1
+        assert {name for name, kept in carried[0].mu.items() if kept.any()} <= {"bias"}
+
+
 def test_what_has_no_history_starts_as_new():
     optimizer = optax.adam(0.1)
     model, shape = network("Pyramid")

@@ -54,10 +54,12 @@ def carry(
             return fresh
         kept, place = remembered[path], _place(path, known)
         layer = place[:-1]
-        if layer not in before or before[layer] == after[layer]:
+        if not place or layer not in before or before[layer] == after[layer]:
             return jnp.copy(kept)
         if place[-1] == "bias":
             return transfer_bias(kept, after[layer])
+        if "low_rank" in (before[layer].rung, after[layer].rung):
+            return fresh
         return transfer({place[-1]: kept}, before[layer], after[layer])[place[-1]]
 
     return jax.tree_util.tree_map_with_path(carried, optimizer.init(parameters))
