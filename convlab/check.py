@@ -1,7 +1,9 @@
 """Check what comes through the public door: every error says what was got, what is needed, and why."""
 
+import math
 import pathlib
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -113,11 +115,17 @@ def taps(name: str, got: tuple[int, ...], window: Window) -> None:
     agree(f"{name} holds kernels of {{}} taps", got, f"{window} has {{}}", window.taps(len(got)))
 
 
-def fits(needed: dict[str, int]) -> None:
-    """Raise MemoryError unless the bytes needed, by what they are for, are free on the device that JAX computes on."""
-    free, total = _free(), sum(needed.values())
+def bytes_of(tree: Any) -> int:
+    """Add up the bytes of arrays, or of their shapes."""
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def fits(needed: dict[str, Any]) -> None:
+    """Raise MemoryError unless the arrays, by what they are for, find room on the device that JAX computes on."""
+    sizes = {what: bytes_of(tree) for what, tree in needed.items()}
+    free, total = _free(), sum(sizes.values())
     if free is not None and total > free:
-        parts = ", ".join(f"{size / 1e9:,.2f} GB for {what}" for what, size in needed.items())
+        parts = ", ".join(f"{size / 1e9:,.2f} GB for {what}" for what, size in sizes.items())
         raise MemoryError(f"needs {total:,} bytes ({parts}) but {free:,} are free; allow=True goes on all the same")
 
 

@@ -1,6 +1,7 @@
 """Flax NNX layers, thin over the rungs: they hold arrays, cast them, call the op and add the bias."""
 
 import math
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -207,6 +208,16 @@ class Conv(Layer):
 
 
 LAYERS = {layer.rung: layer for layer in (Dense, LocallyConnected, Tiled, LowRank, Conv)}
+
+
+def spatial(model: nnx.Module) -> dict[tuple[Any, ...], Layer]:
+    """Return the layers of a network that stand on a rung, by path.
+
+    Example:
+      >>> list(spatial(nnx.Sequential(Conv(1, 2, (3, 3), rngs=nnx.Rngs(0)), nnx.relu)))
+      [('layers', 0)]
+    """
+    return {tuple(path): module for path, module in nnx.iter_modules(model) if isinstance(module, Layer)}
 
 
 def connect(

@@ -38,7 +38,7 @@ from flax import nnx
 
 import convlab as cl
 from convlab import data, measure, optim, report
-from convlab.layers import Layer
+from convlab.layers import spatial
 from experiments.command import parse
 
 LINEAR, CONV, APART, SHARED = "linear classifier", "convolution", "never projected, start apart", "projected"
@@ -90,8 +90,8 @@ SMOKE = Config(data="digits", margin=2, size=100, every=(), powers=(0.0,), seeds
 def by_positions(power: Any, network: nnx.Module) -> optax.GradientTransformation:
     """Multiply the gradients of spatial arrays by a power of the number of positions at which each tap, or bias, is live."""
     changes = {}
-    for path, layer in nnx.iter_modules(network):
-        if isinstance(layer, Layer) and layer.layout.space is not None:
+    for path, layer in spatial(network).items():
+        if layer.layout.space is not None:
             space, positions = layer.layout.space, layer.layout.positions
             live = layer.layout.window.live(space).sum(tuple(range(len(space))))
             for name, many in (("kernel", live[..., None, None]), ("bias", math.prod(positions))):

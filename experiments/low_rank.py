@@ -33,7 +33,7 @@ from jax import lax
 
 import convlab as cl
 from convlab import measure, report, train
-from convlab.layers import Layer, connect
+from convlab.layers import connect, spatial
 from convlab.rungs import Layout
 from experiments.command import parse
 
@@ -177,7 +177,7 @@ def classify(config: Config) -> Iterator[dict[str, Any]]:
             wires: dict[str, Any] = {"connectivity": rung, "rank": rank or 1, "tied_noise": noise}
             model = cl.models.Pyramid(shape, classes, config.features, **wires, rngs=nnx.Rngs(seed))
         if rank == 0:
-            rank = max(free_rank(module.layout) for _, module in nnx.iter_modules(model) if isinstance(module, Layer))
+            rank = max(free_rank(layer.layout) for layer in spatial(model).values())
         training = cl.Config(
             steps=config.steps,
             batch_size=config.batch_size,

@@ -175,11 +175,7 @@ def draw(rows: list[dict[str, Any]], config: Config) -> Any:
     )
     apart = [
         {"weights": name, "left": row["left"], "distance": row[column]}
-        for kind, name, column in (
-            (TICKET, PIXELS, "distance"),
-            (TICKET, DEALT, "distance_dealt"),
-            (RANDOM, RANDOM, "distance"),
-        )
+        for kind, name, column in DISTANCES
         for row in pruned
         if row["weights"] == kind
     ]

@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 
 from convlab.calls import Call, layout_of, recorded
+from convlab.check import bytes_of
 from convlab.geometry import as_axes
 from convlab.layers import Layer
 from convlab.measure import field
@@ -184,18 +185,14 @@ def _cost(name: str, module: nnx.Module, own: Sequence[Any], calls: Sequence[See
         weights,
         live,
         multiply_adds,
-        bytes=sum(map(_bytes, own)),
+        bytes=bytes_of(own),
         activations=sum(call.h.size for call in calls),
-        input_bytes=sum(_bytes(call.x) for call in calls),
-        output_bytes=sum(_bytes(call.h) for call in calls),
+        input_bytes=sum(bytes_of(call.x) for call in calls),
+        output_bytes=sum(bytes_of(call.h) for call in calls),
         field=calls[-1].field if calls else (),
         jump=calls[-1].jump if calls else (),
         layout=layout,
     )
-
-
-def _bytes(array: Any) -> int:
-    return array.size * array.dtype.itemsize
 
 
 def _layer_cost(layout: Layout, space: tuple[int, ...]) -> tuple[int, int]:

@@ -1,12 +1,12 @@
 """What a network needs of memory, before it is spent."""
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
 from flax import nnx
 
+from convlab.check import bytes_of
 from convlab.geometry import as_integer
 from convlab.measure.cost import count
 
@@ -65,15 +65,11 @@ def memory(model: nnx.Module, image_shape: Sequence[int], *, optimizer: Optimize
     as_integer("batch_size", batch_size)
     parameters = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     state = None if optimizer is None else jax.eval_shape(optimizer.init, parameters)
-    size = _bytes(parameters)
+    size = bytes_of(parameters)
     return Memory(
         parameters=size,
-        rest=_bytes(nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))),
+        rest=bytes_of(nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))),
         gradients=0 if optimizer is None else size,
-        optimizer=_bytes(state),
+        optimizer=bytes_of(state),
         activations=batch_size * count(model, image_shape).total.output_bytes,
     )
-
-
-def _bytes(tree: Any) -> int:
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from convlab.convert import decompose, lift_low_rank_to_local, lift_tiled_to_local
-from convlab.layers import Layer
+from convlab.layers import spatial
 from convlab.measure import weights as of
 from convlab.rungs import Arrays, Layout
 
@@ -82,7 +82,7 @@ def indices(model: nnx.Module, *names: str) -> list[dict[str, Any]]:
       layers/0 neighbour_distance 0.0
       layers/0 shared 1.0
     """
-    rungs = {_name(path): layer.layout.rung for path, layer in _layers(model)}
+    rungs = {_name(path): layer.layout.rung for path, layer in spatial(model).items()}
     told = jax.jit(watch_indices(model, *names))(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
     split = [(*name.rpartition("/")[::2], float(value)) for name, value in told.items()]
     return [{"layer": layer, "rung": rungs[layer], "index": index, "value": value} for layer, index, value in split]
@@ -109,7 +109,7 @@ def watch_indices(model: nnx.Module, *names: str) -> Callable[[Any], dict[str, F
     """
     if unknown := {*names} - {*NAMES}:
         raise ValueError(f"{', '.join(sorted(unknown))}: no such index; needs some of {', '.join(NAMES)}")
-    layouts = {path: layer.layout for path, layer in _layers(model)}
+    layouts = {path: layer.layout for path, layer in spatial(model).items()}
 
     def watch(parameters: Any) -> dict[str, Float[Array, ""]]:
         told = {}
@@ -121,10 +121,6 @@ def watch_indices(model: nnx.Module, *names: str) -> Callable[[Any], dict[str, F
         return told
 
     return watch
-
-
-def _layers(model: nnx.Module) -> list[tuple[tuple, Layer]]:
-    return [(path, module) for path, module in nnx.iter_modules(model) if isinstance(module, Layer)]
 
 
 def _name(path: Sequence[Any]) -> str:

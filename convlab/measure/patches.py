@@ -5,7 +5,6 @@ by the patch that holds most of a unit, wherever that is, and not by the window 
 """
 
 import math
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +37,7 @@ def patch_share(w: Float[Array, "i j k l c d"] | Bool[Array, "i j k l c d"], siz
       >>> round(float(patch_share(w, 2)), 4)
       0.6667
     """
-    w, rank, _ = _dense(w)
+    w, rank = _dense(w)
     squares = jnp.sum(w * w, -2)
     size = as_axes("size", size, rank)
     held = math.prod(size) * mean_pool(squares, Window(size, padding="VALID"))
@@ -69,7 +68,7 @@ def dealt(w: Float[Array, "i j k l c d"] | Bool[Array, "i j k l c d"], key: jax.
 
     Reference: Strona et al. 2014, A fast and unbiased procedure to randomize ecological binary matrices (the trades).
     """
-    _, rank, out = _dense(w)
+    _, rank = _dense(w)
     units = jnp.moveaxis(jnp.asarray(w), -1, rank)
     flat = units.reshape(math.prod(units.shape[: rank + 1]), -1)
     flat, _ = jax.lax.scan(_trade, flat, jax.random.split(key, rounds))
@@ -92,8 +91,7 @@ def _trade(flat: Array, key: jax.Array) -> tuple[Array, None]:
     return flat.at[ours].set(mine.astype(flat.dtype)).at[theirs].set(yours.astype(flat.dtype)), None
 
 
-def _dense(w: Array) -> tuple[Array, int, Sequence[int]]:
-    """The weight in a floating dtype, its spatial axes and its output positions."""
+def _dense(w: Array) -> tuple[Array, int]:
+    """The weight in a floating dtype, and the number of its spatial axes."""
     whole = jnp.asarray(w)
-    floating, rank = check.kernel("w", whole.astype(jnp.float32) if whole.dtype == bool else whole, spatial=2, others="c d")
-    return floating, rank, floating.shape[:rank]
+    return check.kernel("w", whole.astype(jnp.float32) if whole.dtype == bool else whole, spatial=2, others="c d")

@@ -1,17 +1,14 @@
-"""Which arrays of a tree are meant: all kernels, by their shape and name, or those of spatial layers, by their path."""
+"""Which arrays of a tree are meant: all kernels, by their shape and name, or some, by their path."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 from jax.core import Tracer
 from jaxtyping import Array
-
-from convlab.layers import Layer
 
 Tree = Any
 Path = tuple[str | int, ...]
@@ -76,12 +73,6 @@ def name_of(path: tuple[Any, ...]) -> Path:
     if len(path) > 1 and getattr(path[-1], "name", None) == "value":
         path = path[:-1]
     return tuple(next(getattr(key, kind) for kind in ("key", "name", "idx") if hasattr(key, kind)) for key in path)
-
-
-def spatial(model: nnx.Module) -> dict[Path, Layer]:
-    """Return the layers that stand on a rung, by path."""
-    modules: Iterator[tuple[Any, Any]] = nnx.iter_modules(model)
-    return {tuple(path): module for path, module in modules if isinstance(module, Layer)}
 
 
 def at_least_zero(**numbers: Number) -> None:

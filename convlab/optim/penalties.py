@@ -11,7 +11,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from convlab.geometry import Axis
-from convlab.optim.leaves import Number, Path, Taken, Tree, at_least_zero, found, needed, numbers_at, spatial
+from convlab.layers import spatial
+from convlab.optim.leaves import Number, Path, Taken, Tree, at_least_zero, found, needed, numbers_at
 from convlab.optim.sharing import Projection
 from convlab.rungs import RUNGS, Layout
 

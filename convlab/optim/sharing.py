@@ -20,7 +20,8 @@ from convlab.convert import (
     project_local_to_conv,
 )
 from convlab.geometry import Space, Window, as_integer
-from convlab.optim.leaves import Taken, Tree, at_paths, like, needed, spatial
+from convlab.layers import spatial
+from convlab.optim.leaves import Taken, Tree, at_paths, like, needed
 from convlab.rungs import RUNGS
 
 Projection = Callable[[Tree], Tree]

@@ -63,15 +63,7 @@ def relax(
     Reference: d'Ascoli et al. 2019, Finding the needle in the haystack with convolutions.
     """
 
-    def next_to(layout: Layout) -> Layout:
-        new = at(layout, to, period=period, rank=rank)
-        if contains(new, layout):
-            return new
-        if contains(layout, new):
-            return layout
-        raise ValueError(f"{_named(layout)} is not contained in {_named(new)}: relax it to a freer rung")
-
-    plan = _plan(model, to, image_shape, only, next_to)
+    plan = _plan(model, to, image_shape, only, freer=True, period=period, rank=rank)
     if not allow:
         _fits(model, plan, optimizer)
     return _rebuilt(model, plan)
@@ -106,16 +98,7 @@ def constrain(
       >>> constrain(model, "conv", (5, 7, 1)).layers[0].kernel.shape
       (3, 3, 1, 2)
     """
-
-    def next_to(layout: Layout) -> Layout:
-        new = at(layout, to, period=period, rank=rank)
-        if contains(layout, new):
-            return new
-        if contains(new, layout):
-            return layout
-        raise ValueError(f"{_named(layout)} does not contain {_named(new)}: constrain it to a stricter rung")
-
-    return _rebuilt(model, _plan(model, to, image_shape, only, next_to))
+    return _rebuilt(model, _plan(model, to, image_shape, only, freer=False, period=period, rank=rank))
 
 
 def layouts(model: nnx.Module, image_shape: Sequence[int], paths: Sequence[Path] | None = None) -> dict[Path, Layout]:
@@ -159,7 +142,7 @@ def arrays_of(module: nnx.Module) -> Arrays:
 
 
 def _plan(
-    model: nnx.Module, to: str, image_shape: Sequence[int], only: Only | None, next_to: Callable[[Layout], Layout]
+    model: nnx.Module, to: str, image_shape: Sequence[int], only: Only | None, *, freer: bool, **own: int
 ) -> dict[Path, tuple[Layout, Layout]]:
     """Say which layers change, from which layout to which."""
     if to not in FREEDOM:
@@ -169,12 +152,18 @@ def _plan(
     plan = {}
     for path, old in found.items():
         try:
-            new = next_to(old)
+            new = at(old, to, **own)
         except ValueError as error:
             raise ValueError(f"{name_of(path)}: {error}") from None
-        if new != old:
+        more, less = (new, old) if freer else (old, new)
+        if contains(more, less):
             plan[path] = (old, new)
-    return plan
+        elif not contains(less, more):
+            wrong = f"is not contained in {_named(new)}: relax it to a freer rung"
+            if not freer:
+                wrong = f"does not contain {_named(new)}: constrain it to a stricter rung"
+            raise ValueError(f"{name_of(path)}: {_named(old)} {wrong}")
+    return {path: (old, new) for path, (old, new) in plan.items() if old != new}
 
 
 def chosen(paths: Sequence[Path], only: Only | None) -> list[Path]:
@@ -240,7 +229,7 @@ def _fits(model: nnx.Module, plan: dict[Path, tuple[Layout, Layout]], optimizer:
     needed = {"parameters": shapes}
     if optimizer is not None:
         needed |= {"a gradient": shapes, "the optimizer's state": jax.eval_shape(optimizer.init, shapes)}
-    check.fits({what: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)) for what, tree in needed.items()})
+    check.fits(needed)
 
 
 def _named(layout: Layout) -> str:

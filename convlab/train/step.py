@@ -17,7 +17,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from convlab.data import standardise
-from convlab.layers import Layer
+from convlab.layers import spatial
 
 Tree = Any
 Augment = Callable[[jax.Array, jax.Array], jax.Array]  # of a batch of raw images and a key
@@ -183,8 +183,8 @@ def trainable(model: nnx.Module | linen.Module | Trainable, image_shape: Sequenc
 
 def _rows(model: nnx.Module) -> Iterator[str]:
     """Paths of the parameters whose first axis is that of output rows."""
-    for path, module in nnx.iter_modules(model):
-        if isinstance(module, Layer) and module.layout.rung in ("dense", "locally_connected", "low_rank"):
+    for path, module in spatial(model).items():
+        if module.layout.rung in ("dense", "locally_connected", "low_rank"):
             positions = module.layout.positions
             for name, value in vars(module).items():
                 if isinstance(value, nnx.Param) and value[...].shape[: len(positions)] == positions:
