@@ -165,7 +165,8 @@ def test_the_rule_takes_every_choice_somewhere():
 
     assert chosen("local", "h", 64, 3, "cpu") == "blocks"
     assert chosen("local", "h", 1, 3, "cpu") == chosen("local", "h", 64, 3, "gpu") == "windows"
-    assert [chosen("conv", wrt, 64, 1, "cpu") for wrt in "hxv"] == ["windows", "canonical", "canonical"]
+    assert [chosen("conv", wrt, 64, 1, "cpu") for wrt in "hxv"] == ["windows", "windows", "canonical"]
+    assert chosen("conv", "h", 1 << 20, 1, "cpu") == chosen("conv", "x", 1 << 20, 1, "cpu") == "canonical"  # too many to copy
     assert [chosen("conv", wrt, 64, 32, "cpu", 64) for wrt in "hxv"] == ["canonical", "canonical", "windows"]
     assert chosen("conv", "h", 64, 3, "gpu") == "lax"
     full = Form("conv", cl.Window.full(SPACE).axes(SPACE))

@@ -5,12 +5,13 @@
 | local | blocks | a few positions at a time: their windows, then one matrix product each | CPU, batches of 4 and more |
 | local | windows | all windows at once, then one batched matrix product | accelerators; smaller batches |
 | conv | canonical | XLA's convolution, one of a stack at a time, its gradients too in the layout of XLA's fast path | CPU |
-| conv | windows | windows, then matrix products | CPU: layers of up to three channels; gradients by kernels that are large |
+| conv | windows | windows, then matrix products | CPU: few channels and small windows; gradients by kernels that are large |
 | conv | lax | XLA's convolution, a stack as groups, with JAX's own gradients | accelerators |
 | conv | toeplitz | the dense matrix of the kernel, then one matrix product | where every position sees every pixel |
 | tiled | as conv | a convolution per kernel, of every p-th position | as conv |
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -43,7 +44,13 @@ def _conv(form: Any, wrt: str, size: dict[str, int], platform: str) -> str:
     if platform != "cpu":
         return "lax"
     c, d = size["c"], size["d"]
-    fast = {"h": c <= 3, "x": False, "v": d >= 32 and (c <= 4 or c * d >= 2048)}
+    window = c * math.prod(axis.size for axis in form.axes)
+    gathered = window * size["n"] * math.prod(axis.outputs for axis in form.axes)
+    fast = {
+        "h": c <= 3 and window <= 32 and gathered <= 2**24,
+        "x": c < 8 and c * gathered <= 2**24,
+        "v": d >= 32 and (c <= 4 or c * d >= 2048),
+    }
     return "windows" if fast[wrt] else "canonical"
 
 
