@@ -3,6 +3,7 @@
 from convlab import measure as measure
 from convlab import models as models
 from convlab import train as train
+from convlab.check import any_size as any_size
 from convlab.convert import decompose as decompose
 from convlab.convert import lift_conv_to_dense as lift_conv_to_dense
 from convlab.convert import lift_conv_to_local as lift_conv_to_local

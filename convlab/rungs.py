@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 
@@ -144,12 +145,18 @@ def start(key: jax.Array, layout: Layout, how: Start) -> Arrays:
 
     With `tied_noise` s, position i starts at (U + s E_i) / sqrt(1 + s**2): U common to all positions, E_i its own, both
     drawn by the initializer. 0 starts as a convolution, None without anything in common; the variance is the same for all.
+
+    Raises:
+      MemoryError: Arrays of a layer with positions would not fit into the memory that is free; see `convlab.any_size`.
     """
     if how.tied_noise is not None and "tied_noise" not in RUNGS[layout.rung].takes:
         raise ValueError(f"a {layout.rung} layer takes no tied_noise: it has one kernel")
     if how.tied_noise is not None and how.tied_noise < 0:
         raise ValueError(f"tied_noise is a standard deviation relative to the kernel's, at least 0; got {how.tied_noise}")
-    return RUNGS[layout.rung].start(key, layout, how)
+    draw = RUNGS[layout.rung].start
+    if layout.space is not None and not isinstance(key, Tracer):
+        check.fits({f"the {layout.rung} layer": jax.eval_shape(lambda key: draw(key, layout, how), key)})
+    return draw(key, layout, how)
 
 
 def forward(

@@ -60,3 +60,40 @@ def test_a_dense_layer_on_a_megapixel_is_stated_without_being_there():
 def test_a_batch_has_an_image():
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         memory(shapes(cl.Conv, 2, 3, (3, 2)), (7, 5, 2), batch_size=0)
+
+
+@pytest.mark.parametrize("free, fits", [(7 * 5 * 7 * 5 * 2 * 3 * 4, True), (7 * 5 * 7 * 5 * 2 * 3 * 4 - 1, False)])
+def test_a_layer_that_would_not_fit_is_refused_before_it_is_drawn(monkeypatch, free, fits):
+    def build():
+        return cl.Dense(2, 3, (3, 2), space=(7, 5), rngs=nnx.Rngs(0))
+
+    monkeypatch.setattr("convlab.check._free", lambda: free)
+    if fits:
+        build()
+    else:
+        with pytest.raises(MemoryError, match=r"needs 29,400 bytes \(0.00 GB for the dense layer\) but 29,399 are free"):
+            build()
+        with cl.any_size():
+            assert build().kernel[...].nbytes == 29_400
+        with pytest.raises(MemoryError):
+            build()
+    assert shapes(cl.Dense, 2, 3, (3, 2), space=(7, 5)).kernel.shape == (7, 5, 7, 5, 2, 3)  # shapes take none
+
+
+def test_a_megapixel_image_to_a_dense_layer_is_refused_and_linen_refuses_it_too():
+    with pytest.raises(MemoryError, match=r"needs 16,000,000,000,000 bytes \(16,000.00 GB"):
+        cl.Dense(1, 4, (3, 3), space=(1000, 1000), rngs=nnx.Rngs(0))
+    layer = cl.linen.Dense(1, 4, (3, 3))
+    with pytest.raises(MemoryError, match="for the dense layer"):
+        layer.init(jax.random.key(0), jnp.ones((1, 1000, 1000, 1)))
+
+
+def test_a_run_whose_optimizer_would_not_fit_is_refused_before_it_starts(monkeypatch):
+    model, data = cl.models.MLP((8, 8, 1), 10, (5,), rngs=nnx.Rngs(0)), cl.load("digits")
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    config = cl.Config(steps=1, batch_size=2, progress=False, evaluations=1, optimizer="adam")
+    monkeypatch.setattr("convlab.check._free", lambda: 4 * size)
+    with pytest.raises(MemoryError, match="for the optimizer's state"):
+        cl.fit(model, data, config)
+    with cl.any_size():
+        cl.fit(model, data, config)

@@ -27,7 +27,6 @@ def relax(
     period: int = 2,
     rank: int = 2,
     optimizer: optax.GradientTransformation | None = None,
-    allow: bool = False,
 ) -> nnx.Module:
     """Give a network's spatial layers the freedom of a rung, without changing what it computes.
 
@@ -43,7 +42,6 @@ def relax(
       period: Of "tiled".
       rank: Of "low_rank"; the new mixtures start in the first of their kernels, the others at zero.
       optimizer: What it will be trained with: its state, and a gradient, are counted as needed memory.
-      allow: Go on where parameters (and state) would not fit into the memory that is free.
 
     Returns:
       A network of the same structure; `constrain` takes it back.
@@ -52,7 +50,7 @@ def relax(
       ValueError: An unknown rung; a layer that is not contained in it (tiles in mixtures, or in tiles that they do not
         divide; groups of channels in tiles or mixtures); a layer that is never called, or on images of different sizes;
         patterns that no layer fits.
-      MemoryError: It would not fit; the error names the bytes.
+      MemoryError: It would not fit; the error names the bytes. Inside `convlab.any_size()` it goes on all the same.
 
     Example:
       >>> from convlab.layers import Conv
@@ -62,10 +60,8 @@ def relax(
 
     Reference: d'Ascoli et al. 2019, Finding the needle in the haystack with convolutions.
     """
-
     plan = _plan(model, to, image_shape, only, freer=True, period=period, rank=rank)
-    if not allow:
-        _fits(model, plan, optimizer)
+    _fits(model, plan, optimizer)
     return _rebuilt(model, plan)
 
 

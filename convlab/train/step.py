@@ -16,6 +16,7 @@ from flax import linen, nnx
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from convlab import check
 from convlab.data import standardise
 from convlab.layers import spatial
 
@@ -86,7 +87,10 @@ def initial(
 
     Raises:
       ValueError: What the optimizer should remember is not of this model and optimizer.
+      MemoryError: It would not fit into the memory that is free; see `convlab.any_size`.
     """
+    state = jax.eval_shape(optimizer.init, model.parameters)
+    check.fits({"the parameters": model.parameters, "a gradient": model.parameters, "the optimizer's state": state})
     fresh = optimizer.init(model.parameters)
     if remembered is not None:
         described = [jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree) for tree in (fresh, remembered)]
