@@ -14,7 +14,7 @@ import convlab
 from convlab.data import Data, Split
 
 ROOT = pathlib.Path(__file__).parents[1]
-SHARED = {"__init__", "command", "parts", "rivals", "stopwatch"}
+SHARED = {"__init__", "checks", "command", "parts", "rivals", "stopwatch"}
 NAMES = sorted({path.stem for path in (ROOT / "experiments").glob("*.py")} - SHARED)
 FILES = {"table.md", "table.csv", "figure.png", "config.json", "provenance.json"}
 

@@ -1,0 +1,24 @@
+"""The verdicts on the claims of the texts stand: each check comes to the verdict and the number recorded with its claim."""
+
+import pytest
+
+from experiments.checks import Finding
+from experiments.claims import CLAIMS, OPEN
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.quote[:40])
+def test_a_claim_is_decided_as_it_was(claim):
+    finding = claim.check()
+    assert finding.verdict == claim.verdict
+    assert finding.number == pytest.approx(claim.number, rel=5e-3, abs=1e-5)
+
+
+def test_no_claim_is_made_twice():
+    quotes = [claim.quote for claim in CLAIMS] + [quote for quote, _ in OPEN]
+    assert len(set(quotes)) == len(quotes)
+
+
+def test_a_claim_is_true_in_all_cases_or_in_none_or_in_those_that_are_named():
+    assert Finding({"a": True, "b": True}, 0).verdict == "true"
+    assert Finding({"a": False, "b": False}, 0).verdict == "false"
+    assert Finding({"a": True, "b": False, "c": True}, 0).verdict == "true if a or c"
