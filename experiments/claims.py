@@ -429,17 +429,17 @@ def kind(verdict: str) -> str:
 
 def draw(rows: list[dict[str, Any]]) -> Any:
     """The table: a line a claim, its verdict in colour, and the number that it turns on."""
-    figure, (axis,) = report.new_figure(size=(19.0, 1.2 + 0.3 * len(rows)))
+    figure, (axis,) = report.new_figure(size=(15.0, 1.0 + 0.24 * len(rows)))
     for line, row in enumerate(rows):
         verdict = kind(row["verdict"])
         condition = row["verdict"].removeprefix("true ") if verdict == "true if ..." else ""
         number = row.get("number", 0.0)
         number = f"{number:,.{0 if number == round(number) else 3}f} {row['unit']}" if abs(number) >= 1e-5 else ""
-        axis.text(0.0, line, f" {verdict} ", color="white", backgroundcolor=COLOURS[verdict], va="center", size=9)
-        axis.text(0.055, line, textwrap.shorten(row["claim"], 104, placeholder=" ..."), va="center", size=10)
-        axis.text(0.5, line, textwrap.shorten(row["source"], 48, placeholder=" ..."), va="center", size=8, color="0.5")
-        axis.text(0.66, line, condition, va="center", size=9, color=COLOURS[verdict])
-        axis.text(0.83, line, number, va="center", size=9)
+        axis.text(0.0, line, f" {verdict} ", color="white", backgroundcolor=COLOURS[verdict], va="center", size=7)
+        axis.text(0.055, line, textwrap.shorten(row["claim"], 104, placeholder=" ..."), va="center", size=8)
+        axis.text(0.5, line, textwrap.shorten(row["source"], 48, placeholder=" ..."), va="center", size=6.5, color="0.5")
+        axis.text(0.66, line, condition, va="center", size=7, color=COLOURS[verdict])
+        axis.text(0.83, line, number, va="center", size=7)
     kinds = [kind(row["verdict"]) for row in rows]
     counts = ", ".join(f"{kinds.count(verdict)} {verdict}" for verdict in COLOURS)
     axis.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -0.5), title=f"{len(rows)} claims about convolutions: {counts}")
