@@ -25,9 +25,11 @@ from convlab.report import (
     comparison,
     curves,
     filters,
+    holm,
     interval,
     matrix_picture,
     new_figure,
+    p_value,
     points,
     provenance,
     save_report,
@@ -591,3 +593,22 @@ def test_training_curves_need_two_panels():
     _, axes = new_figure(1)
     with pytest.raises(ValueError, match="got 1 axes, needs two"):
         training_curves(axes, history())
+
+
+@given(st.lists(st.integers(-9, 9), min_size=2, max_size=7, unique=True))
+def test_the_paired_test_is_that_of_scipy(differences):
+    np.testing.assert_allclose(p_value(differences), scipy.stats.ttest_1samp(differences, 0.0).pvalue, atol=1e-12)
+    assert p_value([0.0, 0.0]) == 1.0
+
+
+def test_a_paired_test_needs_a_spread():
+    with pytest.raises(ValueError, match="at least two differences, got 1"):
+        p_value([0.1])
+
+
+def test_corrected_for_their_number_one_set_of_tests_in_twenty_finds_what_is_not_there():
+    uniform = np.random.default_rng(0).uniform(size=(4000, 5))
+    found = np.mean([min(holm(each)) < 0.05 for each in uniform])
+    assert 0.04 < found < 0.06
+    assert np.mean(uniform.min(1) < 0.05) > 0.2
+    assert holm([0.5, 0.9]) == [1.0, 1.0]

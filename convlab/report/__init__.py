@@ -12,6 +12,8 @@ from convlab.report.folder import save_report as save_report
 from convlab.report.provenance import provenance as provenance
 from convlab.report.seeds import Interval as Interval
 from convlab.report.seeds import best as best
+from convlab.report.seeds import holm as holm
 from convlab.report.seeds import interval as interval
+from convlab.report.seeds import p_value as p_value
 from convlab.report.seeds import summarise as summarise
 from convlab.report.training import training_curves as training_curves

@@ -52,6 +52,59 @@ def interval(values: Iterable[Any], level: float = 0.95) -> Interval:
     return Interval(mean, mean - reach, mean + reach)
 
 
+def p_value(differences: Iterable[Any]) -> float:
+    r"""Ask how likely differences as large as these are if there is none: Student's two-sided paired test.
+
+    $$p = P(|t_{n-1}| \ge \sqrt n \, |\bar x| / s)$$
+
+    Args:
+      differences: One per pair of runs that share their seed, at least two.
+
+    Returns:
+      A probability; 1 where all differences are zero, NaN where one is.
+
+    Raises:
+      ValueError: There are fewer than two.
+
+    Example:
+      >>> round(p_value([0.01, 0.02, 0.03]), 4)  # t = 3.4641 with 2 degrees of freedom
+      0.0742
+
+    Reference: Student, 1908.
+    """
+    from scipy.special import stdtr
+
+    x = np.array([float(difference) for difference in differences])
+    if x.size < 2:
+        raise ValueError(f"a paired test needs at least two differences, got {x.size}")
+    if not x.any():
+        return 1.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = abs(x.mean()) / x.std(ddof=1) * x.size**0.5
+    return float(2 * stdtr(x.size - 1, -t))
+
+
+def holm(probabilities: Sequence[float]) -> list[float]:
+    """Correct the probabilities of several tests for their number, so that one in twenty sets has any below 0.05 by chance.
+
+    The smallest is multiplied by the number of tests, the next by one less, and so on; none falls below one before it.
+
+    Args:
+      probabilities: Of each test by itself.
+
+    Example:
+      >>> holm([0.01, 0.04, 0.03])
+      [0.03, 0.06, 0.06]
+
+    Reference: Holm 1979, A simple sequentially rejective multiple test procedure.
+    """
+    corrected, least = [float("nan")] * len(probabilities), 0.0
+    for rank, place in enumerate(sorted(range(len(probabilities)), key=lambda place: probabilities[place])):
+        least = max(least, min(1.0, (len(probabilities) - rank) * probabilities[place]))
+        corrected[place] = least
+    return corrected
+
+
 def summarise(
     rows: Sequence[Row], by: str | Sequence[str], values: str | Sequence[str], level: float = 0.95
 ) -> list[dict[str, Any]]:

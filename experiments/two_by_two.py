@@ -1,0 +1,225 @@
+"""Are two 2x2 layers as good as a 3x3 layer, and two 3x3 layers as a 5x5 layer, at equal cost?
+
+A discussion asked for the comparison and never saw it. One network: a 3x3 stem, then units that are one layer or two, each with
+batch norm and ReLU after it, then the mean over positions. Units differ in their kernels, in what lies between two layers of a
+unit (nothing, ReLU, batch norm and ReLU) and in how wide it is there (as the unit, or 1.354 times as wide, which the law asks
+for if nothing is to be lost); even kernels pad on one side always or on sides in turn. The width of every network is chosen so
+that it has the weights, or the multiply-adds, of the network of 3x3 layers, to which it is compared seed by seed.
+
+Answer: see the table.
+
+    python -m experiments.two_by_two                                                   (some minutes)
+    python -m experiments.two_by_two --data fashion_mnist --manual-dir DIR --size 2000 --validation 0.5
+"""
+
+import dataclasses
+import itertools
+import math
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from flax import nnx
+
+import convlab as cl
+from convlab import measure, report
+from convlab.models import Head, Stack, Stage, Wiring
+from experiments.command import parse
+
+
+class Kind(NamedTuple):
+    """A unit: the taps of its layers along each axis, and the width between two layers in units of its own."""
+
+    sizes: tuple[int, ...]
+    between: float = 1.0
+
+
+LAW = 4 - math.sqrt(7)
+REFERENCE, LINEAR = "3x3", "linear classifier"
+KINDS = {
+    REFERENCE: Kind((3,)),
+    "2x2 twice": Kind((2, 2)),
+    "2x2 twice, wide between": Kind((2, 2), LAW),
+    "5x5": Kind((5,)),
+    "3x3 twice": Kind((3, 3)),
+}
+BETWEEN: dict[str, dict[str, Any]] = {
+    "nothing": {"activation": nnx.identity},
+    "ReLU": {},
+    "batch norm, ReLU": {"batch_norm": True},
+}
+PADDINGS = {"one side": ("SAME", "SAME"), "in turn": ("SAME", "SAME_LOWER")}
+COSTS = {
+    "weights": lambda model, shape: measure.weights_of(model),
+    "multiply-adds": lambda model, shape: cl.count(model, shape).total.multiply_adds,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is run.
+
+    Args:
+      data: Name of the data set.
+      data_dir: Where it is prepared; absent, the usual place.
+      manual_dir: Where files lie that were fetched by hand, such as the IDX files of fashion_mnist.
+      size: Training images, drawn anew for every seed.
+      width: Channels of the network of 3x3 layers, to which the others are matched.
+      units: Of every network; pooling stands before the second and every other one after it.
+      kinds: Names in `KINDS`.
+      between: Names in `BETWEEN`.
+      costs: What is matched.
+      epochs: Passes over the training images.
+      batch_size: Images a step.
+      learning_rate: Of SGD with momentum 0.9, falling along a cosine.
+      seeds: Runs with other initial weights, subsets and orders.
+      root: Folder that the results go to.
+    """
+
+    data: str = "digits"
+    data_dir: str | None = None
+    manual_dir: str | None = None
+    size: int = 1000
+    width: int = 24
+    units: int = 3
+    kinds: tuple[str, ...] = tuple(KINDS)
+    between: tuple[str, ...] = tuple(BETWEEN)
+    costs: tuple[str, ...] = tuple(COSTS)
+    epochs: int = 10
+    batch_size: int = 50
+    learning_rate: float = 0.1
+    seeds: int = 5
+    root: str = "runs"
+
+
+SMOKE = Config(size=100, epochs=1, units=1, kinds=(REFERENCE, "2x2 twice"), between=("ReLU",), costs=("weights",), seeds=2)
+
+
+class Units(Stack):
+    """A stem, units, and a linear read-out of the mean over positions."""
+
+    def __init__(
+        self, shape: Sequence[int], classes: int, kind: Kind, between: str, padding: str, *, width: int, units: int, seed: int
+    ):
+        rngs = nnx.Rngs(seed)
+        own: dict[str, Any] = {"wiring": Wiring("conv"), "rngs": rngs}
+        last = {"batch_norm": True, "use_bias": False}
+        self.stages = nnx.List([Stage(shape, width, 3, **last, **own)])
+        sides = itertools.cycle(PADDINGS[padding])
+        for unit in range(units):
+            pool = {"pool": cl.max_pool} if unit % 2 == 0 else {}
+            for number, size in enumerate(kind.sizes, 1):
+                inner = number < len(kind.sizes)
+                d = math.ceil(kind.between * width) if inner else width
+                which = {"padding": next(sides) if size % 2 == 0 else "SAME"} | (BETWEEN[between] if inner else last | pool)
+                self.stages.append(Stage(self.stages[-1].output_shape, d, size, **which, **own))
+        self.head = Head(self.stages[-1].output_shape, (classes,), mean=True, rngs=rngs)
+
+
+def networks(config: Config) -> list[dict[str, Any]]:
+    """Which networks are compared: every kind with all that it can have between its layers and as padding."""
+    made = []
+    for cost, name in itertools.product(config.costs, config.kinds):
+        twice, even = len(KINDS[name].sizes) > 1, KINDS[name].sizes[0] % 2 == 0
+        for between, padding in itertools.product(config.between if twice else ("",), PADDINGS if even else ("",)):
+            made.append({"matched": cost, "kind": name, "between": between, "padding": padding})
+    return made
+
+
+def run(config: Config) -> list[dict[str, Any]]:
+    """One row per network and seed."""
+    data = cl.load(config.data, data_dir=config.data_dir, manual_dir=config.manual_dir, progress=True)
+    shape, classes = data.image_shape, len(data.classes)
+    subsets = [data.subset(config.size, seed) for seed in range(config.seeds)]
+    rows, done = [], {}
+
+    def build(kind: str, between: str, padding: str, width: int, seed: int = 0) -> nnx.Module:
+        options = {"width": width, "units": config.units, "seed": seed}
+        return Units(shape, classes, KINDS[kind], between or "nothing", padding or "one side", **options)
+
+    def train(model: nnx.Module, seed: int) -> float:
+        recipe = {"optimizer": "momentum", "learning_rate": config.learning_rate, "batch_size": config.batch_size}
+        fitted = cl.fit(
+            model, subsets[seed], cl.Config(epochs=config.epochs, evaluations=1, progress=False, seed=seed, **recipe)
+        )
+        return fitted.history[-1]["test_accuracy"]
+
+    for seed in range(config.seeds):
+        model = cl.models.MLP(shape, classes, (), rngs=nnx.Rngs(seed))
+        rows.append({"kind": LINEAR, "seed": seed, "weights": measure.weights_of(model), "accuracy": train(model, seed)})
+    for each in networks(config):
+        which = {name: each[name] for name in ("kind", "between", "padding")}
+
+        def cost(model: nnx.Module, cost: str = each["matched"]) -> int:
+            return COSTS[cost](model, shape)
+
+        target = cost(nnx.eval_shape(lambda: build(REFERENCE, "", "", config.width)))
+        width = measure.match_width(lambda width, which=which: build(**which, width=width), target, cost=cost)
+        shapes = nnx.eval_shape(lambda which=which, width=width: build(**which, width=width))
+        costs = {"weights": measure.weights_of(shapes), "multiply_adds": cl.count(shapes, shape).total.multiply_adds}
+        key = (*which.values(), width)
+        done[key] = done.get(key) or [train(build(**which, width=width, seed=seed), seed) for seed in range(config.seeds)]
+        rows += [each | {"width": width, **costs, "seed": seed, "accuracy": score} for seed, score in enumerate(done[key])]
+        print(", ".join(filter(None, each.values())), f"width {width}: {sum(done[key]) / config.seeds:.1%}", flush=True)
+    return rows
+
+
+def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with what each has above the network of 3x3 layers of the same seed."""
+    reference = {row["seed"]: row["accuracy"] for row in rows if row["kind"] == REFERENCE}
+    return [row | {"gain": row["accuracy"] - reference[row["seed"]]} for row in rows]
+
+
+def tested(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and interval of every network, and how likely its gains are by chance, corrected for the number of networks."""
+    by = ["matched", "kind", "between", "padding"]
+    summary = report.summarise(rows, [*by, "width", "weights", "multiply_adds"], ["accuracy", "gain"])
+    others = [line for line in summary if line["kind"] not in (REFERENCE, LINEAR)]
+    for matched in dict.fromkeys(line["matched"] for line in others):
+        lines = [line for line in others if line["matched"] == matched]
+        gains = [[row["gain"] for row in rows if all(row.get(name) == line[name] for name in by)] for line in lines]
+        for line, p in zip(lines, report.holm([report.p_value(each) for each in gains]), strict=True):
+            line["p"] = p
+    return summary
+
+
+def main(config: Config) -> None:
+    """Run, draw and save."""
+    begin = time.perf_counter()
+    rows = compared(run(config))
+    summary = tested(rows)
+    figure, axes = report.new_figure(len(config.costs), size=(8.0 * len(config.costs), 7.0))
+    for axis, matched in zip(axes, config.costs, strict=True):
+        lines = [line for line in summary if line["matched"] == matched and line["kind"] != REFERENCE]
+        null = next(line["gain"] for line in summary if line["kind"] == LINEAR)
+        report.comparison(
+            axis,
+            [line | {"network": named(line)} for line in lines],
+            "network",
+            "gain",
+            label=f"mean of {config.seeds} seeds, 95 % interval of the differences",
+            x_label="accuracy above 3x3 layers of the same seed",
+            x_format="+.1%",
+            title=f"equal {matched}, {config.data}, {config.size} images (linear classifier: {null:+.0%})",
+            baselines={"3x3": 0.0},
+        )
+    report.save_report(
+        "two_by_two",
+        rows,
+        config,
+        figure=figure,
+        summary=summary,
+        formats={"accuracy": ".1%", "gain": "+.1%"},
+        seconds=time.perf_counter() - begin,
+        root=config.root,
+    )
+
+
+def named(line: dict[str, Any]) -> str:
+    """What a network is called in the figure."""
+    between = f"; {line['between']}" if line["between"] else ""
+    return f"{line['kind']}{between}" + (f"; pads {line['padding']}" if line["padding"] else "")
+
+
+if __name__ == "__main__":
+    main(parse(Config(), SMOKE, __doc__))
