@@ -217,7 +217,7 @@ def draw(summary: list[dict[str, Any]], config: Config) -> Any:
         x_format=".0%",
         title=f"{config.classes[0]} or {config.classes[1]}: {dataset(config)}, {config.epochs:g} epochs",
         references={"the book, one run": "book"},
-        baselines={row["net"]: row["accuracy"] for row in null},
+        baselines={row["net"]: report.interval_of(row, "accuracy") for row in null},
     )
     return figure
 

@@ -169,7 +169,8 @@ def draw(summary: list[dict[str, Any]], config: Config) -> Any:
     figure, axes = report.new_figure(2, size=(13.0, 6.0))
     chosen = report.best(summary, CHOICE, "validation_accuracy")
     plain = [row for row in summary if row["power"] == 0]
-    baselines = {row["network"]: row["accuracy"] for row in chosen if row["network"] != SHARED}
+    baselines = {row["network"]: report.interval_of(row, "accuracy") for row in chosen if row["network"] != SHARED}
+    apart = [row for row in chosen if row["network"] == APART]
     colours = dict(zip(("first layer", "second layer"), (report.RUNG_STYLE[rung] for rung in ("conv", "tiled")), strict=True))
     panels: list[tuple[dict[str, tuple[list[dict[str, Any]], str]], dict[str, Any]]] = [
         (
@@ -184,6 +185,11 @@ def draw(summary: list[dict[str, Any]], config: Config) -> Any:
             {line: (chosen, name) for line, name in zip(colours, NOISE, strict=True)},
             {
                 "y_label": "signal to noise of weights, log10",
+                "baselines": {
+                    f"start apart, {line}": report.interval_of(row, name)
+                    for row in apart
+                    for line, name in zip(colours, NOISE, strict=True)
+                },
                 "styles": {line: style._replace(label=line) for line, style in colours.items()},
             },
         ),
@@ -201,7 +207,7 @@ def draw(summary: list[dict[str, Any]], config: Config) -> Any:
         axis.set_xticks(list(places.values()), [*(f"{every:,}" for every in config.every), "never"])
     axes[1].set_xlim(axes[0].get_xlim())
     axes[0].set_title(f"LeNet on {config.size:,} training images")
-    axes[1].set_title("how equal kernels are before it (1: exactly)")
+    axes[1].set_title("how equal kernels are before it")
     return figure
 
 

@@ -194,7 +194,7 @@ def draw(rows: list[dict[str, Any]], weights: dict[str, np.ndarray], summary: li
         y_format=".0%",
         log_x=True,
         title=config.data,
-        baselines={LINEAR: next(row["accuracy"] for row in summary if row["net"] == LINEAR)},
+        baselines={LINEAR: next(report.interval_of(row, "accuracy") for row in summary if row["net"] == LINEAR)},
         styles=STYLES,
     )
     report.curves(

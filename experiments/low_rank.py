@@ -220,7 +220,7 @@ def draw(summary: list[dict[str, Any]], config: Config) -> Any:
                 "y_label": f"accuracy on {config.data}, 95 % interval",
                 "y_format": ".0%",
                 "title": "the network of the ladder",
-                "baselines": {LINEAR: null["accuracy"]},
+                "baselines": {LINEAR: report.interval_of(null, "accuracy")},
             },
         ),
     ]

@@ -170,7 +170,7 @@ def draw(rows: list[dict[str, Any]], config: Config) -> Any:
         y_label="accuracy on test images, 95 % interval",
         y_format=".0%",
         title=f"{config.data}, {config.share:.0%} pruned a round",
-        baselines={LINEAR: null["accuracy"]},
+        baselines={LINEAR: report.interval_of(null, "accuracy")},
         **shown,
     )
     apart = [

@@ -144,13 +144,13 @@ def main(config: Config) -> None:
     summary = report.summarise(rows, ["rung", "release", "weights"], ["accuracy", "gain", "unshared"])
     released = [line for line in summary if line["release"] is not None]
     baselines = {
-        label: line["gain"]
+        label: report.interval_of(line, "gain")
         for rung, label in STARTS.items()
         for line in summary
         if (line["rung"], line["release"]) == (rung, None)
     }
     figure, axes = report.new_figure(2, size=(13.0, 5.5))
-    shown = {"gain": "accuracy above never released, 95 %", "unshared": "share of squares that is not shared"}
+    shown = {"gain": "accuracy above never released, 95 % interval", "unshared": "share of squares not shared, 95 % interval"}
     for axis, (name, label) in zip(axes, shown.items(), strict=True):
         report.curves(
             axis,

@@ -65,7 +65,7 @@ class Config:
       manual_dir: Where files lie that were fetched by hand, such as the IDX files of fashion_mnist.
       size: Training images, drawn anew for every seed.
       width: Channels of the network of 3x3 layers, to which the others are matched.
-      units: Of every network; pooling stands before the second and every other one after it.
+      units: Of every network; max pooling follows the stem and each of them while 8 pixels are left of each axis.
       kinds: Names in `KINDS`.
       between: Names in `BETWEEN`.
       costs: What is matched.
@@ -95,24 +95,38 @@ class Config:
 SMOKE = Config(size=100, epochs=1, units=1, kinds=(REFERENCE, "2x2 twice"), between=("ReLU",), costs=("weights",), seeds=2)
 
 
+def pooled(shape: Sequence[int]) -> dict[str, Any]:
+    """Max pooling where at least 4 pixels are left of each axis."""
+    return {"pool": cl.max_pool} if min(shape[:-1]) >= 8 else {}
+
+
 class Units(Stack):
     """A stem, units, and a linear read-out of the mean over positions."""
 
     def __init__(
-        self, shape: Sequence[int], classes: int, kind: Kind, between: str, padding: str, *, width: int, units: int, seed: int
+        self,
+        shape: Sequence[int],
+        classes: int,
+        kind: Kind,
+        between: str,
+        sides: Sequence[str],
+        *,
+        width: int,
+        units: int,
+        seed: int,
     ):
         rngs = nnx.Rngs(seed)
         own: dict[str, Any] = {"wiring": Wiring("conv"), "rngs": rngs}
         last = {"batch_norm": True, "use_bias": False}
-        self.stages = nnx.List([Stage(shape, width, 3, **last, **own)])
-        sides = itertools.cycle(PADDINGS[padding])
-        for unit in range(units):
-            pool = {"pool": cl.max_pool} if unit % 2 == 0 else {}
+        self.stages = nnx.List([Stage(shape, width, 3, **last, **pooled(shape), **own)])
+        side = itertools.cycle(sides)
+        for _ in range(units):
             for number, size in enumerate(kind.sizes, 1):
                 inner = number < len(kind.sizes)
-                d = math.ceil(kind.between * width) if inner else width
-                which = {"padding": next(sides) if size % 2 == 0 else "SAME"} | (BETWEEN[between] if inner else last | pool)
-                self.stages.append(Stage(self.stages[-1].output_shape, d, size, **which, **own))
+                shape = self.stages[-1].output_shape
+                d, which = (math.ceil(kind.between * width), BETWEEN[between]) if inner else (width, last | pooled(shape))
+                padding = next(side) if size % 2 == 0 else "SAME"
+                self.stages.append(Stage(shape, d, size, padding=padding, **which, **own))
         self.head = Head(self.stages[-1].output_shape, (classes,), mean=True, rngs=rngs)
 
 
@@ -135,7 +149,7 @@ def run(config: Config) -> list[dict[str, Any]]:
 
     def build(kind: str, between: str, padding: str, width: int, seed: int = 0) -> nnx.Module:
         options = {"width": width, "units": config.units, "seed": seed}
-        return Units(shape, classes, KINDS[kind], between or "nothing", padding or "one side", **options)
+        return Units(shape, classes, KINDS[kind], between or "nothing", PADDINGS[padding or "one side"], **options)
 
     def train(model: nnx.Module, seed: int) -> float:
         recipe = {"optimizer": "momentum", "learning_rate": config.learning_rate, "batch_size": config.batch_size}

@@ -14,6 +14,7 @@ from convlab.report.seeds import Interval as Interval
 from convlab.report.seeds import best as best
 from convlab.report.seeds import holm as holm
 from convlab.report.seeds import interval as interval
+from convlab.report.seeds import interval_of as interval_of
 from convlab.report.seeds import p_value as p_value
 from convlab.report.seeds import summarise as summarise
 from convlab.report.training import training_curves as training_curves

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from convlab.report.drawing import RUNG_STYLE, draw_legend, slide_style
+from convlab.report.drawing import RUNG_STYLE, Baseline, draw_legend, slide_style
 from convlab.report.rows import Row, columns
+from convlab.report.seeds import Interval
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -23,7 +24,7 @@ def comparison(
     x_format: str = "",
     title: str = "",
     references: Mapping[str, str] | None = None,
-    baselines: Mapping[str, float] | None = None,
+    baselines: Mapping[str, Baseline] | None = None,
 ) -> None:
     """Draw one line for every row, from the top: its mean and interval, and beside it what others report of the same.
 
@@ -64,7 +65,10 @@ def comparison(
         for (called, column), mark in zip(references.items(), MARKS, strict=False):
             _dots(axis, summary, column, called, color=RUNG_STYLE["dense"].colour, marker=mark, mfc="none", mew=2)
         for (called, at), line in zip((baselines or {}).items(), ("--", ":", "-.") * 9, strict=False):
-            axis.axvline(at, color=RUNG_STYLE["null"].colour, linestyle=line, label=called, zorder=1)
+            mean, *ends = at if isinstance(at, Interval) else [at]
+            axis.axvline(mean, color=RUNG_STYLE["null"].colour, linestyle=line, label=called, zorder=1)
+            if ends:
+                axis.axvspan(*ends, color=RUNG_STYLE["null"].colour, alpha=0.12, linewidth=0, zorder=0)
         axis.set_yticks(range(len(summary)), [str(row.get(name)) for row in summary])
         axis.invert_yaxis()
         axis.set_xlabel(x_label)

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from convlab.report.rows import Row, columns, experiments_extra, plain
+from convlab.report.seeds import Interval
+
+Baseline = float | Interval
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -110,7 +113,7 @@ def curves(
     y_format: str = "",
     log_x: bool = False,
     band: bool = False,
-    baselines: Mapping[str, float] | None = None,
+    baselines: Mapping[str, Baseline] | None = None,
     labels: Mapping[str, str] | None = None,
     styles: Mapping[str, Style] | None = None,
 ) -> None:
@@ -128,7 +131,7 @@ def curves(
       y_format: Format specification of the numbers on the vertical axis, e.g. ".0%".
       log_x: Space x logarithmically.
       band: Draw intervals as bands rather than bars.
-      baselines: Heights of gray horizontal lines by label, e.g. {"chance": 0.1}.
+      baselines: Heights of gray horizontal lines by label, e.g. {"chance": 0.1}; an `Interval` is shaded.
       labels: What to call a group in the legend, e.g. {"null": "linear classifier"}.
       styles: Of groups that are no rungs, so that a group looks the same in all panels.
 
@@ -170,7 +173,7 @@ def points(
     x_label: str,
     y_label: str,
     title: str = "",
-    baselines: Mapping[str, float] | None = None,
+    baselines: Mapping[str, Baseline] | None = None,
     styles: Mapping[str, Style] | None = None,
 ) -> None:
     """Draw one point per category and group, on a logarithmic height: ratios and sizes that differ by orders of magnitude.
@@ -214,12 +217,15 @@ def points(
         draw_legend(axis)
 
 
-def _baselines(axis: "matplotlib.axes.Axes", heights: Mapping[str, float]) -> None:
+def _baselines(axis: "matplotlib.axes.Axes", heights: Mapping[str, Baseline]) -> None:
     """Draw what heights are compared with: a pale grid, and gray lines by label."""
     axis.grid(axis="y", color="#E6E6E6")
     axis.set_axisbelow(True)
     for (label, height), line in zip(heights.items(), itertools.cycle(("--", ":", "-.", (0, (8, 2, 1, 2, 1, 2))))):
-        axis.axhline(height, color=RUNG_STYLE["null"].colour, linestyle=line, label=label, zorder=1)
+        mean, *ends = height if isinstance(height, Interval) else [height]
+        axis.axhline(mean, color=RUNG_STYLE["null"].colour, linestyle=line, label=label, zorder=1)
+        if ends:
+            axis.axhspan(*ends, color=RUNG_STYLE["null"].colour, alpha=0.12, linewidth=0, zorder=0)
 
 
 def styles_of(names: Sequence[Any]) -> dict[Any, Style]:

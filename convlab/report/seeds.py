@@ -143,6 +143,17 @@ def summarise(
     ]
 
 
+def interval_of(row: Row, name: str) -> Interval:
+    """Collect what `summarise` says of a value in one row: its mean and both ends.
+
+    Example:
+      >>> [row] = summarise([{"seed": s, "accuracy": a} for s, a in enumerate([0.91, 0.93, 0.95])], [], "accuracy")
+      >>> round(interval_of(row, "accuracy").low, 4)
+      0.8803
+    """
+    return Interval(*(row[f"{name}{end}"] for end in ("", "_low", "_high")))
+
+
 def best(summary: Sequence[Row], by: str | Sequence[str], value: str) -> list[dict[str, Any]]:
     """Keep of every group the row of the highest value: a setting that was chosen, by validation images say.
 

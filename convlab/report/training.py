@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from convlab.report.drawing import RUNG_STYLE, Style, curves, draw_legend, slide_style, styles_of
+from convlab.report.drawing import RUNG_STYLE, Baseline, Style, curves, draw_legend, slide_style, styles_of
 from convlab.report.rows import Row, columns
 from convlab.report.seeds import summarise
 
@@ -32,7 +32,7 @@ def training_curves(
     x_label: str | None = None,
     loss_label: str = "loss (nats)",
     accuracy_label: str = "accuracy",
-    baselines: Mapping[str, float] | None = None,
+    baselines: Mapping[str, Baseline] | None = None,
     log_loss: bool = False,
 ) -> None:
     """Draw loss and accuracy against the step, of one run or several, and of runs that differ in their seed only as one line.
