@@ -1,0 +1,146 @@
+"""What happens at the boundary of an image: can a pixel's place be read off its features?
+
+Convolutions with random weights and ReLU are stacked, each with one padding mode; a linear read-out, fitted by ridge
+regression, guesses from the features at a pixel how far it lies from the border, on images not seen before. Noise has no
+content that could tell; that of images tells something by itself: their null is the read-out of the raw window.
+
+Answer: see the table.
+
+    python -m experiments.boundary                                                     (1 minute on 2 cores)
+    python -m experiments.boundary --data fashion_mnist --manual-dir DIR
+
+Reference: Islam et al. 2020, How much position information do convolutional neural networks encode?
+"""
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import convlab as cl
+from convlab import report
+from experiments.command import parse
+
+NOISE, IMAGES = "Gaussian noise", "images"
+STYLES = {
+    padding: report.RUNG_STYLE[rung]._replace(label=padding)
+    for padding, rung in zip(
+        ("SAME", "CIRCULAR", "REFLECT", "EDGE"), ("dense", "conv", "tiled", "locally_connected"), strict=True
+    )
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is run.
+
+    Args:
+      data: Name of the data set that the images come from.
+      data_dir: Where it is prepared; absent, the usual place.
+      manual_dir: Where files lie that were fetched by hand, such as the IDX files of fashion_mnist.
+      size: Images that the read-out is fitted on, and as many that it is scored on.
+      paddings: Modes of padding that keep the size.
+      depth: Layers at most.
+      width: Channels of every layer.
+      ridge: Weight of the squared norm of the read-out, in units of the mean squared feature.
+      seeds: Networks, with noise and images of their own.
+      root: Folder that the results go to.
+    """
+
+    data: str = "digits"
+    data_dir: str | None = None
+    manual_dir: str | None = None
+    size: int = 100
+    paddings: tuple[str, ...] = tuple(STYLES)
+    depth: int = 8
+    width: int = 32
+    ridge: float = 1e-4
+    seeds: int = 5
+    root: str = "runs"
+
+
+SMOKE = Config(size=20, depth=2, width=5, seeds=2)
+
+
+def distance(space: tuple[int, ...]) -> np.ndarray:
+    """How far each pixel lies from the nearest border."""
+    i, j = np.indices(space)
+    return np.minimum.reduce([i, j, space[0] - 1 - i, space[1] - 1 - j]).astype(np.float32)
+
+
+def readable(h: jax.Array, ridge: float) -> float:
+    """Share of the variance of the distance that a linear read-out explains, fitted on the first half of the images."""
+    wanted = jnp.broadcast_to(distance(h.shape[1:3]), h.shape[:3])
+    h = jnp.concatenate([h, jnp.ones_like(h[..., :1])], -1)
+    (x, held), (y, target) = (jnp.split(array.reshape(2, -1, *array.shape[3:]), 2) for array in (h, wanted))
+    x, held, y, target = x[0], held[0], y[0], target[0]
+    squares = x.T @ x
+    weights = jnp.linalg.solve(squares + ridge * jnp.trace(squares) / len(squares) * jnp.eye(len(squares)), x.T @ y)
+    return float(1 - jnp.mean((held @ weights - target) ** 2) / jnp.var(target))
+
+
+def run(config: Config) -> list[dict[str, Any]]:
+    """One row per kind of image, padding, depth and seed."""
+    data = cl.load(config.data, data_dir=config.data_dir, manual_dir=config.manual_dir, progress=True)
+    rows = []
+    for seed in range(config.seeds):
+        rng = np.random.default_rng(seed)
+        split = data.train.take(rng.choice(len(data.train), 2 * config.size, replace=False))
+        images = (np.asarray(split.images, np.float32) - data.mean) / data.std
+        kernels = [
+            jnp.asarray(rng.standard_normal((3, 3, c, config.width)) * (2 / (9 * c)) ** 0.5, jnp.float32)
+            for c in (images.shape[-1], *[config.width] * (config.depth - 1))
+        ]
+        for kind, x in ((NOISE, rng.standard_normal(images.shape).astype(np.float32)), (IMAGES, images)):
+            for padding in config.paddings:
+                h, window = jnp.asarray(x), cl.Window((3, 3), padding=padding)
+                raw = cl.unfold(h, window).reshape(*h.shape[:-1], -1)
+                rows.append(row(kind, padding, 0, seed, readable(raw, config.ridge)))
+                for depth, v in enumerate(kernels, 1):
+                    h = jax.nn.relu(cl.conv(h, v, window))
+                    rows.append(row(kind, padding, depth, seed, readable(h, config.ridge)))
+    return rows
+
+
+def row(kind: str, padding: str, depth: int, seed: int, explained: float) -> dict[str, Any]:
+    """What is reported of one read-out; depth 0 is the raw window."""
+    return {"of": kind, "padding": padding, "depth": depth, "seed": seed, "explained": explained}
+
+
+def main(config: Config) -> None:
+    """Run, draw and save."""
+    begin = time.perf_counter()
+    rows = run(config)
+    summary = report.summarise(rows, ["of", "padding", "depth"], "explained")
+    figure, axes = report.new_figure(2, size=(13.0, 6.0))
+    for axis, kind in zip(axes, (NOISE, IMAGES), strict=True):
+        report.curves(
+            axis,
+            [line for line in summary if line["of"] == kind],
+            "depth",
+            "explained",
+            "padding",
+            x_label="3x3 layers with random weights (0: the raw window)",
+            y_label="variance of the distance explained, 95 % interval",
+            y_format=".0%",
+            title=kind if kind == NOISE else f"{config.data}",
+            baselines={"nothing": 0.0},
+            styles=STYLES,
+        )
+    report.save_report(
+        "boundary",
+        rows,
+        config,
+        figure=figure,
+        summary=summary,
+        formats={"explained": ".1%"},
+        seconds=time.perf_counter() - begin,
+        root=config.root,
+    )
+
+
+if __name__ == "__main__":
+    main(parse(Config(), SMOKE, __doc__))

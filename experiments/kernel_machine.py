@@ -1,0 +1,196 @@
+r"""Is a convolution with random kernels a kernel machine, and how fast does width make it one?
+
+Random 3x3 kernels at stride 2, ReLU, and a linear read-out fitted by ridge regression: of every position's features, or of
+their mean over positions. As the width grows their Gram matrix tends to an expectation that is known in closed form, the
+arc-cosine kernel of the windows p: at equal positions, or between all pairs of them,
+
+$$K(x, x') = \frac{1}{N} \sum_{ij} k(p_{ij}, p'_{ij}), \quad \frac{1}{N^2} \sum_{ij, i'j'} k(p_{ij}, p'_{i'j'}), \quad
+k(p, q) = \frac{|p| |q|}{2 \pi} (\sin\theta + (\pi - \theta) \cos\theta)$$
+
+Read out at every position, kernels that are shared and kernels of their own have the same expectation: sharing shows only in
+the mean over positions. Null: ridge regression on the pixels.
+
+Answer: see the table.
+
+    python -m experiments.kernel_machine                                               (1 minute on 2 cores)
+
+Reference: Cho and Saul 2009, Kernel methods for deep learning (k); Mairal et al. 2014, Convolutional kernel networks.
+"""
+
+import dataclasses
+import functools
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import convlab as cl
+from convlab import report
+from experiments.command import parse
+
+EVERY, MEAN, OWN, PIXELS = "every position", "mean over positions", "every position, a kernel each", "ridge on pixels"
+STYLES = {
+    name: report.RUNG_STYLE[rung]._replace(label=name)
+    for name, rung in ((EVERY, "conv"), (OWN, "locally_connected"), (MEAN, "dense"))
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is run.
+
+    Args:
+      data: Name of the data set.
+      data_dir: Where it is prepared; absent, the usual place.
+      manual_dir: Where files lie that were fetched by hand, such as the IDX files of fashion_mnist.
+      size: Training images.
+      test_size: Test images.
+      widths: Numbers of random kernels, growing.
+      ridge: Weight of the squared norm, in units of the mean diagonal of the Gram matrix.
+      seeds: Draws of kernels and of training images.
+      root: Folder that the results go to.
+    """
+
+    data: str = "digits"
+    data_dir: str | None = None
+    manual_dir: str | None = None
+    size: int = 500
+    test_size: int = 297
+    widths: tuple[int, ...] = (4, 16, 64, 256, 1024)
+    ridge: float = 1e-4
+    seeds: int = 5
+    root: str = "runs"
+
+
+SMOKE = Config(size=30, test_size=20, widths=(4, 16), seeds=2)
+
+
+def windows(images: np.ndarray) -> jax.Array:
+    """The window of every position, and a one for the bias: (n, positions, taps)."""
+    p = cl.unfold(jnp.asarray(images), cl.Window((3, 3), 2))
+    p = p.reshape(len(p), -1, np.prod(p.shape[3:]))
+    return jnp.concatenate([p, jnp.ones_like(p[..., :1])], -1)
+
+
+def arc_cosine(p: jax.Array, q: jax.Array) -> jax.Array:
+    """Expected product of ReLU responses, over Gaussian kernels, of the windows p with the windows q: (of p, of q)."""
+    lengths = jnp.linalg.norm(p, axis=-1)[..., :, None] * jnp.linalg.norm(q, axis=-1)[..., None, :]
+    cosine = jnp.clip(p @ jnp.swapaxes(q, -1, -2) / lengths, -1, 1)
+    angle = jnp.arccos(cosine)
+    return lengths / (2 * jnp.pi) * (jnp.sqrt(1 - cosine**2) + (jnp.pi - angle) * cosine)
+
+
+@jax.jit
+def limits(p: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The Gram matrices of infinite width, read out at every position and in the mean."""
+    every = jnp.mean(jax.lax.map(lambda q: arc_cosine(q, q), jnp.swapaxes(p, 0, 1)), 0)
+    flat = p.reshape(-1, p.shape[-1])
+    mean = jax.lax.map(lambda x: arc_cosine(x, flat).mean(0).reshape(len(p), -1).mean(1), p)
+    return every, mean
+
+
+@functools.partial(jax.jit, static_argnames="width")
+def products(p: jax.Array, key: jax.Array, width: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Sums over random kernels of the products of two images' responses: every position, its mean, a kernel each."""
+
+    def add(sums: tuple[jax.Array, ...], key: jax.Array) -> tuple[tuple[jax.Array, ...], None]:
+        first, second = jax.random.split(key)
+        shared, own = (jax.random.normal(first, p.shape[-1:]), jax.random.normal(second, p.shape[1:]))
+        h, free = jax.nn.relu(p @ shared), jax.nn.relu(jnp.einsum("nia,ia->ni", p, own))
+        pooled = h.mean(1)
+        each = h @ h.T / h.shape[1], pooled[:, None] * pooled, free @ free.T / h.shape[1]
+        return jax.tree.map(jnp.add, sums, each), None
+
+    return jax.lax.scan(add, (jnp.zeros((len(p), len(p))),) * 3, jax.random.split(key, width))[0]
+
+
+def accuracy(gram: jax.Array, labels: np.ndarray, size: int, ridge: float) -> float:
+    """Of ridge regression on the first `size` images, on the others."""
+    train, test = gram[:size, :size], gram[size:, :size]
+    targets = jax.nn.one_hot(labels[:size], labels.max() + 1)
+    centre = targets.mean(0)
+    dual = jnp.linalg.solve(train + ridge * jnp.trace(train) / size * jnp.eye(size), targets - centre)
+    return float(jnp.mean((test @ dual + centre).argmax(1) == labels[size:]))
+
+
+def run(config: Config) -> list[dict[str, Any]]:
+    """One row per read-out, width and seed; a width of None is infinite."""
+    data = cl.load(config.data, data_dir=config.data_dir, manual_dir=config.manual_dir, progress=True)
+    rows = []
+    for seed in range(config.seeds):
+        split, test = data.subset(config.size, seed).train, data.test.take(np.arange(config.test_size))
+        images = np.concatenate([np.asarray(part.images, np.float32) for part in (split, test)])
+        labels = np.concatenate([np.asarray(part.labels) for part in (split, test)])
+        images = (images - data.mean) / data.std
+        score = functools.partial(accuracy, labels=labels, size=config.size, ridge=config.ridge)
+        flat = images.reshape(len(images), -1)
+        rows.append({"read": PIXELS, "seed": seed, "accuracy": score(jnp.asarray(flat @ flat.T))})
+        p = windows(images)
+        limit = dict(zip((EVERY, MEAN), limits(p), strict=True))
+        limit[OWN] = limit[EVERY]
+        rows += [{"read": read, "seed": seed, "accuracy": score(gram)} for read, gram in limit.items()]
+        done, sums = 0, (0.0, 0.0, 0.0)
+        for width in config.widths:
+            more = products(p, jax.random.fold_in(jax.random.key(seed), width), width - done)
+            sums, done = tuple(a + b for a, b in zip(sums, more, strict=True)), width
+            for read, total in zip((EVERY, MEAN, OWN), sums, strict=True):
+                gram = total / width
+                error = float(jnp.linalg.norm(gram - limit[read]) / jnp.linalg.norm(limit[read]))
+                rows.append({"read": read, "width": width, "seed": seed, "error": error, "accuracy": score(gram)})
+    return rows
+
+
+def slope(rows: list[dict[str, Any]], read: str) -> report.Interval:
+    """Power of the width that the error falls with: one fit per seed."""
+    seeds = dict.fromkeys(row["seed"] for row in rows)
+    lines = [[row for row in rows if row["read"] == read and row["seed"] == seed and "width" in row] for seed in seeds]
+    logs = [np.log([[row["width"], row["error"]] for row in line]).T for line in lines]
+    return report.interval([np.polyfit(x, y, 1)[0] for x, y in logs])
+
+
+def draw(rows: list[dict[str, Any]], config: Config) -> Any:
+    """Distance from the limit, and accuracy, against the width."""
+    figure, axes = report.new_figure(2, size=(13.0, 6.0))
+    finite = report.summarise([row for row in rows if "width" in row], ["read", "width"], ["error", "accuracy"])
+    limit = report.summarise([row for row in rows if "width" not in row], "read", "accuracy")
+    slopes = {read: slope(rows, read) for read in STYLES}
+    shown = {"x_label": "random kernels", "log_x": True, "styles": STYLES}
+    labels = {read: f"{read}: width^{mean:.2f} [{low:.2f}, {high:.2f}]" for read, (mean, low, high) in slopes.items()}
+    report.curves(
+        axes[0], finite, "width", "error", "read", y_label="distance from the limit, 95 % interval", labels=labels, **shown
+    )
+    axes[0].set_yscale("log")
+    axes[0].set_title("Gram matrix, relative error")
+    baselines = {
+        line["read"] if line["read"] == PIXELS else f"infinite width, {line['read']}": report.interval_of(line, "accuracy")
+        for line in limit
+        if line["read"] != OWN
+    }
+    title = f"{config.data}, {config.size} training images"
+    y_label = "accuracy on test images, 95 % interval"
+    report.curves(
+        axes[1], finite, "width", "accuracy", "read", y_label=y_label, y_format=".0%", title=title, baselines=baselines, **shown
+    )
+    return figure
+
+
+def main(config: Config) -> None:
+    """Run, draw and save."""
+    begin = time.perf_counter()
+    rows = run(config)
+    report.save_report(
+        "kernel_machine",
+        rows,
+        config,
+        figure=draw(rows, config),
+        summary=report.summarise(rows, ["read", "width"], ["error", "accuracy"]),
+        formats={"accuracy": ".1%"},
+        seconds=time.perf_counter() - begin,
+        root=config.root,
+    )
+
+
+if __name__ == "__main__":
+    main(parse(Config(), SMOKE, __doc__))
