@@ -93,7 +93,7 @@ def factorise(
 ) -> Factors:
     r"""Find two smaller kernels, one after the other, that stand for a given one as nearly as can be found.
 
-    $$\min_{U, W} \sum_{abcd} \Big(V_{abcd} - \sum_{a_1 + a_2 = a,\, b_1 + b_2 = b} \sum_m U_{a_1 b_1 c m} W_{a_2 b_2 m d}\Big)^2$$
+    $$\min_{U, W} \sum_{abcd} \Big(V_{abcd} - \sum_{a_1 + a_2 = a, b_1 + b_2 = b,\, m} U_{a_1 b_1 c m} W_{a_2 b_2 m d}\Big)^2$$
 
     at strides and dilations of 1, by Gauss-Newton steps of least norm, damped as by Levenberg and Marquardt, from a random
     start. From `middle_width` on the residual of a generic kernel is 0 to rounding; below, it is that of a local minimum, which
