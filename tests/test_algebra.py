@@ -401,6 +401,12 @@ def test_no_image_is_stretched_by_more_than_the_bound(window):
     np.testing.assert_array_equal(algebra.scale_norm(v, window, space, 2 * bound), v)
 
 
+def test_the_bound_leaves_room_for_the_padding():
+    v, window = np.array([1.0, -1.0]).reshape(2, 1, 1), W((2,), padding="FULL")
+    close(values(v, window, (1,)), [2**0.5])
+    close(algebra.norm_bound(v, window, (1,)), 2)
+
+
 def test_norms_that_are_not_known_are_refused():
     (v,) = gaussian((3, 3, 2, 2))
     for window, match in ((W(3), "needs padding 'CIRCULAR'"), (W(3, 2, "CIRCULAR"), "stride 1")):
