@@ -13,12 +13,13 @@ FLOORS = [  # a room imports from lower floors only; rooms of one floor stand al
     {"geometry", "data", "report", "check"},
     {"unfold"},
     {"kernels"},
-    {"ops", "convert", "foreign", "rungs"},
+    {"ops", "convert", "foreign", "rungs", "algebra"},
     {"layers", "linen", "norm"},
     {"calls", "optim"},
     {"models", "train", "measure", "relax"},
 ]
 NEIGHBOURS = {
+    ("algebra", "ops"),
     ("check", "geometry"),
     ("foreign", "convert"),
     ("rungs", "convert"),

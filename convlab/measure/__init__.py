@@ -1,11 +1,30 @@
 """Measures: what a network costs, what it sees, and what its weights have become."""
 
 from convlab.measure.cost import Cost, Count, count
+from convlab.measure.keeping import (
+    Kept,
+    Stem,
+    activation_rank,
+    aliasing,
+    reconstruct,
+    reconstruct_by_gradient,
+    stem_report,
+)
 from convlab.measure.match import match_width, weights_of
 from convlab.measure.memory import Memory, memory
 from convlab.measure.network import indices, watch_indices
 from convlab.measure.patches import dealt, patch_share
 from convlab.measure.paths import along, barrier, bezier, connect_by_curve, line
+from convlab.measure.spectrum import (
+    Linear,
+    condition,
+    convolution,
+    matrix,
+    null_space,
+    operator_norm,
+    rank,
+    singular_values,
+)
 from convlab.measure.summary import summary
 from convlab.measure.weights import (
     circulant_share,
@@ -24,3 +43,5 @@ __all__ += ["circulant_share", "excess_kurtosis", "inverse_participation_ratio",
 __all__ += ["neighbour_distance", "share", "signal_to_noise", "tile_share", "indices", "watch_indices"]
 __all__ += ["along", "barrier", "bezier", "connect_by_curve", "line"]
 __all__ += ["dealt", "patch_share"]
+__all__ += ["Linear", "condition", "convolution", "matrix", "null_space", "operator_norm", "rank", "singular_values"]
+__all__ += ["Kept", "Stem", "activation_rank", "aliasing", "reconstruct", "reconstruct_by_gradient", "stem_report"]

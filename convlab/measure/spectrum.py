@@ -1,0 +1,282 @@
+r"""What a linear layer does to images as a matrix: its singular values, what it loses, and how near that is to losing more.
+
+The dense matrix A of a layer that takes images x to activations h is its Jacobian. A small one is written out and decomposed;
+of a convolution on a torus every frequency is decomposed for itself; vectors are multiplied with a large one and its transpose.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from convlab import check
+from convlab.algebra import transfer
+from convlab.geometry import Space, Window, as_integer, as_space
+from convlab.ops.conv import conv
+
+Function = Callable[[Array], Array]
+
+LARGEST = 2**24  # entries of a matrix that "auto" still writes out: seconds for its decomposition
+SPARE = 5  # directions that a Krylov block has beyond those asked for
+SETTLED = 1e-8  # relative change of the singular values at which a Krylov space is large enough
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear:
+    """A linear function of one image; of an affine one, as a layer with a bias, the linear part is meant.
+
+    Args:
+      function: Takes an image (*space, c) to activations of any shape.
+      shape: (*space, c) of the image.
+      kernel: Where it is a convolution, its kernel.
+      window: And where that reads.
+
+    Raises:
+      ValueError: The function does not take such an image.
+
+    Example:
+      >>> Linear(lambda x: 2 * x[1:], (5, 3)).output_shape
+      (4, 3)
+    """
+
+    function: Function
+    shape: Sequence[int]
+    kernel: Array | None = None
+    window: Window | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "shape", tuple(as_integer("shape", n) for n in self.shape))
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Of the activations."""
+        return jax.eval_shape(self.function, jax.ShapeDtypeStruct(self.shape, self.dtype)).shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the image: that of the kernel, or the usual floating one."""
+        return jnp.result_type(float) if self.kernel is None else self.kernel.dtype
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Rows and columns of the matrix: numbers in the activations and in the image."""
+        return math.prod(self.output_shape), math.prod(self.shape)
+
+    def apply(self, x: Array) -> Array:
+        """Return A x."""
+        return jax.jvp(self.function, (jnp.zeros(self.shape, self.dtype),), (x.astype(self.dtype),))[1]
+
+    def transpose(self, y: Array) -> Array:
+        r"""Return $A^\top y$."""
+        return jax.vjp(self.function, jnp.zeros(self.shape, self.dtype))[1](y.astype(self.dtype))[0]
+
+
+def convolution(v: Float[Array, "a b c d"], window: Window, space: Space) -> Linear:
+    """Return a convolution as a linear function of images of `space`.
+
+    Args:
+      v: Its kernel.
+      window: Where each position reads.
+      space: Pixels along each spatial axis.
+
+    Raises:
+      ValueError: `v` is not a kernel of this window.
+      TypeError: `v` is not floating.
+
+    Example:
+      >>> convolution(jnp.ones((3, 3, 2, 7)), Window(3, 2), (4, 5)).sizes
+      (42, 40)
+    """
+    v, rank = check.kernel("v", v, spatial=1, others="c d")
+    check.taps("v", v.shape[:rank], window)
+    check.agree("space has {} axes", (len(space),), f"v of shape {v.shape} has {{}}", (rank,))
+    return Linear(lambda x: conv(x, v, window), (*as_space(space), v.shape[-2]), v, window.of_rank(rank))
+
+
+def matrix(linear: Linear) -> Float[Array, "outputs pixels"]:
+    r"""Write out the dense matrix, exactly: the Jacobian, activations and images as flat vectors.
+
+    $$A_{(ijd),(klc)} = \partial H_{ijd} / \partial X_{klc}$$
+
+    Args:
+      linear: The function.
+
+    Example:
+      >>> matrix(convolution(jnp.array([1.0, 2.0]).reshape(2, 1, 1), Window(2, padding="VALID"), (3,)))
+      Array([[1., 2., 0.],
+             [0., 1., 2.]], dtype=float32)
+    """
+    rows, columns = linear.sizes
+    jacobian = jax.jacfwd if columns <= rows else jax.jacrev
+    return jacobian(linear.function)(jnp.zeros(linear.shape, linear.dtype)).reshape(rows, columns)
+
+
+def singular_values(linear: Linear, method: str = "auto", *, most: int | None = None) -> Float[np.ndarray, "s"]:
+    """Return the singular values of the dense matrix, largest first.
+
+    Args:
+      linear: The function.
+      method: "dense" (of the matrix written out: all, exact), "fourier" (of a "CIRCULAR" convolution of stride 1, frequency by
+        frequency: all, exact to rounding), "krylov" (the largest, from products with the matrix and its transpose, until they
+        change by less than a share of 1e-8), or "auto": "fourier" where it can be, else "dense" up to 2**24 entries, else
+        "krylov".
+      most: Return so many of the largest; None returns all, but of "krylov" one.
+
+    Returns:
+      At most min(rows, columns) numbers.
+
+    Raises:
+      ValueError: An unknown method, "fourier" of what is no convolution on a torus, or `most` below 1.
+
+    Example:
+      >>> singular_values(convolution(jnp.eye(2).reshape(1, 1, 2, 2), Window(1), (2, 1)))
+      array([1., 1., 1., 1.], dtype=float32)
+
+    Reference: Sedghi, Gupta and Long 2019, The singular values of convolutional layers; Musco and Musco 2015, Randomized block
+    Krylov methods for stronger and faster approximate singular value decomposition.
+    """
+    if method != "auto" and method not in METHODS:
+        raise ValueError(f"method {method!r} is unknown; needs 'auto' or one of {', '.join(METHODS)}")
+    most = most if most is None else as_integer("most", most)
+    if method == "auto":
+        method = "fourier" if _circular(linear) else "dense" if math.prod(linear.sizes) <= LARGEST else "krylov"
+    return METHODS[method](linear, most)[:most]
+
+
+def operator_norm(linear: Linear, method: str = "auto") -> float:
+    """Return the largest singular value: by how much an image is stretched at most.
+
+    Args:
+      linear: The function.
+      method: As of `singular_values`.
+
+    Example:
+      >>> operator_norm(convolution(jnp.ones((3, 1, 1)), Window(3, padding="CIRCULAR"), (8,)))
+      3.0
+    """
+    return float(singular_values(linear, method, most=1)[0])
+
+
+def rank(linear: Linear, tolerance: float | None = None) -> int:
+    """Count the directions that reach the activations: singular values above a share of the largest.
+
+    Args:
+      linear: The function.
+      tolerance: The share; None for rounding: the longer side of the matrix times the resolution of its dtype.
+
+    Raises:
+      ValueError: The matrix has more than 2**24 entries, too many to write out, and is no convolution on a torus.
+
+    Example:
+      >>> rank(convolution(jnp.ones((3, 1, 1)), Window(3, padding="CIRCULAR"), (6,)))  # two frequencies are lost
+      4
+    """
+    return _rank(_all_values(linear), _tolerance(linear, tolerance))
+
+
+def null_space(linear: Linear, tolerance: float | None = None) -> Float[np.ndarray, "lost ..."]:
+    """Return the images that a layer loses: an orthonormal basis of what it takes to zero.
+
+    Args:
+      linear: The function.
+      tolerance: As of `rank`.
+
+    Returns:
+      As many images as pixels times channels exceed the rank, each of the image's shape.
+
+    Raises:
+      ValueError: The matrix has more than 2**24 entries.
+
+    Example:
+      >>> lost = null_space(convolution(jnp.ones((2, 1, 1)), Window(2, padding="VALID"), (4,)))
+      >>> (2 * lost / lost[0, 0]).round(3).squeeze()
+      array([ 2., -2.,  2., -2.], dtype=float32)
+    """
+    _check_small(linear)
+    _, sigma, right = np.linalg.svd(np.asarray(matrix(linear)))
+    return right[_rank(sigma, _tolerance(linear, tolerance)) :].reshape(-1, *linear.shape)
+
+
+def condition(linear: Linear) -> float:
+    """Return the largest over the smallest of the min(rows, columns) singular values: infinite where one is 0.
+
+    Args:
+      linear: The function.
+
+    Raises:
+      ValueError: As of `rank`.
+
+    Example:
+      >>> round(condition(convolution(jnp.array([1.0, 3.0, 1.0]).reshape(3, 1, 1), Window(3, padding="CIRCULAR"), (8,))), 3)
+      5.0
+    """
+    sigma = _all_values(linear)
+    return float(sigma[0] / sigma[-1]) if sigma[-1] > 0 else math.inf
+
+
+def _dense(linear: Linear, most: int | None) -> np.ndarray:
+    return np.linalg.svd(np.asarray(matrix(linear)), compute_uv=False)
+
+
+def _fourier(linear: Linear, most: int | None) -> np.ndarray:
+    if linear.kernel is None or linear.window is None:
+        raise ValueError("method 'fourier' needs a convolution; make it by `convolution`")
+    symbol = np.asarray(transfer(linear.kernel, linear.window, linear.shape[:-1]))
+    return np.sort(np.linalg.svd(symbol, compute_uv=False), axis=None)[::-1]
+
+
+def _krylov(linear: Linear, most: int | None) -> np.ndarray:
+    """Grow the space of a random block under the matrix and its transpose, all of it orthonormal, until its values settle.
+
+    A block finds values that several directions share, as the frequencies of a convolution do; a single vector would not.
+    """
+    wanted, (rows, columns) = most or 1, linear.sizes
+    apply = jax.jit(lambda x: jax.vmap(linear.apply)(x.reshape(-1, *linear.shape)).reshape(len(x), -1))
+    back = jax.jit(lambda y: jax.vmap(linear.transpose)(y.reshape(-1, *linear.output_shape)).reshape(len(y), -1))
+    random = np.random.default_rng(0)
+    basis, images, gram = np.zeros((0, columns)), np.zeros((0, rows)), np.zeros((0, 0))
+    block = random.normal(size=(min(wanted + SPARE, columns), columns))
+    settled, old = max(SETTLED, 8 * float(jnp.finfo(linear.dtype).eps)), np.zeros(wanted)
+    while True:
+        for _ in range(2):  # once leaves rounding, twice none
+            block = block - (block @ basis.T) @ basis
+            block = np.linalg.qr(block.T)[0].T
+        basis, images = np.concatenate([basis, block]), np.concatenate([images, np.asarray(apply(jnp.asarray(block)))])
+        across = images @ images[-len(block) :].T
+        gram = np.block([[gram, across[: -len(block)]], [across.T]])
+        new = np.sqrt(np.abs(np.linalg.eigvalsh(gram)))[::-1][:wanted]
+        if len(basis) == columns or (len(new) == wanted and np.all(np.abs(new - old) <= settled * new[0])):
+            return np.linalg.svd(images, compute_uv=False)[: min(wanted, rows, columns)].astype(linear.dtype)
+        old = np.resize(new, wanted)
+        block = np.asarray(back(jnp.asarray(images[-len(block) :])))[: columns - len(basis)]
+
+
+METHODS: dict[str, Callable[[Linear, int | None], np.ndarray]] = {"dense": _dense, "fourier": _fourier, "krylov": _krylov}
+
+
+def _circular(linear: Linear) -> bool:
+    return linear.window is not None and linear.window.padding == "CIRCULAR" and np.max(linear.window.strides) == 1
+
+
+def _all_values(linear: Linear) -> np.ndarray:
+    if _circular(linear):
+        return _fourier(linear, None)
+    _check_small(linear)
+    return _dense(linear, None)
+
+
+def _check_small(linear: Linear) -> None:
+    if math.prod(linear.sizes) > LARGEST:
+        raise ValueError(f"the matrix of {linear.sizes} has more than {LARGEST} entries; `singular_values` finds the largest")
+
+
+def _tolerance(linear: Linear, tolerance: float | None) -> float:
+    return max(linear.sizes) * float(jnp.finfo(linear.dtype).eps) if tolerance is None else tolerance
+
+
+def _rank(sigma: np.ndarray, tolerance: float) -> int:
+    return int(np.sum(sigma > tolerance * sigma[0]))
