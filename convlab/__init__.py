@@ -1,5 +1,6 @@
 """convlab walks the ladder from a dense layer to a convolution and back, exactly, and measures what each rung costs."""
 
+from convlab import algebra as algebra
 from convlab import measure as measure
 from convlab import models as models
 from convlab import train as train

@@ -15,7 +15,7 @@ import optax
 from flax import nnx
 
 import convlab as cl
-from convlab import data, models
+from convlab import algebra, data, models
 
 PADDINGS = ("VALID", "CIRCULAR", "SAME")
 
@@ -253,11 +253,8 @@ def composed(x: jax.Array, first: jax.Array, second: jax.Array, padding: str) ->
 
 
 def kernel_of_two(first: jax.Array, second: jax.Array) -> jax.Array:
-    """The one kernel of two convolutions in a row: what they make of an impulse."""
-    k = tuple(a + b - 1 for a, b in zip(first.shape[:2], second.shape[:2], strict=True))
-    impulse = jnp.zeros((first.shape[2], *(2 * n - 1 for n in k), first.shape[2]))
-    impulse = impulse.at[jnp.arange(len(impulse)), k[0] - 1, k[1] - 1, jnp.arange(len(impulse))].set(1)
-    return jnp.moveaxis(composed(impulse, first, second, "VALID")[:, ::-1, ::-1], 0, 2)
+    """The one kernel of two convolutions in a row."""
+    return algebra.compose(first, second, *(cl.Window(v.shape[:2], padding="VALID") for v in (first, second)))[0]
 
 
 def two_kernels_are_one() -> Finding:
@@ -291,12 +288,8 @@ def width_of_two(size: int, c: int, width: int) -> bool:
 
 
 def two_small_are_one_large(size: int, c: int = 2) -> Finding:
-    """Whether two small kernels make any c -> c kernel of `size` x `size`, by the width between; the law's, in units of c.
-
-    Two kernels of h x h have 2 h^2 c m numbers, of which m^2 change nothing: enough for size^2 c^2 from a width m on.
-    """
-    h = size // 2 + 1
-    law = h * h - math.sqrt(h**4 - size**2)
+    """Whether two small kernels make any c -> c kernel of `size` x `size`, by the width between; the law's, in units of c."""
+    law = algebra.middle_width(size, size // 2 + 1, size // 2 + 1, 1)
     widths = {"as wide": c, "narrower than the law": math.ceil(law * c) - 1, "as wide as the law": math.ceil(law * c)}
     return Finding({f"what lies between is {name}": width_of_two(size, c, m) for name, m in widths.items()}, law)
 
@@ -354,7 +347,7 @@ def max_pooling_is_a_convolution() -> Finding:
 def max_from_relus() -> Finding:
     """max(a, b) = relu(a - b) + b, a convolution and a ReLU: the largest difference."""
     a, b = normal(101), normal(101, seed=1)
-    number = float(jnp.abs(jax.nn.relu(a - b) + b - jnp.maximum(a, b)).max())
+    number = float(jnp.abs(algebra.maximum(a, b) - jnp.maximum(a, b)).max())
     return one(number < 1e-5, number)
 
 
@@ -388,9 +381,8 @@ def max_pooling_aliases() -> Finding:
 
 def crosses_light_up() -> Finding:
     """Two small crosses as kernels, max pooled, on a picture of a large one: whether the one largest response is its centre."""
-    arm = jnp.zeros((3, 3)).at[1].set(1).at[:, 1].set(1)
-    diagonals = jnp.eye(3).at[jnp.arange(3), 2 - jnp.arange(3)].set(1)
-    v = jnp.stack([kernel - kernel.mean() for kernel in (arm, diagonals)], -1)[..., None, :]
+    crosses = algebra.upright_cross(), algebra.diagonal_cross()
+    v = jnp.concatenate([kernel - kernel.mean() for kernel in crosses], -1)
     holds = {}
     for name, size in (("an even place", 16), ("an odd place", 18)):
         n, centre = size + 1, size // 2

@@ -1,8 +1,8 @@
 """Does a network see the same thing one pixel further, and what does it cost to make it?
 
 One network of two 3x3 layers with batch norm and ReLU, each downsampled by two in one of six ways, then the mean over
-positions. With circular padding the layers commute with every shift, so that whatever is lost is lost where it downsamples; with
-zero padding also at the border. Counted before training and after: on how many test images the prediction stays as it was under
+positions. With circular padding the layers commute with every shift, so that what is lost is lost in downsampling; with zero
+padding also at the border. Counted before training and after: on how many test images the prediction stays as it was under
 all shifts around the circle, and how many shifted images are classified right. Null: the share of the largest class among the
 predictions, squared and summed, which labels drawn independently would agree by.
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from flax import nnx
 
 import convlab as cl
-from convlab import measure, report
+from convlab import algebra, measure, report
 from convlab.models import Head, Stack, Stage, Wiring
 from experiments.command import parse
 
@@ -34,7 +34,7 @@ class Kind(NamedTuple):
     between: float = 1.0
 
 
-LAW = 4 - math.sqrt(7)
+LAW = algebra.middle_width(3, 2, 2, 1)
 REFERENCE, LINEAR = "3x3", "linear classifier"
 KINDS = {
     REFERENCE: Kind((3,)),
