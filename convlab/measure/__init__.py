@@ -1,11 +1,13 @@
 """Measures: what a network costs, what it sees, and what its weights have become."""
 
+from convlab.measure.audit import audit
 from convlab.measure.cost import Cost, Count, count
 from convlab.measure.match import match_width, weights_of
 from convlab.measure.memory import Memory, memory
 from convlab.measure.network import indices, watch_indices
 from convlab.measure.patches import dealt, patch_share
 from convlab.measure.paths import along, barrier, bezier, connect_by_curve, line
+from convlab.measure.shift import aliased_energy, downsampling, equivariance_error, shift, shift_consistency, shifts
 from convlab.measure.summary import summary
 from convlab.measure.weights import (
     circulant_share,
@@ -24,3 +26,4 @@ __all__ += ["circulant_share", "excess_kurtosis", "inverse_participation_ratio",
 __all__ += ["neighbour_distance", "share", "signal_to_noise", "tile_share", "indices", "watch_indices"]
 __all__ += ["along", "barrier", "bezier", "connect_by_curve", "line"]
 __all__ += ["dealt", "patch_share"]
+__all__ += ["aliased_energy", "audit", "downsampling", "equivariance_error", "shift", "shift_consistency", "shifts"]

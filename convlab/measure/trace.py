@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
@@ -16,7 +14,6 @@ from convlab.norm import BatchNorm
 
 KINDS = (Layer, nnx.Linear, nnx.Conv, nnx.BatchNorm, BatchNorm)
 CUSTOM = {"custom_jvp_call", "custom_vjp_call"}
-Operand = int | np.ndarray | jax.Array | float
 
 
 class Step(NamedTuple):
@@ -48,7 +45,8 @@ class Step(NamedTuple):
         """Compute what the step makes."""
         operands = [values[operand.number] if isinstance(operand, Place) else operand for operand in self.inputs]
         primitive = self.equation.primitive
-        functions, options = primitive.get_bind_params(self.equation.params)
+        options = primitive.get_bind_params(self.equation.params)
+        functions, options = options if isinstance(options, tuple) else ((), options)
         results = primitive.bind(*functions, *operands, **options)
         return dict(zip(self.outputs, results if primitive.multiple_results else [results], strict=True))
 
@@ -177,9 +175,7 @@ def entries(program: Program) -> list[field.Entry]:
     return [field.Entry(call.x.shape, layout_of(call.module)) for _, call in program.calls]
 
 
-def spans(
-    steps: Sequence[Step], given: Mapping[int, field.Seen], layers: Sequence[field.Entry]
-) -> dict[int, field.Seen]:
+def spans(steps: Sequence[Step], given: Mapping[int, field.Seen], layers: Sequence[field.Entry]) -> dict[int, field.Seen]:
     """What every array sees along one axis, from what the given ones see; what sees nothing is left out."""
     seen, noted = dict(given), {}
     for step in steps:
@@ -192,8 +188,3 @@ def spans(
             result = field.through(step.equation, operands)
         seen.update(dict.fromkeys(step.outputs, result))
     return seen
-
-
-def floats(array: Any) -> bool:
-    """Whether an array, or its shape and dtype, is of floating numbers."""
-    return jnp.issubdtype(array.dtype, jnp.floating)

@@ -1,4 +1,4 @@
-"""Pooling: what shrinks an image between layers. Mean and blur are convolutions of each channel; max and polyphase are not linear.
+"""Pooling: what shrinks an image between layers. Mean and blur are convolutions of each channel, the others are not linear.
 
 All run axis by axis over the strided slices of the windows, so k x k taps cost 2k slices, every derivative exists,
 and no gradient falls to the slow select-and-scatter. Windows that do not overlap are blocks of a reshaped image instead: the
