@@ -2,11 +2,13 @@
 
 from convlab.measure.audit import audit
 from convlab.measure.cost import Cost, Count, count
+from convlab.measure.looking import feature_maps, grad_cam, occlusion, saliency, watch_activations
 from convlab.measure.match import match_width, weights_of
 from convlab.measure.memory import Memory, memory
 from convlab.measure.network import indices, watch_indices
 from convlab.measure.patches import dealt, patch_share
 from convlab.measure.paths import along, barrier, bezier, connect_by_curve, line
+from convlab.measure.seeing import coverage, effective_field, precedents, receptive_field
 from convlab.measure.shift import aliased_energy, downsampling, equivariance_error, shift, shift_consistency, shifts
 from convlab.measure.summary import summary
 from convlab.measure.weights import (
@@ -27,3 +29,5 @@ __all__ += ["neighbour_distance", "share", "signal_to_noise", "tile_share", "ind
 __all__ += ["along", "barrier", "bezier", "connect_by_curve", "line"]
 __all__ += ["dealt", "patch_share"]
 __all__ += ["aliased_energy", "audit", "downsampling", "equivariance_error", "shift", "shift_consistency", "shifts"]
+__all__ += ["coverage", "effective_field", "precedents", "receptive_field"]
+__all__ += ["feature_maps", "grad_cam", "occlusion", "saliency", "watch_activations"]

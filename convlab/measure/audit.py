@@ -83,9 +83,7 @@ class Audit:
         images = check.floating("images", images)
         self.delta = as_shift(delta, images.ndim - 2)
         self.program = trace(model, images)
-        self.values = dict(self.program.arrays) | {self.program.images: images}
-        for step in self.program.steps:
-            self.values.update(step.run(self.values))
+        self.values = self.program.run(dict(self.program.arrays) | {self.program.images: images})
         self.dependent = self.program.dependent()
         self.units = list(_units(self.program, self.dependent))
         self.readers = collections.Counter(number for step in self.program.steps for number in step.numbers())

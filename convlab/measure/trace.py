@@ -84,16 +84,18 @@ class Program(NamedTuple):
                 found.update(step.outputs)
         return found
 
-    def number(self, layer: str) -> int:
-        """The number of the last call of a layer.
+    def layers(self) -> dict[str, int]:
+        """Numbers of what layers return, by name, in the order of the calls."""
+        marks = [(step.mark, step.outputs[0]) for step in self.steps if step.mark is not None]
+        return {self.calls[mark[0]][0]: number for mark, number in marks if mark[1] == "output"}
 
-        Raises:
-          ValueError: No layer of this name is called.
-        """
-        names = [name for name, _ in self.calls]
-        if layer not in names:
-            raise ValueError(f"layer {layer!r} is not called; needs one of {', '.join(dict.fromkeys(names))}")
-        return len(names) - 1 - names[::-1].index(layer)
+    def run(
+        self, values: dict[int, Any], step: Callable[[Step, Mapping[int, Any]], dict[int, Any]] = Step.run
+    ) -> dict[int, Any]:
+        """Compute all arrays from the parameters and the images, each step as `step` does."""
+        for each in self.steps:
+            values.update(step(each, values))
+        return values
 
 
 def trace(model: Any, images: Any, opens: Callable[[Any], bool] = lambda equation: True) -> Program:
@@ -117,7 +119,19 @@ def trace(model: Any, images: Any, opens: Callable[[Any], bool] = lambda equatio
     steps = list(_steps(closed.jaxpr, places, shapes, opens, ""))
     arrays = dict(enumerate(leaves))
     output = places[closed.jaxpr.outvars[0]].number
-    return Program(steps, arrays, len(leaves), output, shapes, [(names.get(id(call.module), ""), call) for call in calls])
+    called = unique([names.get(id(call.module), type(call.module).__name__) for call in calls])
+    return Program(steps, arrays, len(leaves), output, shapes, list(zip(called, calls, strict=True)))
+
+
+def unique(names: Sequence[str]) -> list[str]:
+    """Number the second and later calls of one layer.
+
+    Example:
+      >>> unique(["block", "head", "block"])
+      ['block', 'head', 'block (2)']
+    """
+    counts = [names[: place + 1].count(name) for place, name in enumerate(names)]
+    return [name if count == 1 else f"{name} ({count})" for name, count in zip(names, counts, strict=True)]
 
 
 def split(model: Any, notice: Callable[[nnx.Module], None] = lambda module: None) -> tuple[Any, Callable[[Any, Any], Any]]:
