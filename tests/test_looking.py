@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from networks import images
+from networks import filled, images
 from strategies import gaussian
 
 import convlab as cl
-from convlab.data import Data, Split
 from convlab.measure import feature_maps, grad_cam, occlusion, saliency, watch_activations
-from convlab.train import Config, fit
+from convlab.report import feature_sheet, heat, new_figure, seen
+from convlab.train.training import check_watch
 
 close = functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12)
 RULES = ["gradient", "guided", "deconvnet"]
@@ -61,13 +61,22 @@ def test_rules_pass_back_what_the_equations_say_however_the_relu_is_spelled(rule
 
 
 def test_the_gradient_of_a_network_is_its_gradient_and_the_rules_differ_from_it():
-    first, second = cl.Conv(2, 4, (3, 2), rngs=nnx.Rngs(0)), cl.Conv(4, 4, (3, 3), rngs=nnx.Rngs(1))
-    norm, pool = nnx.BatchNorm(4, rngs=nnx.Rngs(0)), cl.Window(2, 2, "VALID")
-    nested = nnx.Sequential(second, norm, nnx.relu)
-    model = nnx.Sequential(first, nnx.relu, lambda h: h + nested(h), lambda h: cl.max_pool(h, pool).mean((1, 2)))
+    pool = cl.Window(2, 2, "VALID")
+
+    class Net(nnx.Module):
+        def __init__(self):
+            rngs = nnx.Rngs(0)
+            self.first, self.norm = cl.Conv(2, 4, (3, 2), rngs=rngs), nnx.BatchNorm(4, rngs=rngs)
+            self.nested = nnx.Sequential(cl.Conv(4, 4, (3, 3), rngs=rngs), nnx.relu)
+
+        def __call__(self, x):
+            h = nnx.relu(self.norm(self.first(x)))
+            return cl.max_pool(h + self.nested(h), pool).mean((1, 2))
+
+    model = filled(Net)
     x = images(3, 7, 5, 2)
     got = {rule: saliency(model, x, 1, rule) for rule in RULES}
-    norm.eval()
+    model.eval()
     np.testing.assert_allclose(got["gradient"], jax.jit(jax.grad(lambda x: model(x)[:, 1].sum()))(x), rtol=1e-5, atol=1e-6)
     assert len({float(jnp.abs(array).sum()) for array in got.values()}) == 3
 
@@ -140,20 +149,23 @@ def test_occlusion_is_the_score_that_is_lost_with_each_window(float64):
         close(got[n, i, j], (net(x[n : n + 1]) - net(hidden[None]))[0, targets[n]])
 
 
-def parts(**options):
-    rngs = nnx.Rngs(0)
-    first = cl.Conv(2, 3, (3, 3), param_dtype=jnp.float64, rngs=rngs)
-    second = cl.Conv(3, 4, (2, 3), 2, param_dtype=jnp.float64, rngs=rngs)
-    head = nnx.Linear(4, 3, param_dtype=jnp.float64, rngs=rngs)
-    return first, second, lambda h: head(nnx.tanh(second(nnx.relu(h))).mean((1, 2)))
-
-
 def test_grad_cam_weighs_channels_by_their_mean_gradient(float64):
-    first, second, rest = parts()
-    x, targets = jnp.asarray(gaussian((2, 5, 7, 2))[0]), jnp.array([1, 2])
-    got = grad_cam(nnx.Sequential(first, rest), x, "layers/0", targets)
+    def build():
+        double = {"param_dtype": jnp.float64, "rngs": nnx.Rngs(0)}
+        layers = cl.Conv(2, 3, (3, 3), **double), nnx.relu, cl.Conv(3, 4, (2, 3), 2, **double), nnx.tanh
+        return nnx.Sequential(*layers, lambda h: h.mean((1, 2)), nnx.Linear(4, 3, **double))
+
+    x, targets, model = jnp.asarray(gaussian((2, 5, 7, 2))[0]), jnp.array([1, 2]), filled(build)
+    got = grad_cam(model, x, "layers/0", targets)
+    first, *others = model.layers
+
+    def score(h):
+        for layer in others:
+            h = layer(h)
+        return h[jnp.arange(2), targets].sum()
+
     h = first(x)
-    weight = jax.grad(lambda h: rest(h)[jnp.arange(2), targets].sum())(h).mean((1, 2))
+    weight = jax.jit(jax.grad(score))(h).mean((1, 2))
     close(got, np.maximum(0, np.einsum("nijd,nd->nij", h, weight)))
     assert (got > 0).any()
 
@@ -167,23 +179,22 @@ def test_feature_maps_are_what_layers_return_in_evaluation_each_call_by_its_name
     close(maps["layers/0 (2)"], layer(nnx.relu(layer(x))))
 
 
-def test_activations_are_watched_while_training():
-    random = np.random.default_rng(0)
-    x, labels = random.normal(size=(40, 7, 5, 2)).astype(np.float32), random.integers(0, 3, 40)
+def test_watched_activations_are_those_of_the_images_whatever_statistics_run_along():
+    x = images(9, 7, 5, 2)
     model = cl.models.Net((7, 5, 2), 3, width=4, depth=1, batch_norm=True, dropout=0.5, activation=nnx.relu, rngs=nnx.Rngs(0))
-    watch = watch_activations(model, x[:9], "stages/0/layer", "stages/0/norm")
-    config = Config(steps=4, batch_size=16, evaluations=2, progress=False)
-    fitted = fit(model, Data("made", Split(x, labels), Split(x, labels), tuple("abc")), config, watch=watch)
-    for row in fitted.history:
-        assert abs(row["stages/0/norm/mean"]) < 0.1  # of these images, whatever statistics run along
-        assert 0 <= row["stages/0/layer/dead"] <= 1
-    told = watch(fitted.parameters)
-    layer = cl.Conv(2, 4, (3, 3), rngs=nnx.Rngs(0))
-    nnx.update(layer, fitted.parameters["stages"][0]["layer"])
-    h = layer(x[:9])
-    np.testing.assert_allclose(told["stages/0/layer/mean"], h.mean(), rtol=1e-4, atol=1e-6)
+    watch = watch_activations(model, x, "stages/0/layer", "stages/0/norm")
+    layer, parameters = model.stages[0].layer, nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    layer.kernel[...] *= 2
+    layer.bias[...] -= jnp.array([0, 1, 9, 99])
+    before, told = jax.jit(watch)(parameters), jax.jit(watch)(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+    check_watch(watch, parameters)
+    h = layer(x)
+    np.testing.assert_allclose(told["stages/0/layer/mean"], h.mean(), rtol=1e-4)
     np.testing.assert_allclose(told["stages/0/layer/deviation"], h.std(), rtol=1e-4)
-    assert told["stages/0/layer/dead"] == (h.max((0, 1, 2)) <= 0).mean()
+    assert told["stages/0/layer/dead"] == (h.max((0, 1, 2)) <= 0).mean() >= 0.25
+    assert before["stages/0/layer/mean"] != told["stages/0/layer/mean"]
+    assert abs(told["stages/0/norm/mean"]) < 1e-5
+    np.testing.assert_allclose(told["stages/0/norm/deviation"], 1, rtol=1e-3)
 
 
 CROSSES = {"+": np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]]), "x": np.array([[1, 0, 1], [0, 1, 0], [1, 0, 1]])}
@@ -201,3 +212,39 @@ def test_two_cross_kernels_and_max_pooling_highlight_a_large_cross_at_its_centre
         h = cl.max_pool(cl.conv(jnp.asarray(x), kernel, cl.Window((3, 3))), cl.Window((2, 2), 2, "VALID"))
         response = np.asarray(cl.conv(h, kernel, cl.Window((3, 3))))[..., 0]
         assert np.argwhere(response == response.max()).tolist() == [(centre // 2).tolist()]
+
+
+def test_a_map_is_laid_over_the_whole_image_and_says_what_it_shows():
+    figure, [axis] = new_figure()
+    over = np.array([[0.0, 2, 0], [-1, 0, 0]])
+    heat(axis, np.full((6, 9, 3), 0.5), over, "a bird", label="fall of the score")
+    below, above = axis.images
+    assert below.get_extent() == above.get_extent() == [-0.5, 8.5, 5.5, -0.5]
+    drawn = above.to_rgba(over)
+    assert drawn[0, 1, 3] == pytest.approx(0.85, abs=0.01)
+    assert drawn[0, 0, 3] == pytest.approx(0, abs=0.01)
+    assert drawn[1, 0, 0] > drawn[1, 0, 2]  # orange
+    assert drawn[0, 1, 2] > drawn[0, 1, 0]  # blue
+    assert figure.axes[1].get_ylabel() == "fall of the score"
+    with pytest.raises(ValueError, match=r"image has shape \(6,\) and over \(2, 3\)"):
+        heat(axis, np.ones(6), over, label="")
+    with pytest.raises(ValueError, match="not finite"):
+        heat(axis, np.ones((6, 9)), over * np.nan, label="")
+
+
+def test_every_layer_has_its_panel_and_every_channel_its_picture():
+    figure, axes = new_figure(panels=3)
+    mask = np.zeros((5, 7), bool)
+    mask[1, 2:4] = True
+    seen(axes, {"image": mask, "layers/0": mask[1], "head": np.array(True)})
+    assert [axis.get_title() for axis in axes] == ["image\n2 of 35", "layers/0\n2 of 7", "head\n1 of 1"]
+    np.testing.assert_array_equal(axes[0].collections[0].get_array().reshape(5, 7), mask)
+    assert axes[0].yaxis_inverted()
+    with pytest.raises(ValueError, match="axes holds 3 panels but masks names 1 layers: image"):
+        seen(axes, {"image": mask})
+    figure, [axis] = new_figure()
+    maps = gaussian((4, 3, 5))[0]
+    feature_sheet(axis, maps, columns=2)
+    sheet = axis.images[0].get_array()
+    np.testing.assert_allclose(sheet[1:5, 1:4], maps[..., 0] / np.abs(maps[..., 0]).max())
+    np.testing.assert_allclose(sheet[6:10, 1:4], maps[..., 2] / np.abs(maps[..., 2]).max())

@@ -128,9 +128,8 @@ class Audit:
         """What the still images make, shifted: an axis whose neighbours see pixels s apart by delta / s, rounded down."""
         by: dict[int, int] = {}
         for seen, pixels in zip(self.seen, self.delta, strict=True):
-            span = seen.get(number)
-            if (place := _place(span)) is not None:
-                by[place] = pixels // span.steps[place]
+            if (found := _axis(seen.get(number))) is not None:
+                by[found.place] = pixels // found.step
         return rolled(self.values[number], tuple(by.values()), tuple(by))
 
     def _run(self, steps: Sequence[Step], state: Mapping[int, Array]) -> dict[int, Array]:
@@ -158,13 +157,12 @@ class Audit:
         (given,), shape = read, self.values[number].shape
         band = np.zeros((1,) * len(shape), bool)
         for seen, pixels in zip(self.seen, self.delta, strict=True):
-            places = _place(seen.get(given)), _place(seen.get(number))
-            laid = None if None in places else self._reads(unit, given, number, *places)
-            if laid is None:
+            start, end = _axis(seen.get(given)), _axis(seen.get(number))
+            laid = None if start is None or end is None else self._reads(unit, given, number, start.place, end.place)
+            if start is None or end is None or laid is None:
                 return None
-            steps = (seen[n].steps[place] for n, place in zip((given, number), places, strict=True))
-            uneven = _uneven(*laid, *(pixels // step for step in steps), self.values[given].shape[places[0]])
-            band = band | uneven.reshape([-1 if axis == places[1] else 1 for axis in range(len(shape))])
+            uneven = _uneven(*laid, pixels // start.step, pixels // end.step, self.values[given].shape[start.place])
+            band = band | uneven.reshape([-1 if axis == end.place else 1 for axis in range(len(shape))])
         return np.broadcast_to(band, shape)
 
     def _reads(self, unit: Unit, given: int, number: int, start: int, end: int) -> tuple[np.ndarray, int] | None:
@@ -175,10 +173,11 @@ class Audit:
             axis = layout.window.axes(self.values[given].shape[1:-1])[start - 1]
             return axis.reads, axis.stride
         span = spans(unit.steps, {given: self._alone(given, start)}, ()).get(number)
-        if span is None or _place(span) != end:
+        along = _axis(span)
+        if span is None or along is None or along.place != end:
             return None
-        reads = span.steps[end] * np.arange(outputs)[:, None] + np.arange(span.low, span.high + 1)
-        return np.where((reads >= 0) & (reads < pixels), reads, -1), span.steps[end]
+        reads = along.step * np.arange(outputs)[:, None] + np.arange(span.low, span.high + 1)
+        return np.where((reads >= 0) & (reads < pixels), reads, -1), along.step
 
     def _alone(self, number: int, place: int) -> field.Span:
         """An array that sees itself along one axis."""
@@ -186,9 +185,18 @@ class Audit:
         return field.Span(shape[place], tuple(int(axis == place) for axis in range(len(shape))), 0, 0)
 
 
-def _place(span: field.Seen) -> int | None:
-    """The axis along which neighbours see pixels a known distance apart, if there is exactly one."""
-    places = [] if span is None or None in span.steps else [place for place, step in enumerate(span.steps) if step]
+class Along(NamedTuple):
+    """An axis of an array, and how many pixels neighbours along it see apart."""
+
+    place: int
+    step: int
+
+
+def _axis(span: field.Seen) -> Along | None:
+    """The axis along which neighbours see other pixels, if there is exactly one and it is known how far apart."""
+    if span is None or None in span.steps:
+        return None
+    places = [Along(place, step) for place, step in enumerate(span.steps) if step]
     return places[0] if len(places) == 1 else None
 
 

@@ -300,9 +300,8 @@ def _traces(value: Any) -> list[Any]:
 
 def _opens(equation: Any) -> bool:
     """A function with a derivative of its own stays as it is, unless a ReLU stands in it: `nnx.relu` is such a one."""
-    return equation.primitive.name != "custom_vjp_call" and (
-        equation.primitive.name != "custom_jvp_call" or _holds_relu(called(equation).jaxpr)
-    )
+    body, name = called(equation), equation.primitive.name
+    return body is not None and name != "custom_vjp_call" and (name != "custom_jvp_call" or _holds_relu(body.jaxpr))
 
 
 def _check_relus(program: Program, rule: str) -> None:

@@ -13,7 +13,6 @@ from convlab.measure import field
 from convlab.norm import BatchNorm
 
 KINDS = (Layer, nnx.Linear, nnx.Conv, nnx.BatchNorm, BatchNorm)
-CUSTOM = {"custom_jvp_call", "custom_vjp_call"}
 
 
 class Step(NamedTuple):
@@ -110,17 +109,17 @@ def trace(model: Any, images: Any, opens: Callable[[Any], bool] = lambda equatio
     state, run = split(model, lambda module: names.update({id(part): name for name, part in named(module)}))
     with recorded(*KINDS, enter=field.entering, leave=field.leaving) as calls:
         closed = jax.make_jaxpr(run)(state, jax.ShapeDtypeStruct(images.shape, images.dtype))
-    if len(closed.jaxpr.outvars) != 1:
-        raise ValueError(f"the model returns {len(closed.jaxpr.outvars)} arrays; needs one")
+    if len(closed.jaxpr.outvars) != 1 or isinstance(closed.jaxpr.outvars[0], Literal):
+        raise ValueError(f"the model returns {closed.jaxpr.outvars}; needs one array that depends on the images")
     leaves = [*closed.consts, *jax.tree.leaves(state)]
     variables = [*closed.jaxpr.constvars, *closed.jaxpr.invars]
     places = {variable: Place(number) for number, variable in enumerate(variables)}
     shapes = {place.number: variable.aval for variable, place in places.items()}
     steps = list(_steps(closed.jaxpr, places, shapes, opens, ""))
     arrays = dict(enumerate(leaves))
-    output = places[closed.jaxpr.outvars[0]].number
+    (returned,) = (places[variable] for variable in closed.jaxpr.outvars if not isinstance(variable, Literal))
     called = unique([names.get(id(call.module), type(call.module).__name__) for call in calls])
-    return Program(steps, arrays, len(leaves), output, shapes, list(zip(called, calls, strict=True)))
+    return Program(steps, arrays, len(leaves), returned.number, shapes, list(zip(called, calls, strict=True)))
 
 
 def unique(names: Sequence[str]) -> list[str]:
