@@ -96,6 +96,12 @@ def test_a_weight_of_zero_passes_nothing_on_and_signs_do_not_matter():
     np.testing.assert_array_equal(receptive_field(twice, (5, 5, 1)), receptive_field(layer, (5, 5, 1)))
 
 
+def test_what_is_masked_without_looking_at_the_image_is_not_seen():
+    mask = np.arange(35).reshape(7, 5, 1) % 2 == 0
+    for position, seen in (((2, 2), 1), ((2, 3), 0)):
+        assert receptive_field(lambda x: jnp.where(mask, x, 0), (7, 5, 2), position=position).sum() == seen
+
+
 def test_a_layer_that_is_called_twice_is_told_apart():
     layer = conv(2, 2, (3, 3))
     seen = precedents(lambda x: layer(layer(x)), (7, 5, 2))

@@ -124,6 +124,7 @@ def test_aliased_energy_is_that_above_the_frequency_limit_of_the_samples(float64
     close([aliased_energy(wave(4, 0), 2), aliased_energy(wave(0, 3), 2), aliased_energy(wave(3, 2), (3, 1))], 1)
     close(aliased_energy(wave(1, 1) + 2 * wave(5, 1), 2), 0.8)
     close(aliased_energy(jnp.asarray(gaussian((2, 12, 8, 3))[0]), 1), 0)
+    close([aliased_energy(jnp.asarray(np.cos(0.6 * np.pi * np.arange(20))).reshape(1, 20, 1), s) for s in (1, 2)], [0, 1])
 
 
 def circular_net(pool):
@@ -165,7 +166,7 @@ def test_polyphase_nets_are_consistent_from_the_start_and_strided_ones_are_not()
 
 def test_consistency_is_the_share_of_pairs_and_a_cut_moves_against_the_shift():
     x = jnp.arange(7.0).reshape(1, 7, 1)
-    assert shift_consistency(lambda x: x[:, 0, 0] > 1.5, x, [0, 1, -1, 2, -2], margin=2) == 3 / 5  # first pixels 2 1 3 0 4
+    assert shift_consistency(lambda x: x[:, 0, 0] > 1.5, x, [0, 1, 2], margin=2) == 1 / 3  # first pixels 2 1 0
     assert shift_consistency(lambda x: x[:, :2, 0], jnp.array([[[2.0], [1], [0]]]), [0, 1, 2, 3]) == 3 / 4  # scores 21 02 10 21
     with pytest.raises(ValueError, match=r"a margin of 1 pixels in images of \(7,\) leaves no room for the shift \(2,\)"):
         shift_consistency(lambda x: x, x, [2], margin=1)
@@ -182,7 +183,7 @@ def test_shifts_are_all_or_some_without_repetition():
         shifts((3, 4), 12)
 
 
-@pytest.mark.parametrize("name", ["ResNet-zeros", "SNet"])
+@pytest.mark.parametrize("name", ["ResNet-zeros"])
 def test_the_parts_of_a_network_add_up_to_the_whole_change(name):
     build, shape = (SMALL | TINY)[name]
     model, x = filled(lambda: build(rngs=nnx.Rngs(0))), images(3, *shape)
@@ -208,10 +209,11 @@ def test_the_audit_names_what_loses_the_shift():
     assert causes(parts("CIRCULAR"), (6, 8, 2)) == []
     assert causes(parts("SAME"), (6, 8, 2)) == [("layers/0", "padding")]
     assert causes(parts("CIRCULAR", 2), (6, 8, 2)) == [("layers/0", "stride")]
-    assert causes(parts("CIRCULAR", 2), (6, 8, 2), 2) == []
     assert causes(parts("CIRCULAR", last=lambda x: x.reshape(len(x), -1)), (6, 8, 2)) == [("reshape", "flatten")]
     pool = functools.partial(cl.max_pool, window=cl.Window(2, 2, "VALID"))
     assert causes(parts("CIRCULAR", norm=pool), (6, 8, 2)) == [("max_pool", "pooling")]
+    even = cl.Conv(2, 3, (2, 2), padding="SAME_LOWER", rngs=rngs)
+    assert causes(nnx.Sequential(even, lambda x: x.mean((1, 2))), (6, 8, 2)) == [("layers/0", "padding")]
     local = cl.LocallyConnected(2, 3, (3, 3), padding="CIRCULAR", space=(6, 8), rngs=rngs)
     assert causes(nnx.Sequential(local, lambda x: x.mean((1, 2))), (6, 8, 2)) == [("layers/0", "sharing")]
 
@@ -232,4 +234,4 @@ def test_padding_and_stride_of_one_layer_are_told_apart(float64):
     rows = audit(layer, x, (1, 0))
     assert [row["cause"] for row in rows] == ["padding", "stride"]
     close(sum(row["part"] for row in rows), equivariance_error(layer, x, (1, 0), 2).error)
-    close(sum(row["error"] ** 2 for row in rows), equivariance_error(layer, x, (1, 0), 2).error ** 2)
+    close([row["part"] for row in rows], [row["error"] ** 2 / sum(row["part"] for row in rows) for row in rows])
