@@ -124,7 +124,7 @@ def test_aliased_energy_is_that_above_the_frequency_limit_of_the_samples(float64
     close([aliased_energy(wave(4, 0), 2), aliased_energy(wave(0, 3), 2), aliased_energy(wave(3, 2), (3, 1))], 1)
     close(aliased_energy(wave(1, 1) + 2 * wave(5, 1), 2), 0.8)
     close(aliased_energy(jnp.asarray(gaussian((2, 12, 8, 3))[0]), 1), 0)
-    close([aliased_energy(jnp.asarray(np.cos(0.6 * np.pi * np.arange(20))).reshape(1, 20, 1), s) for s in (1, 2)], [0, 1])
+    close([aliased_energy(jnp.asarray(np.cos(20 / 36 * np.pi * np.arange(36))).reshape(1, 36, 1), s) for s in (1, 2)], [0, 1])
 
 
 def circular_net(pool):
