@@ -221,17 +221,6 @@ def test_descent_finds_an_image_that_a_network_cannot_tell_from_the_true_one():
         measure.reconstruct_by_gradient(network, jnp.ones((3, 5)), x.shape, jax.random.key(0))
 
 
-def test_a_stride_aliases_what_lies_above_its_frequency():
-    waves = [np.cos(2 * np.pi * f * np.arange(24) / 24) for f in (0, 5, 6, 7, 12)]
-    shares = [measure.aliasing(wave[:, None], 2, rank=1) for wave in waves]
-    close(shares, [0, 0, 1, 1, 1])
-    close(measure.aliasing(waves[1][:, None, None] * np.ones((24, 11, 1)), (1, 2)), 0)
-    close(measure.aliasing(waves[3][:, None, None] * np.ones((24, 11, 1)), (2, 1)), 1)
-    (noise,) = gaussian((5, 33, 31, 2))
-    assert measure.aliasing(noise, 2) == pytest.approx(1 - (17 * 15) / (33 * 31), abs=0.02)
-    assert measure.aliasing(noise, 1) == 0
-
-
 @pytest.mark.parametrize("name", ["7x7", "3x3x3", "patchify"])
 def test_every_stem_of_the_models_has_its_report(name):
     width, image = 64, (16, 16, 3)

@@ -93,14 +93,14 @@ def _read(jaxpr: Jaxpr, given: Sequence[Seen], noted: dict[tuple[int, str], Seen
             inner = next(equation.params[key] for key in ("jaxpr", "call_jaxpr") if key in equation.params)
             results = _read(getattr(inner, "jaxpr", inner), operands, noted, layers)
         elif name == "name" and equation.params["name"].startswith("convlab:"):
-            results = [_marked(equation.params["name"], operands[0], noted, layers)]
+            results = [marked(equation.params["name"], operands[0], noted, layers)]
         else:
-            results = [_through(equation, operands)] * len(equation.outvars)
+            results = [through(equation, operands)] * len(equation.outvars)
         seen.update(zip(equation.outvars, results, strict=True))
     return [look(variable) for variable in jaxpr.outvars]
 
 
-def _marked(name: str, span: Seen, noted: dict[tuple[int, str], Seen], layers: Sequence[Entry]) -> Seen:
+def marked(name: str, span: Seen, noted: dict[tuple[int, str], Seen], layers: Sequence[Entry]) -> Seen:
     """Note what a layer's input or output sees; the output of a layer sees what its window says, whatever computes it."""
     _, number, side = name.split(":")
     shape, layout = layers[int(number)]
@@ -122,7 +122,7 @@ def _layer(span: Span, shape: Sequence[int], layout: Layout) -> Seen:
     return seen
 
 
-def _through(equation: Any, operands: Sequence[Seen]) -> Seen:
+def through(equation: Any, operands: Sequence[Seen]) -> Seen:
     """What the result of one operation sees."""
     if all(span is NOTHING for span in operands):
         return NOTHING

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from convlab import check
 from convlab.geometry import Window, as_axes, as_integer
+from convlab.measure.shift import aliased_energy
 from convlab.measure.spectrum import Linear
 from convlab.ops.conv import conv
 from convlab.ops.pool import max_pool
@@ -183,40 +184,6 @@ def reconstruct_by_gradient(
     return x, float(rest(x))
 
 
-def aliasing(h: Float[Array, "*n i j d"], strides: int | Sequence[int], rank: int = 2) -> float:
-    r"""Tell which share of the energy of images lies at frequencies that a stride cannot tell from lower ones.
-
-    $$\sum_{f \,:\, |f_r| \ge 1 / 2 s_r \text{ for some } r} |\hat H_f|^2 \,\Big/\, \sum_f |\hat H_f|^2$$
-
-    with f in cycles a pixel along each axis r of stride s_r > 1. Images count as periodic.
-
-    Args:
-      h: What the stride is about to thin out, at full resolution.
-      strides: Pixels between those that are kept.
-      rank: Number of spatial axes.
-
-    Returns:
-      The share: 0 for stride 1, of white noise 1 - 1 / (s s) or so.
-
-    Raises:
-      ValueError: `h` has too few axes.
-      TypeError: `h` is not floating.
-
-    Example:
-      >>> checks = (-1.0) ** jnp.arange(6)[:, None] * (-1.0) ** jnp.arange(4) + jnp.ones((6, 4))
-      >>> aliasing(checks[..., None], 2)
-      0.5
-    """
-    h, space = check.images(h, rank, f"rank is {rank}")
-    axes = range(h.ndim - 1 - rank, h.ndim - 1)
-    energy = np.abs(np.fft.fftn(np.asarray(h, float), axes=tuple(axes))) ** 2
-    low = np.ones(space, bool)
-    for axis, (n, s) in enumerate(zip(space, as_axes("strides", strides, rank), strict=True)):
-        kept = (s == 1) | (2 * s * np.abs(np.fft.fftfreq(n, 1 / n)) < n - 1e-9)
-        low &= kept[(slice(None), *(None,) * (rank - 1 - axis))]
-    return float(energy[..., ~low, :].sum() / energy.sum())
-
-
 def stem_report(
     layers: Sequence[tuple[Window, int]],
     images: Float[Array, "n k l c"],
@@ -263,14 +230,14 @@ def stem_report(
         h = conv(x, v, window)
         products = math.prod(int((axis.reads >= 0).sum()) for axis in window.axes(x.shape[1:-1])) * v.shape[-2] * width
         ranks = min(width, v[..., 0].size), activation_rank(h).rank, activation_rank(jax.nn.relu(h)).rank
-        share = aliasing(conv(x, v, _at_every_pixel(window)), window.strides, axes)
+        share = float(aliased_energy(conv(x, v, _at_every_pixel(window)), window.strides))
         ratios = _ratios(width, x.shape[-1], window.taps(axes), as_axes("strides", window.strides, axes))
         rows.append(Stem(_name("conv", window, axes), width, *ratios, v.size, products, field, jump, *ranks, share))
         x = jax.nn.relu(h)
     if pool is not None:
         pool, width = pool.of_rank(axes), x.shape[-1]
         field, jump = _wider(field, jump, pool)
-        share = aliasing(max_pool(x, _at_every_pixel(pool)), pool.strides, axes)
+        share = float(aliased_energy(max_pool(x, _at_every_pixel(pool)), pool.strides))
         ratios = _ratios(width, width, pool.taps(axes), as_axes("strides", pool.strides, axes))
         kept = activation_rank(max_pool(x, pool)).rank
         rows.append(Stem(_name("max", pool, axes), width, *ratios, 0, 0, field, jump, width, rows[-1].rank_after, kept, share))

@@ -1,10 +1,11 @@
-"""Pooling: what shrinks an image between layers. Mean and blur are convolutions of each channel; max is not linear.
+"""Pooling: what shrinks an image between layers. Mean and blur are convolutions of each channel, the others are not linear.
 
-All three run axis by axis over the strided slices of the windows, so k x k taps cost 2k slices, every derivative exists,
+All run axis by axis over the strided slices of the windows, so k x k taps cost 2k slices, every derivative exists,
 and no gradient falls to the slow select-and-scatter. Windows that do not overlap are blocks of a reshaped image instead: the
 gradient of their mean is a broadcast, that of their maximum a broadcast and a comparison.
 """
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -41,10 +42,11 @@ def max_pool(x: Float[Array, "*n k l c"], window: Window) -> Float[Array, "*n i 
       >>> max_pool(jnp.arange(6.0).reshape(2, 3, 1), Window((2, 2), padding="VALID")).squeeze()
       Array([4., 5.], dtype=float32)
     """
-    x, axes = _lay(x, window)
-    if _apart(axes) and x.shape[-1] >= LANES:
-        return _max_of_blocks(_blocks(x, axes, -jnp.inf), len(axes))
-    return _reduce(x, axes, -jnp.inf, _first_largest)
+    with jax.named_scope("max_pool"):
+        x, axes = _lay(x, window)
+        if _apart(axes) and x.shape[-1] >= LANES:
+            return _max_of_blocks(_blocks(x, axes, -jnp.inf), len(axes))
+        return _reduce(x, axes, -jnp.inf, _first_largest)
 
 
 def mean_pool(x: Float[Array, "*n k l c"], window: Window) -> Float[Array, "*n i j c"]:
@@ -66,10 +68,11 @@ def mean_pool(x: Float[Array, "*n k l c"], window: Window) -> Float[Array, "*n i
       >>> mean_pool(jnp.arange(4.0).reshape(2, 2, 1), Window((2, 2), strides=2)).squeeze()
       Array(1.5, dtype=float32)
     """
-    x, axes = _lay(x, window)
-    if _apart(axes):
-        return _blocks(x, axes, 0.0).mean(tuple(range(-2 * len(axes), -1, 2)))
-    return _reduce(x, axes, 0.0, lambda pixels: _mix(pixels, [1 / len(pixels)] * len(pixels)))
+    with jax.named_scope("mean_pool"):
+        x, axes = _lay(x, window)
+        if _apart(axes):
+            return _blocks(x, axes, 0.0).mean(tuple(range(-2 * len(axes), -1, 2)))
+        return _reduce(x, axes, 0.0, lambda pixels: _mix(pixels, [1 / len(pixels)] * len(pixels)))
 
 
 def blur_pool(x: Float[Array, "*n k l c"], window: Window) -> Float[Array, "*n i j c"]:
@@ -93,8 +96,53 @@ def blur_pool(x: Float[Array, "*n k l c"], window: Window) -> Float[Array, "*n i
 
     Reference: Zhang 2019, Making convolutional networks shift-invariant again.
     """
-    x, axes = _lay(x, window)
-    return _reduce(x, axes, 0.0, lambda pixels: _mix(pixels, binomial(len(pixels))))
+    with jax.named_scope("blur_pool"):
+        x, axes = _lay(x, window)
+        return _reduce(x, axes, 0.0, lambda pixels: _mix(pixels, binomial(len(pixels))))
+
+
+def polyphase_pool(x: Float[Array, "*n k l c"], window: Window) -> Float[Array, "*n i j c"]:
+    r"""Blur, then keep every stride-th pixel, beginning where most energy is kept: downsampling that commutes with shifts.
+
+    $$H_{ijc} = B_{si+p,\,sj+q,\,c}, \qquad (p, q) = \arg\max_{p, q} \sum_{ijc} B_{si+p,\,sj+q,\,c}^2$$
+
+    B is the image blurred by the window at stride 1, as in `blur_pool`; a window of one tap leaves it as it is. One beginning
+    is chosen for all channels of an image. With circular padding a shifted image gives the shifted output, by how much its
+    pixels decide: s divides the shift, or the output moves by the multiple below or above it. Derivatives are those of the
+    pixels that are kept.
+
+    Args:
+      x: Images, any number of leading batch axes.
+      window: Size of the blur, strides, and what the blur sees outside. With every argument an int, all axes but the first
+        and last are spatial.
+
+    Raises:
+      ValueError: The window fits nowhere, a position sees padding only, or the stride does not divide the positions that the
+        window has at stride 1.
+      TypeError: `x` is not floating.
+
+    Example:
+      >>> x = jnp.array([0.0, 1.0, 0.0, 2.0])[:, None]
+      >>> window = Window((1,), strides=2, padding="CIRCULAR")
+      >>> polyphase_pool(x, window).squeeze(), polyphase_pool(jnp.roll(x, 1), window).squeeze()
+      (Array([1., 2.], dtype=float32), Array([2., 1.], dtype=float32))
+
+    Reference: Chaman and Dokmanic 2021, Truly shift-invariant convolutional neural networks, section 3.
+    """
+    with jax.named_scope("polyphase_pool"):
+        x, strided = _lay(x, window)
+        axes = dataclasses.replace(window.of_rank(len(strided)), strides=1).axes(tuple(axis.pixels for axis in strided))
+        blurred = _reduce(x, axes, 0.0, lambda pixels: _mix(pixels, binomial(len(pixels))))
+        positions, strides = [axis.outputs for axis in axes], [axis.stride for axis in strided]
+        if any(n % s for n, s in zip(positions, strides, strict=True)):
+            raise ValueError(f"{window} has {positions} positions at stride 1, but strides {strides} must divide them")
+        rank, start = len(axes), x.ndim - 1 - len(axes)
+        cut = [length for n, s in zip(positions, strides, strict=True) for length in (n // s, s)]
+        parts = blurred.reshape(*x.shape[:start], *cut, x.shape[-1])
+        parts = jnp.moveaxis(parts, range(start + 1, start + 2 * rank, 2), range(start, start + rank))
+        parts = parts.reshape(*x.shape[:start], -1, *cut[::2], x.shape[-1])
+        energy = jnp.sum(parts * parts, range(start + 1, parts.ndim), keepdims=True)
+        return jnp.take_along_axis(parts, jnp.argmax(energy, start, keepdims=True), start).squeeze(start)
 
 
 def binomial(size: int) -> list[float]:

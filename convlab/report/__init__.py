@@ -9,6 +9,9 @@ from convlab.report.drawing import new_figure as new_figure
 from convlab.report.drawing import points as points
 from convlab.report.filters import filters as filters
 from convlab.report.folder import save_report as save_report
+from convlab.report.pictures import feature_sheet as feature_sheet
+from convlab.report.pictures import heat as heat
+from convlab.report.pictures import seen as seen
 from convlab.report.provenance import provenance as provenance
 from convlab.report.seeds import Interval as Interval
 from convlab.report.seeds import best as best

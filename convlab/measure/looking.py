@@ -1,0 +1,326 @@
+"""What a trained network looks at: feature maps, and the pixels to which a score owes its height.
+
+The ways by gradient differ in one rule alone, what a ReLU passes back; so they are one function of that rule.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.extend.core import Literal
+from jaxtyping import Array, Float, Int
+
+from convlab import check
+from convlab.calls import recorded
+from convlab.geometry import Window
+from convlab.measure.trace import KINDS, Place, Program, Step, called, split, trace
+
+RULES: dict[str, Callable[[Array, Array], Array]] = {
+    "gradient": lambda x, g: jnp.where(x > 0, g, 0),
+    "guided": lambda x, g: jnp.where((x > 0) & (g > 0), g, 0),
+    "deconvnet": lambda x, g: jnp.where(g > 0, g, 0),
+}
+"""What a ReLU passes back, by name, of what it was given and of what comes back to it."""
+
+Target = int | Int[Array, "n"]
+
+
+def feature_maps(model: Any, images: Float[Array, "n k l c"], *layers: str) -> dict[str, Float[Array, "n i j d"]]:
+    """Return what layers make of images, in evaluation mode.
+
+    Args:
+      model: A Flax NNX module.
+      images: What it is given.
+      layers: Paths, as `count` names them, of convlab's and Flax's spatial and linear layers and batch norms; the second call
+        of a layer is "path (2)". Absent, all.
+
+    Returns:
+      What each layer returned, in the order of the calls; before the activation, which is no layer.
+
+    Raises:
+      ValueError: No layer of that name is called.
+
+    Example:
+      >>> from convlab.layers import Conv
+      >>> layers = Conv(1, 6, (3,), rngs=nnx.Rngs(0)), nnx.Linear(6, 4, rngs=nnx.Rngs(0))
+      >>> maps = feature_maps(nnx.Sequential(layers[0], nnx.relu, layers[1]), jnp.ones((2, 5, 1)))
+      >>> [(name, h.shape) for name, h in maps.items()]
+      [('layers/0', (2, 5, 6)), ('layers/2', (2, 5, 4))]
+    """
+    return _maps(trace(model, check.floating("images", images)), images, layers)
+
+
+def _maps(program: Program, images: Array, layers: Sequence[str]) -> dict[str, Array]:
+    numbers = program.layers()
+    places = {name: _at(numbers, name) for name in layers or numbers}
+
+    def run(arrays: dict[int, Array], x: Array) -> dict[str, Array]:
+        values = program.run(dict(arrays) | {program.images: x})
+        return {name: values[number] for name, number in places.items()}
+
+    made = jax.jit(run)(program.arrays, images)
+    return {name: made[name] for name in places}
+
+
+def _at(numbers: Mapping[str, int], layer: str) -> int:
+    if layer not in numbers:
+        raise ValueError(f"layer {layer!r} is not called; needs one of {', '.join(numbers)}")
+    return numbers[layer]
+
+
+def saliency(model: Any, images: Float[Array, "n k l c"], target: Target, rule: str = "gradient") -> Float[Array, "n k l c"]:
+    r"""Tell how each pixel moves a score, with a choice of what ReLUs pass back.
+
+    $$\frac{\partial Y_{n,t}}{\partial X_{nklc}}, \quad \text{where } h = \max(x, 0) \text{ passes back } \;
+      g\,[x > 0], \quad g\,[x > 0][g > 0] \;\text{ or }\; g\,[g > 0]$$
+
+    The three rules are "gradient", "guided" (backpropagation) and "deconvnet". A ReLU is `nnx.relu`, `jax.nn.relu`, that in
+    `jax.nn.relu6`, or `jnp.maximum(x, 0)`, but not `jnp.maximum(0, x)`, as norms have it; the network is run as its trace, so
+    that it may stand anywhere. Other activations (tanh, GELU, leaky ReLU) pass back their gradient under every rule, as do
+    poolings.
+
+    Args:
+      model: A Flax NNX module, run in evaluation mode, or a function of images; returns one score per class (n, classes).
+      images: What it is given.
+      target: Class whose score counts: one for all images, or one each.
+      rule: A name in `RULES`.
+
+    Raises:
+      ValueError: An unknown rule or class; no ReLU, where the rule is not the gradient; or one in a loop or in a function with
+        a derivative of its own, where the rule cannot reach.
+      TypeError: The images are not floating.
+
+    Example:
+      >>> net = lambda x: (nnx.relu(x) - 2 * nnx.relu(-x)).reshape(len(x), -1)
+      >>> x = jnp.array([3.0, -1.0]).reshape(1, 2, 1)
+      >>> [saliency(net, x, 1, rule).ravel().tolist() for rule in RULES]
+      [[0.0, 2.0], [0.0, 0.0], [0.0, 1.0]]
+
+    Reference: Simonyan et al. 2014; Springenberg et al. 2015, Striving for simplicity, figure 1; Zeiler and Fergus 2014.
+    """
+    if rule not in RULES:
+        raise ValueError(f"rule {rule!r} is unknown; needs one of {', '.join(RULES)}")
+    images = check.floating("images", images)
+    program = trace(model, images, _opens)
+    if rule != "gradient":
+        _check_relus(program, rule)
+
+    def score(x: Array, arrays: dict[int, Array]) -> Array:
+        values = program.run(dict(arrays) | {program.images: x}, lambda step, values: _step(step, values, rule))
+        return jnp.sum(_scores(values[program.output], target))
+
+    return jax.jit(jax.grad(score))(images, program.arrays)
+
+
+def grad_cam(model: Any, images: Float[Array, "n k l c"], layer: str, target: Target) -> Float[Array, "n i j"]:
+    r"""Weigh a layer's channels by how much they move a score, and show where those that raise it are active.
+
+    $$G_{nij} = \max\Big(0, \sum_d H_{nijd} \, \frac{1}{N} \sum_{i'j'} \frac{\partial Y_{n,t}}{\partial H_{ni'j'd}}\Big)$$
+
+    Args:
+      model: A Flax NNX module, run in evaluation mode; returns one score per class (n, classes).
+      images: What it is given.
+      layer: Path of a spatial layer, as in `feature_maps`; H is what it returns, before its activation.
+      target: Class whose score counts: one for all images, or one each.
+
+    Returns:
+      A map with the positions of that layer.
+
+    Raises:
+      ValueError: No such layer, one without positions, or an unknown class.
+      TypeError: The images are not floating.
+
+    Example:
+      >>> from convlab.layers import Conv
+      >>> net = nnx.Sequential(Conv(1, 3, (3, 3), 2, rngs=nnx.Rngs(0)), nnx.relu, lambda h: h.mean((1, 2)))
+      >>> grad_cam(net, jnp.ones((2, 8, 6, 1)), "layers/0", 1).shape
+      (2, 4, 3)
+
+    Reference: Selvaraju et al. 2017, Grad-CAM, equations 1 and 2.
+    """
+    images = check.floating("images", images)
+    program = trace(model, images, _opens)
+    number = _at(program.layers(), layer)
+    if len(program.shapes[number].shape) < 3:
+        raise ValueError(f"layer {layer!r} returns shape {program.shapes[number].shape}, which has no positions to show")
+
+    def score(added: Array, x: Array, arrays: dict[int, Array]) -> tuple[Array, Array]:
+        def add(step: Step, values: Mapping[int, Array]) -> dict[int, Array]:
+            made = step.run(values)
+            return made | {number: made[number] + added} if number in made else made
+
+        values = program.run(dict(arrays) | {program.images: x}, add)
+        return jnp.sum(_scores(values[program.output], target)), values[number]
+
+    added = jnp.zeros(program.shapes[number].shape, program.shapes[number].dtype)
+    gradient, h = jax.jit(jax.grad(score, has_aux=True))(added, images, program.arrays)
+    weight = jnp.mean(gradient, tuple(range(1, h.ndim - 1)), keepdims=True)
+    return nnx.relu(jnp.sum(weight * h, -1))
+
+
+def occlusion(
+    model: Any, images: Float[Array, "n k l c"], target: Target, window: Window, *, value: float = 0.0
+) -> Float[Array, "n i j"]:
+    r"""Tell how far a score falls when a window of the image is hidden.
+
+    $$D_{nij} = Y_{n,t}(X_n) - Y_{n,t}(X_n \text{ with window } ij \text{ at } v)$$
+
+    Args:
+      model: A Flax NNX module, run in evaluation mode, or a function of images; returns one score per class (n, classes).
+      images: What it is given.
+      target: Class whose score counts: one for all images, or one each.
+      window: What is hidden, at each of its positions in turn.
+      value: What stands there instead: 0 is the mean of standardised images.
+
+    Returns:
+      A map with the positions of the window; negative where what is hidden speaks against the class.
+
+    Raises:
+      ValueError: The window fits nowhere, or an unknown class.
+      TypeError: The images are not floating.
+
+    Example:
+      >>> net = lambda x: x.reshape(len(x), -1) @ jnp.eye(4)
+      >>> occlusion(net, jnp.ones((1, 2, 2, 1)), 2, Window(1)).tolist()
+      [[[0.0, 0.0], [1.0, 0.0]]]
+
+    Reference: Zeiler and Fergus 2014, Visualizing and understanding convolutional networks, section 4.2.
+    """
+    images = check.floating("images", images)
+    space = images.shape[1:-1]
+    reads = window.reads(space)
+    positions = reads.shape[: len(space)]
+    hidden = (reads.reshape(*positions, -1, 1) == np.arange(math.prod(space))).any(-2).reshape(-1, *space, 1)
+    state, run = split(model)
+
+    def scores(state: Any, x: Array, hidden: Array) -> tuple[Array, Array]:
+        whole = _scores(run(state, x), target)
+        parts = jax.lax.map(lambda where: _scores(run(state, jnp.where(where, value, x)), target), hidden)
+        return whole, parts
+
+    whole, parts = jax.jit(scores)(state, images, hidden)
+    return (whole - parts).T.reshape(len(images), *positions)
+
+
+def watch_activations(
+    model: nnx.Module, images: Float[Array, "n k l c"], *layers: str
+) -> Callable[[Any], dict[str, Float[Array, ""]]]:
+    r"""Make of what layers return on some images a function of the parameters: what `fit(..., watch=)` asks for.
+
+    Batch norms take the statistics of these images, as nobody hands over those that run along.
+
+    Args:
+      model: A Flax NNX module; its parameters are not kept.
+      images: Standardised, some dozens; kept.
+      layers: Paths, as in `feature_maps`; absent, all.
+
+    Returns:
+      A jittable function of the parameters (plain nested dicts): for every layer "layer/mean" and "layer/deviation" of all it
+      returns, and "layer/dead", the share of channels above zero for no image and position, which a ReLU silences.
+
+    Raises:
+      ValueError: No layer of that name is called.
+
+    Example:
+      >>> from convlab.models import MLP
+      >>> model = MLP((4, 4, 1), 3, (5,), rngs=nnx.Rngs(0))
+      >>> watch = watch_activations(model, jnp.ones((2, 4, 4, 1)), "head/layers/0")
+      >>> list(watch(nnx.to_pure_dict(nnx.state(model, nnx.Param))))
+      ['head/layers/0/mean', 'head/layers/0/deviation', 'head/layers/0/dead']
+    """
+    images = check.floating("images", images)
+    copy = nnx.clone(model)
+    copy.eval()
+    for _, module in nnx.iter_modules(copy):
+        if isinstance(module, nnx.BatchNorm):
+            module.use_running_average = False
+    definition, _, rest = nnx.split(copy, nnx.Param, ...)
+    rest, numbers = nnx.to_pure_dict(rest), trace(model, images).layers()
+    for layer in layers:
+        _at(numbers, layer)
+
+    def watch(parameters: Any) -> dict[str, Float[Array, ""]]:
+        kept: dict[int, Array] = {}
+        with recorded(*KINDS, leave=lambda number, h: kept.setdefault(number, h)):
+            nnx.merge(definition, parameters, rest)(images)
+        named = {name: kept[number] for number, name in enumerate(numbers) if name in (layers or numbers)}
+        return {f"{name}/{told}": STATISTICS[told](h) for name, h in named.items() for told in STATISTICS}
+
+    return watch
+
+
+STATISTICS: dict[str, Callable[[Array], Array]] = {
+    "mean": jnp.mean,
+    "deviation": jnp.std,
+    "dead": lambda h: jnp.mean(~(h > 0).any(tuple(range(h.ndim - 1)))),
+}
+
+
+def _step(step: Step, values: Mapping[int, Array], rule: str) -> dict[int, Array]:
+    """Run a step, a ReLU with the rule for what it passes back."""
+    if not _is_relu(step):
+        return step.run(values)
+
+    @jax.custom_vjp
+    def relu(x: Array) -> Array:
+        return jnp.maximum(x, 0)
+
+    relu.defvjp(lambda x: (jnp.maximum(x, 0), x), lambda x, g: (RULES[rule](x, g),))
+    return {step.outputs[0]: relu(values[step.numbers()[0]])}
+
+
+def _is_relu(step: Step) -> bool:
+    return step.name == "max" and isinstance(step.inputs[0], Place) and _is_zero(step.inputs[1])
+
+
+def _is_zero(operand: Any) -> bool:
+    return not isinstance(operand, Place) and np.ndim(operand) == 0 and float(operand) == 0
+
+
+def _holds_relu(jaxpr: Any) -> bool:
+    """Whether an equation of a trace, or of one in it, is a ReLU."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "max" and isinstance(equation.invars[1], Literal) and _is_zero(equation.invars[1].val):
+            return True
+        if any(_holds_relu(part) for value in equation.params.values() for part in _traces(value)):
+            return True
+    return False
+
+
+def _traces(value: Any) -> list[Any]:
+    """The traces in a parameter of an equation."""
+    if isinstance(value, (tuple, list)):
+        return [part for entry in value for part in _traces(entry)]
+    return [getattr(value, "jaxpr", value)] if hasattr(value, "eqns") or hasattr(value, "jaxpr") else []
+
+
+def _opens(equation: Any) -> bool:
+    """A function with a derivative of its own stays as it is, unless a ReLU stands in it: `nnx.relu` is such a one."""
+    body, name = called(equation), equation.primitive.name
+    return body is not None and name != "custom_vjp_call" and (name != "custom_jvp_call" or _holds_relu(body.jaxpr))
+
+
+def _check_relus(program: Program, rule: str) -> None:
+    inner = [(step.name, part) for step in program.steps for value in step.equation.params.values() for part in _traces(value)]
+    closed = [name for name, part in inner if _holds_relu(part)]
+    if closed or not any(map(_is_relu, program.steps)):
+        found = f"one stands inside a {closed[0]}, where it cannot be reached" if closed else "there is none"
+        raise ValueError(f"rule {rule!r} changes what ReLUs pass back, but {found}; max(x, 0) in plain steps is needed")
+
+
+def _scores(scores: Array, target: Target) -> Array:
+    """The score of each image's target."""
+    if scores.ndim != 2:
+        raise ValueError(f"the model returns shape {scores.shape}; needs one score per class, (n, classes)")
+    number = np.asarray(target)
+    if number.dtype.kind not in "iu" or number.shape not in ((), scores.shape[:1]) or not _all_in(number, scores.shape[1]):
+        raise ValueError(f"target is {target!r}; needs a class from 0 to {scores.shape[1] - 1}, or one for each image")
+    return scores[jnp.arange(len(scores)), jnp.asarray(number)]
+
+
+def _all_in(number: np.ndarray, classes: int) -> bool:
+    return bool(np.all((number >= 0) & (number < classes)))

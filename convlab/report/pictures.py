@@ -1,0 +1,116 @@
+"""What networks see and look at, drawn over the image and layer by layer."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from convlab.report.drawing import RUNG_STYLE, slide_style
+from convlab.report.filters import filters
+
+if TYPE_CHECKING:
+    import matplotlib.axes
+
+LESS, MORE = RUNG_STYLE["dense"].colour, RUNG_STYLE["conv"].colour
+
+
+def heat(
+    axis: "matplotlib.axes.Axes", image: Any, over: Any, title: str = "", *, label: str, strongest: float | None = None
+) -> None:
+    """Lay a map over an image: the stronger the colour, the larger the number; blue for more, orange for less than nothing.
+
+    Args:
+      axis: Where to draw.
+      image: Pixels from 0 to 1, (k, l), (k, l, 1) or (k, l, 3); drawn in gray.
+      over: A number per position, (i, j): of the image's pixels, or of a coarser grid laid over all of it.
+      title: Of the panel.
+      label: Says what the numbers are, with their unit, beside the scale.
+      strongest: Size of the number in full colour; absent, the largest one.
+
+    Raises:
+      ValueError: `image` or `over` is no picture, or not finite.
+      ImportError: matplotlib is not installed.
+
+    Example:
+      >>> from convlab.report import new_figure
+      >>> figure, [axis] = new_figure()
+      >>> heat(axis, np.ones((6, 8)) / 2, np.eye(3, 4), "Grad-CAM", label="share of the score")
+    """
+    image, over = np.asarray(image, float), np.asarray(over, float)
+    if image.ndim not in (2, 3) or over.ndim != 2 or not (image.size and over.size):
+        raise ValueError(f"image has shape {image.shape} and over {over.shape}; needs (k, l) or (k, l, c), and (i, j)")
+    if not (np.isfinite(image).all() and np.isfinite(over).all()):
+        raise ValueError("image or over holds a number that is not finite, which has no colour")
+    gray = np.clip(image.mean(-1) if image.ndim == 3 else image, 0, 1)
+    scale = (np.abs(over).max() if strongest is None else strongest) or 1.0
+    extent = (-0.5, gray.shape[1] - 0.5, gray.shape[0] - 0.5, -0.5)
+    with slide_style():
+        from matplotlib.colors import LinearSegmentedColormap, to_rgba
+
+        stops = [(0, LESS, 0.85), (0.5, LESS, 0), (0.5, MORE, 0), (1, MORE, 0.85)]
+        colours = LinearSegmentedColormap.from_list("heat", [(at, to_rgba(colour, alpha)) for at, colour, alpha in stops])
+        axis.imshow(gray, cmap="gray", vmin=0, vmax=1, interpolation="nearest", extent=extent)
+        drawn = axis.imshow(over, cmap=colours, vmin=-scale, vmax=scale, interpolation="nearest", extent=extent)
+        bar = axis.figure.colorbar(drawn, ax=axis, shrink=0.8)
+        bar.set_label(label)
+        axis.set_title(title)
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+
+
+def feature_sheet(axis: "matplotlib.axes.Axes", maps: Any, title: str = "", *, columns: int = 8, label: str = "") -> None:
+    """Draw the feature maps of one image side by side, as `filters` draws weights: each channel on its own scale.
+
+    Args:
+      axis: Where to draw.
+      maps: What a layer returned, (i, j, d).
+      title: Of the panel.
+      columns: Channels in a row.
+      label: Below the panel.
+
+    Raises:
+      ValueError: `maps` are not those of one image, or `columns` is below 1.
+      ImportError: matplotlib is not installed.
+
+    Example:
+      >>> from convlab.report import new_figure
+      >>> figure, [axis] = new_figure()
+      >>> feature_sheet(axis, np.random.default_rng(0).normal(size=(7, 5, 6)), "first layer", columns=3)
+    """
+    maps = np.asarray(maps)
+    filters(axis, np.moveaxis(maps, -1, 0) if maps.ndim else maps, title, columns=columns, label=label)
+
+
+def seen(axes: "Sequence[matplotlib.axes.Axes]", masks: Mapping[str, Any]) -> None:
+    """Draw which positions lead to one output, a panel for the image and one for each layer: `precedents` as a picture.
+
+    Args:
+      axes: Where to draw, one for each mask.
+      masks: Which positions do, (i, j) or (i,), by the name of the layer; one without positions is a single cell.
+
+    Raises:
+      ValueError: Another number of axes than of masks, or a mask of more than two axes.
+      ImportError: matplotlib is not installed.
+
+    Example:
+      >>> from convlab.report import new_figure
+      >>> figure, axes = new_figure(panels=2)
+      >>> seen(axes, {"image": np.eye(5) > 0, "stages/0/layer": np.eye(3) > 0})
+      >>> axes[0].get_title()
+      'image\\n5 of 25'
+    """
+    if len(axes) != len(masks):
+        raise ValueError(f"axes holds {len(axes)} panels but masks names {len(masks)} layers: {', '.join(masks)}")
+    for axis, (name, mask) in zip(axes, masks.items(), strict=True):
+        cells = np.atleast_2d(np.asarray(mask, bool))
+        if cells.ndim > 2:
+            raise ValueError(f"the mask of {name} has {cells.ndim} axes; a picture has two")
+        with slide_style():
+            from matplotlib.colors import ListedColormap
+
+            axis.pcolormesh(cells, cmap=ListedColormap(["#F0F0F0", MORE]), vmin=0, vmax=1, edgecolors="white", linewidth=0.6)
+            axis.invert_yaxis()
+            axis.set_aspect("equal")
+            axis.set_title(f"{name}\n{cells.sum():,} of {cells.size:,}")
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)

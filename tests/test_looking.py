@@ -1,0 +1,250 @@
+"""What a network looks at: rules for ReLUs against loops, maps against equations, and what cannot be told is refused."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from networks import filled, images
+from strategies import gaussian
+
+import convlab as cl
+from convlab.measure import feature_maps, grad_cam, occlusion, saliency, watch_activations
+from convlab.report import feature_sheet, heat, new_figure, seen
+from convlab.train.training import check_watch
+
+close = functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12)
+RULES = ["gradient", "guided", "deconvnet"]
+WEIGHTS = gaussian((10, 7), (7, 5), (5, 3))
+
+
+def mlp(relu):
+    """Images of 5 pixels and 2 channels through two hidden layers."""
+
+    def scores(x):
+        a, b, c = map(jnp.asarray, WEIGHTS)
+        return relu(relu(x.reshape(len(x), -1) @ a) @ b) @ c
+
+    return scores
+
+
+def by_hand(x, targets, rule):
+    """What comes back to the pixels of the network above, in NumPy."""
+    a, b, c = WEIGHTS
+    first = x.reshape(len(x), -1) @ a
+    second = np.maximum(first, 0) @ b
+    back = c.T[targets]
+    for given, weight in ((second, b), (first, a)):
+        if rule != "deconvnet":
+            back = back * (given > 0)
+        if rule != "gradient":
+            back = back * (back > 0)
+        back = back @ weight.T
+    return back.reshape(x.shape)
+
+
+SPELLINGS = {
+    "nnx.relu": nnx.relu,
+    "maximum": lambda x: jnp.maximum(x, 0),
+    "within a call": jax.jit(lambda h: jax.checkpoint(jax.nn.relu)(h)),
+    "relu6": lambda x: 9 * jax.nn.relu6(x / 9),  # no number reaches 54
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rules_pass_back_what_the_equations_say_however_the_relu_is_spelled(rule, float64):
+    (x,), targets = gaussian((6, 5, 2), seed=1), np.array([0, 2, 1, 1, 0, 2])
+    for spelled in SPELLINGS.values():
+        close(saliency(mlp(spelled), jnp.asarray(x), targets, rule), by_hand(x, targets, rule))
+
+
+def test_the_gradient_of_a_network_is_its_gradient_and_the_rules_differ_from_it():
+    pool = cl.Window(2, 2, "VALID")
+
+    class Net(nnx.Module):
+        def __init__(self):
+            rngs = nnx.Rngs(0)
+            self.first, self.norm = cl.Conv(2, 4, (3, 2), rngs=rngs), nnx.BatchNorm(4, rngs=rngs)
+            self.nested = nnx.Sequential(cl.Conv(4, 4, (3, 3), rngs=rngs), nnx.relu)
+
+        def __call__(self, x):
+            h = nnx.relu(self.norm(self.first(x)))
+            return cl.max_pool(h + self.nested(h), pool).mean((1, 2))
+
+    model = filled(Net)
+    x = images(3, 7, 5, 2)
+    got = {rule: saliency(model, x, 1, rule) for rule in RULES}
+    model.eval()
+    np.testing.assert_allclose(got["gradient"], jax.jit(jax.grad(lambda x: model(x)[:, 1].sum()))(x), rtol=1e-5, atol=1e-6)
+    assert len({float(jnp.abs(array).sum()) for array in got.values()}) == 3
+
+
+def looped(x):
+    return jax.lax.scan(lambda h, _: (nnx.relu(h), None), x, None, length=2)[0]
+
+
+@jax.custom_vjp
+def own(x):
+    return nnx.relu(x) + 1
+
+
+own.defvjp(lambda x: (own(x), x), lambda x, g: (g,))
+
+
+@pytest.mark.parametrize(
+    "activation, why",
+    [
+        (nnx.tanh, "there is none"),
+        (nnx.softplus, "there is none"),
+        (nnx.leaky_relu, "there is none"),
+        (looped, "one stands inside a scan"),
+        (own, "one stands inside a custom_vjp_call"),
+    ],
+)
+def test_a_rule_without_a_relu_to_change_is_refused_but_the_gradient_is_given(activation, why):
+    x = images(2, 5, 2)
+    with pytest.raises(ValueError, match=f"rule 'guided' changes what ReLUs pass back, but {why}"):
+        saliency(mlp(activation), x, 1, "guided")
+    plain = jax.grad(lambda x: mlp(activation)(x)[:, 1].sum())(x)
+    np.testing.assert_allclose(saliency(mlp(activation), x, 1), plain, rtol=1e-5, atol=1e-5)
+
+
+def test_the_maximum_that_a_norm_takes_of_a_variance_is_no_relu():
+    norm = nnx.LayerNorm(10, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="there is none"):
+        saliency(lambda x: norm(x.reshape(len(x), -1)), images(2, 5, 2), 1, "guided")
+
+
+def test_what_is_asked_for_must_be_there():
+    x, net = images(2, 5, 2), mlp(nnx.relu)
+    with pytest.raises(ValueError, match="rule 'smooth' is unknown; needs one of gradient, guided, deconvnet"):
+        saliency(net, x, 1, "smooth")
+    for target in (3, -1, 0.5, [0, 1, 2]):
+        with pytest.raises(ValueError, match="needs a class from 0 to 2, or one for each image"):
+            saliency(net, x, target)
+    with pytest.raises(ValueError, match=r"the model returns shape \(2, 5, 2\); needs one score per class"):
+        saliency(nnx.relu, x, 1)
+    layer = nnx.Sequential(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
+    with pytest.raises(ValueError, match="layer 'layers/1' is not called; needs one of layers/0"):
+        feature_maps(layer, x, "layers/1")
+    with pytest.raises(ValueError, match="returns shape \\(2, 3\\), which has no positions to show"):
+        grad_cam(nnx.Sequential(lambda x: x.mean(1), *layer.layers), x, "layers/1", 0)
+
+
+def test_occlusion_is_the_score_that_is_lost_with_each_window(float64):
+    (x,), window, targets = gaussian((3, 5, 7, 2)), cl.Window((2, 3), (1, 2)), [2, 0, 1]
+    (weight,) = gaussian((70, 3), seed=1)
+
+    def net(x):
+        return jnp.tanh(x.reshape(len(x), -1) @ jnp.asarray(weight) / 8)
+
+    got = occlusion(net, jnp.asarray(x), targets, window, value=0.5)
+    reads = window.reads((5, 7))
+    assert got.shape == (3, *reads.shape[:2])
+    for n, i, j in np.ndindex(got.shape):
+        hidden = x[n].copy()
+        hidden.reshape(35, 2)[reads[i, j][reads[i, j] >= 0]] = 0.5
+        close(got[n, i, j], (net(x[n : n + 1]) - net(hidden[None]))[0, targets[n]])
+
+
+def test_grad_cam_weighs_channels_by_their_mean_gradient(float64):
+    def build():
+        double = {"param_dtype": jnp.float64, "rngs": nnx.Rngs(0)}
+        layers = cl.Conv(2, 3, (3, 3), **double), nnx.relu, cl.Conv(3, 4, (2, 3), 2, **double), nnx.tanh
+        return nnx.Sequential(*layers, lambda h: h.mean((1, 2)), nnx.Linear(4, 3, **double))
+
+    x, targets, model = jnp.asarray(gaussian((2, 5, 7, 2))[0]), jnp.array([1, 2]), filled(build)
+    got = grad_cam(model, x, "layers/0", targets)
+    first, *others = model.layers
+
+    def score(h):
+        for layer in others:
+            h = layer(h)
+        return h[jnp.arange(2), targets].sum()
+
+    h = first(x)
+    weight = jax.jit(jax.grad(score))(h).mean((1, 2))
+    close(got, np.maximum(0, np.einsum("nijd,nd->nij", h, weight)))
+    assert (got > 0).any()
+
+
+def test_feature_maps_are_what_layers_return_in_evaluation_each_call_by_its_name(float64):
+    layer = cl.Conv(2, 2, (3, 2), param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+    x = jnp.asarray(gaussian((2, 5, 7, 2))[0])
+    maps = feature_maps(nnx.Sequential(layer, nnx.relu, nnx.Dropout(0.5, rngs=nnx.Rngs(1)), layer), x)
+    assert list(maps) == ["layers/0", "layers/0 (2)"]
+    close(maps["layers/0"], layer(x))
+    close(maps["layers/0 (2)"], layer(nnx.relu(layer(x))))
+
+
+def test_watched_activations_are_those_of_the_images_whatever_statistics_run_along():
+    x = images(9, 7, 5, 2)
+    model = cl.models.Net((7, 5, 2), 3, width=4, depth=1, batch_norm=True, dropout=0.5, activation=nnx.relu, rngs=nnx.Rngs(0))
+    watch = watch_activations(model, x, "stages/0/layer", "stages/0/norm")
+    layer, parameters = model.stages[0].layer, nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    layer.kernel[...] *= 2
+    layer.bias[...] -= jnp.array([0, 0, 0, 99])
+    before, told = jax.jit(watch)(parameters), jax.jit(watch)(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+    check_watch(watch, parameters)
+    h = layer(x)
+    np.testing.assert_allclose(told["stages/0/layer/mean"], h.mean(), rtol=1e-4)
+    np.testing.assert_allclose(told["stages/0/layer/deviation"], h.std(), rtol=1e-4)
+    assert told["stages/0/layer/dead"] == (h.max((0, 1, 2)) <= 0).mean() == 0.25
+    assert before["stages/0/layer/mean"] != told["stages/0/layer/mean"]
+    assert abs(told["stages/0/norm/mean"]) < 1e-5
+    np.testing.assert_allclose(told["stages/0/norm/deviation"], 1, rtol=1e-3)
+
+
+CROSSES = {"+": np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]]), "x": np.array([[1, 0, 1], [0, 1, 0], [1, 0, 1]])}
+
+
+@pytest.mark.parametrize("name", CROSSES)
+def test_two_cross_kernels_and_max_pooling_highlight_a_large_cross_at_its_centre_alone(name):
+    kernel = jnp.asarray(CROSSES[name], jnp.float32)[..., None, None]
+    for parity in (0, 1):
+        centre, arm = np.array([12 + parity, 14 + parity]), 5
+        x = np.zeros((26, 30, 1), np.float32)
+        for step in range(-arm, arm + 1):
+            for away in [(step, 0), (0, step)] if name == "+" else [(step, step), (step, -step)]:
+                x[tuple(centre + away)] = 1
+        h = cl.max_pool(cl.conv(jnp.asarray(x), kernel, cl.Window((3, 3))), cl.Window((2, 2), 2, "VALID"))
+        response = np.asarray(cl.conv(h, kernel, cl.Window((3, 3))))[..., 0]
+        assert np.argwhere(response == response.max()).tolist() == [(centre // 2).tolist()]
+
+
+def test_a_map_is_laid_over_the_whole_image_and_says_what_it_shows():
+    figure, [axis] = new_figure()
+    over = np.array([[0.0, 2, 0], [-1, 0, 0]])
+    heat(axis, np.full((6, 9, 3), 0.5), over, "a bird", label="fall of the score")
+    below, above = axis.images
+    assert below.get_extent() == above.get_extent() == [-0.5, 8.5, 5.5, -0.5]
+    drawn = above.to_rgba(over)
+    assert drawn[0, 1, 3] == pytest.approx(0.85, abs=0.01)
+    assert drawn[0, 0, 3] == pytest.approx(0, abs=0.01)
+    assert drawn[1, 0, 0] > drawn[1, 0, 2]  # orange
+    assert drawn[0, 1, 2] > drawn[0, 1, 0]  # blue
+    assert figure.axes[1].get_ylabel() == "fall of the score"
+    with pytest.raises(ValueError, match=r"image has shape \(6,\) and over \(2, 3\)"):
+        heat(axis, np.ones(6), over, label="")
+    with pytest.raises(ValueError, match="not finite"):
+        heat(axis, np.ones((6, 9)), over * np.nan, label="")
+
+
+def test_every_layer_has_its_panel_and_every_channel_its_picture():
+    figure, axes = new_figure(panels=3)
+    mask = np.zeros((5, 7), bool)
+    mask[1, 2:4] = True
+    seen(axes, {"image": mask, "layers/0": mask[1], "head": np.array(True)})
+    assert [axis.get_title() for axis in axes] == ["image\n2 of 35", "layers/0\n2 of 7", "head\n1 of 1"]
+    np.testing.assert_array_equal(axes[0].collections[0].get_array().reshape(5, 7), mask)
+    assert axes[0].yaxis_inverted()
+    with pytest.raises(ValueError, match="axes holds 3 panels but masks names 1 layers: image"):
+        seen(axes, {"image": mask})
+    figure, [axis] = new_figure()
+    maps = gaussian((4, 3, 5))[0]
+    feature_sheet(axis, maps, columns=2)
+    sheet = axis.images[0].get_array()
+    np.testing.assert_allclose(sheet[1:5, 1:4], maps[..., 0] / np.abs(maps[..., 0]).max())
+    np.testing.assert_allclose(sheet[6:10, 1:4], maps[..., 2] / np.abs(maps[..., 2]).max())

@@ -1,0 +1,163 @@
+"""What reaches an output: pixel by pixel against formulas and loops, through layers, and by how much."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from networks import SMALL, filled
+from strategies import gaussian
+
+import convlab as cl
+from convlab.measure import coverage, effective_field, feature_maps, precedents, receptive_field
+from convlab.ops.pool import polyphase_pool
+
+
+def net(*layers):
+    return nnx.Sequential(*layers)
+
+
+def conv(c, d, *arguments, **options):
+    return cl.Conv(c, d, *arguments, **options, rngs=nnx.Rngs(0))
+
+
+POOL = functools.partial(cl.max_pool, window=cl.Window(2, 2, "VALID"))
+NETS = {  # all that comes between, on images of (31, 29, 2)
+    "strides and dilation": lambda: net(conv(2, 3, (3, 5), (2, 1)), nnx.relu, conv(3, 2, (2, 3), kernel_dilation=(1, 2))),
+    "pools": lambda: net(conv(2, 3, (3, 3)), POOL, nnx.relu, POOL, conv(3, 2, (3, 2))),
+    "flax": lambda: net(
+        nnx.Conv(2, 3, (3, 5), rngs=nnx.Rngs(0)),
+        nnx.BatchNorm(3, use_running_average=True, rngs=nnx.Rngs(0)),
+        nnx.gelu,
+        lambda x: nnx.max_pool(x, (3, 2), (2, 2)),
+        lambda x: nnx.avg_pool(x, (2, 2)),
+    ),
+    "blocks": lambda: net(conv(2, 16, (3, 3)), POOL, lambda x: x + jnp.pad(x[:, 2:], ((0, 0), (1, 1), (0, 0), (0, 0)))),
+}
+
+
+@pytest.mark.parametrize("name", ["strides and dilation", "pools", "flax"])
+def test_the_pixels_that_reach_the_middle_are_a_box_of_the_size_that_the_formula_says(name):
+    model = NETS[name]()
+    mask = receptive_field(model, (31, 29, 2))
+    rows, columns = mask.any(1), mask.any(0)
+    assert (rows.sum(), columns.sum()) == cl.count(model, (31, 29, 2)).total.field
+    np.testing.assert_array_equal(mask, np.outer(rows, columns))
+    for along in (rows, columns):
+        assert along[np.flatnonzero(along)[0] : np.flatnonzero(along)[-1] + 1].all()
+
+
+def test_a_maximum_of_blocks_and_a_shortcut_pass_on_all_that_they_may():
+    model = NETS["blocks"]()
+    assert cl.count(model, (31, 29, 2)).total.field == (6, 4)
+    mask = receptive_field(model, (31, 29, 2), position=(7, 7))
+    assert np.argwhere(mask).min(0).tolist() == [13, 13]
+    assert np.argwhere(mask).max(0).tolist() == [18, 16]
+
+
+@pytest.mark.parametrize("name", ["Net"])
+def test_gradients_reach_no_pixel_that_a_family_does_not_see(name):
+    build, shape = SMALL[name]
+    model = filled(lambda: build(rngs=nnx.Rngs(0)))
+    layer = "stages/1/layer"
+    seen = precedents(model, shape, layer, (0, 1))
+    assert list(seen)[:2] == ["image", "stages/0/layer"]
+    assert seen[layer].sum() == 1
+    assert seen[layer][0, 1]
+    assert not seen["head/layers/0"].any()
+    extent = next(cost.field for cost in cl.count(model, shape).layers if cost.name == layer)
+    assert 0 < seen["image"].any(1).sum() <= extent[0]
+    x = jnp.asarray(gaussian((5, *shape))[0], jnp.float32)
+    reached = np.abs(jax.grad(lambda x: feature_maps(model, x, layer)[layer][:, 0, 1].sum())(x)).max((0, -1)) > 0
+    assert reached.any()
+    assert not (reached & ~seen["image"]).any()
+
+
+def test_the_way_back_is_the_one_through_the_windows_of_each_layer():
+    windows = [cl.Window((3, 2), 2), cl.Window((2, 3), (1, 2), "VALID")]
+    model = net(conv(2, 3, (3, 2), 2), nnx.relu, conv(3, 2, (2, 3), (1, 2), padding="VALID"))
+    seen = precedents(model, (9, 13, 2), position=(2, 1))
+    between = np.zeros(windows[0].output_shape((9, 13)), bool)
+    between.flat[windows[1].reads(between.shape)[2, 1].ravel()] = True
+    pixels = np.zeros((9, 13), bool)
+    reads = windows[0].reads((9, 13))[between]
+    pixels.flat[reads[reads >= 0]] = True
+    np.testing.assert_array_equal(seen["layers/0"], between)
+    np.testing.assert_array_equal(seen["image"], pixels)
+
+
+def test_a_weight_of_zero_passes_nothing_on_and_signs_do_not_matter():
+    layer = conv(1, 1, (3, 3), use_bias=False)
+    layer.kernel[...] = jnp.array([[1.0, 0, -1], [0, -1, 0], [0, 0, 1]])[..., None, None]
+    twice = net(layer, lambda h: h - layer(h) * 0 + h * jnp.float32(0))
+    assert receptive_field(layer, (5, 5, 1)).sum() == 4
+    np.testing.assert_array_equal(receptive_field(twice, (5, 5, 1)), receptive_field(layer, (5, 5, 1)))
+
+
+def test_what_is_masked_without_looking_at_the_image_is_not_seen():
+    mask = np.arange(35).reshape(7, 5, 1) % 2 == 0
+    for position, seen in (((2, 2), 1), ((2, 3), 0)):
+        assert receptive_field(lambda x: jnp.where(mask, x, 0), (7, 5, 2), position=position).sum() == seen
+
+
+def test_a_layer_that_is_called_twice_is_told_apart():
+    layer = conv(2, 2, (3, 3))
+    seen = precedents(lambda x: layer(layer(x)), (7, 5, 2))
+    assert [int(mask.sum()) for mask in seen.values()] == [25, 9, 1]
+
+
+def test_what_is_asked_must_be_there_and_be_fixed():
+    model = net(conv(2, 3, (3, 3)))
+    with pytest.raises(ValueError, match="layer 'layers/7' is not called; needs one of image, layers/0, output"):
+        precedents(model, (7, 5, 2), "layers/7")
+    with pytest.raises(ValueError, match=r"position is \(7, 0\) but the output has \(7, 5\) positions"):
+        receptive_field(model, (7, 5, 2), position=(7, 0))
+    with pytest.raises(ValueError, match="which numbers gather reads depends on the image"):
+        receptive_field(lambda x: polyphase_pool(x, cl.Window(1, 2, "CIRCULAR")), (6, 4, 2))
+
+
+def test_pixels_of_a_3x3_layer_are_read_4_6_or_9_times():
+    counts = coverage(conv(2, 3, (3, 3)), (5, 7, 2))
+    expected = np.full((5, 7), 9)
+    expected[[0, -1]], expected[:, [0, -1]] = 6, 6
+    expected[[0, 0, -1, -1], [0, -1, 0, -1]] = 4
+    np.testing.assert_array_equal(counts, expected)
+
+
+def test_coverage_of_a_network_is_that_of_the_one_window_of_all_its_layers():
+    deep = net(conv(2, 3, (3, 3), padding="VALID"), nnx.relu, conv(3, 2, (2, 3), padding="VALID"))
+    np.testing.assert_array_equal(coverage(deep, (8, 11, 2)), cl.Window((4, 5), padding="VALID").coverage((8, 11)))
+    assert coverage(net(conv(2, 3, (1, 1), 2)), (7, 6, 2)).mean() == 12 / 42  # a quarter, had both sides been even
+
+
+def test_two_3x3_layers_see_what_one_5x5_layer_sees_but_44_of_144_numbers_differ_at_the_border(float64):
+    x, first, second = map(jnp.asarray, gaussian((12, 12, 2), (3, 3, 2, 3), (3, 3, 3, 2)))
+    window = cl.Window(3)
+    twice = cl.conv(cl.conv(x, first, window), second, window)
+    one = cl.conv(jnp.eye(2)[:, None, None] * jnp.zeros((2, 9, 9, 2)).at[:, 4, 4].set(jnp.eye(2)), first, window)
+    response = cl.conv(one, second, window)  # of each input channel: the kernel, turned by half
+    fused = jnp.moveaxis(response[:, 2:7, 2:7][:, ::-1, ::-1], 0, -2)
+    differ = np.abs(cl.conv(x, fused, cl.Window(5)) - twice).max(-1) > 1e-10
+    assert differ.sum() == 44
+    assert not differ[1:-1, 1:-1].any()
+
+
+def deep(kernels, window):
+    return lambda x: jax.lax.scan(lambda x, v: (cl.conv(x, v, window), None), x, kernels)[0]
+
+
+@pytest.mark.parametrize("layers, size", [(2, (3, 5)), (7, (2, 3))])
+def test_the_effective_field_has_the_variance_of_all_its_layers_together(layers, size, float64):
+    space = tuple(layers * k + 4 for k in size)
+    seen = effective_field(deep(jnp.ones((layers, *size, 1, 1)), cl.Window(size)), jnp.zeros((1, *space, 1)))
+    np.testing.assert_allclose(seen.variance, [layers * (k**2 - 1) / 12 for k in size], rtol=1e-12)
+    np.testing.assert_allclose(seen.map.sum(), 1)
+
+
+def test_the_effective_radius_of_random_layers_grows_with_the_root_of_their_number(float64):
+    x, kernels = jnp.zeros((1, 41, 16)), jnp.asarray(gaussian((16, 3, 16, 16))[0])
+    variances = [effective_field(deep(kernels[:n], cl.Window((3,))), x, squared=True).variance[0] for n in (4, 16)]
+    np.testing.assert_allclose(variances, [4 * 8 / 12, 16 * 8 / 12], rtol=0.2)
+    np.testing.assert_allclose(np.sqrt(variances[1] / variances[0]), 2, rtol=0.15)
