@@ -124,9 +124,9 @@ def main(config: Config) -> None:
             "explained",
             "padding",
             x_label="3x3 layers with random weights (0: the raw window)",
-            y_label="variance of the distance explained, 95 % interval",
+            y_label="variance explained, 95 % interval",
             y_format=".0%",
-            title=kind if kind == NOISE else f"{config.data}",
+            title=f"distance from the border, {kind if kind == NOISE else config.data}",
             baselines={"nothing": 0.0},
             styles=STYLES,
         )

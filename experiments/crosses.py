@@ -1,0 +1,137 @@
+"""Do two small cross kernels and max pooling make a large cross stand out, and in how much noise?
+
+The drawing of a textbook, run: a 3x3 kernel of each cross (zero in the mean), then 2x2 max pooling, on pictures of one large
+cross, + or x, with Gaussian noise. A hit is a single largest pooled response that covers the cross's centre, and in the channel
+of its kind. Baselines: random kernels of the same norm, the brightest pooled pixel, and a place drawn at random.
+
+Answer: see the table.
+
+    python -m experiments.crosses                                                      (1 minute on 2 cores)
+
+Reference: Stevens, Antiga and Viehmann 2020, Deep Learning with PyTorch, figure 8.8.
+"""
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import convlab as cl
+from convlab import algebra, report
+from experiments.command import parse
+
+CROSSES, RANDOM, BRIGHT, CHANCE = "cross kernels", "random kernels", "brightest pixel", "drawn at random"
+POOL = cl.Window((2, 2), 2, "VALID")
+STYLES = {
+    name: report.RUNG_STYLE[rung]._replace(label=name)
+    for name, rung in ((CROSSES, "conv"), (RANDOM, "dense"), (BRIGHT, "tiled"))
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is run.
+
+    Args:
+      side: Pixels of a picture along each axis.
+      arm: Pixels from the centre of a cross to its ends.
+      noise: Standard deviations of the noise; a cross has the value 1.
+      pictures: Of each kind of cross, at places drawn at random.
+      seeds: Draws of places, noise and random kernels.
+      root: Folder that the results go to.
+    """
+
+    side: int = 24
+    arm: int = 6
+    noise: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5)
+    pictures: int = 500
+    seeds: int = 5
+    root: str = "runs"
+
+
+SMOKE = Config(noise=(0.0, 0.5), pictures=10, seeds=2)
+
+
+def pictures(config: Config, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Crosses on black, first all +, then all x; their centres, and their kinds."""
+    many = 2 * config.pictures
+    centres = rng.integers(config.arm, config.side - config.arm, (many, 2))
+    kinds = np.repeat([0, 1], config.pictures)
+    i, j = (np.arange(config.side)[:, None] - centres[:, 0, None, None], np.arange(config.side) - centres[:, 1, None, None])
+    inside = np.maximum(np.abs(i), np.abs(j)) <= config.arm
+    cross = np.where(kinds[:, None, None] == 0, (i == 0) | (j == 0), np.abs(i) == np.abs(j))
+    return (cross & inside).astype(np.float32)[..., None], centres, kinds
+
+
+@jax.jit
+def peaks(x: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Place and channel of the largest pooled response, and how often it occurs."""
+    h = cl.max_pool(cl.conv(x, v, cl.Window(v.shape[:2])), POOL)
+    flat = h.reshape(len(h), -1)
+    place, channel = jnp.divmod(flat.argmax(1), h.shape[-1])
+    return jnp.stack(jnp.divmod(place, h.shape[2]), 1), channel, (flat == flat.max(1, keepdims=True)).sum(1)
+
+
+def run(config: Config) -> list[dict[str, Any]]:
+    """One row per kernels, noise and seed."""
+    crosses = [kernel - kernel.mean() for kernel in (algebra.upright_cross(), algebra.diagonal_cross())]
+    known = jnp.concatenate([kernel / jnp.linalg.norm(kernel) for kernel in crosses], -1)
+    rows = []
+    for seed in range(config.seeds):
+        rng = np.random.default_rng(seed)
+        clean, centres, kinds = pictures(config, rng)
+        drawn = jnp.asarray(rng.standard_normal((3, 3, 1, 2)), jnp.float32)
+        random = drawn / jnp.linalg.norm(drawn, axis=(0, 1))
+        for noise in config.noise:
+            x = jnp.asarray(clean + noise * rng.standard_normal(clean.shape).astype(np.float32))
+            for name, v in ((CROSSES, known), (RANDOM, random), (BRIGHT, jnp.ones((1, 1, 1, 1)))):
+                place, channel, times = peaks(x, v)
+                found = (place == centres // 2).all(1) & (times == 1)
+                right = channel == kinds if v.shape[-1] == 2 else jnp.ones_like(found)
+                rows.append({"kernels": name, "noise": noise, "seed": seed, "found": float(found.mean())})
+                rows[-1] |= {"found_and_named": float((found & right).mean()) if v.shape[-1] == 2 else None}
+    return rows
+
+
+def main(config: Config) -> None:
+    """Run, draw and save."""
+    begin = time.perf_counter()
+    rows = run(config)
+    summary = report.summarise(rows, ["kernels", "noise"], ["found", "found_and_named"])
+    figure, axes = report.new_figure(3, size=(18.0, 5.5))
+    rng = np.random.default_rng(0)
+    x = pictures(dataclasses.replace(config, pictures=1), rng)[0]
+    noisy = x + 0.4 * rng.standard_normal(x.shape)
+    for axis, picture, kind in zip(axes, noisy, ("+", "x"), strict=False):
+        axis.imshow(picture[..., 0], cmap="gray")
+        axis.set(title=f"a cross, {kind}, in noise of 0.4", xlabel="column (pixels)", ylabel="row (pixels)")
+    report.curves(
+        axes[2],
+        summary,
+        "noise",
+        "found",
+        "kernels",
+        x_label="standard deviation of the noise (a cross is 1)",
+        y_label="centres found, 95 % interval",
+        y_format=".0%",
+        title=f"{2 * config.pictures:,} crosses a seed",
+        baselines={CHANCE: 4 / (config.side - 2 * config.arm) ** 2},
+        styles=STYLES,
+    )
+    report.save_report(
+        "crosses",
+        rows,
+        config,
+        figure=figure,
+        summary=summary,
+        formats={"found": ".1%", "found_and_named": ".1%"},
+        seconds=time.perf_counter() - begin,
+        root=config.root,
+    )
+
+
+if __name__ == "__main__":
+    main(parse(Config(), SMOKE, __doc__))

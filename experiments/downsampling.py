@@ -1,0 +1,110 @@
+"""What does each way to downsample do to an image that moves by a pixel?
+
+Max, mean, strided, blur and adaptive polyphase downsampling by two, on images, on the responses of edge kernels to them, and on
+noise; all around a circle, so that no border takes part. Three numbers: by how much the result for a moved image differs from
+the result moved (by the better of the two nearest places), how far the mean over positions drifts, and which share of the
+energy before sampling lies above what the samples can tell apart. Polyphase is the null: it makes no error.
+
+Answer: see the table.
+
+    python -m experiments.downsampling                                                 (1 minute on 2 cores)
+
+Reference: Zhang 2019, Making convolutional networks shift-invariant again; Chaman and Dokmanic 2021.
+"""
+
+import dataclasses
+import time
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+import convlab as cl
+from convlab import algebra, measure, report
+from experiments.command import parse
+
+KINDS = ("images", "edges of images", "Gaussian noise")
+VALUES = {
+    "error": "difference from the result moved, relative",
+    "drift": "drift of the mean, relative",
+    "aliased": "share of the energy aliased",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is run.
+
+    Args:
+      data: Name of the data set that the images come from.
+      data_dir: Where it is prepared; absent, the usual place.
+      manual_dir: Where files lie that were fetched by hand, such as the IDX files of fashion_mnist.
+      batch: Images of one draw.
+      window: Taps of max, mean and blur along each axis.
+      seeds: Draws of images.
+      root: Folder that the results go to.
+    """
+
+    data: str = "digits"
+    data_dir: str | None = None
+    manual_dir: str | None = None
+    batch: int = 100
+    window: int = 3
+    seeds: int = 5
+    root: str = "runs"
+
+
+SMOKE = Config(batch=5, seeds=2)
+
+
+def run(config: Config) -> list[dict[str, Any]]:
+    """One row per kind of image, way and draw."""
+    data = cl.load(config.data, data_dir=config.data_dir, manual_dir=config.manual_dir, progress=True)
+    edges = algebra.on_channels(algebra.sobel(0), data.image_shape[-1])
+    rows = []
+    for seed in range(config.seeds):
+        rng = np.random.default_rng(seed)
+        split = data.train.take(rng.choice(len(data.train), config.batch, replace=False))
+        images = jnp.asarray(np.asarray(split.images, np.float32) / 255)
+        responses = cl.conv(images, edges, cl.Window(3, padding="CIRCULAR"), groups=data.image_shape[-1])
+        noise = jnp.asarray(rng.standard_normal(images.shape), jnp.float32)
+        for kind, x in zip(KINDS, (images, jnp.maximum(responses, 0), noise), strict=True):
+            rows += [{"of": kind, "seed": seed, **row} for row in measure.downsampling(x, config.window)]
+    return rows
+
+
+def draw(summary: list[dict[str, Any]], config: Config) -> Any:
+    """The three numbers, way by way."""
+    figure, axes = report.new_figure(3, size=(18.0, 6.5))
+    ways = list(dict.fromkeys(line["way"] for line in summary))
+    styles = {
+        kind: report.RUNG_STYLE[rung]._replace(label=kind if kind == KINDS[2] else f"{config.data}: {kind}", line="none")
+        for kind, rung in zip(KINDS, ("dense", "conv", "tiled"), strict=True)
+    }
+    for axis, (name, label) in zip(axes, VALUES.items(), strict=True):
+        lines = [line | {"place": ways.index(line["way"])} for line in summary]
+        report.curves(axis, lines, "place", name, "of", x_label="", y_label=f"{label}, 95 % interval", styles=styles)
+        axis.set_xticks(range(len(ways)), ways, rotation=30, ha="right")
+        axis.axhline(0, color="0.5", linestyle="--", zorder=0)
+    axes[1].set_title(f"downsampling by two, windows of {config.window} x {config.window}")
+    return figure
+
+
+def main(config: Config) -> None:
+    """Run, draw and save."""
+    begin = time.perf_counter()
+    rows = run(config)
+    summary = report.summarise(rows, ["of", "way"], list(VALUES))
+    report.save_report(
+        "downsampling",
+        rows,
+        config,
+        figure=draw(summary, config),
+        summary=summary,
+        seconds=time.perf_counter() - begin,
+        root=config.root,
+    )
+
+
+if __name__ == "__main__":
+    main(parse(Config(), SMOKE, __doc__))

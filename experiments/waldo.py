@@ -1,0 +1,249 @@
+"""Does a network that learnt to say whether the digit is there also know where, at places it never saw it?
+
+Scenes of digits scattered over a dark ground; the network says whether one of them is the wanted digit, by the largest entry of
+its last response map. In training the wanted digit stands in the left of the scene only, the others anywhere. A hit: the map's
+peak lies on the wanted digit, in scenes of test images, where it stands on the left again and where it stands on the right.
+One network at three rungs. Baselines: correlation with the mean image of the wanted digit, and a place drawn at random.
+
+Answer: see the table.
+
+    python -m experiments.waldo                                                        (2 minutes on 2 cores)
+
+Reference: Zhang et al., Dive into Deep Learning, section 7.1 ("Where's Waldo").
+"""
+
+import dataclasses
+import functools
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import convlab as cl
+from convlab import report
+from convlab.data import Data, Split, standardise
+from convlab.models import Stage, Wiring
+from experiments.command import parse
+
+RUNGS = ("conv", "locally_connected", "dense")
+SEEN, UNSEEN = "where it was in training", "where it never was"
+TEMPLATE, CHANCE = "mean image, correlated", "drawn at random"
+STRIDE = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is run.
+
+    Args:
+      data: Name of the data set that the figures come from.
+      data_dir: Where it is prepared; absent, the usual place.
+      manual_dir: Where files lie that were fetched by hand, such as the IDX files of fashion_mnist.
+      wanted: Class that is looked for.
+      side: Pixels of a scene along each axis, at least three times those of a figure.
+      clutter: Numbers of other figures, in test scenes; training scenes have any number up to the last.
+      size: Training scenes, half of them with the wanted figure.
+      test_size: Scenes for every number of others and both sides.
+      widths: Channels of the two layers before the map.
+      epochs: Passes over the training scenes.
+      batch_size: Scenes a step.
+      learning_rate: Of Adam, falling along a cosine.
+      seeds: Runs with other scenes and initial weights.
+      root: Folder that the results go to.
+    """
+
+    data: str = "digits"
+    data_dir: str | None = None
+    manual_dir: str | None = None
+    wanted: int = 3
+    side: int = 24
+    clutter: tuple[int, ...] = (0, 1, 2, 4)
+    size: int = 4000
+    test_size: int = 400
+    widths: tuple[int, int] = (12, 24)
+    epochs: int = 12
+    batch_size: int = 50
+    learning_rate: float = 3e-3
+    seeds: int = 5
+    root: str = "runs"
+
+
+SMOKE = Config(clutter=(0, 2), size=100, test_size=20, widths=(3, 4), epochs=1, seeds=2)
+
+
+class Searcher(nnx.Module):
+    """Two layers and a map of one channel; its largest entry is the score of "it is there", against zero."""
+
+    def __init__(self, shape: Sequence[int], widths: Sequence[int], connectivity: str, seed: int):
+        rngs, wiring = nnx.Rngs(seed), Wiring(connectivity)
+        first = Stage(shape, widths[0], 5, STRIDE, padding=2, wiring=wiring, rngs=rngs)
+        second = Stage(first.output_shape, widths[1], 5, wiring=wiring, rngs=rngs)
+        last = Stage(second.output_shape, 1, 1, wiring=wiring, activation=nnx.identity, rngs=rngs)
+        self.stages = nnx.List([first, second, last])
+
+    def map(self, x: jax.Array) -> jax.Array:
+        """How much every position looks like the wanted figure."""
+        for stage in self.stages:
+            x = stage(x)
+        return x[..., 0]
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        score = self.map(x).max((1, 2))
+        return jnp.stack([jnp.zeros_like(score), score], -1)
+
+
+class Scenes:
+    """Draws scenes from the figures of a data set."""
+
+    def __init__(self, split: Split, config: Config):
+        self.figures, self.labels, self.config = np.asarray(split.images)[..., 0], np.asarray(split.labels), config
+        self.n = self.figures.shape[1]
+        if config.side < 3 * self.n:
+            raise ValueError(f"side is {config.side} but figures have {self.n} pixels: needs at least {3 * self.n}")
+
+    def draw(self, rng: np.random.Generator, others: int, wanted: bool, right: bool) -> tuple[np.ndarray, np.ndarray]:
+        """One scene, and the first pixel of the figure that stands in the place of the wanted one."""
+        scene, room = np.zeros((self.config.side,) * 2, np.uint8), self.config.side - self.n
+        left = int(rng.integers(0, self.n // 2 + 1))
+        place = np.array([rng.integers(0, room + 1), room - left if right else left])
+        first = self.labels == self.config.wanted
+        for number in range(others + 1):
+            at = place if number == 0 else rng.integers(0, room + 1, 2)
+            kind = first if number == 0 and wanted else ~first
+            figure = self.figures[rng.choice(np.flatnonzero(kind))]
+            if number and np.abs(at - place).max() < self.n:  # never over the one in its place
+                continue
+            window = scene[at[0] : at[0] + self.n, at[1] : at[1] + self.n]
+            np.maximum(window, figure, out=window)
+        return scene[..., None], place
+
+    def many(
+        self, seed: int, number: int, others: Sequence[int], wanted: Sequence[bool], right: bool
+    ) -> tuple[Split, np.ndarray]:
+        """Scenes with each of some numbers of others in turn, and each of `wanted`; and the places."""
+        rng = np.random.default_rng(seed)
+        kinds = list(itertools.islice(itertools.cycle(itertools.product(wanted, others)), number))
+        scenes, places = zip(*(self.draw(rng, many, there, right) for there, many in kinds), strict=True)
+        return Split(np.stack(scenes), np.array([there for there, _ in kinds], np.int32)), np.stack(places)
+
+
+def hits(maps: np.ndarray, places: np.ndarray, n: int, stride: int) -> float:
+    """How often the peak of a map lies on the figure of n x n pixels that begins at its place."""
+    flat = maps.reshape(len(maps), -1).argmax(1)
+    peak = stride * np.stack(np.divmod(flat, maps.shape[2]), 1)
+    return float(((peak >= places) & (peak < places + n)).all(1).mean())
+
+
+def mapping(model: Any, scenes: Data) -> Callable[[np.ndarray], jax.Array]:
+    """The response map as a function of raw scenes."""
+    return jax.jit(lambda x: model.map(standardise(x, scenes.mean, scenes.std)))
+
+
+def run(config: Config) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """One row per rung, side, number of others and seed; and a scene with the maps of all rungs."""
+    data = cl.load(config.data, data_dir=config.data_dir, manual_dir=config.manual_dir, progress=True)
+    train, test = Scenes(data.train, config), Scenes(data.test, config)
+    rows, sides = [], {SEEN: False, UNSEEN: True}
+    picture: dict[str, Any] = {}
+    template = np.asarray(train.figures[train.labels == config.wanted], np.float32).mean(0)
+    template -= template.mean()
+    for seed in range(config.seeds):
+        everything = range(config.clutter[-1] + 1)
+        split, _ = train.many(seed, config.size, everything, (False, True), right=False)
+        check, _ = test.many(1000 + seed, config.test_size, everything, (False, True), right=False)
+        scenes = Data("scenes", split, check, ("absent", "there"))
+        tests = {
+            (name, others): test.many(2000 + seed, config.test_size, (others,), (True,), right)
+            for (name, right), others in itertools.product(sides.items(), config.clutter)
+        }
+        training = cl.Config(
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            evaluations=1,
+            progress=False,
+            seed=seed,
+        )
+        found = {}
+        for rung in RUNGS:
+            fitted = cl.fit(Searcher(scenes.image_shape, config.widths, rung, seed), scenes, training)
+            model, accuracy = fitted.model(), fitted.history[-1]["test_accuracy"]
+            found[rung] = mapping(model, scenes)
+            print(f"{rung}, seed {seed}: {accuracy:.1%} of scenes classified right", flush=True)
+            for (name, others), (split, places) in tests.items():
+                share = hits(np.asarray(found[rung](split.images)), places, test.n, STRIDE)
+                rows.append({"by": rung, "side": name, "others": others, "seed": seed, "hits": share, "accuracy": accuracy})
+        for (name, others), (split, places) in tests.items():
+            middle = functools.partial(cl.conv, v=jnp.asarray(template)[..., None, None], window=cl.Window(template.shape))
+            maps = np.asarray(middle(jnp.asarray(split.images, jnp.float32)))[..., 0]
+            share = hits(maps, places, test.n, 1)
+            rows.append({"by": TEMPLATE, "side": name, "others": others, "seed": seed, "hits": share})
+        if seed == 0:
+            split, places = tests[UNSEEN, config.clutter[-1]]
+            picture = {"scene": split.images[0, ..., 0], "place": places[0], "size": test.n}
+            picture |= {rung: np.asarray(each(split.images[:1]))[0] for rung, each in found.items()}
+    return rows, picture
+
+
+def draw(rows: list[dict[str, Any]], picture: dict[str, Any], config: Config) -> Any:
+    """The maps of the rungs over a scene, and hits against the number of other figures on both sides."""
+    figure, axes = report.new_figure(6, rows=2, size=(16.0, 10.5))
+    n = len(picture["scene"])
+    for axis, rung in zip(axes, ("scene", *RUNGS), strict=False):
+        axis.imshow(picture["scene"], cmap="gray", extent=(0, n, n, 0))
+        if rung != "scene":
+            shown = axis.imshow(picture[rung], cmap="magma", alpha=0.6, extent=(0, n, n, 0))
+            figure.colorbar(shown, ax=axis, label="response")
+        i, j = picture["place"]
+        axis.add_patch(_frame(j, i, picture["size"]))
+        label = "the scene, the wanted digit framed" if rung == "scene" else report.RUNG_STYLE[rung].label
+        axis.set(title=label, xlabel="column (pixels)", ylabel="row (pixels)")
+    summary = report.summarise(rows, ["by", "side", "others"], "hits")
+    styles = dict(report.RUNG_STYLE) | {TEMPLATE: report.RUNG_STYLE["tiled"]._replace(label=TEMPLATE)}
+    for axis, side in zip(axes[4:], (SEEN, UNSEEN), strict=True):
+        report.curves(
+            axis,
+            [line for line in summary if line["side"] == side],
+            "others",
+            "hits",
+            "by",
+            x_label="other digits in the scene",
+            y_label="peaks on the wanted digit, 95 % interval",
+            y_format=".0%",
+            title=side,
+            baselines={CHANCE: (picture["size"] / config.side) ** 2},
+            styles=styles,
+        )
+        axis.set_ylim(-0.03, 1.03)
+    return figure
+
+
+def _frame(column: int, row: int, size: int) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((column, row), size, size, fill=False, edgecolor="#00A0FF", linewidth=2.5)
+
+
+def main(config: Config) -> None:
+    """Run, draw and save."""
+    begin = time.perf_counter()
+    rows, picture = run(config)
+    report.save_report(
+        "waldo",
+        rows,
+        config,
+        figure=draw(rows, picture, config),
+        summary=report.summarise(rows, ["by", "side", "others"], ["hits", "accuracy"]),
+        formats={"hits": ".1%", "accuracy": ".1%"},
+        seconds=time.perf_counter() - begin,
+        root=config.root,
+    )
+
+
+if __name__ == "__main__":
+    main(parse(Config(), SMOKE, __doc__))
