@@ -23,11 +23,11 @@ import convlab as cl
 from convlab import algebra, measure, report
 from experiments.command import parse
 
-KINDS = ("images", "edges of images", "Gaussian noise")
+KINDS = ("images", "edges of images", "noise")
 VALUES = {
-    "error": "difference from the result moved, relative",
+    "error": "error, relative",
     "drift": "drift of the mean, relative",
-    "aliased": "share of the energy aliased",
+    "aliased": "energy aliased, share",
 }
 
 
@@ -67,7 +67,7 @@ def run(config: Config) -> list[dict[str, Any]]:
         split = data.train.take(rng.choice(len(data.train), config.batch, replace=False))
         images = jnp.asarray(np.asarray(split.images, np.float32) / 255)
         responses = cl.conv(images, edges, cl.Window(3, padding="CIRCULAR"), groups=data.image_shape[-1])
-        noise = jnp.asarray(rng.standard_normal(images.shape), jnp.float32)
+        noise = jnp.asarray(rng.uniform(size=images.shape), jnp.float32)
         for kind, x in zip(KINDS, (images, jnp.maximum(responses, 0), noise), strict=True):
             rows += [{"of": kind, "seed": seed, **row} for row in measure.downsampling(x, config.window)]
     return rows

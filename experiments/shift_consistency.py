@@ -33,7 +33,8 @@ from experiments.command import parse
 
 BEFORE, AFTER, CHANCE = "before training", "after training", "chance"
 STYLES = {
-    padding: report.RUNG_STYLE[rung]._replace(label=padding) for padding, rung in (("CIRCULAR", "conv"), ("SAME", "dense"))
+    padding: report.RUNG_STYLE[rung]._replace(label=padding, line="none")
+    for padding, rung in (("CIRCULAR", "conv"), ("SAME", "dense"))
 }
 
 
@@ -147,9 +148,6 @@ def draw(summary: list[dict[str, Any]], config: Config) -> Any:
             styles=STYLES,
         )
         axis.set_xticks(range(len(config.ways)), config.ways, rotation=30, ha="right")
-        for line in axis.get_lines():
-            if line.get_label() in STYLES:
-                line.set_linestyle("none")
     return figure
 
 

@@ -253,7 +253,7 @@ def _dodged(points: np.ndarray, places: float, log: bool) -> np.ndarray:
 def _line(axis: "matplotlib.axes.Axes", points: np.ndarray, style: Style, band: bool) -> None:
     x, mean, low, high = points
     colour = style.colour
-    axis.plot(x, mean, style.line, color=colour, marker=style.marker, label=style.label, mec="white", mew=0.7)
+    axis.plot(x, mean, linestyle=style.line, color=colour, marker=style.marker, label=style.label, mec="white", mew=0.7)
     if band:
         axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
     else:
