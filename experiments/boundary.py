@@ -4,7 +4,8 @@ Convolutions with random weights and ReLU are stacked, each with one padding mod
 regression, guesses from the features at a pixel how far it lies from the border, on images not seen before. Noise has no
 content that could tell; that of images tells something by itself: their null is the read-out of the raw window.
 
-Answer: see the table.
+Answer: with zero padding yes, more at every layer (64 % of the variance after eight, on noise); with circular padding not at
+all; where pixels are repeated a little, which fades.
 
     python -m experiments.boundary                                                     (1 minute on 2 cores)
     python -m experiments.boundary --data fashion_mnist --manual-dir DIR

@@ -4,7 +4,7 @@ The drawing of a textbook, run: a 3x3 kernel of each cross (zero in the mean), t
 cross, + or x, with Gaussian noise. A hit is a single largest pooled response that covers the cross's centre, and in the channel
 of its kind. Baselines: random kernels of the same norm, the brightest pooled pixel, and a place drawn at random.
 
-Answer: see the table.
+Answer: yes, every one without noise, 38 % of them in noise of 0.4 of their brightness.
 
     python -m experiments.crosses                                                      (1 minute on 2 cores)
 

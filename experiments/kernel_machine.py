@@ -10,7 +10,7 @@ k(p, q) = \frac{|p| |q|}{2 \pi} (\sin\theta + (\pi - \theta) \cos\theta)$$
 Read out at every position, kernels that are shared and kernels of their own have the same expectation: sharing shows only in
 the mean over positions. Null: ridge regression on the pixels.
 
-Answer: see the table.
+Answer: yes, at one over about the root of the width. Read out at every position, sharing changes nothing.
 
     python -m experiments.kernel_machine                                               (1 minute on 2 cores)
 
