@@ -87,7 +87,7 @@ PLACE = "_convlab_place"
 
 
 class _Place:
-    """Where a module stands, which it says itself: transforms make new modules of it. Equal to no other, so that none is cached."""
+    """Where a module stands, which it says itself, as transforms make new modules of it; equal to no other, so never cached."""
 
     def __init__(self, path: Path):
         self.path = path

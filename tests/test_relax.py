@@ -576,6 +576,12 @@ def test_a_subclass_with_a_call_of_its_own_is_not_taken_for_its_class(kind):
     assert (layer.weights, layer.multiply_adds) == (26, 0)
 
 
+def test_a_convolution_of_ones_own_is_not_taken_for_one():
+    model = one(nnx.Conv, conv_general_dilated=lambda *given, **named: -jax.lax.conv_general_dilated(*given, **named))
+    with pytest.raises(ValueError, match="layers/0: Conv has a call of its own"):
+        relax(model, "dense", SHAPE)
+
+
 class Plain(cl.Conv):
     """A name of one's own, and the call of the class."""
 

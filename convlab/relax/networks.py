@@ -33,7 +33,8 @@ def relax(
 
     Every convlab layer and `nnx.Conv` that is stricter than the rung becomes its exact image there; layers that are as free
     already, and all else, stay as they are. Batch norm takes its statistics per channel, over all images and positions, so
-    that the two networks agree in training, too (with the same batch, dropout keys included).
+    that the two networks agree in training, too (with the same batch, dropout keys included). A bias by position has several
+    axes: an optimizer's mask such as `ndim > 1` then means it, too, where `convlab.optim.kernel_mask` does not.
 
     Args:
       model: A Flax NNX module that takes images (n, *image_shape); left as it is.
