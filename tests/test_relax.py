@@ -456,6 +456,8 @@ def test_networks_of_other_layers_cannot_be_compared():
     model = nnx.Sequential(cl.Conv(2, 3, (3, 2), rngs=nnx.Rngs(0)))
     with pytest.raises(ValueError, match="do not have the same spatial layers: layers/1 is in one of them only"):
         diff(model, nnx.Sequential(model.layers[0], cl.Conv(3, 2, (1, 1), rngs=nnx.Rngs(0))), SHAPE)
+    with pytest.raises(ValueError, match="do not have the same spatial layers: layers/0 is in one of them only"):
+        carry(optax.sgd(0.1), optax.sgd(0.1).init(parameters(model)), model, nnx.Sequential(nnx.relu), SHAPE)
     with pytest.raises(ValueError, match="layers/0 has other windows or channels"):
         diff(model, nnx.Sequential(cl.Conv(2, 3, (2, 3), rngs=nnx.Rngs(0))), SHAPE)
 

@@ -9,7 +9,7 @@ import optax
 from flax import nnx
 
 from convlab.relax.arrays import transfer, transfer_bias
-from convlab.relax.networks import layouts
+from convlab.relax.networks import paired
 from convlab.rungs import Layout
 
 KeyPath = tuple[Any, ...]
@@ -43,8 +43,9 @@ def carry(
       The state for `new`, of the same kind.
 
     Raises:
-      ValueError: The state is not one of this optimizer for `old`, or remembers of a layer that changed something else than
-        numbers in the shape of its parameters, as Adafactor, SM3 and L-BFGS do, and `keep_pruned`.
+      ValueError: The networks have spatial layers at different paths; the state is not one of this optimizer for `old`, or
+        remembers of a layer that changed something else than numbers in the shape of its parameters, as Adafactor, SM3 and
+        L-BFGS do, and `keep_pruned`.
 
     Example:
       >>> from convlab.layers import Conv
@@ -56,7 +57,7 @@ def carry(
       (5, 7, 5, 7, 1, 2)
     """
     start = _kind_of(state, optimizer, old)
-    before, after = layouts(old, image_shape), layouts(new, image_shape)
+    before, after = paired(old, new, image_shape)
     shapes, new_shapes = (
         {tuple(key.key for key in path): jnp.shape(leaf) for path, leaf in _leaves(_parameters(model)).items()}
         for model in (old, new)
@@ -73,11 +74,11 @@ def carry(
             return fresh
         if changed and _is_direction(kept, shapes.get(place)) and _is_direction(fresh, new_shapes[place]):
             return _rewritten(name[0], kept, before[layer], after[layer])
-        if jnp.shape(kept) != jnp.shape(fresh) or kept is None:
+        shape = None if kept is None else jnp.shape(kept)
+        if kept is None or shape != jnp.shape(fresh):
             raise ValueError(
-                f"state{jax.tree_util.keystr(path)} has shape {None if kept is None else jnp.shape(kept)} and would have"
-                f" {jnp.shape(fresh)} for the new network: of layers that change, only numbers in the shape of their parameter"
-                " are carried; reset it by optimizer.init"
+                f"state{jax.tree_util.keystr(path)} has shape {shape} and would have {jnp.shape(fresh)} for the new network: of"
+                " layers that change, only numbers in the shape of their parameter are carried; reset it by optimizer.init"
             )
         return jnp.copy(kept)
 

@@ -8,7 +8,7 @@ from flax import nnx
 
 from convlab.calls import Path, modules_of, name_of
 from convlab.relax.arrays import at, squared_norm, transfer
-from convlab.relax.networks import arrays_of, layouts
+from convlab.relax.networks import arrays_of, paired
 from convlab.report.table import print_table, to_table
 from convlab.rungs import Arrays, Layout
 
@@ -59,10 +59,7 @@ def diff(old: nnx.Module, new: nnx.Module, image_shape: Sequence[int], *, show: 
       >>> change.before, change.after, change.weights_before, change.weights_after, change.moved
       ('conv', 'dense', 20, 2520, 0.0)
     """
-    before, after = layouts(old, image_shape), layouts(new, image_shape)
-    if before.keys() != after.keys():
-        names = ", ".join(name_of(path) for path in before.keys() ^ after.keys())
-        raise ValueError(f"the networks do not have the same spatial layers: {names} is in one of them only")
+    before, after = paired(old, new, image_shape)
     first, second = modules_of(old), modules_of(new)
     changes = [_change(path, first[path], second[path], before[path], after[path]) for path in before]
     if show and changes:

@@ -124,6 +124,19 @@ def layouts(model: nnx.Module, image_shape: Sequence[int], paths: Sequence[Path]
     return found
 
 
+def paired(old: nnx.Module, new: nnx.Module, image_shape: Sequence[int]) -> tuple[dict[Path, Layout], dict[Path, Layout]]:
+    """Find the layouts of two networks of the same structure.
+
+    Raises:
+      ValueError: They have spatial layers at different paths.
+    """
+    before, after = layouts(old, image_shape), layouts(new, image_shape)
+    if before.keys() != after.keys():
+        names = ", ".join(name_of(path) for path in before.keys() ^ after.keys())
+        raise ValueError(f"the networks do not have the same spatial layers: {names} is in one of them only")
+    return before, after
+
+
 def arrays_of(module: nnx.Module) -> Arrays:
     """Take the arrays of a spatial layer, by name; of a kernel that Flax masks, what is left."""
     layout = layout_of(module)
@@ -206,8 +219,9 @@ def chosen(paths: Sequence[Path], only: Only | None) -> list[Path]:
         return list(paths)
     if callable(only) and not isinstance(only, type):
         return [path for path in paths if only(name_of(path))]
-    patterns = [only] if isinstance(only, str) else list(only) if isinstance(only, Iterable) else [only]
-    if not all(isinstance(pattern, str) for pattern in patterns):
+    given: list[Any] = [only] if isinstance(only, str) or not isinstance(only, Iterable) else [*only]
+    patterns = [pattern for pattern in given if isinstance(pattern, str)]
+    if len(patterns) < len(given):
         raise TypeError(f"only must be patterns of paths, such as 'stages/0/*', or a function of the path; got {only!r}")
     names = {path: name_of(path) for path in paths}
     for pattern in patterns:
