@@ -294,11 +294,11 @@ def project_local_to_low_rank(
     rank = as_integer("rank", rank)
     if rank > min(matrix.shape):
         raise ValueError(f"rank {rank} exceeds {min(matrix.shape)}: v is a matrix of {matrix.shape} (positions, entries)")
-    left, sigma, right = jnp.linalg.svd(matrix, full_matrices=False)
-    sign = jnp.where(left.sum(0) < 0, -1, 1).astype(v.dtype)[:rank]
+    left, sigma, right = _singular(matrix.astype(jnp.promote_types(v.dtype, jnp.float32)))
+    sign = jnp.where(left.sum(0) < 0, -1, 1).astype(sigma.dtype)[:rank]
     weights = left[:, :rank] * (sign * len(matrix) ** 0.5)
     basis = right[:rank] * (sign * sigma[:rank] / len(matrix) ** 0.5)[:, None]
-    return basis.reshape(rank, *entries), weights.reshape(*out, rank)
+    return basis.reshape(rank, *entries).astype(v.dtype), weights.reshape(*out, rank).astype(v.dtype)
 
 
 def decompose(w: Float[Array, "i j k l c d"], window: Window, space: Space, groups: int = 1) -> dict[str, Float[Array, ""]]:
@@ -369,6 +369,25 @@ def _means(axis: Axis, period: int) -> np.ndarray:
     place = np.arange(axis.outputs) % period == np.arange(period)[:, None]
     gram = np.einsum("pi,iab->pab", place, m)
     return np.einsum("pab,pi,ibc->piac", np.linalg.pinv(gram, hermitian=True), place, m)
+
+
+def _singular(matrix: Array) -> tuple[Array, Array, Array]:
+    """Decompose a matrix by its singular values, also where its rows or columns are copies of each other.
+
+    LAPACK returns nan of some such matrices: where all rows are one, so are their remainders at every step, each a rounding
+    error of the one before, until they underflow. A reflection of rows and of columns gives every entry a rounding of its own.
+    """
+    size = jnp.max(jnp.abs(jax.lax.stop_gradient(matrix)))
+    size = jnp.where(size > 0, size, 1)
+    rows, columns = (jnp.asarray(np.random.default_rng(0).normal(size=(n, 1)), matrix.dtype) for n in matrix.shape)
+    left, sigma, right = jnp.linalg.svd(_reflect(_reflect(matrix / size, rows).T, columns).T, full_matrices=False)
+    return _reflect(left, rows), sigma * size, _reflect(right.T, columns).T
+
+
+def _reflect(matrix: Array, normal: Array) -> Array:
+    """Mirror the columns of a matrix in the plane that a vector stands on."""
+    along = jnp.matmul(normal.T, matrix, precision=jax.lax.Precision.HIGHEST) / jnp.sum(normal * normal)
+    return matrix - 2 * normal * along
 
 
 def _flat_reads(window: Window, space: Space) -> np.ndarray:

@@ -39,7 +39,8 @@ class BatchNorm(nnx.BatchNorm):
         if not running:
             mean, variance = self._statistics(x)
             for kept, new in ((self.mean, mean), (self.var, variance)):
-                kept[...] = self.momentum * kept[...] + (1 - self.momentum) * jax.lax.stop_gradient(new)
+                moved = self.momentum * kept[...] + (1 - self.momentum) * jax.lax.stop_gradient(new)
+                kept[...] = moved.astype(kept[...].dtype)
         given = [p[...] for p in (self.scale, self.bias) if p is not None]
         alpha = jax.lax.rsqrt(variance + self.epsilon) * (1 if self.scale is None else self.scale[...])
         beta = (0 if self.bias is None else self.bias[...]) - mean * alpha

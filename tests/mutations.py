@@ -406,7 +406,7 @@ FAULTS = [
     Fault(
         "start what is carried anew",
         "convlab/relax/carry.py",
-        "return transfer({place[-1]: kept}, before[layer], after[layer])[place[-1]]",
+        "return _rewritten(name[0], kept, before[layer], after[layer])",
         "return fresh",
         "tests/test_relax.py -k carried_state",
     ),

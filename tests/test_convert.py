@@ -256,6 +256,27 @@ def test_the_error_of_the_best_rank_is_the_sum_of_the_squares_left_out(out, entr
     close(cl.lift_low_rank_to_local(basis, weights), v)
 
 
+@pytest.mark.parametrize("out, entries", [((7, 9), (7, 7, 2, 3)), ((5, 6), (2, 3, 1, 2))])
+def test_kernels_that_are_copies_of_few_have_their_rank_at_every_size(out, entries):
+    positions = np.arange(np.prod(out)).reshape(*out)
+    for seed in range(3):
+        (v,) = gaussian((4, *entries), seed=seed)
+        for copies in (v[0 * positions], v[positions % 4], 1e-25 * v[0 * positions], 0 * v[0 * positions]):
+            basis, weights = cl.project_local_to_low_rank(copies, 5)
+            size = np.abs(copies).max()
+            assert np.abs(cl.lift_low_rank_to_local(basis, weights) - copies).max() <= 1e-12 * size
+            gram = np.tensordot(weights, weights, ((0, 1), (0, 1))) / positions.size
+            close(gram, np.eye(5))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_kernels_of_low_precision_are_decomposed_and_keep_their_dtype(dtype):
+    v = jnp.asarray(gaussian((3, 5, 2, 2, 1, 2))[0], dtype)
+    got, expected = (cl.project_local_to_low_rank(each, 2) for each in (v, v.astype("float32")))
+    assert {each.dtype.name for each in got} == {dtype}
+    close([each.astype("float32") for each in got], list(expected), 0.02)
+
+
 # --- shares --------------------------------------------------------------------------------------------------------------
 
 

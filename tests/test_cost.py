@@ -244,6 +244,24 @@ def test_images_that_the_model_does_not_take_are_refused():
         cl.count(shapes(cl.Conv, 2, 2, (3, 3)), (5, 5, 3))
 
 
+class Several(nnx.Module):
+    """Returns what it computes, and what it computed before."""
+
+    def __init__(self):
+        self.first, self.second = shapes(cl.Conv, 2, 3, (3, 2), (2, 1)), shapes(cl.Conv, 3, 4, (3, 3), (2, 1))
+
+    def __call__(self, x):
+        h = self.first(x)
+        return {"b": h, "a": self.second(h)}
+
+
+def test_of_several_results_the_first_is_the_networks():
+    layers, total = cl.count(Several(), (7, 5, 2))
+    assert total.multiply_adds == sum(layer.multiply_adds for layer in layers) > 0
+    assert total[2] == layers[1].output_shape == (2, 5, 4)
+    assert (total.field, total.jump) == (layers[1].field, layers[1].jump)
+
+
 def test_shapes_alone_cost_what_the_network_costs_and_are_never_in_memory():
     options = {"width": 4, "batch_norm": True, "dropout": 0.2}
     model = shapes(cl.models.Net, (7, 5, 2), **options)

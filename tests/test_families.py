@@ -281,6 +281,7 @@ def test_a_network_matches_itself_and_of_two_as_near_the_smaller_is_taken():
         assert cl.measure.match_width(wide, cost, widths=range(1, 17)) == width
     line = lambda width: nnx.Linear(1, width, use_bias=False, rngs=nnx.Rngs(0))  # noqa: E731
     assert [cl.measure.match_width(line, n, widths=range(2, 33, 4)) for n in (3, 4, 5, 7, 30)] == [2, 2, 6, 6, 30]
+    assert [cl.measure.match_width(line, n, widths=[1, 2, 4, 16]) for n in (1, 3, 11)] == [1, 2, 16]
 
 
 def test_no_network_is_filled_to_find_its_width():
@@ -319,6 +320,7 @@ def test_what_is_counted_of_shapes_is_what_is_counted_of_numbers():
         (lambda: cl.measure.match_width(wide, 10**6, widths=range(1, 5)), "target 1,000,000 is out of reach"),
         (lambda: cl.measure.match_width(wide, 10, widths=range(0)), "at least one width"),
         (lambda: cl.measure.match_width(wide, 10, widths=range(9, 1, -1)), "narrowest first"),
+        (lambda: cl.measure.match_width(wide, 10, widths=[1, 4, 2]), "narrowest first"),
     ],
 )
 def test_refuses_what_does_not_fit(build, message):

@@ -1,5 +1,7 @@
 """Batch norm: what Flax computes, in another form."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,3 +64,12 @@ def test_masks_are_those_of_flax():
 def test_other_numbers_of_channels_are_refused():
     with pytest.raises(ValueError, match=r"x of shape \(3, 5\) has 5 channels, needs 7"):
         BatchNorm(7, rngs=nnx.Rngs(0))(jnp.ones((3, 5)))
+
+
+def test_images_in_double_precision_leave_statistics_as_they_are_stored(float64):
+    layer = BatchNorm(7, rngs=nnx.Rngs(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        h = layer(jnp.asarray(gaussian(SHAPE)[0]))
+    assert (h.dtype, layer.mean[...].dtype, layer.var[...].dtype) == (jnp.float64, jnp.float32, jnp.float32)
+    assert layer.mean[...].any()

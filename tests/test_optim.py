@@ -140,6 +140,21 @@ def test_a_mask_may_be_a_tree_and_learning_rates_may_be_injected():
     assert (got["layer"]["bias"] == 0).any()
 
 
+@pytest.mark.parametrize(
+    "make, numbers",
+    [
+        (optim.beta_lasso, {"learning_rate": 0.1, "lam": 0.01, "beta": 40.0}),
+        (optim.soft_threshold, {"learning_rate": 0.1, "lam": 3.0}),
+    ],
+)
+def test_all_numbers_may_be_injected_and_the_kernels_still_get_their_zeros(make, numbers):
+    theta, gradients = tree(0), [tree(1), tree(2)]
+    got = last(descend(optax.inject_hyperparams(make)(**numbers), theta, gradients))
+    close(got, last(descend(make(**numbers), theta, gradients)), 1e-6)
+    assert (got["layer"]["kernel"] == 0).any()
+    assert not (got["layer"]["bias"] == 0).any()
+
+
 def test_arrays_of_low_precision_keep_their_dtype_and_their_zeros():
     theta = tree(0, jnp.bfloat16)
     got = descend(optim.beta_lasso(0.1, 0.03, 11.0), theta, [tree(1)])
@@ -163,12 +178,19 @@ def test_numbers_that_make_no_sense_are_refused():
             optim.beta_lasso(**{"learning_rate": 0.1, "lam": 0.1, "beta": 1.0, **wrong})
     with pytest.raises(ValueError, match="lam must be at least 0"):
         optim.soft_threshold(0.1, -1)
+    with pytest.raises(ValueError, match="lam must be a number of at least 0, or a schedule; got None"):
+        optim.beta_lasso(0.1, None, 1.0)
     with pytest.raises(ValueError, match="weight must be at least 0"):
         optim.add_penalty(jnp.sum, -1)
     with pytest.raises(ValueError, match="steps must be at least 1"):
         optim.project_every(jnp.round, 0)
     theta = jnp.ones((2, 2))
-    for optimizer in (optim.soft_threshold(0.1, 1), optim.project_every(jnp.round, 1), optim.add_penalty(jnp.sum, 1)):
+    for optimizer in (
+        *(optim.soft_threshold(0.1, lam) for lam in (1, 0)),
+        optim.beta_lasso(0.1, 0, 1),
+        optim.project_every(jnp.round, 1),
+        optim.add_penalty(jnp.sum, 1),
+    ):
         with pytest.raises(ValueError, match="needs the parameters"):
             optimizer.update(theta, optimizer.init(theta))
 
@@ -479,6 +501,9 @@ def test_the_smallest_share_of_what_is_left_is_pruned_to_the_weight():
             assert size[kept].min() >= size[~kept].max()
             assert before is None or not (kept & ~np.asarray(before[name]["kernel"])).any()
     assert mask["second"]["bias"].all()
+    numbers = optim.prune(tree, 0.3, jax.tree.map(lambda kept: kept.astype(float), before))
+    chex.assert_trees_all_equal(numbers, mask)
+    chex.assert_trees_all_equal_dtypes(numbers, mask)
     assert not optim.prune(tree, 1.0)["first"]["kernel"].any()
     assert optim.prune(tree, 0.0)["first"]["kernel"].all()
 
@@ -540,10 +565,34 @@ def test_rounds_train_what_the_last_ones_left_from_the_first_values():
     chex.assert_trees_all_equal(rounds[2][1], optim.prune(rounds[1][0], 0.2, rounds[1][1]))
 
 
+def test_a_mask_of_another_network_is_refused():
+    parameters, ones = network_tree(), jax.tree.map(lambda a: jnp.ones(a.shape, bool), network_tree())
+    other = {**ones, "first": {"kernel": jnp.ones((7, 1), bool)}}
+    for use in (lambda mask: optim.prune(parameters, 0.5, mask), lambda mask: optim.rewind(parameters, mask)):
+        with pytest.raises(ValueError, match=r"\['first'\]\['kernel'\]: \(7, 1\), needs \(7, 5\)"):
+            use(other)
+        with pytest.raises(ValueError, match=r"\['first'\]\['kernel'\]: None, needs \(7, 5\)"):
+            use({"second": ones["second"]})
+
+
+def test_rounds_that_cannot_be_are_refused_before_any_training():
+    def train(parameters, mask):
+        raise AssertionError("trained")
+
+    with pytest.raises(ValueError, match="share must be from 0 to 1, got 7"):
+        optim.iterative_pruning(train, network_tree(), 7, 2)
+    with pytest.raises(ValueError, match="by must be"):
+        optim.iterative_pruning(train, network_tree(), 0.5, 2, by="network")
+    with pytest.raises(ValueError, match="rounds must be at least 0"):
+        optim.iterative_pruning(train, network_tree(), 0.5, -1)
+
+
 def test_what_cannot_be_pruned_is_refused():
     with pytest.raises(ValueError, match="share must be from 0 to 1, got 1.5"):
         optim.prune(network_tree(), 1.5)
     with pytest.raises(ValueError, match="by must be 'layer' or 'global', got 'network'"):
         optim.prune(network_tree(), 0.5, by="network")
-    with pytest.raises(ValueError, match="the mask has arrays of .* but the parameters have"):
+    with pytest.raises(
+        ValueError, match=r"the mask has not the arrays of the parameters \(the array: \(2, 3\), needs \(3, 2\)\)"
+    ):
         optim.keep_pruned(jnp.ones((2, 3), bool)).init(jnp.ones((3, 2)))

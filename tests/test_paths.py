@@ -96,3 +96,19 @@ def test_networks_of_two_forms_have_no_path_between_them():
 def test_a_path_has_two_ends():
     with pytest.raises(ValueError, match="points must be at least 2, the ends of the path; got 1"):
         along(line(0.0, 1.0), lambda x: x, 1)
+
+
+@pytest.mark.parametrize("places", [(0,), (1,), (2,), (4,), (0, 4)])
+def test_a_loss_that_is_not_a_number_is_no_low_barrier(places):
+    rows = [{"t": t, "loss": np.nan if place in places else 1.0} for place, t in enumerate((0.0, 0.25, 0.5, 0.75, 1.0))]
+    assert np.isnan(barrier(rows))
+    assert np.isnan(barrier([rows[0], rows[-1]])) == bool({0, 4} & {*places})
+
+
+def test_a_barrier_needs_both_ends_and_the_loss_that_is_named():
+    rows = [{"t": 0.0, "loss": 1.0}, {"t": 1.0, "loss": 2.0}]
+    assert barrier(rows) == 0
+    with pytest.raises(ValueError, match="rows holds 1 points but a path has two ends"):
+        barrier(rows[:1])
+    with pytest.raises(ValueError, match="name 'accuracy' is not in a row; it has loss"):
+        barrier(rows, "accuracy")

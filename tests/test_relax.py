@@ -194,6 +194,88 @@ def test_it_works_where_modules_are_plain_trees():
         same(free(x), model(x), 1e-5)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 5])
+def test_a_convolution_is_the_first_of_the_kernels_that_are_mixed_and_the_others_can_learn(seed):
+    conv = double(cl.Conv(2, 3, (7, 7), strides=2, rngs=nnx.Rngs(seed)))
+    mixed = relax(conv, "low_rank", (13, 17, 2), rank=3)
+    same(mixed.basis[0], conv.kernel[...], 0)
+    weights = mixed.weights[...].reshape(-1, 3)
+    same(weights.T @ weights / len(weights), np.eye(3), 1e-12)
+    same(weights[:, 0], np.ones(len(weights)), 0)
+    assert not mixed.basis[1:].any()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_arrays_of_low_precision_are_mixed_and_held_back(dtype):
+    conv = nnx.Conv(2, 3, (3, 2), padding="VALID", param_dtype=dtype, rngs=nnx.Rngs(0))
+    mixed = relax(conv, "low_rank", SHAPE)
+    assert {mixed.basis.dtype, mixed.weights.dtype} == {jnp.dtype(dtype)}
+    same(constrain(mixed, "conv", SHAPE).kernel[...].astype(float), conv.kernel[...].astype(float), 1e-2)
+    local = relax(conv, "locally_connected", SHAPE)
+    held = constrain(local, "low_rank", SHAPE)
+    same(relax(held, "locally_connected", SHAPE).kernel[...].astype(float), local.kernel[...].astype(float), 2e-2)
+
+
+def test_a_period_may_differ_by_axis():
+    conv = double(nnx.Conv(2, 3, (3, 2), rngs=nnx.Rngs(0)))
+    tiled = relax(conv, "tiled", SHAPE, period=(2, 3))
+    assert tiled.kernel.shape[:2] == (2, 3)
+    [x] = gaussian((3, *SHAPE))
+    same(tiled(x), conv(x))
+
+
+class Frozen(nnx.Variable):
+    """An array that is not trained."""
+
+
+class Own(nnx.Param):
+    """A kind of one's own."""
+
+
+@pytest.mark.parametrize("kind", [Frozen, Own])
+def test_arrays_stay_of_their_kind(kind):
+    model = nnx.Sequential(nnx.Conv(2, 3, (3, 2), rngs=nnx.Rngs(0)), nnx.Conv(3, 2, (3, 2), rngs=nnx.Rngs(1)))
+    model.layers[0].kernel = kind(model.layers[0].kernel[...], note="mine")
+    for to in LADDER[1:]:
+        free = relax(model, to, SHAPE)
+        for name in ("basis", "weights") if to == "low_rank" else ("kernel",):
+            variable = getattr(free.layers[0], name)
+            assert (type(variable), variable.note) == (kind, "mine")
+        assert {type(free.layers[0].bias), type(free.layers[1].bias)} == {nnx.Param}
+        assert type(constrain(free, "conv", SHAPE).layers[0].kernel) is kind
+
+
+class Writes(nnx.Module):
+    """Writes into itself, in evaluation too; its layers are called inside transforms."""
+
+    def __init__(self, rngs):
+        self.conv, self.again = (cl.Conv(2, 2, (3, 2), rngs=rngs) for _ in range(2))
+        self.rngs, self.calls = nnx.Rngs(noise=1), nnx.Variable(jnp.zeros(()))
+
+    @nnx.remat
+    def block(self, x):
+        return self.again(x)
+
+    def __call__(self, x):
+        self.calls[...] = self.calls[...] + 1
+        h = nnx.remat(lambda conv, x: conv(x))(self.conv, x) + jax.random.normal(self.rngs.noise(), x.shape)
+        self.seen = nnx.Intermediate(h)
+        return self.block(h)
+
+
+def test_networks_that_write_into_themselves_are_followed_and_left_as_they_are():
+    model = double(Writes(nnx.Rngs(0)))
+    [x] = gaussian((3, *SHAPE))
+    for _ in range(2):  # not only where nothing is cached
+        free = relax(model, "dense", SHAPE)
+        assert [change.after for change in diff(model, free, SHAPE, show=False)] == ["dense"] * 2
+        assert cl.count(model, SHAPE).total.multiply_adds == 2 * cl.count(model.conv, SHAPE).total.multiply_adds
+    assert model.calls[...] == 0
+    same(nnx.clone(free)(x), nnx.clone(model)(x))
+    state = optax.adam(0.1).init(parameters(model))
+    carry(optax.adam(0.1), state, model, free, SHAPE)
+
+
 # --- held to a stricter rung -----------------------------------------------------------------------------------------
 
 
@@ -281,6 +363,55 @@ def test_what_has_no_history_starts_as_new():
     assert carried[0].count == state[0].count == 3
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_states_of_flax_are_carried_as_plain_ones_are(wrapped):
+    optimizer, model = optax.adam(0.1), double(one(cl.Conv))
+    free = relax(model, "dense", SHAPE)
+    gradient = jax.tree.map(lambda a: a**2, parameters(model))
+    _, plain = optimizer.update(gradient, optimizer.init(parameters(model)), parameters(model))
+    if wrapped:
+        state = nnx.Optimizer(model, optimizer, wrt=nnx.Param).opt_state
+        state = jax.tree.unflatten(jax.tree.structure(state), jax.tree.leaves(plain))
+    else:
+        state = jax.tree.unflatten(jax.tree.structure(optimizer.init(nnx.state(model, nnx.Param))), jax.tree.leaves(plain))
+    carried = carry(optimizer, state, model, free, SHAPE)
+    same(jax.tree.leaves(carried), jax.tree.leaves(carry(optimizer, plain, model, free, SHAPE)), 0)
+    assert jnp.abs(jax.tree.leaves(carried)[2]).max() > 0
+    if wrapped:
+        training = nnx.Optimizer(free, optimizer, wrt=nnx.Param)
+        training.opt_state = carried
+        training.update(free, jax.tree.map(jnp.zeros_like, nnx.state(free, nnx.Param)))
+        assert training.opt_state[0].count[...] == 2
+    else:
+        optimizer.update(nnx.state(free, nnx.Param), carried, nnx.state(free, nnx.Param))
+
+
+def test_states_of_other_optimizers_and_networks_are_refused():
+    adam, model = optax.adam(0.1), one(cl.Conv)
+    free = relax(model, "dense", SHAPE)
+    sgd, other = optax.sgd(0.1, momentum=0.9).init(parameters(model)), adam.init(parameters(free))
+    for state in (sgd, other, adam.init(nnx.state(free, nnx.Param)), {}):
+        with pytest.raises(ValueError, match="state is not what optimizer.init makes of the old network's parameters"):
+            carry(adam, state, model, free, SHAPE)
+
+
+@pytest.mark.parametrize(
+    "optimizer, match",
+    [
+        (optax.sm3(0.1), r"\['bias'\]\[0\] has shape \(3,\) and would have \(7,\) for the new network"),
+        (optax.adafactor(0.1, min_dim_size_to_factor=2), r"\['layers'\]\[0\]\['bias'\] has shape \(1,\) and would have"),
+        (optax.scale_by_lbfgs(5), r"memory\['layers'\]\[0\]\['bias'\] has shape \(5, 3\) and would have \(5, 7, 5, 3\)"),
+    ],
+    ids=["sm3", "adafactor", "lbfgs"],
+)
+def test_what_has_not_the_shape_of_a_parameter_is_not_carried(optimizer, match):
+    model = one(cl.Conv)
+    state = optimizer.init(parameters(model))
+    same(carry(optimizer, state, model, model, SHAPE), state, 0)
+    with pytest.raises(ValueError, match=match):
+        carry(optimizer, state, model, relax(model, "dense", SHAPE), SHAPE)
+
+
 # --- what changed ----------------------------------------------------------------------------------------------------
 
 
@@ -303,10 +434,30 @@ def test_a_report_says_rungs_weights_distance_and_shares(padding, capsys):
     same(near.moved**2, change.rest)
 
 
+def test_layers_of_zeros_and_networks_without_spatial_layers_are_reported(capsys):
+    zero = nnx.initializers.zeros_init()
+    model, nothing = one(cl.Conv), one(cl.Conv, kernel_init=zero)
+    for old, new, moved in ((model, nothing, 1), (nothing, model, np.nan), (nothing, nothing, 0)):
+        [change] = diff(old, new, SHAPE, show=False)
+        np.testing.assert_allclose(change.moved, moved)
+        np.testing.assert_allclose(change[6:], [np.nan] * 3 if new is nothing else [1, 0, 0], atol=1e-6)
+    linear = nnx.Sequential(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
+    assert diff(linear, linear, SHAPE) == []
+
+
+@pytest.mark.parametrize("seed", [0, 1, 3])
+def test_shares_are_shares_in_single_precision_too(seed):
+    model = nnx.Conv(2, 3, (3, 2), padding="REFLECT", rngs=nnx.Rngs(seed))
+    [change] = diff(model, relax(model, "dense", SHAPE), SHAPE, show=False)
+    assert all(0 <= share <= 1 for share in change[6:])
+
+
 def test_networks_of_other_layers_cannot_be_compared():
     model = nnx.Sequential(cl.Conv(2, 3, (3, 2), rngs=nnx.Rngs(0)))
     with pytest.raises(ValueError, match="do not have the same spatial layers: layers/1 is in one of them only"):
         diff(model, nnx.Sequential(model.layers[0], cl.Conv(3, 2, (1, 1), rngs=nnx.Rngs(0))), SHAPE)
+    with pytest.raises(ValueError, match="do not have the same spatial layers: layers/0 is in one of them only"):
+        carry(optax.sgd(0.1), optax.sgd(0.1).init(parameters(model)), model, nnx.Sequential(nnx.relu), SHAPE)
     with pytest.raises(ValueError, match="layers/0 has other windows or channels"):
         diff(model, nnx.Sequential(cl.Conv(2, 3, (2, 3), rngs=nnx.Rngs(0))), SHAPE)
 
@@ -397,6 +548,119 @@ def one(kind, d=3, **options):
 def test_what_cannot_be_relaxed_is_named(model, to, options, match):
     with pytest.raises(ValueError, match=match):
         relax(model(), to, SHAPE, **options)
+
+
+class Doubled(cl.Conv):
+    def __call__(self, x):
+        return 2 * super().__call__(x)
+
+
+class Standardized(nnx.Conv):
+    def __call__(self, x):
+        return x[..., :1]
+
+
+@pytest.mark.parametrize("kind", [Doubled, Standardized])
+def test_a_subclass_with_a_call_of_its_own_is_not_taken_for_its_class(kind):
+    model = nnx.Sequential(
+        kind(2, 2, (3, 2), rngs=nnx.Rngs(0)), cl.Conv(2 if kind is Doubled else 1, 3, (1, 1), rngs=nnx.Rngs(1))
+    )
+    for change, to in ((relax, "dense"), (constrain, "conv")):
+        with pytest.raises(ValueError, match=f"layers/0: {kind.__name__} has a call of its own"):
+            change(model, to, SHAPE)
+    free = relax(model, "dense", SHAPE, only="layers/1")
+    [x] = gaussian((3, *SHAPE))
+    same(free(x), model(x), 1e-5)
+    assert [change.layer for change in diff(model, free, SHAPE, show=False)] == ["layers/1"]
+    state = optax.adam(0.1).init(parameters(model))
+    carry(optax.adam(0.1), state, model, free, SHAPE)
+    layer, _ = cl.count(model, SHAPE).layers
+    assert (layer.weights, layer.multiply_adds) == (26, 0)
+
+
+def test_a_convolution_of_ones_own_is_not_taken_for_one():
+    model = one(nnx.Conv, conv_general_dilated=lambda *given, **named: -jax.lax.conv_general_dilated(*given, **named))
+    with pytest.raises(ValueError, match="layers/0: Conv has a call of its own"):
+        relax(model, "dense", SHAPE)
+
+
+class Plain(cl.Conv):
+    """A name of one's own, and the call of the class."""
+
+
+def test_a_subclass_without_a_call_of_its_own_is_relaxed():
+    assert relax(one(Plain), "dense", SHAPE).layers[0].rung == "dense"
+
+
+def tied(rngs):
+    model = nnx.Sequential(
+        nnx.Conv(2, 2, (3, 2), rngs=rngs), nnx.Conv(2, 2, (3, 2), rngs=rngs), cl.Conv(2, 3, (1, 1), rngs=rngs)
+    )
+    model.layers[1].kernel = model.layers[0].kernel
+    return model
+
+
+def test_layers_that_share_an_array_are_not_untied():
+    model = tied(nnx.Rngs(0))
+    for only in (None, "layers/1"):
+        with pytest.raises(ValueError, match="layers/0/kernel and layers/1/kernel are one array"):
+            relax(model, "dense", SHAPE, only=only)
+    free = relax(model, "dense", SHAPE, only="layers/2")
+    assert free.layers[0].kernel is free.layers[1].kernel
+
+
+class Stacked(nnx.Module):
+    """Three layers in one, called one after the other."""
+
+    def __init__(self, kind):
+        self.blocks = nnx.vmap(lambda key: kind(2, 2, (3, 2), rngs=nnx.Rngs(key)))(jax.random.split(jax.random.key(0), 3))
+
+    def __call__(self, x):
+        return nnx.scan(lambda x, block: block(x), in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)(x, self.blocks)
+
+
+@pytest.mark.parametrize("kind", [nnx.Conv, cl.Conv])
+def test_stacked_layers_are_refused_by_name(kind):
+    model = Stacked(kind)
+    for ask in (cl.count, lambda model, shape: relax(model, "dense", shape)):
+        with pytest.raises(ValueError, match=r"blocks is of stacked layers .*: its kernel has shape \(3, 3, 2, 2, 2\)"):
+            ask(model, SHAPE)
+
+
+class Told(nnx.Module):
+    def __init__(self, rngs):
+        self.conv = nnx.Conv(2, 2, (3, 2), rngs=rngs)
+
+    def __call__(self, x, train):
+        return self.conv(x), train
+
+
+@pytest.mark.parametrize("ask", [cl.count, lambda model, shape: relax(model, "dense", shape)], ids=["count", "relax"])
+def test_what_takes_no_images_alone_is_refused_in_words(ask):
+    with pytest.raises(
+        TypeError, match="Told must be callable with images alone .*'train'.*: give its other arguments a default"
+    ):
+        ask(Told(nnx.Rngs(0)), SHAPE)
+    with pytest.raises(TypeError, match="needs a Flax NNX module, got Conv; for a Linen module there is .*transfer_variables"):
+        ask(linen.Conv(3, (3, 2)), SHAPE)
+    with pytest.raises(ValueError, match=r"Conv does not take images of \(1, 7, 5, 2\)"):
+        ask(nnx.Conv(3, 2, (3, 2), rngs=nnx.Rngs(0)), SHAPE)
+
+
+@pytest.mark.parametrize("norm", [nnx.WeightNorm, nnx.SpectralNorm])
+def test_a_layer_whose_arrays_are_computed_anew_is_refused(norm):
+    model = nnx.Sequential(
+        norm(nnx.Conv(2, 2, (3, 2), rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0)), cl.Conv(2, 3, (1, 1), rngs=nnx.Rngs(1))
+    )
+    with pytest.raises(ValueError, match=f"layers/0/layer_instance: {norm.__name__} computes its arrays anew"):
+        relax(model, "dense", SHAPE)
+    assert relax(model, "dense", SHAPE, only="layers/1").layers[1].rung == "dense"
+
+
+@pytest.mark.parametrize("only", [3, cl.Conv, ("layers", 0)])
+def test_layers_are_meant_by_patterns_or_a_function(only):
+    with pytest.raises(TypeError, match="only must be patterns of paths, such as .*, or a function of the path; got"):
+        relax(one(cl.Conv), "dense", SHAPE, only=only)
 
 
 class Twice(nnx.Module):

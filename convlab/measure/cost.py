@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from convlab.calls import Call, layout_of, recorded
+from convlab.calls import Call, Path, follow, layout_of, modules_of
 from convlab.check import bytes_of
 from convlab.geometry import as_axes
 from convlab.layers import Layer
@@ -79,16 +79,18 @@ def count(model: nnx.Module, image_shape: Sequence[int]) -> Count:
     """Count weights, multiply-adds and bytes of a network, or of a single layer, on one image, and find what each layer sees.
 
     Multiply-adds are those of convlab's layers, `nnx.Conv` and `nnx.Linear`, added up over calls; other layers count their
-    weights only, and ops that a network calls as functions nothing. A low-rank layer counts as r convolutions and their
-    mixture. Shapes and fields are those of the last call. Nothing is computed: a model of shapes only, from
-    `nnx.eval_shape`, is counted without ever being in memory, though Flax forgets in which order it was named.
+    weights only (subclasses with a call of their own, too), and ops that a network calls as functions nothing. A low-rank
+    layer counts as r convolutions and their mixture. Shapes and fields are those of the last call, and of the first array
+    that the network returns. Nothing is computed: a model of shapes only, from `nnx.eval_shape`, is counted without ever
+    being in memory, though Flax forgets in which order it was named.
 
     Args:
       model: A Flax NNX module that takes images (n, *image_shape).
       image_shape: (*space, c) of one image.
 
     Raises:
-      ValueError: The model does not take such images.
+      ValueError: The model does not take such images, or holds layers that are stacked.
+      TypeError: `model` is no Flax NNX module, or needs more than images.
 
     Example:
       >>> from convlab.layers import Conv, Dense
@@ -98,12 +100,11 @@ def count(model: nnx.Module, image_shape: Sequence[int]) -> Count:
       >>> f"{count(model, (1000, 1000, 1)).total.weights:,}"
       '1,000,000,000,000'
     """
-    modules, calls, output = _trace(model, image_shape)
-    own = _own(model)
-    paths = sorted((path for path in modules if own[path]), key=lambda path: _place(model, path))
+    calls, output = _trace(model, image_shape)
+    modules, own = modules_of(model), _own(model)
     layers = []
-    for path in paths:
-        its_calls = [call for call in calls if call.module is modules[path]]
+    for path in sorted((path for path in modules if own[path]), key=lambda path: _place(model, path)):
+        its_calls = [call for called, call in calls if called == path]
         layers.append(_cost("/".join(map(str, path)), modules[path], own[path], its_calls))
     sums = [sum(getattr(layer, name) for layer in layers) for name in SUMS]
     total = ["total", type(model).__name__, output.h.shape[1:], *sums, output.field, output.jump, None]
@@ -120,28 +121,18 @@ class Seen(NamedTuple):
     jump: tuple[int | None, ...]
 
 
-def _trace(model: nnx.Module, image_shape: Sequence[int]) -> tuple[dict[tuple, nnx.Module], list[Seen], Seen]:
-    """Follow one image through the network in evaluation: modules by path, the calls of its layers, and that of itself."""
-    copy, modules = nnx.clone(model), {}
-    copy.eval()
-    definition, state = nnx.split(copy)
-
-    def run(state, x):
-        merged = nnx.merge(definition, state)
-        modules.update(nnx.iter_modules(merged))
-        return merged(x)
-
-    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+def _trace(model: nnx.Module, image_shape: Sequence[int]) -> tuple[list[tuple[Path, Seen]], Seen]:
+    """Follow one image through the network: the calls of its layers, with their paths, and that of itself."""
     kinds = (Layer, nnx.Linear, nnx.Conv, nnx.BatchNorm, BatchNorm)
-    with recorded(*kinds, enter=field.entering, leave=field.leaving) as calls:
-        traced, h = jax.make_jaxpr(run, return_shape=True)(state, image)
-    layouts = [field.Entry(call.x.shape, layout_of(call.module)) for call in calls]
-    axes = [field.fields(traced.jaxpr, axis, layouts) for axis in range(1, len(image_shape))]
+    trace = follow(model, image_shape, *kinds, enter=field.entering, leave=field.leaving)
+    layouts = [field.Entry(call.x.shape, layout_of(call.module)) for _, call in trace.calls]
+    axes = [field.fields(trace.jaxpr, axis, layouts) for axis in range(1, len(image_shape))]
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     seen = []
-    for number, call in enumerate([*calls, Call(model, image, h)]):
+    for number, call in enumerate([*(call for _, call in trace.calls), Call(model, image, trace.output)]):
         pairs = [axis[number] for axis in axes]
         seen.append(Seen(*call, tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs)))
-    return modules, seen[:-1], seen[-1]
+    return [(path, call) for (path, _), call in zip(trace.calls, seen, strict=False)], seen[-1]
 
 
 def _own(model: nnx.Module) -> dict[tuple, list[Any]]:

@@ -1,7 +1,8 @@
 """Controls: the width at which one network costs what another does."""
 
 import bisect
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 
 import jax
 from flax import nnx
@@ -17,7 +18,7 @@ def match_width(
     target: int,
     *,
     cost: Callable[[nnx.Module], int] = weights_of,
-    widths: range = range(1, 1025),
+    widths: Sequence[int] = range(1, 1025),
 ) -> int:
     """Find the width whose network costs nearest to a target; of two that are equally near, the smaller.
 
@@ -38,8 +39,8 @@ def match_width(
       >>> match_width(lambda width: Conv(3, width, (5, 5), use_bias=False, rngs=nnx.Rngs(0)), 1000)
       13
     """
-    if not widths or widths.step < 0:
-        raise ValueError(f"widths must be a range of at least one width, narrowest first; got {widths}")
+    if len(widths) == 0 or any(wide <= narrow for narrow, wide in itertools.pairwise(widths)):
+        raise ValueError(f"widths must be at least one width, narrowest first; got {widths}")
 
     def costs(width: int) -> int:
         return cost(nnx.eval_shape(lambda: build(width)))

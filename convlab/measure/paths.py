@@ -104,7 +104,10 @@ def barrier(rows: Iterable[Mapping[str, float]], name: str = "loss") -> float:
       name: Of the loss in them.
 
     Returns:
-      The height; 0 where it never rises, as on the straight path of a convex loss.
+      The height; 0 where it never rises, as on the straight path of a convex loss; nan where a loss is.
+
+    Raises:
+      ValueError: Fewer rows than the two ends, or a row without that loss.
 
     Example:
       >>> barrier([{"t": 0.0, "loss": 1.0}, {"t": 0.5, "loss": 3.0}, {"t": 1.0, "loss": 2.0}])
@@ -112,9 +115,15 @@ def barrier(rows: Iterable[Mapping[str, float]], name: str = "loss") -> float:
 
     Reference: Entezari et al. 2022, The role of permutation invariance in linear mode connectivity, definition 2.2.
     """
-    first, *between, last = rows
-    heights = [row[name] - (1 - row["t"]) * first[name] - row["t"] * last[name] for row in between]
-    return max(0.0, *heights) if heights else 0.0
+    rows = list(rows)
+    if len(rows) < 2:
+        raise ValueError(f"rows holds {len(rows)} points but a path has two ends; along() scores them")
+    for row in rows:
+        if name not in row:
+            raise ValueError(f"name {name!r} is not in a row; it has {', '.join(key for key in row if key != 't')}")
+    first, last = rows[0][name], rows[-1][name]
+    heights = [row[name] - (1 - row["t"]) * first - row["t"] * last for row in rows[1:-1]]
+    return float(np.max([0.0 * (first + last), *heights], initial=0.0))
 
 
 def connect_by_curve(

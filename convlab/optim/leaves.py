@@ -19,6 +19,9 @@ Number = float | Array | optax.Schedule
 def kernel_mask(parameters: Tree) -> Tree:
     """Mark the kernels: arrays of two and more axes whose own name is not "bias" or "scale". The default mask of this room.
 
+    It marks the same layers before and after `convlab.relax`; a mask such as `ndim > 1` does not, as a bias by position has
+    several axes.
+
     Example:
       >>> kernel_mask({"kernel": jnp.ones((3, 3, 2, 7)), "bias": jnp.ones((4, 5, 7)), "norm": jnp.ones(7)})
       {'bias': False, 'kernel': True, 'norm': False}
@@ -75,9 +78,29 @@ def name_of(path: tuple[Any, ...]) -> Path:
     return tuple(next(getattr(key, kind) for kind in ("key", "name", "idx") if hasattr(key, kind)) for key in path)
 
 
+def masked(parameters: Tree, mask: Mask | None) -> Tree:
+    """A mask as a tree of bools like the parameters; `kernel_mask` where it is absent."""
+    told = kernel_mask(parameters) if mask is None else mask(parameters) if callable(mask) else mask
+    return jax.tree.map(lambda is_meant, part: jax.tree.map(lambda _: is_meant, part), told, parameters)
+
+
+def alike(parameters: Tree, mask: Tree) -> None:
+    """Raise ValueError unless a mask has the structure and the shapes of the parameters."""
+    ours, theirs = (
+        {jax.tree_util.keystr(path) or "the array": jnp.shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (mask, parameters)
+    )
+    wrong = [path for path in {**theirs, **ours} if ours.get(path) != theirs.get(path)]
+    if wrong:
+        told = "; ".join(f"{path}: {ours.get(path)}, needs {theirs.get(path)}" for path in wrong[:3])
+        raise ValueError(f"the mask has not the arrays of the parameters ({told})")
+
+
 def at_least_zero(**numbers: Number) -> None:
     """Raise ValueError if a number is negative or not finite; schedules and traced numbers are taken as they are."""
     for name, number in numbers.items():
+        if number is None or isinstance(number, str):
+            raise ValueError(f"{name} must be a number of at least 0, or a schedule; got {number!r}")
         if not callable(number) and is_known(number) and not 0 <= float(number) < math.inf:
             raise ValueError(f"{name} must be at least 0 and finite, or a schedule; got {number}")
 

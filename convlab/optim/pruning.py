@@ -13,10 +13,10 @@ import numpy as np
 import optax
 
 from convlab.geometry import as_integer
-from convlab.optim.leaves import Mask, Tree, kernel_mask, like, needed
+from convlab.optim.leaves import Mask, Tree, alike, like, masked, needed
 
 
-def prune(parameters: Tree, share: float, mask: Tree | None = None, *, by: str = "layer", which: Mask = kernel_mask) -> Tree:
+def prune(parameters: Tree, share: float, mask: Tree | None = None, *, by: str = "layer", which: Mask | None = None) -> Tree:
     """Return a mask without the smallest weights: a share of those that were left, rounded to the nearest number.
 
     Args:
@@ -24,10 +24,11 @@ def prune(parameters: Tree, share: float, mask: Tree | None = None, *, by: str =
       share: How many of the weights that were left are pruned, 0 to 1.
       mask: What was left before; all, when absent.
       by: "layer" prunes this share of every array, "global" the smallest of all arrays together.
-      which: The arrays to prune: a tree of bools or a function that makes one of the parameters. The others are kept.
+      which: The arrays to prune: a tree of bools or a function that makes one of the parameters; when absent, `kernel_mask`.
+        The others are kept.
 
     Raises:
-      ValueError: `share` is outside 0 to 1, or `by` is unknown.
+      ValueError: `share` is outside 0 to 1, `by` is unknown, or `mask` has another structure or other shapes.
 
     Example:
       >>> prune({"kernel": jnp.array([[3.0, -1.0], [0.5, 2.0]])}, 0.5)["kernel"]
@@ -36,15 +37,13 @@ def prune(parameters: Tree, share: float, mask: Tree | None = None, *, by: str =
 
     Reference: Han et al. 2015; Frankle and Carbin 2019.
     """
-    if not 0 <= share <= 1:
-        raise ValueError(f"share must be from 0 to 1, got {share}")
-    if by not in ("layer", "global"):
-        raise ValueError(f"by must be 'layer' or 'global', got {by!r}")
+    _check(share, by)
     leaves, tree = jax.tree.flatten(parameters)
-    kept = [np.ones(np.shape(leaf), bool) for leaf in leaves] if mask is None else [*map(np.array, jax.tree.leaves(mask))]
-    told = which(parameters) if callable(which) else which
-    told = jax.tree.map(lambda is_pruned, part: jax.tree.map(lambda _: is_pruned, part), told, parameters)
-    chosen = [number for number, is_pruned in enumerate(jax.tree.leaves(told)) if is_pruned]
+    kept = [np.ones(np.shape(leaf), bool) for leaf in leaves]
+    if mask is not None:
+        alike(parameters, mask)
+        kept = [np.array(leaf, bool) for leaf in jax.tree.leaves(mask)]
+    chosen = [number for number, is_pruned in enumerate(jax.tree.leaves(masked(parameters, which))) if is_pruned]
     for group in [[number] for number in chosen] if by == "layer" else [chosen]:
         for number, left in zip(group, _largest([leaves[n] for n in group], [kept[n] for n in group], share), strict=True):
             kept[number] = left
@@ -54,10 +53,14 @@ def prune(parameters: Tree, share: float, mask: Tree | None = None, *, by: str =
 def rewind(initial_parameters: Tree, mask: Tree) -> Tree:
     """Return the first values of the weights that are kept, and zero for those that are pruned.
 
+    Raises:
+      ValueError: The mask has another structure or other shapes than the parameters.
+
     Example:
       >>> rewind(jnp.array([3.0, 4.0]), jnp.array([True, False]))
       Array([3., 0.], dtype=float32)
     """
+    alike(initial_parameters, mask)
     return jax.tree.map(lambda parameter, kept: jnp.where(kept, parameter, 0), initial_parameters, mask)
 
 
@@ -79,9 +82,7 @@ def keep_pruned(mask: Tree) -> optax.GradientTransformation:
     """
 
     def init(params: Tree) -> Tree:
-        ours, theirs = (jax.tree.map(jnp.shape, tree) for tree in (mask, params))
-        if ours != theirs:
-            raise ValueError(f"the mask has arrays of {ours} but the parameters have {theirs}")
+        alike(params, mask)
         return jax.tree.map(jnp.asarray, mask)
 
     def update(updates: Tree, state: Tree, params: Tree | None = None) -> tuple[Tree, Tree]:
@@ -99,7 +100,7 @@ def iterative_pruning(
     rounds: int,
     *,
     by: str = "layer",
-    which: Mask = kernel_mask,
+    which: Mask | None = None,
 ) -> Iterator[tuple[Tree, Tree]]:
     """Train, prune, rewind and train again; yield the trained parameters and the mask, first of the whole network.
 
@@ -121,13 +122,26 @@ def iterative_pruning(
 
     Reference: Frankle and Carbin 2019; of dense networks that become local, Pellegrini and Biroli 2021.
     """
-    mask = prune(parameters, 0.0, which=which)
-    trained = train(parameters, mask)
-    yield trained, mask
-    for _ in range(as_integer("rounds", rounds, least=0)):
-        mask = prune(trained, share, mask, by=by, which=which)
-        trained = train(rewind(parameters, mask), mask)
+    _check(share, by)
+    rounds = as_integer("rounds", rounds, least=0)
+
+    def run() -> Iterator[tuple[Tree, Tree]]:
+        mask = prune(parameters, 0.0, which=which)
+        trained = train(parameters, mask)
         yield trained, mask
+        for _ in range(rounds):
+            mask = prune(trained, share, mask, by=by, which=which)
+            trained = train(rewind(parameters, mask), mask)
+            yield trained, mask
+
+    return run()
+
+
+def _check(share: float, by: str) -> None:
+    if not 0 <= share <= 1:
+        raise ValueError(f"share must be from 0 to 1, got {share}")
+    if by not in ("layer", "global"):
+        raise ValueError(f"by must be 'layer' or 'global', got {by!r}")
 
 
 def _largest(arrays: list, kept: list[np.ndarray], share: float) -> list[np.ndarray]:

@@ -14,7 +14,7 @@ from convlab.optim.leaves import Mask, Number, Taken, Tree, at_least_zero, is_kn
 
 
 def beta_lasso(
-    learning_rate: Number, lam: Number, beta: Number, *, momentum: float | None = None, mask: Mask = kernel_mask
+    learning_rate: Number, lam: Number, beta: Number, *, momentum: float | None = None, mask: Mask | None = None
 ) -> optax.GradientTransformation:
     r"""Step down the gradient of loss and L1 penalty, then set every weight to zero that is smaller than beta times lambda.
 
@@ -31,7 +31,8 @@ def beta_lasso(
       lam: The weight of the penalty, lambda; a number, or a schedule.
       beta: The threshold over lambda; a number, or a schedule. The paper's best was 50, at lambda about 1e-5.
       momentum: As in `optax.sgd`; the penalty's gradient goes through it.
-      mask: Which arrays: a tree of bools or a function that makes one of the parameters.
+      mask: Which arrays: a tree of bools or a function that makes one of the parameters; when absent, `kernel_mask`. Inside
+        `optax.inject_hyperparams`, which takes functions for schedules, a function needs static_args="mask".
 
     Raises:
       ValueError: A number is negative or not finite, or an update comes without parameters.
@@ -48,13 +49,13 @@ def beta_lasso(
     at_least_zero(learning_rate=learning_rate, lam=lam, beta=beta)
     sgd = optax.sgd(learning_rate, momentum)
     if _is_zero(lam):
-        return sgd
+        return _with_parameters(sgd)
     cut = _each(_cut, _product(beta, lam), mask=mask, start=_warn_of_the_dying)
     return optax.chain(_each(_add_sign, lam, mask=mask), sgd, cut)
 
 
 def soft_threshold(
-    learning_rate: Number, lam: Number, *, momentum: float | None = None, mask: Mask = kernel_mask
+    learning_rate: Number, lam: Number, *, momentum: float | None = None, mask: Mask | None = None
 ) -> optax.GradientTransformation:
     r"""Step down the gradient of the loss, then shrink every weight towards zero: the proximal gradient of an L1 penalty.
 
@@ -67,7 +68,8 @@ def soft_threshold(
       learning_rate: A number, or a schedule.
       lam: The weight of the penalty, lambda; a number, or a schedule.
       momentum: As in `optax.sgd`, of the loss alone.
-      mask: Which arrays: a tree of bools or a function that makes one of the parameters.
+      mask: Which arrays: a tree of bools or a function that makes one of the parameters; when absent, `kernel_mask`. Inside
+        `optax.inject_hyperparams`, which takes functions for schedules, a function needs static_args="mask".
 
     Raises:
       ValueError: A number is negative or not finite, or an update comes without parameters.
@@ -83,11 +85,22 @@ def soft_threshold(
     """
     at_least_zero(learning_rate=learning_rate, lam=lam)
     sgd = optax.sgd(learning_rate, momentum)
-    return sgd if _is_zero(lam) else optax.chain(sgd, _each(_shrink, _product(learning_rate, lam), mask=mask))
+    if _is_zero(lam):
+        return _with_parameters(sgd)
+    return optax.chain(sgd, _each(_shrink, _product(learning_rate, lam), mask=mask))
+
+
+def _with_parameters(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """An optimizer that asks for the parameters like all of this room, also where it has no use for them."""
+
+    def update(updates: Tree, state: Any, params: Tree | None = None) -> tuple[Tree, Any]:
+        return optimizer.update(updates, state, needed(params, "an L1 penalty"))
+
+    return optax.GradientTransformation(optimizer.init, update)
 
 
 def _each(
-    change: Callable[[Array, Array, Array], Array], number: Number, *, mask: Mask, start: Callable | None = None
+    change: Callable[[Array, Array, Array], Array], number: Number, *, mask: Mask | None, start: Callable | None = None
 ) -> optax.GradientTransformation:
     """Change the update of every array that `mask` names, given the array and a number or schedule."""
 
@@ -104,7 +117,7 @@ def _each(
         updates = jax.tree.map(lambda u, p: change(u, p, jnp.asarray(now, p.dtype)), updates, parameters)
         return updates, state.next()
 
-    return optax.masked(optax.GradientTransformation(init, update), mask)
+    return optax.masked(optax.GradientTransformation(init, update), kernel_mask if mask is None else mask)
 
 
 def _add_sign(update: Array, parameter: Array, lam: Array) -> Array:

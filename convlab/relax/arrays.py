@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array
 
 from convlab import convert
-from convlab.geometry import Space, Window, as_axes
+from convlab.geometry import Size, Space, Window, as_axes
 from convlab.rungs import RUNGS, Arrays, Layout
 
 FREEDOM = {"conv": 0, "tiled": 1, "low_rank": 1, "locally_connected": 2, "dense": 3}  # neighbours in a chain contain each other
@@ -38,7 +38,7 @@ def contains(freer: Layout, stricter: Layout) -> bool:
     return (freer.rank or 0) >= (stricter.rank or 0)
 
 
-def at(layout: Layout, rung: str, *, period: int = 2, rank: int = 2) -> Layout:
+def at(layout: Layout, rung: str, *, period: Size = 2, rank: int = 2) -> Layout:
     """Name the same layer at another rung, in as far as it has the positions (period) and entries (rank) for it.
 
     Raises:
@@ -46,7 +46,8 @@ def at(layout: Layout, rung: str, *, period: int = 2, rank: int = 2) -> Layout:
     """
     own: dict[str, Any] = {"period": None, "rank": None}
     if rung == "tiled":
-        own["period"] = tuple(min(period, i) for i in layout.positions)
+        periods = as_axes("period", period, len(layout.positions))
+        own["period"] = tuple(min(p, i) for p, i in zip(periods, layout.positions, strict=True))
     if rung == "low_rank":
         own["rank"] = min(rank, math.prod(layout.positions), math.prod(layout.kernel))
     groups = 1 if rung == "dense" else layout.groups
@@ -150,7 +151,17 @@ def _gather_tiled(v: Array, old: Layout, new: Layout) -> Arrays:
 
 
 def _gather_low_rank(v: Array, old: Layout, new: Layout) -> Arrays:
+    if old.rung == "conv":
+        return _mixed(v[(0,) * len(old.positions)], new)
     return dict(zip(("basis", "weights"), convert.project_local_to_low_rank(v, new.rank or 1), strict=True))
+
+
+def _mixed(kernel: Array, new: Layout) -> Arrays:
+    """Write one kernel as a mixture: the others are zero, in proportions that are cosines, so that they learn unlike things."""
+    basis = jnp.zeros((new.rank or 1, *kernel.shape), kernel.dtype).at[0].set(kernel)
+    many, wave = math.prod(new.positions), np.arange(new.rank or 1)
+    weights = np.cos(np.pi / many * (np.arange(many)[:, None] + 0.5) * wave) * np.where(wave, 2**0.5, 1)
+    return {"basis": basis, "weights": jnp.asarray(weights.reshape(*new.positions, -1), kernel.dtype)}
 
 
 def _gather_local(v: Array, old: Layout, new: Layout) -> Arrays:

@@ -1,14 +1,14 @@
 """What differs between two networks of the same structure, layer by layer."""
 
+import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax.numpy as jnp
 from flax import nnx
 
-from convlab.calls import Path
+from convlab.calls import Path, modules_of, name_of
 from convlab.relax.arrays import at, squared_norm, transfer
-from convlab.relax.networks import arrays_of, layouts, name_of
+from convlab.relax.networks import arrays_of, paired
 from convlab.report.table import print_table, to_table
 from convlab.rungs import Arrays, Layout
 
@@ -22,8 +22,8 @@ class Change(NamedTuple):
       after: Likewise.
       weights_before: Numbers in its arrays, bias included.
       weights_after: Likewise.
-      moved: Distance between the two dense matrices, by the norm of the first.
-      shared: Share of the squared norm after that is a convolution's.
+      moved: Distance between the two dense matrices, by the norm of the first; nan from a layer of zeros.
+      shared: Share of the squared norm after that is a convolution's; nan of a layer of zeros, as the next two.
       local: That is inside the windows, but not shared.
       rest: That is outside the windows.
     """
@@ -46,7 +46,7 @@ def diff(old: nnx.Module, new: nnx.Module, image_shape: Sequence[int], *, show: 
       old: A Flax NNX module.
       new: Another of the same structure: relaxed, constrained, trained on.
       image_shape: (*space, c) of one image.
-      show: Print it as a table.
+      show: Print it as a table, if there are spatial layers at all.
 
     Raises:
       ValueError: The networks have spatial layers at different paths, or layers with other windows or channels.
@@ -59,13 +59,10 @@ def diff(old: nnx.Module, new: nnx.Module, image_shape: Sequence[int], *, show: 
       >>> change.before, change.after, change.weights_before, change.weights_after, change.moved
       ('conv', 'dense', 20, 2520, 0.0)
     """
-    before, after = layouts(old, image_shape), layouts(new, image_shape)
-    if before.keys() != after.keys():
-        names = ", ".join(name_of(path) for path in before.keys() ^ after.keys())
-        raise ValueError(f"the networks do not have the same spatial layers: {names} is in one of them only")
-    first, second = dict(nnx.iter_modules(old)), dict(nnx.iter_modules(new))
+    before, after = paired(old, new, image_shape)
+    first, second = modules_of(old), modules_of(new)
     changes = [_change(path, first[path], second[path], before[path], after[path]) for path in before]
-    if show:
+    if show and changes:
         print_table("what changed", to_table([change._asdict() for change in changes]))
     return changes
 
@@ -82,14 +79,19 @@ def _change(path: Path, old: nnx.Module, new: nnx.Module, before: Layout, after:
 def _distance(first: Arrays, before: Layout, second: Arrays, after: Layout) -> float:
     common = at(before, "dense" if "dense" in (before.rung, after.rung) else "locally_connected")
     a, b = (transfer(arrays, layout, common)["kernel"] for arrays, layout in ((first, before), (second, after)))
-    return float(jnp.sqrt(squared_norm({"kernel": b - a}, common) / squared_norm({"kernel": a}, common)))
+    apart, size = (float(squared_norm({"kernel": each}, common)) for each in (b - a, a))
+    return math.sqrt(max(apart, 0.0) / size) if size > 0 else math.nan if apart > 0 else 0.0
 
 
 def _shares(arrays: Arrays, layout: Layout) -> list[float]:
-    """Shares of the squared norm by Pythagoras, as `convlab.decompose` has them of a dense weight."""
-    whole: list[Any] = [squared_norm(arrays, layout)]
+    """Shares of the squared norm by Pythagoras, as `convlab.decompose` has them of a dense weight; inside 0 to 1."""
+    squares = [float(squared_norm(arrays, layout))]
     for rung in ("locally_connected", "conv"):
         stricter = at(layout, rung)
-        whole.append(squared_norm(transfer(arrays, layout, stricter), stricter))
-    total, local, shared = map(float, whole)
+        squares.append(float(squared_norm(transfer(arrays, layout, stricter), stricter)))
+    total, local, shared = squares
+    if not total > 0:
+        return [math.nan] * 3
+    local = min(local, total)
+    shared = min(shared, local)
     return [shared / total, (local - shared) / total, (total - local) / total]

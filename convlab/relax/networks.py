@@ -2,7 +2,7 @@
 
 import dataclasses
 import fnmatch
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -10,7 +10,8 @@ import optax
 from flax import nnx
 
 from convlab import check
-from convlab.calls import Path, follow, layout_of
+from convlab.calls import Path, follow, is_stock, layout_of, modules_of, name_of
+from convlab.geometry import Size
 from convlab.layers import LAYERS, Layer
 from convlab.relax.arrays import FREEDOM, at, contains, transfer
 from convlab.rungs import RUNGS, Arrays, Layout
@@ -24,7 +25,7 @@ def relax(
     image_shape: Sequence[int],
     *,
     only: Only | None = None,
-    period: int = 2,
+    period: Size = 2,
     rank: int = 2,
     optimizer: optax.GradientTransformation | None = None,
 ) -> nnx.Module:
@@ -32,14 +33,15 @@ def relax(
 
     Every convlab layer and `nnx.Conv` that is stricter than the rung becomes its exact image there; layers that are as free
     already, and all else, stay as they are. Batch norm takes its statistics per channel, over all images and positions, so
-    that the two networks agree in training, too (with the same batch, dropout keys included).
+    that the two networks agree in training, too (with the same batch, dropout keys included). A bias by position has several
+    axes: an optimizer's mask such as `ndim > 1` then means it, too, where `convlab.optim.kernel_mask` does not.
 
     Args:
       model: A Flax NNX module that takes images (n, *image_shape); left as it is.
       to: A rung: "tiled", "low_rank", "locally_connected" or "dense".
       image_shape: (*space, c) of one image, as a layer by position needs to know its pixels.
       only: Which layers: patterns of their paths ("stages/0/layer", "stages/*"), or a function of the path.
-      period: Of "tiled".
+      period: Of "tiled": an int, or one per axis; at most the positions there are.
       rank: Of "low_rank"; the new mixtures start in the first of their kernels, the others at zero.
       optimizer: What it will be trained with: its state, and a gradient, are counted as needed memory.
 
@@ -49,7 +51,9 @@ def relax(
     Raises:
       ValueError: An unknown rung; a layer that is not contained in it (tiles in mixtures, or in tiles that they do not
         divide; groups of channels in tiles or mixtures); a layer that is never called, or on images of different sizes;
-        patterns that no layer fits.
+        patterns that no layer fits; a subclass with a call of its own, a layer inside `nnx.WeightNorm` or `nnx.SpectralNorm`,
+        layers that are stacked, and arrays that two layers share.
+      TypeError: `model` is no Flax NNX module, or needs more than images.
       MemoryError: It would not fit; the error names the bytes. Inside `convlab.any_size()` it goes on all the same.
 
     Example:
@@ -71,7 +75,7 @@ def constrain(
     image_shape: Sequence[int],
     *,
     only: Only | None = None,
-    period: int = 2,
+    period: Size = 2,
     rank: int = 2,
 ) -> nnx.Module:
     """Hold a network's spatial layers to a stricter rung: each becomes the nearest layer of that rung.
@@ -104,12 +108,12 @@ def layouts(model: nnx.Module, image_shape: Sequence[int], paths: Sequence[Path]
       ValueError: A layer is never called, or on images of different sizes.
     """
     seen: dict[Path, set[tuple[int, ...]]] = {}
-    for path, call in follow(model, image_shape, Layer, nnx.Conv):
+    for path, call in follow(model, image_shape, Layer, nnx.Conv).calls:
         layout = layout_of(call.module)
         if layout is not None:
             seen.setdefault(path, set()).add(call.x.shape[-1 - (layout.window.rank or 1) : -1])
     found = {}
-    for path, module in nnx.iter_modules(model):
+    for path, module in modules_of(model).items():
         layout = layout_of(module)
         if layout is not None and (paths is None or path in paths):
             spaces = seen.get(path, set())
@@ -120,9 +124,17 @@ def layouts(model: nnx.Module, image_shape: Sequence[int], paths: Sequence[Path]
     return found
 
 
-def name_of(path: Path) -> str:
-    """Write a path as its parts, divided by strokes."""
-    return "/".join(map(str, path)) or "the model"
+def paired(old: nnx.Module, new: nnx.Module, image_shape: Sequence[int]) -> tuple[dict[Path, Layout], dict[Path, Layout]]:
+    """Find the layouts of two networks of the same structure.
+
+    Raises:
+      ValueError: They have spatial layers at different paths.
+    """
+    before, after = layouts(old, image_shape), layouts(new, image_shape)
+    if before.keys() != after.keys():
+        names = ", ".join(name_of(path) for path in before.keys() ^ after.keys())
+        raise ValueError(f"the networks do not have the same spatial layers: {names} is in one of them only")
+    return before, after
 
 
 def arrays_of(module: nnx.Module) -> Arrays:
@@ -138,13 +150,17 @@ def arrays_of(module: nnx.Module) -> Arrays:
 
 
 def _plan(
-    model: nnx.Module, to: str, image_shape: Sequence[int], only: Only | None, *, freer: bool, **own: int
+    model: nnx.Module, to: str, image_shape: Sequence[int], only: Only | None, *, freer: bool, **own: Any
 ) -> dict[Path, tuple[Layout, Layout]]:
     """Say which layers change, from which layout to which."""
     if to not in FREEDOM:
         raise ValueError(f"to={to!r} is no rung; needs one of {', '.join(FREEDOM)}")
-    paths = [path for path, module in nnx.iter_modules(model) if layout_of(module) is not None]
-    found = layouts(model, image_shape, chosen(paths, only))
+    modules = modules_of(model)
+    kinds = {path: module for path, module in modules.items() if isinstance(module, (Layer, nnx.Conv))}
+    paths = chosen([path for path, module in kinds.items() if layout_of(module) or not is_stock(module)], only)
+    for path in paths:
+        _is_understood(path, modules)
+    found = layouts(model, image_shape, paths)
     plan = {}
     for path, old in found.items():
         try:
@@ -159,7 +175,33 @@ def _plan(
             if not freer:
                 wrong = f"does not contain {_named(new)}: constrain it to a stricter rung"
             raise ValueError(f"{name_of(path)}: {_named(old)} {wrong}")
-    return {path: (old, new) for path, (old, new) in plan.items() if old != new}
+    plan = {path: (old, new) for path, (old, new) in plan.items() if old != new}
+    _own_their_arrays(plan, modules)
+    return plan
+
+
+def _is_understood(path: Path, modules: dict[Path, nnx.Module]) -> None:
+    """Raise ValueError unless a layer computes what its class says, with the arrays that it holds."""
+    kind, others = type(modules[path]).__name__, "; leave it out by only="
+    if not is_stock(modules[path]):
+        raise ValueError(f"{name_of(path)}: {kind} has a call of its own, of which nothing is known{others}")
+    for above in (path[:length] for length in range(len(path))):
+        if isinstance(modules.get(above), (nnx.WeightNorm, nnx.SpectralNorm)):
+            norm = type(modules[above]).__name__
+            raise ValueError(f"{name_of(path)}: {norm} computes its arrays anew, by rules for their old shape{others}")
+
+
+def _own_their_arrays(paths: Iterable[Path], modules: dict[Path, nnx.Module]) -> None:
+    """Raise ValueError where an array of one of these layers is also another module's: the two would no longer be tied."""
+    owners: dict[int, list[Path]] = {}
+    for path, module in modules.items():
+        for name, value in vars(module).items():
+            if isinstance(value, nnx.Variable):
+                owners.setdefault(id(value), []).append((*path, name))
+    for places in owners.values():
+        if len(places) > 1 and {place[:-1] for place in places} & {*paths}:
+            names = " and ".join(map(name_of, places))
+            raise ValueError(f"{names} are one array: tied arrays cannot change apart; share the whole layer, or untie them")
 
 
 def chosen(paths: Sequence[Path], only: Only | None) -> list[Path]:
@@ -167,6 +209,7 @@ def chosen(paths: Sequence[Path], only: Only | None) -> list[Path]:
 
     Raises:
       ValueError: A pattern fits none.
+      TypeError: It is neither patterns nor a function.
 
     Example:
       >>> chosen([("stages", 0, "layer"), ("stages", 1, "layer")], "stages/1/*")
@@ -174,9 +217,12 @@ def chosen(paths: Sequence[Path], only: Only | None) -> list[Path]:
     """
     if only is None:
         return list(paths)
-    if callable(only):
+    if callable(only) and not isinstance(only, type):
         return [path for path in paths if only(name_of(path))]
-    patterns = [only] if isinstance(only, str) else list(only)
+    given: list[Any] = [only] if isinstance(only, str) or not isinstance(only, Iterable) else [*only]
+    patterns = [pattern for pattern in given if isinstance(pattern, str)]
+    if len(patterns) < len(given):
+        raise TypeError(f"only must be patterns of paths, such as 'stages/0/*', or a function of the path; got {only!r}")
     names = {path: name_of(path) for path in paths}
     for pattern in patterns:
         if not fnmatch.filter(names.values(), pattern):
@@ -214,9 +260,15 @@ def _layer(module: Any, old: Layout, new: Layout) -> Layer:
             **kept,
         )
     )
+    first, *_ = RUNGS[old.rung].arrays
     for name, array in transfer(arrays_of(module), old, new).items():
-        setattr(layer, name, nnx.Param(array))
+        setattr(layer, name, _holding(array, getattr(module, name, getattr(module, first))))
     return layer
+
+
+def _holding(array: jax.Array, old: nnx.Variable) -> nnx.Variable:
+    """A variable of the same type, such as one that is not trained; how an array was spread over devices is forgotten."""
+    return old.replace(array, **({"out_sharding": None} if "out_sharding" in old.get_metadata() else {}))
 
 
 def _fits(model: nnx.Module, plan: dict[Path, tuple[Layout, Layout]], optimizer: optax.GradientTransformation | None) -> None:

@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen, traverse_util
 
-from convlab.calls import Path
+from convlab.calls import Path, name_of
 from convlab.linen import Layer
 from convlab.relax.arrays import transfer
-from convlab.relax.networks import name_of
 from convlab.rungs import RUNGS, Layout, lay_window
 
 
