@@ -113,8 +113,9 @@ def run(config: Config) -> list[dict[str, Any]]:
                 seed=seed,
             )
             fitted = cl.fit(Order(padding, seed), data, training, optimizer=optimizer)
-            moved = np.roll(similar.images, SIDE // 2, 1)  # 16 rows down is 16 rows up, around a circle
-            first, second = (np.asarray(fitted.logits(images)).argmax(1) for images in (similar.images, moved))
+            still = np.asarray(similar.images)
+            moved = np.roll(still, SIDE // 2, 1)  # 16 rows down is 16 rows up, around a circle
+            first, second = (np.asarray(fitted.logits(images)).argmax(1) for images in (still, moved))
             row = {"similar": np.mean(first == similar.labels), "dissimilar": np.mean(second == similar.labels)}
             row = {name: float(score) for name, score in (row | {"same": np.mean(first == second)}).items()}
             rows.append({"padding": padding, "seed": seed, **row})

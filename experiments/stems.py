@@ -76,9 +76,9 @@ class Stemmed(Stack):
         own: dict[str, Any] = {"wiring": Wiring("conv"), "rngs": rngs}
         first = Stage(shape, outputs, 3, 2, activation=AFTER[after], **own)
         mixed = Stage(first.output_shape, width, 1, batch_norm=True, use_bias=False, **own)
-        last = Stage(mixed.output_shape, 2 * width, 3, batch_norm=True, use_bias=False, **own)
+        last = Stage(mixed.output_shape, 2 * width, 3, batch_norm=True, use_bias=False, pool=cl.max_pool, **own)
         self.stages = nnx.List([first, mixed, last])
-        self.head = Head(last.output_shape, (classes,), mean=True, rngs=rngs)
+        self.head = Head(last.output_shape, (classes,), rngs=rngs)
 
 
 def trained(config: Config, data: Any) -> list[dict[str, Any]]:
@@ -133,10 +133,9 @@ def draw(rows: list[dict[str, Any]], stems: list[dict[str, Any]], config: Config
     )
     axes[0].axvline(patch, color="0.6", linestyle=":")
     for row in stems:
-        axes[1].plot(row["window_ratio"], row["stride_ratio"], "o", color=report.RUNG_STYLE["conv"].colour, markersize=10)
-        axes[1].annotate(
-            f" {row['stem']}: {row['aliasing']:.0%} aliased", (row["window_ratio"], row["stride_ratio"]), va="center"
-        )
+        place = row["window_ratio"], row["stride_ratio"]
+        axes[1].plot(*place, "o", color=report.RUNG_STYLE["conv"].colour, markersize=10)
+        axes[1].annotate(f"  {row['stem']}: {row['aliasing']:.0%} aliased", place, rotation=40, va="bottom")
     axes[1].axhline(1, color="0.6", linestyle=":")
     axes[1].axvline(1, color="0.6", linestyle=":")
     axes[1].set(xscale="log", yscale="log", xlabel="outputs / numbers in the field", ylabel="outputs / numbers in new pixels")
