@@ -1,7 +1,8 @@
 """Do more outputs than a patch has numbers buy anything, and what do the stems in use make of an image?
 
 A discussion held that a first layer from 27 numbers (3x3x3) to 32 "dilutes" and that more outputs than the patch are pointless.
-First panel: a 3x3 layer of stride 2 with d outputs, a ReLU after it or nothing, then one and the same network. Without the ReLU
+First panel: a 3x3 layer of stride 2 with d outputs, a ReLU after it or nothing, then one and the same network that
+reads out the mean over positions (every position is more accurate and so unsteady that nothing shows). Without the ReLU
 all widths from the patch on are the same functions; with it they are not. Second panel: the stems of `models.STEMS` by the two
 ratios that were mixed up, outputs a number of the patch and outputs a number of new pixels, and what aliases.
 
@@ -76,9 +77,9 @@ class Stemmed(Stack):
         own: dict[str, Any] = {"wiring": Wiring("conv"), "rngs": rngs}
         first = Stage(shape, outputs, 3, 2, activation=AFTER[after], **own)
         mixed = Stage(first.output_shape, width, 1, batch_norm=True, use_bias=False, **own)
-        last = Stage(mixed.output_shape, 2 * width, 3, batch_norm=True, use_bias=False, pool=cl.max_pool, **own)
+        last = Stage(mixed.output_shape, 2 * width, 3, batch_norm=True, use_bias=False, **own)
         self.stages = nnx.List([first, mixed, last])
-        self.head = Head(last.output_shape, (classes,), rngs=rngs)
+        self.head = Head(last.output_shape, (classes,), mean=True, rngs=rngs)
 
 
 def trained(config: Config, data: Any) -> list[dict[str, Any]]:
