@@ -76,7 +76,7 @@ class Config:
     root: str = "runs"
 
 
-SMOKE = Config(size=100, test_size=20, shifts=3, ways=("max", "polyphase"), epochs=1, widths=(4, 5), seeds=2)
+SMOKE = Config(size=100, test_size=20, shifts=3, ways=("polyphase",), paddings=("CIRCULAR",), epochs=1, widths=(4, 5), seeds=2)
 
 
 class Halving(Stack):

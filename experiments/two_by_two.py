@@ -203,7 +203,7 @@ def main(config: Config) -> None:
     begin = time.perf_counter()
     rows = compared(run(config))
     summary = tested(rows)
-    figure, axes = report.new_figure(len(config.costs), size=(8.0 + 5.0 * (len(config.costs) - 1), 7.5))
+    figure, axes = report.new_figure(len(config.costs), size=(11.0 + 3.0 * (len(config.costs) - 1), 7.5))
     for axis, matched in zip(axes, config.costs, strict=True):
         lines = [line for line in summary if line["matched"] == matched and line["kind"] != REFERENCE]
         null = next(report.interval_of(line, "gain") for line in summary if line["kind"] == LINEAR)

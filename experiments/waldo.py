@@ -31,7 +31,6 @@ from convlab.data import Data, Split, standardise
 from convlab.models import Stage, Wiring
 from experiments.command import parse
 
-RUNGS = ("conv", "locally_connected", "dense")
 SEEN, UNSEEN = "where it was in training", "where it never was"
 TEMPLATE, CHANCE = "mean image, correlated", "drawn at random"
 STRIDE = 2
@@ -45,6 +44,7 @@ class Config:
       data: Name of the data set that the figures come from.
       data_dir: Where it is prepared; absent, the usual place.
       manual_dir: Where files lie that were fetched by hand, such as the IDX files of fashion_mnist.
+      rungs: Of the network.
       wanted: Class that is looked for.
       side: Pixels of a scene along each axis, at least three times those of a figure.
       clutter: Numbers of other figures, in test scenes; training scenes have any number up to the last.
@@ -61,6 +61,7 @@ class Config:
     data: str = "digits"
     data_dir: str | None = None
     manual_dir: str | None = None
+    rungs: tuple[str, ...] = ("conv", "locally_connected", "dense")
     wanted: int = 3
     side: int = 24
     clutter: tuple[int, ...] = (0, 1, 2, 4)
@@ -74,7 +75,7 @@ class Config:
     root: str = "runs"
 
 
-SMOKE = Config(clutter=(0, 2), size=100, test_size=20, widths=(3, 4), epochs=1, seeds=2)
+SMOKE = Config(rungs=("conv",), clutter=(0, 2), size=100, test_size=20, widths=(3, 4), epochs=1, seeds=2)
 
 
 class Searcher(nnx.Module):
@@ -171,7 +172,7 @@ def run(config: Config) -> tuple[list[dict[str, Any]], dict[str, Any]]:
             seed=seed,
         )
         found = {}
-        for rung in RUNGS:
+        for rung in config.rungs:
             fitted = cl.fit(Searcher(scenes.image_shape, config.widths, rung, seed), scenes, training)
             model, accuracy = fitted.model(), fitted.history[-1]["test_accuracy"]
             found[rung] = mapping(model, scenes)
@@ -193,9 +194,9 @@ def run(config: Config) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
 def draw(rows: list[dict[str, Any]], picture: dict[str, Any], config: Config) -> Any:
     """The maps of the rungs over a scene, and hits against the number of other figures on both sides."""
-    figure, axes = report.new_figure(6, rows=2, size=(16.0, 10.5))
+    figure, axes = report.new_figure(3 + len(config.rungs), rows=2, size=(16.0, 10.5))
     n = len(picture["scene"])
-    for axis, rung in zip(axes, ("scene", *RUNGS), strict=False):
+    for axis, rung in zip(axes, ("scene", *config.rungs), strict=False):
         axis.imshow(picture["scene"], cmap="gray", extent=(0, n, n, 0))
         if rung != "scene":
             shown = axis.imshow(picture[rung], cmap="magma", alpha=0.6, extent=(0, n, n, 0))
@@ -206,7 +207,7 @@ def draw(rows: list[dict[str, Any]], picture: dict[str, Any], config: Config) ->
         axis.set(title=label, xlabel="column (pixels)", ylabel="row (pixels)")
     summary = report.summarise(rows, ["by", "side", "others"], "hits")
     styles = dict(report.RUNG_STYLE) | {TEMPLATE: report.RUNG_STYLE["tiled"]._replace(label=TEMPLATE)}
-    for axis, side in zip(axes[4:], (SEEN, UNSEEN), strict=True):
+    for axis, side in zip(axes[-2:], (SEEN, UNSEEN), strict=True):
         report.curves(
             axis,
             [line for line in summary if line["side"] == side],
