@@ -169,9 +169,9 @@ def test_consistency_is_the_share_of_pairs_and_a_cut_moves_against_the_shift():
     assert shift_consistency(lambda x: x[:, 0, 0] > 1.5, x, [0, 1, 2], margin=2) == 1 / 3  # first pixels 2 1 0
     assert shift_consistency(lambda x: x[:, :2, 0], jnp.array([[[2.0], [1], [0]]]), [0, 1, 2, 3]) == 3 / 4  # scores 21 02 10 21
     with pytest.raises(ValueError, match=r"a margin of 1 pixels in images of \(7,\) leaves no room for the shift \(2,\)"):
-        shift_consistency(lambda x: x, x, [2], margin=1)
+        shift_consistency(lambda x: x[:, 0, 0] > 0, x, [2], margin=1)
     with pytest.raises(ValueError, match="shifts is empty"):
-        shift_consistency(lambda x: x, x, [])
+        shift_consistency(lambda x: x[:, 0, 0] > 0, x, [])
 
 
 def test_shifts_are_all_or_some_without_repetition():
@@ -235,3 +235,10 @@ def test_padding_and_stride_of_one_layer_are_told_apart(float64):
     assert [row["cause"] for row in rows] == ["padding", "stride"]
     close(sum(row["part"] for row in rows), equivariance_error(layer, x, (1, 0), 2).error)
     close([row["part"] for row in rows], [row["error"] ** 2 / sum(row["part"] for row in rows) for row in rows])
+
+
+def test_a_score_is_no_label():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5, 7, 1)))
+    with pytest.raises(ValueError, match=r"numbers of shape \(3,\); needs labels"):
+        shift_consistency(lambda x: x.mean((1, 2, 3)), x, [1])
+    assert shift_consistency(lambda x: x.mean((1, 2, 3)) > 0, x, [1]) == 1

@@ -252,3 +252,20 @@ def test_a_stem_with_given_kernels_is_measured_with_them():
         measure.stem_report([(W(5, 2), 3)], x, jax.random.key(0), kernels=[blur])
     with pytest.raises(ValueError, match="layers is empty"):
         measure.stem_report([], x, jax.random.key(0))
+
+
+def test_more_examples_do_not_lower_the_rank_of_activations():
+    (h,) = gaussian((30_000, 8))
+    h = jnp.asarray(h * np.array([1, 0.5, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01]), jnp.float32)
+    assert measure.activation_rank(h).rank == measure.activation_rank(h[:300]).rank == 8
+    flat = jnp.concatenate([h, h[:, :3] @ jnp.ones((3, 2))], 1)
+    assert measure.activation_rank(flat).rank == 8
+
+
+def test_what_a_layer_loses_is_drawn_without_diverging_in_single_precision():
+    (v, x) = gaussian((2, 2, 2), (6, 2))
+    linear = measure.convolution(jnp.asarray(v, jnp.float32), cl.Window(2, padding="VALID"), (6,))
+    x = jnp.asarray(x, jnp.float32)
+    drawn = measure.reconstruct(linear, linear.apply(x))
+    wanted = np.linalg.pinv(np.asarray(measure.matrix(linear), float)) @ np.ravel(linear.apply(x))
+    np.testing.assert_allclose(np.ravel(drawn), wanted, atol=1e-3)

@@ -55,7 +55,8 @@ def middle_width(size: Size, first: Size, second: Size, channels: int | tuple[in
     $$m = \tfrac12 \Big(K_1 c + K_2 d - \sqrt{(K_1 c + K_2 d)^2 - 4 K c d}\Big)$$
 
     3x3 of 2x2 twice: $(4 - \sqrt 7)\, c$. 5x5 of 3x3 twice: $(9 - \sqrt{56})\, c$. Counting bounds from below what a generic
-    kernel needs; `factorise` finds that the next whole number is enough.
+    kernel needs. In two dimensions `factorise` finds the next whole number enough for 3x3 and 5x5; in one dimension and with
+    one channel it is not: $1 + x^2$ is no product of real factors.
 
     Args:
       size: Taps of the kernel along each axis; an int means two axes.
@@ -96,7 +97,8 @@ def factorise(
     $$\min_{U, W} \sum_{abcd} \Big(V_{abcd} - \sum_{a_1 + a_2 = a, b_1 + b_2 = b,\, m} U_{a_1 b_1 c m} W_{a_2 b_2 m d}\Big)^2$$
 
     at strides and dilations of 1, by Gauss-Newton steps of least norm, damped as by Levenberg and Marquardt, from a random
-    start. From `middle_width` on the residual of a generic kernel is 0 to rounding; below, it is that of a local minimum, which
+    start. From `middle_width` on the residual of a generic kernel of 3x3 or 5x5 is 0 to rounding (see there); below, it is
+    that of a local minimum, which
     another key may undercut.
 
     Args:

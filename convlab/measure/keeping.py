@@ -69,8 +69,8 @@ def activation_rank(h: Float[Array, "*n d"], tolerance: float | None = None) -> 
 
     Args:
       h: Activations; all axes but the last are examples.
-      tolerance: Singular values that count, as a share of the largest; None for rounding: the longer side of the matrix times
-        the resolution of its dtype.
+      tolerance: Singular values that count, as a share of the largest; None for rounding: the channels times the
+        resolution of the dtype, however many examples there are.
 
     Raises:
       ValueError: `h` has fewer than two axes.
@@ -85,11 +85,11 @@ def activation_rank(h: Float[Array, "*n d"], tolerance: float | None = None) -> 
     h = check.floating("h", h)
     if h.ndim < 2:
         raise ValueError(f"h has shape {h.shape}; needs axes of examples, then channels")
-    flat = np.asarray(h).reshape(-1, h.shape[-1])
-    sigma = np.linalg.svd(flat, compute_uv=False).astype(float)
+    flat = np.asarray(h, float).reshape(-1, h.shape[-1])
+    sigma = np.linalg.svd(flat, compute_uv=False)
     if sigma[0] == 0:
         return Kept(0, 0.0)
-    least = max(flat.shape) * float(jnp.finfo(h.dtype).eps) if tolerance is None else tolerance
+    least = flat.shape[1] * float(jnp.finfo(h.dtype).eps) if tolerance is None else tolerance
     share = sigma[sigma > 0] / sigma.sum()
     return Kept(int(np.sum(sigma > least * sigma[0])), float(np.exp(-np.sum(share * np.log(share)))))
 
@@ -104,7 +104,8 @@ def reconstruct(linear: Linear, h: Array, *, tolerance: float = 1e-10, steps: in
     Args:
       linear: The layer.
       h: Activations, of the layer's output shape.
-      tolerance: Relative residual of the normal equations at which to stop.
+      tolerance: Relative residual of the normal equations at which to stop; not below what the dtype can reach, a hundred times
+        its resolution, beyond which the search would diverge.
       steps: At most so many; None for ten times the pixels and channels.
 
     Raises:
@@ -122,7 +123,9 @@ def reconstruct(linear: Linear, h: Array, *, tolerance: float = 1e-10, steps: in
     def normal(x: Array) -> Array:
         return linear.transpose(linear.apply(x))
 
-    x, _ = jax.scipy.sparse.linalg.cg(normal, linear.transpose(jnp.asarray(h)), tol=tolerance, maxiter=steps)
+    h = jnp.asarray(h)
+    least = max(tolerance, 100 * float(jnp.finfo(h.dtype).eps))
+    x, _ = jax.scipy.sparse.linalg.cg(normal, linear.transpose(h), tol=least, maxiter=steps)
     return x
 
 

@@ -150,7 +150,7 @@ def shift_consistency(
         the cut that moves, against `delta`: nothing wraps, new pixels come in. `predict` is given these smaller images.
 
     Raises:
-      ValueError: No shifts, or one that moves the cut over the border.
+      ValueError: No shifts, or one that moves the cut over the border; one floating score an image, which is no label.
 
     Example:
       >>> x = jax.random.normal(jax.random.key(0), (5, 8, 7, 1))
@@ -178,7 +178,13 @@ def _moved(images: Array, delta: Delta, margin: int | None) -> Array:
 
 def _labels(scores: Array) -> Array:
     scores = jnp.asarray(scores)
-    return scores if scores.ndim == 1 or scores.shape[-1] == 1 else jnp.argmax(scores, -1)
+    if scores.ndim > 1 and scores.shape[-1] > 1:
+        return jnp.argmax(scores, -1)
+    if jnp.issubdtype(scores.dtype, jnp.floating):
+        raise ValueError(
+            f"predict returns numbers of shape {scores.shape}; needs labels, such as scores > 0, or a score per class"
+        )
+    return scores
 
 
 def aliased_energy(h: Float[Array, "n k l c"], stride: Size) -> Float[Array, ""]:
