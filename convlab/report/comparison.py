@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from convlab.report.drawing import RUNG_STYLE, Baseline, draw_legend, slide_style
+from convlab.report.drawing import RUNG_STYLE, Baseline, draw_baselines, draw_legend, slide_style
 from convlab.report.rows import Row, columns
-from convlab.report.seeds import Interval
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -64,11 +63,7 @@ def comparison(
         _dots(axis, summary, value, label, color=RUNG_STYLE["conv"].colour, marker="o", markersize=10)
         for (called, column), mark in zip(references.items(), MARKS, strict=False):
             _dots(axis, summary, column, called, color=RUNG_STYLE["dense"].colour, marker=mark, mfc="none", mew=2)
-        for (called, at), line in zip((baselines or {}).items(), ("--", ":", "-.") * 9, strict=False):
-            mean, *ends = at if isinstance(at, Interval) else [at]
-            axis.axvline(mean, color=RUNG_STYLE["null"].colour, linestyle=line, label=called, zorder=1)
-            if ends:
-                axis.axvspan(*ends, color=RUNG_STYLE["null"].colour, alpha=0.12, linewidth=0, zorder=0)
+        draw_baselines(axis.axvline, axis.axvspan, baselines or {})
         axis.set_yticks(range(len(summary)), [str(row.get(name)) for row in summary])
         axis.invert_yaxis()
         axis.set_xlabel(x_label)

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -221,11 +221,17 @@ def _baselines(axis: "matplotlib.axes.Axes", heights: Mapping[str, Baseline]) ->
     """Draw what heights are compared with: a pale grid, and gray lines by label."""
     axis.grid(axis="y", color="#E6E6E6")
     axis.set_axisbelow(True)
-    for (label, height), line in zip(heights.items(), itertools.cycle(("--", ":", "-.", (0, (8, 2, 1, 2, 1, 2))))):
-        mean, *ends = height if isinstance(height, Interval) else [height]
-        axis.axhline(mean, color=RUNG_STYLE["null"].colour, linestyle=line, label=label, zorder=1)
+    draw_baselines(axis.axhline, axis.axhspan, heights)
+
+
+def draw_baselines(line: Callable[..., Any], span: Callable[..., Any], baselines: Mapping[str, Baseline]) -> None:
+    """Draw gray lines by label, and intervals as bands, by the axis's own functions for lines and bands of one direction."""
+    colour = RUNG_STYLE["null"].colour
+    for (label, at), dashes in zip(baselines.items(), itertools.cycle(("--", ":", "-.", (0, (8, 2, 1, 2, 1, 2))))):
+        mean, *ends = at if isinstance(at, Interval) else [at]
+        line(mean, color=colour, linestyle=dashes, label=label, zorder=1)
         if ends:
-            axis.axhspan(*ends, color=RUNG_STYLE["null"].colour, alpha=0.12, linewidth=0, zorder=0)
+            span(*ends, color=colour, alpha=0.12, linewidth=0, zorder=0)
 
 
 def styles_of(names: Sequence[Any]) -> dict[Any, Style]:
