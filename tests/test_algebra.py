@@ -50,6 +50,7 @@ EXACT = {
     "same, then valid": (W(3, (2, 3)), W((2, 3), padding="VALID"), SPACE),
     "mirrored, then one tap": (W((3, 2), 1, "REFLECT"), W(1, (2, 1)), SPACE),
     "one tap, then the border": (W(1), W((3, 2), (1, 2), "EDGE"), SPACE),
+    "one tap, then around": (W(1, padding="FULL"), W((3, 2), (1, 2), "CIRCULAR"), SPACE),
     "three axes": (W((2, 1, 2), padding="VALID"), W((1, 2, 2), padding="VALID"), (4, 3, 5)),
 }
 
@@ -475,3 +476,26 @@ def test_crosses_see_their_own_kind_best():
     for one, other in ((plus, times), (times, plus)):
         assert jnp.vdot(one, one) == 9
         assert jnp.vdot(one, other) == 1
+
+
+def test_nothing_is_left_out_of_a_kernel_of_zeros():
+    v = jnp.zeros((3, 3, 2, 2))
+    assert float(algebra.separate(v, 1).residual) == 0
+    assert float(algebra.tucker(v, (1, 1)).residual) == 0
+
+
+def test_a_norm_is_not_held_below_a_negative_number():
+    v, window = jnp.ones((3, 1, 1)), W(3, padding="CIRCULAR")
+    for limit in (algebra.clip_norm, algebra.scale_norm):
+        with pytest.raises(ValueError, match=r"most is -1.0; needs a number from 0 up"):
+            limit(v, window, (5,), -1.0)
+
+
+def test_a_bias_is_one_number_a_channel():
+    v, one = jnp.ones((3, 2, 4)), jnp.ones(4)
+    with pytest.raises(ValueError, match=r"bias has \(3,\) channels but v returns \(4,\)"):
+        algebra.merge_batch_norm(v, jnp.ones(3), one, one)
+    with pytest.raises(ValueError, match=r"biases\[1\] has shape \(1,\) but its kernel returns \(4,\) channels"):
+        algebra.merge_branches([v, v], [W(3), W(3)], [None, jnp.ones(1)])
+    with pytest.raises(ValueError, match="kernels is empty"):
+        algebra.merge_branches([], [])

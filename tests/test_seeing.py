@@ -161,3 +161,42 @@ def test_the_effective_radius_of_random_layers_grows_with_the_root_of_their_numb
     variances = [effective_field(deep(kernels[:n], cl.Window((3,))), x, squared=True).variance[0] for n in (4, 16)]
     np.testing.assert_allclose(variances, [4 * 8 / 12, 16 * 8 / 12], rtol=0.2)
     np.testing.assert_allclose(np.sqrt(variances[1] / variances[0]), 2, rtol=0.15)
+
+
+UNLINEAR = {  # what every position along the first axis reads, of five; the second axis is left alone
+    "sort": (lambda x: jnp.sort(x, 1), [5, 5, 5, 5, 5]),
+    "order": (lambda x: x[:, ::-1] * jnp.argsort(x, 1), [5, 5, 5, 5, 5]),
+    "running maximum": (lambda x: jax.lax.cummax(x, 1), [1, 2, 3, 4, 5]),
+    "running product, from behind": (lambda x: jax.lax.cumprod(x, 1, reverse=True), [5, 4, 3, 2, 1]),
+    "running sum": (lambda x: jnp.cumsum(x, 1), [1, 2, 3, 4, 5]),
+    "frequencies": (lambda x: jnp.fft.fft(x, axis=1).real, [5, 5, 5, 5, 5]),
+    "the largest, by number": (lambda x: x + (jnp.argmax(x, 1, keepdims=True) == 2), [5, 5, 5, 5, 5]),
+    "larger than the next": (lambda x: jnp.float32(x > jnp.roll(x, 1, 1)), [2, 2, 2, 2, 2]),
+    "chosen by the next": (lambda x: jnp.where(jnp.roll(x, 1, 1) > 0, x, 0), [2, 2, 2, 2, 2]),
+    "all positive": (lambda x: jnp.float32((x > 0).all(1, keepdims=True)) + 0 * x, [5, 5, 5, 5, 5]),
+    "padded signs": (lambda x: jnp.float32(jnp.pad(x > 0, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1]), [0, 1, 1, 1, 1]),
+}
+
+
+@pytest.mark.parametrize("name", UNLINEAR)
+def test_what_is_no_sum_passes_on_all_that_it_reads(name):
+    function, reads = UNLINEAR[name]
+    for place, many in enumerate(reads):
+        mask = receptive_field(function, (5, 3, 2), position=(place, 1))
+        assert mask.sum() == mask[:, 1].sum() == many
+    assert coverage(function, (5, 3, 2)).sum() == 3 * sum(reads)
+
+
+@pytest.mark.parametrize("name", ["scan", "while"])
+def test_a_loop_is_refused_rather_than_overlooked(name):
+    loops = {
+        "scan": lambda x: jax.lax.fori_loop(0, 2, lambda _, h: jnp.roll(h, 1, 1) + h, x),
+        "while": lambda x: jax.lax.while_loop(lambda h: h.sum() < 0, lambda h: jnp.roll(h, 1, 1) + h, x),
+    }
+    with pytest.raises(ValueError, match=f"{name} is not known here"):
+        receptive_field(loops[name], (5, 3, 2))
+
+
+def test_a_network_that_does_not_listen_has_no_effective_field():
+    with pytest.raises(ValueError, match=r"gradient of the output at \(2, 1\) is zero"):
+        effective_field(lambda x: nnx.relu(-jnp.abs(x) - 1), jnp.ones((1, 5, 3, 2)))

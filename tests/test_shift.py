@@ -242,3 +242,11 @@ def test_a_score_is_no_label():
     with pytest.raises(ValueError, match=r"numbers of shape \(3,\); needs labels"):
         shift_consistency(lambda x: x.mean((1, 2, 3)), x, [1])
     assert shift_consistency(lambda x: x.mean((1, 2, 3)) > 0, x, [1]) == 1
+
+
+def test_what_cannot_be_compared_is_refused():
+    x = jax.random.normal(jax.random.key(0), (3, 8, 6, 2))
+    with pytest.raises(ValueError, match="'max', 'mean', .* makes of an image zeros"):
+        downsampling(x.at[1].set(0))
+    with pytest.raises(ValueError, match=r"returns shape \(3,\); needs images"):
+        equivariance_error(lambda x: x.mean((1, 2, 3)), x, 1)

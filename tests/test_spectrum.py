@@ -269,3 +269,10 @@ def test_what_a_layer_loses_is_drawn_without_diverging_in_single_precision():
     drawn = measure.reconstruct(linear, linear.apply(x))
     wanted = np.linalg.pinv(np.asarray(measure.matrix(linear), float)) @ np.ravel(linear.apply(x))
     np.testing.assert_allclose(np.ravel(drawn), wanted, atol=1e-3)
+
+
+@pytest.mark.parametrize("many", [0, 1, 3])
+def test_a_stem_needs_one_kernel_a_layer(many):
+    x, layers = jnp.ones((2, 8, 8, 3)), [(cl.Window(3), 4), (cl.Window(3), 5)]
+    with pytest.raises(ValueError, match=f"kernels has {many} entries but the stem has 2 layers"):
+        measure.stem_report(layers, x, jax.random.key(0), kernels=[jnp.ones((3, 3, 3, 4))] * many)

@@ -102,7 +102,8 @@ def composes(window_first: Window, window_second: Window, space: Space) -> Bool[
         sees.append(((k >= 0) & (k < one.pixels)).any((1, 2)) | (one.mode != "zero"))
         beyond = (m < 0) | (m >= one.outputs)
         if two.mode == "wrap":
-            ghosts.append(beyond.any(1) & (one.stride * one.outputs != one.pixels or one.mode != "wrap"))
+            turns = one.mode == "wrap" or one.reads.min() >= 0  # reads nothing outside
+            ghosts.append(beyond.any(1) & (one.stride * one.outputs != one.pixels or not turns))
         else:
             ghosts.append((beyond & ((k >= 0) & (k < one.pixels)).any(2)).any(1))
     others = [[ghost if r == q else see for q, see in enumerate(sees)] for r, ghost in enumerate(ghosts)]

@@ -22,7 +22,7 @@ class Factors(NamedTuple):
     Attributes:
       first: Kernel of the convolution that sees the image.
       second: Kernel of the one that sees what the first returns.
-      residual: Norm of what they leave out, as a share of the kernel's.
+      residual: Norm of what they leave out, as a share of the kernel's; 0 of a kernel of zeros.
     """
 
     first: Float[Array, "a b c m"]
@@ -37,7 +37,7 @@ class Bottleneck(NamedTuple):
       into: One tap, from c channels to r.
       core: The kernel, from r channels to s.
       out: One tap, from s channels to d.
-      residual: Norm of what they leave out, as a share of the kernel's.
+      residual: Norm of what they leave out, as a share of the kernel's; 0 of a kernel of zeros.
     """
 
     into: Float[Array, "1 1 c r"]
@@ -123,8 +123,7 @@ def factorise(
     check.agree("v has {} taps", v.shape[:rank], "sizes need {}", tuple(a + b - 1 for a, b in zip(one, two, strict=True)))
     width = as_integer("width", width)
     shapes = (*one, v.shape[-2], width), (*two, width, v.shape[-1])
-    scale = jnp.linalg.norm(v)
-    scale = jnp.where(scale == 0, 1, scale)
+    scale = _length(v)
     unknowns = jnp.concatenate(
         [jax.random.normal(k, (math.prod(shape),), v.dtype) for k, shape in zip(jax.random.split(key), shapes, strict=True)]
     )
@@ -167,7 +166,7 @@ def separate(v: Float[Array, "a b c d"], rank: int) -> Factors:
     root = jnp.sqrt(sigma[:rank])
     first = (left[:, :rank] * root).reshape(a, *(1 for _ in others), c, rank)
     second = jnp.moveaxis((root[:, None] * right[:rank]).reshape(rank, *others, d), 0, -2)[None]
-    return Factors(first, second, jnp.linalg.norm(sigma[rank:]) / jnp.linalg.norm(sigma))
+    return Factors(first, second, jnp.linalg.norm(sigma[rank:]) / _length(sigma))
 
 
 def tucker(v: Float[Array, "a b c d"], ranks: tuple[int | None, int | None]) -> Bottleneck:
@@ -207,7 +206,13 @@ def tucker(v: Float[Array, "a b c d"], ranks: tuple[int | None, int | None]) -> 
     rest = u - jnp.einsum("trs,cr,ds->tcd", core, p, q, precision=EXACT)
     ones = (1,) * axes
     core = core.reshape(*v.shape[:axes], r, s)
-    return Bottleneck(p.reshape(*ones, -1, r), core, q.T.reshape(*ones, s, -1), jnp.linalg.norm(rest) / jnp.linalg.norm(u))
+    return Bottleneck(p.reshape(*ones, -1, r), core, q.T.reshape(*ones, s, -1), jnp.linalg.norm(rest) / _length(u))
+
+
+def _length(v: Array) -> Array:
+    """The norm, by which to divide: 1 for zeros, of which nothing can be left out."""
+    norm = jnp.linalg.norm(v)
+    return jnp.where(norm == 0, 1, norm)
 
 
 def _leading(tensor: Array, many: int) -> Array:

@@ -42,7 +42,7 @@ def merge_batch_norm(
       bias: The bias.
 
     Raises:
-      ValueError: The statistics are not of d channels.
+      ValueError: The statistics or the bias are not of d channels.
       TypeError: `v` is not floating.
 
     Example:
@@ -57,6 +57,8 @@ def merge_batch_norm(
     for name, each in {"mean": mean, "variance": variance, "scale": scale, "shift": shift}.items():
         if each is not None:
             check.agree(f"{name} has shape {{}}", jnp.shape(each), "v returns {} channels", v.shape[-1:])
+    if bias is not None:
+        check.agree("bias has {} channels", jnp.shape(bias)[-1:], "v returns {}", v.shape[-1:])
     alpha = (1 if scale is None else jnp.asarray(scale)) / jnp.sqrt(jnp.asarray(variance) + epsilon)
     merged = alpha * ((0 if bias is None else jnp.asarray(bias)) - mean) + (0 if shift is None else shift)
     return v * alpha, merged
@@ -65,7 +67,7 @@ def merge_batch_norm(
 def merge_branches(
     kernels: Sequence[Float[Array, "a b c d"]],
     windows: Sequence[Window],
-    biases: Sequence[Bias] = (),
+    biases: Sequence[Float[Array, "d"] | None] = (),
     *,
     space: Space | None = None,
 ) -> tuple[Float[Array, "a b c d"], Float[Array, "d"], Window]:
@@ -88,7 +90,8 @@ def merge_branches(
       window: Where it reads.
 
     Raises:
-      ValueError: Branches differ in strides, channels or what lies outside the image, or their outputs do not lie alike.
+      ValueError: No branches; they differ in strides, channels or what lies outside the image; their outputs do not lie alike;
+        or a bias is not one number a channel.
       TypeError: A kernel is not floating.
 
     Example:
@@ -98,6 +101,8 @@ def merge_branches(
 
     Reference: Ding et al. 2021, RepVGG: making VGG-style ConvNets great again.
     """
+    if not kernels:
+        raise ValueError("kernels is empty: a sum has at least one branch")
     given = [check.kernel(f"kernels[{q}]", v, spatial=1, others="c d") for q, v in enumerate(kernels)]
     arrays, ranks = check.promote(*(v for v, _ in given)), {rank for _, rank in given}
     many = len(arrays)
@@ -107,6 +112,9 @@ def merge_branches(
         raise ValueError(
             f"kernels of {shapes} with {len(windows)} windows and {len(biases)} biases are no branches of one layer"
         )
+    for q, bias in enumerate(biases):
+        if bias is not None:
+            check.agree(f"biases[{q}] has shape {{}}", jnp.shape(bias), "its kernel returns {} channels", arrays[q].shape[-1:])
     (rank,) = ranks
     laid, modes = zip(*(reach(v, rank, window, space) for v, window in zip(arrays, windows, strict=True)), strict=True)
     outside = {mode for axes, mode in zip(laid, modes, strict=True) if mode != "zero" or any(max(axis[3:]) for axis in axes)}

@@ -6,6 +6,7 @@ these matrices, all together; with zeros outside the dense matrix is a part of o
 
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Complex, Float
 
 from convlab import check
@@ -63,8 +64,8 @@ def clip_norm(
       window: Its window.
 
     Raises:
-      ValueError: Another padding or stride, `v` is not a kernel of this window, or, with `full=False`, taps of
-        `window` that read one pixel of a small image.
+      ValueError: Another padding or stride, `v` is not a kernel of this window, `most` is negative, or, with `full=False`, taps
+        of `window` that read one pixel of a small image.
       TypeError: `v` is not floating.
 
     Example:
@@ -74,7 +75,7 @@ def clip_norm(
 
     Reference: Sedghi, Gupta and Long 2019, The singular values of convolutional layers, section 3.
     """
-    space = as_space(space)
+    space, most = as_space(space), _bound(most)
     rank, axes = len(space), tuple(range(len(space)))
     left, sigma, right = jnp.linalg.svd(transfer(v, window, space), full_matrices=False)
     clipped = jnp.matmul(left * jnp.minimum(sigma, most)[..., None, :], right, precision="highest")
@@ -127,15 +128,22 @@ def scale_norm(v: Float[Array, "a b c d"], window: Window, space: Space, most: f
       most: What `norm_bound`, and with it the operator norm, is at most.
 
     Raises:
-      ValueError: As of `norm_bound`.
+      ValueError: As of `norm_bound`, or `most` is negative.
       TypeError: `v` is not floating.
 
     Example:
       >>> scale_norm(jnp.array([1.0, 2.0, 1.0]).reshape(3, 1, 1), Window(3), (5,), 1.0).squeeze()
       Array([0.25, 0.5 , 0.25], dtype=float32)
     """
+    most = _bound(most)
     bound = norm_bound(v, window, space)
     return v * jnp.where(bound > most, most / bound, 1)
+
+
+def _bound(most: float) -> float:
+    if not isinstance(most, Tracer) and not most >= 0:
+        raise ValueError(f"most is {most}; needs a number from 0 up: what an image may be stretched by")
+    return most
 
 
 def _wrapped(v: Array, rank: int, window: Window, space: tuple[int, ...]) -> Array:

@@ -222,6 +222,8 @@ def stem_report(
     """
     if not layers:
         raise ValueError("layers is empty: a stem has at least one")
+    if kernels is not None and len(kernels) != len(layers):
+        raise ValueError(f"kernels has {len(kernels)} entries but the stem has {len(layers)} layers; needs one of each")
     axes = jnp.ndim(images) - 2
     x, space = check.images(images, axes, f"images has shape {jnp.shape(images)}")
     windows = [window.of_rank(axes) for window, _ in layers]

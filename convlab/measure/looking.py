@@ -26,7 +26,7 @@ RULES: dict[str, Callable[[Array, Array], Array]] = {
 }
 """What a ReLU passes back, by name, of what it was given and of what comes back to it."""
 
-Target = int | Int[Array, "n"]
+Target = int | Int[Array, "n"] | Int[np.ndarray, "n"]
 
 
 def feature_maps(model: Any, images: Float[Array, "n k l c"], *layers: str) -> dict[str, Float[Array, "n i j d"]]:

@@ -2,7 +2,8 @@
 
 `convlab.measure.field` finds the extent of a receptive field by formula; here its pixels are found one by one, by following
 the trace of the network backwards. Nothing cancels on that way, as only whether a number can matter is followed: a maximum
-can pass on any of what it looks at, an activation passes on what it is given, and a weight counts unless it is zero.
+can pass on any of what it looks at, an activation passes on what it is given, and a weight counts unless it is zero. What has
+no rule here (a loop) is refused, as what it reads would go unseen.
 """
 
 import math
@@ -41,7 +42,8 @@ def precedents(
       those of which any channel does, through weights that are not zero. The mask of a layer without positions has no axes.
 
     Raises:
-      ValueError: No such layer or position, or which pixels are read depends on the image (polyphase pooling).
+      ValueError: No such layer or position; which pixels are read depends on the image (polyphase pooling); or an operation
+        that is not known, such as a loop.
 
     Example:
       >>> from flax import nnx
@@ -87,7 +89,7 @@ def coverage(model: Any, image_shape: Sequence[int], layer: str = OUTPUT) -> Int
       layer: Whose output is asked about; "output" is what the network returns.
 
     Raises:
-      ValueError: No such layer, or which pixels are read depends on the image.
+      ValueError: No such layer, or the way back is not known, as in `precedents`.
 
     Example:
       >>> from flax import nnx
@@ -139,7 +141,7 @@ def effective_field(
       squared: Weigh pixels by squared gradients rather than absolute ones.
 
     Raises:
-      ValueError: No such position.
+      ValueError: No such position, or no pixel moves the output there.
       TypeError: The images are not floating.
 
     Example:
@@ -162,6 +164,8 @@ def effective_field(
         return jnp.sum(jnp.square(gradient) if squared else jnp.abs(gradient), (0, -1))
 
     weight = jnp.sum(jax.jit(lambda: lax.map(channel, jnp.arange(shape[-1])))(), 0)
+    if not float(jnp.sum(weight)) > 0:
+        raise ValueError(f"the gradient of the output at {place} is zero or not a number: no field can be weighed by it")
     weight = weight / jnp.sum(weight)
     return Effective(weight, jnp.stack([_variance(weight, axis) for axis in range(weight.ndim)]))
 
@@ -219,21 +223,20 @@ class _Way:
 
     def _through(self, step: Step, reached: Mapping[int, Array]) -> Iterator[tuple[int, Array]]:
         """What of its operands a step may pass on to what is reached of its results."""
-        operands = [part for part in step.inputs if isinstance(part, Place) and part.number not in self.known]
-        given = [part.number for part in operands if _floats(self.program.shapes[part.number])]
-        if not given or not all(_floats(self.program.shapes[made]) for made in step.outputs):
-            return
-        function = PASSING.get(step.name)
-        if function is None and len(given) < len(operands):
+        given = [part.number for part in step.inputs if isinstance(part, Place) and part.number not in self.known]
+        function, where = PASSING.get(step.name), PLACES.get(step.name, slice(0))
+        if function is None and step.name not in LINEAR:
+            raise ValueError(f"{step.name} is not known here: what leads to an output through it cannot be told")
+        if any(isinstance(part, Place) and part.number in given for part in step.inputs[where]):
             raise ValueError(f"which numbers {step.name} reads depends on the image: what leads to an output is not fixed")
-        ones = [jnp.ones(self.program.shapes[number].shape, self.program.shapes[number].dtype) for number in given]
+        ones = [jnp.ones(self.program.shapes[number].shape, _counted(self.program.shapes[number])) for number in given]
+        linear = step._replace(inputs=tuple(self._operand(step, place) for place in range(len(step.inputs))))
 
         def run(*arrays: Array) -> list[Array]:
             values = dict(zip(given, arrays, strict=True))
-            if function is not None:
-                return [function(step, values, self.known)]
-            weights = {number: self._weight(number) for number in step.numbers() if number in self.known}
-            return list(step.run(weights | values).values())
+            if function is None:
+                return list(linear.run(values).values())
+            return [function(step, values, self.known)] * len(step.outputs)
 
         results, pull = jax.vjp(run, *ones)
         back = [
@@ -242,14 +245,19 @@ class _Way:
         for number, found in zip(given, pull(back), strict=True):
             yield number, found > 0.5  # counts of ways, up to the rounding of whatever computes them
 
-    def _weight(self, number: int) -> Array:
-        """1 for a weight and 0 for none."""
-        known = jnp.asarray(self.known[number])
-        return (known != 0).astype(known.dtype) if _floats(known) else self.known[number]
+    def _operand(self, step: Step, place: int) -> Any:
+        """An operand of a linear step: where it reads, as it is; a weight as 1 or, for none, 0."""
+        part = step.inputs[place]
+        if isinstance(part, Place) and part.number not in self.known:
+            return part
+        known = jnp.asarray(self.known[part.number] if isinstance(part, Place) else part)
+        says_where = place in range(len(step.inputs))[PLACES.get(step.name, slice(0))]
+        return known if says_where else (known != 0).astype(_counted(known))
 
 
-def _floats(array: Any) -> bool:
-    return jnp.issubdtype(array.dtype, jnp.floating)
+def _counted(array: Any) -> Any:
+    """The dtype in which ways through an array are counted."""
+    return array.dtype if jnp.issubdtype(array.dtype, jnp.floating) else jnp.float32
 
 
 # What stands for an operation that passes numbers on but not linearly: a sum, of what it is given from the image.
@@ -259,8 +267,9 @@ Passing = Callable[[Step, Mapping[int, Array], Mapping[int, Any]], Array]
 def _any(step: Step, values: Mapping[int, Array], known: Mapping[int, Any]) -> Array:
     """All operands alike."""
     form = step.equation.outvars[0].aval
-    parts = [values[part.number] for part in step.inputs if isinstance(part, Place) and part.number in values]
-    return sum((jnp.broadcast_to(part, form.shape).astype(form.dtype) for part in parts), jnp.zeros(form.shape, form.dtype))
+    parts = [values[part.number] for part in step.inputs if _in(part, values)]
+    zeros = jnp.zeros(form.shape, _counted(form))
+    return sum((jnp.broadcast_to(part, form.shape).astype(zeros.dtype) for part in parts), zeros)
 
 
 def _product(step: Step, values: Mapping[int, Array], known: Mapping[int, Any]) -> Array:
@@ -272,16 +281,29 @@ def _product(step: Step, values: Mapping[int, Array], known: Mapping[int, Any]) 
 def _chosen(step: Step, values: Mapping[int, Array], known: Mapping[int, Any]) -> Array:
     """All cases, unless it is known without the image which is chosen."""
     which, *cases = step.inputs
-    if isinstance(which, Place) and which.number not in known:
+    if _in(which, values):
         return _any(step, values, known)
     which = known[which.number] if isinstance(which, Place) else which
-    form = step.equation.outvars[0].aval
-    return lax.select_n(which, *(values[c.number] if _in(c, values) else jnp.zeros(form.shape, form.dtype) for c in cases))
+    zeros = jnp.zeros_like(_any(step, values, known))
+    return lax.select_n(which, *(values[c.number].astype(zeros.dtype) if _in(c, values) else zeros for c in cases))
 
 
 def _over(step: Step, values: Mapping[int, Array], known: Mapping[int, Any]) -> Array:
     (x,) = values.values()
     return jnp.sum(x, step.equation.params["axes"])
+
+
+def _along(step: Step, values: Mapping[int, Array], known: Mapping[int, Any]) -> Array:
+    """Everything along the axes that are transformed or sorted, from all operands."""
+    options, form = step.equation.params, step.equation.outvars[0].aval
+    axes = tuple(range(-len(options["fft_lengths"]), 0)) if "fft_lengths" in options else (options["dimension"],)
+    total = sum(jnp.sum(x, axes, keepdims=True) for x in values.values())
+    return jnp.broadcast_to(total, form.shape).astype(_counted(form))
+
+
+def _before(step: Step, values: Mapping[int, Array], known: Mapping[int, Any]) -> Array:
+    (x,) = values.values()
+    return lax.cumsum(x, step.equation.params["axis"], step.equation.params["reverse"])
 
 
 def _windows(step: Step, values: Mapping[int, Array], known: Mapping[int, Any]) -> Array:
@@ -294,9 +316,24 @@ def _in(part: Any, values: Mapping[int, Array]) -> bool:
 
 
 PASSING: dict[str, Passing] = {
-    **dict.fromkeys(field.ELEMENTWISE, _any),
+    **dict.fromkeys((*field.ELEMENTWISE, "real", "imag", "complex", "conj", "atan2", "nextafter"), _any),
+    **dict.fromkeys(("asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "cbrt", "digamma", "lgamma"), _any),
     "mul": _product,
     "select_n": _chosen,
-    **dict.fromkeys(("reduce_max", "reduce_min"), _over),
+    **dict.fromkeys(("reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "argmax", "argmin"), _over),
     **dict.fromkeys(("reduce_window_max", "reduce_window_min"), _windows),
+    **dict.fromkeys(("cummax", "cummin", "cumprod", "cumlogsumexp"), _before),
+    **dict.fromkeys(("sort", "fft"), _along),
+}
+# Operations that are sums, or leave numbers as they are, and so stand for themselves.
+LINEAR = {
+    *("broadcast_in_dim", "concatenate", "conv_general_dilated", "convlab_form", "cumsum", "dot_general", "dynamic_slice"),
+    *("dynamic_update_slice", "gather", "pad", "reduce_sum", "reduce_window_sum", "reshape", "rev", "scatter", "scatter-add"),
+    *("scatter_add", "slice", "split", "squeeze", "transpose"),
+}
+# Which operands of these say where to read or write.
+PLACES = {
+    **dict.fromkeys(("gather", "scatter", "scatter-add", "scatter_add"), slice(1, 2)),
+    "dynamic_slice": slice(1, None),
+    "dynamic_update_slice": slice(2, None),
 }

@@ -90,7 +90,8 @@ def equivariance_error(function: Function, x: Float[Array, "n k l c"], delta: De
       stride: Pixels of the image between neighbouring outputs.
 
     Raises:
-      ValueError: `delta` or `stride` has another number of entries than there are spatial axes.
+      ValueError: `delta` or `stride` has another number of entries than there are spatial axes, or the function returns no axis
+        after that of the images.
 
     Example:
       >>> from convlab.ops.conv import conv
@@ -105,6 +106,8 @@ def equivariance_error(function: Function, x: Float[Array, "n k l c"], delta: De
     x = jnp.asarray(x)
     deltas, strides = as_shift(delta, x.ndim - 2), as_axes("stride", stride, x.ndim - 2)
     h, moved = function(x), function(shift(x, deltas))
+    if jnp.ndim(h) < 2:
+        raise ValueError(f"the function returns shape {jnp.shape(h)}; needs images (n, *space, c) or vectors (n, d)")
     if h.ndim > 2:
         h = shift(h, [d // s for d, s in zip(deltas, strides, strict=True)])
     difference = moved - h
@@ -253,7 +256,8 @@ def downsampling(x: Float[Array, "n k l c"], size: Size = 2, stride: int = 2) ->
       `aliased_energy` of what is sampled.
 
     Raises:
-      ValueError: The stride does not divide the sides of the images, or is below 2.
+      ValueError: The stride does not divide the sides of the images, or is below 2; or a way makes zeros of an image, against
+        which no change can be measured.
 
     Example:
       >>> x = jax.random.normal(jax.random.key(0), (2, 8, 6, 3))
@@ -266,7 +270,12 @@ def downsampling(x: Float[Array, "n k l c"], size: Size = 2, stride: int = 2) ->
     rank = x.ndim - 2
     as_integer("stride", stride, least=2)
     windows = [Window(as_axes("size", size, rank), steps, "CIRCULAR") for steps in (stride, 1)]
-    return [{"way": name} | {key: float(value) for key, value in _row(name, x, *windows).items()} for name in WAYS]
+    rows = [{"way": name} | {key: float(value) for key, value in _row(name, x, *windows).items()} for name in WAYS]
+    blank = [row["way"] for row in rows if not all(np.isfinite(row[key]) for key in ("error", "drift", "aliased"))]
+    if blank:
+        ways = ", ".join(map(repr, blank))
+        raise ValueError(f"{ways} makes of an image zeros, or what is not finite: no change is relative to that")
+    return rows
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2, 3))
