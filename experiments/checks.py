@@ -183,10 +183,12 @@ def smallest_derivative(degree: int = 3) -> Finding:
 
 
 def output_sizes() -> Finding:
-    """floor((n - k + p + s) / s) against the positions of a window, over small sizes."""
+    """floor((n - k + p + s) / s) against the places where a window of k lies on n + p pixels, s apart, over small sizes."""
     cases = [(n, k, p, s) for n in range(3, 12) for k in range(1, 4) for p in range(4) for s in range(1, 4)]
     right = [
-        cl.Window((k,), s, padding=((p // 2, p - p // 2),)).output_shape((n,)) == ((n - k + p + s) // s,)
+        sum(first + k <= n + p for first in range(0, n + p, s))
+        == cl.conv(jnp.zeros((n, 1)), jnp.zeros((k, 1, 1)), cl.Window((k,), s, ((p // 2, p - p // 2),))).shape[0]
+        == (n - k + p + s) // s
         for n, k, p, s in cases
     ]
     return one(all(right), len(cases))
@@ -295,9 +297,14 @@ def two_small_are_one_large(size: int, c: int = 2) -> Finding:
 
 
 def fewer_weights(large: int, small: int) -> Finding:
-    """Weights that two small kernels save, at equal width."""
-    number = 1 - 2 * small**2 / large**2
-    return one(number > 0, number)
+    """Weights that two small kernels save, at equal width, and whether together they see what the large one sees."""
+    nets = [
+        nnx.Sequential(*(cl.Conv(7, 7, (size, size), use_bias=False, rngs=nnx.Rngs(0)) for size in sizes))
+        for sizes in ((large,), (small, small))
+    ]
+    alone, twice = (cl.count(net, (2 * large, 2 * large, 7)).total for net in nets)
+    number = 1 - twice.weights / alone.weights
+    return one(number > 0 and twice.field == alone.field, number)
 
 
 def layers_without_relu() -> Finding:
@@ -383,7 +390,7 @@ def max_pooling_aliases() -> Finding:
 
 
 def crosses_light_up() -> Finding:
-    """Two small crosses as kernels, max pooled, on a picture of a large one: whether the one largest response is its centre."""
+    """Two small crosses as kernels, max pooled, on a large one: whether its own kernel at its centre answers most, alone."""
     crosses = algebra.upright_cross(), algebra.diagonal_cross()
     v = jnp.concatenate([kernel - kernel.mean() for kernel in crosses], -1)
     holds = {}
@@ -392,10 +399,10 @@ def crosses_light_up() -> Finding:
         r = jnp.arange(n) - centre
         pictures = {"+": (r[:, None] == 0) | (r[None] == 0), "x": jnp.abs(r[:, None]) == jnp.abs(r[None])}
         for number, (shape, picture) in enumerate(pictures.items()):
-            h = cl.conv(picture[..., None].astype(float), v, cl.Window(3, padding="VALID"))[..., number]
-            pooled = cl.max_pool(h[..., None], cl.Window((2, 2), 2, padding=((0, 1), (0, 1))))[..., 0]
-            at = jnp.argwhere(pooled == pooled.max())
-            holds[f"{shape} at {name}"] = len(at) == 1 and bool((at[0] == (centre - 1) // 2).all())
+            h = cl.conv(picture[..., None].astype(float), v, cl.Window(3, padding="VALID"))
+            pooled = cl.max_pool(h, cl.Window((2, 2), 2, padding=((0, 1), (0, 1))))
+            middle = (centre - 1) // 2
+            holds[f"{shape} at {name}"] = jnp.argwhere(pooled == pooled.max()).tolist() == [[middle, middle, number]]
     return Finding(holds, sum(holds.values()))
 
 
