@@ -39,6 +39,7 @@ import convlab as cl
 from convlab import report
 from convlab.data import Data
 from experiments.command import parse
+from experiments.settings import Source
 
 Name = Literal[
     "linear",
@@ -65,13 +66,10 @@ COLUMNS = ("net", "weights", "multiply_adds", "train_accuracy", "book_train", "a
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Source):
     """What is run.
 
     Args:
-      data: Name of the data set.
-      data_dir: Where it is prepared; absent, the usual place.
-      manual_dir: Where files lie that were fetched by hand.
       classes: The two that are told apart.
       nets: Which networks.
       deep_blocks: Of the deep networks; the book has 100.
@@ -80,12 +78,9 @@ class Config:
       batch_size: Images a step.
       learning_rate: Of SGD, constant.
       deep_learning_rate: Of the deep networks.
-      root: Folder that the results go to.
     """
 
     data: str = "cifar10"
-    data_dir: str | None = None
-    manual_dir: str | None = None
     classes: tuple[str, str] = ("airplane", "bird")
     nets: tuple[Name, ...] = typing.get_args(Name)
     deep_blocks: int = 10
@@ -94,7 +89,6 @@ class Config:
     batch_size: int = 64
     learning_rate: float = 1e-2
     deep_learning_rate: float = 3e-3
-    root: str = "runs"
 
 
 SMOKE = Config(data="digits", classes=("0", "1"), nets=("linear", "l2", "deep_tied"), deep_blocks=2, epochs=1, seeds=1)
@@ -191,7 +185,7 @@ def train(config: Config, data: Data, network: Network) -> list[dict[str, Any]]:
 
 def run(config: Config) -> list[dict[str, Any]]:
     """One row per network and seed, and one for the largest class."""
-    data = cl.load(config.data, data_dir=config.data_dir, manual_dir=config.manual_dir, progress=True)
+    data = config.load()
     data = data.relabel({name: name for name in config.classes})
     largest = np.bincount(data.train.labels).argmax()
     shares = {

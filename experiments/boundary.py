@@ -24,6 +24,7 @@ import numpy as np
 import convlab as cl
 from convlab import report
 from experiments.command import parse
+from experiments.settings import Source
 
 NOISE, IMAGES = "Gaussian noise", "images"
 STYLES = {
@@ -35,32 +36,25 @@ STYLES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Source):
     """What is run.
 
     Args:
       data: Name of the data set that the images come from.
-      data_dir: Where it is prepared; absent, the usual place.
-      manual_dir: Where files lie that were fetched by hand, such as the IDX files of fashion_mnist.
       size: Images that the read-out is fitted on, and as many that it is scored on.
       paddings: Modes of padding that keep the size.
       depth: Layers at most.
       width: Channels of every layer.
       ridge: Weight of the squared norm of the read-out, in units of the mean squared feature.
       seeds: Networks, with noise and images of their own.
-      root: Folder that the results go to.
     """
 
-    data: str = "digits"
-    data_dir: str | None = None
-    manual_dir: str | None = None
     size: int = 100
     paddings: tuple[str, ...] = tuple(STYLES)
     depth: int = 8
     width: int = 32
     ridge: float = 1e-4
     seeds: int = 5
-    root: str = "runs"
 
 
 SMOKE = Config(size=20, depth=2, width=5, seeds=2)
@@ -85,7 +79,7 @@ def readable(h: jax.Array, ridge: float) -> float:
 
 def run(config: Config) -> list[dict[str, Any]]:
     """One row per kind of image, padding, depth and seed."""
-    data = cl.load(config.data, data_dir=config.data_dir, manual_dir=config.manual_dir, progress=True)
+    data = config.load()
     rows = []
     for seed in range(config.seeds):
         rng = np.random.default_rng(seed)

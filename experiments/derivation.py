@@ -24,31 +24,25 @@ import numpy as np
 import convlab as cl
 from convlab import data, report
 from experiments.command import parse
+from experiments.settings import Source
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Source):
     """What is run.
 
     Args:
       data: Name of the data set the image comes from.
-      data_dir: Where it is prepared; absent, the usual place.
-      manual_dir: Where files lie that were fetched by hand, such as the IDX files of fashion_mnist.
       image: Number of the test image.
       size: Taps of the local window along each axis.
       channels: Output channels of the last step.
       seed: Of the weights.
-      root: Folder that the results go to.
     """
 
-    data: str = "digits"
-    data_dir: str | None = None
-    manual_dir: str | None = None
     image: int = 0
     size: int = 3
     channels: int = 2
     seed: int = 0
-    root: str = "runs"
 
 
 SMOKE = Config(size=2)
@@ -97,7 +91,7 @@ def change(step: Step, w: jax.Array, x: jax.Array) -> float:
 
 def run(config: Config) -> tuple[list[dict], dict[str, np.ndarray]]:
     """One row per step, and the dense matrix of each with the number of the weight in every entry."""
-    loaded = cl.load(config.data, data_dir=config.data_dir, manual_dir=config.manual_dir, progress=True)
+    loaded = config.load()
     x = data.standardise(loaded.test.images[config.image : config.image + 1], loaded.mean, loaded.std)[0, ..., :1]
     space, rows, pictures = x.shape[:-1], [], {}
     for step in steps(space, config.size, config.channels):

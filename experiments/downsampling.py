@@ -22,6 +22,7 @@ import numpy as np
 import convlab as cl
 from convlab import algebra, measure, report
 from experiments.command import parse
+from experiments.settings import Source
 
 KINDS = ("images", "edges of images", "noise")
 VALUES = {
@@ -32,26 +33,19 @@ VALUES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Source):
     """What is run.
 
     Args:
       data: Name of the data set that the images come from.
-      data_dir: Where it is prepared; absent, the usual place.
-      manual_dir: Where files lie that were fetched by hand, such as the IDX files of fashion_mnist.
       batch: Images of one draw.
       window: Taps of max, mean and blur along each axis.
       seeds: Draws of images.
-      root: Folder that the results go to.
     """
 
-    data: str = "digits"
-    data_dir: str | None = None
-    manual_dir: str | None = None
     batch: int = 100
     window: int = 3
     seeds: int = 5
-    root: str = "runs"
 
 
 SMOKE = Config(batch=5, seeds=2)
@@ -59,7 +53,7 @@ SMOKE = Config(batch=5, seeds=2)
 
 def run(config: Config) -> list[dict[str, Any]]:
     """One row per kind of image, way and draw."""
-    data = cl.load(config.data, data_dir=config.data_dir, manual_dir=config.manual_dir, progress=True)
+    data = config.load()
     edges = algebra.on_channels(algebra.sobel(0), data.image_shape[-1])
     rows = []
     for seed in range(config.seeds):

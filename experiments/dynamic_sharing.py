@@ -40,6 +40,7 @@ import convlab as cl
 from convlab import data, measure, optim, report
 from convlab.layers import spatial
 from experiments.command import parse
+from experiments.settings import Source
 
 LINEAR, CONV, APART, SHARED = "linear classifier", "convolution", "never projected, start apart", "projected"
 NOISE = ("signal_to_noise_1", "signal_to_noise_2")  # of both layers, as decimal logarithms: they span orders of magnitude
@@ -48,13 +49,10 @@ SHOWN = ("accuracy", "projected_accuracy", *NOISE)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Source):
     """What is run.
 
     Args:
-      data: Name of the data set.
-      data_dir: Where it is prepared; absent, the usual place.
-      manual_dir: Where files lie that were fetched by hand, such as the IDX files of fashion_mnist.
       margin: Empty pixels added around every image; LeNet needs 12 along each axis.
       size: Number of training images.
       validation: Share of all training images that rates are chosen by.
@@ -65,12 +63,9 @@ class Config:
       batch_size: Images a step.
       learning_rate: Of SGD, constant.
       momentum: Of SGD.
-      root: Folder that the results go to.
     """
 
     data: str = "mnist1d"
-    data_dir: str | None = None
-    manual_dir: str | None = None
     margin: int = 0
     size: int = 1000
     validation: float = 0.25
@@ -81,7 +76,6 @@ class Config:
     batch_size: int = 32
     learning_rate: float = 0.03
     momentum: float = 0.9
-    root: str = "runs"
 
 
 SMOKE = Config(data="digits", margin=2, size=100, every=(), powers=(0.0,), seeds=1, steps=3)
@@ -136,7 +130,7 @@ def scores(fitted: cl.Fitted, every: int | None, projection: Callable, test: dat
 
 def run(config: Config) -> list[dict[str, Any]]:
     """One row per network, period, power and seed."""
-    plain = cl.load(config.data, data_dir=config.data_dir, manual_dir=config.manual_dir, progress=True)
+    plain = config.load()
     space = tuple(n + 2 * config.margin for n in plain.image_shape[:-1])
     plain = plain.map(functools.partial(data.embed, space=space))
     shape, classes = plain.image_shape, len(plain.classes)

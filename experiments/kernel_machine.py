@@ -29,6 +29,7 @@ import numpy as np
 import convlab as cl
 from convlab import report
 from experiments.command import parse
+from experiments.settings import Source
 
 EVERY, MEAN, OWN, PIXELS = "every position", "mean over positions", "every position, a kernel each", "ridge on pixels"
 STYLES = {
@@ -38,30 +39,22 @@ STYLES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Source):
     """What is run.
 
     Args:
-      data: Name of the data set.
-      data_dir: Where it is prepared; absent, the usual place.
-      manual_dir: Where files lie that were fetched by hand, such as the IDX files of fashion_mnist.
       size: Training images.
       test_size: Test images.
       widths: Numbers of random kernels, growing.
       ridge: Weight of the squared norm, in units of the mean diagonal of the Gram matrix.
       seeds: Draws of kernels and of training images.
-      root: Folder that the results go to.
     """
 
-    data: str = "digits"
-    data_dir: str | None = None
-    manual_dir: str | None = None
     size: int = 500
     test_size: int = 297
     widths: tuple[int, ...] = (4, 16, 64, 256, 1024)
     ridge: float = 1e-4
     seeds: int = 10
-    root: str = "runs"
 
 
 SMOKE = Config(size=30, test_size=20, widths=(4, 16), seeds=2)
@@ -117,7 +110,7 @@ def accuracy(gram: jax.Array, labels: np.ndarray, size: int, ridge: float) -> fl
 
 def run(config: Config) -> list[dict[str, Any]]:
     """One row per read-out, width and seed; a width of None is infinite."""
-    data = cl.load(config.data, data_dir=config.data_dir, manual_dir=config.manual_dir, progress=True)
+    data = config.load()
     rows = []
     for seed in range(config.seeds):
         split, test = data.subset(config.size, seed).train, data.test.take(np.arange(config.test_size))

@@ -24,18 +24,16 @@ from flax import nnx
 import convlab as cl
 from convlab import data, report
 from experiments.command import parse
+from experiments.settings import Source
 
 RUNGS = ("dense", "shared", "locally_connected", "tiled", "low_rank", "conv")
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Source):
     """What is run.
 
     Args:
-      data: Name of the data set.
-      data_dir: Where it is prepared; absent, the usual place.
-      manual_dir: Where files lie that were fetched by hand, such as the IDX files of fashion_mnist.
       margin: Empty pixels added around every image, so that moving it loses nothing.
       shift: Pixels by which test images are moved, in all directions.
       sizes: Numbers of training images.
@@ -47,12 +45,8 @@ class Config:
       steps: Of training, the same everywhere.
       batch_size: Images a step.
       learning_rate: Of Adam, falling along a cosine.
-      root: Folder that the results go to.
     """
 
-    data: str = "digits"
-    data_dir: str | None = None
-    manual_dir: str | None = None
     margin: int = 2
     shift: int = 2
     sizes: tuple[int, ...] = (100, 400, 1400)
@@ -64,7 +58,6 @@ class Config:
     steps: int = 300
     batch_size: int = 32
     learning_rate: float = 3e-3
-    root: str = "runs"
 
 
 SMOKE = Config(sizes=(50,), seeds=1, rungs=("dense", "conv"), features=(4, 4), steps=5)
@@ -86,7 +79,7 @@ def shifted_accuracy(fitted: cl.train.Fitted, images: np.ndarray | data.Stored, 
 
 def run(config: Config) -> list[dict]:
     """One row per rung, number of training images and seed."""
-    plain = cl.load(config.data, data_dir=config.data_dir, manual_dir=config.manual_dir, progress=True)
+    plain = config.load()
     space = tuple(n + 2 * config.margin for n in plain.image_shape[:-1])
     plain = plain.map(functools.partial(data.embed, space=space))
     permuted = [plain.map(functools.partial(data.permute_pixels, key=jax.random.key(s))) for s in range(config.seeds)]

@@ -36,6 +36,7 @@ from convlab import data as images
 from convlab import measure, optim, report
 from convlab.report import RUNG_STYLE
 from experiments.command import parse
+from experiments.settings import Source
 
 LINEAR = "linear classifier"
 SGD, LASSO = "S-FC", "S-FC, beta-lasso"
@@ -52,13 +53,10 @@ STYLES |= {name + DEALT: STYLES[name]._replace(label=name + DEALT, line=":", mar
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Source):
     """What is run.
 
     Args:
-      data: Name of the data set.
-      data_dir: Where it is prepared; absent, the usual place.
-      manual_dir: Where files lie that were fetched by hand, such as the IDX files of fashion_mnist.
       size: Number of training images; absent, all.
       flip: Mirror every second training image.
       shift: Share of their side by which training images are moved, at most.
@@ -71,12 +69,8 @@ class Config:
       learning_rate: Of SGD with momentum 0.9, falling along a cosine.
       lam: Of beta-lasso: the weight of the L1 penalty.
       beta: Of beta-lasso: the threshold over `lam`.
-      root: Folder that the results go to.
     """
 
-    data: str = "digits"
-    data_dir: str | None = None
-    manual_dir: str | None = None
     size: int | None = None
     flip: bool = False
     shift: float = 1 / 7
@@ -89,7 +83,6 @@ class Config:
     learning_rate: float = 0.3
     lam: float = 4e-5
     beta: float = 100.0
-    root: str = "runs"
 
 
 SMOKE = Config(size=100, nets=(LASSO,), width=2, seeds=1, steps=3)
@@ -144,7 +137,7 @@ def sides(image_shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def run(config: Config) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """One row per network and seed; and first weights as dense ones, of one seed, by network."""
-    whole = cl.load(config.data, data_dir=config.data_dir, manual_dir=config.manual_dir, progress=True)
+    whole = config.load()
     patch = round(config.patch * whole.image_shape[0])
     chance = float(np.bincount(whole.test.labels).max() / len(whole.test))
     rows, weights = [], {}

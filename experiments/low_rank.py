@@ -36,6 +36,7 @@ from convlab import measure, report, train
 from convlab.layers import connect, spatial
 from convlab.rungs import Layout
 from experiments.command import parse
+from experiments.settings import Source
 
 TEACHER, LINEAR = "teacher", "linear classifier"
 FREE = {  # classifiers: rung, and noise between the kernels of positions at the start (None: nothing in common)
@@ -49,7 +50,7 @@ STYLES = {name: report.RUNG_STYLE[COLOURS[rung]]._replace(label=name) for name, 
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Source):
     """What is run.
 
     Args:
@@ -64,8 +65,6 @@ class Config:
       teacher_steps: Of Adam on all of them, its rate falling along a cosine.
       teacher_rate: That rate.
       data: Name of the data set of the second question.
-      data_dir: Where it is prepared; absent, the usual place.
-      manual_dir: Where files lie that were fetched by hand, such as the IDX files of fashion_mnist.
       ranks: Of the classifiers.
       seeds: Runs with other initial weights and orders.
       features: Channels of their layers.
@@ -73,7 +72,6 @@ class Config:
       batch_size: Images a step.
       learning_rates: Of Adam, falling along a cosine: each network has the one of the best mean accuracy on validation images.
       validation: Share of the training images that are these.
-      root: Folder that the results go to.
     """
 
     teacher_seeds: int = 5
@@ -87,8 +85,6 @@ class Config:
     teacher_steps: int = 1000
     teacher_rate: float = 0.03
     data: str = "mnist1d"
-    data_dir: str | None = None
-    manual_dir: str | None = None
     ranks: tuple[int, ...] = (1, 2, 4, 8)
     seeds: int = 3
     features: tuple[int, ...] = (16, 32, 64)
@@ -96,7 +92,6 @@ class Config:
     batch_size: int = 32
     learning_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
     validation: float = 0.1
-    root: str = "runs"
 
 
 SMOKE = Config(
@@ -165,7 +160,7 @@ def teach(config: Config) -> Iterator[dict[str, Any]]:
 
 def classify(config: Config) -> Iterator[dict[str, Any]]:
     """Yield one row per classifier and seed: its accuracy on test images."""
-    images = cl.load(config.data, data_dir=config.data_dir, manual_dir=config.manual_dir, progress=True)
+    images = config.load()
     shape, classes = images.image_shape, len(images.classes)
     kinds: list[tuple[str, int | None]] = [(LINEAR, None), ("conv", 1)]
     kinds += [(name, rank) for name, (rung, _) in FREE.items() for rank in (config.ranks if rung == "low_rank" else (0,))]

@@ -34,6 +34,7 @@ from convlab import measure, optim, report
 from convlab.data import Data
 from convlab.report import RUNG_STYLE
 from experiments.command import parse
+from experiments.settings import Source
 
 TICKET, OTHER, RANDOM = "smallest pruned, rewound", "same mask, other first weights", "mask at random"
 PIXELS, DEALT = "against inputs at any pixel", "against the same pixels, dealt anew"
@@ -44,13 +45,10 @@ STYLES = {name: RUNG_STYLE[rung]._replace(label=name) for name, rung in RUNGS.it
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Source):
     """What is run.
 
     Args:
-      data: Name of the data set.
-      data_dir: Where it is prepared; absent, the usual place.
-      manual_dir: Where files lie that were fetched by hand, such as the IDX files of fashion_mnist.
       size: Number of training images; absent, all.
       features: Units of the hidden layers.
       share: Of the weights that are left, pruned in each round.
@@ -61,12 +59,8 @@ class Config:
       steps: Of training in every round.
       batch_size: Images a step.
       learning_rate: Of Adam, falling along a cosine.
-      root: Folder that the results go to.
     """
 
-    data: str = "digits"
-    data_dir: str | None = None
-    manual_dir: str | None = None
     size: int | None = None
     features: tuple[int, ...] = (256,)
     share: float = 0.2
@@ -77,7 +71,6 @@ class Config:
     steps: int = 800
     batch_size: int = 64
     learning_rate: float = 1e-3
-    root: str = "runs"
 
 
 SMOKE = Config(size=100, features=(16,), rounds=1, share=0.5, patch=3, seeds=1, steps=5)
@@ -149,7 +142,7 @@ def weights_left(mask: Any) -> int:
 
 def run(config: Config) -> list[dict[str, Any]]:
     """All rows of all seeds."""
-    data = cl.load(config.data, data_dir=config.data_dir, manual_dir=config.manual_dir, progress=True)
+    data = config.load()
     size = config.size or len(data.train)
     chance = {"chance": float(np.bincount(data.test.labels).max() / len(data.test))}
     return [row | chance for seed in range(config.seeds) for row in one_seed(config, data.subset(size, seed), seed)]

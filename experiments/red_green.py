@@ -15,6 +15,7 @@ Reference: Kayhan and van Gemert 2020, On translation invariance in CNNs, sectio
 """
 
 import dataclasses
+import math
 import time
 from typing import Any
 
@@ -31,6 +32,9 @@ from convlab.optim import kernel_mask
 from experiments.command import parse
 
 SIDE, BOX = 32, 4
+LAYERS = ((32, 1), (32, 2), (64, 2), (64, 2))  # width and stride
+STRIDE = math.prod(stride for _, stride in LAYERS)
+LEFT, GAP, END = (0, 10), 5, 28  # columns of the left box; from there to the right one at least; where that one ends
 PADDINGS = {"VALID": "VALID", "SAME": 1, "CIRCULAR": "CIRCULAR", "FULL": 2}
 
 
@@ -67,7 +71,7 @@ class Order(nnx.Module):
 
     def __init__(self, padding: str, seed: int):
         rngs, shape, stages = nnx.Rngs(seed), (SIDE, SIDE, 3), []
-        for width, stride in ((32, 1), (32, 2), (64, 2), (64, 2)):
+        for width, stride in LAYERS:
             stages.append(
                 Stage(shape, width, 3, stride, padding=PADDINGS[padding], use_bias=False, wiring=Wiring("conv"), rngs=rngs)
             )
@@ -87,11 +91,21 @@ def boxes(number: int, rng: np.random.Generator) -> Split:
     images = np.zeros((number, SIDE, SIDE, 3), np.uint8)
     for image, label in zip(images, labels, strict=True):
         row = (23 if label else 7) + int(rng.integers(-4, 4))
-        left = int(rng.integers(0, 10))
-        right = int(rng.integers(left + 5, 28))
+        left = int(rng.integers(*LEFT))
+        right = int(rng.integers(left + GAP, END))
         for column, channel in ((left, label), (right, 1 - label)):  # channel 0 is red, 1 green
             image[row : row + BOX, column : column + BOX, channel] = 255
     return Split(images, labels)
+
+
+def knowable(stride: int) -> float:
+    """The accuracy of the best guess around a circle: from the columns that green is after red, and red's modulo the stride."""
+    shares = np.zeros((2, SIDE, stride))
+    for left in range(*LEFT):
+        for right in range(left + GAP, END):
+            for label, (red, green) in enumerate(((left, right), (right, left))):
+                shares[label, (green - red) % SIDE, red % stride] += 1 / (END - left - GAP) / (LEFT[1] - LEFT[0])
+    return float(shares.max(0).sum() / 2)
 
 
 def run(config: Config) -> list[dict[str, Any]]:
@@ -140,7 +154,7 @@ def main(config: Config) -> None:
             x_label="accuracy on test images",
             x_format=".0%",
             title={"similar": "boxes where they were in training", "dissimilar": "boxes where the other class was"}[test],
-            baselines={"chance": 0.5},
+            baselines={"chance": 0.5, f"most that a circle can know, with strides of {STRIDE} together": knowable(STRIDE)},
         )
         axis.set_xlim(-0.03, 1.03)
     report.save_report(

@@ -26,6 +26,7 @@ import convlab as cl
 from convlab import report
 from convlab.data import Data, embed
 from experiments.command import parse
+from experiments.settings import Source
 
 LEAST = 12  # pixels that LeNet needs along each axis
 LABELS = {"locally_connected": "released to local", "dense": "released to dense"}
@@ -38,13 +39,10 @@ STARTS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Source):
     """What is run.
 
     Args:
-      data: Name of the data set.
-      data_dir: Where it is prepared; absent, the usual place.
-      manual_dir: Where files lie that were fetched by hand, such as the IDX files of fashion_mnist.
       size: Training images.
       epochs: Passes over the training images, before and after the release together.
       releases: After how many of them the network is released.
@@ -53,12 +51,8 @@ class Config:
       batch_size: Images a step.
       learning_rate: Of SGD with momentum, falling along a cosine over all epochs: a released network goes on where it was.
       momentum: Likewise.
-      root: Folder that the results go to.
     """
 
-    data: str = "digits"
-    data_dir: str | None = None
-    manual_dir: str | None = None
     size: int = 1000
     epochs: int = 20
     releases: tuple[int, ...] = (0, 1, 3, 6, 10, 15)
@@ -67,7 +61,6 @@ class Config:
     batch_size: int = 32
     learning_rate: float = 0.05
     momentum: float = 0.9
-    root: str = "runs"
 
 
 SMOKE = Config(size=100, epochs=2, releases=(1,), rungs=("locally_connected",), seeds=1)
@@ -94,7 +87,7 @@ class Course:
 
 def run(config: Config) -> list[dict[str, Any]]:
     """One row per network, epoch of release and seed."""
-    data = cl.load(config.data, data_dir=config.data_dir, manual_dir=config.manual_dir, progress=True)
+    data = config.load()
     space = tuple(max(n, LEAST) for n in data.image_shape[:-1])
     data = data.map(functools.partial(embed, space=space))
     steps = config.epochs * config.size // config.batch_size

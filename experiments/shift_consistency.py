@@ -31,8 +31,9 @@ from convlab import measure, report
 from convlab.data import standardise
 from convlab.models import Head, Stack, Stage, Wiring
 from experiments.command import parse
+from experiments.settings import Training
 
-BEFORE, AFTER, CHANCE = "before training", "after training", "chance"
+BEFORE, AFTER, CHANCE = "before training", "after training", "chance, mean over networks"
 STYLES = {
     padding: report.RUNG_STYLE[rung]._replace(label=padding, line="none")
     for padding, rung in (("CIRCULAR", "conv"), ("SAME", "dense"))
@@ -40,40 +41,23 @@ STYLES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Training):
     """What is run.
 
     Args:
-      data: Name of the data set.
-      data_dir: Where it is prepared; absent, the usual place.
-      manual_dir: Where files lie that were fetched by hand, such as the IDX files of fashion_mnist.
-      size: Training images, drawn anew for every seed.
       test_size: Test images that are shifted.
       shifts: How many shifts are tried; absent, all.
       ways: Names in `measure.WAYS`.
       paddings: Of layers and windows.
       widths: Channels of the layers.
-      epochs: Passes over the training images.
-      batch_size: Images a step.
-      learning_rate: Of SGD with momentum 0.9, falling along a cosine.
-      seeds: Runs with other initial weights, subsets and orders.
-      root: Folder that the results go to.
     """
 
-    data: str = "digits"
-    data_dir: str | None = None
-    manual_dir: str | None = None
-    size: int = 1000
     test_size: int = 297
     shifts: int | None = None
     ways: tuple[str, ...] = tuple(measure.WAYS)
     paddings: tuple[str, ...] = tuple(STYLES)
     widths: tuple[int, ...] = (16, 32)
     epochs: int = 15
-    batch_size: int = 50
-    learning_rate: float = 0.1
-    seeds: int = 5
-    root: str = "runs"
 
 
 SMOKE = Config(size=100, test_size=20, shifts=3, ways=("polyphase",), paddings=("CIRCULAR",), epochs=1, widths=(4, 5), seeds=2)
@@ -110,16 +94,14 @@ def scores(model: nnx.Module, images: jax.Array, labels: np.ndarray, shifts: Seq
 
 def run(config: Config) -> list[dict[str, Any]]:
     """One row per way, padding, seed and time."""
-    data = cl.load(config.data, data_dir=config.data_dir, manual_dir=config.manual_dir, progress=True)
+    data = config.load()
     test = data.test.take(np.arange(config.test_size))
     images, labels = standardise(jnp.asarray(test.images), data.mean, data.std), np.asarray(test.labels)
     shifts = measure.shifts(data.image_shape[:-1], config.shifts)
-    recipe = {"optimizer": "momentum", "learning_rate": config.learning_rate, "batch_size": config.batch_size}
     rows = []
     for way, padding, seed in itertools.product(config.ways, config.paddings, range(config.seeds)):
         model = Halving(data.image_shape, len(data.classes), way, padding, config.widths, seed)
-        training = cl.Config(epochs=config.epochs, evaluations=1, progress=False, seed=seed, **recipe)
-        fitted = cl.fit(model, data.subset(config.size, seed), training)
+        fitted = config.fit(model, data, seed)
         for when, each in ((BEFORE, model), (AFTER, fitted.model())):
             own = {"way": way, "padding": padding, "when": when, "seed": seed}
             rows.append(own | scores(each, images, labels, shifts))
@@ -145,7 +127,7 @@ def draw(summary: list[dict[str, Any]], config: Config) -> Any:
             y_label=f"{'predictions that stay' if kept else 'shifted images classified right'}, 95 % interval",
             y_format=".0%",
             title=when if kept else f"{config.data}, after training",
-            baselines={f"{CHANCE}, {when}": float(null[when])} if kept else None,
+            baselines={CHANCE: float(null[when])} if kept else None,
             styles=STYLES,
         )
         axis.set_xticks(range(len(config.ways)), config.ways, rotation=30, ha="right")

@@ -29,6 +29,7 @@ from convlab import measure, models, report
 from convlab.models import Head, Stack, Stage, Wiring
 from convlab.models.resnet import PADDING, POOL_WINDOW
 from experiments.command import parse
+from experiments.settings import Training
 
 RELU, NOTHING, LINEAR = "ReLU after the stem", "nothing after the stem", "linear classifier"
 AFTER = {RELU: nnx.relu, NOTHING: nnx.identity}
@@ -36,36 +37,19 @@ STYLES = {name: report.RUNG_STYLE[rung]._replace(label=name) for name, rung in (
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Training):
     """What is run.
 
     Args:
-      data: Name of the data set.
-      data_dir: Where it is prepared; absent, the usual place.
-      manual_dir: Where files lie that were fetched by hand, such as the IDX files of fashion_mnist.
-      size: Training images, drawn anew for every seed.
       outputs: Of the first layer.
       width: Channels of what follows, and of the stems in use.
       stems: Names in `models.STEMS`.
-      epochs: Passes over the training images.
-      batch_size: Images a step.
-      learning_rate: Of SGD with momentum 0.9, falling along a cosine.
-      seeds: Runs with other initial weights, subsets and orders.
-      root: Folder that the results go to.
     """
 
-    data: str = "digits"
-    data_dir: str | None = None
-    manual_dir: str | None = None
-    size: int = 1000
     outputs: tuple[int, ...] = (1, 2, 4, 9, 18, 36)
     width: int = 24
     stems: tuple[str, ...] = tuple(models.STEMS)
-    epochs: int = 10
-    batch_size: int = 50
     learning_rate: float = 0.05
-    seeds: int = 5
-    root: str = "runs"
 
 
 SMOKE = Config(size=100, outputs=(4,), width=5, stems=("2x2",), epochs=1, seeds=2)
@@ -87,11 +71,9 @@ class Stemmed(Stack):
 def trained(config: Config, data: Any) -> list[dict[str, Any]]:
     """One row per number of outputs, what follows, and seed; and the linear classifier."""
     shape, classes, rows = data.image_shape, len(data.classes), []
-    recipe = {"optimizer": "momentum", "learning_rate": config.learning_rate, "batch_size": config.batch_size}
 
     def accuracy(model: nnx.Module, seed: int) -> float:
-        training = cl.Config(epochs=config.epochs, evaluations=1, progress=False, seed=seed, **recipe)
-        return cl.fit(model, data.subset(config.size, seed), training).history[-1]["test_accuracy"]
+        return config.fit(model, data, seed).history[-1]["test_accuracy"]
 
     for after, outputs in itertools.product(AFTER, config.outputs):
         for seed in range(config.seeds):
@@ -151,7 +133,7 @@ def draw(rows: list[dict[str, Any]], stems: list[dict[str, Any]], config: Config
 def main(config: Config) -> None:
     """Run, draw and save."""
     begin = time.perf_counter()
-    data = cl.load(config.data, data_dir=config.data_dir, manual_dir=config.manual_dir, progress=True)
+    data = config.load()
     rows, stems = trained(config, data), in_use(config, data)
     shown = [
         "stem",

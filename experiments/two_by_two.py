@@ -26,6 +26,7 @@ import convlab as cl
 from convlab import algebra, measure, report
 from convlab.models import Head, Stack, Stage, Wiring
 from experiments.command import parse
+from experiments.settings import Training
 
 
 class Kind(NamedTuple):
@@ -57,40 +58,22 @@ COSTS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Training):
     """What is run.
 
     Args:
-      data: Name of the data set.
-      data_dir: Where it is prepared; absent, the usual place.
-      manual_dir: Where files lie that were fetched by hand, such as the IDX files of fashion_mnist.
-      size: Training images, drawn anew for every seed.
       width: Channels of the network of 3x3 layers, to which the others are matched.
       units: Of every network; max pooling follows the stem and each of them while 8 pixels are left of each axis.
       kinds: Names in `KINDS`.
       between: Names in `BETWEEN`.
       costs: What is matched.
-      epochs: Passes over the training images.
-      batch_size: Images a step.
-      learning_rate: Of SGD with momentum 0.9, falling along a cosine.
-      seeds: Runs with other initial weights, subsets and orders.
-      root: Folder that the results go to.
     """
 
-    data: str = "digits"
-    data_dir: str | None = None
-    manual_dir: str | None = None
-    size: int = 1000
     width: int = 24
     units: int = 3
     kinds: tuple[str, ...] = tuple(KINDS)
     between: tuple[str, ...] = tuple(BETWEEN)
     costs: tuple[str, ...] = tuple(COSTS)
-    epochs: int = 10
-    batch_size: int = 50
-    learning_rate: float = 0.1
-    seeds: int = 5
-    root: str = "runs"
 
 
 SMOKE = Config(size=100, epochs=1, units=1, kinds=(REFERENCE, "2x2 twice"), between=("ReLU",), costs=("weights",), seeds=2)
@@ -143,9 +126,8 @@ def networks(config: Config) -> list[dict[str, Any]]:
 
 def run(config: Config) -> list[dict[str, Any]]:
     """One row per network and seed."""
-    data = cl.load(config.data, data_dir=config.data_dir, manual_dir=config.manual_dir, progress=True)
+    data = config.load()
     shape, classes = data.image_shape, len(data.classes)
-    subsets = [data.subset(config.size, seed) for seed in range(config.seeds)]
     rows, done = [], {}
 
     def build(kind: str, between: str, padding: str, width: int, seed: int = 0) -> nnx.Module:
@@ -153,11 +135,7 @@ def run(config: Config) -> list[dict[str, Any]]:
         return Units(shape, classes, KINDS[kind], between or "nothing", PADDINGS[padding or "one side"], **options)
 
     def train(model: nnx.Module, seed: int) -> float:
-        recipe = {"optimizer": "momentum", "learning_rate": config.learning_rate, "batch_size": config.batch_size}
-        fitted = cl.fit(
-            model, subsets[seed], cl.Config(epochs=config.epochs, evaluations=1, progress=False, seed=seed, **recipe)
-        )
-        return fitted.history[-1]["test_accuracy"]
+        return config.fit(model, data, seed).history[-1]["test_accuracy"]
 
     for seed in range(config.seeds):
         model = cl.models.MLP(shape, classes, (), rngs=nnx.Rngs(seed))

@@ -30,6 +30,7 @@ from convlab import report
 from convlab.data import Data, Split, standardise
 from convlab.models import Stage, Wiring
 from experiments.command import parse
+from experiments.settings import Source
 
 SEEN, UNSEEN = "where it was in training", "where it never was"
 TEMPLATE, CHANCE = "mean image, correlated", "drawn at random"
@@ -37,13 +38,11 @@ STRIDE = 2
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Source):
     """What is run.
 
     Args:
       data: Name of the data set that the figures come from.
-      data_dir: Where it is prepared; absent, the usual place.
-      manual_dir: Where files lie that were fetched by hand, such as the IDX files of fashion_mnist.
       rungs: Of the network.
       wanted: Class that is looked for.
       side: Pixels of a scene along each axis, at least three times those of a figure.
@@ -55,12 +54,8 @@ class Config:
       batch_size: Scenes a step.
       learning_rate: Of Adam, falling along a cosine.
       seeds: Runs with other scenes and initial weights.
-      root: Folder that the results go to.
     """
 
-    data: str = "digits"
-    data_dir: str | None = None
-    manual_dir: str | None = None
     rungs: tuple[str, ...] = ("conv", "locally_connected", "dense")
     wanted: int = 3
     side: int = 24
@@ -72,7 +67,6 @@ class Config:
     batch_size: int = 50
     learning_rate: float = 3e-3
     seeds: int = 5
-    root: str = "runs"
 
 
 SMOKE = Config(rungs=("conv",), clutter=(0, 2), size=100, test_size=20, widths=(3, 4), epochs=1, seeds=2)
@@ -148,7 +142,7 @@ def mapping(model: Any, scenes: Data) -> Callable[[np.ndarray], jax.Array]:
 
 def run(config: Config) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """One row per rung, side, number of others and seed; and a scene with the maps of all rungs."""
-    data = cl.load(config.data, data_dir=config.data_dir, manual_dir=config.manual_dir, progress=True)
+    data = config.load()
     train, test = Scenes(data.train, config), Scenes(data.test, config)
     rows, sides = [], {SEEN: False, UNSEEN: True}
     picture: dict[str, Any] = {}
@@ -195,16 +189,15 @@ def run(config: Config) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 def draw(rows: list[dict[str, Any]], picture: dict[str, Any], config: Config) -> Any:
     """The maps of the rungs over a scene, and hits against the number of other figures on both sides."""
     figure, axes = report.new_figure(3 + len(config.rungs), rows=2, size=(16.0, 10.5))
-    n = len(picture["scene"])
     for axis, rung in zip(axes, ("scene", *config.rungs), strict=False):
-        axis.imshow(picture["scene"], cmap="gray", extent=(0, n, n, 0))
-        if rung != "scene":
-            shown = axis.imshow(picture[rung], cmap="magma", alpha=0.6, extent=(0, n, n, 0))
-            figure.colorbar(shown, ax=axis, label="response")
+        scene = picture["scene"] / 255
+        if rung == "scene":
+            axis.imshow(scene, cmap="gray")
+            axis.set(title="the scene, the wanted digit framed", xticks=[], yticks=[])
+        else:
+            report.heat(axis, scene, picture[rung], report.RUNG_STYLE[rung].label, label="response, there if above 0")
         i, j = picture["place"]
         axis.add_patch(_frame(j, i, picture["size"]))
-        label = "the scene, the wanted digit framed" if rung == "scene" else report.RUNG_STYLE[rung].label
-        axis.set(title=label, xlabel="column (pixels)", ylabel="row (pixels)")
     summary = report.summarise(rows, ["by", "side", "others"], "hits")
     styles = dict(report.RUNG_STYLE) | {TEMPLATE: report.RUNG_STYLE["tiled"]._replace(label=TEMPLATE)}
     for axis, side in zip(axes[-2:], (SEEN, UNSEEN), strict=True):
@@ -228,7 +221,7 @@ def draw(rows: list[dict[str, Any]], picture: dict[str, Any], config: Config) ->
 def _frame(column: int, row: int, size: int) -> Any:
     from matplotlib.patches import Rectangle
 
-    return Rectangle((column, row), size, size, fill=False, edgecolor="#00A0FF", linewidth=2.5)
+    return Rectangle((column - 0.5, row - 0.5), size, size, fill=False, edgecolor="#00A0FF", linewidth=2.5)
 
 
 def main(config: Config) -> None:

@@ -1,0 +1,254 @@
+"""Which of the ways to ask a network what it looks at tells anything about what it learnt?
+
+One network is trained on photographs and asked about those of the test set that it gets right, in five ways: the gradient of
+the score, the same with the two other rules for ReLUs (guided backpropagation, DeconvNet), Grad-CAM, and occlusion. Two tests.
+Faith: hide the pixels that a way calls the most important, and count predictions that stay. Learning: ask the same network
+before training, and correlate the ranks of its pixels with those after; a way that says the same of a network that knows
+nothing has not told what was learnt. Baselines: pixels drawn at random, and the photograph's own edges.
+
+Answer: see the table; the ways differ more in the second test than in the first.
+
+    python -m experiments.looking                                                      (1 minute on 2 cores)
+    python -m experiments.looking --data folder:PATH/cifar10.zip --classes airplane bird
+
+Reference: Adebayo et al. 2018, Sanity checks for saliency maps; Samek et al. 2017, Evaluating the visualization of what a deep
+neural network has learned.
+"""
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import convlab as cl
+from convlab import algebra, measure, report
+from convlab.data import Data, standardise
+from convlab.measure.looking import RULES
+from convlab.models import Net
+from experiments.command import parse
+from experiments.settings import Source
+
+GRAD_CAM, OCCLUSION, EDGES, RANDOM = "Grad-CAM", "occlusion", "edges", "random"
+WAYS = (*RULES, GRAD_CAM, OCCLUSION)
+UNITS = {GRAD_CAM: "weighted activation", OCCLUSION: "score lost"}
+STYLES = {
+    way: report.RUNG_STYLE[rung]._replace(label=way)
+    for way, rung in zip(
+        (*WAYS, EDGES, RANDOM), ("conv", "locally_connected", "dense", "tiled", "low_rank", "shared", "null"), strict=True
+    )
+}
+PARTS = 8  # an occluding window has an eighth of the image's side, and moves by half of its own
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Source):
+    """What is run.
+
+    Args:
+      classes: That are told apart; absent, all of the data set.
+      size: Training images; absent, all.
+      epochs: Passes over them.
+      batch_size: Images a step.
+      learning_rate: Of Adam, falling along a cosine.
+      width: Channels of the network's first layer.
+      images: Test images that are asked about.
+      hidden: Shares of the pixels that are hidden, the most important first.
+      seeds: Runs with other initial weights and orders.
+    """
+
+    classes: tuple[str, ...] = ()
+    size: int | None = None
+    epochs: int = 20
+    batch_size: int = 50
+    learning_rate: float = 2e-3
+    width: int = 32
+    images: int = 200
+    hidden: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
+    seeds: int = 3
+
+
+SMOKE = Config(size=100, epochs=2, width=6, images=5, hidden=(0.1, 0.4), seeds=1)
+
+
+def asked(config: Config) -> Data:
+    """The images of the wanted classes."""
+    data = config.load()
+    data = data.relabel({name: name for name in config.classes}) if config.classes else data
+    return data.subset(config.size, 0) if config.size else data
+
+
+def importance(model: nnx.Module, x: jax.Array, target: np.ndarray) -> dict[str, jax.Array]:
+    """How important each pixel is, (n, k, l), by every way; maps of coarser grids are spread over the image."""
+    space = x.shape[1:-1]
+    size = [max(2, side // PARTS) for side in space]
+    window = cl.Window(size, [side // 2 for side in size], "VALID")
+    maps = {rule: jnp.abs(measure.saliency(model, x, target, rule)).sum(-1) for rule in RULES}
+    maps[GRAD_CAM] = measure.grad_cam(model, x, _last(model, x), target)
+    maps[OCCLUSION] = measure.occlusion(model, x, target, window)
+    return {way: jax.image.resize(each, (len(x), *space), "linear") for way, each in maps.items()}
+
+
+def _last(model: nnx.Module, x: jax.Array) -> str:
+    """Path of the last layer with positions."""
+    return [name for name, h in measure.feature_maps(model, x[:1]).items() if h.ndim == x.ndim][-1]
+
+
+def edges(x: jax.Array) -> jax.Array:
+    """How steep each image is at each pixel, (n, k, l)."""
+    slopes = [cl.conv(x.mean(-1, keepdims=True), algebra.derivative(axis), _around(axis))[..., 0] for axis in range(2)]
+    return jnp.hypot(*slopes)
+
+
+def _around(axis: int) -> cl.Window:
+    return cl.Window((3, 1) if axis == 0 else (1, 3), padding="EDGE")
+
+
+def ranks(maps: jax.Array) -> np.ndarray:
+    """Ranks of the pixels of every map, less their mean."""
+    flat = np.asarray(jax.scipy.stats.rankdata(maps.reshape(len(maps), -1), axis=1))
+    return flat - flat.mean(1, keepdims=True)
+
+
+def correlation(one: np.ndarray, two: np.ndarray) -> float:
+    """Spearman's, of two maps an image; 0 where a map is the same everywhere; mean over images."""
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
+    return float(np.mean(np.sum(one * two, 1) / np.where(lengths > 0, lengths, 1)))
+
+
+def staying(model: nnx.Module, x: jax.Array, order: np.ndarray, share: float) -> float:
+    """How many predictions stay when the pixels of highest order take the mean colour of all images, which is zero."""
+    many = round(share * order.shape[1])
+    hidden = np.zeros(order.shape, bool)
+    np.put_along_axis(hidden, np.argsort(-order, 1, kind="stable")[:, :many], True, 1)
+    predict: Callable[[jax.Array], jax.Array] = jax.jit(lambda x: model(x).argmax(-1))
+    return float(jnp.mean(predict(jnp.where(hidden.reshape(*x.shape[:-1], 1), 0, x)) == predict(x)))
+
+
+def run(config: Config) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
+    """One row per way, seed and share hidden; one per layer, seed and epoch; and the maps of one photograph."""
+    data = asked(config)
+    some = standardise(jnp.asarray(data.train.images[: config.images]), data.mean, data.std)
+    rows, over_time, picture = [], [], {}
+    for seed in range(config.seeds):
+        start = Net(data.image_shape, len(data.classes), width=config.width, activation=nnx.relu, rngs=nnx.Rngs(seed))
+        training = cl.Config(
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            evaluations=10,
+            progress=False,
+            seed=seed,
+        )
+        fitted = cl.fit(start, data, training, watch=measure.watch_activations(start, some))
+        for row, layer in itertools.product(fitted.history, measure.feature_maps(start, some[:1])):
+            told = {name: row[f"{layer}/{name}"] for name in ("deviation", "dead")}
+            over_time.append({"layer": layer, "seed": seed, "epoch": row["epoch"], **told})
+        model = fitted.model()
+        for each in (start, model):
+            each.eval()
+        everything = standardise(jnp.asarray(data.test.images), data.mean, data.std)
+        right = np.flatnonzero(np.asarray(model(everything).argmax(-1)) == np.asarray(data.test.labels))[: config.images]
+        x, target = everything[right], np.asarray(data.test.labels)[right]
+        after, before = importance(model, x, target), importance(start, x, target)
+        after |= {EDGES: edges(x), RANDOM: jax.random.uniform(jax.random.key(seed), x.shape[:-1])}
+        edge = ranks(after[EDGES])
+        for way, maps in after.items():
+            order = ranks(maps)
+            own = {"way": way, "seed": seed, "accuracy": fitted.history[-1]["test_accuracy"]}
+            own |= {"untrained": correlation(order, ranks(before[way]))} if way in before else {}
+            own |= {"edges": correlation(order, edge)} if way != EDGES else {}
+            rows += [own | {"hidden": share, "stay": staying(model, x, order, share)} for share in config.hidden]
+        print(f"seed {seed}: {rows[-1]['accuracy']:.1%} right, {len(x)} images asked about", flush=True)
+        if seed == 0:
+            picture = {"image": data.test.images[right[0]] / 255, "filters": fitted.parameters["stages"][0]["layer"]["kernel"]}
+            picture |= {
+                when: {way: maps[0] for way, maps in each.items()} for when, each in (("after", after), ("before", before))
+            }
+            picture["features"] = nnx.relu(next(iter(measure.feature_maps(model, x[:1]).values())))[0]
+    return rows, over_time, picture
+
+
+def draw(rows: list[dict[str, Any]], over_time: list[dict[str, Any]], picture: dict[str, Any], config: Config) -> Any:
+    """One photograph, its maps after training and before, what the first layer is, and the two tests."""
+    figure, [blank] = report.new_figure(size=(21.0, 15.0))
+    figure.delaxes(blank)
+    [[above], [below]] = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.25, 1))
+    _pictures(above.subplots(2, len(WAYS) + 2), picture)
+    faith, learning, activations = (part.subplots() for part in below.subfigures(1, 3, squeeze=False)[0])
+    for axis in (faith, learning, activations):
+        axis.spines[["top", "right"]].set_visible(False)
+    report.curves(
+        faith,
+        report.summarise(rows, ["way", "hidden"], "stay"),
+        "hidden",
+        "stay",
+        "way",
+        x_label="pixels hidden, the most important first (share)",
+        y_label="predictions that stay, 95 % interval",
+        y_format=".0%",
+        title="faith: lower is better",
+        styles=STYLES,
+    )
+    report.comparison(
+        learning,
+        report.summarise([row for row in rows if row["way"] in WAYS], ["way"], "untrained"),
+        "way",
+        "untrained",
+        label="95 % interval",
+        x_label="rank correlation with the map before training",
+        title="learning: lower is better",
+        baselines={"nothing in common": 0.0},
+    )
+    report.curves(
+        activations,
+        report.summarise(over_time, ["layer", "epoch"], "deviation"),
+        "epoch",
+        "deviation",
+        "layer",
+        x_label="passes over the training images",
+        y_label="deviation of what a layer returns",
+        title="activations over training",
+    )
+    return figure
+
+
+def _pictures(axes: Any, picture: dict[str, Any]) -> None:
+    """The photograph and its edges, the maps after training above those before, the first layer and what it makes of it."""
+    image = picture["image"]
+    axes[0, 0].imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=1)
+    axes[0, 0].set(xticks=[], yticks=[])
+    axes[0, 0].set_title("a test image", fontsize=16)
+    report.heat(axes[1, 0], image, picture["after"][EDGES], "its edges", label="steepness")
+    for row, when in zip(axes[:, 1:-1], ("after", "before"), strict=True):
+        for axis, way in zip(row, WAYS, strict=True):
+            report.heat(axis, image, picture[when][way], f"{way}\n{when} training", label=UNITS.get(way, "sum of |gradient|"))
+    kernels = np.moveaxis(np.asarray(picture["filters"]).mean(2), -1, 0)
+    report.filters(axes[0, -1], kernels, "kernels of\nthe first layer")
+    report.feature_sheet(axes[1, -1], picture["features"], "what they make\nof the image")
+
+
+def main(config: Config) -> None:
+    """Run, draw and save."""
+    begin = time.perf_counter()
+    rows, over_time, picture = run(config)
+    values = ["stay", "untrained", "edges", "accuracy"]
+    report.save_report(
+        "looking",
+        rows,
+        config,
+        figure=draw(rows, over_time, picture, config),
+        summary=report.summarise(rows, ["way", "hidden"], values),
+        formats={"hidden": ".0%", "stay": ".1%", "untrained": ".2f", "edges": ".2f", "accuracy": ".1%"},
+        seconds=time.perf_counter() - begin,
+        root=config.root,
+    )
+
+
+if __name__ == "__main__":
+    main(parse(Config(), SMOKE, __doc__))

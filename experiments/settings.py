@@ -1,0 +1,61 @@
+"""What many experiments have in common: where their images come from, and one plain way to train on a few of them."""
+
+import dataclasses
+
+from flax import nnx
+
+import convlab as cl
+from convlab.data import Data
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where images come from and results go.
+
+    Args:
+      data: Name of the data set.
+      data_dir: Where it is prepared; absent, the usual place.
+      manual_dir: Where files lie that were fetched by hand, such as the IDX files of fashion_mnist.
+      root: Folder that the results go to.
+    """
+
+    data: str = "digits"
+    data_dir: str | None = None
+    manual_dir: str | None = None
+    root: str = "runs"
+
+    def load(self) -> Data:
+        """Load the data set, with progress."""
+        return cl.load(self.data, data_dir=self.data_dir, manual_dir=self.manual_dir, progress=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Training(Source):
+    """How a network is trained on some images of each class, drawn anew for every seed.
+
+    Args:
+      size: Training images, drawn anew for every seed.
+      epochs: Passes over the training images.
+      batch_size: Images a step.
+      learning_rate: Of SGD with momentum 0.9, falling along a cosine.
+      seeds: Runs with other initial weights, subsets and orders.
+    """
+
+    size: int = 1000
+    epochs: int = 10
+    batch_size: int = 50
+    learning_rate: float = 0.1
+    seeds: int = 5
+
+    def fit(self, model: nnx.Module, data: Data, seed: int) -> cl.Fitted:
+        """Train on the seed's images, score once at the end."""
+        config = cl.Config(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            optimizer="momentum",
+            learning_rate=self.learning_rate,
+            evaluations=1,
+            progress=False,
+            seed=seed,
+        )
+        return cl.fit(model, data.subset(self.size, seed), config)
