@@ -169,6 +169,9 @@ def test_the_rule_takes_every_choice_somewhere():
     assert chosen("conv", "h", 1 << 20, 1, "cpu") == chosen("conv", "x", 1 << 20, 1, "cpu") == "canonical"  # too many to copy
     assert [chosen("conv", wrt, 64, 32, "cpu", 64) for wrt in "hxv"] == ["canonical", "canonical", "windows"]
     assert chosen("conv", "h", 64, 3, "gpu") == "lax"
+    every = Form("tiled", cl.Window((3, 2)).axes(SPACE), period=(2, 2))  # with stride 1 its x is the h of a layer of d channels
+    swapped = [table.choose(every, "x", {"s": 1, "n": 64, "c": c, "d": d}, "cpu") for c, d in ((1, 16), (16, 1))]
+    assert swapped == ["canonical", "windows"]
     full = Form("conv", cl.Window.full(SPACE).axes(SPACE))
     assert table.choose(full, "h", {"s": 1, "n": 64, "c": 3, "d": 8}, "gpu") == "toeplitz"
 

@@ -54,6 +54,12 @@ def _conv(form: Any, wrt: str, size: dict[str, int], platform: str) -> str:
     return "windows" if fast[wrt] else "canonical"
 
 
+def _tiled(form: Any, wrt: str, size: dict[str, int], platform: str) -> str:
+    if wrt == "x" and all(axis.stride == 1 for axis in form.axes):  # a layer of mirrored kernels, of d channels
+        return _conv(form, "h", {**size, "c": size["d"]}, platform)
+    return _conv(form, wrt, size, platform)
+
+
 CONV: dict[str, dict[str, Product]] = {
     "canonical": convolution.PRODUCTS,
     "lax": {"h": convolution.grouped},
@@ -82,7 +88,7 @@ FAMILIES = {
         _local,
     ),
     "conv": Family(lambda form: (), CONV, _conv),
-    "tiled": Family(lambda form: form.period, {name: _over_tiles(name) for name in CONV}, _conv),
+    "tiled": Family(lambda form: form.period, {name: _over_tiles(name) for name in CONV}, _tiled),
 }
 
 
