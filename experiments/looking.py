@@ -1,7 +1,8 @@
 """Which of the ways to ask a network what it looks at tells anything about what it learnt?
 
-One network is trained on photographs and asked about those of the test set that it gets right, in five ways: the gradient of
-the score, the same with the two other rules for ReLUs (guided backpropagation, DeconvNet), Grad-CAM, and occlusion. Two tests.
+One network is trained on photographs and asked about those of the test set that it gets right, in six ways: the size of the
+score's gradient, the same with the two other rules for ReLUs (guided backpropagation, DeconvNet), the gradient times the image,
+Grad-CAM, and occlusion. Two tests.
 Faith: hide the pixels that a way calls the most important, and count predictions that stay. Learning: ask the same network
 before training, and correlate the ranks of its pixels with those after; a way that says the same of a network that knows
 nothing has not told what was learnt. Baselines: pixels drawn at random, and the photograph's own edges.
@@ -31,18 +32,21 @@ from convlab import algebra, measure, report
 from convlab.data import Data, standardise
 from convlab.measure.looking import RULES
 from convlab.models import Net
+from convlab.report.drawing import slide_style
 from experiments.command import parse
 from experiments.settings import Source
 
-GRAD_CAM, OCCLUSION, EDGES, RANDOM = "Grad-CAM", "occlusion", "edges", "random"
-WAYS = (*RULES, GRAD_CAM, OCCLUSION)
-UNITS = {GRAD_CAM: "weighted activation", OCCLUSION: "score lost"}
+TIMES, GRAD_CAM, OCCLUSION, EDGES, RANDOM = "gradient x image", "Grad-CAM", "occlusion", "edges", "random"
+WAYS = (*RULES, TIMES, GRAD_CAM, OCCLUSION)
+UNITS = {TIMES: "score", GRAD_CAM: "weighted activation", OCCLUSION: "score lost"}
 STYLES = {
     way: report.RUNG_STYLE[rung]._replace(label=way)
     for way, rung in zip(
-        (*WAYS, EDGES, RANDOM), ("conv", "locally_connected", "dense", "tiled", "low_rank", "shared", "null"), strict=True
+        (*WAYS, EDGES),
+        ("conv", "locally_connected", "dense", "shared", "tiled", "low_rank", "null"),
+        strict=True,
     )
-}
+} | {RANDOM: report.RUNG_STYLE["null"]._replace(label=RANDOM, marker="o", line=":")}
 PARTS = 8  # an occluding window has an eighth of the image's side, and moves by half of its own
 
 
@@ -88,7 +92,9 @@ def importance(model: nnx.Module, x: jax.Array, target: np.ndarray) -> dict[str,
     space = x.shape[1:-1]
     size = [max(2, side // PARTS) for side in space]
     window = cl.Window(size, [side // 2 for side in size], "VALID")
-    maps = {rule: jnp.abs(measure.saliency(model, x, target, rule)).sum(-1) for rule in RULES}
+    gradients = {rule: measure.saliency(model, x, target, rule) for rule in RULES}
+    maps = {rule: jnp.abs(gradient).sum(-1) for rule, gradient in gradients.items()}
+    maps[TIMES] = (gradients["gradient"] * x).sum(-1)
     maps[GRAD_CAM] = measure.grad_cam(model, x, _last(model, x), target)
     maps[OCCLUSION] = measure.occlusion(model, x, target, window)
     return {way: jax.image.resize(each, (len(x), *space), "linear") for way, each in maps.items()}
@@ -176,11 +182,13 @@ def run(config: Config) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dic
 
 def draw(rows: list[dict[str, Any]], over_time: list[dict[str, Any]], picture: dict[str, Any], config: Config) -> Any:
     """One photograph, its maps after training and before, what the first layer is, and the two tests."""
-    figure, [blank] = report.new_figure(size=(21.0, 15.0))
+    figure, [blank] = report.new_figure(size=(24.0, 15.5))
     figure.delaxes(blank)
-    [[above], [below]] = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.25, 1))
-    _pictures(above.subplots(2, len(WAYS) + 2), picture)
-    faith, learning, activations = (part.subplots() for part in below.subfigures(1, 3, squeeze=False)[0])
+    with slide_style():
+        [[above], [below]] = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.1))
+        panels = above.subplots(2, len(WAYS) + 2)
+        faith, learning, activations = (part.subplots() for part in below.subfigures(1, 3, squeeze=False)[0])
+    _pictures(panels, picture)
     for axis in (faith, learning, activations):
         axis.spines[["top", "right"]].set_visible(False)
     report.curves(
@@ -197,7 +205,7 @@ def draw(rows: list[dict[str, Any]], over_time: list[dict[str, Any]], picture: d
     )
     report.comparison(
         learning,
-        report.summarise([row for row in rows if row["way"] in WAYS], ["way"], "untrained"),
+        report.summarise([row for row in rows if row["way"] in WAYS and row["hidden"] == config.hidden[0]], "way", "untrained"),
         "way",
         "untrained",
         label="95 % interval",
@@ -223,14 +231,14 @@ def _pictures(axes: Any, picture: dict[str, Any]) -> None:
     image = picture["image"]
     axes[0, 0].imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=1)
     axes[0, 0].set(xticks=[], yticks=[])
-    axes[0, 0].set_title("a test image", fontsize=16)
+    axes[0, 0].set_title("a test image")
     report.heat(axes[1, 0], image, picture["after"][EDGES], "its edges", label="steepness")
     for row, when in zip(axes[:, 1:-1], ("after", "before"), strict=True):
         for axis, way in zip(row, WAYS, strict=True):
             report.heat(axis, image, picture[when][way], f"{way}\n{when} training", label=UNITS.get(way, "sum of |gradient|"))
     kernels = np.moveaxis(np.asarray(picture["filters"]).mean(2), -1, 0)
-    report.filters(axes[0, -1], kernels, "kernels of\nthe first layer")
-    report.feature_sheet(axes[1, -1], picture["features"], "what they make\nof the image")
+    report.filters(axes[0, -1], kernels, "kernels of\nthe first layer", columns=6)
+    report.feature_sheet(axes[1, -1], picture["features"], "what they make\nof the image", columns=6)
 
 
 def main(config: Config) -> None:
