@@ -8,7 +8,7 @@ before training, and correlate the ranks of its pixels with those after; a way t
 nothing has not told what was learnt. Baselines: pixels drawn at random, and the photograph's own edges.
 
 Answer: occlusion and the gradient times the image, which find pixels without which two predictions of three fall; the others
-find none that matter more than pixels drawn at random, and guided backpropagation says most of what it says before training.
+find none that matter more than pixels drawn at random, and guided backpropagation has most in common with an untrained network.
 
     python -m experiments.looking                                                      (1 minute on 2 cores)
     python -m experiments.looking --data folder:PATH/cifar10.zip --classes airplane bird
