@@ -1,0 +1,319 @@
+"""Laws of the tasks: moments, label rates, symmetries, and what the label hangs on, over many examples."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import convlab as cl
+from convlab import tasks
+from convlab.tasks.scenes import BOX
+
+KEY = jax.random.key(3)
+MANY = 4000
+TASKS = {
+    "random_patch": lambda: tasks.random_patch(5, 3, 0.7, KEY),
+    "halves": lambda: tasks.halves(3),
+    "parity": lambda: tasks.parity(7, 3, 2),
+    "bent_process": lambda: tasks.bent_process((11,), (0.7, 3.0), 2.0),
+    "clone": lambda: tasks.bent_process((7, 5), (0.7, 2.0), 2.0, clone=True),
+    "red_green": lambda: tasks.red_green(moved=True),
+    "coordinates": lambda: tasks.coordinates(7, "uniform"),
+    "template": lambda: tasks.template(11, 3, 2, KEY, noise=0.1),
+    "flying": lambda: tasks.flying(11, 3, 0.5, KEY),
+    "distance": lambda: tasks.distance(11, 4, 5),
+    "chirps": lambda: tasks.chirps(53),
+    "hierarchy": lambda: tasks.hierarchy(2, 2, 3, 2, 1, KEY),
+    "linear_teacher": lambda: tasks.linear_teacher("conv", (7, 5), cl.Window((3, 2)), (2, 3), 0.1, KEY),
+}
+
+
+@functools.cache
+def drawn(name, n=MANY, seed=0):
+    task = TASKS[name]()
+    return tuple(map(np.asarray, jax.jit(task.sample, static_argnums=1)(jax.random.key(seed), n)))
+
+
+def standard(share, n=MANY):
+    """Four standard errors of a share."""
+    return 4 * math.sqrt(share * (1 - share) / n)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_examples_are_of_the_shape_told_finite_and_fixed_by_the_key(name):
+    task, (x, y) = TASKS[name](), drawn(name, 40)
+    assert x.shape == (40, *task.image_shape)
+    assert np.isfinite(x).all()
+    fewer = task.sample(jax.random.key(0), 11)
+    np.testing.assert_allclose(fewer[0], x[:11], atol=1e-5)
+    np.testing.assert_allclose(fewer[1], y[:11], atol=1e-5)
+    assert not np.array_equal(drawn(name, 40, seed=1)[0], x)
+
+
+@pytest.mark.parametrize("name", [name for name in TASKS if name not in ("linear_teacher", "coordinates")])
+def test_every_class_comes_as_often(name):
+    task, (_, y) = TASKS[name](), drawn(name)
+    share = np.bincount(y, minlength=len(task.classes)) / MANY
+    np.testing.assert_allclose(share, 1 / len(task.classes), atol=standard(1 / len(task.classes)))
+
+
+def test_a_task_becomes_a_data_set_of_independent_splits_that_fit_takes():
+    data = tasks.distance(9, 4, 5).data(0, train=50, test=30, validation=20)
+    assert (len(data.train), len(data.test), len(data.validation)) == (50, 30, 20)
+    assert not np.array_equal(data.train.images[:20], data.validation.images)
+    again = tasks.distance(9, 4, 5).data(0, train=50, test=30)
+    np.testing.assert_array_equal(again.train.images, data.train.images)
+    fitted = cl.fit(cl.models.MLP((9, 5), 2, (3,), rngs=nnx.Rngs(0)), data, cl.Config(steps=2, batch_size=5, progress=False))
+    assert np.isfinite(fitted.history[-1]["test_loss"])
+    with pytest.raises(ValueError, match="has no classes: its target is real"):
+        TASKS["linear_teacher"]().data(0, 5, 5)
+    with pytest.raises(ValueError, match="train is 0"):
+        tasks.halves(3).data(0, 0, 5)
+
+
+# --- signals ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_random_patch_carries_the_label_times_one_unit_vector_in_noise_of_its_deviation():
+    x, y = drawn("random_patch")
+    patches = x.reshape(MANY, 5, 3) * (2 * y - 1)[:, None, None]
+    mean = patches.mean((0, 1))
+    np.testing.assert_allclose(np.linalg.norm(5 * mean), 1, atol=5 * 0.8 * 4 / math.sqrt(5 * MANY))
+    np.testing.assert_allclose(patches.mean(0), np.broadcast_to(mean, (5, 3)), atol=4 * 0.8 / math.sqrt(MANY))
+    signal = 5 * mean / np.linalg.norm(5 * mean)
+    across = patches - (patches @ signal)[..., None] * signal  # what is not the signal is noise
+    np.testing.assert_allclose(across.var() * 3 / 2, 0.49, rtol=0.03)
+    energy = ((patches @ signal) ** 2).sum(1).mean()
+    np.testing.assert_allclose(energy, 5 * 0.49 + 1, rtol=0.04)
+
+
+def test_without_noise_one_patch_is_the_signal_and_the_others_are_nothing():
+    x, y = tasks.random_patch(5, 3, 0.0, KEY).sample(KEY, 200)
+    norms = np.linalg.norm(np.asarray(x).reshape(200, 5, 3), axis=-1)
+    np.testing.assert_allclose(np.sort(norms, 1), np.broadcast_to([0, 0, 0, 0, 1.0], (200, 5)), atol=1e-6)
+    assert set(norms.argmax(1)) == set(range(5))
+    signals = np.asarray(x).reshape(200, 5, 3).sum(1) * (2 * np.asarray(y) - 1)[:, None]
+    np.testing.assert_allclose(signals, np.broadcast_to(signals[0], (200, 3)), atol=1e-6)
+
+
+def test_halves_are_told_apart_by_their_energy_alone():
+    x, y = drawn("halves")
+    energy = (x[..., 0].reshape(MANY, 2, 3) ** 2).sum(-1)
+    np.testing.assert_array_equal(energy[:, 0] > energy[:, 1], y == 1)
+    np.testing.assert_allclose(x.mean(0), 0, atol=4 / math.sqrt(MANY))
+    assert abs(np.corrcoef(x[:, 0, 0], y)[0, 1]) < 4 / math.sqrt(MANY)
+
+
+def test_parity_hangs_on_every_bit_of_its_pattern_and_on_none_outside():
+    x, y = drawn("parity")
+    assert set(np.unique(x)) == {-1.0, 1.0}
+    np.testing.assert_array_equal(x[:, 2:5, 0].prod(1) > 0, y == 1)
+    for few in ((2,), (3,), (2, 4), (0, 2, 3), (2, 3, 4, 5)):  # any other set of bits says nothing
+        assert abs(np.mean(x[:, few, 0].prod(1) * (2 * y - 1))) < 4 / math.sqrt(MANY)
+
+
+# --- processes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("space", [(11,), (7, 5)])
+@pytest.mark.parametrize("clone", [False, True])
+def test_the_process_and_its_clone_have_one_covariance_and_only_the_process_has_a_fourth_cumulant(space, clone):
+    lengths, gain, n = (0.8, 2.5), 2.0, 20_000
+    x, y = map(np.asarray, tasks.bent_process(space, lengths, gain, clone=clone).sample(KEY, n))
+    for label, length in enumerate(lengths):
+        own = x[y == label, ..., 0]
+        np.testing.assert_allclose(own.mean(), 0, atol=0.03)
+        axes = tuple(range(1, own.ndim))
+        shifted = [np.roll(own, by, axes) for by in np.ndindex(*space)]
+        measured = np.array([np.mean(own * other) for other in shifted]).reshape(space)
+        np.testing.assert_allclose(measured, tasks.covariance(space, length, gain), atol=0.025)
+        kurtosis = np.mean(own**4) / np.mean(own**2) ** 2 - 3
+        assert abs(kurtosis) < 0.1 if clone else kurtosis < -1
+
+
+def test_covariances_are_symmetric_and_those_of_x_are_bent_down():
+    z, x = tasks.covariance((11,), 2.5), tasks.covariance((11,), 2.5, 3.0)
+    np.testing.assert_allclose(z, np.exp(-np.minimum(np.arange(11), 11 - np.arange(11)) / 2.5), atol=1e-12)
+    np.testing.assert_allclose(z[1:], z[1:][::-1])
+    assert z[0] == pytest.approx(1)
+    assert x[0] == pytest.approx(1)
+    assert (x[1:] < z[1:]).all()
+
+
+# --- scenes ----------------------------------------------------------------------------------------------------------
+
+
+def boxes(x):
+    """First row, and first column of the red and of the green box."""
+    rows = x.any((2, 3)).argmax(1)
+    return rows, x[..., 0].any(1).argmax(1), x[..., 1].any(1).argmax(1)
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_red_and_green_boxes_lie_where_the_recipe_has_them(moved):
+    x, y = map(np.asarray, jax.jit(tasks.red_green(moved=moved).sample, static_argnums=1)(KEY, MANY))
+    np.testing.assert_array_equal(x.sum((1, 2)), np.broadcast_to([BOX**2, BOX**2, 0], (MANY, 3)))
+    row, red, green = boxes(x > 0)
+    np.testing.assert_array_equal(red < green, y == 0)
+    left, right = np.minimum(red, green), np.maximum(red, green)
+    assert set(left) == set(range(10))
+    assert (right - left).min() == 5
+    assert right.max() == 27
+    for label, middle in enumerate((23, 7) if moved else (7, 23)):
+        assert set(row[y == label]) == set(range(middle - 4, middle + 4))
+
+
+def test_moved_scenes_are_the_same_scenes_half_a_torus_further():
+    still, moved = (tasks.red_green(moved=moved).sample(KEY, 50) for moved in (False, True))
+    np.testing.assert_array_equal(still[1], moved[1])
+    np.testing.assert_array_equal(np.roll(still[0], 16, 1), moved[0])
+
+
+@pytest.mark.parametrize("split", ["uniform", "quadrant"])
+def test_coordinates_name_their_pixel_and_held_out_pixels_are_others(split):
+    seen = {}
+    for held_out in (False, True):
+        x, y = map(np.asarray, tasks.coordinates(7, split, held_out=held_out).sample(KEY, MANY))
+        place = np.round((x[:, 0] + 1) * 3).astype(int)
+        np.testing.assert_array_equal(place[:, 0] * 7 + place[:, 1], y)
+        seen[held_out] = set(y.tolist())
+    assert not seen[False] & seen[True]
+    assert seen[False] | seen[True] == set(range(49))
+    assert len(seen[True]) == 9
+    if split == "quadrant":
+        assert seen[True] == {7 * i + j for i in (4, 5, 6) for j in (4, 5, 6)}
+
+
+def test_the_template_is_there_in_one_class_and_never_in_the_other():
+    task = tasks.template(11, 3, 0, KEY, columns=(2, 4))
+    x, y = map(np.asarray, task.sample(KEY, 500))
+    wanted = np.asarray(jax.random.normal(KEY, (9, 3, 3)))[0]
+    match = np.asarray(cl.conv(jnp.asarray(x), jnp.asarray(wanted)[..., None, None], cl.Window(3, padding="VALID")))[..., 0]
+    peak = match.reshape(500, -1)
+    there = np.abs(peak.max(1) - (wanted**2).sum()) < 1e-4
+    np.testing.assert_array_equal(there, y == 1)
+    assert set(peak[y == 1].argmax(1) % 9) == {2, 3, 4}
+    assert set(peak[y == 1].argmax(1) // 9) == set(range(9))
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.5, 1.0])
+def test_the_dial_is_how_often_the_half_gives_the_class_away(rho):
+    x, y = map(np.asarray, tasks.flying(11, 3, rho, KEY, noise=0.0).sample(KEY, MANY))
+    rows, columns = (x != 0).any((2, 3)), (x != 0).any((1, 3))
+    first = rows.argmax(1)
+    upper = first < 5
+    assert set(first[upper]) == {0, 1, 2}
+    assert set(first[~upper]) == {6, 7, 8}
+    assert set(columns.argmax(1)) == set(range(9))
+    share = np.mean(upper == (y == 1))
+    np.testing.assert_allclose(share, (1 + rho) / 2, atol=standard((1 + rho) / 2) + 1e-9)
+
+
+# --- sequences, hierarchy, teachers ----------------------------------------------------------------------------------
+
+
+def test_the_label_hangs_on_two_words_at_their_distance_and_on_neither_alone():
+    x, y = drawn("distance")
+    np.testing.assert_array_equal(x.sum(-1), 1)
+    words = x.argmax(-1)
+    marked = [np.flatnonzero(each < 2) for each in words]
+    assert all(len(places) == 2 and places[1] - places[0] == 4 for places in marked)
+    assert {places[0] for places in marked} == set(range(7))
+    first, second = np.array([each[places] for each, places in zip(words, marked, strict=True)]).T
+    np.testing.assert_array_equal(first == second, y == 1)
+    for word in (first, second):
+        assert abs(np.corrcoef(word, y)[0, 1]) < 4 / math.sqrt(MANY)
+
+
+def test_a_rising_tone_turned_round_in_time_falls_and_frequencies_are_those_told():
+    x, y = map(np.asarray, tasks.chirps(512, noise=0.0, sweep=1.0).sample(KEY, 60))
+    frequencies = 0.02 * 2 ** np.linspace(0, 3, 37)
+    shown = np.asarray(tasks.spectrogram(jnp.asarray(x), frequencies, np.round(3 / frequencies).astype(int), 16))[..., 0]
+    peak = shown.argmax(2)
+    rise = peak[:, -1] - peak[:, 0]
+    np.testing.assert_array_equal(rise > 0, y == 1)
+    assert np.abs(np.abs(rise) - 12 * (1 - 150 / 512)).max() < 4  # an octave, but for the windows at both ends
+
+
+def test_a_shift_of_pitch_is_a_translation_in_log_frequency_and_not_in_frequency():
+    t = np.arange(2048)
+    low, high = (np.sin(2 * np.pi * f * t)[None, :, None] for f in (0.05, 0.05 * 2 ** (6 / 12)))
+    log = 0.02 * 2 ** (np.arange(48) / 12)
+    widths = np.round(8 / log).astype(int)
+    one, two = (np.asarray(tasks.spectrogram(jnp.asarray(x), log, widths, 256))[0, :, :, 0] for x in (low, high))
+    moved = np.abs(two[:, 6:] - one[:, :-6]).max()
+    assert moved < 0.01
+    even = np.linspace(0.02, 0.3, 48)
+    one, two = (np.asarray(tasks.spectrogram(jnp.asarray(x), even, 160, 256))[0, :, :, 0] for x in (low, high))
+    by = int(two.mean(0).argmax() - one.mean(0).argmax())
+    harmonics = low + np.sin(2 * np.pi * 0.1 * t)[None, :, None], high + np.sin(2 * np.pi * 0.1 * 2**0.5 * t)[None, :, None]
+    one, two = (np.asarray(tasks.spectrogram(jnp.asarray(x), even, 160, 256))[0, :, :, 0] for x in harmonics)
+    assert np.abs(two[:, by:] - one[:, :-by]).max() > 0.3  # the overtone moves twice as far
+    one, two = (np.asarray(tasks.spectrogram(jnp.asarray(x), log, widths, 256))[0, :, :, 0] for x in harmonics)
+    assert np.abs(two[:, 6:] - one[:, :-6]).max() < 0.02
+
+
+def test_symbols_of_a_hierarchy_stand_among_blanks_and_tell_the_class_by_the_rules():
+    levels, s, v, m, gap = 2, 2, 3, 2, 1
+    x, y = drawn("hierarchy")
+    assert set(np.unique(x.sum(-1))) == {0.0, 1.0}
+    symbols = np.where(x.any(-1), x.argmax(-1), -1)
+    parents: dict[tuple, set] = {}
+    strings = [tuple(each[each >= 0]) for each in symbols]
+    assert {len(string) for string in strings} == {s**levels}
+    for string, label in zip(strings, y.tolist(), strict=True):
+        parents.setdefault(string, set()).add(label)
+    assert all(len(labels) == 1 for labels in parents.values())  # what is left of the blanks names the class
+    assert len(parents) == v * m * m**s  # every synonym of every synonym
+    width = s * (gap + 1)
+    assert ((symbols.reshape(MANY, -1, gap + 1) >= 0).sum(-1) <= 1).all()  # one symbol in its place and blanks
+    assert ((symbols.reshape(MANY, width, width) >= 0).any(-1).reshape(MANY, s, gap + 1).sum(-1) == 1).all()
+
+
+@pytest.mark.parametrize("rung", tasks.RUNGS)
+def test_a_teacher_of_a_rung_is_found_again_by_least_squares_and_is_of_that_rung(rung):
+    window, space, c, d = cl.Window((3, 2), padding="CIRCULAR"), (4, 6), 1, 2
+    x, y = map(np.asarray, tasks.linear_teacher(rung, space, window, (c, d), 0.0, KEY).sample(KEY, 60))
+    a, *_ = np.linalg.lstsq(x.reshape(60, -1), y.reshape(60, -1), rcond=None)
+    w = np.moveaxis(a.reshape(*space, c, *space, d), (3, 4), (0, 1))
+    local = np.asarray(cl.project_dense_to_local(jnp.asarray(w), window, space))
+    is_local = np.allclose(cl.lift_local_to_dense(jnp.asarray(local), window, space), w, atol=1e-3)
+    assert is_local == (rung != "dense")
+    flat = local.reshape(24, -1)
+    kernels = {"locally_connected": 24, "tiled": 4, "low_rank": 2, "conv": 1}
+    if rung in kernels:
+        assert np.linalg.matrix_rank(flat, tol=1e-3) == min(kernels[rung], flat.shape[1])
+        assert len(np.unique(np.round(flat, 2), axis=0)) == (24 if rung == "low_rank" else kernels[rung])
+    assert 0.5 < y.var() < 2
+
+
+def test_a_teachers_noise_has_its_deviation():
+    noisy, clean = (tasks.linear_teacher("conv", (7,), cl.Window(3), (2, 3), s, KEY).sample(KEY, 500) for s in (0.3, 0.0))
+    np.testing.assert_array_equal(noisy[0], clean[0])
+    np.testing.assert_allclose(np.std(noisy[1] - clean[1]), 0.3, rtol=0.05)
+
+
+@pytest.mark.parametrize(
+    "build, match",
+    [
+        (lambda: tasks.random_patch(5, 3, -1.0, KEY), "noise is -1.0"),
+        (lambda: tasks.parity(5, 3, 3), "a pattern of 3 bits from place 3 does not fit into 5 bits"),
+        (lambda: tasks.bent_process((5,), (1.0,), 2.0), "two positive lengths"),
+        (lambda: tasks.bent_process((5, 5, 5), (1.0, 2.0), 2.0), "one or two axes"),
+        (lambda: tasks.coordinates(5, "half"), "split 'half' is unknown"),
+        (lambda: tasks.template(5, 3, 1, KEY, columns=(0, 3)), "can begin at 0 to 2 of 5"),
+        (lambda: tasks.flying(5, 3, 0.5, KEY), "at most half the side"),
+        (lambda: tasks.distance(5, 5, 4), "has pairs from 1 to 4 apart"),
+        (lambda: tasks.chirps(50, lowest=0.1), "all below 0.5 cycles"),
+        (lambda: tasks.hierarchy(2, 2, 3, 4, 1, KEY), "need 12 tuples, but there are 9"),
+        (lambda: tasks.linear_teacher("sparse", (5,), cl.Window(3), (1, 1), 0.0, KEY), "rung 'sparse' is unknown"),
+        (lambda: tasks.spectrogram(jnp.ones((1, 10, 1)), [0.1], 11, 2), "2 to t samples"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(build, match):
+    with pytest.raises(ValueError, match=match):
+        build()
