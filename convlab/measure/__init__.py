@@ -13,6 +13,7 @@ from convlab.measure.keeping import (
 from convlab.measure.looking import feature_maps, grad_cam, occlusion, saliency, watch_activations
 from convlab.measure.match import match_width, weights_of
 from convlab.measure.memory import Memory, memory
+from convlab.measure.needed import Needed, Slope, examples_needed, one_by_one, slope
 from convlab.measure.network import indices, watch_indices
 from convlab.measure.patches import dealt, patch_share
 from convlab.measure.paths import along, barrier, bezier, connect_by_curve, line
@@ -41,13 +42,67 @@ from convlab.measure.weights import (
     tile_share,
 )
 
-__all__ = ["Cost", "Count", "Memory", "count", "match_width", "memory", "summary", "weights_of"]
-__all__ += ["circulant_share", "excess_kurtosis", "inverse_participation_ratio", "local_share", "mean_distance"]
-__all__ += ["neighbour_distance", "share", "signal_to_noise", "tile_share", "indices", "watch_indices"]
-__all__ += ["along", "barrier", "bezier", "connect_by_curve", "line"]
-__all__ += ["dealt", "patch_share"]
-__all__ += ["Linear", "condition", "convolution", "matrix", "null_space", "operator_norm", "rank", "singular_values"]
-__all__ += ["Kept", "Stem", "activation_rank", "reconstruct", "reconstruct_by_gradient", "stem_report"]
-__all__ += ["WAYS", "aliased_energy", "audit", "downsampling", "equivariance_error", "shift", "shift_consistency", "shifts"]
-__all__ += ["coverage", "effective_field", "precedents", "receptive_field"]
-__all__ += ["feature_maps", "grad_cam", "occlusion", "saliency", "watch_activations"]
+__all__ = [
+    "Cost",
+    "Count",
+    "Kept",
+    "Linear",
+    "Memory",
+    "Needed",
+    "Slope",
+    "Stem",
+    "WAYS",
+    "activation_rank",
+    "aliased_energy",
+    "along",
+    "audit",
+    "barrier",
+    "bezier",
+    "circulant_share",
+    "condition",
+    "connect_by_curve",
+    "convolution",
+    "count",
+    "coverage",
+    "dealt",
+    "downsampling",
+    "effective_field",
+    "equivariance_error",
+    "examples_needed",
+    "excess_kurtosis",
+    "feature_maps",
+    "grad_cam",
+    "indices",
+    "inverse_participation_ratio",
+    "line",
+    "local_share",
+    "match_width",
+    "matrix",
+    "mean_distance",
+    "memory",
+    "neighbour_distance",
+    "null_space",
+    "occlusion",
+    "one_by_one",
+    "operator_norm",
+    "patch_share",
+    "precedents",
+    "rank",
+    "receptive_field",
+    "reconstruct",
+    "reconstruct_by_gradient",
+    "saliency",
+    "share",
+    "shift",
+    "shift_consistency",
+    "shifts",
+    "signal_to_noise",
+    "singular_values",
+    "slope",
+    "stem_report",
+    "summary",
+    "tile_share",
+    "watch_activations",
+    "watch_indices",
+    "weights_of",
+]

@@ -1,0 +1,102 @@
+"""Many small networks trained at once, each on the first so many examples of its own draw: one compilation for all sizes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from convlab.geometry import as_integer
+from convlab.train.step import cross_entropy
+
+DECAY = 0.98  # of the running mean of the loss, by which training stops
+
+
+def learner(
+    build: Callable[[nnx.Rngs], nnx.Module],
+    sample: Callable[[PRNGKeyArray, int], tuple[Array, Array]],
+    most: int,
+    *,
+    test: int = 2000,
+    steps: int = 2000,
+    batch_size: int = 64,
+    optimizer: optax.GradientTransformation | None = None,
+    tolerance: float = 0.01,
+) -> Callable[[Int[np.ndarray, "s"], Int[np.ndarray, "s"]], Float[np.ndarray, "s"]]:
+    """Make a function that trains networks of several sizes of training sets and seeds at once, and returns their accuracies.
+
+    Each run draws `most` examples and looks at the first n of them, in batches drawn with replacement, until the running mean of
+    its loss falls below the tolerance. Sizes and seeds are numbers, not shapes: whatever they are, it is compiled once for every
+    number of runs. A larger set of the same seed holds the smaller ones.
+
+    Args:
+      build: Makes a network of parameters alone, without batch norm or dropout; it returns one score per class.
+      sample: Draws examples with labels, jittable: `Task.sample`.
+      most: Largest training set.
+      test: Examples to score on.
+      steps: At most so many.
+      batch_size: Examples of a step.
+      optimizer: None for Adam with a step of 0.003.
+      tolerance: Running mean of the loss at which to stop.
+
+    Returns:
+      Takes sizes and seeds, as `convlab.measure.examples_needed` gives them, to accuracies on new examples.
+
+    Raises:
+      ValueError: A count below 1, the network has other variables than parameters, or, when called, a size beyond `most`.
+
+    Example:
+      >>> from convlab.models import MLP
+      >>> def sample(key, n):
+      ...     x = jax.random.normal(key, (n, 3, 1))
+      ...     return x, (x[:, 0, 0] > 0).astype(int)
+      >>> learn = learner(lambda rngs: MLP((3, 1), 2, (), rngs=rngs), sample, 200, steps=300)
+      >>> bool(learn(np.array([200]), np.array([0]))[0] > 0.9)
+      True
+    """
+    most, test, steps, batch_size = (
+        as_integer(name, n) for name, n in (("most", most), ("test", test), ("steps", steps), ("batch_size", batch_size))
+    )
+    descent = optax.adam(3e-3) if optimizer is None else optimizer
+    rest = jax.tree.leaves(nnx.state(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Not(nnx.Param)))
+    if rest:
+        raise ValueError(
+            f"the network has {len(rest)} arrays that are not parameters; needs one without batch norm and dropout"
+        )
+
+    def one(n: Array, seed: Array) -> Array:
+        drawn, scored, first, order = jax.random.split(jax.random.key(seed), 4)
+        x, y = sample(drawn, most)
+        definition, parameters = nnx.split(build(nnx.Rngs(first)), nnx.Param)
+        parameters = nnx.to_pure_dict(parameters)
+
+        def loss(parameters: Any, places: Array) -> Array:
+            return cross_entropy(nnx.merge(definition, parameters)(x[places]), y[places]).mean()
+
+        def step(state: tuple) -> tuple:
+            number, parameters, inner, mean = state
+            places = jax.random.randint(jax.random.fold_in(order, number), (batch_size,), 0, n)
+            value, gradient = jax.value_and_grad(loss)(parameters, places)
+            updates, inner = descent.update(gradient, inner, parameters)
+            return number + 1, optax.apply_updates(parameters, updates), inner, DECAY * mean + (1 - DECAY) * value
+
+        def going(state: tuple) -> Array:
+            number, _, _, mean = state
+            return (number < steps) & (mean > tolerance)
+
+        _, parameters, *_ = jax.lax.while_loop(going, step, (0, parameters, descent.init(parameters), jnp.ones(())))
+        x, y = sample(scored, test)
+        return jnp.mean(nnx.merge(definition, parameters)(x).argmax(-1) == y)
+
+    every = jax.jit(jax.vmap(one))
+
+    def learn(sizes: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+        if np.min(sizes) < 1 or np.max(sizes) > most:
+            raise ValueError(f"sizes are {np.min(sizes)} to {np.max(sizes)}; needs 1 to {most}, the examples that are drawn")
+        return np.asarray(every(jnp.asarray(sizes, jnp.int32), jnp.asarray(seeds, jnp.int32)), float)
+
+    return learn
