@@ -129,10 +129,13 @@ def correlation(one: np.ndarray, two: np.ndarray) -> float:
 
 
 def staying(model: nnx.Module, x: jax.Array, order: np.ndarray, share: float) -> float:
-    """How many predictions stay when the pixels of highest order take the mean colour of all images, which is zero."""
-    many = round(share * order.shape[1])
+    """How many predictions stay when the pixels of highest order take the mean colour of all images, which is zero.
+
+    Of equal ones those go that are drawn at random, as where a map is zero.
+    """
+    many, ties = round(share * order.shape[1]), np.random.default_rng(0).random(order.shape)
     hidden = np.zeros(order.shape, bool)
-    np.put_along_axis(hidden, np.argsort(-order, 1, kind="stable")[:, :many], True, 1)
+    np.put_along_axis(hidden, np.lexsort((ties, -order), 1)[:, :many], True, 1)
     predict: Callable[[jax.Array], jax.Array] = jax.jit(lambda x: model(x).argmax(-1))
     return float(jnp.mean(predict(jnp.where(hidden.reshape(*x.shape[:-1], 1), 0, x)) == predict(x)))
 

@@ -248,3 +248,25 @@ def test_every_layer_has_its_panel_and_every_channel_its_picture():
     sheet = axis.images[0].get_array()
     np.testing.assert_allclose(sheet[1:5, 1:4], maps[..., 0] / np.abs(maps[..., 0]).max())
     np.testing.assert_allclose(sheet[6:10, 1:4], maps[..., 2] / np.abs(maps[..., 2]).max())
+
+
+def test_where_an_activation_is_exactly_zero_nothing_is_passed_back():
+    layer = cl.Conv(1, 1, (1, 1), use_bias=False, rngs=nnx.Rngs(0))
+    layer.kernel[...] = jnp.ones((1, 1, 1, 1))
+    net = nnx.Sequential(layer, nnx.relu, lambda h: h.sum((1, 2)))
+    x = jnp.zeros((1, 3, 2, 1)).at[0, 1, 1, 0].set(2.0)
+    np.testing.assert_allclose(grad_cam(net, x, "layers/0", 0)[0], 2 / 6 * (x[0, ..., 0] > 0), atol=1e-6)
+
+
+@pytest.mark.parametrize("look", ["saliency", "grad_cam"])
+def test_a_derivative_of_its_own_is_kept_by_the_gradient(look):
+    straight = jax.custom_jvp(lambda x: jnp.maximum(x, 0))
+    straight.defjvp(lambda x, t: (jnp.maximum(x[0], 0), 3 * t[0]))
+    layer = cl.Conv(1, 1, (1, 1), use_bias=False, rngs=nnx.Rngs(0))
+    layer.kernel[...] = jnp.ones((1, 1, 1, 1))
+    net = nnx.Sequential(layer, straight, lambda h: h.sum((1, 2)))
+    x = jnp.array([1.0, -1.0]).reshape(1, 2, 1, 1)
+    if look == "saliency":
+        np.testing.assert_allclose(saliency(net, x, 0).ravel(), [3, 3])
+    else:
+        np.testing.assert_allclose(grad_cam(net, x, "layers/0", 0).ravel(), [3, 0])

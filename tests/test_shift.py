@@ -250,3 +250,42 @@ def test_what_cannot_be_compared_is_refused():
         downsampling(x.at[1].set(0))
     with pytest.raises(ValueError, match=r"returns shape \(3,\); needs images"):
         equivariance_error(lambda x: x.mean((1, 2, 3)), x, 1)
+
+
+def test_a_norm_over_all_positions_moves_with_the_image_and_loses_nothing():
+    rngs = nnx.Rngs(0)
+
+    def around(between, last=lambda x: x.mean((1, 2))):
+        layers = [cl.Conv(4, 4, (3, 3), padding="CIRCULAR", rngs=rngs) for _ in range(2)]
+        return nnx.Sequential(layers[0], between, nnx.relu, layers[1], last)
+
+    assert causes(lambda x: x - x.mean((1, 2), keepdims=True), (6, 8, 4)) == []
+    assert causes(around(nnx.GroupNorm(4, 2, rngs=rngs)), (6, 8, 4)) == []
+    assert causes(around(nnx.InstanceNorm(4, rngs=rngs), lambda x: x), (6, 8, 4)) == []
+    gate = nnx.Linear(4, 4, rngs=rngs)
+    assert causes(around(lambda x: x * nnx.sigmoid(gate(x.mean((1, 2), keepdims=True)))), (6, 8, 4)) == []
+    assert causes(lambda x: nnx.softmax(x, (1, 2)), (6, 8, 4)) == []
+    by_column = nnx.LayerNorm(8, reduction_axes=(1, 2, 3), feature_axes=(2,), rngs=rngs)
+    by_column.scale[...] = jax.random.normal(jax.random.key(0), (8,))
+    assert causes(around(by_column), (6, 8, 4)) == [("layers/1", "norm")]
+
+
+def test_what_comes_after_a_norm_is_still_charged():
+    rngs = nnx.Rngs(0)
+    first, last = (cl.Conv(4, 4, (3, 3), strides, rngs=rngs) for strides in (1, 2))
+    model = nnx.Sequential(first, nnx.GroupNorm(4, 2, rngs=rngs), nnx.relu, last, lambda x: x.mean((1, 2)))
+    assert causes(model, (6, 8, 4)) == [("layers/0", "padding"), ("layers/3", "padding"), ("layers/3", "stride")]
+
+
+def test_polyphase_pooling_loses_nothing_and_what_comes_after_it_is_still_charged():
+    pool = functools.partial(polyphase_pool, window=cl.Window(1, 2, "CIRCULAR"))
+    assert causes(pool, (6, 8, 2), 2) == []
+    model = nnx.Sequential(pool, cl.Conv(2, 3, (3, 3), rngs=nnx.Rngs(0)), lambda x: x.mean((1, 2)))
+    assert causes(model, (6, 8, 2), 2) == [("layers/1", "padding")]
+
+
+def test_an_output_of_zeros_or_of_no_numbers_is_not_audited():
+    x = images(2, 6, 8, 2)
+    for lost in (lambda x: 0 * x, lambda x: jnp.log(-jnp.abs(x))):
+        with pytest.raises(ValueError, match="no change is relative to that"):
+            audit(lost, x)

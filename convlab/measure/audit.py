@@ -5,7 +5,7 @@ Cut a network after its l-th unit, run it on the still image up to there, shift 
     D_l = f_{L..l+1}( T_l f_{l..1}(X) ),    D_0 = f(T X),    D_L = T_L f(X)
 
 T_l moves each array by delta over the pixels between what its neighbours see, rounded down; an array without positions (after
-a flattening, a mean) stays as it is. The whole change then telescopes,
+a flattening, a mean) stays as it is. Whatever T_l is, the whole change then telescopes,
 
     E = f(T X) - T_L f(X) = sum over l of (D_{l-1} - D_l)
 
@@ -19,14 +19,13 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Float
 
 from convlab import check
 from convlab.calls import layout_of
 from convlab.measure import field
 from convlab.measure.shift import Delta, as_shift, rolled
-from convlab.measure.trace import Program, Step, entries, spans, trace
+from convlab.measure.trace import NORMS, Program, Step, entries, spans, trace
 
 ROUNDING = 64  # of the last place of the largest number: below that, an error is none
 
@@ -47,8 +46,9 @@ def audit(model: Any, images: Float[Array, "n k l c"], delta: Delta = 1) -> list
 
     with D_l the output when the image is still up to unit l and shifted from there on (see the module). The parts p_l add up
     to the whole, |E| / |f(X)|; a unit that undoes what others did has a negative part. Any network goes, nested or with
-    shortcuts: units are convlab's and Flax's spatial and linear layers and batch norms, poolings, and what stands between.
-    An operation of which it is not known what it reads (a loop, a convolution that is no layer) is held to lose all positions.
+    shortcuts: units are convlab's and Flax's spatial and linear layers and norms, poolings, and what stands between. Where it
+    is not known what an operation reads (polyphase pooling, a loop, a convolution that is no layer), its result moves as many
+    times slower as it has fewer positions, and stays where that is no whole number.
 
     Args:
       model: A Flax NNX module, run in evaluation mode, or a function of images.
@@ -62,7 +62,8 @@ def audit(model: Any, images: Float[Array, "n k l c"], delta: Delta = 1) -> list
       f_l T h - T f_l h over that of f_l h) and "part". Errors below rounding are left out, so the parts add up to it.
 
     Raises:
-      ValueError: `delta` has another number of entries than the images have spatial axes.
+      ValueError: `delta` has another number of entries than the images have spatial axes; or the output is all zeros or not
+        finite, so that no change is relative to it.
       TypeError: The images are not floating.
 
     Example:
@@ -87,14 +88,17 @@ class Audit:
         self.dependent = self.program.dependent()
         self.units = list(_units(self.program, self.dependent))
         self.readers = collections.Counter(number for step in self.program.steps for number in step.numbers())
-        given, layers = self.program.images, entries(self.program)
-        self.seen = [spans(self.program.steps, {given: self._alone(given, r + 1)}, layers) for r in range(len(self.delta))]
+        self.seen = [self._follow(r + 1) for r in range(len(self.delta))]
 
     def rows(self) -> list[dict[str, Any]]:
         """Follow the cut through the network."""
         still, before = self._moved(self.program.output), self._finish(0, {})
         error, size, rows = before - still, jnp.linalg.norm(still.ravel()), []
         length = jnp.linalg.norm(error.ravel())
+        if not (bool(size > 0) and bool(jnp.isfinite(size)) and bool(jnp.isfinite(length))):
+            raise ValueError(
+                f"the output has the norm {float(size)}, its change {float(length)}: no change is relative to that"
+            )
         for number, unit in enumerate(self.units):
             for cause, apart, state in self._cuts(unit):
                 after = self._finish(number + 1, state)
@@ -105,9 +109,7 @@ class Audit:
 
     def _cuts(self, unit: Unit) -> Iterator[tuple[str, float, dict[int, Array]]]:
         """For each cause in a unit: its name, its relative error, and what the unit has made once that cause is removed."""
-        made = self._run(unit.steps, {})
-        inner = collections.Counter(number for step in unit.steps for number in step.numbers())
-        crossing = [n for step in unit.steps for n in step.outputs if self.readers[n] > inner[n] or n == self.program.output]
+        made, crossing = self._run(unit.steps, {}), self._crossing(unit)
         right = {number: self._moved(number) for number in crossing}
         wrong = {number: jnp.subtract(*map(_float, (made[number], right[number]))) for number in crossing}
         if not any(_counts(wrong[number], right[number]) for number in crossing):
@@ -123,6 +125,39 @@ class Audit:
             yield "padding", _relative({number: near}, right), mended
         if _counts(far, right[number]):
             yield inside, _relative({number: far}, right), {}
+
+    def _crossing(self, unit: Unit) -> list[int]:
+        """Numbers of the arrays of a unit that others read."""
+        inner = collections.Counter(number for step in unit.steps for number in step.numbers())
+        return [n for step in unit.steps for n in step.outputs if self.readers[n] > inner[n] or n == self.program.output]
+
+    def _reading(self, unit: Unit) -> set[int]:
+        """Numbers of the arrays that depend on the images and that a unit reads from others."""
+        inner = {made for step in unit.steps for made in step.outputs}
+        return {n for step in unit.steps for n in step.numbers() if n in self.dependent} - inner
+
+    def _follow(self, place: int) -> dict[int, field.Seen]:
+        """How all arrays move along one axis of the images, unit by unit."""
+        given, layers = self.program.images, entries(self.program)
+        seen: dict[int, field.Seen] = {given: self._alone(given, place)}
+        for unit in self.units:
+            seen = spans(unit.steps, seen, layers, _moving)
+            for number in self._crossing(unit):
+                if number in seen and seen[number] is None:
+                    seen[number] = self._in_proportion(unit, number, seen)
+        return seen
+
+    def _in_proportion(self, unit: Unit, number: int, seen: Mapping[int, field.Seen]) -> field.Seen:
+        """How a result moves of which it is not known what it reads: like what the unit is given, by their sizes."""
+        given = [each for each in self._reading(unit) if seen.get(each) is not None]
+        shapes = [self.values[each].shape for each in (*given, number)]
+        if len(given) != 1 or len(shapes[0]) != len(shapes[1]):
+            return None
+        span, along = seen[given[0]], _axis(seen[given[0]])
+        if span is None or along is None or shapes[0][along.place] % shapes[1][along.place]:
+            return None
+        slower = along.step * (shapes[0][along.place] // shapes[1][along.place])
+        return span._replace(steps=tuple(slower if axis == along.place else 0 for axis in range(len(shapes[1]))))
 
     def _moved(self, number: int) -> Array:
         """What the still images make, shifted: an axis whose neighbours see pixels s apart by delta / s, rounded down."""
@@ -150,8 +185,7 @@ class Audit:
 
     def _band(self, unit: Unit, number: int) -> np.ndarray | None:
         """Positions whose window, shifted, does not hold the same pixels; None where the unit reads no windows."""
-        inner = {made for step in unit.steps for made in step.outputs}
-        read = {n for step in unit.steps for n in step.numbers() if n in self.dependent} - inner
+        read = self._reading(unit)
         if len(read) != 1:
             return None
         (given,), shape = read, self.values[number].shape
@@ -183,6 +217,14 @@ class Audit:
         """An array that sees itself along one axis."""
         shape = self.program.shapes[number].shape
         return field.Span(shape[place], tuple(int(axis == place) for axis in range(len(shape))), 0, 0)
+
+
+def _moving(equation: Any, operands: Sequence[field.Seen]) -> field.Seen:
+    """What a result sees, as far as it moves: a map does so also where it meets what sees the whole image, as its mean."""
+    maps = [span for span in operands if span is not None and any(span.steps)]
+    if equation.primitive.name in field.ELEMENTWISE and None not in operands and len({span.steps for span in maps}) == 1:
+        return maps[0]
+    return field.through(equation, operands)
 
 
 class Along(NamedTuple):
@@ -262,7 +304,7 @@ def _cause(unit: Unit, program: Program) -> str:
     if unit.call is None:
         return "pooling" if unit.kind == "pooling" else CAUSES.get(unit.name, unit.name)
     module = program.calls[unit.call][1].module
-    if isinstance(module, nnx.BatchNorm):
+    if isinstance(module, NORMS):
         return "norm"
     layout = layout_of(module)
     return "stride" if layout is not None and layout.rung == "conv" else "sharing"

@@ -35,7 +35,7 @@ def feature_maps(model: Any, images: Float[Array, "n k l c"], *layers: str) -> d
     Args:
       model: A Flax NNX module.
       images: What it is given.
-      layers: Paths, as `count` names them, of convlab's and Flax's spatial and linear layers and batch norms; the second call
+      layers: Paths, as `count` names them, of convlab's and Flax's spatial and linear layers and norms; the second call
         of a layer is "path (2)". Absent, all.
 
     Returns:
@@ -79,9 +79,9 @@ def saliency(model: Any, images: Float[Array, "n k l c"], target: Target, rule: 
       g\,[x > 0], \quad g\,[x > 0][g > 0] \;\text{ or }\; g\,[g > 0]$$
 
     The three rules are "gradient", "guided" (backpropagation) and "deconvnet". A ReLU is `nnx.relu`, `jax.nn.relu`, that in
-    `jax.nn.relu6`, or `jnp.maximum(x, 0)`, but not `jnp.maximum(0, x)`, as norms have it; the network is run as its trace, so
-    that it may stand anywhere. Other activations (tanh, GELU, leaky ReLU) pass back their gradient under every rule, as do
-    poolings.
+    `jax.nn.relu6`, or `jnp.maximum(x, 0)`; the network is run as its trace, so that it may stand anywhere. All else passes back
+    its gradient under every rule: other activations (tanh, GELU, leaky ReLU), poolings, and ReLUs spelled otherwise, as
+    `jnp.maximum(0, x)` (norms have that), `jnp.clip` or `jnp.where`.
 
     Args:
       model: A Flax NNX module, run in evaluation mode, or a function of images; returns one score per class (n, classes).
@@ -105,7 +105,7 @@ def saliency(model: Any, images: Float[Array, "n k l c"], target: Target, rule: 
     if rule not in RULES:
         raise ValueError(f"rule {rule!r} is unknown; needs one of {', '.join(RULES)}")
     images = check.floating("images", images)
-    program = trace(model, images, _opens)
+    program = trace(model, images, _plain if rule == "gradient" else _opens)
     if rule != "gradient":
         _check_relus(program, rule)
 
@@ -143,14 +143,14 @@ def grad_cam(model: Any, images: Float[Array, "n k l c"], layer: str, target: Ta
     Reference: Selvaraju et al. 2017, Grad-CAM, equations 1 and 2.
     """
     images = check.floating("images", images)
-    program = trace(model, images, _opens)
+    program = trace(model, images, _plain)
     number = _at(program.layers(), layer)
     if len(program.shapes[number].shape) < 3:
         raise ValueError(f"layer {layer!r} returns shape {program.shapes[number].shape}, which has no positions to show")
 
     def score(added: Array, x: Array, arrays: dict[int, Array]) -> tuple[Array, Array]:
         def add(step: Step, values: Mapping[int, Array]) -> dict[int, Array]:
-            made = step.run(values)
+            made = _step(step, values, "gradient")
             return made | {number: made[number] + added} if number in made else made
 
         values = program.run(dict(arrays) | {program.images: x}, add)
@@ -296,6 +296,11 @@ def _traces(value: Any) -> list[Any]:
     if isinstance(value, (tuple, list)):
         return [part for entry in value for part in _traces(entry)]
     return [getattr(value, "jaxpr", value)] if hasattr(value, "eqns") or hasattr(value, "jaxpr") else []
+
+
+def _plain(equation: Any) -> bool:
+    """Whatever has a derivative of its own keeps it."""
+    return called(equation) is not None and not equation.primitive.name.startswith("custom_")
 
 
 def _opens(equation: Any) -> bool:

@@ -12,7 +12,8 @@ from convlab.layers import Layer
 from convlab.measure import field
 from convlab.norm import BatchNorm
 
-KINDS = (Layer, nnx.Linear, nnx.Conv, nnx.BatchNorm, BatchNorm)
+NORMS = (nnx.BatchNorm, BatchNorm, nnx.LayerNorm, nnx.GroupNorm, nnx.InstanceNorm, nnx.RMSNorm)
+KINDS = (Layer, nnx.Linear, nnx.Conv, *NORMS)
 
 
 class Step(NamedTuple):
@@ -188,8 +189,13 @@ def entries(program: Program) -> list[field.Entry]:
     return [field.Entry(call.x.shape, layout_of(call.module)) for _, call in program.calls]
 
 
-def spans(steps: Sequence[Step], given: Mapping[int, field.Seen], layers: Sequence[field.Entry]) -> dict[int, field.Seen]:
-    """What every array sees along one axis, from what the given ones see; what sees nothing is left out."""
+def spans(
+    steps: Sequence[Step],
+    given: Mapping[int, field.Seen],
+    layers: Sequence[field.Entry],
+    through: Callable[[Any, Sequence[field.Seen]], field.Seen] = field.through,
+) -> dict[int, field.Seen]:
+    """What every array sees along one axis, from what the given ones see, by a rule; what sees nothing is left out."""
     seen, noted = dict(given), {}
     for step in steps:
         operands = [seen.get(part.number, field.NOTHING) if isinstance(part, Place) else field.NOTHING for part in step.inputs]
@@ -198,6 +204,6 @@ def spans(steps: Sequence[Step], given: Mapping[int, field.Seen], layers: Sequen
         if step.mark is not None and layers:
             result = field.marked(step.equation.params["name"], operands[0], noted, layers)
         else:
-            result = field.through(step.equation, operands)
+            result = through(step.equation, operands)
         seen.update(dict.fromkeys(step.outputs, result))
     return seen

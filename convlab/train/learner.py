@@ -29,9 +29,9 @@ def learner(
 ) -> Callable[[Int[np.ndarray, "s"], Int[np.ndarray, "s"]], Float[np.ndarray, "s"]]:
     """Make a function that trains networks of several sizes of training sets and seeds at once, and returns their accuracies.
 
-    Each run draws `most` examples and looks at the first n of them, in batches drawn with replacement, until the running mean of
-    its loss falls below the tolerance. Sizes and seeds are numbers, not shapes: whatever they are, it is compiled once for every
-    number of runs. A larger set of the same seed holds the smaller ones.
+    Each run draws `most` examples and looks at the first n of them, in batches drawn with replacement, until the running mean
+    of its loss falls below the tolerance. Sizes and seeds are numbers, not shapes: whatever they are, it is compiled once for
+    every number of runs. A larger set of the same seed holds the smaller ones.
 
     Args:
       build: Makes a network of parameters alone, without batch norm or dropout; it returns one score per class.
