@@ -8,6 +8,7 @@ compilation. The step gets a batch and does not ask where it comes from.
 from convlab.train.checkpoint import Checkpoints
 from convlab.train.config import OPTIMIZERS, SCHEDULES, Config
 from convlab.train.fitted import Fitted
+from convlab.train.learner import learner
 from convlab.train.log import Log, Writer
 from convlab.train.loop import feed, fit
 from convlab.train.many import Runs, fit_many, fit_seeds
@@ -34,6 +35,7 @@ __all__ = [
     "fit_seeds",
     "initial",
     "keep_freed_memory",
+    "learner",
     "train_step",
     "train_steps",
     "trainable",

@@ -1,0 +1,226 @@
+"""How many examples does each rung need, and how does the need grow with the task?
+
+Two tasks of theory, and the network that it speaks of at three rungs. A signal of d pixels in one of k patches, its sign the
+class (DSD): one unit a patch, a soft threshold, and their sum. Which half of 2d Gaussian pixels has more energy: units of one
+tap, squares, and two weights a unit, one for each half. At every size of the task the smallest training set is looked for at
+which networks trained by Adam reach the target on new examples; exponents are fitted in log-log, their intervals by bootstrap
+over seeds. Predicted for DSD, up to logarithms: convolution k + d, locally connected k d to k (k + d), dense k^2 d and more,
+all times the variance of the noise; for the halves 1, d and d^2. Baseline: the largest set that was tried.
+
+Answer: see the table.
+
+    python -m experiments.sample_complexity                                            (4 minutes on 2 cores)
+
+Reference: Lahoti et al. 2024, Role of locality and weight sharing in image-based tasks; Li, Zhang and Arora 2021, Why are
+convolutional nets more sample-efficient than fully-connected nets?
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+import convlab as cl
+from convlab import measure, report, tasks
+from convlab.train import learner
+from experiments.command import parse
+
+LAYERS = {"conv": cl.Conv, "locally_connected": cl.LocallyConnected, "dense": cl.Dense}
+PATCHES, PIXELS, NOISE, HALF = "patches", "pixels", "noise", "half"
+SIZES = {PATCHES: "k, patches of 8 pixels", PIXELS: "d, pixels of each of 8 patches", NOISE: "standard deviation of the noise"}
+SIZES[HALF] = "d, pixels of each half"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is run.
+
+    Args:
+      rungs: Of the networks.
+      patches: k of the first task, at 8 pixels.
+      dense_patches: k for the dense network, which needs more examples than there are soon.
+      pixels: d of the first task, at 8 patches.
+      noise: Standard deviations, at 8 patches of 8 pixels; 0.3 where another number varies.
+      half: d of the second task.
+      dense_half: d for the dense network.
+      target: Accuracy to reach, of each task.
+      least: Smallest training set.
+      most: Largest training set.
+      steps: Of training, at most.
+      learning_rate: Of Adam.
+      seeds: Runs with other examples and initial weights.
+      root: Folder that the results go to.
+    """
+
+    rungs: tuple[str, ...] = tuple(LAYERS)
+    patches: tuple[int, ...] = (4, 8, 16)
+    dense_patches: tuple[int, ...] = (4, 6, 8)
+    pixels: tuple[int, ...] = (4, 8, 16)
+    noise: tuple[float, ...] = (0.2, 0.3, 0.4)
+    half: tuple[int, ...] = (4, 8, 16, 32)
+    dense_half: tuple[int, ...] = (4, 8, 16)
+    target: tuple[float, float] = (0.9, 0.85)
+    least: int = 4
+    most: int = 8192
+    steps: int = 4000
+    learning_rate: float = 1e-2
+    seeds: int = 8
+    root: str = "runs"
+
+
+SMOKE = Config(rungs=("conv",), patches=(2, 3), pixels=(), noise=(), half=(2,), target=(0.0, 0.0), most=64, steps=20, seeds=2)
+
+
+class Thresholds(nnx.Module):
+    """One unit for each patch at the rung, a soft threshold that is learnt, and their sum: the score of "plus"."""
+
+    def __init__(self, patches: int, pixels: int, rung: str, rngs: nnx.Rngs):
+        self.layer = _layer(rung, patches * pixels, 1, pixels, rngs)
+        self.bias = nnx.Param(jnp.zeros(()))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        h, b = self.layer(x), self.bias[...]
+        score = (nnx.relu(h - b) - nnx.relu(-h - b)).sum((1, 2))
+        return jnp.stack([-score, score], -1)
+
+
+class Energies(nnx.Module):
+    """Two units a pixel at the rung, squared, summed over each half, and weighed: the score of "first"."""
+
+    def __init__(self, half: int, rung: str, rngs: nnx.Rngs):
+        self.layer, self.half = _layer(rung, 2 * half, 2, 1, rngs), half
+        self.weight = nnx.Param(jax.random.normal(rngs.params(), (2, 2)) / math.sqrt(2))
+        self.bias = nnx.Param(jnp.zeros(()))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        energy = (self.layer(x) ** 2).reshape(len(x), 2, self.half, 2).sum(2) / math.sqrt(self.half)
+        score = (energy * self.weight[...]).sum((1, 2)) + self.bias[...]
+        return jnp.stack([-score, score], -1)
+
+
+def _layer(rung: str, length: int, units: int, taps: int, rngs: nnx.Rngs) -> nnx.Module:
+    space: dict[str, Any] = {} if rung == "conv" else {"space": (length,)}
+    return LAYERS[rung](1, units, (taps,), strides=(taps,), padding="VALID", use_bias=False, rngs=rngs, **space)
+
+
+class Setting(NamedTuple):
+    """A task of one size, at one rung."""
+
+    varied: str
+    size: float
+    rung: str
+    task: tasks.Task
+    build: Callable[[nnx.Rngs], nnx.Module]
+    target: float
+
+
+def settings(config: Config) -> Iterator[Setting]:
+    """All that is measured."""
+    key = jax.random.key(0)
+    for rung in config.rungs:
+        dense = rung == "dense"
+        cases = [(PATCHES, k, k, 8, 0.3) for k in (config.dense_patches if dense else config.patches)]
+        cases += [] if dense else [(PIXELS, d, 8, d, 0.3) for d in config.pixels]
+        cases += [] if dense else [(NOISE, sigma, 8, 8, sigma) for sigma in config.noise]
+        for varied, size, k, d, sigma in cases:
+            task = tasks.random_patch(k, d, sigma, key)
+            yield Setting(varied, size, rung, task, functools.partial(Thresholds, k, d, rung), config.target[0])
+        for half in config.dense_half if dense else config.half:
+            task = tasks.halves(half)
+            yield Setting(HALF, half, rung, task, functools.partial(Energies, half, rung), config.target[1])
+
+
+def run(config: Config) -> list[dict[str, Any]]:
+    """One row per setting and seed; what was measured by a run before that stopped is taken from its files."""
+    own = (config.steps, config.learning_rate, config.least, config.most, config.target)
+    folder = pathlib.Path(config.root, "sample_complexity_runs", hashlib.sha256(json.dumps(own).encode()).hexdigest()[:8])
+    rows = []
+    for setting in settings(config):
+        learn = learner(
+            setting.build, setting.task.sample, config.most, steps=config.steps, optimizer=optax.adam(config.learning_rate)
+        )
+        needed = measure.examples_needed(
+            learn,
+            setting.target,
+            range(config.seeds),
+            least=config.least,
+            most=config.most,
+            path=folder / f"{setting.varied} {setting.size:g} {setting.rung}.jsonl",
+        )
+        told = {"varied": setting.varied, "size": setting.size, "rung": setting.rung}
+        rows += [told | {"seed": seed, "needed": examples} for seed, examples in enumerate(needed.examples)]
+        print(*told.values(), *(f"{examples:.0f}" for examples in needed.examples), flush=True)
+    return rows
+
+
+def slopes(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """An exponent for each number that was varied and rung, of the sizes that all seeds learnt."""
+    found = []
+    for varied, rung in dict.fromkeys((row["varied"], row["rung"]) for row in rows):
+        needed: dict[float, list[float]] = {}
+        for row in rows:
+            if (row["varied"], row["rung"]) == (varied, rung):
+                needed.setdefault(row["size"], []).append(row["needed"])
+        known = {size: each for size, each in needed.items() if np.isfinite(each).all()}
+        geometric = {f"at {size:g}": float(np.exp(np.mean(np.log(each)))) for size, each in needed.items()}
+        row: dict[str, Any] = {"varied": varied, "rung": rung, "exponent": None, "exponent_low": None, "exponent_high": None}
+        if len(known) > 1:
+            exponent = measure.slope(known).exponent
+            row |= {"exponent": exponent.mean, "exponent_low": exponent.low, "exponent_high": exponent.high}
+        found.append(row | {"examples": ", ".join(f"{n:,.0f} {at}" for at, n in geometric.items())})
+    return found
+
+
+def draw(rows: list[dict[str, Any]], config: Config) -> Any:
+    """Examples needed against the size of the task that all seeds learnt, a panel for each number that was varied."""
+    unknown = {(row["varied"], row["size"], row["rung"]) for row in rows if not math.isfinite(row["needed"])}
+    logs = [row | {"log": math.log(row["needed"])} for row in rows if (row["varied"], row["size"], row["rung"]) not in unknown]
+    panels = [varied for varied in SIZES if any(row["varied"] == varied for row in logs)]
+    figure, axes = report.new_figure(len(panels), size=(6.0 * len(panels), 6.5))
+    for axis, varied in zip(axes, panels, strict=True):
+        summary = report.summarise([row for row in logs if row["varied"] == varied], ["rung", "size"], "log")
+        ends = {"log": "needed", "log_low": "needed_low", "log_high": "needed_high"}
+        report.curves(
+            axis,
+            [row | {new: math.exp(row[old]) for old, new in ends.items()} for row in summary],
+            "size",
+            "needed",
+            x_label=SIZES[varied],
+            y_label="examples needed, 95 % interval",
+            title=f"DSD, {config.target[0]:.0%} right" if varied != HALF else f"which half, {config.target[1]:.0%} right",
+            log_x=True,
+            baselines={"largest set tried": config.most},
+        )
+        axis.set_yscale("log")
+    return figure
+
+
+def main(config: Config) -> None:
+    """Run, draw and save."""
+    begin = time.perf_counter()
+    rows = run(config)
+    report.save_report(
+        "sample_complexity",
+        rows,
+        config,
+        figure=draw(rows, config),
+        summary=slopes(rows),
+        formats={"exponent": ".2f"},
+        seconds=time.perf_counter() - begin,
+        root=config.root,
+    )
+
+
+if __name__ == "__main__":
+    main(parse(Config(), SMOKE, __doc__))
