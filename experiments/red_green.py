@@ -25,16 +25,14 @@ import optax
 from flax import nnx
 
 import convlab as cl
-from convlab import report
-from convlab.data import Data, Split
+from convlab import report, tasks
 from convlab.models import Stage, Wiring
 from convlab.optim import kernel_mask
+from convlab.tasks.scenes import END, GAP, LEFT, SIDE
 from experiments.command import parse
 
-SIDE, BOX = 32, 4
 LAYERS = ((32, 1), (32, 2), (64, 2), (64, 2))  # width and stride
 STRIDE = math.prod(stride for _, stride in LAYERS)
-LEFT, GAP, END = (0, 10), 5, 28  # columns of the left box; from there to the right one at least; where that one ends
 PADDINGS = {"VALID": "VALID", "SAME": 1, "CIRCULAR": "CIRCULAR", "FULL": 2}
 
 
@@ -85,19 +83,6 @@ class Order(nnx.Module):
         return self.head(x.max((1, 2)))
 
 
-def boxes(number: int, rng: np.random.Generator) -> Split:
-    """Draw images: class 0 has red on the left and rows 7 + U{-4..3}, class 1 green on the left and rows 23 + U{-4..3}."""
-    labels = np.arange(number, dtype=np.int32) % 2
-    images = np.zeros((number, SIDE, SIDE, 3), np.uint8)
-    for image, label in zip(images, labels, strict=True):
-        row = (23 if label else 7) + int(rng.integers(-4, 4))
-        left = int(rng.integers(*LEFT))
-        right = int(rng.integers(left + GAP, END))
-        for column, channel in ((left, label), (right, 1 - label)):  # channel 0 is red, 1 green
-            image[row : row + BOX, column : column + BOX, channel] = 255
-    return Split(images, labels)
-
-
 def knowable(stride: int) -> float:
     """The accuracy of the best guess around a circle: from the columns that green is after red, and red's modulo the stride."""
     shares = np.zeros((2, SIDE, stride))
@@ -114,9 +99,7 @@ def run(config: Config) -> list[dict[str, Any]]:
     rows = []
     for padding in config.paddings:
         for seed in range(config.seeds):
-            rng = np.random.default_rng(seed)
-            train, validation, similar = (boxes(many, rng) for many in (config.size, config.held, config.held))
-            data = Data("red_green", train, similar, ("red left", "green left"), validation=validation)
+            data = tasks.red_green().data(seed, config.size, config.held, config.held)
             training = cl.Config(
                 epochs=config.epochs,
                 batch_size=config.batch_size,
@@ -128,8 +111,8 @@ def run(config: Config) -> list[dict[str, Any]]:
                 seed=seed,
             )
             fitted = cl.fit(Order(padding, seed), data, training, optimizer=optimizer)
-            still = np.asarray(similar.images)
-            moved = np.roll(still, SIDE // 2, 1)  # 16 rows down is 16 rows up, around a circle
+            similar, still = data.test, np.asarray(data.test.images)
+            moved = np.roll(still, SIDE // 2, 1)  # 16 rows down is 16 rows up, around a circle: `red_green(moved=True)`
             first, second = (np.asarray(fitted.logits(images)).argmax(1) for images in (still, moved))
             row = {"similar": np.mean(first == similar.labels), "dissimilar": np.mean(second == similar.labels)}
             row = {name: float(score) for name, score in (row | {"same": np.mean(first == second)}).items()}

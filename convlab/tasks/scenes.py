@@ -9,7 +9,8 @@ from jaxtyping import Array, PRNGKeyArray
 from convlab.geometry import as_integer
 from convlab.tasks.task import Task, one_by_one
 
-RED_GREEN_SIDE, BOX = 32, 4
+SIDE, BOX = 32, 4  # of scenes with a red and a green box, and of a box
+LEFT, GAP, END = (0, 10), 5, 28  # columns of the left box; from there to the right one at least; where that one ends
 
 
 def red_green(*, moved: bool = False) -> Task:
@@ -40,15 +41,15 @@ def red_green(*, moved: bool = False) -> Task:
         y = jax.random.randint(which, (), 0, 2)
         lower = y != moved
         row = jnp.where(lower, 23, 7) + jax.random.randint(rows, (), -4, 4)
-        left = jax.random.randint(first, (), 0, 10)
-        right = jax.random.randint(second, (), left + 5, 28)
-        at = jnp.arange(RED_GREEN_SIDE)
+        left = jax.random.randint(first, (), *LEFT)
+        right = jax.random.randint(second, (), left + GAP, END)
+        at = jnp.arange(SIDE)
         along = (at >= row) & (at < row + BOX)
         boxes = [along[:, None] & (at >= column) & (at < column + BOX) for column in (left, right)]
         red, green = jnp.where(y, boxes[1], boxes[0]), jnp.where(y, boxes[0], boxes[1])
         return jnp.stack([red, green, jnp.zeros_like(red)], -1).astype(jnp.float32), y
 
-    return Task("red green", (RED_GREEN_SIDE, RED_GREEN_SIDE, 3), ("red left", "green left"), one_by_one(draw))
+    return Task("red green", (SIDE, SIDE, 3), ("red left", "green left"), one_by_one(draw))
 
 
 def coordinates(side: int, split: str = "uniform", *, held_out: bool = False, key: PRNGKeyArray | None = None) -> Task:

@@ -1,0 +1,54 @@
+"""Many small networks at once: each on its own number of examples, with one compilation."""
+
+import chex
+import jax
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from convlab import tasks
+from convlab.models import MLP
+from convlab.train import learner
+
+TASK = tasks.random_patch(2, 3, 0.4, jax.random.key(0))
+
+
+def build(rngs):
+    return MLP((6, 1), 2, (), rngs=rngs)
+
+
+def test_more_examples_are_learnt_better_and_all_sizes_and_seeds_share_one_compilation():
+    traced = chex.assert_max_traces(TASK.sample, n=2)  # of the training and of the test examples
+    learn = learner(build, traced, 400, steps=300, batch_size=20, optimizer=optax.adam(0.03))
+    few, many = (learn(np.full(6, n), np.arange(6)) for n in (4, 400))
+    assert few.shape == (6,)
+    assert few.mean() + 0.05 < many.mean()
+    assert len(set(many)) > 1
+    np.testing.assert_array_equal(learn(np.full(6, 4), np.arange(6)), few)
+    mixed = learn(np.array([4, 400, 4, 400, 4, 400]), np.arange(6))
+    np.testing.assert_allclose(mixed, np.where(np.arange(6) % 2, many, few), atol=0.002)
+
+
+def test_only_the_first_examples_are_looked_at():
+    def sample(key, n):
+        x, y = TASK.sample(key, n)
+        return (x, y) if n == 50 else (x.at[10:].set(np.nan), y)  # of 51 all after the tenth would spoil the weights
+
+    learn = learner(build, sample, 51, test=50, steps=30)
+    assert learn(np.array([10]), np.array([0]))[0] > 0.5
+    assert learn(np.array([51]), np.array([0]))[0] < 0.7
+
+
+def test_training_stops_when_the_loss_is_small():
+    slow, quick = (learner(build, TASK.sample, 5, test=20, steps=10**9, tolerance=t) for t in (0.3, 1.1))
+    assert all(np.isfinite(learn(np.array([5]), np.array([0]))[0]) for learn in (slow, quick))
+
+
+def test_what_cannot_be_learnt_so_is_refused():
+    with pytest.raises(ValueError, match="arrays that are not parameters"):
+        learner(lambda rngs: nnx.BatchNorm(1, rngs=rngs), TASK.sample, 5)
+    with pytest.raises(ValueError, match="sizes are 3 to 6; needs 1 to 5"):
+        learner(build, TASK.sample, 5)(np.array([3, 6]), np.array([0, 1]))
+    with pytest.raises(ValueError, match="steps"):
+        learner(build, TASK.sample, 5, steps=0)
