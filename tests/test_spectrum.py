@@ -276,3 +276,20 @@ def test_a_stem_needs_one_kernel_a_layer(many):
     x, layers = jnp.ones((2, 8, 8, 3)), [(cl.Window(3), 4), (cl.Window(3), 5)]
     with pytest.raises(ValueError, match=f"kernels has {many} entries but the stem has 2 layers"):
         measure.stem_report(layers, x, jax.random.key(0), kernels=[jnp.ones((3, 3, 3, 4))] * many)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_numbers_of_two_bytes_have_their_ranks_too(dtype):
+    h = jax.random.normal(jax.random.key(0), (4096, 128), dtype)
+    assert measure.activation_rank(h).rank == 128
+    (x, v) = gaussian((4, 11, 13, 3), (3, 3, 3, 32))
+    h = cl.conv(jnp.asarray(x, dtype), jnp.asarray(v, dtype), W(3, 2))
+    assert (measure.activation_rank(h).rank, measure.activation_rank(jax.nn.relu(h)).rank) == (27, 32)
+    for padding in ("SAME", "CIRCULAR"):
+        identity = measure.convolution(jnp.eye(3, dtype=dtype).reshape(1, 1, 3, 3), W(1, padding=padding), (8, 8))
+        assert measure.rank(identity) == 192
+        assert measure.condition(identity) == pytest.approx(1, abs=1e-6)
+    half = measure.convolution(jnp.ones((2, 1, 1), dtype), W(2, padding="VALID"), (5,))
+    lost = measure.null_space(half)
+    assert lost.dtype == jnp.float32
+    close(np.abs(lost).squeeze(), np.full(5, 5**-0.5), 1e-6)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from convlab import check
 from convlab.geometry import Window, as_axes, as_integer
 from convlab.measure.shift import aliased_energy
-from convlab.measure.spectrum import Linear
+from convlab.measure.spectrum import Linear, rounding
 from convlab.ops.conv import conv
 from convlab.ops.pool import max_pool
 
@@ -69,8 +69,8 @@ def activation_rank(h: Float[Array, "*n d"], tolerance: float | None = None) -> 
 
     Args:
       h: Activations; all axes but the last are examples.
-      tolerance: Singular values that count, as a share of the largest; None for rounding: the channels times the
-        resolution of the dtype, however many examples there are.
+      tolerance: Singular values that count, as a share of the largest; None for `rounding`: the resolution of the dtype,
+        or the channels times that of float32 or finer, however many examples there are.
 
     Raises:
       ValueError: `h` has fewer than two axes.
@@ -89,7 +89,7 @@ def activation_rank(h: Float[Array, "*n d"], tolerance: float | None = None) -> 
     sigma = np.linalg.svd(flat, compute_uv=False)
     if sigma[0] == 0:
         return Kept(0, 0.0)
-    least = flat.shape[1] * float(jnp.finfo(h.dtype).eps) if tolerance is None else tolerance
+    least = rounding(flat.shape[1], h.dtype) if tolerance is None else tolerance
     share = sigma[sigma > 0] / sigma.sum()
     return Kept(int(np.sum(sigma > least * sigma[0])), float(np.exp(-np.sum(share * np.log(share)))))
 

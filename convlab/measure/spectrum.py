@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from convlab import check
@@ -166,7 +167,7 @@ def rank(linear: Linear, tolerance: float | None = None) -> int:
 
     Args:
       linear: The function.
-      tolerance: The share; None for rounding: the longer side of the matrix times the resolution of its dtype.
+      tolerance: The share; None for `rounding`, of sums as long as the longer side of the matrix.
 
     Raises:
       ValueError: The matrix has more than 2**24 entries, too many to write out, and is no convolution on a torus.
@@ -197,7 +198,7 @@ def null_space(linear: Linear, tolerance: float | None = None) -> Float[np.ndarr
       array([ 2., -2.,  2., -2.], dtype=float32)
     """
     _check_small(linear)
-    _, sigma, right = np.linalg.svd(np.asarray(matrix(linear)))
+    _, sigma, right = np.linalg.svd(_written(linear))
     return right[_rank(sigma, _tolerance(linear, tolerance)) :].reshape(-1, *linear.shape)
 
 
@@ -218,14 +219,33 @@ def condition(linear: Linear) -> float:
     return float(sigma[0] / sigma[-1]) if sigma[-1] > 0 else math.inf
 
 
+def rounding(width: int, dtype: DTypeLike) -> float:
+    r"""Return the share of the largest singular value below which one may be nothing but rounding.
+
+    The largest singular value of n x d entries of root mean square 1 is at least $\sqrt{\max(n, d)}$. Rounding each to a
+    resolution of $\epsilon$ adds a matrix of norm at most about $\tfrac{\epsilon}{2} (\sqrt n + \sqrt d)$, a share of
+    $\epsilon$ at most. Sums of `width` numbers, which run in float32 at least, may be off by as many times its resolution.
+
+    Args:
+      width: Numbers in a sum.
+      dtype: Of the entries.
+
+    Example:
+      >>> rounding(128, jnp.bfloat16) == 2**-7, rounding(128, jnp.float32) == 128 * 2**-23
+      (True, True)
+    """
+    return max(float(jnp.finfo(dtype).eps), width * float(jnp.finfo(_at_least_single(dtype)).eps))
+
+
 def _dense(linear: Linear, most: int | None) -> np.ndarray:
-    return np.linalg.svd(np.asarray(matrix(linear)), compute_uv=False)
+    return np.linalg.svd(_written(linear), compute_uv=False)
 
 
 def _fourier(linear: Linear, most: int | None) -> np.ndarray:
     if linear.kernel is None or linear.window is None:
         raise ValueError("method 'fourier' needs a convolution; make it by `convolution`")
-    symbol = np.asarray(transfer(linear.kernel, linear.window, linear.shape[:-1]))
+    v = linear.kernel.astype(_at_least_single(linear.dtype))
+    symbol = np.asarray(transfer(v, linear.window, linear.shape[:-1]))
     return np.sort(np.linalg.svd(symbol, compute_uv=False), axis=None)[::-1]
 
 
@@ -269,13 +289,22 @@ def _all_values(linear: Linear) -> np.ndarray:
     return _dense(linear, None)
 
 
+def _written(linear: Linear) -> np.ndarray:
+    """The matrix, in a dtype that can be decomposed."""
+    return np.asarray(matrix(linear), _at_least_single(linear.dtype))
+
+
+def _at_least_single(dtype: DTypeLike) -> np.dtype:
+    return jnp.promote_types(dtype, jnp.float32)
+
+
 def _check_small(linear: Linear) -> None:
     if math.prod(linear.sizes) > LARGEST:
         raise ValueError(f"the matrix of {linear.sizes} has more than {LARGEST} entries; `singular_values` finds the largest")
 
 
 def _tolerance(linear: Linear, tolerance: float | None) -> float:
-    return max(linear.sizes) * float(jnp.finfo(linear.dtype).eps) if tolerance is None else tolerance
+    return rounding(max(linear.sizes), linear.dtype) if tolerance is None else tolerance
 
 
 def _rank(sigma: np.ndarray, tolerance: float) -> int:
