@@ -293,3 +293,10 @@ def test_numbers_of_two_bytes_have_their_ranks_too(dtype):
     lost = measure.null_space(half)
     assert lost.dtype == jnp.float32
     close(np.abs(lost).squeeze(), np.full(5, 5**-0.5), 1e-6)
+
+
+def test_what_a_tall_matrix_loses_is_found_without_a_basis_of_its_rows():
+    tall = measure.Linear(lambda x: jnp.tile(jnp.diff(x, axis=0), (2**17, 1)), (4, 1))  # its rows' would take 1 TiB
+    close(np.abs(measure.null_space(tall)), np.full((1, 4, 1), 0.5), 1e-12)
+    wide = measure.Linear(lambda x: x.sum(0), (4, 1))
+    close(measure.null_space(wide).sum((1, 2)), np.zeros(3), 1e-12)

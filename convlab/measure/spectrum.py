@@ -198,7 +198,7 @@ def null_space(linear: Linear, tolerance: float | None = None) -> Float[np.ndarr
       array([ 2., -2.,  2., -2.], dtype=float32)
     """
     _check_small(linear)
-    _, sigma, right = np.linalg.svd(_written(linear))
+    _, sigma, right = np.linalg.svd(np.linalg.qr(_written(linear), mode="r"))
     return right[_rank(sigma, _tolerance(linear, tolerance)) :].reshape(-1, *linear.shape)
 
 
