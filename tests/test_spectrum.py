@@ -300,3 +300,9 @@ def test_what_a_tall_matrix_loses_is_found_without_a_basis_of_its_rows():
     close(np.abs(measure.null_space(tall)), np.full((1, 4, 1), 0.5), 1e-12)
     wide = measure.Linear(lambda x: x.sum(0), (4, 1))
     close(measure.null_space(wide).sum((1, 2)), np.zeros(3), 1e-12)
+
+
+def test_the_condition_is_infinite_wherever_the_rank_is_not_full():
+    two = layer(W((3, 3), padding="VALID"), (8, 8), 1, 2)
+    assert measure.rank(two) == 56
+    assert measure.condition(two) == np.inf

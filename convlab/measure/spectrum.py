@@ -203,7 +203,9 @@ def null_space(linear: Linear, tolerance: float | None = None) -> Float[np.ndarr
 
 
 def condition(linear: Linear) -> float:
-    """Return the largest over the smallest of the min(rows, columns) singular values: infinite where one is 0.
+    """Return the largest over the smallest of the min(rows, columns) singular values.
+
+    It is infinite where one is lost: zero to rounding, by the tolerance of `rank`.
 
     Args:
       linear: The function.
@@ -216,7 +218,7 @@ def condition(linear: Linear) -> float:
       5.0
     """
     sigma = _all_values(linear)
-    return float(sigma[0] / sigma[-1]) if sigma[-1] > 0 else math.inf
+    return float(sigma[0] / sigma[-1]) if _rank(sigma, _tolerance(linear, None)) == len(sigma) else math.inf
 
 
 def rounding(width: int, dtype: DTypeLike) -> float:
