@@ -1,6 +1,7 @@
 """What a network looks at: rules for ReLUs against loops, maps against equations, and what cannot be told is refused."""
 
 import functools
+import tracemalloc
 
 import jax
 import jax.numpy as jnp
@@ -270,3 +271,13 @@ def test_a_derivative_of_its_own_is_kept_by_the_gradient(look):
         np.testing.assert_allclose(saliency(net, x, 0).ravel(), [3, 3])
     else:
         np.testing.assert_allclose(grad_cam(net, x, "layers/0", 0).ravel(), [3, 0])
+
+
+def test_occlusion_needs_no_memory_for_every_window_of_every_position():
+    x, weight = jnp.ones((2, 64, 64, 1)), jnp.ones((4096, 1))
+    tracemalloc.start()
+    fall = occlusion(lambda x: x.reshape(len(x), -1) @ weight, x, 0, cl.Window(16, 8, "VALID"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(fall, np.full((2, 7, 7), 256))
+    assert peak < 2e7  # positions x taps x pixels are 5e7

@@ -3,7 +3,7 @@
 The ways by gradient differ in one rule alone, what a ReLU passes back; so they are one function of that rule.
 """
 
-import math
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -191,16 +191,17 @@ def occlusion(
     Reference: Zeiler and Fergus 2014, Visualizing and understanding convolutional networks, section 4.2.
     """
     images = check.floating("images", images)
-    space = images.shape[1:-1]
-    reads = window.reads(space)
-    positions = reads.shape[: len(space)]
-    hidden = (reads.reshape(*positions, -1, 1) == np.arange(math.prod(space))).any(-2).reshape(-1, *space, 1)
+    axes = window.axes(images.shape[1:-1])
+    hidden = [(axis.reads[..., None] == np.arange(axis.pixels)).any(1) for axis in axes]  # (positions, pixels) of each axis
+    positions = tuple(axis.outputs for axis in axes)
     state, run = split(model)
 
-    def scores(state: Any, x: Array, hidden: Array) -> tuple[Array, Array]:
-        whole = _scores(run(state, x), target)
-        parts = jax.lax.map(lambda where: _scores(run(state, jnp.where(where, value, x)), target), hidden)
-        return whole, parts
+    def scores(state: Any, x: Array, hidden: list[Array]) -> tuple[Array, Array]:
+        def part(place: Sequence[Array]) -> Array:
+            where = functools.reduce(jnp.logical_and.outer, [each[i] for each, i in zip(hidden, place, strict=True)])
+            return _scores(run(state, jnp.where(where[..., None], value, x)), target)
+
+        return _scores(run(state, x), target), jax.lax.map(part, jnp.indices(positions).reshape(len(positions), -1).T)
 
     whole, parts = jax.jit(scores)(state, images, hidden)
     return (whole - parts).T.reshape(len(images), *positions)
