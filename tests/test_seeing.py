@@ -200,3 +200,19 @@ def test_a_loop_is_refused_rather_than_overlooked(name):
 def test_a_network_that_does_not_listen_has_no_effective_field():
     with pytest.raises(ValueError, match=r"gradient of the output at \(2, 1\) is zero"):
         effective_field(lambda x: nnx.relu(-jnp.abs(x) - 1), jnp.ones((1, 5, 3, 2)))
+
+
+def test_a_number_an_image_has_no_axis_of_channels():
+    for find in (receptive_field, coverage):
+        with pytest.raises(ValueError, match=r"returns shape \(1,\); needs \(n, \*positions, channels\)"):
+            find(lambda x: x.sum((1, 2)), (5, 1))
+    with pytest.raises(ValueError, match=r"returns shape \(3,\); needs"):
+        effective_field(lambda x: x.sum((1, 2)), jnp.ones((3, 5, 1)))
+
+
+def test_on_one_axis_a_position_is_a_number():
+    model = conv(1, 2, (3,))
+    np.testing.assert_array_equal(np.flatnonzero(receptive_field(model, (7, 1), position=5)), [4, 5, 6])
+    assert np.flatnonzero(effective_field(model, jnp.ones((1, 7, 1)), 0).map).tolist() == [0, 1]
+    with pytest.raises(ValueError, match=r"position is \(3,\) but the output has \(5, 7\) positions"):
+        precedents(conv(1, 1, (3, 3)), (5, 7, 1), position=3)

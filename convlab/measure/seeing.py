@@ -23,9 +23,11 @@ from convlab.measure.trace import Place, Step, split, trace
 IMAGE, OUTPUT = "image", "output"
 MANY = 64  # outputs that are followed at a time
 
+Position = int | Sequence[int] | None  # of an output: an int where there is one axis, None for the central one
+
 
 def precedents(
-    model: Any, image_shape: Sequence[int], layer: str = OUTPUT, position: Sequence[int] | None = None
+    model: Any, image_shape: Sequence[int], layer: str = OUTPUT, position: Position = None
 ) -> dict[str, Bool[np.ndarray, "..."]]:
     r"""Find which pixels, through which positions of every layer, lead to one output.
 
@@ -35,15 +37,16 @@ def precedents(
       model: A Flax NNX module, or a function of images.
       image_shape: (*space, c) of one image.
       layer: Path of the layer whose output is asked about, as `count` names it; "output" is what the network returns.
-      position: Of that output; absent, the central one. Empty where it has no positions: all its numbers then.
+      position: Of that output, an int where it has one axis; absent, the central one. Empty where it has no positions: all its
+        numbers then.
 
     Returns:
       Which pixels lead there, by "image", and then which positions of each layer's output, by path in the order of the calls:
       those of which any channel does, through weights that are not zero. The mask of a layer without positions has no axes.
 
     Raises:
-      ValueError: No such layer or position; which pixels are read depends on the image (polyphase pooling); or an operation
-        that is not known, such as a loop.
+      ValueError: No such layer or position; an output without an axis of channels; which pixels are read depends on the image
+        (polyphase pooling); or an operation that is not known, such as a loop.
 
     Example:
       >>> from flax import nnx
@@ -62,7 +65,7 @@ def precedents(
 
 
 def receptive_field(
-    model: Any, image_shape: Sequence[int], layer: str = OUTPUT, position: Sequence[int] | None = None
+    model: Any, image_shape: Sequence[int], layer: str = OUTPUT, position: Position = None
 ) -> Bool[np.ndarray, "k l"]:
     r"""Find which pixels can change one output: arguments as in `precedents`, of which this is the image.
 
@@ -89,7 +92,7 @@ def coverage(model: Any, image_shape: Sequence[int], layer: str = OUTPUT) -> Int
       layer: Whose output is asked about; "output" is what the network returns.
 
     Raises:
-      ValueError: No such layer, or the way back is not known, as in `precedents`.
+      ValueError: No such layer, an output without an axis of channels, or the way back is not known, as in `precedents`.
 
     Example:
       >>> from flax import nnx
@@ -125,7 +128,7 @@ class Effective(NamedTuple):
 
 
 def effective_field(
-    model: Any, images: Float[Array, "n k l c"], position: Sequence[int] | None = None, *, squared: bool = False
+    model: Any, images: Float[Array, "n k l c"], position: Position = None, *, squared: bool = False
 ) -> Effective:
     r"""Measure how much each pixel moves one output, averaged over images and channels.
 
@@ -137,11 +140,11 @@ def effective_field(
     Args:
       model: A Flax NNX module, run in evaluation mode, or a function of images.
       images: What it is given.
-      position: Of the output; absent, the central one.
+      position: Of the output, an int where it has one axis; absent, the central one.
       squared: Weigh pixels by squared gradients rather than absolute ones.
 
     Raises:
-      ValueError: No such position, or no pixel moves the output there.
+      ValueError: No such position, an output without an axis of channels, or no pixel moves the output there.
       TypeError: The images are not floating.
 
     Example:
@@ -156,7 +159,7 @@ def effective_field(
     """
     images = check.floating("images", images)
     state, run = split(model)
-    shape = jax.eval_shape(run, state, images).shape
+    shape = _with_channels(jax.eval_shape(run, state, images).shape)
     place = _place(shape[1:-1], position, "the network's output")
 
     def channel(d: Array) -> Array:
@@ -176,8 +179,16 @@ def _variance(weight: Array, axis: int) -> Array:
     return jnp.sum(along * jnp.square(places - mean))
 
 
-def _place(space: Sequence[int], position: Sequence[int] | None, where: str) -> tuple[int, ...]:
-    place = tuple(n // 2 for n in space) if position is None else tuple(position)
+def _with_channels(shape: tuple[int, ...]) -> tuple[int, ...]:
+    if len(shape) < 2:
+        raise ValueError(f"the network returns shape {shape}; needs (n, *positions, channels)")
+    return shape
+
+
+def _place(space: Sequence[int], position: Position, where: str) -> tuple[int, ...]:
+    if position is None:
+        position = tuple(n // 2 for n in space)
+    place = (int(position),) if isinstance(position, (int, np.integer)) else tuple(position)
     if len(place) != len(space) or not all(0 <= i < n for i, n in zip(place, space, strict=True)):
         raise ValueError(f"position is {place} but {where} has {tuple(space)} positions")
     return place
@@ -203,9 +214,9 @@ class _Way:
         return self.numbers.get(layer, self.program.output)
 
     def space(self, number: int) -> tuple[int, ...]:
-        return self.program.shapes[number].shape[1:-1]
+        return _with_channels(self.program.shapes[number].shape)[1:-1]
 
-    def at(self, number: int, position: Sequence[int] | None) -> Array:
+    def at(self, number: int, position: Position) -> Array:
         """A mask of one position."""
         space = self.space(number)
         return jnp.zeros(space, bool).at[_place(space, position, "the output")].set(True)
