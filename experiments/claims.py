@@ -412,7 +412,13 @@ SMOKE = Config(only="pooling")
 
 
 def run(config: Config) -> list[dict[str, Any]]:
-    """Check the claims; one row each."""
+    """Check the claims; one row each.
+
+    Raises:
+      ValueError: No claim contains `config.only`.
+    """
+    if not any(config.only in quote for quote in (*(claim.quote for claim in CLAIMS), *(quote for quote, _ in OPEN))):
+        raise ValueError(f"no claim contains {config.only!r}; needs words of one, as they stand in CLAIMS and OPEN")
     rows = []
     for claim in CLAIMS:
         if config.only in claim.quote:

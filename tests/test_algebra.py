@@ -499,3 +499,30 @@ def test_a_bias_is_one_number_a_channel():
         algebra.merge_branches([v, v], [W(3), W(3)], [None, jnp.ones(1)])
     with pytest.raises(ValueError, match="kernels is empty"):
         algebra.merge_branches([], [])
+
+
+def test_a_kernel_of_zeros_is_held_below_a_norm_with_a_gradient():
+    v, window = jnp.zeros((3, 1, 1)), W(3, padding="CIRCULAR")
+    for most in (0.0, 1.0):
+        gradient = jax.grad(lambda v, most=most: algebra.scale_norm(v, window, (5,), most).sum())(v)
+        np.testing.assert_array_equal(gradient, jnp.ones((3, 1, 1)))
+
+
+def test_a_norm_is_not_folded_where_its_root_is_not_real():
+    v, one = jnp.ones((3, 2, 2)), jnp.ones(2)
+    with pytest.raises(ValueError, match=r"variance and epsilon are together down to -1\.9"):
+        algebra.merge_batch_norm(v, None, one, jnp.array([1.0, -2.0]), epsilon=0.1)
+    jax.jit(algebra.merge_batch_norm, static_argnums=1)(v, None, one, one)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_coarse_kernels_are_not_decomposed(dtype):
+    v = jnp.ones((3, 3, 2, 2), dtype)
+    makes = (
+        lambda: algebra.factorise(v, (2, 2), 3, jax.random.key(0)),
+        lambda: algebra.separate(v, 1),
+        lambda: algebra.tucker(v, (1, 1)),
+    )
+    for make in makes:
+        with pytest.raises(TypeError, match=f"v has dtype {jnp.dtype(dtype)}, which is too coarse"):
+            make()

@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.checks import Finding
-from experiments.claims import CLAIMS, OPEN
+from experiments.claims import CLAIMS, OPEN, Config, run
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.quote[:40])
@@ -22,3 +22,8 @@ def test_a_claim_is_true_in_all_cases_or_in_none_or_in_those_that_are_named():
     assert Finding({"a": True, "b": True}, 0).verdict == "true"
     assert Finding({"a": False, "b": False}, 0).verdict == "false"
     assert Finding({"a": True, "b": False, "c": True}, 0).verdict == "true if a or c"
+
+
+def test_words_that_no_claim_has_are_an_error():
+    with pytest.raises(ValueError, match="no claim contains 'xyz'"):
+        run(Config(only="xyz"))

@@ -25,6 +25,7 @@ from convlab.report import (
     comparison,
     curves,
     filters,
+    heat,
     holm,
     interval,
     matrix_picture,
@@ -612,3 +613,14 @@ def test_corrected_for_their_number_one_set_of_tests_in_twenty_finds_what_is_not
     assert 0.04 < found < 0.06
     assert np.mean(uniform.min(1) < 0.05) > 0.2
     assert holm([0.5, 0.9]) == [1.0, 1.0]
+
+
+def test_a_map_lies_over_pixels_in_gray_or_colour_from_0_to_1():
+    _, [axis] = new_figure()
+    over = np.eye(3)
+    with pytest.raises(ValueError, match="image has 4 channels; needs 1 or 3"):
+        heat(axis, np.ones((6, 9, 4)), over, label="")
+    for wrong in (np.full((6, 9), 255), np.full((6, 9), -0.1)):
+        with pytest.raises(ValueError, match=r"image has pixels from .*; needs 0 to 1"):
+            heat(axis, wrong, over, label="")
+    heat(axis, np.full((6, 9), 1 + 1e-7), over, label="")

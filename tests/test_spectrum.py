@@ -306,3 +306,14 @@ def test_the_condition_is_infinite_wherever_the_rank_is_not_full():
     two = layer(W((3, 3), padding="VALID"), (8, 8), 1, 2)
     assert measure.rank(two) == 56
     assert measure.condition(two) == np.inf
+
+
+def test_a_stem_is_not_measured_on_images_that_say_nothing():
+    x, key = jnp.ones((2, 8, 8, 3)), jax.random.key(0)
+    for images in (x * 0, x.at[0, 0, 0, 0].set(jnp.nan)):
+        with pytest.raises(ValueError, match="not finite, or zeros alone"):
+            measure.stem_report([(W(3), 4)], images, key)
+    with pytest.raises(ValueError, match=r"images has shape \(8, 3\); needs \(n, \*space, c\)"):
+        measure.stem_report([(W(3), 4)], x[0, 0], key)
+    with pytest.raises(TypeError, match=r"the width in layers\[0\] must be an integer"):
+        measure.stem_report([(W(3), 4.5)], x, key)

@@ -111,14 +111,14 @@ def factorise(
 
     Raises:
       ValueError: The taps are not k1 + k2 - 1 along each axis, or `width` is below 1.
-      TypeError: `v` is not floating.
+      TypeError: `v` is not float32 or float64.
 
     Example:
       >>> v = jnp.array([1.0, 3.0, 2.0]).reshape(3, 1, 1)  # (1 + x) (1 + 2 x)
       >>> bool(factorise(v, (2, 2), 1, jax.random.key(0)).residual < 1e-5)
       True
     """
-    v, rank = check.kernel("v", v, spatial=1, others="c d")
+    v, rank = _kernel(v)
     one, two = (as_axes(f"sizes[{number}]", size, rank) for number, size in enumerate(sizes))
     check.agree("v has {} taps", v.shape[:rank], "sizes need {}", tuple(a + b - 1 for a, b in zip(one, two, strict=True)))
     width = as_integer("width", width)
@@ -144,7 +144,7 @@ def separate(v: Float[Array, "a b c d"], rank: int) -> Factors:
 
     Raises:
       ValueError: One spatial axis, or `rank` is out of range.
-      TypeError: `v` is not floating, or `rank` is not an integer.
+      TypeError: `v` is not float32 or float64, or `rank` is not an integer.
 
     Example:
       >>> sobel = jnp.array([1.0, 2.0, 1.0])[:, None] * jnp.array([-1.0, 0.0, 1.0])
@@ -154,7 +154,7 @@ def separate(v: Float[Array, "a b c d"], rank: int) -> Factors:
 
     Reference: Jaderberg, Vedaldi and Zisserman 2014, Speeding up convolutional neural networks with low rank expansions.
     """
-    v, axes = check.kernel("v", v, spatial=1, others="c d")
+    v, axes = _kernel(v)
     if axes < 2:
         raise ValueError(f"v of shape {v.shape} has one spatial axis; there is nothing to separate")
     (a, *others), (c, d) = v.shape[:axes], v.shape[-2:]
@@ -183,7 +183,7 @@ def tucker(v: Float[Array, "a b c d"], ranks: tuple[int | None, int | None]) -> 
 
     Raises:
       ValueError: A rank is out of range.
-      TypeError: `v` is not floating, or a rank is not an integer.
+      TypeError: `v` is not float32 or float64, or a rank is not an integer.
 
     Example:
       >>> into, core, out, residual = tucker(jnp.ones((3, 3, 4, 5)), (2, None))
@@ -192,7 +192,7 @@ def tucker(v: Float[Array, "a b c d"], ranks: tuple[int | None, int | None]) -> 
 
     Reference: Kim et al. 2016, Compression of deep convolutional neural networks for fast and low power mobile applications.
     """
-    v, axes = check.kernel("v", v, spatial=1, others="c d")
+    v, axes = _kernel(v)
     most = v.shape[-2:]
     r, s = (m if rank is None else as_integer("ranks", rank) for rank, m in zip(ranks, most, strict=True))
     if r > most[0] or s > most[1]:
@@ -207,6 +207,13 @@ def tucker(v: Float[Array, "a b c d"], ranks: tuple[int | None, int | None]) -> 
     ones = (1,) * axes
     core = core.reshape(*v.shape[:axes], r, s)
     return Bottleneck(p.reshape(*ones, -1, r), core, q.T.reshape(*ones, s, -1), jnp.linalg.norm(rest) / _length(u))
+
+
+def _kernel(v: Array) -> tuple[Array, int]:
+    v, rank = check.kernel("v", v, spatial=1, others="c d")
+    if v.dtype.itemsize < 4:
+        raise TypeError(f"v has dtype {v.dtype}, which is too coarse to be decomposed; cast it, e.g. v.astype('float32')")
+    return v, rank
 
 
 def _length(v: Array) -> Array:

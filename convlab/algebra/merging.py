@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from convlab import check
@@ -42,7 +43,7 @@ def merge_batch_norm(
       bias: The bias.
 
     Raises:
-      ValueError: The statistics or the bias are not of d channels.
+      ValueError: The statistics or the bias are not of d channels, or a variance that is known is with `epsilon` not above 0.
       TypeError: `v` is not floating.
 
     Example:
@@ -59,7 +60,10 @@ def merge_batch_norm(
             check.agree(f"{name} has shape {{}}", jnp.shape(each), "v returns {} channels", v.shape[-1:])
     if bias is not None:
         check.agree("bias has {} channels", jnp.shape(bias)[-1:], "v returns {}", v.shape[-1:])
-    alpha = (1 if scale is None else jnp.asarray(scale)) / jnp.sqrt(jnp.asarray(variance) + epsilon)
+    square = jnp.asarray(variance) + epsilon
+    if not isinstance(square, Tracer) and not bool(jnp.all(square > 0)):
+        raise ValueError(f"variance and epsilon are together down to {square.min()}; need to be above 0, to divide by the root")
+    alpha = (1 if scale is None else jnp.asarray(scale)) / jnp.sqrt(square)
     merged = alpha * ((0 if bias is None else jnp.asarray(bias)) - mean) + (0 if shift is None else shift)
     return v * alpha, merged
 

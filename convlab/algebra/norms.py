@@ -137,7 +137,8 @@ def scale_norm(v: Float[Array, "a b c d"], window: Window, space: Space, most: f
     """
     most = _bound(most)
     bound = norm_bound(v, window, space)
-    return v * jnp.where(bound > most, most / bound, 1)
+    above = bound > most
+    return v * jnp.where(above, most / jnp.where(above, bound, 1), 1)  # a kernel of zeros is not divided by: its gradient is 1
 
 
 def _bound(most: float) -> float:

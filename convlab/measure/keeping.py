@@ -209,8 +209,8 @@ def stem_report(
       the last row, its aliasing the largest.
 
     Raises:
-      ValueError: No layers, or kernels that do not fit them.
-      TypeError: `images` are not floating.
+      ValueError: No layers, or kernels that do not fit them; images without spatial axes, not finite, or all zero.
+      TypeError: `images` are not floating, or a width is not an integer.
 
     Example:
       >>> images = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
@@ -224,8 +224,13 @@ def stem_report(
         raise ValueError("layers is empty: a stem has at least one")
     if kernels is not None and len(kernels) != len(layers):
         raise ValueError(f"kernels has {len(kernels)} entries but the stem has {len(layers)} layers; needs one of each")
+    layers = [(window, as_integer(f"the width in layers[{number}]", width)) for number, (window, width) in enumerate(layers)]
     axes = jnp.ndim(images) - 2
+    if axes < 1:
+        raise ValueError(f"images has shape {jnp.shape(images)}; needs (n, *space, c)")
     x, space = check.images(images, axes, f"images has shape {jnp.shape(images)}")
+    if not bool(jnp.isfinite(x).all() & x.any()):
+        raise ValueError("images holds numbers that are not finite, or zeros alone; needs some that say what a layer keeps")
     windows = [window.of_rank(axes) for window, _ in layers]
     field, jump, rows, colours = (1,) * axes, (1,) * axes, [], x.shape[-1]
     for number, (window, (_, width)) in enumerate(zip(windows, layers, strict=True)):

@@ -11,6 +11,7 @@ from convlab.report.filters import filters
 if TYPE_CHECKING:
     import matplotlib.axes
 
+ROUNDING = 1e-5  # by which pixels may lie outside 0 to 1
 LESS, MORE = RUNG_STYLE["dense"].colour, RUNG_STYLE["conv"].colour
 
 
@@ -28,7 +29,7 @@ def heat(
       strongest: Size of the number in full colour; absent, the largest one.
 
     Raises:
-      ValueError: `image` or `over` is no picture, or not finite.
+      ValueError: `image` or `over` is no picture, or not finite; `image` has other channels, or pixels outside 0 to 1.
       ImportError: matplotlib is not installed.
 
     Example:
@@ -41,6 +42,10 @@ def heat(
         raise ValueError(f"image has shape {image.shape} and over {over.shape}; needs (k, l) or (k, l, c), and (i, j)")
     if not (np.isfinite(image).all() and np.isfinite(over).all()):
         raise ValueError("image or over holds a number that is not finite, which has no colour")
+    if image.ndim == 3 and image.shape[-1] not in (1, 3):
+        raise ValueError(f"image has {image.shape[-1]} channels; needs 1 or 3")
+    if image.min() < -ROUNDING or image.max() > 1 + ROUNDING:
+        raise ValueError(f"image has pixels from {image.min()} to {image.max()}; needs 0 to 1, e.g. bytes over 255")
     gray = np.clip(image.mean(-1) if image.ndim == 3 else image, 0, 1)
     scale = (np.abs(over).max() if strongest is None else strongest) or 1.0
     extent = (-0.5, gray.shape[1] - 0.5, gray.shape[0] - 0.5, -0.5)
