@@ -289,3 +289,15 @@ def test_an_output_of_zeros_or_of_no_numbers_is_not_audited():
     for lost in (lambda x: 0 * x, lambda x: jnp.log(-jnp.abs(x))):
         with pytest.raises(ValueError, match="no change is relative to that"):
             audit(lost, x)
+
+
+def test_a_score_that_is_not_a_number_names_no_class():
+    x = jnp.ones((3, 5, 7, 1))
+    with pytest.raises(ValueError, match="scores that are nan"):
+        shift_consistency(lambda x: x.mean((1, 2)) * jnp.array([1.0, jnp.nan]), x, [1])
+
+
+def test_the_error_of_an_output_of_zeros_is_not_finite():
+    x = jnp.zeros((1, 5, 1)).at[0, 4].set(1)
+    assert equivariance_error(lambda x: x * jnp.eye(5)[:, :1], x, 1).error == jnp.inf
+    assert jnp.isnan(equivariance_error(jnp.zeros_like, x, 1).error)

@@ -26,7 +26,7 @@ class Equivariance(NamedTuple):
 
     Attributes:
       map: Root mean square of the difference over images and channels, at every output position.
-      error: Norm of the difference over that of the output.
+      error: Norm of the difference over that of the output: of an output of zeros inf, or nan where the other is zeros too.
     """
 
     map: Float[Array, "i j"]
@@ -153,7 +153,8 @@ def shift_consistency(
         the cut that moves, against `delta`: nothing wraps, new pixels come in. `predict` is given these smaller images.
 
     Raises:
-      ValueError: No shifts, or one that moves the cut over the border; one floating score an image, which is no label.
+      ValueError: No shifts, or one that moves the cut over the border; one floating score an image, which is no label, or
+        scores that are nan.
 
     Example:
       >>> x = jax.random.normal(jax.random.key(0), (5, 8, 7, 1))
@@ -182,6 +183,8 @@ def _moved(images: Array, delta: Delta, margin: int | None) -> Array:
 def _labels(scores: Array) -> Array:
     scores = jnp.asarray(scores)
     if scores.ndim > 1 and scores.shape[-1] > 1:
+        if bool(jnp.isnan(scores).any()):
+            raise ValueError("predict returns scores that are nan, of which none is the largest")
         return jnp.argmax(scores, -1)
     if jnp.issubdtype(scores.dtype, jnp.floating):
         raise ValueError(
