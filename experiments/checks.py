@@ -211,12 +211,18 @@ def every_pixel_is_used_equally() -> Finding:
 
 
 def strided_windows_read_every_pixel() -> Finding:
-    """Share of pixels that a window with stride 2 reads."""
-    shares = {
-        f"the window is {k}x{k}": float((cl.Window((k, k), 2, padding=(k - 1) // 2).coverage((8, 8)) > 0).mean())
-        for k in (1, 2, 3)
+    """Share of pixels that a window with stride 2, padded by (k - 1) // 2, reads of images of even and odd sides."""
+
+    def share(k: int, n: int) -> float:
+        return float((cl.Window((k, k), 2, padding=(k - 1) // 2).coverage((n, n)) > 0).mean())
+
+    cases = {
+        "the window is 1x1": (1, 7, 8),
+        "the window is 2x2 and sides are even": (2, 8),
+        "the window is 2x2 and sides are odd": (2, 7),
+        "the window is 3x3": (3, 7, 8),
     }
-    return Finding({name: share == 1 for name, share in shares.items()}, shares["the window is 1x1"])
+    return Finding({name: all(share(k, n) == 1 for n in sides) for name, (k, *sides) in cases.items()}, share(1, 8))
 
 
 def doubled_channels() -> Finding:
@@ -280,20 +286,22 @@ def one_kernel_is_two() -> Finding:
     return one(number == 9, number)
 
 
-def width_of_two(size: int, c: int, width: int) -> bool:
-    """Whether generic c -> c kernels are two smaller ones through `width` channels: full rank of the derivative."""
+def reached_by_two(size: int, c: int, width: int) -> int:
+    """Dimensions of all c -> c kernels that two smaller ones through `width` channels reach: the rank of the derivative."""
     half = size // 2 + 1
     pair = normal(half, half, c, width), normal(half, half, width, c, seed=1)
     derivative = jax.jacobian(lambda pair: kernel_of_two(*pair).ravel())(pair)
-    rank = np.linalg.matrix_rank(np.concatenate([np.asarray(part).reshape(size * size * c * c, -1) for part in derivative], 1))
-    return int(rank) == size * size * c * c
+    parts = [np.asarray(part).reshape(size * size * c * c, -1) for part in derivative]
+    return int(np.linalg.matrix_rank(np.concatenate(parts, 1)))
 
 
 def two_small_are_one_large(size: int, c: int = 2) -> Finding:
-    """Whether two small kernels make any c -> c kernel of `size` x `size`, by the width between; the law's, in units of c."""
-    law = algebra.middle_width(size, size // 2 + 1, size // 2 + 1, 1)
-    widths = {"as wide": c, "narrower than the law": math.ceil(law * c) - 1, "as wide as the law": math.ceil(law * c)}
-    return Finding({f"what lies between is {name}": width_of_two(size, c, m) for name, m in widths.items()}, law)
+    """Whether two small kernels make any c -> c kernel of `size` x `size`, by the width between; how far one less reaches."""
+    law = math.ceil(algebra.middle_width(size, size // 2 + 1, size // 2 + 1, c))
+    reached = {"narrower than the law": reached_by_two(size, c, law - 1), "as wide as the law": reached_by_two(size, c, law)}
+    every = size * size * c * c
+    holds = {f"what lies between is {name}": many == every for name, many in reached.items()}
+    return Finding(holds, reached["narrower than the law"])
 
 
 def fewer_weights(large: int, small: int) -> Finding:
@@ -439,6 +447,25 @@ def filters_keep_the_image(k: int = 3, n: int = 8) -> Finding:
     return Finding({"there are two": lost(2) == 0, "there are three": lost(3) == 0}, lost(2))
 
 
+def one_filter_keeps_the_image(n: int = 8) -> Finding:
+    """Dimensions of an image that one generic 3 x 3 filter loses, by what lies outside; without padding, 4 (n - 1)."""
+    v = normal(3, 3, 1, 1)
+    matrices = {padding: matrix(v, cl.Window((3, 3), padding=padding), (n, n)) for padding in PADDINGS}
+    lost = {padding: n * n - int(np.linalg.matrix_rank(w)) for padding, w in matrices.items()}
+    return Finding({f"padding is {padding}": many == 0 for padding, many in lost.items()}, lost["VALID"])
+
+
+def only_one_stem_dilutes() -> Finding:
+    """Whether 147 to 64 condenses and 27 to 32 dilutes, by two ratios: outputs over what they read, and over what is new."""
+    stems = (cl.Window(7, 2), 64), (cl.Window(3, 2), 32)
+    large, small = (measure.stem_report([stem], normal(2, 16, 16, 3), jax.random.key(0))[0] for stem in stems)
+    holds = {
+        "outputs are set against the pixels they read": large.window_ratio < 1 < small.window_ratio,
+        "outputs are set against the pixels new to them": large.stride_ratio < 1 < small.stride_ratio,
+    }
+    return Finding(holds, large.stride_ratio)
+
+
 def one_to_many_fills_little() -> Finding:
     """Dimensions that a 1 x 1 layer from one channel to 16 spans, before bias and ReLU and after."""
     v, u, x = normal(1, 16), normal(16, seed=1), normal(999, 1, seed=2)
@@ -447,16 +474,16 @@ def one_to_many_fills_little() -> Finding:
     return Finding({"nothing follows": linear == 1, "bias and ReLU follow": bent == 1}, bent)
 
 
-def stem_c_saves() -> Finding:
-    """Multiply-adds of ResNet-C's stem of three 3 x 3 layers, over those of the 7 x 7 one, on 224 x 224 pixels."""
+def stem_c_saves(what: str = "multiply_adds") -> Finding:
+    """Multiply-adds, or weights, of ResNet-C's stem of three 3 x 3 layers, over those of the 7 x 7 one, on 224 x 224 pixels."""
 
-    def products(stem: str) -> int:
+    def total(stem: str) -> int:
         image = (224, 224, 3)
         model = nnx.eval_shape(lambda: models.ResNet(image, 1000, (1,), stem=stem, rngs=nnx.Rngs(0)))
         names = [f"stages/{number}/layer" for number in range(len(models.STEMS[stem].layers))]
-        return sum(row.multiply_adds for row in cl.count(model, image).layers if row.name in names)
+        return sum(getattr(row, what) for row in cl.count(model, image).layers if row.name in names)
 
-    number = products("3x3x3") / products("7x7")
+    number = total("3x3x3") / total("7x7")
     return one(number < 1, number)
 
 
@@ -464,20 +491,21 @@ def stem_c_saves() -> Finding:
 
 
 def equal_updates() -> Finding:
-    """One step of a dense weight, projected to the convolutions, against one of the convolution at the tap's own rate."""
+    """One step of a dense weight, as it is and averaged over positions, against the convolution's at the tap's own rate."""
     space, window = (5, 7), cl.Window((3, 3), padding="CIRCULAR")
     x, target, v = normal(11, *space, 2), normal(11, *space, 3, seed=1), normal(3, 3, 2, 3, seed=2)
     w, rate = cl.lift_conv_to_dense(v, window, space), 1e-2
     by_v = jax.grad(lambda v: jnp.sum((cl.conv(x, v, window) - target) ** 2))(v)
     by_w = jax.grad(lambda w: jnp.sum((cl.dense(x, w) - target) ** 2))(w)
     holds, number = {}, 0.0
-    for name, rule, scale in (("trained by SGD", optax.sgd, 1 / math.prod(space)), ("trained by Adam", optax.adam, 1.0)):
+    for name, rule, scale in (("SGD", optax.sgd, 1 / math.prod(space)), ("Adam", optax.adam, 1.0)):
         dense, tied = rule(rate), rule(rate * scale)
-        step = lambda optimizer, weight, gradient: weight + optimizer.update(gradient, optimizer.init(weight))[0]  # noqa: E731
-        projected = cl.project_dense_to_conv(step(dense, w, by_w), window, space)
-        wanted = step(tied, v, by_v)
-        number = float(jnp.abs(projected - wanted).max() / jnp.abs(wanted - v).max())
-        holds[name] = number < 1e-3
+        change, wanted = (jnp.asarray(own.update(g, own.init(g))[0]) for own, g in ((dense, by_w), (tied, by_v)))
+        mean = cl.project_dense_to_conv(change, window, space)
+        number = float(jnp.abs(mean - wanted).max() / jnp.abs(wanted).max())
+        lifted = cl.lift_conv_to_dense(wanted, window, space)
+        holds[f"they are {name}'s own"] = bool(jnp.abs(change - lifted).max() < 1e-3 * jnp.abs(lifted).max())
+        holds[f"they are {name}'s, averaged"] = number < 1e-3
     return Finding(holds, number)
 
 

@@ -2,8 +2,9 @@
 
 import pytest
 
+from experiments import claims
 from experiments.checks import Finding
-from experiments.claims import CLAIMS, OPEN, Config, run
+from experiments.claims import CLAIMS, OPEN, Config, kind, run
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.quote[:40])
@@ -27,3 +28,9 @@ def test_a_claim_is_true_in_all_cases_or_in_none_or_in_those_that_are_named():
 def test_words_that_no_claim_has_are_an_error():
     with pytest.raises(ValueError, match="no claim contains 'xyz'"):
         run(Config(only="xyz"))
+
+
+def test_the_verdicts_are_counted_in_the_answer():
+    kinds = [kind(claim.verdict) for claim in CLAIMS]
+    counts = f"of {len(kinds)} that a check decides {kinds.count('true')} are true, {kinds.count('true if ...')} true in some"
+    assert f"{counts} cases, {kinds.count('false')} false" in " ".join(claims.__doc__.split())
