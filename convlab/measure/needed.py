@@ -97,7 +97,7 @@ def examples_needed(
         raise ValueError("seeds is empty; needs at least one run")
     scores = {} if path is None else _read(pathlib.Path(path))
     ends = {seed: (-1, len(grid)) for seed in seeds}  # the last that fell short, the first that did not
-    while waiting := {seed: grid[_next(*ends[seed], len(grid))] for seed in seeds if _next(*ends[seed], len(grid)) is not None}:
+    while waiting := {seed: grid[place] for seed in seeds if (place := _next(*ends[seed], len(grid))) is not None}:
         missing = [seed for seed, size in waiting.items() if (seed, size) not in scores]
         if missing:
             asked = [waiting.get(seed, grid[0]) for seed in seeds]  # those that are done learn from the fewest, for nothing
