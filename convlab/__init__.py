@@ -3,6 +3,7 @@
 from convlab import algebra as algebra
 from convlab import measure as measure
 from convlab import models as models
+from convlab import tasks as tasks
 from convlab import train as train
 from convlab.check import any_size as any_size
 from convlab.convert import decompose as decompose
