@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from convlab import report
+from convlab.report.drawing import slide_style
 from experiments import checks
 from experiments.checks import Finding
 from experiments.command import parse
@@ -458,23 +459,35 @@ def kind(verdict: str) -> str:
 
 
 def draw(rows: list[dict[str, Any]]) -> Any:
-    """The table: a line a claim, its verdict in colour, and the number that it turns on."""
-    figure, (axis,) = report.new_figure(size=(15.0, 1.0 + 0.24 * len(rows)))
-    for line, row in enumerate(rows):
-        verdict = kind(row["verdict"])
-        condition = row["verdict"].removeprefix("true ") if verdict == "true if ..." else ""
-        number = row.get("number", 0.0)
-        number = f"{number:,.{0 if number == round(number) else 3}f} {row['unit']}" if abs(number) >= 1e-5 else ""
-        axis.text(0.0, line, f" {verdict} ", color="white", backgroundcolor=COLOURS[verdict], va="center", size=7)
-        axis.text(0.055, line, textwrap.shorten(row["claim"], 104, placeholder=" ..."), va="center", size=8)
-        axis.text(0.5, line, textwrap.shorten(row["source"], 48, placeholder=" ..."), va="center", size=6.5, color="0.5")
-        axis.text(0.66, line, condition, va="center", size=7, color=COLOURS[verdict])
-        axis.text(0.83, line, number, va="center", size=7)
-    kinds = [kind(row["verdict"]) for row in rows]
-    counts = ", ".join(f"{kinds.count(verdict)} {verdict}" for verdict in COLOURS)
-    axis.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -0.5), title=f"{len(rows)} claims about convolutions: {counts}")
-    axis.axis("off")
+    """How many claims of each text hold, and what is wrong with those that do not; the rest is in the table."""
+    figure, (counts, wrong) = report.new_figure(2, size=(16.0, 8.5))
+    texts = list(dict.fromkeys(_text(row) for row in rows))
+    with slide_style():
+        for verdict, colour in COLOURS.items():
+            many = [
+                [sum(_text(row) == text and kind(row["verdict"]) == each for row in rows) for each in COLOURS] for text in texts
+            ]
+            place = list(COLOURS).index(verdict)
+            left, width = [sum(each[:place]) for each in many], [each[place] for each in many]
+            bars = counts.barh(range(len(texts)), width, left=left, color=colour, label=verdict)
+            counts.bar_label(bars, [str(n) if n else "" for n in width], label_type="center", color="white")
+        counts.set_yticks(range(len(texts)), [textwrap.fill(text, 20) for text in texts])
+        counts.invert_yaxis()
+        counts.set(xlabel="claims", title=f"{len(rows)} claims about convolutions")
+        counts.legend(ncols=len(COLOURS), loc="upper center", bbox_to_anchor=(0.4, -0.1), frameon=False)
+        false = [row for row in rows if kind(row["verdict"]) == "false"]
+        for line, row in enumerate(false):
+            wrong.text(0.0, line - 0.18, textwrap.fill(row["claim"], 64), va="center", size=14)
+            told = f"{row['number']:,.0f}" if row["number"] == round(row["number"]) else f"{row['number']:,.2f}"
+            wrong.text(0.03, line + 0.22, f"{told} {row['unit']}", va="center", size=14, color=COLOURS["false"])
+        wrong.set(xlim=(0, 1), ylim=(len(false) - 0.5, -0.5), title="false in every case tried, and what it is")
+        wrong.axis("off")
     return figure
+
+
+def _text(row: dict[str, Any]) -> str:
+    """The text that a claim is from, without the place in it."""
+    return row["source"].split(",")[0]
 
 
 def main(config: Config) -> None:
