@@ -176,11 +176,8 @@ def tested(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return summary
 
 
-def main(config: Config) -> None:
-    """Run, draw and save."""
-    begin = time.perf_counter()
-    rows = compared(run(config))
-    summary = tested(rows)
+def draw(summary: list[dict[str, Any]], config: Config) -> Any:
+    """What each network has above the one of 3x3 layers, at equal weights and at equal multiply-adds."""
     figure, axes = report.new_figure(len(config.costs), size=(11.0 + 3.0 * (len(config.costs) - 1), 7.5))
     for axis, matched in zip(axes, config.costs, strict=True):
         lines = [line for line in summary if line["matched"] == matched and line["kind"] != REFERENCE]
@@ -191,18 +188,26 @@ def main(config: Config) -> None:
             "network",
             "gain",
             label=f"mean of {config.seeds} seeds, 95 % interval of the differences",
-            x_label="accuracy above 3x3, same seed",
+            x_label=f"accuracy above 3x3, {config.size} images",
             x_format="+.1%",
-            title=f"equal {matched}, {config.size} images",
+            title=f"equal {matched}",
             baselines={"3x3 layers": 0.0, LINEAR: null},
         )
         if axis is not axes[0]:
             axis.set_yticklabels([])
+    return figure
+
+
+def main(config: Config) -> None:
+    """Run, draw and save."""
+    begin = time.perf_counter()
+    rows = compared(run(config))
+    summary = tested(rows)
     report.save_report(
         "two_by_two",
         rows,
         config,
-        figure=figure,
+        figure=draw(summary, config),
         summary=summary,
         formats={"accuracy": ".1%", "gain": "+.1%"},
         seconds=time.perf_counter() - begin,
