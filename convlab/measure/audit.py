@@ -67,6 +67,7 @@ def audit(model: Any, images: Float[Array, "n k l c"], delta: Delta = 1) -> list
       TypeError: The images are not floating.
 
     Example:
+      >>> from flax import nnx
       >>> from convlab.layers import Conv
       >>> net = nnx.Sequential(Conv(1, 2, (3, 3), rngs=nnx.Rngs(0)), nnx.relu, lambda h: h.reshape(len(h), -1))
       >>> for row in audit(net, jnp.arange(30.0).reshape(1, 5, 6, 1)):
