@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 import convlab as cl
 from convlab import tasks
@@ -33,9 +32,17 @@ TASKS = {
 
 
 @functools.cache
+def sampler(name):
+    return jax.jit(TASKS[name]().sample, static_argnums=1)
+
+
+@functools.cache
 def drawn(name, n=MANY, seed=0):
-    task = TASKS[name]()
-    return tuple(map(np.asarray, jax.jit(task.sample, static_argnums=1)(jax.random.key(seed), n)))
+    return tuple(map(np.asarray, sampler(name)(jax.random.key(seed), n)))
+
+
+def sample(task, n):
+    return tuple(map(np.asarray, jax.jit(task.sample, static_argnums=1)(KEY, n)))
 
 
 def standard(share, n=MANY):
@@ -43,15 +50,18 @@ def standard(share, n=MANY):
     return 4 * math.sqrt(share * (1 - share) / n)
 
 
-@pytest.mark.parametrize("name", TASKS)
+QUICK = ("random_patch", "red_green", "linear_teacher")  # of the others other tests see much
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in TASKS])
 def test_examples_are_of_the_shape_told_finite_and_fixed_by_the_key(name):
-    task, (x, y) = TASKS[name](), drawn(name, 40)
-    assert x.shape == (40, *task.image_shape)
+    task, (x, y) = TASKS[name](), drawn(name)
+    assert x.shape == (MANY, *task.image_shape)
     assert np.isfinite(x).all()
-    fewer = task.sample(jax.random.key(0), 11)
+    fewer = drawn(name, 11)
     np.testing.assert_allclose(fewer[0], x[:11], atol=1e-5)
     np.testing.assert_allclose(fewer[1], y[:11], atol=1e-5)
-    assert not np.array_equal(drawn(name, 40, seed=1)[0], x)
+    assert not np.array_equal(drawn(name, seed=1)[0], x)
 
 
 @pytest.mark.parametrize("name", [name for name in TASKS if name not in ("linear_teacher", "coordinates")])
@@ -61,14 +71,13 @@ def test_every_class_comes_as_often(name):
     np.testing.assert_allclose(share, 1 / len(task.classes), atol=standard(1 / len(task.classes)))
 
 
-def test_a_task_becomes_a_data_set_of_independent_splits_that_fit_takes():
+def test_a_task_becomes_a_data_set_of_independent_splits():
     data = tasks.distance(9, 4, 5).data(0, train=50, test=30, validation=20)
     assert (len(data.train), len(data.test), len(data.validation)) == (50, 30, 20)
     assert not np.array_equal(data.train.images[:20], data.validation.images)
     again = tasks.distance(9, 4, 5).data(0, train=50, test=30)
     np.testing.assert_array_equal(again.train.images, data.train.images)
-    fitted = cl.fit(cl.models.MLP((9, 5), 2, (3,), rngs=nnx.Rngs(0)), data, cl.Config(steps=2, batch_size=5, progress=False))
-    assert np.isfinite(fitted.history[-1]["test_loss"])
+    assert data.image_shape == (9, 5)
     with pytest.raises(ValueError, match="has no classes: its target is real"):
         TASKS["linear_teacher"]().data(0, 5, 5)
     with pytest.raises(ValueError, match="train is 0"):
@@ -92,7 +101,7 @@ def test_a_random_patch_carries_the_label_times_one_unit_vector_in_noise_of_its_
 
 
 def test_without_noise_one_patch_is_the_signal_and_the_others_are_nothing():
-    x, y = tasks.random_patch(5, 3, 0.0, KEY).sample(KEY, 200)
+    x, y = sample(tasks.random_patch(5, 3, 0.0, KEY), 200)
     norms = np.linalg.norm(np.asarray(x).reshape(200, 5, 3), axis=-1)
     np.testing.assert_allclose(np.sort(norms, 1), np.broadcast_to([0, 0, 0, 0, 1.0], (200, 5)), atol=1e-6)
     assert set(norms.argmax(1)) == set(range(5))
@@ -122,17 +131,17 @@ def test_parity_hangs_on_every_bit_of_its_pattern_and_on_none_outside():
 @pytest.mark.parametrize("space", [(11,), (7, 5)])
 @pytest.mark.parametrize("clone", [False, True])
 def test_the_process_and_its_clone_have_one_covariance_and_only_the_process_has_a_fourth_cumulant(space, clone):
-    lengths, gain, n = (0.8, 2.5), 2.0, 20_000
-    x, y = map(np.asarray, tasks.bent_process(space, lengths, gain, clone=clone).sample(KEY, n))
+    lengths, gain, n = (0.8, 2.5), 2.0, 8_000
+    x, y = sample(tasks.bent_process(space, lengths, gain, clone=clone), n)
     for label, length in enumerate(lengths):
         own = x[y == label, ..., 0]
-        np.testing.assert_allclose(own.mean(), 0, atol=0.03)
+        np.testing.assert_allclose(own.mean(), 0, atol=0.05)
         axes = tuple(range(1, own.ndim))
         shifted = [np.roll(own, by, axes) for by in np.ndindex(*space)]
         measured = np.array([np.mean(own * other) for other in shifted]).reshape(space)
-        np.testing.assert_allclose(measured, tasks.covariance(space, length, gain), atol=0.025)
+        np.testing.assert_allclose(measured, tasks.covariance(space, length, gain), atol=0.04)
         kurtosis = np.mean(own**4) / np.mean(own**2) ** 2 - 3
-        assert abs(kurtosis) < 0.1 if clone else kurtosis < -1
+        assert abs(kurtosis) < 0.15 if clone else kurtosis < -1
 
 
 def test_covariances_are_symmetric_and_those_of_x_are_bent_down():
@@ -155,7 +164,7 @@ def boxes(x):
 
 @pytest.mark.parametrize("moved", [False, True])
 def test_red_and_green_boxes_lie_where_the_recipe_has_them(moved):
-    x, y = map(np.asarray, jax.jit(tasks.red_green(moved=moved).sample, static_argnums=1)(KEY, MANY))
+    x, y = sample(tasks.red_green(moved=moved), MANY)
     np.testing.assert_array_equal(x.sum((1, 2)), np.broadcast_to([BOX**2, BOX**2, 0], (MANY, 3)))
     row, red, green = boxes(x > 0)
     np.testing.assert_array_equal(red < green, y == 0)
@@ -168,7 +177,7 @@ def test_red_and_green_boxes_lie_where_the_recipe_has_them(moved):
 
 
 def test_moved_scenes_are_the_same_scenes_half_a_torus_further():
-    still, moved = (tasks.red_green(moved=moved).sample(KEY, 50) for moved in (False, True))
+    still, moved = (sample(tasks.red_green(moved=moved), 50) for moved in (False, True))
     np.testing.assert_array_equal(still[1], moved[1])
     np.testing.assert_array_equal(np.roll(still[0], 16, 1), moved[0])
 
@@ -177,7 +186,7 @@ def test_moved_scenes_are_the_same_scenes_half_a_torus_further():
 def test_coordinates_name_their_pixel_and_held_out_pixels_are_others(split):
     seen = {}
     for held_out in (False, True):
-        x, y = map(np.asarray, tasks.coordinates(7, split, held_out=held_out).sample(KEY, MANY))
+        x, y = sample(tasks.coordinates(7, split, held_out=held_out), MANY)
         place = np.round((x[:, 0] + 1) * 3).astype(int)
         np.testing.assert_array_equal(place[:, 0] * 7 + place[:, 1], y)
         seen[held_out] = set(y.tolist())
@@ -190,7 +199,7 @@ def test_coordinates_name_their_pixel_and_held_out_pixels_are_others(split):
 
 def test_the_template_is_there_in_one_class_and_never_in_the_other():
     task = tasks.template(11, 3, 0, KEY, columns=(2, 4))
-    x, y = map(np.asarray, task.sample(KEY, 500))
+    x, y = sample(task, 500)
     wanted = np.asarray(jax.random.normal(KEY, (9, 3, 3)))[0]
     match = np.asarray(cl.conv(jnp.asarray(x), jnp.asarray(wanted)[..., None, None], cl.Window(3, padding="VALID")))[..., 0]
     peak = match.reshape(500, -1)
@@ -202,7 +211,7 @@ def test_the_template_is_there_in_one_class_and_never_in_the_other():
 
 @pytest.mark.parametrize("rho", [0.0, 0.5, 1.0])
 def test_the_dial_is_how_often_the_half_gives_the_class_away(rho):
-    x, y = map(np.asarray, tasks.flying(11, 3, rho, KEY, noise=0.0).sample(KEY, MANY))
+    x, y = sample(tasks.flying(11, 3, rho, KEY, noise=0.0), MANY)
     rows, columns = (x != 0).any((2, 3)), (x != 0).any((1, 3))
     first = rows.argmax(1)
     upper = first < 5
@@ -230,7 +239,7 @@ def test_the_label_hangs_on_two_words_at_their_distance_and_on_neither_alone():
 
 
 def test_a_rising_tone_turned_round_in_time_falls_and_frequencies_are_those_told():
-    x, y = map(np.asarray, tasks.chirps(512, noise=0.0, sweep=1.0).sample(KEY, 60))
+    x, y = sample(tasks.chirps(512, noise=0.0, sweep=1.0), 60)
     frequencies = 0.02 * 2 ** np.linspace(0, 3, 37)
     shown = np.asarray(tasks.spectrogram(jnp.asarray(x), frequencies, np.round(3 / frequencies).astype(int), 16))[..., 0]
     peak = shown.argmax(2)
@@ -277,7 +286,7 @@ def test_symbols_of_a_hierarchy_stand_among_blanks_and_tell_the_class_by_the_rul
 @pytest.mark.parametrize("rung", tasks.RUNGS)
 def test_a_teacher_of_a_rung_is_found_again_by_least_squares_and_is_of_that_rung(rung):
     window, space, c, d = cl.Window((3, 2), padding="CIRCULAR"), (4, 6), 1, 2
-    x, y = map(np.asarray, tasks.linear_teacher(rung, space, window, (c, d), 0.0, KEY).sample(KEY, 60))
+    x, y = sample(tasks.linear_teacher(rung, space, window, (c, d), 0.0, KEY), 60)
     a, *_ = np.linalg.lstsq(x.reshape(60, -1), y.reshape(60, -1), rcond=None)
     w = np.moveaxis(a.reshape(*space, c, *space, d), (3, 4), (0, 1))
     local = np.asarray(cl.project_dense_to_local(jnp.asarray(w), window, space))
@@ -292,7 +301,7 @@ def test_a_teacher_of_a_rung_is_found_again_by_least_squares_and_is_of_that_rung
 
 
 def test_a_teachers_noise_has_its_deviation():
-    noisy, clean = (tasks.linear_teacher("conv", (7,), cl.Window(3), (2, 3), s, KEY).sample(KEY, 500) for s in (0.3, 0.0))
+    noisy, clean = (sample(tasks.linear_teacher("conv", (7,), cl.Window(3), (2, 3), s, KEY), 500) for s in (0.3, 0.0))
     np.testing.assert_array_equal(noisy[0], clean[0])
     np.testing.assert_allclose(np.std(noisy[1] - clean[1]), 0.3, rtol=0.05)
 
