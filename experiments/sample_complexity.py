@@ -8,7 +8,7 @@ over seeds. Predicted for DSD, up to logarithms: convolution k + d, locally conn
 all times the variance of the noise; for the halves 1, d and d^2. Baseline: the largest set that was tried.
 
 Answer: in the number of patches the need of local kernels grows by 0.8 of a power faster than a convolution's (exponents 1.7
-and 0.9), a dense network's faster than any power seen here; for the halves the exponents are 0.3, 1.1 and 2.2, as theory has it.
+and 0.9), a dense network's faster than any power seen here; for the halves they are 0.3, 1.1 and 2.2, as theory has it.
 
     python -m experiments.sample_complexity                                            (5 minutes on 2 cores)
 

@@ -79,7 +79,7 @@ def covariance(space: Space, length: float, gain: float | None = None) -> Float[
     """
     ways = np.meshgrid(*(np.minimum(np.arange(n), n - np.arange(n)) for n in as_space(space)), indexing="ij")
     exponential = np.exp(-np.sqrt(sum(way.astype(float) ** 2 for way in ways)) / length)
-    possible = np.fft.ifftn(np.maximum(np.fft.fftn(exponential).real, 0)).real
+    possible = np.real(np.fft.ifftn(np.maximum(np.real(np.fft.fftn(exponential)), 0)))
     possible = possible / possible.flat[0]
     if gain is None:
         return possible
@@ -92,4 +92,4 @@ def _scale(gain: float) -> float:
 
 def _root(covariance: np.ndarray) -> np.ndarray:
     """What to multiply the spectrum of white noise with."""
-    return np.sqrt(np.maximum(np.fft.fftn(covariance).real, 0)).astype(np.float32)
+    return np.sqrt(np.maximum(np.real(np.fft.fftn(covariance)), 0)).astype(np.float32)
