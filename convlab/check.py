@@ -11,11 +11,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from convlab.geometry import MAXIMUM_RANK, Axis, Space, Window
 
 _any_size = contextvars.ContextVar("any_size", default=False)
+
+
+def is_known(value: Any) -> bool:
+    """Whether a number or an array can be looked at, as nobody is tracing it."""
+    return not isinstance(value, Tracer)
 
 
 def floating(name: str, value: ArrayLike) -> jax.Array:

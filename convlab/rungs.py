@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 
@@ -154,7 +153,7 @@ def start(key: jax.Array, layout: Layout, how: Start) -> Arrays:
     if how.tied_noise is not None and how.tied_noise < 0:
         raise ValueError(f"tied_noise is a standard deviation relative to the kernel's, at least 0; got {how.tied_noise}")
     draw = RUNGS[layout.rung].start
-    if layout.space is not None and not isinstance(key, Tracer):
+    if layout.space is not None and check.is_known(key):
         check.fits({f"the {layout.rung} layer": jax.eval_shape(lambda key: draw(key, layout, how), key)})
     return draw(key, layout, how)
 

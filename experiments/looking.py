@@ -35,7 +35,7 @@ from convlab.measure.looking import RULES
 from convlab.models import Net
 from convlab.report.drawing import slide_style
 from experiments.command import parse
-from experiments.settings import Source
+from experiments.settings import Recipe
 
 TIMES, GRAD_CAM, OCCLUSION, EDGES, RANDOM = "gradient x image", "Grad-CAM", "occlusion", "edges", "random"
 WAYS = (*RULES, TIMES, GRAD_CAM, OCCLUSION)
@@ -48,29 +48,25 @@ STYLES = {
         strict=True,
     )
 } | {RANDOM: report.RUNG_STYLE["null"]._replace(label=RANDOM, marker="o", line=":")}
+LAST = "stages/1/layer"  # of the network: the last layer with positions
 PARTS = 8  # an occluding window has an eighth of the image's side, and moves by half of its own
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Source):
+class Config(Recipe):
     """What is run.
 
     Args:
       classes: That are told apart; absent, all of the data set.
       size: Training images; absent, all.
-      epochs: Passes over them.
-      batch_size: Images a step.
-      learning_rate: Of Adam, falling along a cosine.
       width: Channels of the network's first layer.
       images: Test images that are asked about.
       hidden: Shares of the pixels that are hidden, the most important first.
-      seeds: Runs with other initial weights and orders.
     """
 
     classes: tuple[str, ...] = ()
     size: int | None = None
     epochs: int = 20
-    batch_size: int = 50
     learning_rate: float = 2e-3
     width: int = 32
     images: int = 200
@@ -96,14 +92,9 @@ def importance(model: nnx.Module, x: jax.Array, target: np.ndarray) -> dict[str,
     gradients = {rule: measure.saliency(model, x, target, rule) for rule in RULES}
     maps = {rule: jnp.abs(gradient).sum(-1) for rule, gradient in gradients.items()}
     maps[TIMES] = (gradients["gradient"] * x).sum(-1)
-    maps[GRAD_CAM] = measure.grad_cam(model, x, _last(model, x), target)
+    maps[GRAD_CAM] = measure.grad_cam(model, x, LAST, target)
     maps[OCCLUSION] = measure.occlusion(model, x, target, window)
     return {way: jax.image.resize(each, (len(x), *space), "linear") for way, each in maps.items()}
-
-
-def _last(model: nnx.Module, x: jax.Array) -> str:
-    """Path of the last layer with positions."""
-    return [name for name, h in measure.feature_maps(model, x[:1]).items() if h.ndim == x.ndim][-1]
 
 
 def edges(x: jax.Array) -> jax.Array:
@@ -147,15 +138,7 @@ def run(config: Config) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dic
     rows, over_time, picture = [], [], {}
     for seed in range(config.seeds):
         start = Net(data.image_shape, len(data.classes), width=config.width, activation=nnx.relu, rngs=nnx.Rngs(seed))
-        training = cl.Config(
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            evaluations=10,
-            progress=False,
-            seed=seed,
-        )
-        fitted = cl.fit(start, data, training, watch=measure.watch_activations(start, some))
+        fitted = cl.fit(start, data, config.recipe(seed, evaluations=10), watch=measure.watch_activations(start, some))
         for row, layer in itertools.product(fitted.history, measure.feature_maps(start, some[:1])):
             told = {name: row[f"{layer}/{name}"] for name in ("deviation", "dead")}
             over_time.append({"layer": layer, "seed": seed, "epoch": row["epoch"], **told})

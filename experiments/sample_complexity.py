@@ -116,8 +116,9 @@ def _layer(rung: str, length: int, units: int, taps: int, rngs: nnx.Rngs) -> nnx
 
 
 class Setting(NamedTuple):
-    """A task of one size, at one rung."""
+    """A task of one size, at one rung; of the same name where other numbers varied to the same task."""
 
+    name: str
     varied: str
     size: float
     rung: str
@@ -136,14 +137,16 @@ def settings(config: Config) -> Iterator[Setting]:
         cases += [] if dense else [(NOISE, sigma, 8, 8, sigma) for sigma in config.noise]
         for varied, size, k, d, sigma in cases:
             task = tasks.random_patch(k, d, sigma, key)
-            yield Setting(varied, size, rung, task, functools.partial(Thresholds, k, d, rung), config.target[0])
+            name, build = f"{k} patches {d} pixels {sigma:g}", functools.partial(Thresholds, k, d, rung)
+            yield Setting(name, varied, size, rung, task, build, config.target[0])
         for half in config.dense_half if dense else config.half:
             task = tasks.halves(half)
-            yield Setting(HALF, half, rung, task, functools.partial(Energies, half, rung), config.target[1])
+            build = functools.partial(Energies, half, rung)
+            yield Setting(f"half {half}", HALF, half, rung, task, build, config.target[1])
 
 
 def run(config: Config) -> list[dict[str, Any]]:
-    """One row per setting and seed; what was measured by a run before that stopped is taken from its files."""
+    """One row per setting and seed; what was measured before, here or by a run that stopped, is taken from its file."""
     own = (config.steps, config.learning_rate, config.least, config.most, config.target)
     folder = pathlib.Path(config.root, "sample_complexity_runs", hashlib.sha256(json.dumps(own).encode()).hexdigest()[:8])
     rows = []
@@ -157,7 +160,7 @@ def run(config: Config) -> list[dict[str, Any]]:
             range(config.seeds),
             least=config.least,
             most=config.most,
-            path=folder / f"{setting.varied} {setting.size:g} {setting.rung}.jsonl",
+            path=folder / f"{setting.name} {setting.rung}.jsonl",
         )
         told = {"varied": setting.varied, "size": setting.size, "rung": setting.rung}
         rows += [told | {"seed": seed, "needed": examples} for seed, examples in enumerate(needed.examples)]

@@ -30,32 +30,44 @@ class Source:
 
 
 @dataclasses.dataclass(frozen=True)
-class Training(Source):
-    """How a network is trained on some images of each class, drawn anew for every seed.
+class Recipe(Source):
+    """How a network is trained.
 
     Args:
-      size: Training images, drawn anew for every seed.
       epochs: Passes over the training images.
       batch_size: Images a step.
-      learning_rate: Of SGD with momentum 0.9, falling along a cosine.
-      seeds: Runs with other initial weights, subsets and orders.
+      learning_rate: Of the optimizer, falling along a cosine.
+      seeds: Runs with other initial weights, images and orders.
     """
 
-    size: int = 1000
     epochs: int = 10
     batch_size: int = 50
     learning_rate: float = 0.1
     seeds: int = 5
 
-    def fit(self, model: nnx.Module, data: Data, seed: int) -> cl.Fitted:
-        """Train on the seed's images, score once at the end."""
-        config = cl.Config(
+    def recipe(self, seed: int, optimizer: str = "adam", evaluations: int = 1) -> cl.Config:
+        """What `fit` is told, without progress."""
+        return cl.Config(
             epochs=self.epochs,
             batch_size=self.batch_size,
-            optimizer="momentum",
+            optimizer=optimizer,
             learning_rate=self.learning_rate,
-            evaluations=1,
+            evaluations=evaluations,
             progress=False,
             seed=seed,
         )
-        return cl.fit(model, data.subset(self.size, seed), config)
+
+
+@dataclasses.dataclass(frozen=True)
+class Training(Recipe):
+    """How a network is trained by SGD with momentum 0.9 on some images of each class.
+
+    Args:
+      size: Training images, drawn anew for every seed.
+    """
+
+    size: int = 1000
+
+    def fit(self, model: nnx.Module, data: Data, seed: int) -> cl.Fitted:
+        """Train on the seed's images, score once at the end."""
+        return cl.fit(model, data.subset(self.size, seed), self.recipe(seed, "momentum"))

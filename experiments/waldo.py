@@ -30,7 +30,7 @@ from convlab import report
 from convlab.data import Data, Split, standardise
 from convlab.models import Stage, Wiring
 from experiments.command import parse
-from experiments.settings import Source
+from experiments.settings import Recipe
 
 SEEN, UNSEEN = "where it was in training", "where it never was"
 TEMPLATE, CHANCE = "mean image, correlated", "drawn at random"
@@ -38,7 +38,7 @@ STRIDE = 2
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Source):
+class Config(Recipe):
     """What is run.
 
     Args:
@@ -50,10 +50,6 @@ class Config(Source):
       size: Training scenes, half of them with the wanted figure.
       test_size: Scenes for every number of others and both sides.
       widths: Channels of the two layers before the map.
-      epochs: Passes over the training scenes.
-      batch_size: Scenes a step.
-      learning_rate: Of Adam, falling along a cosine.
-      seeds: Runs with other scenes and initial weights.
     """
 
     rungs: tuple[str, ...] = ("conv", "locally_connected", "dense")
@@ -64,9 +60,7 @@ class Config(Source):
     test_size: int = 400
     widths: tuple[int, int] = (12, 24)
     epochs: int = 12
-    batch_size: int = 50
     learning_rate: float = 3e-3
-    seeds: int = 5
 
 
 SMOKE = Config(rungs=("conv",), clutter=(0, 2), size=100, test_size=20, widths=(3, 4), epochs=1, seeds=2)
@@ -157,17 +151,9 @@ def run(config: Config) -> tuple[list[dict[str, Any]], dict[str, Any]]:
             (name, others): test.many(2000 + seed, config.test_size, (others,), (True,), right)
             for (name, right), others in itertools.product(sides.items(), config.clutter)
         }
-        training = cl.Config(
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            evaluations=1,
-            progress=False,
-            seed=seed,
-        )
         found = {}
         for rung in config.rungs:
-            fitted = cl.fit(Searcher(scenes.image_shape, config.widths, rung, seed), scenes, training)
+            fitted = cl.fit(Searcher(scenes.image_shape, config.widths, rung, seed), scenes, config.recipe(seed))
             model, accuracy = fitted.model(), fitted.history[-1]["test_accuracy"]
             found[rung] = mapping(model, scenes)
             print(f"{rung}, seed {seed}: {accuracy:.1%} of scenes classified right", flush=True)

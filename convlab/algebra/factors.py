@@ -98,8 +98,7 @@ def factorise(
 
     at strides and dilations of 1, by Gauss-Newton steps of least norm, damped as by Levenberg and Marquardt, from a random
     start. From `middle_width` on the residual of a generic kernel of 3x3 or 5x5 is 0 to rounding (see there); below, it is
-    that of a local minimum, which
-    another key may undercut.
+    that of a local minimum, which another key may undercut.
 
     Args:
       v: The kernel. One step solves for as many unknowns as it or its factors have entries: for some thousand, not millions.

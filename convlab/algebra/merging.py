@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import jax.numpy as jnp
-from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from convlab import check
@@ -61,7 +60,7 @@ def merge_batch_norm(
     if bias is not None:
         check.agree("bias has {} channels", jnp.shape(bias)[-1:], "v returns {}", v.shape[-1:])
     square = jnp.asarray(variance) + epsilon
-    if not isinstance(square, Tracer) and not bool(jnp.all(square > 0)):
+    if check.is_known(square) and not bool(jnp.all(square > 0)):
         raise ValueError(f"variance and epsilon are together down to {square.min()}; need to be above 0, to divide by the root")
     alpha = (1 if scale is None else jnp.asarray(scale)) / jnp.sqrt(square)
     merged = alpha * ((0 if bias is None else jnp.asarray(bias)) - mean) + (0 if shift is None else shift)

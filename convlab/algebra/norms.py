@@ -6,7 +6,6 @@ these matrices, all together; with zeros outside the dense matrix is a part of o
 
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Complex, Float
 
 from convlab import check
@@ -142,7 +141,7 @@ def scale_norm(v: Float[Array, "a b c d"], window: Window, space: Space, most: f
 
 
 def _bound(most: float) -> float:
-    if not isinstance(most, Tracer) and not most >= 0:
+    if check.is_known(most) and not most >= 0:
         raise ValueError(f"most is {most}; needs a number from 0 up: what an image may be stretched by")
     return most
 

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.core import Tracer
 from jaxtyping import Array
+
+from convlab import check
 
 Tree = Any
 Path = tuple[str | int, ...]
@@ -101,13 +102,8 @@ def at_least_zero(**numbers: Number) -> None:
     for name, number in numbers.items():
         if number is None or isinstance(number, str):
             raise ValueError(f"{name} must be a number of at least 0, or a schedule; got {number!r}")
-        if not callable(number) and is_known(number) and not 0 <= float(number) < math.inf:
+        if not callable(number) and check.is_known(number) and not 0 <= float(number) < math.inf:
             raise ValueError(f"{name} must be at least 0 and finite, or a schedule; got {number}")
-
-
-def is_known(value: Any) -> bool:
-    """Whether a number or an array can be looked at, as nobody is tracing it."""
-    return not isinstance(value, Tracer)
 
 
 class Taken(NamedTuple):

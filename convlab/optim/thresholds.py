@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from convlab.optim.leaves import Mask, Number, Taken, Tree, at_least_zero, is_known, kernel_mask, like, needed, numbers_at
+from convlab import check
+from convlab.optim.leaves import Mask, Number, Taken, Tree, at_least_zero, kernel_mask, like, needed, numbers_at
 
 
 def beta_lasso(
@@ -135,7 +136,7 @@ def _shrink(update: Array, parameter: Array, shrinkage: Array) -> Array:
 
 def _is_zero(number: Number) -> bool:
     """Whether there is nothing to add: then nothing stands between step and parameters that could round otherwise."""
-    return not callable(number) and is_known(number) and float(number) == 0
+    return not callable(number) and check.is_known(number) and float(number) == 0
 
 
 def _product(first: Number, second: Number) -> Number:
@@ -148,7 +149,7 @@ def _product(first: Number, second: Number) -> Number:
 def _warn_of_the_dying(parameters: Tree, threshold: float | Array) -> None:
     """Warn of arrays of which the first step sets most to zero; of what is traced nothing is known."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(parameters):
-        if is_known(leaf) and is_known(threshold):
+        if check.is_known(leaf) and check.is_known(threshold):
             small = float(jnp.mean(jnp.abs(leaf) < threshold))
             if small > 0.5:
                 warnings.warn(

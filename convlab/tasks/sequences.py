@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from convlab import check
 from convlab.geometry import Window, as_integer
 from convlab.ops.conv import conv
-from convlab.tasks.task import Task, one_by_one
+from convlab.tasks.task import Task, one_by_one, side
 
 
 def distance(length: int, apart: int, vocabulary: int) -> Task:
@@ -93,7 +93,7 @@ def chirps(samples: int, *, lowest: float = 0.02, octaves: float = 3.0, sweep: f
         which, pitch, phase, rest = jax.random.split(key, 4)
         y = jax.random.randint(which, (), 0, 2)
         middle = jax.random.uniform(pitch, (), minval=sweep / 2, maxval=octaves - sweep / 2)
-        height = middle + (2 * y - 1) * sweep * ((jnp.arange(n) + 0.5) / n - 0.5)
+        height = middle + side(y) * sweep * ((jnp.arange(n) + 0.5) / n - 0.5)
         angle = 2 * math.pi * (jnp.cumsum(lowest * 2.0**height) + jax.random.uniform(phase))
         return (jnp.sin(angle) + noise * jax.random.normal(rest, (n,)))[:, None], y
 
