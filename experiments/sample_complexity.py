@@ -41,6 +41,7 @@ LAYERS = {"conv": cl.Conv, "locally_connected": cl.LocallyConnected, "dense": cl
 PATCHES, PIXELS, NOISE, HALF = "patches", "pixels", "noise", "half"
 SIZES = {PATCHES: "k, patches of 8 pixels", PIXELS: "d, pixels of each of 8 patches", NOISE: "standard deviation of the noise"}
 SIZES[HALF] = "d, pixels of each half"
+PACE = 0.3  # of a threshold's steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,16 +66,16 @@ class Config:
     """
 
     rungs: tuple[str, ...] = tuple(LAYERS)
-    patches: tuple[int, ...] = (4, 8, 16)
-    dense_patches: tuple[int, ...] = (4, 6, 8)
+    patches: tuple[int, ...] = (8, 16, 32)
+    dense_patches: tuple[int, ...] = (8, 10, 12)
     pixels: tuple[int, ...] = (4, 8, 16)
-    noise: tuple[float, ...] = (0.2, 0.3, 0.4)
+    noise: tuple[float, ...] = (0.15, 0.2, 0.3)
     half: tuple[int, ...] = (4, 8, 16, 32)
     dense_half: tuple[int, ...] = (4, 8, 16)
     target: tuple[float, float] = (0.9, 0.85)
     least: int = 4
-    most: int = 8192
-    steps: int = 4000
+    most: int = 32768
+    steps: int = 8000
     learning_rate: float = 1e-2
     seeds: int = 8
     root: str = "runs"
@@ -84,14 +85,18 @@ SMOKE = Config(rungs=("conv",), patches=(2, 3), pixels=(), noise=(), half=(2,), 
 
 
 class Thresholds(nnx.Module):
-    """One unit for each patch at the rung, a soft threshold that is learnt, and their sum: the score of "plus"."""
+    """One unit for each patch at the rung, a soft threshold that is learnt, and their sum: the score of "plus".
+
+    The threshold takes steps of a third: at the pace of the kernel it rises above all units before that has found anything,
+    and what is below the threshold learns no more (of eight convolutions with all examples, three).
+    """
 
     def __init__(self, patches: int, pixels: int, rung: str, rngs: nnx.Rngs):
         self.layer = _layer(rung, patches * pixels, 1, pixels, rngs)
         self.bias = nnx.Param(jnp.zeros(()))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        h, b = self.layer(x), self.bias[...]
+        h, b = self.layer(x), PACE * self.bias[...]
         score = (nnx.relu(h - b) - nnx.relu(-h - b)).sum((1, 2))
         return jnp.stack([-score, score], -1)
 
