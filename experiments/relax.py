@@ -142,8 +142,8 @@ def main(config: Config) -> None:
         for line in summary
         if (line["rung"], line["release"]) == (rung, None)
     }
-    figure, axes = report.new_figure(2, size=(13.0, 5.5))
-    shown = {"gain": "accuracy above never released, 95 % interval", "unshared": "share of squares not shared, 95 % interval"}
+    figure, axes = report.new_figure(2, size=(13.0, 6.0))
+    shown = {"gain": "gain over never released, 95 % interval", "unshared": "squares not shared, 95 % interval"}
     for axis, (name, label) in zip(axes, shown.items(), strict=True):
         report.curves(
             axis,

@@ -37,7 +37,7 @@ from convlab.report import (
     summarise,
     training_curves,
 )
-from convlab.report.drawing import _colours, save_figure
+from convlab.report.drawing import _colours, draw_legend, save_figure
 from convlab.report.provenance import _without_folders
 from convlab.report.table import Table, to_csv, to_markdown, to_table
 
@@ -366,6 +366,16 @@ def test_lines_pass_through_the_means_from_left_to_right(band):
     _, [axis] = new_figure()
     curves(axis, summary, "size", "loss", x_label="a", y_label="b", band=band)
     np.testing.assert_equal(axis.get_lines()[0].get_xydata(), [[2, 0.5], [9, 0.1]])
+
+
+def test_a_legend_is_no_wider_than_its_figure():
+    figure, axes = new_figure(2)
+    for number in range(5):
+        axes[number % 2].plot([0, 1], label=f"a line of some forty characters, number {number}")
+    draw_legend(axes[0])
+    [legend] = figure.legends
+    assert len(legend.get_texts()) == 5
+    assert legend.get_window_extent().width <= figure.bbox.width
 
 
 def test_several_panels_share_one_legend():
