@@ -53,8 +53,8 @@ class Config:
       patches: k of the first task, at 8 pixels.
       dense_patches: k for the dense network, which needs more examples than there are soon.
       pixels: d of the first task, at 16 patches.
-      noise: Standard deviations, at 16 patches of 8 pixels; 0.25 where another number varies. A linear rule, whose noise is that
-        of all patches together, does not reach the target at any of these sizes, the best threshold at all.
+      noise: Standard deviations, at 16 patches of 8 pixels; 0.25 where another number varies. A linear rule, whose noise is
+        that of all patches together, does not reach the target at any of these sizes, the best threshold at all.
       half: d of the second task.
       dense_half: d for the dense network.
       target: Accuracy to reach, of each task.

@@ -291,7 +291,7 @@ def draw_legend(axis: "matplotlib.axes.Axes") -> None:
     if len(figure.axes) == 1:
         figure.legend(handles.values(), handles.keys(), loc="outside right center")
     else:
-        for columns in dict.fromkeys((-(-len(handles) // lines) for lines in range(-(-len(handles) // 5), len(handles) + 1))):
+        for columns in dict.fromkeys(-(-len(handles) // lines) for lines in range(-(-len(handles) // 5), len(handles) + 1)):
             legend = figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns)
             if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
                 break
