@@ -23,6 +23,7 @@ Reference: Hastie, Montanari, Rosset and Tibshirani 2022, Surprises in high-dime
 """
 
 import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Callable
@@ -134,7 +135,7 @@ def learner(rung: str, config: Config) -> Learn:
             groups = place(freer, config)
             pooled = (jax.ops.segment_sum(each, groups, groups.max() + 1) for each in (grams, products))
             learnt[freer] = matrix(solve(*pooled).reshape(*period(freer, config), config.size, config.size, c, d), config)
-        return {name: jnp.sum((found - w) ** 2) / (w.shape[0] * w.shape[1] * d) for name, found in learnt.items()}
+        return {name: jnp.sum((each - w) ** 2) / (w.shape[0] * w.shape[1] * d) for name, each in learnt.items()}
 
     every = jax.jit(lambda sizes, seeds: jax.lax.map(one, (sizes, seeds)))
     return lambda sizes, seeds: jax.tree.map(np.asarray, every(jnp.asarray(sizes), jnp.asarray(seeds)))
@@ -196,25 +197,23 @@ def needed(learn: Learn, w: jax.Array, rung: str, config: Config) -> list[dict[s
     found = measure.examples_needed(score, -config.target, range(config.seeds), least=least, most=most)
     sizes = np.geomspace(least, most, 10_000)
     crossing = float(np.interp(-config.target, -predicted(w, rung, sizes, config), sizes))
-    return [{"rung": rung, "predicted": crossing, "seed": seed, "needed": n} for seed, n in enumerate(found.examples)]
+    told = {"teacher": "conv", "rung": rung, "needed_predicted": crossing}
+    return [told | {"seed": seed, "needed": n} for seed, n in enumerate(found.examples)]
 
 
 def compared(rows: list[dict[str, Any]], needs: list[dict[str, Any]], config: Config) -> list[dict[str, Any]]:
     """One line per teacher and estimator: the most examples, the size at which the prediction is worst, and examples needed."""
     summary = report.summarise(rows, ["teacher", "rung", "n", "predicted"], "risk")
-    wanted = {line["rung"]: line for line in report.summarise(needs, ["rung", "predicted"], "needed")} if needs else {}
-    lines = []
-    for pair in dict.fromkeys((line["teacher"], line["rung"]) for line in summary):
+    wanted = {line["rung"]: line for line in report.summarise(needs, ["rung", "needed_predicted"], "needed")} if needs else {}
+    lines, pairs = [], {(line["teacher"], line["rung"]) for line in summary}
+    for pair in (pair for pair in itertools.product(config.teachers, RUNGS) if pair in pairs):
         mine = [line for line in summary if (line["teacher"], line["rung"]) == pair]
         worst = max(mine, key=lambda line: abs(math.log(line["risk"] / line["predicted"])))
         told = {name: mine[-1][name] for name in ("teacher", "rung", "n", "risk", "risk_low", "risk_high", "predicted")}
         told |= {"worst_ratio" + end: worst["risk" + end] / worst["predicted"] for end in ("", "_low", "_high")}
         told |= {"at_n": worst["n"], "sizes": f"{mine[0]['n']} to {mine[-1]['n']}"}
         if pair[0] == "conv" and wanted:
-            need = wanted[pair[1]]
-            told |= {name: need[name] for name in ("needed", "needed_low", "needed_high")} | {
-                "needed_predicted": need["predicted"]
-            }
+            told |= {name: wanted[pair[1]][name] for name in ("needed", "needed_low", "needed_high", "needed_predicted")}
         lines.append(told)
     return lines
 
@@ -247,7 +246,7 @@ def draw(rows: list[dict[str, Any]], needs: list[dict[str, Any]], config: Config
         axis.set_yscale("log")
         axis.set_ylim(top=20)
     if needs:
-        lines = report.summarise(needs, ["rung", "predicted"], "needed")
+        lines = report.summarise(needs, ["rung", "needed_predicted"], "needed")
         report.comparison(
             axes[-1],
             [line | {"rung": report.RUNG_STYLE[line["rung"]].label} for line in lines],
@@ -256,7 +255,7 @@ def draw(rows: list[dict[str, Any]], needs: list[dict[str, Any]], config: Config
             label=f"mean of {config.seeds} seeds, 95 % interval",
             x_label=f"images to a risk of {config.target:g}, teacher: convolution",
             title="examples needed",
-            references={"predicted need": "predicted"},
+            references={"predicted need": "needed_predicted"},
         )
         axes[-1].set_xscale("log")
     return figure
@@ -268,7 +267,7 @@ def main(config: Config) -> None:
     rows, needs = run(config)
     report.save_report(
         "linear_ladder",
-        rows,
+        rows + needs,
         config,
         figure=draw(rows, needs, config),
         summary=compared(rows, needs, config),
