@@ -16,7 +16,7 @@ whence c. Null: predicting zero.
 
 Answer: yes, to 5 % nearly everywhere; only tiles that barely have the examples pay 11 % more than predicted.
 
-    python -m experiments.linear_ladder                                                (2 minutes on 2 cores)
+    python -m experiments.linear_ladder                                                (2 minutes, cores shared)
 
 Reference: Hastie, Montanari, Rosset and Tibshirani 2022, Surprises in high-dimensional ridgeless least squares interpolation
 (dense); Isserlis 1918, On a formula for the product-moment coefficient (four Gaussians).
