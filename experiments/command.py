@@ -1,4 +1,4 @@
-"""The command line that all experiments share: typed flags from a configuration, and --smoke for a run of seconds.
+"""The command line that all experiments share: typed flags from a configuration, --smoke for seconds, --full for a GPU.
 
 What XLA compiles is kept for the next run in ~/.cache/convlab/xla; CONVLAB_CACHE=0 compiles all anew (`keep_compilations`).
 """
@@ -22,23 +22,29 @@ KEPT = {  # all that is compiled is kept, small and quick as it may be; a variab
 }
 
 
-def parse(config: Config, smoke: Config, description: str | None, *, keep: bool = True) -> Config:
-    """Read the flags of this process over `config`, or over `smoke` where --smoke is among them.
+def parse(config: Config, smoke: Config, description: str | None, *, full: Config | None = None, keep: bool = True) -> Config:
+    """Read the flags of this process over `config`, or over `smoke` or `full` where --smoke or --full is among them.
 
     Args:
       config: What runs by default.
       smoke: A run of seconds.
       description: Of the experiment, for --help.
+      full: A run for a GPU; absent, --full is no flag.
       keep: Keep what is compiled for the next run; not where compiling is measured.
 
     Raises:
-      ImportError: There are flags other than --smoke, and tyro, which reads them, is not installed.
+      ValueError: There are both --smoke and --full.
+      ImportError: There are flags other than these, and tyro, which reads them, is not installed.
     """
     keep_freed_memory()
     keep_compilations(keep)
     flags = sys.argv[1:]
-    default: Any = smoke if "--smoke" in flags else config
-    left = [flag for flag in flags if flag != "--smoke"]
+    sizes = {"--smoke": smoke} | ({} if full is None else {"--full": full})
+    asked = [size for size in sizes if size in flags]
+    if len(asked) > 1:
+        raise ValueError(f"the flags hold {' and '.join(asked)}; needs one of them at most, as each is a whole configuration")
+    default: Any = sizes[asked[0]] if asked else config
+    left = [flag for flag in flags if flag not in sizes]
     try:
         import tyro
     except ImportError:
@@ -48,6 +54,7 @@ def parse(config: Config, smoke: Config, description: str | None, *, keep: bool 
 
     name = getattr(sys.modules["__main__"].__spec__, "name", None)
     note = f"{description or ''}\nWith --smoke: a run of seconds that shows that everything works."
+    note += " With --full: a run for a GPU." if full is not None else ""
     return tyro.cli(type(config), prog=name and f"python -m {name}", default=default, args=left, description=note)
 
 

@@ -1,5 +1,6 @@
 """What is compiled is kept for the next run, where that is wanted and possible, and changes no result."""
 
+import dataclasses
 import os
 import pathlib
 import subprocess
@@ -50,6 +51,21 @@ def compiled(**environment):
     assert run.returncode == 0, run.stderr
     result, counts = run.stdout.splitlines()
     return result, *map(int, counts.split())
+
+
+def test_smoke_and_full_each_stand_for_a_whole_configuration_that_other_flags_change(settings):
+    default, smoke, full = derivation.Config(), derivation.SMOKE, derivation.Config(seed=7)
+    changed = dataclasses.replace(full, root="elsewhere")
+    settings.setenv("CONVLAB_CACHE", "0")
+    settings.setattr(command, "keep_freed_memory", lambda: True)
+    for flags, wanted in (("", default), ("--smoke", smoke), ("--full", full), ("--full --root elsewhere", changed)):
+        settings.setattr(sys, "argv", ["experiment", *flags.split()])
+        assert command.parse(default, smoke, None, full=full) == wanted
+    with pytest.raises(SystemExit):  # where there is no such run it is no flag
+        command.parse(default, smoke, None)
+    settings.setattr(sys, "argv", ["experiment", "--full", "--smoke"])
+    with pytest.raises(ValueError, match="hold --smoke and --full; needs one"):
+        command.parse(default, smoke, None, full=full)
 
 
 def test_a_second_run_compiles_nothing_and_results_are_the_same_bits(tmp_path):

@@ -67,6 +67,17 @@ def test_a_network_projected_at_every_update_trains_as_the_convolution_does():
         assert np.allclose(logits, wanted, atol=1e-4) == same
 
 
+def test_least_squares_at_every_rung_varies_as_much_as_is_predicted():
+    from experiments import linear_ladder
+
+    config = linear_ladder.Config(space=(5, 3), channels=(1, 2), noise=0.2, sizes=(40,))
+    w = linear_ladder.truth("tiled", config)
+    risks = linear_ladder.learner("tiled", config)(np.full(400, 40), np.arange(400))
+    for rung in linear_ladder.RUNGS:
+        apart, predicted = (linear_ladder.predicted(w, rung, n, config) for n in (np.inf, 40))
+        np.testing.assert_allclose(risks[rung].mean() - apart, predicted - apart, rtol=0.05, err_msg=rung)
+
+
 @pytest.mark.slow
 def test_the_benchmark_runs_with_the_core_dependencies_alone(tmp_path):
     missing = "import sys; sys.modules.update(dict.fromkeys(['tyro', 'matplotlib', 'torch', 'tensorflow_datasets', 'scipy'])); "

@@ -1,0 +1,189 @@
+r"""Does a dense layer become local by itself, and what in its inputs makes it so?
+
+A network of one hidden layer, dense, tells two processes on a circle apart by their correlation length: Gaussian ones bent by a
+sigmoid, which gives them edges, or their Gaussian clones, of the same mean and the same covariance. Everything else is equal:
+gradient descent on the squared error of labels -1 and 1, all first weights small, new examples at every step. Measured is how
+few weights carry a hidden unit, by the inverse participation ratio
+
+$$\sum_k w_k^4 \,/\, \Big( \sum_k w_k^2 \Big)^2$$
+
+which is 1 / s for s equal weights and 3 / (d + 2) for d Gaussian ones, as at the start: the null. Its median over the units is
+predicted to grow on the bent process, whose higher orders tell where its edges are, the more the larger its gain, and to stay
+on the clone.
+
+Answer: yes: where the edges are sharp units become bumps at places of their own, with four times the clone's participation.
+
+    python -m experiments.emergence                                                    (7 minutes, cores shared)
+
+Reference: Ingrosso and Goldt 2022, Data-driven emergence of convolutional structure in neural networks.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from convlab import measure, report, tasks
+from experiments.command import parse
+
+BENT, CLONE = "bent process", "Gaussian clone"
+STYLES = {name: report.RUNG_STYLE[rung]._replace(label=name) for name, rung in ((BENT, "locally_connected"), (CLONE, "dense"))}
+Parameters = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is run.
+
+    Args:
+      space: Pixels around the circle, or along each axis of a torus.
+      lengths: Correlation length of each class, in pixels.
+      gains: Of the sigmoid that bends the process, growing.
+      units: Hidden ones.
+      scale: Of the first weights: standard deviation of what units make of an image, and of other weights.
+      learning_rate: Of the hidden layer; the read-out, whose gradient sums over the units, has it divided by their number.
+      steps: Of gradient descent.
+      batch_size: New examples at each.
+      looks: Times at which the network is measured, evenly spaced.
+      shown: Units of the first seed that are drawn, the first ones.
+      seeds: Runs with other examples and first weights.
+      root: Folder that the results go to.
+    """
+
+    space: tuple[int, ...] = (200,)
+    lengths: tuple[float, float] = (2.0, 14.0)
+    gains: tuple[float, ...] = (0.3, 1.0, 3.0)
+    units: int = 40
+    scale: float = 0.01
+    learning_rate: float = 0.5
+    steps: int = 40_000
+    batch_size: int = 64
+    looks: int = 20
+    shown: int = 6
+    seeds: int = 5
+    root: str = "runs"
+
+
+SMOKE = Config(space=(20,), lengths=(1.0, 4.0), gains=(3.0,), units=4, steps=20, looks=2, shown=3, seeds=2)
+FULL = Config(
+    space=(400,), lengths=(2.0, 20.0), gains=(0.3, 1.0, 3.0, 10.0), units=100, steps=200_000, batch_size=256, seeds=20
+)
+
+
+def network(parameters: Parameters, x: jax.Array) -> jax.Array:
+    """The label that one dense layer of sigmoid units and their weighted sum make of images (n, pixels)."""
+    return jax.nn.sigmoid(x @ parameters["w"].T + parameters["b"]) @ parameters["v"] + parameters["c"]
+
+
+def start(seed: jax.Array, config: Config) -> Parameters:
+    """First weights: hidden weights (unit, pixel) and biases, and those of the read-out."""
+    pixels, units = math.prod(config.space), config.units
+    w, b, v = jnp.split(config.scale * jax.random.normal(jax.random.key(seed), (units, pixels + 2)), (pixels, pixels + 1), 1)
+    return {"w": w / math.sqrt(pixels), "b": b[:, 0], "v": v[:, 0], "c": jnp.zeros(())}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.vmap, in_axes=(None, None, 0, 0))
+def train(task: tasks.Task, config: Config, seed: jax.Array, parameters: Parameters) -> tuple[Parameters, jax.Array, jax.Array]:
+    """The network, and at every look the participation of its units and the error since the last on examples still unknown."""
+    outer, inner = config.learning_rate / config.units, config.learning_rate
+    rates = {"w": inner, "b": inner, "v": outer, "c": outer}
+
+    def loss(parameters: Parameters, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+        made = network(parameters, x)
+        return jnp.mean((made - y) ** 2), jnp.mean((made > 0) != (y > 0))
+
+    def step(parameters: Parameters, key: jax.Array) -> tuple[Parameters, jax.Array]:
+        x, y = task.sample(key, config.batch_size)
+        gradient, error = jax.grad(loss, has_aux=True)(parameters, x.reshape(len(x), -1), 2.0 * y - 1)
+        return {name: parameters[name] - rates[name] * gradient[name] for name in rates}, error
+
+    def look(parameters: Parameters, key: jax.Array) -> tuple[Parameters, tuple[jax.Array, jax.Array]]:
+        parameters, errors = jax.lax.scan(step, parameters, jax.random.split(key, config.steps // config.looks))
+        return parameters, (measure.inverse_participation_ratio(parameters["w"], 1), errors.mean())
+
+    key = jax.random.fold_in(jax.random.key(seed), 1)
+    parameters, (participation, error) = jax.lax.scan(look, parameters, jax.random.split(key, config.looks))
+    return parameters, participation, error
+
+
+def run(config: Config) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """One row per gain, kind of input, seed and look; and of the largest gain the hidden weights of the first seed, by kind."""
+    rows, weights, seeds = [], {}, jnp.arange(config.seeds)
+    first = jax.vmap(start, (0, None))(seeds, config)
+    before = np.median(measure.inverse_participation_ratio(first["w"], 2), 1)
+    for gain, name in itertools.product(config.gains, STYLES):
+        task = tasks.bent_process(config.space, config.lengths, gain, clone=name == CLONE)
+        parameters, participation, errors = train(task, config, seeds, first)
+        weights[name], after = np.asarray(parameters["w"][0]), np.median(participation, 2)
+        for seed in range(config.seeds):
+            told = {"gain": gain, "input": name, "seed": seed}
+            rows.append(told | {"step": 0, "participation": float(before[seed])})
+            for number, (ratio, error) in enumerate(zip(after[seed], errors[seed], strict=True), 1):
+                step = number * (config.steps // config.looks)
+                rows.append(told | {"step": step, "participation": float(ratio), "error": float(error)})
+    return rows, weights
+
+
+def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All at the end, and how many times the clone's participation the process has, seed by seed."""
+    end = [row for row in rows if row["step"] == rows[-1]["step"]]
+    lines = report.summarise(end, ["gain", "input"], ["participation", "error"])
+    by = {(row["gain"], row["input"], row["seed"]): row["participation"] for row in end}
+    for line in (line for line in lines if line["input"] == BENT):
+        gain, seeds = line["gain"], range(line["seeds"])
+        times = report.interval(by[gain, BENT, seed] / by[gain, CLONE, seed] for seed in seeds)
+        line |= {f"times_the_clone{end}": value for end, value in zip(("", "_low", "_high"), times, strict=True)}
+    return lines
+
+
+def draw(rows: list[dict[str, Any]], weights: dict[str, np.ndarray], config: Config) -> Any:
+    """Hidden weights of both, each on its own scale; participation over the steps, and in the end by gain."""
+    figure, axes = report.new_figure(4, rows=2, size=(15.0, 10.0))
+    gain = config.gains[-1]
+    for axis, (name, w) in zip(axes, weights.items(), strict=False):
+        for unit, line in enumerate(w[: config.shown]):
+            axis.plot(line / np.abs(line).max() / 2 - unit, color=STYLES[name].colour, linewidth=1.2)
+        axis.set(yticks=[-unit for unit in range(config.shown)])
+        axis.set_yticklabels([f"unit {unit + 1}" for unit in range(config.shown)])
+        axis.set_xlabel("pixel", size=15)
+        axis.set_ylabel("weight over its largest", size=15)
+        axis.set_title(f"{name}, gain {gain:g}: the first {config.shown} hidden units", size=16)
+    last = [row for row in rows if row["gain"] == gain]
+    shown = {"y_label": "inverse participation ratio, median", "band": True, "styles": STYLES}
+    shown["baselines"] = {"Gaussian weights, as at the start": 3 / (math.prod(config.space) + 2)}
+    summary = report.summarise(last, ["input", "step"], "participation")
+    title = f"gain {gain:g}: how few weights carry a unit"
+    report.curves(axes[2], summary, "step", "participation", "input", x_label="steps of gradient descent", title=title, **shown)
+    title = f"after {config.steps:,} steps"
+    x_label = "gain: how sharp the edges of the process are"
+    report.curves(axes[3], compared(rows), "gain", "participation", "input", x_label=x_label, title=title, log_x=True, **shown)
+    for axis in axes[2:]:
+        axis.set_ylim(bottom=0)
+    return figure
+
+
+def main(config: Config) -> None:
+    """Run, draw and save."""
+    begin = time.perf_counter()
+    rows, weights = run(config)
+    report.save_report(
+        "emergence",
+        rows,
+        config,
+        figure=draw(rows, weights, config),
+        summary=compared(rows),
+        formats={"participation": ".4f", "error": ".1%", "times_the_clone": ".2f"},
+        seconds=time.perf_counter() - begin,
+        root=config.root,
+    )
+
+
+if __name__ == "__main__":
+    main(parse(Config(), SMOKE, __doc__, full=FULL))
