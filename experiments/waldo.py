@@ -35,6 +35,7 @@ from experiments.settings import Recipe
 SEEN, UNSEEN = "where it was in training", "where it never was"
 TEMPLATE, CHANCE = "mean image, correlated", "drawn at random"
 STRIDE = 2
+MARK = "#E69F00"  # of the wanted digit, and of a peak
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,12 +177,15 @@ def draw(rows: list[dict[str, Any]], picture: dict[str, Any], config: Config) ->
     """The maps of the rungs over a scene, and hits against the number of other figures on both sides."""
     figure, axes = report.new_figure(3 + len(config.rungs), rows=2, size=(16.0, 10.5))
     for axis, rung in zip(axes, ("scene", *config.rungs), strict=False):
-        scene = picture["scene"] / 255
+        scene = picture["scene"] / picture["scene"].max()
         if rung == "scene":
             axis.imshow(scene, cmap="gray")
             axis.set(title="the scene, the wanted digit framed", xticks=[], yticks=[])
         else:
-            report.heat(axis, scene, picture[rung], report.RUNG_STYLE[rung].label, label="response, there if above 0")
+            above = np.maximum(picture[rung] - np.median(picture[rung]), 0)
+            report.heat(axis, scene, above, report.RUNG_STYLE[rung].label, label="response above its median")
+            row, column = (STRIDE * (np.array(np.unravel_index(above.argmax(), above.shape)) + 0.5)) - 0.5
+            axis.plot(column, row, "x", color=MARK, markersize=12, markeredgewidth=3, label="peak of a map")
         i, j = picture["place"]
         axis.add_patch(_frame(j, i, picture["size"]))
     summary = report.summarise(rows, ["by", "side", "others"], "hits")
@@ -207,7 +211,7 @@ def draw(rows: list[dict[str, Any]], picture: dict[str, Any], config: Config) ->
 def _frame(column: int, row: int, size: int) -> Any:
     from matplotlib.patches import Rectangle
 
-    return Rectangle((column - 0.5, row - 0.5), size, size, fill=False, edgecolor="#00A0FF", linewidth=2.5)
+    return Rectangle((column - 0.5, row - 0.5), size, size, fill=False, edgecolor=MARK, linewidth=2.5)
 
 
 def main(config: Config) -> None:
