@@ -104,11 +104,11 @@ class Scenes:
         place = np.array([rng.integers(0, room + 1), room - left if right else left])
         first = self.labels == self.config.wanted
         for number in range(others + 1):
-            at = place if number == 0 else rng.integers(0, room + 1, 2)
+            at = place
+            while number and np.abs(at - place).max() < self.n:  # never over the one in its place
+                at = rng.integers(0, room + 1, 2)
             kind = first if number == 0 and wanted else ~first
             figure = self.figures[rng.choice(np.flatnonzero(kind))]
-            if number and np.abs(at - place).max() < self.n:  # never over the one in its place
-                continue
             window = scene[at[0] : at[0] + self.n, at[1] : at[1] + self.n]
             np.maximum(window, figure, out=window)
         return scene[..., None], place
