@@ -71,6 +71,7 @@ class Config:
 
 
 SMOKE = Config(teachers=("conv",), space=(4, 4), channels=(1, 2), sizes=(8, 40), target=0.5, seeds=2)
+FULL = Config(space=(12, 12), channels=(3, 8), sizes=(2, 4, 8, 16, 40, 80, 160, 320, 512, 1024, 2048, 4096, 8192), seeds=100)
 
 
 def period(rung: str, config: Config) -> tuple[int, int]:
@@ -275,4 +276,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(parse(Config(), SMOKE, __doc__))
+    main(parse(Config(), SMOKE, __doc__, full=FULL))

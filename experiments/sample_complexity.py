@@ -83,6 +83,17 @@ class Config:
 
 
 SMOKE = Config(rungs=("conv",), patches=(2, 3), pixels=(), noise=(), half=(2,), target=(0.0, 0.0), most=64, steps=20, seeds=2)
+FULL = Config(
+    patches=(8, 12, 16, 24, 32),
+    dense_patches=(8, 10, 12, 16),
+    pixels=(4, 8, 16, 32),
+    noise=(0.18, 0.2, 0.22, 0.25, 0.28),
+    half=(4, 8, 16, 32, 64),
+    dense_half=(4, 8, 16, 32),
+    most=65_536,
+    steps=20_000,
+    seeds=32,
+)
 
 
 class Thresholds(nnx.Module):
@@ -233,4 +244,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(parse(Config(), SMOKE, __doc__))
+    main(parse(Config(), SMOKE, __doc__, full=FULL))
