@@ -67,6 +67,18 @@ def test_a_network_projected_at_every_update_trains_as_the_convolution_does():
         assert np.allclose(logits, wanted, atol=1e-4) == same
 
 
+def test_round_a_torus_an_image_and_its_shift_get_one_label_so_that_half_of_above_and_below_is_right():
+    from experiments import flying_pigs
+    from experiments.flying_pigs import CIRCULAR, ZERO
+
+    config = flying_pigs.Config(rho=(), sizes=(400,), width=5, steps=150, learning_rate=1e-2, seeds=2)
+    for row in flying_pigs.trained(CIRCULAR, config):
+        assert (row["equal"], row["accuracy"]) == (1, 0.5)
+    for row in flying_pigs.trained(ZERO, config):
+        assert row["equal"] < 0.8
+        assert row["accuracy"] > 0.6
+
+
 @pytest.mark.slow
 def test_the_benchmark_runs_with_the_core_dependencies_alone(tmp_path):
     missing = "import sys; sys.modules.update(dict.fromkeys(['tyro', 'matplotlib', 'torch', 'tensorflow_datasets', 'scipy'])); "

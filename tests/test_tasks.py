@@ -247,6 +247,21 @@ def test_the_dial_is_how_often_the_half_gives_the_class_away(rho):
     np.testing.assert_allclose(share, (1 + rho) / 2, atol=standard((1 + rho) / 2) + 1e-9)
 
 
+def test_of_patterns_that_are_alike_the_half_alone_tells_and_the_dial_may_be_traced():
+    draw = jax.jit(lambda rho, alike: tasks.flying(12, 3, rho, KEY, noise=0.0, alike=alike).sample(KEY, 500))
+    wanted = np.asarray(jax.random.normal(KEY, (2, 3, 3)))
+    for alike in (False, True):
+        x, y = map(np.asarray, draw(1.0, alike))
+        rows, columns = (x[..., 0] != 0).any(2).argmax(1), (x[..., 0] != 0).any(1).argmax(1)
+        np.testing.assert_array_equal(rows < 6, y == 1)
+        shown = np.stack([each[i : i + 3, j : j + 3, 0] for each, i, j in zip(x, rows, columns, strict=True)])
+        np.testing.assert_array_equal(shown, wanted[0 * y if alike else y])
+    x, y = map(np.asarray, draw(0.0, True))
+    upper = (x[:, :6] != 0).any((1, 2, 3))
+    np.testing.assert_allclose(np.mean(upper == (y == 1)), 0.5, atol=standard(0.5, 500))
+    assert draw._cache_size() == 1
+
+
 # --- sequences, hierarchy, teachers ----------------------------------------------------------------------------------
 
 
