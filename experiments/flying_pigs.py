@@ -9,10 +9,13 @@ Predicted: round a torus nothing depends on rho, as a shift of the image leaves 
 each pattern at every place, but can learn the half too, and overtake from some rho on, the sooner the more examples; zero
 padding can find out where the border is, and so have both. In a second task both patterns are the same, and the half is the
 class: an image and itself half a torus further have opposite labels and, round a torus, equal scores, so that exactly half of
-such pairs' labels are right. The noise is such that the best rule without place is right 86 % of the time: hard enough for the
+such pairs' labels are right. The noise is such that the best rule without place is right 85 % of the time: hard enough for the
 half to matter, which gives (1 + rho) / 2. Baselines: chance, the half alone, and the best rules with place and without.
 
-    python -m experiments.flying_pigs                                                  (3 minutes on 2 cores)
+Answer: local kernels overtake a circular convolution at a rho of about 0.8 with 1,000 examples and 0.7 with 4,000; padded with
+zeros a convolution finds out the half and is ahead of both everywhere. Round a torus exactly half of above and below is right.
+
+    python -m experiments.flying_pigs                                                  (4 minutes on 2 cores)
 
 Reference: of the question, Zhang et al., Dive into Deep Learning, section 7.1, exercises: what if pigs could fly?
 """
@@ -83,7 +86,7 @@ class Config:
     width: int = 8
     steps: int = 800
     learning_rate: float = 3e-3
-    seeds: int = 6
+    seeds: int = 5
     root: str = "runs"
 
 
@@ -222,7 +225,8 @@ def draw(rows: list[dict[str, Any]], config: Config) -> Any:
         if at := crossing(rows, size):
             axis.axvspan(at.low, at.high, color=STYLES[LOCAL].colour, alpha=0.2, linewidth=0)
             axis.axvline(at.mean, color=STYLES[LOCAL].colour, linewidth=1.2)
-            axis.text(at.mean, 0.485, f" local overtakes\n at {at.mean:.2f}", size=12)
+            told = f"local overtakes\ncircular at {at.mean:.2f} "
+            axis.text(at.low, 0.52, told, color=STYLES[LOCAL].colour, size=13, ha="right")
     last = [row for row in summarise(rows) if (row["question"], row["examples"]) == (WHERE, max(config.sizes))]
     report.comparison(
         axes[-1],
@@ -235,7 +239,9 @@ def draw(rows: list[dict[str, Any]], config: Config) -> Any:
         title=f"{WHERE}? {max(config.sizes):,} examples",
         baselines={"chance": 0.5},
     )
-    axes[-1].set_xlim(0.48, 1.0)
+    axes[-1].set(xlim=(0.48, 1.0), ylim=(len(last) - 0.5, -0.5))
+    for line, row in enumerate(last):
+        axes[-1].text(0.99, line + 0.3, f"{row['equal']:.0%} of pairs get one label", size=13, ha="right")
     return figure
 
 
