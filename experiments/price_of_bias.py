@@ -14,7 +14,7 @@ largest set tried, and what the products that a rung sees can tell of the label 
 Answer: a coefficient costs some two and a half examples on every rung, 4 in all for the convolution and 380 for dense; whatever
 assumes what the task breaks stays at chance with 8,192.
 
-    python -m experiments.price_of_bias                                                (3 minutes on 2 cores)
+    python -m experiments.price_of_bias                                                (2 minutes on 2 cores)
 
 Reference: Zhang et al., Dive into Deep Learning, section 7.1: two assumptions, and what if they do not hold.
 """
