@@ -6,9 +6,12 @@ import pathlib
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 import convlab
 from convlab.data import Data, Split
@@ -76,6 +79,21 @@ def test_least_squares_at_every_rung_varies_as_much_as_is_predicted():
     for rung in linear_ladder.RUNGS:
         apart, predicted = (linear_ladder.predicted(w, rung, n, config) for n in (np.inf, 40))
         np.testing.assert_allclose(risks[rung].mean() - apart, predicted - apart, rtol=0.05, err_msg=rung)
+
+
+def test_round_a_torus_an_image_and_its_shift_score_alike_so_that_half_of_above_and_below_is_right():
+    from experiments import flying_pigs
+    from experiments.flying_pigs import CIRCULAR, ZERO
+
+    draw = jax.jit(flying_pigs.sample, static_argnums=(1, 4))
+    x, y = draw(jax.random.key(0), 200, 1.0, True, flying_pigs.SMOKE)
+    assert np.all(np.asarray(y[::2] != y[1::2]))
+    for network, alike in ((CIRCULAR, True), (ZERO, False)):
+        scores = np.asarray(jax.jit(flying_pigs.Pooled(network, 8, 5, nnx.Rngs(0)))(x))
+        scores = scores - np.median(scores, 0)  # so that both classes are guessed
+        right, equal = flying_pigs.right_and_equal(jnp.asarray(scores), y).tolist()
+        assert np.allclose(scores[::2], scores[1::2], atol=1e-5) == alike
+        assert ((right, equal) == (0.5, 1)) == alike
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -43,6 +44,20 @@ def test_only_the_first_examples_are_looked_at():
 def test_training_stops_when_the_loss_is_small():
     slow, quick = (learner(build, TASK.sample, 5, test=20, steps=10**9, tolerance=t) for t in (0.3, 1.1))
     assert all(np.isfinite(learn(np.array([5]), np.array([0]))[0]) for learn in (slow, quick))
+
+
+def test_numbers_of_the_law_are_passed_on_and_anything_can_be_the_score():
+    def sample(key, n, turned):
+        x = jax.random.normal(key, (n, 6, 1))
+        return x, ((x[:, 2, 0] > 0) != turned).astype(int)
+
+    def score(scores, labels):
+        return jnp.stack([jnp.mean(scores.argmax(-1) == labels), jnp.mean(labels)])
+
+    learn = learner(build, chex.assert_max_traces(sample, n=2), 100, steps=100, optimizer=optax.adam(0.03), score=score)
+    right, ones = learn(np.full(4, 100), np.array([0, 0, 1, 1]), np.array([False, True, False, True])).T
+    assert (right > 0.9).all()
+    np.testing.assert_allclose(ones[::2] + ones[1::2], 1, atol=1e-6)
 
 
 def test_what_cannot_be_learnt_so_is_refused():

@@ -17,6 +17,8 @@ MANY = 4000
 TASKS = {
     "random_patch": lambda: tasks.random_patch(5, 3, 0.7, KEY),
     "halves": lambda: tasks.halves(3),
+    "pairs": lambda: tasks.pairs(14, 5),
+    "pairs by position": lambda: tasks.pairs(14, 5, by_position=True),
     "parity": lambda: tasks.parity(7, 3, 2),
     "bent_process": lambda: tasks.bent_process((11,), (0.7, 3.0), 2.0),
     "clone": lambda: tasks.bent_process((7, 5), (0.7, 2.0), 2.0, clone=True),
@@ -115,6 +117,29 @@ def test_halves_are_told_apart_by_their_energy_alone():
     np.testing.assert_array_equal(energy[:, 0] > energy[:, 1], y == 1)
     np.testing.assert_allclose(x.mean(0), 0, atol=4 / math.sqrt(MANY))
     assert abs(np.corrcoef(x[:, 0, 0], y)[0, 1]) < 4 / math.sqrt(MANY)
+
+
+@pytest.mark.parametrize("by_position", [False, True])
+def test_pairs_agree_or_differ_at_their_distance_and_at_no_other(by_position):
+    x, y = drawn("pairs by position" if by_position else "pairs")
+    s = np.where(by_position & (np.arange(14) >= 7), -1, 1)
+    first, second = x[..., 0], x[:, (np.arange(14) + 5) % 14, 0]
+    np.testing.assert_array_equal((s * first * second).sum(1) > 0, y == 1)
+    np.testing.assert_allclose(x.T[0] @ x[..., 0] / MANY, np.eye(14), atol=5 / math.sqrt(MANY))
+    sign = (2 * y - 1) / math.sqrt(MANY)  # times a product of two pixels: mean 0 and variance 1, but where they are a pair
+    for apart in range(8):
+        score = (sign[:, None] * x[..., 0] * np.roll(x[..., 0], -apart, 1)).sum(0) * s
+        assert (score > 8).all() if apart == 5 else (abs(score) < 5 * 2**0.5).all()
+
+
+def test_a_shift_round_the_circle_leaves_the_label_unless_position_counts():
+    for by_position, turned in ((False, False), (True, True)):
+        task = tasks.pairs(14, 5, by_position=by_position)
+        x, y = sample(task, 200)
+        s = np.where(by_position & (np.arange(14) >= 7), -1, 1)
+        shifted = np.roll(x[..., 0], 7, 1)
+        again = (s * shifted * np.roll(shifted, -5, 1)).sum(1) > 0
+        np.testing.assert_array_equal(again, (y == 1) != turned)
 
 
 def test_parity_hangs_on_every_bit_of_its_pattern_and_on_none_outside():
@@ -222,6 +247,21 @@ def test_the_dial_is_how_often_the_half_gives_the_class_away(rho):
     np.testing.assert_allclose(share, (1 + rho) / 2, atol=standard((1 + rho) / 2) + 1e-9)
 
 
+def test_of_patterns_that_are_alike_the_half_alone_tells_and_the_dial_may_be_traced():
+    draw = jax.jit(lambda rho, alike: tasks.flying(12, 3, rho, KEY, noise=0.0, alike=alike).sample(KEY, 500))
+    wanted = np.asarray(jax.random.normal(KEY, (2, 3, 3)))
+    for alike in (False, True):
+        x, y = map(np.asarray, draw(1.0, alike))
+        rows, columns = (x[..., 0] != 0).any(2).argmax(1), (x[..., 0] != 0).any(1).argmax(1)
+        np.testing.assert_array_equal(rows < 6, y == 1)
+        shown = np.stack([each[i : i + 3, j : j + 3, 0] for each, i, j in zip(x, rows, columns, strict=True)])
+        np.testing.assert_array_equal(shown, wanted[0 * y if alike else y])
+    x, y = map(np.asarray, draw(0.0, True))
+    upper = (x[:, :6] != 0).any((1, 2, 3))
+    np.testing.assert_allclose(np.mean(upper == (y == 1)), 0.5, atol=standard(0.5, 500))
+    assert draw._cache_size() == 1
+
+
 # --- sequences, hierarchy, teachers ----------------------------------------------------------------------------------
 
 
@@ -311,6 +351,8 @@ def test_a_teachers_noise_has_its_deviation():
     [
         (lambda: tasks.random_patch(5, 3, -1.0, KEY), "noise is -1.0"),
         (lambda: tasks.parity(5, 3, 3), "a pattern of 3 bits from place 3 does not fit into 5 bits"),
+        (lambda: tasks.pairs(8, 4), "pairs are 4 apart on a circle of 8 pixels"),
+        (lambda: tasks.pairs(12, 4), "3 steps of 4 come round 12 pixels"),
         (lambda: tasks.bent_process((5,), (1.0,), 2.0), "two positive lengths"),
         (lambda: tasks.bent_process((5, 5, 5), (1.0, 2.0), 2.0), "one or two axes"),
         (lambda: tasks.coordinates(5, "half"), "split 'half' is unknown"),

@@ -7,7 +7,7 @@ from convlab.tasks.hierarchy import hierarchy
 from convlab.tasks.processes import bent_process, covariance
 from convlab.tasks.scenes import coordinates, flying, red_green, template
 from convlab.tasks.sequences import chirps, distance, spectrogram
-from convlab.tasks.signals import halves, parity, random_patch
+from convlab.tasks.signals import halves, pairs, parity, random_patch
 from convlab.tasks.task import Task
 from convlab.tasks.teachers import RUNGS, linear_teacher
 
@@ -23,6 +23,7 @@ __all__ = [
     "halves",
     "hierarchy",
     "linear_teacher",
+    "pairs",
     "parity",
     "random_patch",
     "red_green",

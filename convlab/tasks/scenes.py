@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
+from convlab import check
 from convlab.geometry import as_integer
 from convlab.tasks.task import Task, one_by_one
 
@@ -161,14 +162,19 @@ def template(
     return Task("template", (n, n, 1), ("absent", "there"), one_by_one(draw))
 
 
-def flying(side: int, size: int, rho: float, key: PRNGKeyArray, *, noise: float = 1.0) -> Task:
+def flying(
+    side: int, size: int, rho: float | jax.Array, key: PRNGKeyArray, *, noise: float = 1.0, alike: bool | jax.Array = False
+) -> Task:
     r"""Birds above and pigs below, more or less often: a dial between what a thing is and where it stands.
 
     $$P(\text{upper half} \mid y = 1) = P(\text{lower half} \mid y = 0) = (1 + \rho) / 2$$
 
-    One of two patterns, N(0, 1) a pixel, stands at a uniform place of the half and is the class; everything has noise.
+    One of two patterns, N(0, 1) a pixel, stands at a uniform place of the half and is the class; everything has noise. Where
+    both are alike, the half is all there is.
 
     Symmetries: at rho = 0 shifts, as far as there is room; at rho = 1 the class is the half, and the pattern only confirms it.
+    Of an even side, half of it round a torus of rows exchanges the halves: of patterns that are alike the shifted image is of
+    the other class, and a circular convolution with global pooling, which gives both one label, is right half of the time.
 
     Predicted: a convolution with global pooling takes no notice of rho; kernels of their own at each position learn the half,
     and win where the pattern drowns in noise and rho is near 1, and lose otherwise, the more the smaller rho.
@@ -176,9 +182,10 @@ def flying(side: int, size: int, rho: float, key: PRNGKeyArray, *, noise: float 
     Args:
       side: Pixels of an image along each axis, at least twice those of a pattern.
       size: Of a pattern.
-      rho: 0 for places that say nothing, 1 for places that say all.
+      rho: 0 for places that say nothing, 1 for places that say all; may be traced.
       key: Draws the two patterns.
       noise: Standard deviation of every pixel.
+      alike: Give both classes the first pattern; may be traced.
 
     Raises:
       ValueError: rho is not from 0 to 1, or a pattern does not fit into a half.
@@ -191,18 +198,20 @@ def flying(side: int, size: int, rho: float, key: PRNGKeyArray, *, noise: float 
     Reference: of the question, discussions of teaching texts: must position be learnt, where birds fly and pigs do not?
     """
     n, k = as_integer("side", side), as_integer("size", size)
-    if not 0 <= rho <= 1 or 2 * k > n:
+    known = check.is_known(rho)
+    if (known and not 0 <= rho <= 1) or 2 * k > n:
         raise ValueError(f"rho is {rho} and patterns have {k} of {n} pixels; needs 0 to 1, and at most half the side")
     patterns, room = jax.random.normal(key, (2, k, k)), n // 2 - k
 
     def draw(key: PRNGKeyArray) -> tuple[Array, Array]:
-        which, usual, rows, columns, rest = jax.random.split(key, 5)
-        y = jax.random.randint(which, (), 0, 2)
-        upper = jax.random.bernoulli(usual, (1 + rho) / 2) == (y == 1)
-        row = jax.random.randint(rows, (), 0, room + 1) + jnp.where(upper, 0, n - n // 2)
-        column = jax.random.randint(columns, (), 0, n - k + 1)
+        first, rest = jax.random.split(key)
+        which, usual, rows, columns = jax.random.uniform(first, (4,))
+        y = (which < 0.5).astype(jnp.int32)
+        upper = (usual < (1 + rho) / 2) == (y == 1)
+        row = jnp.floor(rows * (room + 1)).astype(int) + jnp.where(upper, 0, n - n // 2)
+        column = jnp.floor(columns * (n - k + 1)).astype(int)
         x = noise * jax.random.normal(rest, (n, n))
-        here = jax.lax.dynamic_update_slice(jnp.zeros((n, n)), patterns[y], (row, column))
+        here = jax.lax.dynamic_update_slice(jnp.zeros((n, n)), patterns[jnp.where(alike, 0, y)], (row, column))
         return (x + here)[..., None], y
 
-    return Task(f"flying, rho {rho:g}", (n, n, 1), ("pig", "bird"), one_by_one(draw))
+    return Task(f"flying, rho {rho:g}" if known else "flying", (n, n, 1), ("pig", "bird"), one_by_one(draw))

@@ -1,5 +1,7 @@
 """Tasks of theory on Gaussian noise and on bits, in which each rung is known to need its own number of examples."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
@@ -123,3 +125,50 @@ def parity(length: int, size: int, place: int) -> Task:
         return x, (jnp.prod(x[place : place + k]) > 0).astype(jnp.int32)
 
     return Task("parity", (n, 1), ("odd", "even"), one_by_one(draw))
+
+
+def pairs(length: int, apart: int, *, by_position: bool = False) -> Task:
+    r"""Whether pixels that stand so far apart agree: a relation that is local or not, the same everywhere or not.
+
+    $$y = \Big[ \sum_i s_i\, x_i\, x_{i + \delta} > 0 \Big], \qquad x \sim N(0, I_n),\; i \bmod n$$
+
+    on a circle; s is 1 everywhere or, by position, 1 on the first half of it and -1 on the second.
+
+    Symmetries: a shift round the circle leaves the label where all s are 1; by position one of half the circle turns it round,
+    so that what takes no notice of shifts is right half of the time. So does, always, negating some of the pixels: both labels
+    come equally often.
+
+    Predicted: squares of a layer's outputs, summed over positions and weighed, are the products that its window sees, and two
+    units are enough for these. Need for examples in proportion to the coefficients that a rung leaves free: for windows of k
+    pixels k shared and k n of its own at each position, for windows of all pixels n / 2 + 1 and n (n + 1) / 2. A window of at
+    most delta pixels, and shared kernels where s varies, do not reach the label with any number.
+
+    Args:
+      length: n, pixels of the circle.
+      apart: delta, 1 for neighbours; less than half the circle, so that no pair counts twice.
+      by_position: Let s vary.
+
+    Raises:
+      ValueError: `apart` is out of range, or steps of it come round the circle in an odd number.
+
+    Example:
+      >>> x, y = pairs(8, 3).sample(jax.random.key(0), 5)
+      >>> product = x * jnp.roll(x, -3, 1)
+      >>> bool(((product.sum((1, 2)) > 0) == y).all())
+      True
+
+    Reference: of the question, Zhang et al., Dive into Deep Learning, section 7.1: what if the assumptions do not hold?
+    """
+    n, delta = as_integer("length", length), as_integer("apart", apart)
+    if 2 * delta >= n:
+        raise ValueError(f"pairs are {delta} apart on a circle of {n} pixels; needs less than half of it, or pairs count twice")
+    round_about = n // math.gcd(n, delta)
+    if round_about % 2:
+        raise ValueError(f"{round_about} steps of {delta} come round {n} pixels; needs an even number, for labels as frequent")
+    s = jnp.where(by_position & (jnp.arange(n) >= n // 2), -1.0, 1.0)
+
+    def draw(key: PRNGKeyArray) -> tuple[Array, Array]:
+        x = jax.random.normal(key, (n,))
+        return x[:, None], (jnp.sum(s * x * jnp.roll(x, -delta)) > 0).astype(jnp.int32)
+
+    return Task(f"pairs {delta} apart{', by position' * by_position}", (n, 1), ("differ", "agree"), one_by_one(draw))

@@ -1,0 +1,195 @@
+"""What does an assumption save where it holds, and what does it cost where it does not?
+
+Locality and sharing are what makes a convolution of a dense layer. Four tasks keep or break either: do the pixels of a circle
+agree with those one further on, or with those seven further on; everywhere, or on the first half only, while on the second
+they must differ (`tasks.pairs`). Four layers assume either or not: windows of three pixels or of all, one kernel or one at
+each position. All else is the same: a few units, squares, their sums over positions, and a linear read-out. So a rung weighs
+those products of two pixels that its assumptions leave free, and each task can be said exactly by the rung that assumes what
+it keeps. Measured is the smallest training set with which networks trained by Adam reach the target on new examples.
+
+Predicted: each coefficient that is left free has the same price in examples, so that the rung which assumes all that the task
+keeps needs the fewest; a rung that assumes what the task breaks is at chance whatever their number. Baselines: chance, the
+largest set tried, and what the products that a rung sees can tell of the label at all, by least squares on many examples.
+
+Answer: a coefficient costs some two and a half examples on every rung, 4 in all for the convolution and 380 for dense; whatever
+assumes what the task breaks stays at chance with 8,192.
+
+    python -m experiments.price_of_bias                                                (2 minutes on 2 cores)
+
+Reference: Zhang et al., Dive into Deep Learning, section 7.1: two assumptions, and what if they do not hold.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+import convlab as cl
+from convlab import measure, report, tasks
+from convlab.train import learner
+from experiments.command import parse
+
+TAPS = 3  # of a local window
+LAYERS = {"conv": cl.Conv, "shared": cl.Conv, "locally_connected": cl.LocallyConnected, "dense": cl.Dense}
+LOCAL, SHARED = ("conv", "locally_connected"), ("conv", "shared")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is run.
+
+    Args:
+      length: Pixels of the circle.
+      apart: How far on the other pixel of a pair is, at short range and at long range.
+      by_position: Whether the two halves of the circle have opposite relations.
+      rungs: Names in `LAYERS`.
+      units: Of the layer.
+      target: Accuracy to reach.
+      least: Smallest training set.
+      most: Largest training set.
+      many: Examples that tell what a rung can say at all.
+      steps: Of training, at most.
+      learning_rate: Of Adam.
+      seeds: Runs with other examples and initial weights.
+      root: Folder that the results go to.
+    """
+
+    length: int = 16
+    apart: tuple[int, ...] = (1, 7)
+    by_position: tuple[bool, ...] = (False, True)
+    rungs: tuple[str, ...] = tuple(LAYERS)
+    units: int = 4
+    target: float = 0.85
+    least: int = 2
+    most: int = 8192
+    many: int = 40_000
+    steps: int = 2000
+    learning_rate: float = 1e-2
+    seeds: int = 8
+    root: str = "runs"
+
+
+SMOKE = Config(length=8, apart=(1,), by_position=(False,), rungs=("conv",), least=32, most=64, many=99, steps=20, seeds=2)
+
+
+class Squares(nnx.Module):
+    """Units at the rung, squared and summed over positions; half of them begin as votes for "agree", half against."""
+
+    def __init__(self, length: int, rung: str, units: int, rngs: nnx.Rngs):
+        space: dict[str, Any] = {} if rung in SHARED else {"space": (length,)}
+        taps = (length if rung == "shared" else TAPS,)
+        self.layer = LAYERS[rung](1, units, taps, padding="CIRCULAR", use_bias=False, rngs=rngs, **space)
+        self.weight = nnx.Param(jnp.where(jnp.arange(units) % 2, -1.0, 1.0))
+        self.bias = nnx.Param(jnp.zeros(()))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        score = (self.layer(x) ** 2).sum(1) @ self.weight[...] / math.sqrt(x.shape[1]) + self.bias[...]
+        return jnp.stack([-score, score], -1)
+
+
+def products(x: np.ndarray, rung: str) -> np.ndarray:
+    """What a rung has a coefficient for: products of pixels that its window sees together, summed where kernels are shared."""
+    signals = x[..., 0]
+    n = signals.shape[1]
+    each = [signals * np.roll(signals, -offset, 1) for offset in range(TAPS if rung in LOCAL else n // 2 + 1)]
+    if rung not in LOCAL:
+        each[-1] = each[-1][:, : n // 2]  # half the circle on, pairs come twice
+    return np.stack([p.sum(1) for p in each], 1) if rung in SHARED else np.concatenate(each, 1)
+
+
+def sayable(task: tasks.Task, rung: str, many: int) -> tuple[int, float]:
+    """Coefficients that a rung leaves free, and their accuracy on new examples when fitted to many by least squares."""
+    x, y = map(np.asarray, jax.jit(task.sample, static_argnums=1)(jax.random.key(0), 2 * many))
+    seen = np.concatenate([products(x, rung), np.ones((2 * many, 1), np.float32)], 1)
+    weights, *_ = np.linalg.lstsq(seen[:many], 2.0 * y[:many] - 1, rcond=None)
+    return seen.shape[1] - 1, float(np.mean((seen[many:] @ weights > 0) == y[many:]))
+
+
+def run(config: Config) -> list[dict[str, Any]]:
+    """One row per task, rung and seed; `best` is the accuracy with the largest training set that was tried."""
+    rows = []
+    for by_position, apart, rung in itertools.product(config.by_position, config.apart, config.rungs):
+        task = tasks.pairs(config.length, apart, by_position=by_position)
+        build = functools.partial(Squares, config.length, rung, config.units)
+        learn = learner(build, task.sample, config.most, steps=config.steps, optimizer=optax.adam(config.learning_rate))
+        needed = measure.examples_needed(learn, config.target, range(config.seeds), least=config.least, most=config.most)
+        coefficients, limit = sayable(task, rung, config.many)
+        told = {"by_position": by_position, "apart": apart, "rung": rung, "coefficients": coefficients, "limit": limit}
+        for seed, examples in enumerate(needed.examples):
+            best = needed.scores[max(key for key in needed.scores if key[0] == seed)]
+            rows.append(told | {"seed": seed, "needed": examples, "best": best})
+        print(*told.values(), *(f"{examples:.0f}" for examples in needed.examples), flush=True)
+    return rows
+
+
+def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Geometric means over seeds, where all reached the target, beside the same price for every coefficient."""
+    by = ["by_position", "apart", "rung", "coefficients", "limit"]
+    logs = [row | {"log": math.log(row["needed"])} for row in rows]
+    found = report.summarise(logs, by, ["log", "best"])
+    reached = [row for row in found if math.isfinite(row["log"])]
+    price = math.exp(np.mean([row["log"] - math.log(row["coefficients"]) for row in reached])) if reached else math.nan
+    table = []
+    for row in found:
+        there = row in reached
+        ends = {f"needed{end}": math.exp(row[f"log{end}"]) if there else None for end in ("", "_low", "_high")}
+        same = {"same_price": price * row["coefficients"] if there else None}
+        best = {f"best{end}": None if there else row[f"best{end}"] for end in ("", "_low", "_high")}
+        table.append({name: row[name] for name in by} | ends | same | best | {"seeds": row["seeds"]})
+    return table
+
+
+def draw(table: list[dict[str, Any]], config: Config) -> Any:
+    """Examples needed by every rung, a panel for each task; where the target was never reached, the accuracy instead."""
+    cases, colour = list(itertools.product(config.by_position, config.apart)), report.RUNG_STYLE["dense"].colour
+    figure, axes = report.new_figure(len(cases), rows=len(config.by_position), size=(14.0, 8.5))
+    for axis, (by_position, apart) in zip(axes, cases, strict=True):
+        mine = [row for row in table if (row["by_position"], row["apart"]) == (by_position, apart)]
+        report.comparison(
+            axis,
+            [row | {"rung": report.RUNG_STYLE[row["rung"]].label} for row in mine],
+            "rung",
+            "needed",
+            label=f"geometric mean of {config.seeds} seeds, 95 % interval",
+            x_label=f"examples needed for {config.target:.0%} right",
+            title=f"pairs {apart} apart, {'two relations, by position' if by_position else 'the same everywhere'}",
+            references={"same price for every free coefficient": "same_price"},
+            baselines={"largest set tried": config.most},
+        )
+        axis.set(xscale="log", xlim=(config.least / 2, 1.5 * config.most), ylim=(len(mine) - 0.5, -0.5))
+        for place, row in enumerate(mine):
+            if row["needed"] is None:
+                axis.plot([config.most], [place], "X", color=colour, markersize=12)
+                axis.text(
+                    0.7 * config.most, place, f"never: {row['best']:.0%} right", color=colour, size=14, ha="right", va="center"
+                )
+    return figure
+
+
+def main(config: Config) -> None:
+    """Run, draw and save."""
+    begin = time.perf_counter()
+    rows = run(config)
+    table = summarise(rows)
+    report.save_report(
+        "price_of_bias",
+        rows,
+        config,
+        figure=draw(table, config),
+        summary=table,
+        formats={"limit": ".1%", "needed": ",.0f", "same_price": ",.0f", "best": ".1%"},
+        seconds=time.perf_counter() - begin,
+        root=config.root,
+    )
+
+
+if __name__ == "__main__":
+    main(parse(Config(), SMOKE, __doc__))
