@@ -15,44 +15,49 @@ from convlab.tasks.task import Task, one_by_one, side
 
 
 def distance(length: int, apart: int, vocabulary: int) -> Task:
-    r"""Whether two marked words agree that stand a given number of words apart: a dial for text-like sequences.
+    r"""Which of two nouns follows the verb, a given number of words away: "dog bites man" or "man bites dog".
 
-    $$y = [\, w_p = w_{p + \ell} \,], \qquad w_p, w_{p + \ell} \sim U\{0, 1\}, \quad \text{other words} \sim U\{2 \ldots\}$$
+    $$w_p = 0, \quad w_{p + \ell} = 1 + y, \quad w_{p - \ell} = 2 - y, \quad \text{all others} = f,
+      \qquad p \sim U, \quad y \sim U\{0, 1\}, \quad f \sim U\{3 \ldots\}$$
 
-    at a uniform place p; words are one-hot.
+    around a circle of n words, one-hot: word 0 is the verb, 1 and 2 are the nouns, and one filler f fills the rest of a text.
 
-    Symmetries: shifts of the pair, words 0 and 1 exchanged, all others permuted.
+    Symmetries: rotations, and fillers exchanged. The nouns exchanged turn the class, and leave the bag of all windows of up to l
+    words as it is, text by text: such a window holds one of the three marked words at most, and the same filler stands around
+    all of them. (Of fillers that differ, windows that overlap could be put together like a puzzle, and tell the order.)
 
-    Predicted: a network of convolutions and global pooling needs a receptive field of more than l words; below that it stays at
-    chance, as either word alone says nothing. A dense network needs examples of the pair at every place.
+    Predicted: circular convolutions and global pooling give both classes the same scores, exactly, if they see at most l words;
+    with l + 1 they can be right everywhere. Bags of words are at chance at every l. Kernels of their own at every place need
+    not see both words, as they know where on the circle a noun is, but they and dense layers need examples of every place.
 
     Args:
-      length: Words of a sequence.
+      length: n, words of a text, at least 3 l: then the nouns are l words apart the other way round, too.
       apart: l.
-      vocabulary: Words there are, at least 3.
+      vocabulary: Words there are, at least 4.
 
     Raises:
-      ValueError: The pair does not fit, or fewer than 3 words.
+      ValueError: The text is too short, l is below 1, or fewer than 4 words.
 
     Example:
-      >>> x, y = distance(9, 4, 5).sample(jax.random.key(0), 3)
-      >>> x.shape, x[..., :2].sum((1, 2)).tolist()
-      ((3, 9, 5), [2.0, 2.0, 2.0])
+      >>> x, y = distance(9, 3, 5).sample(jax.random.key(0), 3)
+      >>> x.shape, x.sum(1).astype(int)[:, :3].tolist()
+      ((3, 9, 5), [[1, 1, 1], [1, 1, 1], [1, 1, 1]])
 
     Reference: of the question, discussions of convolutions over text; the law is ours.
     """
-    n, words = as_integer("length", length), as_integer("vocabulary", vocabulary, least=3)
-    if not 1 <= apart < n:
-        raise ValueError(f"apart is {apart} but a sequence of {n} words has pairs from 1 to {n - 1} apart")
+    words, away = as_integer("vocabulary", vocabulary, least=4), as_integer("apart", apart)
+    n = as_integer("length", length)
+    if n < 3 * away:
+        raise ValueError(f"length is {n} but a verb and two nouns {away} words from it need a circle of {3 * away} at least")
 
     def draw(key: PRNGKeyArray) -> tuple[Array, Array]:
-        pair, where, others = jax.random.split(key, 3)
-        first, second = jax.random.randint(pair, (2,), 0, 2)
-        p = jax.random.randint(where, (), 0, n - apart)
-        text = jax.random.randint(others, (n,), 2, words).at[jnp.stack([p, p + apart])].set(jnp.stack([first, second]))
-        return jax.nn.one_hot(text, words), (first == second).astype(jnp.int32)
+        which, where, rest = jax.random.split(key, 3)
+        y = jax.random.randint(which, (), 0, 2)
+        places = (jax.random.randint(where, (), 0, n) + jnp.array([0, away, -away])) % n
+        text = jnp.full(n, jax.random.randint(rest, (), 3, words)).at[places].set(jnp.stack([0, 1 + y, 2 - y]))
+        return jax.nn.one_hot(text, words), y
 
-    return Task(f"distance {apart}", (n, words), ("differ", "agree"), one_by_one(draw))
+    return Task(f"distance {away}", (n, words), ("1 follows", "2 follows"), one_by_one(draw))
 
 
 def chirps(samples: int, *, lowest: float = 0.02, octaves: float = 3.0, sweep: float = 0.5, noise: float = 0.3) -> Task:
