@@ -22,8 +22,8 @@ def distance(length: int, apart: int, vocabulary: int) -> Task:
 
     around a circle of n words, one-hot: word 0 is the verb, 1 and 2 are the nouns, and one filler f fills the rest of a text.
 
-    Symmetries: rotations, and fillers exchanged. The nouns exchanged turn the class, and leave the bag of all windows of up to l
-    words as it is, text by text: such a window holds one of the three marked words at most, and the same filler stands around
+    Symmetries: rotations, and fillers exchanged. The nouns exchanged turn the class, and leave the bag of all windows of up to
+    l words as it is, text by text: such a window holds one of the three marked words at most, and the same filler stands around
     all of them. (Of fillers that differ, windows that overlap could be put together like a puzzle, and tell the order.)
 
     Predicted: circular convolutions and global pooling give both classes the same scores, exactly, if they see at most l words;
