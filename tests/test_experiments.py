@@ -6,9 +6,11 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 import convlab
 from convlab.data import Data, Split
@@ -65,6 +67,21 @@ def test_a_network_projected_at_every_update_trains_as_the_convolution_does():
         start = dynamic_sharing.with_power(rule, local, power)
         logits = convlab.fit(local, images, config, optimizer=rule, optimizer_state=start).logits(split.images)
         assert np.allclose(logits, wanted, atol=1e-4) == same
+
+
+@pytest.mark.parametrize("stack", [1, 3, 5])
+def test_a_convolution_scores_both_classes_alike_from_where_the_words_are_as_far_apart_as_it_sees(stack):
+    from experiments import text
+
+    config = text.Config(length=17)
+    network = text.Reader(text.STACKS[stack], config, "conv", nnx.Rngs(0))
+    sees = text.field(network, config)
+    assert sees == stack
+    for apart in (sees - 1, sees):
+        if apart:
+            words = convlab.tasks.distance(17, apart, config.vocabulary).sample(jax.random.key(0), 5)[0]
+            scores, exchanged = network(words), network(words[..., np.array([0, 2, 1, *range(3, config.vocabulary)])])
+            assert np.allclose(scores, exchanged, atol=1e-6) == (apart == sees)
 
 
 @pytest.mark.slow

@@ -268,6 +268,15 @@ def test_a_rising_tone_turned_round_in_time_falls_and_frequencies_are_those_told
     assert np.abs(np.abs(rise) - 12 * (1 - 150 / 512)).max() < 4  # an octave, but for the windows at both ends
 
 
+def test_tones_rise_by_the_octaves_of_their_class():
+    task = tasks.chirps(256, noise=0.0, sweep=(-0.25, 0.75))
+    x, y = sample(task, 60)
+    assert task.classes == ("rises -0.25", "rises 0.75")
+    phase = np.unwrap(np.angle(np.fft.ifft(np.fft.fft(x[..., 0]) * (np.arange(256) < 128))))
+    early, late = (np.diff(phase[:, part]).mean(1) for part in (slice(48, 80), slice(176, 208)))
+    np.testing.assert_allclose(2 * np.log2(late / early), np.where(y, 0.75, -0.25), atol=0.1)
+
+
 def test_a_shift_of_pitch_is_a_translation_in_log_frequency_and_not_in_frequency():
     t = np.arange(2048)
     low, high = (np.sin(2 * np.pi * f * t)[None, :, None] for f in (0.05, 0.05 * 2 ** (6 / 12)))
@@ -338,7 +347,8 @@ def test_a_teachers_noise_has_its_deviation():
         (lambda: tasks.flying(5, 3, 0.5, KEY), "at most half the side"),
         (lambda: tasks.distance(11, 4, 5), "need a circle of 12 at least"),
         (lambda: tasks.distance(11, 3, 3), "vocabulary must be at least 4"),
-        (lambda: tasks.chirps(50, lowest=0.1), "all below 0.5 cycles"),
+        (lambda: tasks.chirps(50, lowest=0.1), "all frequencies below 0.5 cycles"),
+        (lambda: tasks.chirps(50, sweep=(0.5, 0.5)), "or two that grow"),
         (lambda: tasks.hierarchy(2, 2, 3, 4, 1, KEY), "need 12 tuples, but there are 9"),
         (lambda: tasks.linear_teacher("sparse", (5,), cl.Window(3), (1, 1), 0.0, KEY), "rung 'sparse' is unknown"),
         (lambda: tasks.spectrogram(jnp.ones((1, 10, 1)), [0.1], 11, 2), "2 to t samples"),

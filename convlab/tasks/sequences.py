@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from convlab import check
 from convlab.geometry import Window, as_integer
 from convlab.ops.conv import conv
-from convlab.tasks.task import Task, one_by_one, side
+from convlab.tasks.task import Task, one_by_one
 
 
 def distance(length: int, apart: int, vocabulary: int) -> Task:
@@ -50,34 +50,50 @@ def distance(length: int, apart: int, vocabulary: int) -> Task:
     if n < 3 * away:
         raise ValueError(f"length is {n} but a verb and two nouns {away} words from it need a circle of {3 * away} at least")
 
-    def draw(key: PRNGKeyArray) -> tuple[Array, Array]:
-        which, where, rest = jax.random.split(key, 3)
-        y = jax.random.randint(which, (), 0, 2)
-        places = (jax.random.randint(where, (), 0, n) + jnp.array([0, away, -away])) % n
-        text = jnp.full(n, jax.random.randint(rest, (), 3, words)).at[places].set(jnp.stack([0, 1 + y, 2 - y]))
-        return jax.nn.one_hot(text, words), y
-
-    return Task(f"distance {away}", (n, words), ("1 follows", "2 follows"), one_by_one(draw))
+    return Task(f"distance {away}", (n, words), ("1 follows", "2 follows"), one_by_one(lambda key: text(key, n, away, words)))
 
 
-def chirps(samples: int, *, lowest: float = 0.02, octaves: float = 3.0, sweep: float = 0.5, noise: float = 0.3) -> Task:
-    r"""Whether a tone rises or falls, at any pitch.
+def text(key: PRNGKeyArray, length: int, apart: ArrayLike, vocabulary: int) -> tuple[Float[Array, "n v"], Int[Array, ""]]:
+    """Draw one example of `distance`, which says what all this is; here l may be traced, and nothing is checked.
+
+    Example:
+      >>> text(jax.random.key(0), 9, 3, 5)[0].shape
+      (9, 5)
+    """
+    which, where, rest = jax.random.split(key, 3)
+    y = jax.random.randint(which, (), 0, 2)
+    places = (jax.random.randint(where, (), 0, length) + jnp.array([0, 1, -1]) * apart) % length
+    words = jnp.full(length, jax.random.randint(rest, (), 3, vocabulary)).at[places].set(jnp.stack([0, 1 + y, 2 - y]))
+    return jax.nn.one_hot(words, vocabulary), y
+
+
+def chirps(
+    samples: int,
+    *,
+    lowest: float = 0.02,
+    octaves: float = 3.0,
+    sweep: float | tuple[float, float] = 0.5,
+    noise: float = 0.3,
+) -> Task:
+    r"""Whether a tone rises or falls, or how much it rises, at any pitch.
 
     $$x_t = \sin \Big( \phi + 2 \pi \int_0^t f \Big) + \sigma \epsilon_t, \qquad
-      f(t) = f_0\, 2^{\pm s (t / T - 1/2)}, \quad \log_2 f_0 \sim U$$
+      f(t) = f_0\, 2^{s_y (t / T - 1/2)}, \quad \log_2 f_0 \sim U$$
 
-    over the octaves that leave room for the sweep; phi is uniform.
+    over the octaves that leave room for the wider sweep; phi is uniform.
 
-    Symmetries: shifts in phase, and of pitch: one of log-frequency, not of frequency. Time turned round exchanges the classes.
+    Symmetries: shifts in phase, and of pitch: one of log-frequency, not of frequency. Time turned round turns the sweep.
 
     Predicted: kernels tied along time and along log-frequency see one pattern; along linear frequency the slope and the width
-    of the pattern change with pitch, and kernels of their own at each frequency, tied along time, are the rung for that.
+    of the pattern change with pitch, and kernels of their own at each frequency, tied along time, are the rung for that. The
+    sign of the slope stays, so that the direction can be told along linear frequency at pitches that were never heard, but
+    how much a tone rises cannot.
 
     Args:
       samples: T.
       lowest: Lowest frequency, in cycles a sample.
       octaves: From the lowest to the highest, which stays below half a cycle a sample.
-      sweep: s, octaves that a tone rises or falls.
+      sweep: s, octaves that a tone rises (class 1) or falls (class 0); or the octaves that those of each class rise.
       noise: sigma.
 
     Raises:
@@ -89,20 +105,24 @@ def chirps(samples: int, *, lowest: float = 0.02, octaves: float = 3.0, sweep: f
       (3, 64, 1)
     """
     n = as_integer("samples", samples)
-    if not 0 < sweep < octaves or not 0 < lowest * 2**octaves < 0.5:
+    rises = sweep if isinstance(sweep, tuple) else (-sweep, sweep)
+    widest = max(map(abs, rises))
+    if not rises[0] < rises[1] or not widest < octaves or not 0 < lowest * 2**octaves < 0.5:
         raise ValueError(
-            f"lowest is {lowest}, octaves {octaves}, sweep {sweep}; needs a sweep below the octaves, all below 0.5 cycles"
+            f"lowest is {lowest}, octaves {octaves}, sweep {sweep}; needs a positive sweep, or two that grow, below the octaves, "
+            "and all frequencies below 0.5 cycles"
         )
 
     def draw(key: PRNGKeyArray) -> tuple[Array, Array]:
         which, pitch, phase, rest = jax.random.split(key, 4)
         y = jax.random.randint(which, (), 0, 2)
-        middle = jax.random.uniform(pitch, (), minval=sweep / 2, maxval=octaves - sweep / 2)
-        height = middle + side(y) * sweep * ((jnp.arange(n) + 0.5) / n - 0.5)
+        middle = jax.random.uniform(pitch, (), minval=widest / 2, maxval=octaves - widest / 2)
+        height = middle + jnp.array(rises)[y] * ((jnp.arange(n) + 0.5) / n - 0.5)
         angle = 2 * math.pi * (jnp.cumsum(lowest * 2.0**height) + jax.random.uniform(phase))
         return (jnp.sin(angle) + noise * jax.random.normal(rest, (n,)))[:, None], y
 
-    return Task("chirps", (n, 1), ("falls", "rises"), one_by_one(draw))
+    classes = tuple(f"rises {rise:g}" for rise in rises) if isinstance(sweep, tuple) else ("falls", "rises")
+    return Task("chirps", (n, 1), classes, one_by_one(draw))
 
 
 def spectrogram(x: Float[Array, "n t 1"], frequencies: ArrayLike, widths: ArrayLike, hop: int) -> Float[Array, "n i q 1"]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Shaped
 
 from convlab.geometry import as_integer
 from convlab.train.step import cross_entropy
@@ -18,7 +18,7 @@ DECAY = 0.98  # of the running mean of the loss, by which training stops
 
 def learner(
     build: Callable[[nnx.Rngs], nnx.Module],
-    sample: Callable[[PRNGKeyArray, int], tuple[Array, Array]],
+    sample: Callable[..., tuple[Array, Array]],
     most: int,
     *,
     test: int = 2000,
@@ -26,7 +26,7 @@ def learner(
     batch_size: int = 64,
     optimizer: optax.GradientTransformation | None = None,
     tolerance: float = 0.01,
-) -> Callable[[Int[np.ndarray, "s"], Int[np.ndarray, "s"]], Float[np.ndarray, "s"]]:
+) -> Callable[..., Float[np.ndarray, "s"]]:
     """Make a function that trains networks of several sizes of training sets and seeds at once, and returns their accuracies.
 
     Each run draws `most` examples and looks at the first n of them, in batches drawn with replacement, until the running mean
@@ -35,7 +35,8 @@ def learner(
 
     Args:
       build: Makes a network of parameters alone, without batch norm or dropout; it returns one score per class.
-      sample: Draws examples with labels, jittable: `Task.sample`.
+      sample: Draws examples with labels, jittable: `Task.sample`. What else it takes, after the key and the number of examples,
+        is one number for each run.
       most: Largest training set.
       test: Examples to score on.
       steps: At most so many.
@@ -44,7 +45,8 @@ def learner(
       tolerance: Running mean of the loss at which to stop.
 
     Returns:
-      Takes sizes and seeds, as `convlab.measure.examples_needed` gives them, to accuracies on new examples.
+      Takes sizes and seeds, as `convlab.measure.examples_needed` gives them, and what else `sample` takes, to accuracies on new
+      examples.
 
     Raises:
       ValueError: A count below 1, the network has other variables than parameters, or, when called, a size beyond `most`.
@@ -68,9 +70,9 @@ def learner(
             f"the network has {len(rest)} arrays that are not parameters; needs one without batch norm and dropout"
         )
 
-    def one(n: Array, seed: Array) -> Array:
+    def one(n: Array, seed: Array, *told: Array) -> Array:
         drawn, scored, first, order = jax.random.split(jax.random.key(seed), 4)
-        x, y = sample(drawn, most)
+        x, y = sample(drawn, most, *told)
         definition, parameters = nnx.split(build(nnx.Rngs(first)), nnx.Param)
         parameters = nnx.to_pure_dict(parameters)
 
@@ -89,14 +91,14 @@ def learner(
             return (number < steps) & (mean > tolerance)
 
         _, parameters, *_ = jax.lax.while_loop(going, step, (0, parameters, descent.init(parameters), jnp.ones(())))
-        x, y = sample(scored, test)
+        x, y = sample(scored, test, *told)
         return jnp.mean(nnx.merge(definition, parameters)(x).argmax(-1) == y)
 
     every = jax.jit(jax.vmap(one))
 
-    def learn(sizes: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    def learn(sizes: Int[np.ndarray, "s"], seeds: Int[np.ndarray, "s"], *told: Shaped[np.ndarray, "s"]) -> np.ndarray:
         if np.min(sizes) < 1 or np.max(sizes) > most:
             raise ValueError(f"sizes are {np.min(sizes)} to {np.max(sizes)}; needs 1 to {most}, the examples that are drawn")
-        return np.asarray(every(jnp.asarray(sizes, jnp.int32), jnp.asarray(seeds, jnp.int32)), float)
+        return np.asarray(every(jnp.asarray(sizes, jnp.int32), jnp.asarray(seeds, jnp.int32), *map(jnp.asarray, told)), float)
 
     return learn
