@@ -63,13 +63,13 @@ class Config:
     stacks: tuple[int, ...] = tuple(STACKS)
     local: int = 5
     length: int = 48
-    apart: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8, 9, 11, 14, 15)
+    apart: tuple[int, ...] = (2, 3, 4, 5, 8, 9, 14, 15)
     vocabulary: int = 8
     size: int = 200
     sizes: tuple[int, ...] = (50, 100, 200, 400, 800, 1600)
     at: int = 4
     width: int = 32
-    steps: int = 1000
+    steps: int = 800
     learning_rate: float = 1e-2
     seeds: int = 5
     root: str = "runs"
@@ -82,10 +82,12 @@ class Reader(nnx.Module):
     """Layers around a circle, each with a ReLU, the mean over all places, and a linear read-out."""
 
     def __init__(self, stack: tuple[tuple[int, int], ...], config: Config, rung: str, rngs: nnx.Rngs):
+        own: dict[str, Any]
         layer, own = (cl.Conv, {}) if rung == "conv" else (cl.LocallyConnected, {"space": (config.length,)})
+        own |= {"padding": "CIRCULAR", "kernel_init": nnx.initializers.he_normal(), "rngs": rngs}
         channels = [config.vocabulary, *[config.width] * len(stack)]
         self.layers = nnx.List(
-            layer(c, d, (taps,), padding="CIRCULAR", kernel_dilation=dilation, rngs=rngs, **own)
+            layer(c, d, (taps,), kernel_dilation=dilation, **own)
             for c, d, (taps, dilation) in zip(channels[:-1], channels[1:], stack, strict=True)
         )
         self.head = nnx.Linear(config.width, 2, rngs=rngs)

@@ -109,7 +109,7 @@ def chirps(
     widest = max(map(abs, rises))
     if not rises[0] < rises[1] or not widest < octaves or not 0 < lowest * 2**octaves < 0.5:
         raise ValueError(
-            f"lowest is {lowest}, octaves {octaves}, sweep {sweep}; needs a positive sweep, or two that grow, below the octaves, "
+            f"lowest is {lowest}, octaves {octaves}, sweep {sweep}; needs a positive sweep, or two that grow, below octaves, "
             "and all frequencies below 0.5 cycles"
         )
 
