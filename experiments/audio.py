@@ -37,7 +37,7 @@ TESTS = {(ALL, ALL): "all, all", (LOW, LOW): "low, low", (LOW, HIGH): "low, high
 AXES = {LOG: "conv", LINEAR: "dense"}  # and the rungs of their colours
 QUESTIONS: dict[str, Any] = {"falls or rises": 0.5, "rises 1/4 or 3/4 of an octave": (0.25, 0.75)}
 TONES = {0.0: "a tone that stays", 0.75: "a tone that rises by 3/4 of an octave"}
-HOP, CYCLES, WIDTH, PER_OCTAVE, MARGIN = 16, 4, 64, 8, 3  # samples; cycles of a window; samples of one; bins; bins at both ends
+HOP, CYCLES, WIDTH, PER_OCTAVE, MARGIN = 32, 4, 64, 8, 3  # samples; cycles of a window; samples of one; bins; bins at both ends
 FINE = 8  # bins of the measured linear axis for one of that which networks see
 
 
@@ -207,10 +207,10 @@ def accuracies(config: Config, question: str) -> list[dict[str, Any]]:
         }
         for name in config.networks:
             network = NETWORKS[name]
-            tests = {pitches: heard(each.test.images, config, network.hears) for pitches, each in data.items()}
+            tests = {pitches: heard(np.asarray(each.test.images), config, network.hears) for pitches, each in data.items()}
             for learnt, tried in ((ALL, (ALL,)), (LOW, (LOW, HIGH))):
                 waves, test, classes = data[learnt].train, data[learnt].test, data[learnt].classes
-                split = Split(heard(waves.images, config, network.hears), waves.labels)
+                split = Split(heard(np.asarray(waves.images), config, network.hears), waves.labels)
                 model = network.build(split.images.shape[1:], seed)
                 fitted = cl.fit(model, Data("chirps", split, Split(tests[learnt], test.labels), classes), config.recipe(seed))
                 for pitches in tried:
@@ -240,11 +240,12 @@ def draw(rows: list[dict[str, Any]], config: Config) -> Any:
     figure, axes = report.new_figure(4 + len(TONES) + len(config.questions), rows=2, size=(22.0, 12.0))
     shift = config.shifts[-1]
     for place, kind in enumerate((LINEAR, LOG)):
+        low, *_, high = config.axis(kind)[0]
         pictures = np.asarray(transform(config, kind)(jnp.asarray(tones(config, 0.75, (0, shift), 0))))[..., 0]
         for panel, (picture, pitch) in enumerate(zip(pictures, ("low", f"{shift / PER_OCTAVE:g} octaves higher"), strict=True)):
             axis, up = axes[2 * place + panel], picture.T[::-1]
             report.heat(axis, np.ones_like(up), up, f"{kind}, {pitch}", label="magnitude", strongest=0.5)
-            axis.set(xlabel="time", ylabel=kind)
+            axis.set(xlabel=f"time, in steps of {HOP} samples", ylabel=f"{kind}, {low:.2g} to {high:.2g} cycles a sample")
             axis.set_aspect("auto")
     table = summaries(rows)
     axis_styles = {kind: report.RUNG_STYLE[rung]._replace(label=f"axis of {kind}") for kind, rung in AXES.items()}
@@ -262,6 +263,7 @@ def draw(rows: list[dict[str, Any]], config: Config) -> Any:
             styles=axis_styles,
             baselines={"exact": 0.0},
         )
+        axis.set_ylim(-0.02, 1.1 * max(line.get("residual_high") or 0 for line in table))
     styles = {name: report.RUNG_STYLE[network.style]._replace(label=name) for name, network in NETWORKS.items()}
     places = {tests: place for place, tests in enumerate(TESTS)}
     for axis, question in zip(axes[4 + len(TONES) :], config.questions, strict=True):
