@@ -104,6 +104,7 @@ class Config:
       size: Training waves.
       test_size: Waves of each test.
       steps: Of training, 50 waves each.
+      wave_steps: Those of the network on the wave, which is slower to learn, and quicker to run.
       learning_rate: Of Adam, falling along a cosine.
       seeds: Runs with other waves and initial weights; of the residuals, other phases.
       root: Folder that the results go to.
@@ -119,7 +120,8 @@ class Config:
     size: int = 500
     test_size: int = 500
     steps: int = 300
-    learning_rate: float = 3e-3
+    wave_steps: int = 1000
+    learning_rate: float = 1e-2
     seeds: int = 5
     root: str = "runs"
 
@@ -130,10 +132,10 @@ class Config:
         lowest = self.lowest * 2 ** (self.octaves / 2 if pitches == HIGH else 0)
         return tasks.chirps(self.samples, lowest=lowest, octaves=octaves, sweep=QUESTIONS[question], noise=self.noise)
 
-    def recipe(self, seed: int) -> cl.Config:
+    def recipe(self, seed: int, hears: str) -> cl.Config:
         """What `fit` is told."""
-        rate = self.learning_rate
-        return cl.Config(steps=self.steps, batch_size=50, learning_rate=rate, evaluations=1, progress=False, seed=seed)
+        steps, rate = self.wave_steps if hears == WAVE else self.steps, self.learning_rate
+        return cl.Config(steps=steps, batch_size=50, learning_rate=rate, evaluations=1, progress=False, seed=seed)
 
     def axis(self, kind: str, finer: int = 1) -> tuple[np.ndarray, Any]:
         """Frequencies of an axis, and the widths of their windows."""
@@ -212,7 +214,9 @@ def accuracies(config: Config, question: str) -> list[dict[str, Any]]:
                 waves, test, classes = data[learnt].train, data[learnt].test, data[learnt].classes
                 split = Split(heard(np.asarray(waves.images), config, network.hears), waves.labels)
                 model = network.build(split.images.shape[1:], seed)
-                fitted = cl.fit(model, Data("chirps", split, Split(tests[learnt], test.labels), classes), config.recipe(seed))
+                fitted = cl.fit(
+                    model, Data("chirps", split, Split(tests[learnt], test.labels), classes), config.recipe(seed, network.hears)
+                )
                 for pitches in tried:
                     score = fitted.evaluate(tests[pitches], data[pitches].test.labels)["accuracy"]
                     told = {"question": question, "network": name, "trained_on": learnt, "tested_on": pitches}

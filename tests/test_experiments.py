@@ -84,6 +84,15 @@ def test_a_convolution_scores_both_classes_alike_from_where_the_words_are_as_far
             assert np.allclose(scores, exchanged, atol=1e-6) == (apart == sees)
 
 
+def test_a_rising_tone_of_higher_pitch_is_translated_along_log_frequency_alone():
+    from experiments import audio
+
+    left = {(row["tone"], row["axis"]): row["residual"] for row in audio.residuals(audio.Config(shifts=(8,), seeds=1))}
+    stays, rises = audio.TONES.values()
+    assert max(left[stays, audio.LOG], left[rises, audio.LOG], left[stays, audio.LINEAR]) < 0.04
+    assert left[rises, audio.LINEAR] > 0.2
+
+
 @pytest.mark.slow
 def test_the_benchmark_runs_with_the_core_dependencies_alone(tmp_path):
     missing = "import sys; sys.modules.update(dict.fromkeys(['tyro', 'matplotlib', 'torch', 'tensorflow_datasets', 'scipy'])); "
