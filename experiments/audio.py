@@ -149,7 +149,6 @@ class Config:
 SMOKE = Config(
     networks=("shared along time and log-frequency",),
     questions=("falls or rises",),
-    samples=400,
     shifts=(1, 4),
     size=20,
     test_size=20,
