@@ -96,6 +96,30 @@ def test_round_a_torus_an_image_and_its_shift_score_alike_so_that_half_of_above_
         assert ((right, equal) == (0.5, 1)) == alike
 
 
+@pytest.mark.parametrize("stack", [1, 3, 5])
+def test_a_convolution_scores_both_classes_alike_from_where_the_words_are_as_far_apart_as_it_sees(stack):
+    from experiments import text
+
+    config = text.Config(length=17)
+    network = text.Reader(text.STACKS[stack], config, "conv", nnx.Rngs(0))
+    sees = text.field(network, config)
+    assert sees == stack
+    for apart in (sees - 1, sees):
+        if apart:
+            words = convlab.tasks.distance(17, apart, config.vocabulary).sample(jax.random.key(0), 5)[0]
+            scores, exchanged = network(words), network(words[..., np.array([0, 2, 1, *range(3, config.vocabulary)])])
+            assert np.allclose(scores, exchanged, atol=1e-6) == (apart == sees)
+
+
+def test_a_rising_tone_of_higher_pitch_is_translated_along_log_frequency_alone():
+    from experiments import audio
+
+    left = {(row["tone"], row["axis"]): row["residual"] for row in audio.residuals(audio.Config(shifts=(8,), seeds=1))}
+    stays, rises = audio.TONES.values()
+    assert max(left[stays, audio.LOG], left[rises, audio.LOG], left[stays, audio.LINEAR]) < 0.04
+    assert left[rises, audio.LINEAR] > 0.2
+
+
 @pytest.mark.slow
 def test_the_benchmark_runs_with_the_core_dependencies_alone(tmp_path):
     missing = "import sys; sys.modules.update(dict.fromkeys(['tyro', 'matplotlib', 'torch', 'tensorflow_datasets', 'scipy'])); "

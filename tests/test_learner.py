@@ -41,6 +41,15 @@ def test_only_the_first_examples_are_looked_at():
     assert learn(np.array([51]), np.array([0]))[0] < 0.7
 
 
+def test_what_else_the_law_takes_is_one_number_for_each_run():
+    def sample(key, n, scale):
+        x, y = TASK.sample(key, n)
+        return scale * x, y
+
+    blank, seeing = learner(build, sample, 50, steps=30)(np.array([50, 50]), np.array([0, 0]), np.array([0.0, 1.0]))
+    assert 0.4 < blank < 0.6 < seeing
+
+
 def test_training_stops_when_the_loss_is_small():
     slow, quick = (learner(build, TASK.sample, 5, test=20, steps=10**9, tolerance=t) for t in (0.3, 1.1))
     assert all(np.isfinite(learn(np.array([5]), np.array([0]))[0]) for learn in (slow, quick))

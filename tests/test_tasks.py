@@ -26,7 +26,7 @@ TASKS = {
     "coordinates": lambda: tasks.coordinates(7, "uniform"),
     "template": lambda: tasks.template(11, 3, 2, KEY, noise=0.1),
     "flying": lambda: tasks.flying(11, 3, 0.5, KEY),
-    "distance": lambda: tasks.distance(11, 4, 5),
+    "distance": lambda: tasks.distance(11, 3, 6),
     "chirps": lambda: tasks.chirps(53),
     "hierarchy": lambda: tasks.hierarchy(2, 2, 3, 2, 1, KEY),
     "linear_teacher": lambda: tasks.linear_teacher("conv", (7, 5), cl.Window((3, 2)), (2, 3), 0.1, KEY),
@@ -74,10 +74,10 @@ def test_every_class_comes_as_often(name):
 
 
 def test_a_task_becomes_a_data_set_of_independent_splits():
-    data = tasks.distance(9, 4, 5).data(0, train=50, test=30, validation=20)
+    data = tasks.distance(9, 3, 5).data(0, train=50, test=30, validation=20)
     assert (len(data.train), len(data.test), len(data.validation)) == (50, 30, 20)
     assert not np.array_equal(data.train.images[:20], data.validation.images)
-    again = tasks.distance(9, 4, 5).data(0, train=50, test=30)
+    again = tasks.distance(9, 3, 5).data(0, train=50, test=30)
     np.testing.assert_array_equal(again.train.images, data.train.images)
     assert data.image_shape == (9, 5)
     with pytest.raises(ValueError, match="has no classes: its target is real"):
@@ -265,17 +265,37 @@ def test_of_patterns_that_are_alike_the_half_alone_tells_and_the_dial_may_be_tra
 # --- sequences, hierarchy, teachers ----------------------------------------------------------------------------------
 
 
-def test_the_label_hangs_on_two_words_at_their_distance_and_on_neither_alone():
+def bag(words, size):
+    """All windows of so many words around a circle, in an order that does not depend on places."""
+    windows = np.stack([np.roll(words, -first, -1) for first in range(size)], -1)
+    return sorted(map(tuple, windows.tolist()))
+
+
+def test_a_text_has_a_verb_two_nouns_and_one_filler_and_the_class_is_the_noun_that_follows():
     x, y = drawn("distance")
     np.testing.assert_array_equal(x.sum(-1), 1)
     words = x.argmax(-1)
-    marked = [np.flatnonzero(each < 2) for each in words]
-    assert all(len(places) == 2 and places[1] - places[0] == 4 for places in marked)
-    assert {places[0] for places in marked} == set(range(7))
-    first, second = np.array([each[places] for each, places in zip(words, marked, strict=True)]).T
-    np.testing.assert_array_equal(first == second, y == 1)
-    for word in (first, second):
-        assert abs(np.corrcoef(word, y)[0, 1]) < 4 / math.sqrt(MANY)
+    verb = (words == 0).argmax(1)
+    np.testing.assert_array_equal((words == 0).sum(1), 1)
+    after, before = (words[np.arange(MANY), (verb + by) % 11] for by in (3, -3))
+    np.testing.assert_array_equal(after, 1 + y)
+    np.testing.assert_array_equal(before, 2 - y)
+    np.testing.assert_array_equal((words < 3).sum(1), 3)
+    filler = words.max(1)
+    assert ((words == filler[:, None]).sum(1) == 8).all()
+    for value, cases in ((verb, range(11)), (filler, range(3, 6))):
+        share = [np.mean(value == case) for case in cases]
+        np.testing.assert_allclose(share, 1 / len(cases), atol=standard(1 / len(cases)))
+        assert all(abs(np.mean(y[value == case]) - 0.5) < standard(0.5, 300) for case in cases)
+
+
+@pytest.mark.parametrize("length, apart", [(9, 3), (11, 3), (13, 1)])
+def test_the_bag_of_short_windows_is_the_same_in_both_classes_and_that_of_longer_ones_is_not(length, apart):
+    words = sample(tasks.distance(length, apart, 6), 20)[0].argmax(-1)
+    exchanged = np.where((words == 1) | (words == 2), 3 - words, words)
+    for size in range(1, apart + 3):
+        for text, other in zip(words, exchanged, strict=True):
+            assert (bag(text, size) == bag(other, size)) == (size <= apart)
 
 
 def test_a_rising_tone_turned_round_in_time_falls_and_frequencies_are_those_told():
@@ -286,6 +306,15 @@ def test_a_rising_tone_turned_round_in_time_falls_and_frequencies_are_those_told
     rise = peak[:, -1] - peak[:, 0]
     np.testing.assert_array_equal(rise > 0, y == 1)
     assert np.abs(np.abs(rise) - 12 * (1 - 150 / 512)).max() < 4  # an octave, but for the windows at both ends
+
+
+def test_tones_rise_by_the_octaves_of_their_class():
+    task = tasks.chirps(256, noise=0.0, sweep=(-0.25, 0.75))
+    x, y = sample(task, 60)
+    assert task.classes == ("rises -0.25", "rises 0.75")
+    phase = np.unwrap(np.angle(np.fft.ifft(np.fft.fft(x[..., 0]) * (np.arange(256) < 128))))
+    early, late = (np.diff(phase[:, part]).mean(1) for part in (slice(48, 80), slice(176, 208)))
+    np.testing.assert_allclose(2 * np.log2(late / early), np.where(y, 0.75, -0.25), atol=0.1)
 
 
 def test_a_shift_of_pitch_is_a_translation_in_log_frequency_and_not_in_frequency():
@@ -358,8 +387,10 @@ def test_a_teachers_noise_has_its_deviation():
         (lambda: tasks.coordinates(5, "half"), "split 'half' is unknown"),
         (lambda: tasks.template(5, 3, 1, KEY, columns=(0, 3)), "can begin at 0 to 2 of 5"),
         (lambda: tasks.flying(5, 3, 0.5, KEY), "at most half the side"),
-        (lambda: tasks.distance(5, 5, 4), "has pairs from 1 to 4 apart"),
-        (lambda: tasks.chirps(50, lowest=0.1), "all below 0.5 cycles"),
+        (lambda: tasks.distance(11, 4, 5), "need a circle of 12 at least"),
+        (lambda: tasks.distance(11, 3, 3), "vocabulary must be at least 4"),
+        (lambda: tasks.chirps(50, lowest=0.1), "all frequencies below 0.5 cycles"),
+        (lambda: tasks.chirps(50, sweep=(0.5, 0.5)), "or two that grow"),
         (lambda: tasks.hierarchy(2, 2, 3, 4, 1, KEY), "need 12 tuples, but there are 9"),
         (lambda: tasks.linear_teacher("sparse", (5,), cl.Window(3), (1, 1), 0.0, KEY), "rung 'sparse' is unknown"),
         (lambda: tasks.spectrogram(jnp.ones((1, 10, 1)), [0.1], 11, 2), "2 to t samples"),

@@ -6,73 +6,94 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from convlab import check
 from convlab.geometry import Window, as_integer
 from convlab.ops.conv import conv
-from convlab.tasks.task import Task, one_by_one, side
+from convlab.tasks.task import Task, one_by_one
 
 
 def distance(length: int, apart: int, vocabulary: int) -> Task:
-    r"""Whether two marked words agree that stand a given number of words apart: a dial for text-like sequences.
+    r"""Which of two nouns follows the verb, a given number of words away: "dog bites man" or "man bites dog".
 
-    $$y = [\, w_p = w_{p + \ell} \,], \qquad w_p, w_{p + \ell} \sim U\{0, 1\}, \quad \text{other words} \sim U\{2 \ldots\}$$
+    $$w_p = 0, \quad w_{p + \ell} = 1 + y, \quad w_{p - \ell} = 2 - y, \quad \text{all others} = f,
+      \qquad p \sim U, \quad y \sim U\{0, 1\}, \quad f \sim U\{3 \ldots\}$$
 
-    at a uniform place p; words are one-hot.
+    around a circle of n words, one-hot: word 0 is the verb, 1 and 2 are the nouns, and one filler f fills the rest of a text.
 
-    Symmetries: shifts of the pair, words 0 and 1 exchanged, all others permuted.
+    Symmetries: rotations, and fillers exchanged. The nouns exchanged turn the class, and leave the bag of all windows of up to
+    l words as it is, text by text: such a window holds one of the three marked words at most, and the same filler stands around
+    all of them. (Of fillers that differ, windows that overlap could be put together like a puzzle, and tell the order.)
 
-    Predicted: a network of convolutions and global pooling needs a receptive field of more than l words; below that it stays at
-    chance, as either word alone says nothing. A dense network needs examples of the pair at every place.
+    Predicted: circular convolutions and global pooling give both classes the same scores, exactly, if they see at most l words;
+    with l + 1 they can be right everywhere. Bags of words are at chance at every l. Kernels of their own at every place need
+    not see both words, as they know where on the circle a noun is, but they and dense layers need examples of every place.
 
     Args:
-      length: Words of a sequence.
+      length: n, words of a text, at least 3 l: then the nouns are l words apart the other way round, too.
       apart: l.
-      vocabulary: Words there are, at least 3.
+      vocabulary: Words there are, at least 4.
 
     Raises:
-      ValueError: The pair does not fit, or fewer than 3 words.
+      ValueError: The text is too short, l is below 1, or fewer than 4 words.
 
     Example:
-      >>> x, y = distance(9, 4, 5).sample(jax.random.key(0), 3)
-      >>> x.shape, x[..., :2].sum((1, 2)).tolist()
-      ((3, 9, 5), [2.0, 2.0, 2.0])
+      >>> x, y = distance(9, 3, 5).sample(jax.random.key(0), 3)
+      >>> x.shape, x.sum(1).astype(int)[:, :3].tolist()
+      ((3, 9, 5), [[1, 1, 1], [1, 1, 1], [1, 1, 1]])
 
     Reference: of the question, discussions of convolutions over text; the law is ours.
     """
-    n, words = as_integer("length", length), as_integer("vocabulary", vocabulary, least=3)
-    if not 1 <= apart < n:
-        raise ValueError(f"apart is {apart} but a sequence of {n} words has pairs from 1 to {n - 1} apart")
+    words, away = as_integer("vocabulary", vocabulary, least=4), as_integer("apart", apart)
+    n = as_integer("length", length)
+    if n < 3 * away:
+        raise ValueError(f"length is {n} but a verb and two nouns {away} words from it need a circle of {3 * away} at least")
 
-    def draw(key: PRNGKeyArray) -> tuple[Array, Array]:
-        pair, where, others = jax.random.split(key, 3)
-        first, second = jax.random.randint(pair, (2,), 0, 2)
-        p = jax.random.randint(where, (), 0, n - apart)
-        text = jax.random.randint(others, (n,), 2, words).at[jnp.stack([p, p + apart])].set(jnp.stack([first, second]))
-        return jax.nn.one_hot(text, words), (first == second).astype(jnp.int32)
-
-    return Task(f"distance {apart}", (n, words), ("differ", "agree"), one_by_one(draw))
+    return Task(f"distance {away}", (n, words), ("1 follows", "2 follows"), one_by_one(lambda key: text(key, n, away, words)))
 
 
-def chirps(samples: int, *, lowest: float = 0.02, octaves: float = 3.0, sweep: float = 0.5, noise: float = 0.3) -> Task:
-    r"""Whether a tone rises or falls, at any pitch.
+def text(key: PRNGKeyArray, length: int, apart: ArrayLike, vocabulary: int) -> tuple[Float[Array, "n v"], Int[Array, ""]]:
+    """Draw one example of `distance`, which says what all this is; here l may be traced, and nothing is checked.
+
+    Example:
+      >>> text(jax.random.key(0), 9, 3, 5)[0].shape
+      (9, 5)
+    """
+    which, where, rest = jax.random.split(key, 3)
+    y = jax.random.randint(which, (), 0, 2)
+    places = (jax.random.randint(where, (), 0, length) + jnp.array([0, 1, -1]) * apart) % length
+    words = jnp.full(length, jax.random.randint(rest, (), 3, vocabulary)).at[places].set(jnp.stack([0, 1 + y, 2 - y]))
+    return jax.nn.one_hot(words, vocabulary), y
+
+
+def chirps(
+    samples: int,
+    *,
+    lowest: float = 0.02,
+    octaves: float = 3.0,
+    sweep: float | tuple[float, float] = 0.5,
+    noise: float = 0.3,
+) -> Task:
+    r"""Whether a tone rises or falls, or how much it rises, at any pitch.
 
     $$x_t = \sin \Big( \phi + 2 \pi \int_0^t f \Big) + \sigma \epsilon_t, \qquad
-      f(t) = f_0\, 2^{\pm s (t / T - 1/2)}, \quad \log_2 f_0 \sim U$$
+      f(t) = f_0\, 2^{s_y (t / T - 1/2)}, \quad \log_2 f_0 \sim U$$
 
-    over the octaves that leave room for the sweep; phi is uniform.
+    over the octaves that leave room for the wider sweep; phi is uniform.
 
-    Symmetries: shifts in phase, and of pitch: one of log-frequency, not of frequency. Time turned round exchanges the classes.
+    Symmetries: shifts in phase, and of pitch: one of log-frequency, not of frequency. Time turned round turns the sweep.
 
     Predicted: kernels tied along time and along log-frequency see one pattern; along linear frequency the slope and the width
-    of the pattern change with pitch, and kernels of their own at each frequency, tied along time, are the rung for that.
+    of the pattern change with pitch, and kernels of their own at each frequency, tied along time, are the rung for that. The
+    sign of the slope stays, so that the direction can be told along linear frequency at pitches that were never heard, but
+    how much a tone rises cannot.
 
     Args:
       samples: T.
       lowest: Lowest frequency, in cycles a sample.
       octaves: From the lowest to the highest, which stays below half a cycle a sample.
-      sweep: s, octaves that a tone rises or falls.
+      sweep: s, octaves that a tone rises (class 1) or falls (class 0); or the octaves that those of each class rise.
       noise: sigma.
 
     Raises:
@@ -84,20 +105,24 @@ def chirps(samples: int, *, lowest: float = 0.02, octaves: float = 3.0, sweep: f
       (3, 64, 1)
     """
     n = as_integer("samples", samples)
-    if not 0 < sweep < octaves or not 0 < lowest * 2**octaves < 0.5:
+    rises = sweep if isinstance(sweep, tuple) else (-sweep, sweep)
+    widest = max(map(abs, rises))
+    if not rises[0] < rises[1] or not widest < octaves or not 0 < lowest * 2**octaves < 0.5:
         raise ValueError(
-            f"lowest is {lowest}, octaves {octaves}, sweep {sweep}; needs a sweep below the octaves, all below 0.5 cycles"
+            f"lowest is {lowest}, octaves {octaves}, sweep {sweep}; needs a positive sweep, or two that grow, below octaves, "
+            "and all frequencies below 0.5 cycles"
         )
 
     def draw(key: PRNGKeyArray) -> tuple[Array, Array]:
         which, pitch, phase, rest = jax.random.split(key, 4)
         y = jax.random.randint(which, (), 0, 2)
-        middle = jax.random.uniform(pitch, (), minval=sweep / 2, maxval=octaves - sweep / 2)
-        height = middle + side(y) * sweep * ((jnp.arange(n) + 0.5) / n - 0.5)
+        middle = jax.random.uniform(pitch, (), minval=widest / 2, maxval=octaves - widest / 2)
+        height = middle + jnp.array(rises)[y] * ((jnp.arange(n) + 0.5) / n - 0.5)
         angle = 2 * math.pi * (jnp.cumsum(lowest * 2.0**height) + jax.random.uniform(phase))
         return (jnp.sin(angle) + noise * jax.random.normal(rest, (n,)))[:, None], y
 
-    return Task("chirps", (n, 1), ("falls", "rises"), one_by_one(draw))
+    classes = tuple(f"rises {rise:g}" for rise in rises) if isinstance(sweep, tuple) else ("falls", "rises")
+    return Task("chirps", (n, 1), classes, one_by_one(draw))
 
 
 def spectrogram(x: Float[Array, "n t 1"], frequencies: ArrayLike, widths: ArrayLike, hop: int) -> Float[Array, "n i q 1"]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int, Shaped
 
 from convlab.geometry import as_integer
 from convlab.train.step import cross_entropy
@@ -37,7 +37,8 @@ def learner(
 
     Args:
       build: Makes a network of parameters alone, without batch norm or dropout; it returns one score per class.
-      sample: Draws examples with labels, jittable: `Task.sample`, or what takes more numbers besides.
+      sample: Draws examples with labels, jittable: `Task.sample`. What else it takes, after the key and the number of examples,
+        is one number for each run.
       most: Largest training set.
       test: Examples to score on.
       steps: At most so many.
@@ -47,8 +48,8 @@ def learner(
       score: Of the scores of all test examples and their labels; None for the share of labels that are right.
 
     Returns:
-      Takes sizes and seeds, as `convlab.measure.examples_needed` gives them, and an array of every other number that `sample`
-      takes, to accuracies on new examples, or whatever else `score` returns.
+      Takes sizes and seeds, as `convlab.measure.examples_needed` gives them, and what else `sample` takes, to accuracies on new
+      examples, or whatever else `score` returns.
 
     Raises:
       ValueError: A count below 1, the network has other variables than parameters, or, when called, a size beyond `most`.
@@ -98,7 +99,7 @@ def learner(
 
     every = jax.jit(jax.vmap(one))
 
-    def learn(sizes: np.ndarray, seeds: np.ndarray, *others: np.ndarray) -> np.ndarray:
+    def learn(sizes: Int[np.ndarray, "s"], seeds: Int[np.ndarray, "s"], *others: Shaped[np.ndarray, "s"]) -> np.ndarray:
         if np.min(sizes) < 1 or np.max(sizes) > most:
             raise ValueError(f"sizes are {np.min(sizes)} to {np.max(sizes)}; needs 1 to {most}, the examples that are drawn")
         runs = jnp.asarray(sizes, jnp.int32), jnp.asarray(seeds, jnp.int32), *map(jnp.asarray, others)
