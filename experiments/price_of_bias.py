@@ -11,8 +11,8 @@ Predicted: each coefficient that is left free has the same price in examples, so
 keeps needs the fewest; a rung that assumes what the task breaks is at chance whatever their number. Baselines: chance, the
 largest set tried, and what the products that a rung sees can tell of the label at all, by least squares on many examples.
 
-Answer: a coefficient costs some two and a half examples on every rung, 4 in all for the convolution and 380 for dense; whatever
-assumes what the task breaks stays at chance with 8,192.
+Answer: a coefficient costs 2 to 3 examples on every rung but the convolution, which needs 4 in all, less than two for each;
+dense needs 380. Whatever assumes what the task breaks stays at chance with 8,192.
 
     python -m experiments.price_of_bias                                                (2 minutes on 2 cores)
 
