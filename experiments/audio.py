@@ -3,12 +3,16 @@
 A tone that rises or falls, at any pitch (`convlab.tasks.chirps`). In a spectrogram of log-frequency, windows as many cycles
 long at every pitch, a tone that is higher is the same picture further along; on an axis of linear frequency its slope grows
 with its pitch. First that is measured: what is left of the difference of two chirps after the best translation. Then networks
-learn to tell rising from falling, from all pitches or from low ones only, and are tried on high ones that they never heard: on
-the wave, on either axis with kernels shared along time and frequency, and with kernels shared along time but of their own at
+learn to tell rising from falling, or a quick rise from a slow one, from all pitches or from low ones only, and are tried on high
+ones that they never heard: on the wave, on either axis with kernels shared along time and frequency, and with kernels shared along time but of their own at
 each frequency. All end in the mean over all places, so that only kernels can know a pitch. Predicted: all can learn what they
 heard; on pitches never heard only kernels shared along log-frequency are as good. Null: a linear read-out.
 
-    python -m experiments.audio                                                        (3 minutes on 2 cores)
+Answer: two octaves up, the best translation leaves 2 % of a rising tone along log-frequency and 73 % along linear frequency. On
+pitches never heard the speed of the rise is told by kernels shared along log-frequency alone (95 %, all others 48 to 54 %); its
+direction by kernels shared along either axis (98 and 100 %), as higher pitch makes a slope steeper and does not turn it.
+
+    python -m experiments.audio                                    (5 minutes of processor time; 7 on 2 cores that were shared)
 
 Reference: of the scale, Brown 1991, Calculation of a constant Q spectral transform; of the question, Zhang et al., Dive into
 Deep Learning, section 7.1, exercise 3 (convolutions for audio).
@@ -76,15 +80,13 @@ def _picture(own: bool) -> Callable[[Sequence[int], int], nnx.Module]:
     return lambda shape, seed: Listener(shape, ((5, 5), (5, 5)), ((1, 1), (1, 1)), own, seed)
 
 
-NULL = "linear read-out of log-frequency"
+NULL = "linear read-out"
 NETWORKS = {
-    "shared along time and log-frequency": Network(LOG, "conv", _picture(False)),
-    "shared along time and linear frequency": Network(LINEAR, "dense", _picture(False)),
-    "shared along time, own at each log-frequency": Network(LOG, "low_rank", _picture(True)),
-    "shared along time, own at each linear frequency": Network(LINEAR, "locally_connected", _picture(True)),
-    "shared along time, on the wave": Network(
-        WAVE, "shared", lambda shape, seed: Listener(shape, (64, 32), (8, 4), False, seed)
-    ),
+    "shared, log-frequency": Network(LOG, "conv", _picture(False)),
+    "shared, linear frequency": Network(LINEAR, "dense", _picture(False)),
+    "own at each log-frequency": Network(LOG, "low_rank", _picture(True)),
+    "own at each linear frequency": Network(LINEAR, "locally_connected", _picture(True)),
+    "shared, on the wave": Network(WAVE, "shared", lambda shape, seed: Listener(shape, (64, 32), (8, 4), False, seed)),
     NULL: Network(LOG, "null", lambda shape, seed: MLP(shape, 2, (), rngs=nnx.Rngs(seed))),
 }
 
@@ -106,6 +108,7 @@ class Config:
       steps: Of training, 50 waves each.
       wave_steps: Those of the network on the wave, which is slower to learn, and quicker to run.
       learning_rate: Of Adam, falling along a cosine.
+      wave_rate: That of the network on the wave, which some seeds do not learn by larger steps.
       seeds: Runs with other waves and initial weights; of the residuals, other phases.
       root: Folder that the results go to.
     """
@@ -120,8 +123,9 @@ class Config:
     size: int = 500
     test_size: int = 500
     steps: int = 300
-    wave_steps: int = 1000
+    wave_steps: int = 2000
     learning_rate: float = 1e-2
+    wave_rate: float = 3e-3
     seeds: int = 5
     root: str = "runs"
 
@@ -134,7 +138,7 @@ class Config:
 
     def recipe(self, seed: int, hears: str) -> cl.Config:
         """What `fit` is told."""
-        steps, rate = self.wave_steps if hears == WAVE else self.steps, self.learning_rate
+        steps, rate = (self.wave_steps, self.wave_rate) if hears == WAVE else (self.steps, self.learning_rate)
         return cl.Config(steps=steps, batch_size=50, learning_rate=rate, evaluations=1, progress=False, seed=seed)
 
     def axis(self, kind: str, finer: int = 1) -> tuple[np.ndarray, Any]:
@@ -147,7 +151,7 @@ class Config:
 
 
 SMOKE = Config(
-    networks=("shared along time and log-frequency",),
+    networks=("shared, log-frequency",),
     questions=("falls or rises",),
     shifts=(1, 4),
     size=20,
@@ -251,7 +255,7 @@ def draw(rows: list[dict[str, Any]], config: Config) -> Any:
             axis.set(xlabel=f"time, in steps of {HOP} samples", ylabel=f"{kind}, {low:.2g} to {high:.2g} cycles a sample")
             axis.set_aspect("auto")
     table = summaries(rows)
-    axis_styles = {kind: report.RUNG_STYLE[rung]._replace(label=f"axis of {kind}") for kind, rung in AXES.items()}
+    axis_styles = {kind: report.RUNG_STYLE[rung]._replace(label=f"axis: {kind}") for kind, rung in AXES.items()}
     for axis, tone in zip(axes[4:], TONES.values(), strict=False):
         report.curves(
             axis,
@@ -260,7 +264,7 @@ def draw(rows: list[dict[str, Any]], config: Config) -> Any:
             "residual",
             "axis",
             x_label=f"pitch shifted, in bins of 1/{PER_OCTAVE} octave",
-            y_label="left by the best translation, of the norm",
+            y_label="left by the best translation, 95 % interval",
             y_format=".0%",
             title=tone,
             styles=axis_styles,
