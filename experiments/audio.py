@@ -159,6 +159,7 @@ SMOKE = Config(
     steps=3,
     seeds=2,
 )
+FULL = Config(samples=2048, size=5000, test_size=5000, steps=3000, wave_steps=20_000, seeds=20)
 
 
 @functools.cache
@@ -311,4 +312,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(parse(Config(), SMOKE, __doc__))
+    main(parse(Config(), SMOKE, __doc__, full=FULL))

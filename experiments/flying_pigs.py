@@ -91,6 +91,7 @@ class Config:
 
 
 SMOKE = Config(networks=(LINEAR,), rho=(0.0, 1.0), sizes=(20,), many=50, steps=10, seeds=2)
+FULL = Config(rho=tuple(step / 10 for step in range(11)), sizes=(1000, 4000, 16_000, 64_000), width=32, steps=8000, seeds=32)
 
 
 class Pooled(nnx.Module):
@@ -272,4 +273,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(parse(Config(), SMOKE, __doc__))
+    main(parse(Config(), SMOKE, __doc__, full=FULL))

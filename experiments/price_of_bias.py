@@ -78,6 +78,7 @@ class Config:
 
 
 SMOKE = Config(length=8, apart=(1,), by_position=(False,), rungs=("conv",), least=32, most=64, many=99, steps=20, seeds=2)
+FULL = Config(length=32, apart=(1, 3, 7, 15), units=8, most=65_536, many=400_000, steps=10_000, seeds=32)
 
 
 class Squares(nnx.Module):
@@ -192,4 +193,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(parse(Config(), SMOKE, __doc__))
+    main(parse(Config(), SMOKE, __doc__, full=FULL))

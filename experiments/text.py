@@ -78,6 +78,7 @@ class Config:
 
 
 SMOKE = Config(stacks=(1,), local=0, length=9, apart=(1, 3), vocabulary=4, size=8, sizes=(), at=1, width=3, steps=10, seeds=2)
+FULL = Config(sizes=(50, 100, 200, 400, 800, 1600, 3200, 6400), vocabulary=64, width=128, steps=4000, seeds=32)
 
 
 class Reader(nnx.Module):
@@ -216,4 +217,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(parse(Config(), SMOKE, __doc__))
+    main(parse(Config(), SMOKE, __doc__, full=FULL))
