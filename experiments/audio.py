@@ -2,11 +2,12 @@
 
 A tone that rises or falls, at any pitch (`convlab.tasks.chirps`). In a spectrogram of log-frequency, windows as many cycles
 long at every pitch, a tone that is higher is the same picture further along; on an axis of linear frequency its slope grows
-with its pitch. First that is measured: what is left of the difference of two chirps after the best translation. Then networks
-learn to tell rising from falling, or a quick rise from a slow one, from all pitches or from low ones only, and are tried on high
-ones that they never heard: on the wave, on either axis with kernels shared along time and frequency, and with kernels shared along time but of their own at
-each frequency. All end in the mean over all places, so that only kernels can know a pitch. Predicted: all can learn what they
-heard; on pitches never heard only kernels shared along log-frequency are as good. Null: a linear read-out.
+with its pitch. First that is measured: what is left of the difference of two chirps after the best translation. Then
+networks learn to tell rising from falling, or a quick rise from a slow one, from all pitches or from low ones only, and are
+tried on high ones that they never heard: on the wave, on either axis with kernels shared along time and frequency, and with
+kernels shared along time but of their own at each frequency. All end in the mean over all places, so that only kernels can
+know a pitch. Predicted: all can learn what they heard; on pitches never heard only kernels shared along log-frequency are
+as good. Null: a linear read-out.
 
 Answer: two octaves up, the best translation leaves 2 % of a rising tone along log-frequency and 73 % along linear frequency. On
 pitches never heard the speed of the rise is told by kernels shared along log-frequency alone (95 %, all others 48 to 54 %); its
