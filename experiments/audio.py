@@ -2,12 +2,12 @@
 
 A tone that rises or falls, at any pitch (`convlab.tasks.chirps`). In a spectrogram of log-frequency, windows as many cycles
 long at every pitch, a tone that is higher is the same picture further along; on an axis of linear frequency its slope grows
-with its pitch. First that is measured: what is left of the difference of two chirps after the best translation. Then
-networks learn to tell rising from falling, or a quick rise from a slow one, from all pitches or from low ones only, and are
-tried on high ones that they never heard: on the wave, on either axis with kernels shared along time and frequency, and with
-kernels shared along time but of their own at each frequency. All end in the mean over all places, so that only kernels can
-know a pitch. Predicted: all can learn what they heard; on pitches never heard only kernels shared along log-frequency are
-as good. Null: a linear read-out.
+with its pitch. First that is measured: what is left of the difference of two chirps after the best translation. Then networks
+learn to tell rising from falling, or a quick rise from a slow one, from all pitches or from low ones only, and are tried on
+high ones that they never heard: on the wave, on either axis with kernels shared along time and frequency, and with kernels
+shared along time but of their own at each frequency. All end in the mean over all places, so that only kernels can know a
+pitch. Predicted: all can learn what they heard; on pitches never heard only kernels shared along log-frequency are as good.
+Null: a linear read-out.
 
 Answer: two octaves up, the best translation leaves 2 % of a rising tone along log-frequency and 73 % along linear frequency. On
 pitches never heard the speed of the rise is told by kernels shared along log-frequency alone (95 %, all others 48 to 54 %); its
@@ -16,7 +16,7 @@ direction by kernels shared along either axis (98 and 100 %), as higher pitch ma
     python -m experiments.audio                                    (5 minutes of processor time; 7 on 2 cores that were shared)
 
 Reference: of the scale, Brown 1991, Calculation of a constant Q spectral transform; of the question, Zhang et al., Dive into
-Deep Learning, section 7.1, exercise 3 (convolutions for audio).
+Deep Learning, section 7.1, exercises (convolutions for audio).
 """
 
 import dataclasses

@@ -11,7 +11,7 @@ from 3, 5, 9 and 15 on.
 
     python -m experiments.text                                    (7 minutes of processor time; 18 on 2 cores that were shared)
 
-Reference: of the question, Zhang et al., Dive into Deep Learning, section 7.1, exercise 4 (convolutions for text).
+Reference: of the question, Zhang et al., Dive into Deep Learning, section 7.1, exercises (convolutions for text).
 """
 
 import dataclasses
