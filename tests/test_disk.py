@@ -132,7 +132,7 @@ print("loaded", len(load("digits", data_dir={str(folder)!r}, keep={keep!r}).trai
     return start(code).communicate(timeout=60)
 
 
-@pytest.mark.parametrize("room", [20_000, 150_000])
+@pytest.mark.parametrize("room", [20_000, pytest.param(150_000, marks=pytest.mark.slow)])
 def test_a_preparation_that_finds_no_room_says_so_and_leaves_nothing(tmp_path, room):
     out, error = limited(tmp_path, room)
     assert "OSError" in error.splitlines()[-1]

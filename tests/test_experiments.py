@@ -19,7 +19,10 @@ from convlab.data import Data, Split
 ROOT = pathlib.Path(__file__).parents[1]
 SHARED = {"__init__", "checks", "command", "parts", "rivals", "settings", "stopwatch"}
 NAMES = sorted({path.stem for path in (ROOT / "experiments").glob("*.py")} - SHARED)
-SLOW = {"speed", "speed_data", "speed_train", "low_rank", "dynamic_sharing", "birds_and_planes", "looking"}  # compile for long
+SLOW = {  # compile for long
+    *("speed", "speed_data", "speed_train", "low_rank", "dynamic_sharing", "birds_and_planes", "looking"),
+    *("relax", "learn_convolution", "prune", "two_by_two"),
+}
 FILES = {"table.md", "table.csv", "figure.png", "config.json", "provenance.json"}
 
 
