@@ -10,7 +10,7 @@ all times the variance of the noise; for the halves 1, d and d^2. Baseline: the 
 Answer: in the number of patches the need of local kernels grows by one power faster than a convolution's (exponents 1.8 and
 0.8), and a dense network needs 15 times theirs; for the halves they are 0.3, 1.1 and 2.1, as theory has it.
 
-    python -m experiments.sample_complexity                                            (5 minutes on 2 cores)
+    python -m experiments.sample_complexity                                            (12 minutes of processor time)
 
 Reference: Lahoti et al. 2024, Role of locality and weight sharing in image-based tasks; Li, Zhang and Arora 2021, Why are
 convolutional nets more sample-efficient than fully-connected nets?
