@@ -130,13 +130,6 @@ class Config:
     seeds: int = 5
     root: str = "runs"
 
-    @functools.cache  # noqa: B019 (frozen; so that its sampler is compiled once)
-    def law(self, pitches: str, question: str) -> tasks.Task:
-        """Chirps of these pitches."""
-        octaves = self.octaves if pitches == ALL else self.octaves / 2
-        lowest = self.lowest * 2 ** (self.octaves / 2 if pitches == HIGH else 0)
-        return tasks.chirps(self.samples, lowest=lowest, octaves=octaves, sweep=QUESTIONS[question], noise=self.noise)
-
     def recipe(self, seed: int, hears: str) -> cl.Config:
         """What `fit` is told."""
         steps, rate = (self.wave_steps, self.wave_rate) if hears == WAVE else (self.steps, self.learning_rate)
@@ -161,6 +154,14 @@ SMOKE = Config(
     seeds=2,
 )
 FULL = Config(samples=2048, size=5000, test_size=5000, steps=3000, wave_steps=20_000, seeds=20)
+
+
+@functools.cache  # a sampler is compiled once
+def law(config: Config, pitches: str, question: str) -> tasks.Task:
+    """Chirps of these pitches."""
+    octaves = config.octaves if pitches == ALL else config.octaves / 2
+    lowest = config.lowest * 2 ** (config.octaves / 2 if pitches == HIGH else 0)
+    return tasks.chirps(config.samples, lowest=lowest, octaves=octaves, sweep=QUESTIONS[question], noise=config.noise)
 
 
 @functools.cache
@@ -210,7 +211,7 @@ def accuracies(config: Config, question: str) -> list[dict[str, Any]]:
     rows = []
     for seed in range(config.seeds):
         data = {
-            pitches: config.law(pitches, question).data(seed, config.size, config.test_size) for pitches in (ALL, LOW, HIGH)
+            pitches: law(config, pitches, question).data(seed, config.size, config.test_size) for pitches in (ALL, LOW, HIGH)
         }
         for name in config.networks:
             network = NETWORKS[name]

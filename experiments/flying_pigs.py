@@ -34,6 +34,7 @@ from jax.scipy.special import logsumexp
 
 import convlab as cl
 from convlab import report, tasks
+from convlab.layers import connect
 from convlab.models import MLP
 from convlab.train import learner
 from experiments.command import parse
@@ -42,10 +43,10 @@ PATTERN = 3  # pixels of a pattern along each axis
 KEY = jax.random.key(1)  # of the two patterns: they have equal norms, so that brightness tells nothing
 CIRCULAR, ZERO, LOCAL, DENSE, LINEAR = "circular", "zero padded", "locally connected", "dense", "linear"
 LAYERS = {
-    CIRCULAR: (cl.Conv, "CIRCULAR"),
-    ZERO: (cl.Conv, "SAME"),
-    LOCAL: (cl.LocallyConnected, "SAME"),
-    DENSE: (cl.Dense, "SAME"),
+    CIRCULAR: ("conv", "CIRCULAR"),
+    ZERO: ("conv", "SAME"),
+    LOCAL: ("locally_connected", "SAME"),
+    DENSE: ("dense", "SAME"),
 }
 NETWORKS = (*LAYERS, LINEAR)
 WITH, WITHOUT = "best with place", "best without place"
@@ -98,10 +99,9 @@ class Pooled(nnx.Module):
     """Two layers at the rung, the largest of every channel over all positions, and a linear read-out."""
 
     def __init__(self, network: str, side: int, width: int, rngs: nnx.Rngs):
-        layer, padding = LAYERS[network]
-        space: dict[str, Any] = {} if layer is cl.Conv else {"space": (side, side)}
-        self.first = layer(1, width, (5, 5), padding=padding, rngs=rngs, **space)
-        self.second = layer(width, width, (3, 3), padding=padding, rngs=rngs, **space)
+        rung, padding = LAYERS[network]
+        self.first = connect(rung, 1, width, 5, padding=padding, space=(side, side), rngs=rngs)
+        self.second = connect(rung, width, width, 3, padding=padding, space=(side, side), rngs=rngs)
         self.head = nnx.Linear(width, 2, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -32,13 +32,12 @@ import numpy as np
 import optax
 from flax import nnx
 
-import convlab as cl
 from convlab import measure, report, tasks
+from convlab.layers import connect
 from convlab.train import learner
 from experiments.command import parse
 
 TAPS = 3  # of a local window
-LAYERS = {"conv": cl.Conv, "shared": cl.Conv, "locally_connected": cl.LocallyConnected, "dense": cl.Dense}
 LOCAL, SHARED = ("conv", "locally_connected"), ("conv", "shared")
 
 
@@ -50,7 +49,7 @@ class Config:
       length: Pixels of the circle.
       apart: How far on the other pixel of a pair is, at short range and at long range.
       by_position: Whether the two halves of the circle have opposite relations.
-      rungs: Names in `LAYERS`.
+      rungs: Of the layer; of "shared", one kernel of all offsets.
       units: Of the layer.
       target: Accuracy to reach.
       least: Smallest training set.
@@ -65,7 +64,7 @@ class Config:
     length: int = 16
     apart: tuple[int, ...] = (1, 7)
     by_position: tuple[bool, ...] = (False, True)
-    rungs: tuple[str, ...] = tuple(LAYERS)
+    rungs: tuple[str, ...] = ("conv", "shared", "locally_connected", "dense")
     units: int = 4
     target: float = 0.85
     least: int = 2
@@ -85,9 +84,8 @@ class Squares(nnx.Module):
     """Units at the rung, squared and summed over positions; half of them begin as votes for "agree", half against."""
 
     def __init__(self, length: int, rung: str, units: int, rngs: nnx.Rngs):
-        space: dict[str, Any] = {} if rung in SHARED else {"space": (length,)}
-        taps = (length if rung == "shared" else TAPS,)
-        self.layer = LAYERS[rung](1, units, taps, padding="CIRCULAR", use_bias=False, rngs=rngs, **space)
+        of, taps = ("conv", length) if rung == "shared" else (rung, TAPS)  # round a circle n offsets are all there are
+        self.layer = connect(of, 1, units, taps, padding="CIRCULAR", space=(length,), use_bias=False, rngs=rngs)
         self.weight = nnx.Param(jnp.where(jnp.arange(units) % 2, -1.0, 1.0))
         self.bias = nnx.Param(jnp.zeros(()))
 

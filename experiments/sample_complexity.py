@@ -32,12 +32,11 @@ import numpy as np
 import optax
 from flax import nnx
 
-import convlab as cl
 from convlab import measure, report, tasks
+from convlab.layers import connect
 from convlab.train import learner
 from experiments.command import parse
 
-LAYERS = {"conv": cl.Conv, "locally_connected": cl.LocallyConnected, "dense": cl.Dense}
 PATCHES, PIXELS, NOISE, HALF = "patches", "pixels", "noise", "half"
 SIZES = {PATCHES: "k, patches of 8 pixels", PIXELS: "d, pixels of each of 16 patches", NOISE: "standard deviation of the noise"}
 SIZES[HALF] = "d, pixels of each half"
@@ -66,7 +65,7 @@ class Config:
       root: Folder that the results go to.
     """
 
-    rungs: tuple[str, ...] = tuple(LAYERS)
+    rungs: tuple[str, ...] = ("conv", "locally_connected", "dense")
     patches: tuple[int, ...] = (8, 16, 32)
     dense_patches: tuple[int, ...] = (8, 10, 12)
     pixels: tuple[int, ...] = (4, 8, 16)
@@ -100,7 +99,7 @@ class Thresholds(nnx.Module):
     """One unit for each patch at the rung, a soft threshold that is learnt, and their sum: the score of "plus".
 
     The threshold takes steps of a third: at the pace of the kernel it rises above all units before that has found anything,
-    and what is below the threshold learns no more (of eight convolutions with all examples, three).
+    and what is below the threshold learns no more (of eight convolutions on 8 patches of 4 pixels, with all examples, three).
     """
 
     def __init__(self, patches: int, pixels: int, rung: str, rngs: nnx.Rngs):
@@ -128,8 +127,7 @@ class Energies(nnx.Module):
 
 
 def _layer(rung: str, length: int, units: int, taps: int, rngs: nnx.Rngs) -> nnx.Module:
-    space: dict[str, Any] = {} if rung == "conv" else {"space": (length,)}
-    return LAYERS[rung](1, units, (taps,), strides=(taps,), padding="VALID", use_bias=False, rngs=rngs, **space)
+    return connect(rung, 1, units, taps, taps, padding="VALID", space=(length,), use_bias=False, rngs=rngs)
 
 
 class Setting(NamedTuple):

@@ -24,13 +24,10 @@ import jax
 import numpy as np
 import optax
 from flax import nnx
-from jax.typing import ArrayLike
 
 import convlab as cl
-from convlab import measure, report
+from convlab import measure, report, tasks
 from convlab.models import MLP
-from convlab.tasks.sequences import text
-from convlab.tasks.task import one_by_one
 from convlab.train import learner
 from experiments.command import parse
 
@@ -136,8 +133,8 @@ def field(model: Reader, config: Config) -> int:
 def run(config: Config) -> list[dict[str, Any]]:
     """One row per network, distance, number of training texts and seed; those of one network are trained together."""
 
-    def sample(key: jax.Array, n: int, apart: ArrayLike) -> tuple[jax.Array, jax.Array]:
-        return one_by_one(lambda key: text(key, config.length, apart, config.vocabulary))(key, n)
+    def sample(key: jax.Array, n: int, apart: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return tasks.distance(config.length, apart, config.vocabulary).sample(key, n)
 
     rows = []
     for network in networks(config):
@@ -157,8 +154,8 @@ def run(config: Config) -> list[dict[str, Any]]:
 def draw(rows: list[dict[str, Any]], config: Config) -> Any:
     """Accuracy against the distance, with the words that each network sees, and against the number of texts."""
     figure, axes = report.new_figure(1 + bool(config.sizes), size=(16.0, 7.0))
-    drawn = list(networks(config))
-    styles = {network.name: _style(network) for network in drawn}
+    sees = {row["network"]: row["sees"] for row in rows}
+    styles = {name: _style(name, words) for name, words in sees.items()}
     summary = report.summarise(rows, ["network", "sees", "apart", "size"], "accuracy")
     y_label = "accuracy on new texts, 95 % interval"
     shown: dict[str, Any] = {"y_label": y_label, "y_format": ".0%", "styles": styles, "baselines": {"chance": 0.5}}
@@ -173,11 +170,11 @@ def draw(rows: list[dict[str, Any]], config: Config) -> Any:
         band=True,
         **shown,
     )
-    for network in drawn:
-        if network.name.startswith("convolution"):
-            axes[0].axvline(network.sees, color=styles[network.name].colour, linestyle=":", zorder=0)
+    for name, words in sees.items():
+        if name.startswith("convolution"):
+            axes[0].axvline(words, color=styles[name].colour, linestyle=":", zorder=0)
     if config.sizes:
-        names = {network.name for network in drawn if network.sweeps}
+        names = {row["network"] for row in rows if row["size"] != config.size}
         report.curves(
             axes[1],
             [line for line in summary if line["apart"] == config.at and line["network"] in names],
@@ -194,10 +191,9 @@ def draw(rows: list[dict[str, Any]], config: Config) -> Any:
     return figure
 
 
-def _style(network: Network) -> report.Style:
-    local, dense = network.name.startswith(LOCAL), network.name == DENSE
-    of = LOCAL if local else DENSE if dense else network.sees
-    return report.RUNG_STYLE[COLOURS.get(of, "conv")]._replace(label=network.name)
+def _style(name: str, sees: int) -> report.Style:
+    of = LOCAL if name.startswith(LOCAL) else DENSE if name == DENSE else sees
+    return report.RUNG_STYLE[COLOURS.get(of, "conv")]._replace(label=name)
 
 
 def main(config: Config) -> None:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from convlab import check
 from convlab.geometry import Window, as_integer
@@ -14,7 +14,7 @@ from convlab.ops.conv import conv
 from convlab.tasks.task import Task, one_by_one
 
 
-def distance(length: int, apart: int, vocabulary: int) -> Task:
+def distance(length: int, apart: int | jax.Array, vocabulary: int) -> Task:
     r"""Which of two nouns follows the verb, a given number of words away: "dog bites man" or "man bites dog".
 
     $$w_p = 0, \quad w_{p + \ell} = 1 + y, \quad w_{p - \ell} = 2 - y, \quad \text{all others} = f,
@@ -32,7 +32,7 @@ def distance(length: int, apart: int, vocabulary: int) -> Task:
 
     Args:
       length: n, words of a text, at least 3 l: then the nouns are l words apart the other way round, too.
-      apart: l.
+      apart: l; may be traced, and is then not checked.
       vocabulary: Words there are, at least 4.
 
     Raises:
@@ -45,26 +45,20 @@ def distance(length: int, apart: int, vocabulary: int) -> Task:
 
     Reference: of the question, discussions of convolutions over text; the law is ours.
     """
-    words, away = as_integer("vocabulary", vocabulary, least=4), as_integer("apart", apart)
-    n = as_integer("length", length)
-    if n < 3 * away:
+    n, words = as_integer("length", length), as_integer("vocabulary", vocabulary, least=4)
+    known = check.is_known(apart)
+    away = as_integer("apart", apart) if known else apart
+    if known and n < 3 * away:
         raise ValueError(f"length is {n} but a verb and two nouns {away} words from it need a circle of {3 * away} at least")
 
-    return Task(f"distance {away}", (n, words), ("1 follows", "2 follows"), one_by_one(lambda key: text(key, n, away, words)))
+    def draw(key: PRNGKeyArray) -> tuple[Array, Array]:
+        which, where, rest = jax.random.split(key, 3)
+        y = jax.random.randint(which, (), 0, 2)
+        places = (jax.random.randint(where, (), 0, n) + jnp.array([0, 1, -1]) * away) % n
+        text = jnp.full(n, jax.random.randint(rest, (), 3, words)).at[places].set(jnp.stack([0, 1 + y, 2 - y]))
+        return jax.nn.one_hot(text, words), y
 
-
-def text(key: PRNGKeyArray, length: int, apart: ArrayLike, vocabulary: int) -> tuple[Float[Array, "n v"], Int[Array, ""]]:
-    """Draw one example of `distance`, which says what all this is; here l may be traced, and nothing is checked.
-
-    Example:
-      >>> text(jax.random.key(0), 9, 3, 5)[0].shape
-      (9, 5)
-    """
-    which, where, rest = jax.random.split(key, 3)
-    y = jax.random.randint(which, (), 0, 2)
-    places = (jax.random.randint(where, (), 0, length) + jnp.array([0, 1, -1]) * apart) % length
-    words = jnp.full(length, jax.random.randint(rest, (), 3, vocabulary)).at[places].set(jnp.stack([0, 1 + y, 2 - y]))
-    return jax.nn.one_hot(words, vocabulary), y
+    return Task(f"distance {away}" if known else "distance", (n, words), ("1 follows", "2 follows"), one_by_one(draw))
 
 
 def chirps(
