@@ -1,6 +1,7 @@
 """The command line that all experiments share: typed flags from a configuration, --smoke for seconds, --full for a GPU.
 
 What XLA compiles is kept for the next run in ~/.cache/convlab/xla; CONVLAB_CACHE=0 compiles all anew (`keep_compilations`).
+With --smoke XLA leaves most optimisations out, as such a run is mostly compiling: its times tell nothing.
 """
 
 import os
@@ -20,6 +21,7 @@ KEPT = {  # all that is compiled is kept, small and quick as it may be; a variab
     "jax_persistent_cache_min_compile_time_secs": 0.0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
+UNOPTIMISED = "jax_disable_most_optimizations"
 
 
 def parse(config: Config, smoke: Config, description: str | None, *, full: Config | None = None, keep: bool = True) -> Config:
@@ -44,6 +46,8 @@ def parse(config: Config, smoke: Config, description: str | None, *, full: Confi
     if len(asked) > 1:
         raise ValueError(f"the flags hold {' and '.join(asked)}; needs one of them at most, as each is a whole configuration")
     default: Any = sizes[asked[0]] if asked else config
+    if "--smoke" in asked and UNOPTIMISED.upper() not in os.environ:
+        jax.config.update(UNOPTIMISED, True)
     left = [flag for flag in flags if flag not in sizes]
     try:
         import tyro
@@ -53,7 +57,7 @@ def parse(config: Config, smoke: Config, description: str | None, *, full: Confi
         raise ImportError("the experiments' command lines need tyro: pip install 'convlab[experiments]'") from None
 
     name = getattr(sys.modules["__main__"].__spec__, "name", None)
-    note = f"{description or ''}\nWith --smoke: a run of seconds that shows that everything works."
+    note = f"{description or ''}\nWith --smoke: a run of seconds that shows that everything works; its times tell nothing."
     note += " With --full: a run for a GPU." if full is not None else ""
     return tyro.cli(type(config), prog=name and f"python -m {name}", default=default, args=left, description=note)
 

@@ -12,7 +12,7 @@ import pytest
 from experiments import command, derivation
 
 ROOT = pathlib.Path(__file__).parents[1]
-OPTIONS = ("jax_enable_compilation_cache", "jax_compilation_cache_dir", *command.KEPT)
+OPTIONS = ("jax_enable_compilation_cache", "jax_compilation_cache_dir", command.UNOPTIMISED, *command.KEPT)
 COUNTED = """
 import sys, jax, numpy as np
 from experiments import command, derivation
@@ -29,8 +29,8 @@ print(*(sum(event.endswith(name) for event in told) for name in ("cache_hits", "
 @pytest.fixture
 def settings(monkeypatch, tmp_path):
     """Environment and settings of JAX, put back afterwards: what is compiled is kept, by default in a folder of the test."""
-    before = {name: getattr(jax.config, name) for name in OPTIONS}
-    for name in ("CONVLAB_CACHE", "JAX_COMPILATION_CACHE_DIR", *(name.upper() for name in command.KEPT)):
+    before = {name: jax.config.values[name] for name in OPTIONS}
+    for name in ("CONVLAB_CACHE", "JAX_COMPILATION_CACHE_DIR", command.UNOPTIMISED.upper(), *map(str.upper, command.KEPT)):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     jax.config.update("jax_enable_compilation_cache", True)
@@ -66,6 +66,17 @@ def test_smoke_and_full_each_stand_for_a_whole_configuration_that_other_flags_ch
     settings.setattr(sys, "argv", ["experiment", "--full", "--smoke"])
     with pytest.raises(ValueError, match="hold --smoke and --full; needs one"):
         command.parse(default, smoke, None, full=full)
+
+
+def test_smoke_alone_is_not_optimised_and_the_environment_goes_first(settings):
+    settings.setattr(command, "keep_freed_memory", lambda: True)
+    for flags, environment, wanted in (([], None, False), (["--smoke"], None, True), (["--smoke"], "0", False)):
+        jax.config.update(command.UNOPTIMISED, False)
+        if environment:
+            settings.setenv(command.UNOPTIMISED.upper(), environment)
+        settings.setattr(sys, "argv", ["experiment", *flags])
+        command.parse(derivation.Config(), derivation.SMOKE, None)
+        assert jax.config.values[command.UNOPTIMISED] is wanted
 
 
 def test_a_second_run_compiles_nothing_and_results_are_the_same_bits(tmp_path):
