@@ -204,7 +204,7 @@ def draw(summary: list[dict[str, Any]], config: Config) -> Any:
     null = [row for row in summary if row["net"] in (LARGEST, LINEAR)]
     report.comparison(
         axis,
-        [row for row in summary if row not in null],
+        [row for row in summary if row not in null] or null,
         "net",
         "accuracy",
         label="here, 95 % interval",
