@@ -18,12 +18,12 @@ convolutional nets more sample-efficient than fully-connected nets?
 
 import dataclasses
 import functools
-import hashlib
-import json
 import math
+import os
 import pathlib
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -161,26 +161,36 @@ def settings(config: Config) -> Iterator[Setting]:
 
 
 def run(config: Config) -> list[dict[str, Any]]:
-    """One row per setting and seed; what was measured before, here or by a run that stopped, is taken from its file."""
-    own = (config.steps, config.learning_rate, config.least, config.most, config.target)
-    folder = pathlib.Path(config.root, "sample_complexity_runs", hashlib.sha256(json.dumps(own).encode()).hexdigest()[:8])
-    rows = []
-    for setting in settings(config):
-        learn = learner(
-            setting.build, setting.task.sample, config.most, steps=config.steps, optimizer=optax.adam(config.learning_rate)
-        )
-        needed = measure.examples_needed(
-            learn,
-            setting.target,
-            range(config.seeds),
-            least=config.least,
-            most=config.most,
-            path=folder / f"{setting.name} {setting.rung}.jsonl",
-        )
-        told = {"varied": setting.varied, "size": setting.size, "rung": setting.rung}
-        rows += [told | {"seed": seed, "needed": examples} for seed, examples in enumerate(needed.examples)]
-        print(*told.values(), *(f"{examples:.0f}" for examples in needed.examples), flush=True)
-    return rows
+    """One row per setting and seed; what was measured before, by a run that stopped, is taken from its file."""
+    cases = list(settings(config))
+    different = {(case.name, case.rung): case for case in cases}
+    pool = ThreadPoolExecutor(os.cpu_count())  # compiling, and steps as small as these, keep one core busy
+    try:
+        needed = dict(zip(different, pool.map(functools.partial(needs, config), different.values()), strict=True))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return [
+        {"varied": case.varied, "size": case.size, "rung": case.rung, "seed": seed, "needed": examples}
+        for case in cases
+        for seed, examples in enumerate(needed[case.name, case.rung])
+    ]
+
+
+def needs(config: Config, case: Setting) -> tuple[float, ...]:
+    """Examples that every seed needs."""
+    learn = learner(case.build, case.task.sample, config.most, steps=config.steps, optimizer=optax.adam(config.learning_rate))
+    own = (case.name, case.rung, case.target, config.least, config.most, config.steps, config.learning_rate)
+    found = measure.examples_needed(
+        learn,
+        case.target,
+        range(config.seeds),
+        least=config.least,
+        most=config.most,
+        path=pathlib.Path(config.root, "sample_complexity_runs", f"{case.name} {case.rung}.jsonl"),
+        of=str(own),
+    )
+    print(f"{case.name}, {case.rung}:", *(f"{examples:.0f}" for examples in found.examples), flush=True)
+    return found.examples
 
 
 def slopes(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -60,6 +60,56 @@ def test_what_was_found_is_not_asked_again_and_a_line_that_was_cut_off_is(tmp_pa
     assert all(json.loads(line) for line in path.read_text().splitlines()[:-1] if line.endswith("}"))
 
 
+def test_scores_of_anything_else_and_damaged_lines_are_left_alone(tmp_path):
+    path = tmp_path / "scores.jsonl"
+
+    def needed(place, of):
+        return examples_needed(crossing_at(place), 0.0, [0], least=10, most=1000, path=path, of=of).examples[0]
+
+    assert needed(50.0, "one") == pytest.approx(50)
+    assert needed(500.0, "other") == pytest.approx(500)
+    whole = path.read_bytes()
+    for bad in (b"\xff\xfe", b"null", b"[1]", b"12", b'{"of": "one"}', b'{"of": "one", "seed": 0, "size": 10, "score": NaN}'):
+        path.write_bytes(bad + b"\n" + whole)
+        assert (needed(-1.0, "one"), needed(-1.0, "other")) == (pytest.approx(50), pytest.approx(500))  # -1 cannot be learnt
+
+
+def test_a_score_that_is_not_a_number_is_not_kept(tmp_path):
+    path = tmp_path / "scores.jsonl"
+
+    def needed(learn):
+        return examples_needed(one_by_one(learn), 0.0, [3], least=200, most=1000, path=path).examples[0]
+
+    with pytest.raises(ValueError, match="seed 3 and 200 examples is nan"):
+        needed(lambda size, seed: math.nan)
+    assert needed(lambda size, seed: math.log(size / 300)) == pytest.approx(300)
+
+
+def test_scores_without_a_bound_cross_at_the_size_that_reaches_the_target():
+    for low, high in ((-math.inf, 1.0), (0.0, math.inf)):
+        learn = one_by_one(lambda size, seed, low=low, high=high: low if size < 50 else high)
+        (found,) = examples_needed(learn, 0.5, [0], least=10, most=1000).examples
+        assert 50 <= found < 50 * 2**0.5
+
+
+def test_one_by_one_is_asked_for_nothing_that_is_known(tmp_path):
+    asked = []
+
+    def learn(size, seed):
+        asked.append((size, seed))
+        return math.log(size / (20, 700, 90)[seed])
+
+    for seeds in ([0, 1], np.arange(3)):
+        examples_needed(one_by_one(learn), 0.0, seeds, least=10, most=1000, path=tmp_path / "scores.jsonl")
+    assert len(asked) == len(set(asked))
+
+
+def test_no_size_far_beyond_the_need_is_tried():
+    found = examples_needed(crossing_at(513.0), 0.0, [0], least=4, most=2**20)
+    assert max(size for _, size in found.scores) < 8 * 513
+    assert found.examples[0] == pytest.approx(513)
+
+
 def test_new_scores_are_told():
     told = []
     examples_needed(crossing_at(50.0), 0.0, [0], least=10, most=100, show=lambda *row: told.append(row))
@@ -76,6 +126,13 @@ def test_a_power_law_is_found_with_an_interval_that_covers_it():
     assert 45 <= covered <= 60  # of 60; the bootstrap of six seeds is a little narrow
 
 
+def test_one_seed_gives_an_exponent_and_no_interval():
+    exponent = slope({2.0: [12.0], 4.0: [48.0, 48.0]}).exponent
+    assert exponent.mean == pytest.approx(2)
+    assert math.isnan(exponent.low)
+    assert math.isnan(exponent.high)
+
+
 def test_seeds_count_alike_where_there_are_unequally_many():
     needed = {1.0: [1.0], 2.0: [4.0, 4.0, 4.0], 4.0: [4.0]}
     k, n = np.log([1, 2, 2, 2, 4]), np.log([1, 4, 4, 4, 4])
@@ -88,8 +145,13 @@ def test_seeds_count_alike_where_there_are_unequally_many():
     "call, match",
     [
         (lambda: slope({2.0: [1.0]}), "needs at least two"),
-        (lambda: slope({2.0: [1.0], 4.0: [math.inf, 2.0]}), r"not reached at \[4.0\]"),
-        (lambda: examples_needed(crossing_at(1.0), 0.0, [], least=1, most=2), "seeds is empty"),
+        (lambda: slope({2.0: [1.0], 4.0: [math.inf, 2.0]}), r"at \[4.0\] are not positive numbers"),
+        (lambda: slope({2.0: [1.0], 4.0: [0.0]}), r"at \[4.0\] are not positive numbers"),
+        (lambda: slope({0.0: [1.0], 4.0: [2.0]}), "all positive"),
+        (lambda: slope({1.0: [1.0], 4.0: [2.0]}, level=95), "level 95"),
+        (lambda: examples_needed(crossing_at(1.0), math.nan, [0], least=1, most=2), "target is nan"),
+        (lambda: examples_needed(lambda n, s: np.ones((1, 1)), 0.0, [0], least=1, most=2), r"shape \(1, 1\)"),
+        (lambda: examples_needed(crossing_at(1.0), 0.0, [], least=1, most=2), "at least one run"),
         (lambda: examples_needed(crossing_at(1.0), 0.0, [0], least=5, most=2), "sizes that grow"),
         (lambda: examples_needed(one_by_one(lambda *_: math.nan), 0.0, [0], least=1, most=2), "is nan"),
     ],

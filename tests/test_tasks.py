@@ -82,7 +82,7 @@ def test_a_task_becomes_a_data_set_of_independent_splits():
     assert data.image_shape == (9, 5)
     with pytest.raises(ValueError, match="has no classes: its target is real"):
         TASKS["linear_teacher"]().data(0, 5, 5)
-    with pytest.raises(ValueError, match="train is 0"):
+    with pytest.raises(ValueError, match="train must be at least 1"):
         tasks.halves(3).data(0, 0, 5)
 
 
@@ -382,7 +382,10 @@ def test_a_teachers_noise_has_its_deviation():
         (lambda: tasks.parity(5, 3, 3), "a pattern of 3 bits from place 3 does not fit into 5 bits"),
         (lambda: tasks.pairs(8, 4), "pairs are 4 apart on a circle of 8 pixels"),
         (lambda: tasks.pairs(12, 4), "3 steps of 4 come round 12 pixels"),
-        (lambda: tasks.bent_process((5,), (1.0,), 2.0), "two positive lengths"),
+        (lambda: tasks.bent_process((5,), (1.0,), 2.0), "at least two lengths"),
+        (lambda: tasks.bent_process((5,), (1.0, -2.0), 2.0), "gain 2.0, power 1.0; needs positive numbers"),
+        (lambda: tasks.bent_process((5,), (1.0, 2.0), 0.0), "gain 0.0"),
+        (lambda: tasks.covariance((5,), -1.0), "needs positive numbers"),
         (lambda: tasks.bent_process((5, 5, 5), (1.0, 2.0), 2.0), "one or two axes"),
         (lambda: tasks.coordinates(5, "half"), "split 'half' is unknown"),
         (lambda: tasks.template(5, 3, 1, KEY, columns=(0, 3)), "can begin at 0 to 2 of 5"),
@@ -393,7 +396,18 @@ def test_a_teachers_noise_has_its_deviation():
         (lambda: tasks.chirps(50, sweep=(0.5, 0.5)), "or two that grow"),
         (lambda: tasks.hierarchy(2, 2, 3, 4, 1, KEY), "need 12 tuples, but there are 9"),
         (lambda: tasks.linear_teacher("sparse", (5,), cl.Window(3), (1, 1), 0.0, KEY), "rung 'sparse' is unknown"),
-        (lambda: tasks.spectrogram(jnp.ones((1, 10, 1)), [0.1], 11, 2), "2 to t samples"),
+        (lambda: tasks.spectrogram(jnp.ones((1, 10, 1)), [0.1], 11, 2), "and 2 to t"),
+        (lambda: tasks.spectrogram(jnp.ones((1, 10, 1)), [0.1, 0.9], 5, 2), "frequencies are 0.1 to 0.9"),
+        (lambda: tasks.spectrogram(jnp.ones((1, 10, 1)), [], 5, 2), "needs .* one"),
+        (lambda: tasks.chirps(50, sweep=(-0.5, 0.5, 1.0)), "or two that grow"),
+        (lambda: tasks.chirps(50, noise=-1.0), "noise is -1.0"),
+        (lambda: tasks.template(5, 3, 1, KEY, noise=math.nan), "noise is nan"),
+        (lambda: tasks.template(3, 5, 1, KEY), "5 pixels does not fit into 3"),
+        (lambda: tasks.flying(8, 3, 0.5, KEY, noise=-1.0), "noise is -1.0"),
+        (lambda: tasks.linear_teacher("conv", (5,), cl.Window(3), (1, 1), -0.1, KEY), "noise is -0.1"),
+        (lambda: tasks.linear_teacher("tiled", (5,), cl.Window(3), (1, 1), 0.1, KEY, period=6), "period .* exceeds"),
+        (lambda: tasks.linear_teacher("low_rank", (5,), cl.Window(3), (1, 1), 0.1, KEY, rank=0), "rank must be at least 1"),
+        (lambda: tasks.halves(3).sample(KEY, -1), "n must be at least 0"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(build, match):

@@ -40,7 +40,8 @@ def hierarchy(levels: int, branching: int, vocabulary: int, synonyms: int, blank
       >>> x.shape, x.sum((1, 2)).tolist()
       ((3, 16, 4), [4.0, 4.0, 4.0])
 
-    Reference: Tomasini and Wyart 2024, How deep networks learn sparse and hierarchical data: the sparse random hierarchy model.
+    Reference: Tomasini and Wyart 2024, How deep networks learn sparse and hierarchical data, the
+    sections on the model and on its sample complexity.
     """
     depth, s, v = (
         as_integer(name, n) for name, n in (("levels", levels), ("branching", branching), ("vocabulary", vocabulary))

@@ -8,7 +8,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from convlab import check
 from convlab.geometry import as_integer
-from convlab.tasks.task import Task, one_by_one
+from convlab.tasks.task import Task, deviation, one_by_one
 
 SIDE, BOX = 32, 4  # of scenes with a red and a green box, and of a box
 LEFT, GAP, END = (0, 10), 5, 28  # columns of the left box; from there to the right one at least; where that one ends
@@ -58,7 +58,7 @@ def coordinates(side: int, split: str = "uniform", *, held_out: bool = False, ke
 
     The input is one pixel of two channels, the row and the column, scaled to -1 to 1; the class is the number of that pixel in
     the image, row by row. Of the "uniform" split a fifth of the pixels, drawn at random, is held out; of the "quadrant" split
-    the pixels whose row and column are both in the second half.
+    the pixels whose row and column are both in the second half (a fifth of four pixels is one).
 
     Symmetries: none of the input, as every pixel is a class of its own; exchanging rows and columns renames the classes.
 
@@ -87,7 +87,7 @@ def coordinates(side: int, split: str = "uniform", *, held_out: bool = False, ke
     pixels = jnp.arange(n * n)
     if split == "uniform":
         order = jax.random.permutation(jax.random.key(0) if key is None else key, n * n)
-        out = jnp.zeros(n * n, bool).at[order[: n * n // 5]].set(True)
+        out = jnp.zeros(n * n, bool).at[order[: max(1, n * n // 5)]].set(True)
     else:
         out = (pixels // n >= n - n // 2) & (pixels % n >= n - n // 2)
     allowed = pixels[out == held_out]
@@ -131,7 +131,7 @@ def template(
       columns: First and last column at which the first pattern may begin; absent, all.
 
     Raises:
-      ValueError: Patterns do not fit, or a count is below its least.
+      ValueError: Patterns do not fit, a count is below its least, or a negative noise.
 
     Example:
       >>> x, y = template(9, 3, 2, jax.random.key(0)).sample(jax.random.key(1), 4)
@@ -142,10 +142,12 @@ def template(
     """
     n, k = as_integer("side", side), as_integer("size", size)
     many, room = as_integer("clutter", clutter, least=0) + 1, n - k
-    low, high = (0, room) if columns is None else columns
+    if room < 0:
+        raise ValueError(f"a pattern of {k} pixels does not fit into {n}")
+    low, high = (0, room) if columns is None else (as_integer("columns", column, least=0) for column in columns)
     if not 0 <= low <= high <= room:
         raise ValueError(f"columns are {low} to {high} but a pattern of {k} pixels can begin at 0 to {room} of {n}")
-    patterns = jax.random.normal(key, (9, k, k))
+    patterns, sigma = jax.random.normal(key, (9, k, k)), deviation(noise)
 
     def draw(key: PRNGKeyArray) -> tuple[Array, Array]:
         which, kinds, places, first, rest = jax.random.split(key, 5)
@@ -156,7 +158,7 @@ def template(
         place = place.at[0, 1].set(jax.random.randint(first, (), low, high + 1))
         offsets = jnp.arange(k)
         at = place[:, 0, None, None] + offsets[:, None], place[:, 1, None, None] + offsets
-        x = noise * jax.random.normal(rest, (n, n))
+        x = sigma * jax.random.normal(rest, (n, n))
         return x.at[at].add(patterns[kind])[..., None], y
 
     return Task("template", (n, n, 1), ("absent", "there"), one_by_one(draw))
@@ -172,9 +174,10 @@ def flying(
     One of two patterns, N(0, 1) a pixel, stands at a uniform place of the half and is the class; everything has noise. Where
     both are alike, the half is all there is.
 
-    Symmetries: at rho = 0 shifts, as far as there is room; at rho = 1 the class is the half, and the pattern only confirms it.
-    Of an even side, half of it round a torus of rows exchanges the halves: of patterns that are alike the shifted image is of
-    the other class, and a circular convolution with global pooling, which gives both one label, is right half of the time.
+    Symmetries: at rho = 0 shifts within a half, as far as it has room (no pattern crosses the middle); at rho = 1 the class is
+    the half, and the pattern only confirms it. Of an even side, half of it round a torus of rows exchanges the halves: of
+    patterns that are alike the shifted image is of the other class, and a circular convolution with global pooling, which gives
+    both one label, is right half of the time.
 
     Predicted: a convolution with global pooling takes no notice of rho; kernels of their own at each position learn the half,
     and win where the pattern drowns in noise and rho is near 1, and lose otherwise, the more the smaller rho.
@@ -188,7 +191,7 @@ def flying(
       alike: Give both classes the first pattern; may be traced.
 
     Raises:
-      ValueError: rho is not from 0 to 1, or a pattern does not fit into a half.
+      ValueError: rho is not from 0 to 1, a pattern does not fit into a half, or a negative noise.
 
     Example:
       >>> x, y = flying(8, 3, 1.0, jax.random.key(0), noise=0.0).sample(jax.random.key(1), 4)
@@ -201,7 +204,7 @@ def flying(
     known = check.is_known(rho)
     if (known and not 0 <= rho <= 1) or 2 * k > n:
         raise ValueError(f"rho is {rho} and patterns have {k} of {n} pixels; needs 0 to 1, and at most half the side")
-    patterns, room = jax.random.normal(key, (2, k, k)), n // 2 - k
+    patterns, room, sigma = jax.random.normal(key, (2, k, k)), n // 2 - k, deviation(noise)
 
     def draw(key: PRNGKeyArray) -> tuple[Array, Array]:
         first, rest = jax.random.split(key)
@@ -210,7 +213,7 @@ def flying(
         upper = (usual < (1 + rho) / 2) == (y == 1)
         row = jnp.floor(rows * (room + 1)).astype(int) + jnp.where(upper, 0, n - n // 2)
         column = jnp.floor(columns * (n - k + 1)).astype(int)
-        x = noise * jax.random.normal(rest, (n, n))
+        x = sigma * jax.random.normal(rest, (n, n))
         here = jax.lax.dynamic_update_slice(jnp.zeros((n, n)), patterns[jnp.where(alike, 0, y)], (row, column))
         return (x + here)[..., None], y
 

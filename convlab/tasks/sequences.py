@@ -1,6 +1,7 @@
 """Words that belong together across a distance, and tones that rise and fall at any pitch."""
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from convlab import check
 from convlab.geometry import Window, as_integer
 from convlab.ops.conv import conv
-from convlab.tasks.task import Task, one_by_one
+from convlab.tasks.task import Task, deviation, one_by_one
 
 
 def distance(length: int, apart: int | jax.Array, vocabulary: int) -> Task:
@@ -66,7 +67,7 @@ def chirps(
     *,
     lowest: float = 0.02,
     octaves: float = 3.0,
-    sweep: float | tuple[float, float] = 0.5,
+    sweep: float | Sequence[float] = 0.5,
     noise: float = 0.3,
 ) -> Task:
     r"""Whether a tone rises or falls, or how much it rises, at any pitch.
@@ -91,17 +92,19 @@ def chirps(
       noise: sigma.
 
     Raises:
-      ValueError: Frequencies reach half a cycle a sample, or the sweep has no room.
+      ValueError: Frequencies reach half a cycle a sample, the sweep has no room, or a negative noise.
 
     Example:
       >>> x, y = chirps(64).sample(jax.random.key(0), 3)
       >>> x.shape
       (3, 64, 1)
+
+    Reference: of the question, discussions of convolutions over spectrograms; the law is ours.
     """
-    n = as_integer("samples", samples)
-    rises = sweep if isinstance(sweep, tuple) else (-sweep, sweep)
+    n, sigma = as_integer("samples", samples), deviation(noise)
+    rises = tuple(sweep) if isinstance(sweep, Sequence) else (-sweep, sweep)
     widest = max(map(abs, rises))
-    if not rises[0] < rises[1] or not widest < octaves or not 0 < lowest * 2**octaves < 0.5:
+    if len(rises) != 2 or not rises[0] < rises[1] or not widest < octaves or not 0 < lowest * 2**octaves < 0.5:
         raise ValueError(
             f"lowest is {lowest}, octaves {octaves}, sweep {sweep}; needs a positive sweep, or two that grow, below octaves, "
             "and all frequencies below 0.5 cycles"
@@ -113,9 +116,9 @@ def chirps(
         middle = jax.random.uniform(pitch, (), minval=widest / 2, maxval=octaves - widest / 2)
         height = middle + jnp.array(rises)[y] * ((jnp.arange(n) + 0.5) / n - 0.5)
         angle = 2 * math.pi * (jnp.cumsum(lowest * 2.0**height) + jax.random.uniform(phase))
-        return (jnp.sin(angle) + noise * jax.random.normal(rest, (n,)))[:, None], y
+        return (jnp.sin(angle) + sigma * jax.random.normal(rest, (n,)))[:, None], y
 
-    classes = tuple(f"rises {rise:g}" for rise in rises) if isinstance(sweep, tuple) else ("falls", "rises")
+    classes = tuple(f"rises {rise:g}" for rise in rises) if isinstance(sweep, Sequence) else ("falls", "rises")
     return Task("chirps", (n, 1), classes, one_by_one(draw))
 
 
@@ -134,7 +137,8 @@ def spectrogram(x: Float[Array, "n t 1"], frequencies: ArrayLike, widths: ArrayL
       hop: s, samples between neighbouring times.
 
     Raises:
-      ValueError: The waves have several channels, are shorter than a window, or a width is below 2.
+      ValueError: The waves have several channels or are shorter than a window, a width is below 2, or a frequency beyond 0
+        to 0.5.
       TypeError: `x` is not floating.
 
     Example:
@@ -146,10 +150,12 @@ def spectrogram(x: Float[Array, "n t 1"], frequencies: ArrayLike, widths: ArrayL
     """
     x = check.floating("x", x)
     f, w = np.broadcast_arrays(np.atleast_1d(np.asarray(frequencies, float)), np.asarray(widths))
-    if x.ndim != 3 or x.shape[-1] != 1 or f.ndim != 1 or w.min() < 2 or w.max() > x.shape[1]:
+    if x.ndim != 3 or x.shape[-1] != 1 or f.ndim != 1 or not f.size or w.min() < 2 or w.max() > x.shape[1]:
         raise ValueError(
-            f"x has shape {x.shape} and windows have {w.min()} to {w.max()} samples; needs (n, t, 1), and 2 to t samples"
+            f"x has shape {x.shape}, frequencies {f.shape}, and windows are {w} samples; needs (n, t, 1), one, and 2 to t"
         )
+    if not (0 <= f.min() <= f.max() <= 0.5):
+        raise ValueError(f"frequencies are {f.min()} to {f.max()} cycles a sample; needs 0 to 0.5")
     longest = int(w.max())
     u = np.arange(longest)[:, None] - (longest - 1) / 2
     hann = np.where(np.abs(u) < w / 2, 1 + np.cos(2 * np.pi * u / w), 0)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from convlab.geometry import as_integer
-from convlab.tasks.task import Task, one_by_one, side
+from convlab.tasks.task import Task, deviation, one_by_one, side
 
 
 def random_patch(patches: int, size: int, noise: float, key: PRNGKeyArray) -> Task:
@@ -39,11 +39,11 @@ def random_patch(patches: int, size: int, noise: float, key: PRNGKeyArray) -> Ta
       >>> x.shape, y.shape
       ((7, 15, 1), (7,))
 
-    Reference: Lahoti et al. 2024, Role of locality and weight sharing in image-based tasks, the DSD task and its theorems.
+    Reference: Lahoti et al. 2024, Role of locality and weight sharing in image-based tasks: the DSD task, and
+    its theorems on FCNs against LCNs and on LCNs against CNNs.
     """
     k, d = as_integer("patches", patches), as_integer("size", size)
-    if not noise >= 0:
-        raise ValueError(f"noise is {noise}; needs a standard deviation from 0 up")
+    sigma = deviation(noise)
     signal = jax.random.normal(key, (d,))
     signal = signal / jnp.linalg.norm(signal)
 
@@ -51,7 +51,7 @@ def random_patch(patches: int, size: int, noise: float, key: PRNGKeyArray) -> Ta
         where, which, rest = jax.random.split(key, 3)
         y = jax.random.randint(which, (), 0, 2)
         t = jax.random.randint(where, (), 0, k)
-        x = noise * jax.random.normal(rest, (k, d))
+        x = sigma * jax.random.normal(rest, (k, d))
         return x.at[t].add(side(y) * signal).reshape(k * d, 1), y
 
     return Task("random patch", (k * d, 1), ("minus", "plus"), one_by_one(draw))
@@ -79,7 +79,8 @@ def halves(size: int) -> Task:
       >>> bool(((energy[:, 0] > energy[:, 1]) == y).all())
       True
 
-    Reference: Li, Zhang and Arora 2021, Why are convolutional nets more sample-efficient than fully-connected nets?
+    Reference: Li, Zhang and Arora 2021, Why are convolutional nets more sample-efficient than fully-connected nets?, the
+    introduction and the theorem on one distribution, for dense and shared weights; the need of local ones is ours.
     """
     d = as_integer("size", size)
 
@@ -99,7 +100,8 @@ def parity(length: int, size: int, place: int) -> Task:
     Symmetries: bits outside the pattern may be negated, and so may any two inside it.
 
     Predicted: a convolution with windows of k and enough channels learns it by gradient descent in time polynomial in n and
-    2^k, a dense network of polynomial size does not for k of the order of log n; any k - 1 bits say nothing of the label.
+    2^k, a dense network of polynomial size does not for k of the order of log n; any k - 1 bits say nothing of the label. As
+    the pattern stands at one place, kernels of their own there can do what shared ones can.
 
     Args:
       length: n, bits of an input.
@@ -108,21 +110,23 @@ def parity(length: int, size: int, place: int) -> Task:
 
     Raises:
       ValueError: The pattern does not fit, or a count is below 1.
+      TypeError: A count or the place is not an integer.
 
     Example:
       >>> x, y = parity(7, 2, 3).sample(jax.random.key(0), 4)
       >>> bool(((x[:, 3, 0] * x[:, 4, 0] > 0) == y).all())
       True
 
-    Reference: Malach and Shalev-Shwartz 2021, Computational separation between convolutional and fully-connected networks.
+    Reference: Malach and Shalev-Shwartz 2021, Computational separation between convolutional and fully-connected networks, the
+    k-pattern problem.
     """
-    n, k = as_integer("length", length), as_integer("size", size)
-    if not 0 <= place <= n - k:
-        raise ValueError(f"a pattern of {k} bits from place {place} does not fit into {n} bits")
+    n, k, j = as_integer("length", length), as_integer("size", size), as_integer("place", place, least=0)
+    if j > n - k:
+        raise ValueError(f"a pattern of {k} bits from place {j} does not fit into {n} bits")
 
     def draw(key: PRNGKeyArray) -> tuple[Array, Array]:
         x = jax.random.rademacher(key, (n, 1), jnp.float32)
-        return x, (jnp.prod(x[place : place + k]) > 0).astype(jnp.int32)
+        return x, (jnp.prod(x[j : j + k]) > 0).astype(jnp.int32)
 
     return Task("parity", (n, 1), ("odd", "even"), one_by_one(draw))
 

@@ -1,5 +1,6 @@
 """What a task is: a law that examples are drawn from, as a jittable function of a key."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -7,7 +8,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
 
+from convlab import check
 from convlab.data import Data, Split
+from convlab.geometry import as_integer
 
 Examples = tuple[Float[Array, "n *space c"], Num[Array, "n *out"]]
 
@@ -33,6 +36,7 @@ class Task(NamedTuple):
 
         Raises:
           ValueError: The target is real, or a size is below 1.
+          TypeError: A size is not an integer.
 
         Example:
           >>> from convlab.tasks import halves
@@ -41,10 +45,9 @@ class Task(NamedTuple):
         """
         if not self.classes:
             raise ValueError(f"{self.name} has no classes: its target is real, and a classifier cannot be fitted to it")
-        if min(train, test) < 1 or validation < 0:
-            raise ValueError(f"train is {train}, test {test}, validation {validation}; needs at least one example of each")
+        sizes = as_integer("train", train), as_integer("test", test), as_integer("validation", validation, least=0)
         keys = jax.random.split(jax.random.key(seed), 3)
-        splits = [_split(self, key, n) if n else None for key, n in zip(keys, (train, test, validation), strict=True)]
+        splits = [_split(self, key, n) if n else None for key, n in zip(keys, sizes, strict=True)]
         assert splits[0] is not None
         assert splits[1] is not None
         return Data(self.name, splits[0], splits[1], self.classes, validation=splits[2])
@@ -59,9 +62,21 @@ def one_by_one(draw: Callable[[PRNGKeyArray], tuple[Array, Array]]) -> Callable[
     """Make of the law of one example that of n, each with a key of its own."""
 
     def sample(key: PRNGKeyArray, n: int) -> Examples:
-        return jax.vmap(lambda number: draw(jax.random.fold_in(key, number)))(jax.numpy.arange(n))
+        numbers = jax.numpy.arange(as_integer("n", n, least=0))
+        return jax.vmap(lambda number: draw(jax.random.fold_in(key, number)))(numbers)
 
     return sample
+
+
+def deviation(value: float | jax.Array) -> float | jax.Array:
+    """Return a standard deviation of noise; one that is traced is not checked.
+
+    Raises:
+      ValueError: It is negative, or no finite number.
+    """
+    if check.is_known(value) and not 0 <= value < math.inf:
+        raise ValueError(f"noise is {value}; needs a standard deviation from 0 up")
+    return value
 
 
 def side(label: Int[Array, ""]) -> Array:

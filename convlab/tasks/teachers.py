@@ -6,13 +6,14 @@ from collections.abc import Callable
 import jax
 from jaxtyping import Array, PRNGKeyArray
 
-from convlab.geometry import Size, Space, Window, as_integer, as_space
+from convlab import check
+from convlab.geometry import Size, Space, Window, as_axes, as_integer, as_space
 from convlab.ops.conv import conv
 from convlab.ops.dense import dense
 from convlab.ops.local import locally_connected
 from convlab.ops.low_rank import low_rank
 from convlab.ops.tiled import tiled
-from convlab.tasks.task import Task, one_by_one
+from convlab.tasks.task import Task, deviation, one_by_one
 
 RUNGS = ("dense", "locally_connected", "tiled", "low_rank", "conv")
 
@@ -32,7 +33,8 @@ def linear_teacher(
 
     $$Y = A X + \sigma \epsilon, \qquad X, \epsilon \sim N(0, 1)$$
 
-    where A is a layer of the rung, its weights drawn once so that each target has a variance of 1 but for taps on padding.
+    where A is a layer of the rung. Its weights are Gaussian and drawn once, so that a target has a variance of 1 on average
+    over layers, but for taps on padding; of one layer with few weights the variances of targets are far apart.
 
     Symmetries: those of A: a convolution commutes with shifts around a torus, a tiled layer with shifts by its period.
 
@@ -51,18 +53,23 @@ def linear_teacher(
       rank: Of "low_rank".
 
     Raises:
-      ValueError: An unknown rung, or the window fits nowhere.
+      ValueError: An unknown rung, the window fits nowhere, a count below 1, a period beyond the positions, or a negative noise.
 
     Example:
       >>> x, y = linear_teacher("conv", (7,), Window(3), (2, 5), 0.1, jax.random.key(0)).sample(jax.random.key(1), 3)
       >>> x.shape, y.shape
       ((3, 7, 2), (3, 7, 5))
+
+    Reference: of the risk, Breiman and Freedman 1983, How many variables should be entered in a regression equation?
     """
     if rung not in RUNGS:
         raise ValueError(f"rung {rung!r} is unknown; needs one of {', '.join(RUNGS)}")
     space, window = as_space(space), window.of_rank(len(as_space(space)))
     c, d = (as_integer("channels", count) for count in channels)
-    layer = _layer(rung, space, window, (c, d), key, period, rank)
+    tiles, r, sigma = as_axes("period", period, len(space)), as_integer("rank", rank), deviation(noise)
+    if rung == "tiled":
+        check.period(tiles, window, space)
+    layer = _layer(rung, space, window, (c, d), key, tiles, r)
 
     def draw(key: PRNGKeyArray) -> tuple[Array, Array]:
         first, second = jax.random.split(key)
@@ -70,13 +77,19 @@ def linear_teacher(
 
     def sample(key: PRNGKeyArray, n: int) -> tuple[Array, Array]:
         x, rest = one_by_one(draw)(key, n)
-        return x, layer(x) + noise * rest
+        return x, layer(x) + sigma * rest
 
     return Task(f"linear teacher, {rung}", (*space, c), (), sample)
 
 
 def _layer(
-    rung: str, space: tuple[int, ...], window: Window, channels: tuple[int, int], key: PRNGKeyArray, period: Size, rank: int
+    rung: str,
+    space: tuple[int, ...],
+    window: Window,
+    channels: tuple[int, int],
+    key: PRNGKeyArray,
+    tiles: tuple[int, ...],
+    rank: int,
 ) -> Callable[[Array], Array]:
     """A layer with Gaussian weights, as a function of images."""
     taps, out = window.taps(len(space)), window.output_shape(space)
@@ -93,7 +106,6 @@ def _layer(
         basis, mixture = drawn(rank, *taps, reads=many, key=rest), jax.random.normal(mixing, (*out, rank)) / math.sqrt(rank)
         return lambda x: low_rank(x, basis, mixture, window)
     if rung == "tiled":
-        tiles = (period,) * len(space) if isinstance(period, int) else tuple(period)
         v = drawn(*tiles, *taps, reads=many)
         return lambda x: tiled(x, v, window)
     if rung == "locally_connected":

@@ -44,15 +44,16 @@ def learner(
       steps: At most so many.
       batch_size: Examples of a step.
       optimizer: None for Adam with a step of 0.003.
-      tolerance: Running mean of the loss at which to stop.
+      tolerance: Running mean of the loss, which begins at 1, at which to stop.
       score: Of the scores of all test examples and their labels; None for the share of labels that are right.
 
     Returns:
       Takes sizes and seeds, as `convlab.measure.examples_needed` gives them, and what else `sample` takes, to accuracies on new
-      examples, or whatever else `score` returns.
+      examples, or whatever else `score` returns; nan where the loss or a score of the network is nan, or a label has no score.
 
     Raises:
-      ValueError: A count below 1, the network has other variables than parameters, or, when called, a size beyond `most`.
+      ValueError: A count below 1, a tolerance that stops before the first step, the network has other variables than
+        parameters, or, when called, sizes beyond `most`, seeds beyond 2^31, or not as many of each.
 
     Example:
       >>> from convlab.models import MLP
@@ -67,6 +68,8 @@ def learner(
         as_integer(name, n) for name, n in (("most", most), ("test", test), ("steps", steps), ("batch_size", batch_size))
     )
     descent = optax.adam(3e-3) if optimizer is None else optimizer
+    if not tolerance < 1:
+        raise ValueError(f"tolerance is {tolerance}; needs less than 1, where the running mean of the loss begins")
     rest = jax.tree.leaves(nnx.state(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Not(nnx.Param)))
     if rest:
         raise ValueError(
@@ -93,19 +96,32 @@ def learner(
             number, _, _, mean = state
             return (number < steps) & (mean > tolerance)
 
-        _, parameters, *_ = jax.lax.while_loop(going, step, (0, parameters, descent.init(parameters), jnp.ones(())))
+        _, parameters, _, mean = jax.lax.while_loop(going, step, (0, parameters, descent.init(parameters), jnp.ones(())))
         x, y = sample(scored, test, *others)
-        return (score or _right)(nnx.merge(definition, parameters)(x), y)
+        scores = nnx.merge(definition, parameters)(x)
+        known = jnp.isfinite(mean) & ~jnp.isnan(scores).any() & (y.max() < scores.shape[-1])
+        return jnp.where(known, (score or _right)(scores, y), jnp.nan)
 
     every = jax.jit(jax.vmap(one))
 
     def learn(sizes: Int[np.ndarray, "s"], seeds: Int[np.ndarray, "s"], *others: Shaped[np.ndarray, "s"]) -> np.ndarray:
-        if np.min(sizes) < 1 or np.max(sizes) > most:
-            raise ValueError(f"sizes are {np.min(sizes)} to {np.max(sizes)}; needs 1 to {most}, the examples that are drawn")
-        runs = jnp.asarray(sizes, jnp.int32), jnp.asarray(seeds, jnp.int32), *map(jnp.asarray, others)
+        runs = _runs("sizes", sizes, 1, most), _runs("seeds", seeds, 0, 2**31 - 1), *map(jnp.asarray, others)
+        if len({run.shape[:1] for run in runs}) > 1:
+            raise ValueError(
+                f"sizes, seeds and what else the law takes have shapes {[run.shape for run in runs]}; needs one per run"
+            )
         return np.asarray(every(*runs), float)
 
     return learn
+
+
+def _runs(name: str, numbers: Int[np.ndarray, "s"], least: int, most: int) -> Int[Array, "s"]:
+    numbers = np.asarray(numbers)
+    if numbers.ndim != 1 or not numbers.size or not np.issubdtype(numbers.dtype, np.integer):
+        raise ValueError(f"{name} has shape {numbers.shape} and type {numbers.dtype}; needs one integer for each run")
+    if numbers.min() < least or numbers.max() > most:
+        raise ValueError(f"{name} are {numbers.min()} to {numbers.max()}; needs {least} to {most}")
+    return jnp.asarray(numbers, jnp.int32)
 
 
 def _right(scores: Array, labels: Array) -> Array:
