@@ -7,8 +7,7 @@ which networks trained by Adam reach the target on new examples; exponents are f
 over seeds. Predicted for DSD, up to logarithms: convolution k + d, locally connected k d to k (k + d), dense k^2 d and more,
 all times the variance of the noise; for the halves 1, d and d^2. Baseline: the largest set that was tried.
 
-Answer: in the number of patches the need of local kernels grows by one power faster than a convolution's (exponents 1.8 and
-0.8), and a dense network needs 15 times theirs; for the halves they are 0.3, 1.1 and 2.1, as theory has it.
+Answer: XXX
 
     python -m experiments.sample_complexity                                            (12 minutes of processor time)
 
@@ -18,10 +17,13 @@ convolutional nets more sample-efficient than fully-connected nets?
 
 import dataclasses
 import functools
+import inspect
 import math
 import os
 import pathlib
+import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -34,12 +36,21 @@ from flax import nnx
 
 from convlab import measure, report, tasks
 from convlab.layers import connect
+from convlab.tasks import signals
 from convlab.train import learner
 from experiments.command import parse
 
 PATCHES, PIXELS, NOISE, HALF = "patches", "pixels", "noise", "half"
 SIZES = {PATCHES: "k, patches of 8 pixels", PIXELS: "d, pixels of each of 16 patches", NOISE: "standard deviation of the noise"}
 SIZES[HALF] = "d, pixels of each half"
+# what theory says of the need, up to a factor and logarithms; where it gives bounds, the lower and the upper one
+THEORY: dict[str, tuple[Callable[[float, float, float], float], ...]] = {
+    "conv": (lambda k, d, sigma: sigma**2 * (k + d),),
+    "locally_connected": (lambda k, d, sigma: sigma**2 * k * d, lambda k, d, sigma: sigma**2 * k * (k + d)),
+    "dense": (lambda k, d, sigma: sigma**2 * k**2 * d,),
+}
+HALVES = {"conv": 0.0, "locally_connected": 1.0, "dense": 2.0}  # exponents that theory gives
+MORE = "locally connected against conv"
 PACE = 0.3  # of a threshold's steps
 
 
@@ -52,8 +63,8 @@ class Config:
       patches: k of the first task, at 8 pixels.
       dense_patches: k for the dense network, which needs more examples than there are soon.
       pixels: d of the first task, at 16 patches.
-      noise: Standard deviations, at 16 patches of 8 pixels; 0.25 where another number varies. A linear rule, whose noise is
-        that of all patches together, does not reach the target at any of these sizes, the best threshold at all.
+      noise: Standard deviations, at 16 patches of 8 pixels; the first of them where another number varies. At none of these
+        sizes does a linear rule, whose noise is that of all patches together, reach the target; a threshold on each patch does.
       half: d of the second task.
       dense_half: d for the dense network.
       target: Accuracy to reach, of each task.
@@ -66,33 +77,39 @@ class Config:
     """
 
     rungs: tuple[str, ...] = ("conv", "locally_connected", "dense")
-    patches: tuple[int, ...] = (8, 16, 32)
-    dense_patches: tuple[int, ...] = (8, 10, 12)
+    patches: tuple[int, ...] = (16, 32, 64)
+    dense_patches: tuple[int, ...] = (16, 20, 24)
     pixels: tuple[int, ...] = (4, 8, 16)
-    noise: tuple[float, ...] = (0.18, 0.22, 0.28)
+    noise: tuple[float, ...] = (0.18, 0.22, 0.26)
     half: tuple[int, ...] = (4, 8, 16, 32)
     dense_half: tuple[int, ...] = (4, 8, 16)
     target: tuple[float, float] = (0.94, 0.85)
-    least: int = 4
+    least: int = 1
     most: int = 16384
     steps: int = 8000
     learning_rate: float = 1e-2
-    seeds: int = 8
+    seeds: int = 12
     root: str = "runs"
 
 
-SMOKE = Config(rungs=("conv",), patches=(2, 3), pixels=(), noise=(), half=(2,), target=(0.0, 0.0), most=64, steps=20, seeds=2)
+SMOKE = Config(
+    rungs=("conv",), patches=(4, 16), pixels=(), noise=(0.4,), half=(2,), target=(0.7, 0.7), most=256, steps=200, seeds=3
+)
 FULL = Config(
-    patches=(8, 12, 16, 24, 32),
-    dense_patches=(8, 10, 12, 16),
+    patches=(16, 24, 32, 48, 64, 96),
+    dense_patches=(16, 20, 24, 28, 32),
     pixels=(4, 8, 16, 32),
-    noise=(0.18, 0.2, 0.22, 0.25, 0.28),
+    noise=(0.18, 0.2, 0.22, 0.24, 0.26),
     half=(4, 8, 16, 32, 64),
     dense_half=(4, 8, 16, 32),
     most=65_536,
     steps=20_000,
     seeds=32,
 )
+
+
+# of other code, other scores
+SOURCE = zlib.crc32("".join(map(inspect.getsource, (sys.modules[__name__], learner, signals))).encode())
 
 
 class Thresholds(nnx.Module):
@@ -140,24 +157,34 @@ class Setting(NamedTuple):
     task: tasks.Task
     build: Callable[[nnx.Rngs], nnx.Module]
     target: float
+    law: tuple[int, int, float] | None = None
 
 
 def settings(config: Config) -> Iterator[Setting]:
     """All that is measured."""
     key = jax.random.key(0)
     for rung in config.rungs:
-        dense = rung == "dense"
-        cases = [(PATCHES, k, k, 8, 0.25) for k in (config.dense_patches if dense else config.patches)]
-        cases += [] if dense else [(PIXELS, d, 16, d, 0.25) for d in config.pixels]
-        cases += [] if dense else [(NOISE, sigma, 16, 8, sigma) for sigma in config.noise]
-        for varied, size, k, d, sigma in cases:
+        dense, base = rung == "dense", config.noise[0]
+        cases = [(PATCHES, k, (k, 8, base)) for k in (config.dense_patches if dense else config.patches)]
+        cases += [] if dense else [(PIXELS, d, (16, d, base)) for d in config.pixels]
+        cases += [] if dense else [(NOISE, sigma, (16, 8, sigma)) for sigma in config.noise]
+        for varied, size, (k, d, sigma) in cases:
             task = tasks.random_patch(k, d, sigma, key)
             name, build = f"{k} patches {d} pixels {sigma:g}", functools.partial(Thresholds, k, d, rung)
-            yield Setting(name, varied, size, rung, task, build, config.target[0])
+            yield Setting(name, varied, size, rung, task, build, config.target[0], (k, d, sigma))
         for half in config.dense_half if dense else config.half:
             task = tasks.halves(half)
             build = functools.partial(Energies, half, rung)
             yield Setting(f"half {half}", HALF, half, rung, task, build, config.target[1])
+
+
+def best_threshold(k: int, sigma: float) -> float:
+    """Accuracy of the best rule that adds up what a threshold leaves of each patch, along the true signal: a ceiling."""
+    rng = np.random.default_rng(0)
+    h = sigma * rng.standard_normal((20_000, k))
+    h[:, 0] += 1
+    scores = ((np.maximum(h - b, 0) - np.maximum(-h - b, 0)).sum(1) for b in np.arange(0, 1, 0.05))
+    return max(float(np.mean(score > 0) + np.mean(score == 0) / 2) for score in scores)
 
 
 def run(config: Config) -> list[dict[str, Any]]:
@@ -179,7 +206,7 @@ def run(config: Config) -> list[dict[str, Any]]:
 def needs(config: Config, case: Setting) -> tuple[float, ...]:
     """Examples that every seed needs."""
     learn = learner(case.build, case.task.sample, config.most, steps=config.steps, optimizer=optax.adam(config.learning_rate))
-    own = (case.name, case.rung, case.target, config.least, config.most, config.steps, config.learning_rate)
+    own = (case.name, case.rung, case.target, config.least, config.most, config.steps, config.learning_rate, SOURCE)
     found = measure.examples_needed(
         learn,
         case.target,
@@ -193,22 +220,42 @@ def needs(config: Config, case: Setting) -> tuple[float, ...]:
     return found.examples
 
 
-def slopes(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """An exponent for each number that was varied and rung, of the sizes that all seeds learnt."""
+def slopes(rows: list[dict[str, Any]], config: Config) -> list[dict[str, Any]]:
+    """An exponent for each number that was varied and rung, of the sizes that all seeds learnt, beside what theory says."""
+    needed: dict[tuple[str, str], dict[float, list[float]]] = {}
+    for row in rows:
+        needed.setdefault((row["varied"], row["rung"]), {}).setdefault(row["size"], []).append(row["needed"])
     found = []
-    for varied, rung in dict.fromkeys((row["varied"], row["rung"]) for row in rows):
-        needed: dict[float, list[float]] = {}
-        for row in rows:
-            if (row["varied"], row["rung"]) == (varied, rung):
-                needed.setdefault(row["size"], []).append(row["needed"])
-        known = {size: each for size, each in needed.items() if np.isfinite(each).all()}
-        geometric = {f"at {size:g}": float(np.exp(np.mean(np.log(each)))) for size, each in needed.items()}
-        row: dict[str, Any] = {"varied": varied, "rung": rung, "exponent": None, "exponent_low": None, "exponent_high": None}
-        if len(known) > 1:
-            exponent = measure.slope(known).exponent
-            row |= {"exponent": exponent.mean, "exponent_low": exponent.low, "exponent_high": exponent.high}
-        found.append(row | {"examples": ", ".join(f"{n:,.0f} {at}" for at, n in geometric.items())})
+    for (varied, rung), sizes in needed.items():
+        geometric = {f"at {size:g}": float(np.exp(np.mean(np.log(each)))) for size, each in sizes.items()}
+        laws = {
+            size: case.law for case in settings(config) for size in [case.size] if (case.varied, case.rung) == (varied, rung)
+        }
+        row = {"varied": varied, "rung": rung} | _exponent(sizes)
+        row["predicted"] = " to ".join(f"{power:.2f}" for power in _predicted(varied, rung, laws))
+        row["examples"] = ", ".join(f"{n:,.0f} {at}" for at, n in geometric.items())
+        row["best_threshold"] = ", ".join(f"{best_threshold(law[0], law[2]):.1%}" for law in laws.values() if law)
+        found.append(row)
+    for varied in SIZES:
+        conv, local = (needed.get((varied, rung), {}) for rung in ("conv", "locally_connected"))
+        if both := {size: np.divide(local[size], conv[size]) for size in conv if size in local}:
+            found.append({"varied": varied, "rung": MORE} | _exponent(both))
     return found
+
+
+def _exponent(needed: dict[float, Any]) -> dict[str, float | None]:
+    known = {size: each for size, each in needed.items() if np.isfinite(each).all()}
+    exponent = measure.slope(known).exponent if len(known) > 1 else (None, None, None)
+    return dict(zip(("exponent", "exponent_low", "exponent_high"), exponent, strict=True))
+
+
+def _predicted(varied: str, rung: str, laws: dict[float, tuple[int, int, float] | None]) -> list[float]:
+    """Exponents of what theory says at these sizes, fitted as those of what was measured are."""
+    if varied == HALF:
+        return [HALVES[rung]]
+    if len(laws) < 2:
+        return []
+    return [measure.slope({size: [law(*of)] for size, of in laws.items() if of}).exponent.mean for law in THEORY[rung]]
 
 
 def draw(rows: list[dict[str, Any]], config: Config) -> Any:
@@ -216,22 +263,43 @@ def draw(rows: list[dict[str, Any]], config: Config) -> Any:
     unknown = {(row["varied"], row["size"], row["rung"]) for row in rows if not math.isfinite(row["needed"])}
     logs = [row | {"log": math.log(row["needed"])} for row in rows if (row["varied"], row["size"], row["rung"]) not in unknown]
     panels = [varied for varied in SIZES if any(row["varied"] == varied for row in logs)]
+    exponents = slopes(rows, config)
     figure, axes = report.new_figure(len(panels), size=(6.0 * len(panels), 6.5))
     for axis, varied in zip(axes, panels, strict=True):
         summary = report.summarise([row for row in logs if row["varied"] == varied], ["rung", "size"], "log")
         ends = {"log": "needed", "log_low": "needed_low", "log_high": "needed_high"}
+        summary = [row | {new: math.exp(row[old]) for old, new in ends.items()} for row in summary]
+        for line in exponents:
+            points = [row for row in summary if row["rung"] == line["rung"]]
+            if line["varied"] != varied or len(points) < 2 or line["exponent"] is None:
+                continue
+            style, first, last = report.RUNG_STYLE[line["rung"]], points[0], points[-1]
+            for power in map(float, line["predicted"].split(" to ")):
+                ends = [first["needed"], first["needed"] * (last["size"] / first["size"]) ** power]
+                axis.plot([first["size"], last["size"]], ends, ":", color=style.colour, zorder=0)
+            axis.annotate(
+                f"{line['exponent']:.2f}",
+                (last["size"], last["needed"]),
+                (8, 0),
+                textcoords="offset points",
+                color=style.colour,
+            )
+        axis.plot([], [], ":", color="0.4", label="as theory has it grow, from the first point")
         report.curves(
             axis,
-            [row | {new: math.exp(row[old]) for old, new in ends.items()} for row in summary],
+            summary,
             "size",
             "needed",
             x_label=SIZES[varied],
             y_label="examples needed, 95 % interval",
-            title=f"DSD, {config.target[0]:.0%} right" if varied != HALF else f"which half, {config.target[1]:.0%} right",
+            title=f"DSD against {varied}, {config.target[0]:.0%} right"
+            if varied != HALF
+            else f"halves, {config.target[1]:.0%} right",
             log_x=True,
             baselines={"largest set tried": config.most},
         )
         axis.set_yscale("log")
+        axis.margins(x=0.15)
     return figure
 
 
@@ -244,7 +312,7 @@ def main(config: Config) -> None:
         rows,
         config,
         figure=draw(rows, config),
-        summary=slopes(rows),
+        summary=slopes(rows, config),
         formats={"exponent": ".2f"},
         seconds=time.perf_counter() - begin,
         root=config.root,
