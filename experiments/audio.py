@@ -7,7 +7,8 @@ learn to tell rising from falling, or a quick rise from a slow one, from all pit
 high ones that they never heard: on the wave, on either axis with kernels shared along time and frequency, and with kernels
 shared along time but of their own at each frequency. All end in the mean over all places, so that only kernels can know a
 pitch. Predicted: all can learn what they heard; on pitches never heard only kernels shared along log-frequency are as good.
-Null: a linear read-out.
+Nulls: a linear read-out, and one threshold on one number, the peak of the spectrum's mean over time, which a quick rise
+spreads.
 
 Answer: two octaves up, the best translation leaves 2 % of a rising tone along log-frequency and 73 % along linear frequency. On
 pitches never heard the speed of the rise is told by kernels shared along log-frequency alone (95 %, all others 48 to 54 %); its
@@ -82,6 +83,7 @@ def _picture(own: bool) -> Callable[[Sequence[int], int], nnx.Module]:
 
 
 NULL = "linear read-out"
+PEAKS = {"peak, log-frequency": LOG, "peak, linear frequency": LINEAR}  # one threshold on the peak of the mean spectrum
 NETWORKS = {
     "shared, log-frequency": Network(LOG, "conv", _picture(False)),
     "shared, linear frequency": Network(LINEAR, "dense", _picture(False)),
@@ -228,7 +230,23 @@ def accuracies(config: Config, question: str) -> list[dict[str, Any]]:
                     told = {"question": question, "network": name, "trained_on": learnt, "tested_on": pitches}
                     rows.append(told | {"seed": seed, "accuracy": score})
             print(question, seed, name, *(f"{row['accuracy']:.1%}" for row in rows[-3:]), flush=True)
+        for name, kind in PEAKS.items():
+            for learnt, tried in TESTS:
+                score = by_peak(data[learnt].train, data[tried].test, config, kind)
+                told = {"question": question, "network": name, "trained_on": learnt, "tested_on": tried}
+                rows.append(told | {"seed": seed, "accuracy": score})
     return rows
+
+
+def by_peak(train: Split, test: Split, config: Config, kind: str) -> float:
+    """Accuracy of one threshold on the peak of the mean spectrum, fitted to the training waves."""
+    (x, y), (new, truth) = (
+        (heard(np.asarray(split.images), config, kind)[..., 0].mean(1).max(1), np.asarray(split.labels))
+        for split in (train, test)
+    )
+    right = {at: float(np.mean((x < at) == y)) for at in x}
+    at = max(right, key=lambda at: abs(right[at] - 0.5))
+    return float(np.mean(((new < at) == truth) == (right[at] > 0.5)))
 
 
 def run(config: Config) -> list[dict[str, Any]]:
@@ -255,7 +273,8 @@ def draw(rows: list[dict[str, Any]], config: Config) -> Any:
         for panel, (picture, pitch) in enumerate(zip(pictures, ("low", f"{shift / PER_OCTAVE:g} octaves higher"), strict=True)):
             axis, up = axes[2 * place + panel], picture.T[::-1]
             report.heat(axis, np.ones_like(up), up, f"{kind}, {pitch}", label="magnitude", strongest=0.5)
-            axis.set(xlabel=f"time, in steps of {HOP} samples", ylabel=f"{kind}, {low:.2g} to {high:.2g} cycles a sample")
+            axis.set(xlabel=f"time, {up.shape[1]} steps of {HOP} samples", ylabel=f"{kind}, cycles a sample")
+            axis.set_yticks([-0.5, len(up) - 0.5], [f"{high:.2g}", f"{low:.2g}"])
             axis.set_aspect("auto")
     table = summaries(rows)
     axis_styles = {kind: report.RUNG_STYLE[rung]._replace(label=f"axis: {kind}") for kind, rung in AXES.items()}
@@ -275,6 +294,8 @@ def draw(rows: list[dict[str, Any]], config: Config) -> Any:
         )
         axis.set_ylim(-0.02, 1.1 * max(line.get("residual_high") or 0 for line in table))
     styles = {name: report.RUNG_STYLE[network.style]._replace(label=name) for name, network in NETWORKS.items()}
+    for (name, kind), line in zip(PEAKS.items(), ("--", ":"), strict=True):
+        styles[name] = report.RUNG_STYLE[AXES[kind]]._replace(label=f"one threshold on the {name}", line=line, marker="x")
     places = {tests: place for place, tests in enumerate(TESTS)}
     for axis, question in zip(axes[4 + len(TONES) :], config.questions, strict=True):
         lines = [line for line in table if line.get("question") == question]

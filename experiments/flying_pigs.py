@@ -40,7 +40,7 @@ from convlab.train import learner
 from experiments.command import parse
 
 PATTERN = 3  # pixels of a pattern along each axis
-KEY = jax.random.key(1)  # of the two patterns: they have equal norms, so that brightness tells nothing
+KEY = jax.random.key(1)  # of the two patterns: they have equal norms, so that energy tells nothing (the mean tells 57 %)
 CIRCULAR, ZERO, LOCAL, DENSE, LINEAR = "circular", "zero padded", "locally connected", "dense", "linear"
 LAYERS = {
     CIRCULAR: ("conv", "CIRCULAR"),
@@ -204,7 +204,7 @@ def draw(rows: list[dict[str, Any]], config: Config) -> Any:
     figure, axes = report.new_figure(len(config.sizes) + 1, size=(6.0 * (len(config.sizes) + 1), 6.5))
     rules = {name: [row["accuracy"] for row in rows if row["network"] == name] for name in (WITH, WITHOUT)}
     for axis, size in zip(axes, config.sizes, strict=False):
-        axis.plot(config.rho, [(1 + rho) / 2 for rho in config.rho], ":", color="#767676", label="the half alone, known")
+        axis.plot(config.rho, [(1 + rho) / 2 for rho in config.rho], ":", color="#767676", label="told the half, and no more")
         for (name, heights), line in zip(rules.items(), ("-", "--"), strict=True):
             axis.plot(config.rho, heights, line, color="black", linewidth=1.2, label=name)
         report.curves(
@@ -242,7 +242,7 @@ def draw(rows: list[dict[str, Any]], config: Config) -> Any:
     )
     axes[-1].set(xlim=(0.48, 1.0), ylim=(len(last) - 0.5, -0.5))
     for line, row in enumerate(last):
-        axes[-1].text(0.99, line + 0.3, f"{row['equal']:.0%} of pairs get one label", size=13, ha="right")
+        axes[-1].text(0.99, line + 0.3, f"same answer to both of a pair: {row['equal']:.0%}", size=13, ha="right")
     return figure
 
 

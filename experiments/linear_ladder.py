@@ -196,7 +196,7 @@ def needed(learn: Learn, w: jax.Array, rung: str, config: Config) -> list[dict[s
 
     found = measure.examples_needed(score, -config.target, range(config.seeds), least=least, most=most)
     sizes = np.geomspace(least, most, 10_000)
-    crossing = float(np.interp(-config.target, -predicted(w, rung, sizes, config), sizes))
+    crossing = float(np.interp(-config.target, -predicted(w, rung, sizes, config), sizes, right=math.inf))
     told = {"teacher": "conv", "rung": rung, "needed_predicted": crossing}
     return [told | {"seed": seed, "needed": n} for seed, n in enumerate(found.examples)]
 
@@ -220,8 +220,8 @@ def compared(rows: list[dict[str, Any]], needs: list[dict[str, Any]], config: Co
 
 def draw(rows: list[dict[str, Any]], needs: list[dict[str, Any]], config: Config) -> Any:
     """Risk against examples, a panel per teacher, predictions as thin lines; and examples needed."""
-    panels = list(config.teachers) + (["needed"] if needs else [])
-    figure, axes = report.new_figure(len(panels), rows=1 if len(panels) < 4 else 2, size=(18.0, 10.5))
+    panels = [*config.teachers, "ratio"] + (["needed"] if needs else [])
+    figure, axes = report.new_figure(len(panels), rows=1 if len(panels) < 4 else 2, size=(24.0, 10.5))
     styles = {rung: report.RUNG_STYLE[rung]._replace(line="none") for rung in RUNGS}
     for axis, name in zip(axes, config.teachers, strict=False):
         w = truth(name, config)
@@ -244,6 +244,19 @@ def draw(rows: list[dict[str, Any]], needs: list[dict[str, Any]], config: Config
             axis.plot(sizes, predicted(w, rung, sizes, config), color="black", linewidth=0.8, zorder=1, label="predicted")
         axis.set_yscale("log")
         axis.set_ylim(top=20)
+    ratios = report.summarise(
+        [row | {"ratio": row["risk"] / row["predicted"]} for row in rows], ["teacher", "rung", "n"], "ratio"
+    )
+    axis = axes[len(config.teachers)]
+    axis.axhspan(0.95, 1.05, color="0.9", zorder=0)
+    for place, rung in enumerate(RUNGS):
+        line = [row for row in ratios if row["rung"] == rung]
+        at = [row["n"] * 1.05 ** (place + config.teachers.index(row["teacher"]) / 8 - 2) for row in line]
+        means, ends = [row["ratio"] for row in line], np.array([[row["ratio_low"], row["ratio_high"]] for row in line]).T
+        axis.vlines(at, *ends, color=styles[rung].colour, linewidth=1, alpha=0.6)
+        axis.plot(at, means, styles[rung].marker, color=styles[rung].colour, markersize=5)
+    axis.set(xscale="log", xlabel="training images, n", ylabel="risk measured / predicted, 95 % interval")
+    axis.set_title("all teachers; gray: within 5 %")
     if needs:
         lines = report.summarise(needs, ["rung", "needed_predicted"], "needed")
         report.comparison(

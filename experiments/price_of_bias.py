@@ -160,7 +160,7 @@ def draw(table: list[dict[str, Any]], config: Config) -> Any:
             label=f"geometric mean of {config.seeds} seeds, 95 % interval",
             x_label=f"examples needed for {config.target:.0%} right",
             title=f"pairs {apart} apart, {'two relations, by position' if by_position else 'the same everywhere'}",
-            references={"same price for every free coefficient": "same_price"},
+            references={"one price for every coefficient, fitted to all": "same_price"},
             baselines={"largest set tried": config.most},
         )
         axis.set(xscale="log", xlim=(config.least / 2, 1.5 * config.most), ylim=(len(mine) - 0.5, -0.5))

@@ -85,7 +85,7 @@ class Config:
     dense_half: tuple[int, ...] = (4, 8, 16)
     target: tuple[float, float] = (0.94, 0.85)
     least: int = 1
-    most: int = 16384
+    most: int = 12_000
     steps: int = 8000
     learning_rate: float = 1e-2
     seeds: int = 12

@@ -44,7 +44,7 @@ class Config:
     """What is run.
 
     Args:
-      stacks: Convolutions, by their names in `STACKS`: taps and dilation of each layer.
+      stacks: Convolutions, by the words that they see: 1, 3, 5, 9 or 15.
       local: The stack that is also trained with kernels of their own at every place; 0: none, and no dense network.
       length: Words of a text.
       apart: l, words from the verb to each noun.

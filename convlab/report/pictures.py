@@ -20,6 +20,8 @@ def heat(
 ) -> None:
     """Lay a map over an image: the stronger the colour, the larger the number; blue for more, orange for less than nothing.
 
+    The scale has two sides if any number is negative.
+
     Args:
       axis: Where to draw.
       image: Pixels from 0 to 1, (k, l), (k, l, 1) or (k, l, 3); drawn in gray.
@@ -52,10 +54,11 @@ def heat(
     with slide_style():
         from matplotlib.colors import LinearSegmentedColormap, to_rgba
 
-        stops = [(0, LESS, 0.85), (0.5, LESS, 0), (0.5, MORE, 0), (1, MORE, 0.85)]
+        least = -scale if over.min() < 0 else 0
+        stops = [(0, LESS, 0.85), (0.5, LESS, 0), (0.5, MORE, 0), (1, MORE, 0.85)] if least else [(0, MORE, 0), (1, MORE, 0.85)]
         colours = LinearSegmentedColormap.from_list("heat", [(at, to_rgba(colour, alpha)) for at, colour, alpha in stops])
         axis.imshow(gray, cmap="gray", vmin=0, vmax=1, interpolation="nearest", extent=extent)
-        drawn = axis.imshow(over, cmap=colours, vmin=-scale, vmax=scale, interpolation="nearest", extent=extent)
+        drawn = axis.imshow(over, cmap=colours, vmin=least, vmax=scale, interpolation="nearest", extent=extent)
         bar = axis.figure.colorbar(drawn, ax=axis, shrink=0.8)
         bar.set_label(label)
         axis.set_title(title)
