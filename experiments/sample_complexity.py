@@ -7,9 +7,11 @@ which networks trained by Adam reach the target on new examples; exponents are f
 over seeds. Predicted for DSD, up to logarithms: convolution k + d, locally connected k d to k (k + d), dense k^2 d and more,
 all times the variance of the noise; for the halves 1, d and d^2. Baseline: the largest set that was tried.
 
-Answer: XXX
+Answer: in the number of patches the need of local kernels grows by 0.9 of a power faster than a convolution's (exponents 1.45
+and 0.57), and dense networks need 14 times theirs, with an exponent of 2.0; for the halves the exponents are 0.2, 1.05 and 2.1.
+All of these are as theory has it; in the pixels of a patch a convolution's need grows faster than that, 0.98 and not 0.34.
 
-    python -m experiments.sample_complexity                                            (12 minutes of processor time)
+    python -m experiments.sample_complexity                                         (4 1/2 minutes on 2 cores)
 
 Reference: Lahoti et al. 2024, Role of locality and weight sharing in image-based tasks; Li, Zhang and Arora 2021, Why are
 convolutional nets more sample-efficient than fully-connected nets?
@@ -232,7 +234,7 @@ def slopes(rows: list[dict[str, Any]], config: Config) -> list[dict[str, Any]]:
             size: case.law for case in settings(config) for size in [case.size] if (case.varied, case.rung) == (varied, rung)
         }
         row = {"varied": varied, "rung": rung} | _exponent(sizes)
-        row["predicted"] = " to ".join(f"{power:.2f}" for power in _predicted(varied, rung, laws))
+        row["predicted"] = " to ".join(dict.fromkeys(f"{power:.2f}" for power in _predicted(varied, rung, laws)))
         row["examples"] = ", ".join(f"{n:,.0f} {at}" for at, n in geometric.items())
         row["best_threshold"] = ", ".join(f"{best_threshold(law[0], law[2]):.1%}" for law in laws.values() if law)
         found.append(row)
@@ -255,7 +257,7 @@ def _predicted(varied: str, rung: str, laws: dict[float, tuple[int, int, float] 
         return [HALVES[rung]]
     if len(laws) < 2:
         return []
-    return [measure.slope({size: [law(*of)] for size, of in laws.items() if of}).exponent.mean for law in THEORY[rung]]
+    return sorted(measure.slope({size: [law(*of)] for size, of in laws.items() if of}).exponent.mean for law in THEORY[rung])
 
 
 def draw(rows: list[dict[str, Any]], config: Config) -> Any:
@@ -277,13 +279,8 @@ def draw(rows: list[dict[str, Any]], config: Config) -> Any:
             for power in map(float, line["predicted"].split(" to ")):
                 ends = [first["needed"], first["needed"] * (last["size"] / first["size"]) ** power]
                 axis.plot([first["size"], last["size"]], ends, ":", color=style.colour, zorder=0)
-            axis.annotate(
-                f"{line['exponent']:.2f}",
-                (last["size"], last["needed"]),
-                (8, 0),
-                textcoords="offset points",
-                color=style.colour,
-            )
+            told, at = f"{line['exponent']:.2f}", (last["size"], last["needed"])
+            axis.annotate(told, at, (14, -6), textcoords="offset points", color=style.colour, size=15)
         axis.plot([], [], ":", color="0.4", label="as theory has it grow, from the first point")
         report.curves(
             axis,
@@ -299,7 +296,7 @@ def draw(rows: list[dict[str, Any]], config: Config) -> Any:
             baselines={"largest set tried": config.most},
         )
         axis.set_yscale("log")
-        axis.margins(x=0.15)
+        axis.margins(x=0.2)
     return figure
 
 
