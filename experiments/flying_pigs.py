@@ -38,6 +38,7 @@ from convlab.layers import connect
 from convlab.models import MLP
 from convlab.train import learner
 from experiments.command import parse
+from experiments.settings import at_once
 
 PATTERN = 3  # pixels of a pattern along each axis
 KEY = jax.random.key(1)  # of the two patterns: they have equal norms, so that energy tells nothing (the mean tells 57 %)
@@ -145,7 +146,7 @@ def best(rho: jax.Array, config: Config) -> dict[str, jax.Array]:
     return {WITH: jnp.mean((bird > pig) == y), WITHOUT: jnp.mean((torus[:, 1] > torus[:, 0]) == y)}
 
 
-def trained(network: str, config: Config) -> list[dict[str, Any]]:
+def trained(config: Config, network: str) -> list[dict[str, Any]]:
     """How often a network is right: a row per question, size, rho and seed."""
     shape = (config.side, config.side, 1)
     build = {name: functools.partial(Pooled, name, config.side, config.width) for name in LAYERS} | {
@@ -167,6 +168,7 @@ def trained(network: str, config: Config) -> list[dict[str, Any]]:
         for one, seed, second, (right, equal) in zip(rho.tolist(), seeds.tolist(), alike, scores.tolist(), strict=True):
             told = {"question": WHERE, "equal": equal} if second else {"question": WHICH, "rho": one}
             rows.append(told | {"network": network, "examples": size, "seed": seed, "accuracy": right})
+    print(f"{network}: trained {len(rows)} times", flush=True)
     return rows
 
 
@@ -176,11 +178,7 @@ def run(config: Config) -> list[dict[str, Any]]:
     for rho in config.rho:
         told = {"question": WHICH, "rho": rho, "seed": 0}
         rows += [told | {"network": rule, "accuracy": float(right)} for rule, right in best(jnp.float32(rho), config).items()]
-    for network in config.networks:
-        begin = time.perf_counter()
-        rows += trained(network, config)
-        print(f"{network}: {time.perf_counter() - begin:.0f} s", flush=True)
-    return rows
+    return rows + [row for each in at_once(functools.partial(trained, config), config.networks) for row in each]
 
 
 def crossing(rows: list[dict[str, Any]], size: int) -> report.Interval | None:

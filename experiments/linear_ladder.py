@@ -256,7 +256,7 @@ def draw(rows: list[dict[str, Any]], needs: list[dict[str, Any]], config: Config
         axis.vlines(at, *ends, color=styles[rung].colour, linewidth=1, alpha=0.6)
         axis.plot(at, means, styles[rung].marker, color=styles[rung].colour, markersize=5)
     axis.set(xscale="log", xlabel="training images, n", ylabel="risk measured / predicted, 95 % interval")
-    axis.set_title("all teachers; gray: within 5 %", size=axes[0].title.get_size())
+    axis.set_title("all teachers; gray: within 5 %", size=axes[0].title.get_fontsize())
     if needs:
         lines = report.summarise(needs, ["rung", "needed_predicted"], "needed")
         report.comparison(

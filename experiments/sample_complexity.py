@@ -21,12 +21,10 @@ import dataclasses
 import functools
 import inspect
 import math
-import os
 import pathlib
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -40,6 +38,7 @@ from convlab.layers import connect
 from convlab.tasks import signals
 from convlab.train import learner
 from experiments.command import parse
+from experiments.settings import at_once
 
 PATCHES, PIXELS, NOISE, HALF = "patches", "pixels", "noise", "half"
 SIZES = {PATCHES: "k, patches of 8 pixels", PIXELS: "d, pixels of each of 16 patches", NOISE: "standard deviation of the noise"}
@@ -192,11 +191,7 @@ def run(config: Config) -> list[dict[str, Any]]:
     """One row per setting and seed; what was measured before, by a run that stopped, is taken from its file."""
     cases = list(settings(config))
     different = {(case.name, case.rung): case for case in cases}
-    pool = ThreadPoolExecutor(os.cpu_count())  # compiling, and steps as small as these, keep one core busy
-    try:
-        needed = dict(zip(different, pool.map(functools.partial(needs, config), different.values()), strict=True))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    needed = dict(zip(different, at_once(functools.partial(needs, config), different.values()), strict=True))
     return [
         {"varied": case.varied, "size": case.size, "rung": case.rung, "seed": seed, "needed": examples}
         for case in cases

@@ -1,11 +1,27 @@
-"""What many experiments have in common: where their images come from, and one plain way to train on a few of them."""
+"""What many experiments have in common: where images come from, one plain way to train on a few of them, parts run at once."""
 
 import dataclasses
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from flax import nnx
 
 import convlab as cl
 from convlab.data import Data
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+
+
+def at_once(run: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
+    """Run as many parts at once as there are cores, for compiling, and computing in small steps, keep a single one busy."""
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        return list(pool.map(run, parts))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,6 +31,7 @@ from convlab import measure, report, tasks
 from convlab.models import MLP
 from convlab.train import learner
 from experiments.command import parse
+from experiments.settings import at_once
 
 BAG, LOCAL, DENSE = "bag of words", "locally connected", "dense"
 LIST = "a list of the texts seen, and guesses"
@@ -133,24 +134,28 @@ def field(model: Reader, config: Config) -> int:
 
 
 def run(config: Config) -> list[dict[str, Any]]:
-    """One row per network, distance, number of training texts and seed; those of one network are trained together."""
+    """One row per network, distance, number of training texts and seed."""
+    return [row for rows in at_once(functools.partial(trained, config), networks(config)) for row in rows]
+
+
+def trained(config: Config, network: Network) -> list[dict[str, Any]]:
+    """One row per distance, number of training texts and seed; all are trained together."""
 
     def sample(key: jax.Array, n: int, apart: jax.Array) -> tuple[jax.Array, jax.Array]:
         return tasks.distance(config.length, apart, config.vocabulary).sample(key, n)
 
-    rows = []
-    for network in networks(config):
-        cases = [(apart, config.size) for apart in config.apart]
-        cases += [(config.at, size) for size in config.sizes if network.sweeps and (config.at, size) not in cases]
-        apart, size, seed = np.array([(*case, seed) for case in cases for seed in range(config.seeds)]).T
-        optimizer = optax.adam(config.dense_rate if network.name == DENSE else config.learning_rate)
-        learn = learner(network.build, sample, size.max(), test=1000, steps=config.steps, batch_size=32, optimizer=optimizer)
-        told = {"network": network.name, "sees": network.sees}
-        accuracies = learn(size, seed, apart)
-        for *numbers, accuracy in zip(apart.tolist(), size.tolist(), seed.tolist(), accuracies.tolist(), strict=True):
-            rows.append(told | dict(zip(("apart", "size", "seed"), numbers, strict=True)) | {"accuracy": accuracy})
-        print(*told.values(), *(f"{accuracy:.1%}" for accuracy in accuracies.reshape(-1, config.seeds).mean(1)), flush=True)
-    return rows
+    cases = [(apart, config.size) for apart in config.apart]
+    cases += [(config.at, size) for size in config.sizes if network.sweeps and (config.at, size) not in cases]
+    apart, size, seed = np.array([(*case, seed) for case in cases for seed in range(config.seeds)]).T
+    optimizer = optax.adam(config.dense_rate if network.name == DENSE else config.learning_rate)
+    learn = learner(network.build, sample, size.max(), test=1000, steps=config.steps, batch_size=32, optimizer=optimizer)
+    told = {"network": network.name, "sees": network.sees}
+    accuracies = learn(size, seed, apart)
+    print(*told.values(), *(f"{accuracy:.1%}" for accuracy in accuracies.reshape(-1, config.seeds).mean(1)), flush=True)
+    return [
+        told | dict(zip(("apart", "size", "seed"), numbers, strict=True)) | {"accuracy": accuracy}
+        for *numbers, accuracy in zip(apart.tolist(), size.tolist(), seed.tolist(), accuracies.tolist(), strict=True)
+    ]
 
 
 def draw(rows: list[dict[str, Any]], config: Config) -> Any:
