@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from flax import nnx
 
 import convlab
 from convlab.data import Data, Split
+from experiments.settings import at_once
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHARED = {"__init__", "checks", "command", "parts", "rivals", "settings", "stopwatch"}
@@ -46,7 +48,8 @@ def test_the_showcased_run_is_whole_and_says_where_it_comes_from(name):
 
 
 def test_the_derivation_counts_as_the_text_does():
-    from experiments import derivation
+    from experiments.settings import at_once
+from experiments import derivation
 
     rows, pictures = derivation.run(derivation.Config())
     assert [row["weights"] for row in rows] == [4096, 4096, 225, 484, 9, 18]
@@ -132,3 +135,18 @@ def test_the_benchmark_runs_with_the_core_dependencies_alone(tmp_path):
     )
     assert run.returncode == 0, run.stderr.decode()
     assert (tmp_path / "runs" / "speed" / "table.md").exists()
+
+
+def test_parts_that_run_at_once_come_in_order_and_what_waits_is_not_begun_after_an_error(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    begun = []
+
+    def part(number):
+        begun.append(number)
+        time.sleep(0.02)
+        return 6 // number
+
+    assert at_once(part, (3, 2, 1)) == [2, 3, 6]
+    with pytest.raises(ZeroDivisionError):
+        at_once(part, range(100))
+    assert len(begun) < 100

@@ -169,6 +169,12 @@ def test_the_process_and_its_clone_have_one_covariance_and_only_the_process_has_
         assert abs(kurtosis) < 0.15 if clone else kurtosis < -1
 
 
+def test_a_smooth_process_on_a_plane_is_the_product_of_two_on_lines():
+    plane, (one, two) = tasks.covariance((13, 11), 1.3, power=2.0), (tasks.covariance((n,), 1.3, power=2.0) for n in (13, 11))
+    np.testing.assert_allclose(plane, np.outer(one, two), atol=1e-6)
+    np.testing.assert_allclose(one[:3], np.exp(-((np.arange(3) / 1.3) ** 2)), atol=1e-6)
+
+
 def test_covariances_are_symmetric_and_those_of_x_are_bent_down():
     z, x = tasks.covariance((11,), 2.5), tasks.covariance((11,), 2.5, 3.0)
     np.testing.assert_allclose(z, np.exp(-np.minimum(np.arange(11), 11 - np.arange(11)) / 2.5), atol=1e-12)
