@@ -16,6 +16,7 @@ from flax import nnx
 
 import convlab
 from convlab.data import Data, Split
+from experiments.command import UNOPTIMISED
 from experiments.settings import at_once
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -31,6 +32,7 @@ FILES = {"table.md", "table.csv", "figure.png", "config.json", "provenance.json"
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in NAMES])
 def test_an_experiment_runs_and_reports(name, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv(UNOPTIMISED.upper(), os.environ.get(UNOPTIMISED.upper(), "0"))  # settled here, so not for later tests
     monkeypatch.setattr(sys, "argv", [name, "--smoke", "--root", str(tmp_path / "runs")])
     module = __import__(f"experiments.{name}", fromlist=["main"])
     module.main(module.parse(module.Config(), module.SMOKE, module.__doc__))
@@ -48,8 +50,7 @@ def test_the_showcased_run_is_whole_and_says_where_it_comes_from(name):
 
 
 def test_the_derivation_counts_as_the_text_does():
-    from experiments.settings import at_once
-from experiments import derivation
+    from experiments import derivation
 
     rows, pictures = derivation.run(derivation.Config())
     assert [row["weights"] for row in rows] == [4096, 4096, 225, 484, 9, 18]
