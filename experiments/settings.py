@@ -17,11 +17,8 @@ Result = TypeVar("Result")
 
 def at_once(run: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
     """Run as many parts at once as there are cores, for compiling, and computing in small steps, keep a single one busy."""
-    pool = ThreadPoolExecutor(os.cpu_count())
-    try:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(run, parts))
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 @dataclasses.dataclass(frozen=True)
