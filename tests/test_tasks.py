@@ -341,6 +341,20 @@ def test_a_shift_of_pitch_is_a_translation_in_log_frequency_and_not_in_frequency
     assert np.abs(two[:, 6:] - one[:, :-6]).max() < 0.02
 
 
+def test_a_spectrogram_equals_its_sums():
+    x, hop, longest = np.random.default_rng(0).standard_normal((2, 29, 1)), 3, 11
+    lines = ((0.07, 11), (0.19, 8), (0.31, 5))
+    wanted = np.zeros((2, 1 + (29 - longest) // hop, 3))
+    for n, i, q in np.ndindex(wanted.shape):
+        f, w = lines[q]
+        u = np.arange(longest) - (longest - 1) / 2
+        hann = np.array([1 + math.cos(2 * math.pi * each / w) if abs(each) < w / 2 else 0 for each in u])
+        total = sum(h * x[n, hop * i + k, 0] * np.exp(-2j * math.pi * f * k) for k, h in enumerate(hann / hann.sum()))
+        wanted[n, i, q] = abs(total)
+    found = tasks.spectrogram(jnp.asarray(x, jnp.float32), *zip(*lines, strict=True), hop)
+    np.testing.assert_allclose(found[..., 0], wanted, atol=1e-6)
+
+
 def test_symbols_of_a_hierarchy_stand_among_blanks_and_tell_the_class_by_the_rules():
     levels, s, v, m, gap = 2, 2, 3, 2, 1
     x, y = drawn("hierarchy")
