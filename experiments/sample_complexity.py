@@ -102,9 +102,9 @@ FULL = Config(
     noise=(0.18, 0.2, 0.22, 0.24, 0.26),
     half=(4, 8, 16, 32, 64),
     dense_half=(4, 8, 16, 32),
-    most=65_536,
+    most=32_768,
     steps=20_000,
-    seeds=32,
+    seeds=16,
 )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import jax
 from flax import nnx
 
 import convlab as cl
@@ -16,8 +17,12 @@ Result = TypeVar("Result")
 
 
 def at_once(run: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
-    """Run as many parts at once as there are cores, for compiling, and computing in small steps, keep a single one busy."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    """Run several parts at once, for compiling, and computing in small steps, keep a single core busy.
+
+    As many as there are cores, eight at most; on an accelerator two, so that one compiles while the other computes.
+    """
+    many = min(os.cpu_count() or 1, 8) if jax.default_backend() == "cpu" else 2
+    with ThreadPoolExecutor(many) as pool:
         return list(pool.map(run, parts))
 
 
