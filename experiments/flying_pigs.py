@@ -15,7 +15,7 @@ half to matter, which gives (1 + rho) / 2. Baselines: chance, the half alone, an
 Answer: local kernels overtake a circular convolution at a rho of about 0.8 with 1,000 examples and 0.7 with 4,000; padded with
 zeros a convolution finds out the half and is behind neither anywhere. Round a torus exactly half of above and below is right.
 
-    python -m experiments.flying_pigs                                                  (11 minutes, cores shared)
+    python -m experiments.flying_pigs                       (4 1/2 minutes of processor time)
 
 Reference: of the question, Zhang et al., Dive into Deep Learning, section 7.1, exercises: what if pigs could fly?
 """
