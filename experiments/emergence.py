@@ -13,7 +13,7 @@ on the clone.
 
 Answer: yes: where the edges are sharp units become bumps at places of their own, with four times the clone's participation.
 
-    python -m experiments.emergence                                                    (7 minutes, cores shared)
+    python -m experiments.emergence                              (3 minutes)
 
 Reference: Ingrosso and Goldt 2022, Data-driven emergence of convolutional structure in neural networks.
 """
