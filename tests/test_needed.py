@@ -74,15 +74,21 @@ def test_scores_of_anything_else_and_damaged_lines_are_left_alone(tmp_path):
         assert (needed(-1.0, "one"), needed(-1.0, "other")) == (pytest.approx(50), pytest.approx(500))  # -1 cannot be learnt
 
 
-def test_a_score_that_is_not_a_number_is_not_kept(tmp_path):
-    path = tmp_path / "scores.jsonl"
+def test_a_score_that_is_not_a_number_is_not_kept_and_the_others_are(tmp_path):
+    asked = []
 
-    def needed(learn):
-        return examples_needed(one_by_one(learn), 0.0, [3], least=200, most=1000, path=path).examples[0]
+    def needed(of_three):
+        def learn(size, seed):
+            asked.append((size, seed))
+            return of_three if seed == 3 and of_three else math.log(size / 300)
 
-    with pytest.raises(ValueError, match="seed 3 and 200 examples is nan"):
-        needed(lambda size, seed: math.nan)
-    assert needed(lambda size, seed: math.log(size / 300)) == pytest.approx(300)
+        return examples_needed(one_by_one(learn), 0.0, [3, 4], least=200, most=1000, path=tmp_path / "scores.jsonl").examples
+
+    with pytest.raises(ValueError, match=r"\(seed, size\) \[\(3, 200\)\] are nan"):
+        needed(math.nan)
+    assert needed(None) == (pytest.approx(300), pytest.approx(300))
+    assert asked.count((200, 3)) == 2
+    assert asked.count((200, 4)) == 1
 
 
 def test_scores_without_a_bound_cross_at_the_size_that_reaches_the_target():
@@ -153,7 +159,7 @@ def test_seeds_count_alike_where_there_are_unequally_many():
         (lambda: examples_needed(lambda n, s: np.ones((1, 1)), 0.0, [0], least=1, most=2), r"shape \(1, 1\)"),
         (lambda: examples_needed(crossing_at(1.0), 0.0, [], least=1, most=2), "at least one run"),
         (lambda: examples_needed(crossing_at(1.0), 0.0, [0], least=5, most=2), "sizes that grow"),
-        (lambda: examples_needed(one_by_one(lambda *_: math.nan), 0.0, [0], least=1, most=2), "is nan"),
+        (lambda: examples_needed(one_by_one(lambda *_: math.nan), 0.0, [0], least=1, most=2), "are nan"),
     ],
 )
 def test_what_cannot_be_bracketed_is_refused(call, match):

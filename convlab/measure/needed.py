@@ -54,8 +54,10 @@ class _OneByOne(NamedTuple):
 
 
 def one_by_one(learn: Callable[[int, int], float]) -> Learn:
-    """Make of something that learns from one size and seed at a time what `examples_needed` asks for, which then asks it for
-    nothing that it knows."""
+    """Make of something that learns from one size and seed at a time what `examples_needed` asks for.
+
+    It is never asked for what is known.
+    """
     return _OneByOne(learn)
 
 
@@ -116,23 +118,17 @@ def examples_needed(
             asked = missing if isinstance(learn, _OneByOne) else {seed: waiting.get(seed, grid[0]) for seed in seeds}
             found = np.asarray(learn(np.array(list(asked.values())), np.array(list(asked))), float)
             if found.shape != (len(asked),):
-                raise ValueError(
-                    f"the scores have shape {found.shape}; needs {(len(asked),)}, one for each of the seeds asked for"
-                )
-            new = {
-                (seed, size): score
-                for (seed, size), score in zip(asked.items(), found.tolist(), strict=True)
-                if seed in missing
-            }
-            if bad := [key for key, score in new.items() if math.isnan(score)]:
-                raise ValueError(
-                    f"the score of seed {bad[0][0]} and {bad[0][1]} examples is nan: no target is reached or missed"
-                )
+                raise ValueError(f"the scores have shape {found.shape}; needs one for each of {len(asked)} runs")
+            told = zip(asked.items(), found.tolist(), strict=True)
+            new = {run: score for run, score in told if run[0] in missing}
+            good = {run: score for run, score in new.items() if not math.isnan(score)}
             if path is not None:
-                _add(pathlib.Path(path), of, new)
-            known |= new
-            for (seed, size), score in new.items():
+                _add(pathlib.Path(path), of, good)
+            known |= good
+            for (seed, size), score in good.items():
                 show(size, seed, score)
+            if bad := [run for run in new if run not in good]:
+                raise ValueError(f"scores of (seed, size) {bad} are nan, which neither reaches a target nor falls short of it")
         for seed, size in waiting.items():
             scores[seed, size] = known[seed, size]
             low, high = ends[seed]
