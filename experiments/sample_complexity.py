@@ -93,7 +93,7 @@ class Config:
 
 
 SMOKE = Config(
-    rungs=("conv",), patches=(16,), pixels=(), noise=(0.4,), half=(2, 3), target=(0.7, 0.7), most=64, steps=50, seeds=2
+    rungs=("conv",), patches=(16,), pixels=(), noise=(0.3,), half=(2, 3), target=(0.7, 0.7), most=64, steps=50, seeds=2
 )
 FULL = Config(
     patches=(16, 24, 32, 48, 64, 96),
@@ -260,7 +260,7 @@ def draw(rows: list[dict[str, Any]], config: Config) -> Any:
     logs = [row | {"log": math.log(row["needed"])} for row in rows if (row["varied"], row["size"], row["rung"]) not in unknown]
     panels = [varied for varied in SIZES if any(row["varied"] == varied for row in logs)]
     exponents = slopes(rows, config)
-    figure, axes = report.new_figure(len(panels), size=(6.0 * len(panels), 6.5))
+    figure, axes = report.new_figure(len(panels), size=(max(12.0, 6.0 * len(panels)), 6.5))
     for axis, varied in zip(axes, panels, strict=True):
         summary = report.summarise([row for row in logs if row["varied"] == varied], ["rung", "size"], "log")
         ends = {"log": "needed", "log_low": "needed_low", "log_high": "needed_high"}
