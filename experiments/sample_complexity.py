@@ -93,7 +93,7 @@ class Config:
 
 
 SMOKE = Config(
-    rungs=("conv",), patches=(16,), pixels=(), noise=(0.3,), half=(2, 3), target=(0.7, 0.7), most=64, steps=50, seeds=2
+    rungs=("conv",), patches=(16,), pixels=(), noise=(0.3,), half=(2, 3), target=(0.7, 0.7), most=128, steps=200, seeds=2
 )
 FULL = Config(
     patches=(16, 24, 32, 48, 64, 96),
