@@ -14,7 +14,8 @@ are of all ten); an order of images in which the last batch of an epoch goes on 
 
 Answer: its convolution does, with the accuracy that it prints (89 %). Without shared weights the same network learns all
 training images and gets two points less on the others; a linear classifier is already at 80 %, and width, depth, dropout and
-residuals stay within a point of Net. The deep networks were not run whole.
+residuals stay within a point of Net. Ten blocks reach 90 % with weights of their own, and 71 % as one block applied ten times:
+its batch norm has one running mean for ten depths, and with the statistics of the batch it is right 88 to 89 % of the time.
 
     python -m experiments.birds_and_planes                                  (cifar10 from its server)
     python -m experiments.birds_and_planes --data folder:PATH/cifar10.zip   (train/airplane/*.png and so on)
