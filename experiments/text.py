@@ -10,7 +10,7 @@ number of texts, what knows the texts that it has seen and guesses at the others
 Answer: no. Convolutions with fields of 3, 5, 9 and 15 words are right in every text up to 2, 4, 8 and 14 words, and at chance
 from 3, 5, 9 and 15 on. Kernels that are not shared do hardly better than a list of the texts that they saw.
 
-    python -m experiments.text                              (4 1/2 minutes of processor time)
+    python -m experiments.text                              (4 minutes on 2 cores)
 
 Reference: of the question, Zhang et al., Dive into Deep Learning, section 7.1, exercises (convolutions for text).
 """
