@@ -178,6 +178,16 @@ def settings(config: Config) -> Iterator[Setting]:
             yield Setting(f"half {half}", HALF, half, rung, task, build, config.target[1])
 
 
+@functools.cache  # the table and the figure ask for it
+def laws(config: Config) -> dict[tuple[str, str], dict[float, tuple[int, int, float] | None]]:
+    """Patches, pixels and noise of every size of the first task, by what was varied and rung; None of the second."""
+    found: dict[tuple[str, str], dict[float, tuple[int, int, float] | None]] = {}
+    for case in settings(config):
+        found.setdefault((case.varied, case.rung), {})[case.size] = case.law
+    return found
+
+
+@functools.cache
 def best_threshold(k: int, sigma: float) -> float:
     """Accuracy of the best rule that adds up what a threshold leaves of each patch, along the true signal: a ceiling."""
     rng = np.random.default_rng(0)
@@ -224,13 +234,12 @@ def slopes(rows: list[dict[str, Any]], config: Config) -> list[dict[str, Any]]:
     found = []
     for (varied, rung), sizes in needed.items():
         geometric = {f"at {size:g}": float(np.exp(np.mean(np.log(each)))) for size, each in sizes.items()}
-        laws = {
-            size: case.law for case in settings(config) for size in [case.size] if (case.varied, case.rung) == (varied, rung)
-        }
         row = {"varied": varied, "rung": rung} | _exponent(sizes)
-        row["predicted"] = " to ".join(dict.fromkeys(f"{power:.2f}" for power in _predicted(varied, rung, laws)))
+        row["predicted"] = " to ".join(dict.fromkeys(f"{power:.2f}" for power in predicted(varied, rung, config)))
         row["examples"] = ", ".join(f"{n:,.0f} {at}" for at, n in geometric.items())
-        row["best_threshold"] = ", ".join(f"{best_threshold(law[0], law[2]):.1%}" for law in laws.values() if law)
+        row["best_threshold"] = ", ".join(
+            f"{best_threshold(law[0], law[2]):.1%}" for law in laws(config)[varied, rung].values() if law
+        )
         found.append(row)
     for varied in SIZES:
         conv, local = (needed.get((varied, rung), {}) for rung in ("conv", "locally_connected"))
@@ -245,32 +254,32 @@ def _exponent(needed: dict[float, Any]) -> dict[str, float | None]:
     return dict(zip(("exponent", "exponent_low", "exponent_high"), exponent, strict=True))
 
 
-def _predicted(varied: str, rung: str, laws: dict[float, tuple[int, int, float] | None]) -> list[float]:
+def predicted(varied: str, rung: str, config: Config) -> list[float]:
     """Exponents of what theory says at these sizes, fitted as those of what was measured are."""
     if varied == HALF:
         return [HALVES[rung]]
-    if len(laws) < 2:
+    sizes = {size: of for size, of in laws(config)[varied, rung].items() if of}
+    if len(sizes) < 2:
         return []
-    return sorted(measure.slope({size: [law(*of)] for size, of in laws.items() if of}).exponent.mean for law in THEORY[rung])
+    return sorted(measure.slope({size: [law(*of)] for size, of in sizes.items()}).exponent.mean for law in THEORY[rung])
 
 
-def draw(rows: list[dict[str, Any]], config: Config) -> Any:
+def draw(rows: list[dict[str, Any]], table: list[dict[str, Any]], config: Config) -> Any:
     """Examples needed against the size of the task that all seeds learnt, a panel for each number that was varied."""
     unknown = {(row["varied"], row["size"], row["rung"]) for row in rows if not math.isfinite(row["needed"])}
     logs = [row | {"log": math.log(row["needed"])} for row in rows if (row["varied"], row["size"], row["rung"]) not in unknown]
     panels = [varied for varied in SIZES if any(row["varied"] == varied for row in logs)]
-    exponents = slopes(rows, config)
     figure, axes = report.new_figure(len(panels), size=(max(12.0, 6.0 * len(panels)), 6.5))
     for axis, varied in zip(axes, panels, strict=True):
         summary = report.summarise([row for row in logs if row["varied"] == varied], ["rung", "size"], "log")
         ends = {"log": "needed", "log_low": "needed_low", "log_high": "needed_high"}
         summary = [row | {new: math.exp(row[old]) for old, new in ends.items()} for row in summary]
-        for line in exponents:
+        for line in table:
             points = [row for row in summary if row["rung"] == line["rung"]]
             if line["varied"] != varied or len(points) < 2 or line["exponent"] is None:
                 continue
             style, first, last = report.RUNG_STYLE[line["rung"]], points[0], points[-1]
-            for power in map(float, line["predicted"].split(" to ")):
+            for power in predicted(varied, line["rung"], config):
                 ends = [first["needed"], first["needed"] * (last["size"] / first["size"]) ** power]
                 axis.plot([first["size"], last["size"]], ends, ":", color=style.colour, zorder=0)
             told, at = f"{line['exponent']:.2f}", (last["size"], last["needed"])
@@ -298,12 +307,13 @@ def main(config: Config) -> None:
     """Run, draw and save."""
     begin = time.perf_counter()
     rows = run(config)
+    table = slopes(rows, config)
     report.save_report(
         "sample_complexity",
         rows,
         config,
-        figure=draw(rows, config),
-        summary=slopes(rows, config),
+        figure=draw(rows, table, config),
+        summary=table,
         formats={"exponent": ".2f"},
         seconds=time.perf_counter() - begin,
         root=config.root,

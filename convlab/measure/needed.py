@@ -143,8 +143,8 @@ def slope(needed: Mapping[float, Sequence[float]], *, draws: int = 2000, seed: i
     $$\log n^* = \alpha \log k + \beta$$
 
     by least squares over all seeds; the interval is that of the bootstrap, which draws seeds anew at every k, with deviations
-    larger by $\sqrt{s / (s - 1)}$ for s seeds. Of few seeds it is still too narrow: simulated, 95 % stands for 82 of two
-    seeds, 91 of four and of eight. With a single seed at some k its ends are nan.
+    larger by $\sqrt{s / (s - 1)}$ for s seeds. Of few seeds it is still too narrow: simulated, 95 % stands for 83 of two
+    seeds, 90 of four and 91 of eight. With a single seed at some k its ends are nan.
 
     Args:
       needed: n* of every seed, by what was varied; see `Needed.examples`.

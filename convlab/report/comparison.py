@@ -62,7 +62,8 @@ def comparison(
                 axis.plot([low, high], [place, place], "|-", color=RUNG_STYLE["conv"].colour, markersize=12)
         _dots(axis, summary, value, label, color=RUNG_STYLE["conv"].colour, marker="o", markersize=10)
         for (called, column), mark in zip(references.items(), MARKS, strict=False):
-            _dots(axis, summary, column, called, color=RUNG_STYLE["dense"].colour, marker=mark, mfc="none", mew=2)
+            if any(row.get(column) is not None for row in summary):
+                _dots(axis, summary, column, called, color=RUNG_STYLE["dense"].colour, marker=mark, mfc="none", mew=2)
         draw_baselines(axis.axvline, axis.axvspan, baselines or {})
         axis.set_yticks(range(len(summary)), [str(row.get(name)) for row in summary])
         axis.invert_yaxis()
