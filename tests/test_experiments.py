@@ -1,6 +1,7 @@
 """Every experiment runs from its command line and leaves a whole report."""
 
 import json
+import math
 import os
 import pathlib
 import subprocess
@@ -151,3 +152,54 @@ def test_parts_that_run_at_once_come_in_order_and_what_waits_is_not_begun_after_
     with pytest.raises(ZeroDivisionError):
         at_once(part, range(100))
     assert len(begun) < 100
+
+
+def test_needs_that_follow_the_theory_have_the_exponents_that_it_predicts():
+    from experiments import sample_complexity as experiment
+
+    config = experiment.Config(rungs=("conv", "locally_connected"), noise=(0.2, 0.3), half=(2, 5))
+    rows = [
+        {"varied": case.varied, "size": case.size, "rung": case.rung, "seed": seed, "needed": needed * (1 + seed)}
+        for case in experiment.settings(config)
+        for needed in [experiment.THEORY[case.rung][-1](*case.law) if case.law else case.size ** experiment.HALVES[case.rung]]
+        for seed in range(2)
+    ]
+    table = {(row["varied"], row["rung"]): row["exponent"] for row in experiment.slopes(rows, config)}
+    for (varied, rung), exponent in table.items():
+        if rung != experiment.MORE:
+            assert any(abs(exponent - power) < 1e-9 for power in experiment.predicted(varied, rung, config))
+    assert table[experiment.PATCHES, experiment.MORE] == pytest.approx(1)  # k (k + d) against k + d
+    assert table[experiment.PIXELS, experiment.MORE] == pytest.approx(0, abs=1e-9)
+    assert table[experiment.HALF, experiment.MORE] == pytest.approx(1)
+    assert table[experiment.NOISE, "conv"] == pytest.approx(2)
+
+
+def test_the_best_threshold_of_one_patch_is_the_sign_and_of_many_beats_their_sum():
+    from experiments.sample_complexity import best_threshold
+
+    normal = 0.5 * (1 + math.erf(2 / math.sqrt(2)))
+    assert best_threshold(1, 0.5) == pytest.approx(normal, abs=0.005)
+    assert best_threshold(16, 0.25) > 0.5 * (1 + math.erf(1 / math.sqrt(2))) + 0.1  # a sum of 16 has the noise of 1
+
+
+def test_a_list_knows_as_many_texts_as_there_are():
+    from experiments import text
+
+    config = text.Config(length=7, vocabulary=5)
+    x, _ = convlab.tasks.distance(config.length, 2, config.vocabulary).sample(jax.random.key(0), 2000)
+    drawn = [example.tobytes() for example in np.asarray(x)]
+    assert text.seen(config, 1) == pytest.approx(1 / len(set(drawn)))
+    shares = [len(set(drawn[at : at + 20])) / len(set(drawn)) for at in range(0, 2000, 20)]
+    assert text.seen(config, 20) == pytest.approx(np.mean(shares), abs=0.03)
+
+
+@pytest.mark.parametrize("louder", [0, 1])
+def test_one_threshold_tells_loud_waves_from_quiet_ones_whichever_class_they_are(louder):
+    from experiments import audio
+
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, 2, 20)
+    waves = np.sin(0.5 * np.arange(512)) * np.where(labels == louder, 2.0, 1.0)[:, None] + 0.1 * draw.standard_normal((20, 512))
+    loud, reversed_ = (Split(waves[..., None].astype(np.float32), each) for each in (labels, 1 - labels))
+    assert audio.by_peak(loud, loud, audio.Config(), audio.LOG) == 1
+    assert audio.by_peak(loud, reversed_, audio.Config(), audio.LOG) == 0
