@@ -47,3 +47,5 @@ from convlab.train import fit as fit
 from convlab.train import fit_many as fit_many
 from convlab.train import fit_seeds as fit_seeds
 from convlab.unfold import unfold as unfold
+
+__version__ = "0.2.0"

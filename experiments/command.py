@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import jax
 
+from convlab.extras import how_to_install
 from convlab.train import keep_freed_memory
 
 Config = TypeVar("Config")
@@ -54,7 +55,7 @@ def parse(config: Config, smoke: Config, description: str | None, *, full: Confi
     except ImportError:
         if not left:
             return default
-        raise ImportError("the experiments' command lines need tyro: pip install 'convlab[experiments]'") from None
+        raise ImportError(f"the experiments' command lines need tyro; {how_to_install('experiments')}") from None
 
     name = getattr(sys.modules["__main__"].__spec__, "name", None)
     note = f"{description or ''}\nWith --smoke: a run of seconds that shows that everything works; its times tell nothing."

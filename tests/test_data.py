@@ -36,8 +36,8 @@ from convlab.data import (
     stock,
     transforms,
 )
-from convlab.data.extras import require
 from convlab.data.sets import hold_out
+from convlab.extras import require
 
 tfds = pytest.importorskip("tensorflow_datasets")
 
@@ -484,7 +484,7 @@ def test_importing_is_light():
 )
 def test_a_missing_package_names_its_extra(tmp_path, monkeypatch, name, missing):
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(ImportError, match=rf"{missing} is needed.*pip install 'convlab\[experiments\]'"):
+    with pytest.raises(ImportError, match=rf"{missing} is needed.*'convlab-jax\[experiments\]'"):
         load(name, data_dir=tmp_path)
     assert not list(tmp_path.glob("convlab_*/1.0.0"))
 
@@ -654,7 +654,7 @@ def test_offline_a_stock_set_is_refused_at_once_with_ways_out(tmp_path, offline)
     with pytest.raises(ConnectionError, match="cifar10") as error:
         load("cifar10", data_dir=tmp_path)
     assert time.perf_counter() - start < SECONDS_OFFLINE
-    for part in (str(tmp_path), "convlab[tf]", "once with a network", "data_dir", "'digits' or 'mnist1d'"):
+    for part in (str(tmp_path), "'.[tf]'", "'convlab-jax[tf]'", "once with a network", "data_dir", "'digits' or 'mnist1d'"):
         assert part in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -696,7 +696,7 @@ def test_with_a_network_but_no_tensorflow_the_extra_is_named(tmp_path, monkeypat
         return require("absent_for_certain" if module == "tensorflow" else module, *extra)
 
     monkeypatch.setattr(stock, "require", absent)
-    with pytest.raises(ImportError, match=r"pip install 'convlab\[tf\]'"):
+    with pytest.raises(ImportError, match=r"'convlab-jax\[tf\]'"):
         load("grey_squares", data_dir=tmp_path)
 
 

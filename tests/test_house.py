@@ -1,16 +1,20 @@
 """The house stands: who imports whom, what importing costs, and that the prose runs."""
 
 import ast
+import importlib.metadata
 import pathlib
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
+import convlab
+
 ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = [  # a room imports from lower floors only; rooms of one floor stand alone but for what is named in NEIGHBOURS
-    {"geometry", "data", "report", "check"},
+    {"extras", "geometry", "data", "report", "check"},
     {"unfold"},
     {"kernels"},
     {"ops", "convert", "foreign", "rungs", "algebra"},
@@ -21,6 +25,8 @@ FLOORS = [  # a room imports from lower floors only; rooms of one floor stand al
 NEIGHBOURS = {
     ("algebra", "ops"),
     ("check", "geometry"),
+    ("data", "extras"),
+    ("report", "extras"),
     ("foreign", "convert"),
     ("rungs", "convert"),
     ("rungs", "ops"),
@@ -89,6 +95,36 @@ def test_every_room_has_a_floor_and_no_room_is_named_for_nothing():
     assert not names & {"utils", "helpers", "common"}
 
 
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+COMPARED = {"torch", "tensorflow", "keras"}  # which experiments time where they happen to be installed
+
+
+def normal(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.mark.parametrize("folder", ["convlab", "experiments"])
+def test_every_library_that_is_imported_is_declared(folder):
+    requirements = [*PROJECT["dependencies"], *(line for extra in PROJECT["optional-dependencies"].values() for line in extra)]
+    declared = {normal(re.match(r"[\w.-]+", line)[0]) for line in requirements}
+    distributions = importlib.metadata.packages_distributions()
+    allowed = {"convlab", "experiments"} | (COMPARED if folder == "experiments" else set())
+    for path in (ROOT / folder).rglob("*.py"):
+        names = {name.split(".")[0] for name in imports(path)} | set(re.findall(r'\brequire\("(\w+)', path.read_text()))
+        for name in names - sys.stdlib_module_names - allowed:
+            assert {normal(each) for each in distributions.get(name, [name])} & declared, f"{path} imports {name}"
+
+
+def test_the_version_is_the_same_wherever_it_stands():
+    assert convlab.__version__ == importlib.metadata.version(PROJECT["name"])
+    assert f"\nversion: {convlab.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)[1] == convlab.__version__
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (ROOT / "convlab" / "py.typed").exists()
+
+
 def fresh(code):
     """Run code in a new process; return what it prints."""
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
@@ -101,6 +137,7 @@ def test_importing_convlab_loads_no_optional_library():
     assert set(ast.literal_eval(late)) <= set(ast.literal_eval(baseline))
 
 
+@pytest.mark.slow
 def test_importing_convlab_costs_little_more_than_jax_flax_and_optax():
     clock = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
     ratios = []

@@ -119,7 +119,7 @@ def test_without_tensorboardx_the_rest_is_written_unless_it_was_asked_for(tmp_pa
     written(tmp_path, ROWS, tensorboard=None)
     assert lines(tmp_path) == ROWS
     assert not (tmp_path / "tensorboard").exists()
-    with pytest.raises(ImportError, match=r"pip install 'convlab\[tensorboard\]'"):
+    with pytest.raises(ImportError, match=r"'convlab-jax\[tensorboard\]'"):
         cl.Log(tmp_path, tensorboard=True).writer()
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from convlab.data import folder, idx
-from convlab.data.extras import require
+from convlab.extras import require
 
 DIGIT_NAMES = tuple("0123456789")
 DIGITS_PER_CLASS_IN_TEST = 36

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from convlab.data.extras import require
+from convlab.extras import require
 
 MANIFEST = "checksums.json"  # of every other file of its folder: bytes, and the CRC-32 of each block
 BLOCK = 2**24  # bytes

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Int
 
 from convlab.data.disk import THREADS
-from convlab.data.extras import require
 from convlab.data.sets import Split
+from convlab.extras import require
 
 AHEAD = 8  # batches read before they are asked for
 

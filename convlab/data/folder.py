@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from convlab.data.disk import THREADS
-from convlab.data.extras import require
+from convlab.extras import require
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 OTHERS = (".bmp", ".gif", ".tif", ".tiff", ".webp")  # images that are not read

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from convlab.data import idx
-from convlab.data.extras import require
 from convlab.data.sets import Data, hold_out
+from convlab.extras import require
 
 OWN = {"digits": "Digits", "mnist1d": "Mnist1D"}  # names of data sets and of their builders
 FOLDER = "folder:"

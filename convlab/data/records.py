@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from convlab.data import disk
-from convlab.data.extras import require
+from convlab.extras import require
 
 FILE_FORMAT = "array_record"
 SPLITS = ("train", "test", "validation")

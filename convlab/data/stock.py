@@ -8,7 +8,7 @@ import threading
 from typing import Any
 
 from convlab.data import idx, records
-from convlab.data.extras import require
+from convlab.extras import how_to_install, require
 
 SECONDS_TO_ANSWER = 3.5
 NO_WAY_THROUGH = {407, 502, 503, 504}  # what a proxy answers in place of the server
@@ -124,7 +124,7 @@ def no_answer(url: str, seconds: float = SECONDS_TO_ANSWER) -> str | None:
 
 def _no_network(name: str, directory: pathlib.Path, reason: str, offline_names: tuple[str, ...]) -> str:
     files = "; or pass the folder of its IDX files as manual_dir" if name in idx.BUILDERS else ""
-    tensorflow = "; preparing also needs TensorFlow: pip install 'convlab[tf]'" if _lacks_tensorflow() else ""
+    tensorflow = f"; preparing also needs TensorFlow: {how_to_install('tf')}" if _lacks_tensorflow() else ""
     return (
         f"{name} is not prepared in {directory} and cannot be downloaded: {reason}. Ways out: load it once with a network"
         f"{tensorflow}; copy a directory prepared as {records.FILE_FORMAT} to {directory}; pass the data_dir that holds one;"
@@ -137,7 +137,7 @@ def _lacks_tensorflow() -> bool:
 
 
 def _tensorflow_missing(name: str) -> ImportError:
-    return ImportError(f"{name} is prepared with TensorFlow, which is missing; install it with pip install 'convlab[tf]'")
+    return ImportError(f"{name} is prepared with TensorFlow, which is missing; {how_to_install('tf')}")
 
 
 def _tensorflow_without_accelerator() -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from convlab.report.rows import Row, columns, experiments_extra, plain
+from convlab.extras import require
+from convlab.report.rows import Row, columns, plain
 from convlab.report.seeds import Interval
 
 Baseline = float | Interval
@@ -62,9 +63,7 @@ DIGIT_WIDTH = 0.11
 
 @contextlib.contextmanager
 def slide_style() -> Iterator[None]:
-    with experiments_extra():
-        import matplotlib
-    with matplotlib.rc_context(SLIDE):
+    with require("matplotlib").rc_context(SLIDE):
         yield
 
 

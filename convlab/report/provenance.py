@@ -10,7 +10,7 @@ import shlex
 import subprocess
 import sys
 
-PACKAGES = ("convlab", "jax", "jaxlib", "flax", "optax", "numpy")
+PACKAGES = ("convlab-jax", "jax", "jaxlib", "flax", "optax", "numpy")
 PATHS = re.compile(
     r"(?:(?<![\w./~-])|(?<=^-\w))"  # Where a path may begin: not inside a relative one, but after -o.
     r"(?:/|~\w*/|(?:\.\./)+|[A-Za-z]:[\\/])"  # What leads out of the current folder.

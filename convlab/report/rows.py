@@ -1,7 +1,6 @@
 """What a run leaves behind: one flat row of names and scalars."""
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -33,17 +32,3 @@ def columns(rows: Sequence[Row]) -> list[str]:
       ['rung', 'loss', 'rank']
     """
     return list(dict.fromkeys(name for row in rows for name in row))
-
-
-@contextlib.contextmanager
-def experiments_extra() -> Iterator[None]:
-    """Import inside this what only experiments need, so that its absence says how to get it.
-
-    Raises:
-      ImportError: A package is absent; names it and the extra that brings it.
-    """
-    try:
-        yield
-    except ModuleNotFoundError as absent:
-        message = f"a report needs {absent.name}, which is not installed: pip install 'convlab[experiments]'"
-        raise ImportError(message, name=absent.name) from absent

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from convlab.report.rows import Row, columns, experiments_extra, plain
+from convlab.report.rows import Row, columns, plain
 
 
 class Table(NamedTuple):
@@ -118,14 +118,11 @@ def print_table(title: str, table: Table, *, total: bool = False) -> None:
       title: Stands above it.
       table: As `to_table` makes it.
       total: Draw a rule above the last line.
-
-    Raises:
-      ImportError: rich is not installed.
     """
-    with experiments_extra():
-        import rich.console
-        import rich.table
-        import rich.text
+    import rich.console
+    import rich.table
+    import rich.text
+
     console = rich.console.Console()
     if not console.is_terminal:
         console.width = 1000

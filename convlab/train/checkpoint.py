@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from convlab.data import DamagedError, disk
-from convlab.data.extras import require
+from convlab.extras import require
 from convlab.geometry import as_integer
 from convlab.report import provenance
 from convlab.train.identity import differences

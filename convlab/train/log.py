@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from convlab.data.extras import require
+from convlab.extras import require
 from convlab.report import new_figure, training_curves
 from convlab.report.drawing import save_figure
 from convlab.report.rows import plain

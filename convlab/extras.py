@@ -1,0 +1,39 @@
+"""Optional packages: imported where they are used, and named with the extra that installs them where they are missing."""
+
+import importlib
+import types
+
+
+def require(module: str, extra: str = "experiments") -> types.ModuleType:
+    """Import an optional module, or say which extra installs it.
+
+    Args:
+      module: The dotted name of the module.
+      extra: The name of the extra that installs it.
+
+    Raises:
+      ImportError: The module, or a package that it needs, is missing.
+
+    Example:
+      >>> require("math").__name__
+      'math'
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f"{module} is needed here but missing ({error}); {how_to_install(extra)}", name=module) from error
+
+
+def how_to_install(extra: str) -> str:
+    """Return the sentence that says how to install an extra, from a checkout and from PyPI.
+
+    The distribution is named convlab-jax because the name convlab belongs to another project on PyPI.
+
+    Example:
+      >>> how_to_install("tf")
+      "install it with pip install -e '.[tf]' in a checkout of convlab, or with pip install 'convlab-jax[tf]' from PyPI"
+    """
+    return (
+        f"install it with pip install -e '.[{extra}]' in a checkout of convlab,"
+        f" or with pip install 'convlab-jax[{extra}]' from PyPI"
+    )
