@@ -1,4 +1,4 @@
-"""Optional packages: imported where they are used, and named with the extra that installs them where they are missing."""
+"""Optional packages: imported where they are used; errors name the extra that installs them."""
 
 import importlib
 import types

@@ -24,16 +24,16 @@ EXACT = jax.lax.Precision.HIGHEST
 
 
 def compose(
-    first: Float[Array, "a b c e"],
-    second: Float[Array, "a b e d"],
+    first: Float[Array, "a b c m"],
+    second: Float[Array, "e f m d"],
     window_first: Window,
     window_second: Window,
     *,
     space: Space | None = None,
-) -> tuple[Float[Array, "a b c d"], Window]:
+) -> tuple[Float[Array, "g h c d"], Window]:
     r"""Write two convolutions in a row as one.
 
-    $$V_{abcd} = \sum_{a_1 + a_2 = a,\; b_1 + b_2 = b} \sum_e U_{a_1 b_1 c e}\, W_{a_2 b_2 e d}$$
+    $$V_{abcd} = \sum_{a_1 + a_2 = a,\; b_1 + b_2 = b} \sum_m U_{a_1 b_1 c m}\, W_{a_2 b_2 m d}$$
 
     The function is the same everywhere without padding ("VALID"), around a torus ("CIRCULAR", if the first's stride divides the
     pixels), and where the first keeps every overlap ("FULL", "CAUSAL"); with other zeros, where `composes` says so.

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from convlab import check
@@ -243,7 +244,7 @@ def _meeting(one: tuple[int, ...], two: tuple[int, ...]) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
-def _descend(unknowns: Array, v: Array, shapes: tuple, steps: int, tolerance: float) -> tuple[Array, Array]:
+def _descend(unknowns: Array, v: Array, shapes: tuple, steps: int, tolerance: ArrayLike) -> tuple[Array, Array]:
     """Take Gauss-Newton steps, damped ten times less after one that helped, ten times more after one that did not."""
     meeting = jnp.asarray(_meeting(shapes[0][:-2], shapes[1][:-2]), v.dtype)
 

@@ -68,7 +68,7 @@ def merge_batch_norm(
 
 
 def merge_branches(
-    kernels: Sequence[Float[Array, "a b c d"]],
+    kernels: Sequence[Float[Array, "... c d"]],
     windows: Sequence[Window],
     biases: Sequence[Float[Array, "d"] | None] = (),
     *,
@@ -138,7 +138,7 @@ def merge_branches(
 
 
 def merge_pointwise(
-    first: Float[Array, "1 1 c e"],
+    first: Float[Array, "... c e"],
     bias: Float[Array, "e"],
     second: Float[Array, "a b e d"],
     *,

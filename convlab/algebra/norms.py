@@ -43,7 +43,7 @@ def transfer(v: Float[Array, "a b c d"], window: Window, space: Space) -> Comple
 
 def clip_norm(
     v: Float[Array, "a b c d"], window: Window, space: Space, most: float, *, full: bool = True
-) -> tuple[Float[Array, "a b c d"], Window]:
+) -> tuple[Float[Array, "e f c d"], Window]:
     r"""Find the convolution nearest to a circular one that stretches no image by more than `most`.
 
     $$\hat V_{fg} = P\, \Sigma\, Q^* \;\to\; P \min(\Sigma, \text{most})\, Q^*$$

@@ -197,7 +197,7 @@ def occlusion(
     state, run = split(model)
 
     def scores(state: Any, x: Array, hidden: list[Array]) -> tuple[Array, Array]:
-        def part(place: Sequence[Array]) -> Array:
+        def part(place: Int[Array, "axes"]) -> Array:
             where = functools.reduce(jnp.logical_and.outer, [each[i] for each, i in zip(hidden, place, strict=True)])
             return _scores(run(state, jnp.where(where[..., None], value, x)), target)
 

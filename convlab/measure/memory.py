@@ -1,7 +1,7 @@
 """What a network needs of memory, before it is spent."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 from flax import nnx
@@ -11,6 +11,7 @@ from convlab.geometry import as_integer
 from convlab.measure.cost import count
 
 
+@runtime_checkable
 class Optimizer(Protocol):
     """What of an Optax optimizer says how much it keeps."""
 

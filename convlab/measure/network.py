@@ -30,7 +30,7 @@ def _units(index: Callable[[Array, of.Axes], Array], first: int) -> Index:
 def _neighbours(v: Array, layout: Layout) -> Array:
     """Average over the spatial axes that have neighbours, of those one position apart."""
     where = [axis for axis, positions in enumerate(layout.positions) if positions > 1]
-    offsets = [np.eye(len(layout.positions), dtype=int)[axis] for axis in where]
+    offsets = [np.eye(len(layout.positions), dtype=int)[axis].tolist() for axis in where]
     apart = [of.neighbour_distance(v, layout.window, _space(layout), offset) for offset in offsets]
     return jnp.mean(jnp.array(apart)) if apart else jnp.array(jnp.nan)
 

@@ -281,7 +281,8 @@ METHODS: dict[str, Callable[[Linear, int | None], np.ndarray]] = {"dense": _dens
 
 
 def _circular(linear: Linear) -> bool:
-    return linear.window is not None and linear.window.padding == "CIRCULAR" and np.max(linear.window.strides) == 1
+    window = linear.window
+    return window is not None and window.padding == "CIRCULAR" and bool(np.max(window.strides) == 1)
 
 
 def _all_values(linear: Linear) -> np.ndarray:

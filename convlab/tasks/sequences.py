@@ -122,7 +122,9 @@ def chirps(
     return Task("chirps", (n, 1), classes, one_by_one(draw))
 
 
-def spectrogram(x: Float[Array, "n t 1"], frequencies: ArrayLike, widths: ArrayLike, hop: int) -> Float[Array, "n i q 1"]:
+def spectrogram(
+    x: Float[Array, "n t 1"], frequencies: ArrayLike | Sequence[float], widths: ArrayLike | Sequence[float], hop: int
+) -> Float[Array, "n i q 1"]:
     r"""Show which frequencies sound when: time along the first axis, frequency along the second.
 
     $$S_{niq} = \Big| \sum_u h_q(u)\, x_{n,\, s i + u}\, e^{-2 \pi \mathrm{i} f_q u} \Big|$$

@@ -3,12 +3,12 @@
 import dataclasses
 from collections.abc import Iterator
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import optax
 from flax import nnx
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from convlab.data import Stored
 from convlab.train.config import Config
@@ -107,8 +107,14 @@ def padded(images: np.ndarray | Stored, size: int = EVALUATION_BATCH) -> Iterato
         yield np.concatenate([part, np.zeros((size - len(part), *part.shape[1:]), part.dtype)]), len(part)
 
 
+@jax.jit
+def _mean_loss(logits: Array, labels: Array) -> Array:
+    return cross_entropy(logits, labels).mean()
+
+
 def measure(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Return the mean loss and the accuracy of logits."""
     return {
-        "loss": float(cross_entropy(jnp.asarray(logits), jnp.asarray(labels)).mean()),
+        "loss": float(_mean_loss(logits, labels)),
         "accuracy": float((logits.argmax(-1) == labels).mean()),
     }

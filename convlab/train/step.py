@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ Augment = Callable[[jax.Array, jax.Array], jax.Array]  # of a batch of raw image
 Watch = Callable[[Tree], Mapping[str, jax.Array]]  # of the parameters: scalars by name
 
 
+@runtime_checkable
 class Apply(Protocol):
     """A network as a pure function: the logits, and the next value of what is not trained (batch statistics, keys)."""
 
