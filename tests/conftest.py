@@ -1,22 +1,39 @@
-"""Settings of all tests: laws are checked in float64; what is compiled for one module is forgotten after it."""
+"""Settings of all tests: double precision on request, fast compilation and bounded memory."""
 
+import mmap
 import os
+import pathlib
 
 import hypothesis
 import jax
+import jaxlib
 import pytest
 
-UNOPTIMISED = "JAX_DISABLE_MOST_OPTIMIZATIONS"  # 0 for what users have
+UNOPTIMISED = "JAX_DISABLE_MOST_OPTIMIZATIONS"  # set it to 0 to compile as users do
+FAST = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")  # halve XLA's compile time
+MOST = 800  # programs that a process keeps, of 1 to 2 MB each
 
 hypothesis.settings.register_profile("laws", max_examples=25, deadline=None, derandomize=True)
 hypothesis.settings.load_profile("laws")
 
 
-def pytest_configure(config):
-    """Let XLA optimise the slow tests alone, which compute for long: the others spend their time on compiling, here and in
-    the processes that they start."""
-    if config.option.markexpr == "not slow":
-        jax.config.update("jax_disable_most_optimizations", os.environ.setdefault(UNOPTIMISED, "1") != "0")
+def pytest_configure():
+    """Compile fast rather than well, here and in the processes that tests start."""
+    if os.environ.get(UNOPTIMISED) != "0":
+        os.environ[UNOPTIMISED] = "1"
+        jax.config.update(UNOPTIMISED.lower(), True)
+        given = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = " ".join([given, *(flag for flag in FAST if flag not in given and known(flag))])
+
+
+def known(flag):
+    """Return True if the installed XLA has a flag. For one that it lacks it would abort the process."""
+    name = flag.strip("-").partition("=")[0].encode()
+    for library in pathlib.Path(jaxlib.__file__).parent.glob("*.so"):
+        with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            if text.find(name) >= 0:
+                return True
+    return False
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,7 +50,22 @@ def float64():
         yield
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _forget_compilations():
-    yield
-    jax.clear_caches()
+compilations = []  # seconds of each since the caches were cleared
+
+
+def _note(event, seconds, **_):
+    if event.endswith("backend_compile_duration"):
+        compilations.append(seconds)
+
+
+jax.monitoring.register_event_duration_secs_listener(_note)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol():
+    """Clear the caches of JAX after many programs, also between doctests, to which this folder's fixtures do not apply."""
+    result = yield
+    if len(compilations) > MOST:
+        jax.clear_caches()
+        compilations.clear()
+    return result

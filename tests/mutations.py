@@ -1,8 +1,11 @@
-"""Break the code on purpose, one fault at a time, and see that a test fails: `python tests/mutations.py`.
+"""Break the code on purpose, one fault at a time, and see that a test fails: `python tests/mutations.py [WORDS]`.
 
-Each fault is a replacement in one file of a copy of the project; the tests named with it must not pass.
+Each fault is a replacement in one file of a copy of the project. One of the tests named with it, which the README's command
+runs, must fail. With words, only the faults whose names hold all of them are tried.
 """
 
+import concurrent.futures
+import os
 import pathlib
 import shutil
 import subprocess
@@ -191,7 +194,7 @@ FAULTS = [
         "convlab/data/records.py",
         "                _remove_leftovers(folder)\n",
         "",
-        "tests/test_disk.py -k killed",
+        "tests/test_disk.py -k unfinished",
     ),
     Fault(
         "lose the old preparation when the new one fails",
@@ -205,7 +208,7 @@ FAULTS = [
         "convlab/data/records.py",
         "global_random_state_kept(), disk.alone(folder):",
         "global_random_state_kept():",
-        "tests/test_disk.py -k at_once",
+        "tests/test_disk.py -k waits",
     ),
     Fault(
         "shuffle each shard for itself",
@@ -424,6 +427,76 @@ FAULTS = [
         'arrays["kernel"]',
         "tests/test_relax.py -k masked",
     ),
+    Fault(
+        "name another project's distribution for a missing extra",
+        "convlab/extras.py",
+        "pip install 'convlab-jax[{extra}]'",
+        "pip install 'convlab[{extra}]'",
+        "tests/test_report.py -k installs_it",
+    ),
+    Fault(
+        "import a library that is not declared",
+        "pyproject.toml",
+        '    "orbax-checkpoint>=0.11", # checkpoints; Flax needs it too\n',
+        "",
+        "tests/test_house.py -k declared",
+    ),
+    Fault(
+        "count the shared part among what is local alone",
+        "convlab/convert.py",
+        '"local": local - shared,',
+        '"local": local,',
+        "tests/test_convert.py -k shares",
+    ),
+    Fault(
+        "keep the smallest singular values of the kernels",
+        "convlab/convert.py",
+        "basis = right[:rank] * (sign * sigma[:rank]",
+        "basis = right[-rank:] * (sign * sigma[-rank:]",
+        "tests/test_convert.py -k best_rank",
+    ),
+    Fault(
+        "blur with weights that sum to more than one",
+        "convlab/ops/pool.py",
+        "return [math.comb(size - 1, a) / 2 ** (size - 1) for a in range(size)]",
+        "return [math.comb(size - 1, a) for a in range(size)]",
+        "tests/test_ops.py -k 'blur or pools_equal'",
+    ),
+    Fault(
+        "divide by a deviation without epsilon",
+        "convlab/norm.py",
+        "jax.lax.rsqrt(variance + self.epsilon)",
+        "jax.lax.rsqrt(variance)",
+        "tests/test_norm.py",
+    ),
+    Fault(
+        "refuse variances below one",
+        "convlab/algebra/merging.py",
+        "square > 0",
+        "square > 1",
+        "tests/test_algebra.py -k in_evaluation_is_part",
+    ),
+    Fault(
+        "refuse a dial of nothing",
+        "convlab/tasks/scenes.py",
+        "not 0 <= rho",
+        "not 0 < rho",
+        "tests/test_tasks.py -k dial",
+    ),
+    Fault(
+        "give every position a batch norm of its own",
+        "convlab/norm.py",
+        "axes = tuple(range(x.ndim - 1))",
+        "axes = (0,)",
+        "tests/test_norm.py",
+    ),
+    Fault(
+        "multiply dead taps by zero, which is no number where they are infinite",
+        "convlab/convert.py",
+        "    return jnp.where(window.live(space)[..., None, None], v, 0)",
+        "    return window.live(space)[..., None, None] * v",
+        "tests/test_convert.py -k 'dead or whatever'",
+    ),
 ]
 
 
@@ -445,7 +518,10 @@ def survives(fault: Fault) -> str:
 
 if __name__ == "__main__":
     wanted = [fault for fault in FAULTS if all(word in fault.name for word in sys.argv[1:])]
-    left = {fault.name: report for fault in wanted if (report := survives(fault))}
-    for name, report in left.items():
-        print(f"\n{name}:\n{report}")
+    if not wanted:
+        sys.exit(f"no fault's name holds {' and '.join(sys.argv[1:])}")
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        reports = list(pool.map(survives, wanted))
+    left = [f"\n{fault.name}:\n{report}" for fault, report in zip(wanted, reports, strict=True) if report]
+    print(*left, f"{len(wanted) - len(left)} of {len(wanted)} faults are caught", sep="\n")
     sys.exit(bool(left))

@@ -2,7 +2,6 @@
 
 import functools
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,14 +35,21 @@ TINY = {  # network -> how to build it on tiny images of unequal sides, and thos
 }
 
 
-def filled(build, seed=0):
-    """The network with Gaussian numbers from NumPy, positive where they are variances: faster than its own start."""
+def filled(build, seed=0, *, mean=0.0, deviation=0.2):
+    """Build a network or layer with Gaussian numbers, positive where they are variances, without compiling.
+
+    The arrays go to the device by `jax.device_put`: `jnp.asarray` compiles a program for every shape of a NumPy array.
+    """
     definition, state = nnx.split(nnx.eval_shape(build))
     random = np.random.default_rng(seed)
 
     def draw(path, leaf):
-        array = jnp.asarray(random.normal(scale=0.2, size=leaf.shape), leaf.dtype)
-        return array * array + 0.5 if "var" in jax.tree_util.keystr(path) else array
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.key(seed)
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):  # counts of calls and draws
+            return jax.device_put(np.zeros(leaf.shape, leaf.dtype))
+        array = random.normal(mean, deviation, leaf.shape).astype(leaf.dtype)
+        return jax.device_put(array * array + 0.5 if "var" in jax.tree_util.keystr(path) else array)
 
     model = nnx.merge(definition, jax.tree_util.tree_map_with_path(draw, state))
     model.train()
@@ -56,9 +62,5 @@ def scores_of(definition, state, x):
     return model(x), nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
 
-def close(got, expected, tolerance=1e-5):
-    chex.assert_trees_all_close(got, expected, rtol=tolerance, atol=tolerance)
-
-
 def images(*shape, seed=0):
-    return jnp.asarray(gaussian(shape, seed=seed)[0], jnp.float32)
+    return jax.device_put(gaussian(shape, seed=seed)[0].astype(np.float32))

@@ -1,26 +1,49 @@
 """Kernels multiplied, divided and added: against the convolutions they stand for, run one after the other or side by side."""
 
+import functools
 import itertools
 
+import compiled as cl
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from assertions import close
+from compiled import compiled
 from strategies import gaussian
 
-import convlab as cl
 from convlab import algebra
 
 pytestmark = pytest.mark.usefixtures("float64")
 SPACE = (11, 13)
+factorise, separate, tucker = map(compiled, (algebra.factorise, algebra.separate, algebra.tucker))
+norm_bound, scale_norm = map(compiled, (algebra.norm_bound, algebra.scale_norm))
+merge_batch_norm, merge_pointwise = map(compiled, (algebra.merge_batch_norm, algebra.merge_pointwise))
 
 
-def close(got, expected, atol=1e-12):
-    np.testing.assert_allclose(got, expected, atol=atol, rtol=0)
+def with_window(function):
+    """Compile a function that returns arrays and, last, a window."""
+
+    @functools.wraps(function)
+    def call(*arguments, **options):
+        windows = []
+
+        def arrays_of(*arguments, **options):
+            *arrays, window = function(*arguments, **options)
+            windows.append(window)
+            return arrays
+
+        return *compiled(arrays_of)(*arguments, **options), *windows
+
+    return call
+
+
+compose, adjoint, clip_norm = map(with_window, (algebra.compose, algebra.adjoint, algebra.clip_norm))
+merge_branches = with_window(algebra.merge_branches)
 
 
 def conv(x, v, window):
-    """The equation: what each tap reads, times its weight."""
+    """Compute the equation: what each tap reads, times its weight."""
     rank = np.ndim(v) - 2
     x, v = np.asarray(x), np.asarray(v)
     space = x.shape[-1 - rank : -1]
@@ -56,9 +79,9 @@ EXACT = {
 
 
 def both(first, second, one, two, space):
-    """What two convolutions in a row return, and what the composed one does."""
+    """Run two convolutions in a row, and the composed one."""
     (x,) = gaussian((2, *space, first.shape[-2]), seed=1)
-    v, window = algebra.compose(first, second, one, two, space=space)
+    v, window = compose(first, second, one, two, space=space)
     return conv(conv(x, first, one), second, two), conv(x, v, window), window
 
 
@@ -98,12 +121,12 @@ def test_of_two_3x3_on_12x12_pixels_44_of_144_differ():
 def test_the_window_of_two_has_the_name_of_both_where_there_is_one():
     first, second = kernels((3, 3), (3, 3))
     for padding in ("VALID", "FULL", "CIRCULAR", "SAME", "SAME_LOWER"):
-        window = algebra.compose(first, second, W(3, padding=padding), W(3, padding=padding))[1]
+        window = compose(first, second, W(3, padding=padding), W(3, padding=padding))[1]
         assert window == W((5, 5), padding="SAME" if padding == "SAME_LOWER" else padding)
     even = kernels((2, 2), (2, 2))
-    assert algebra.compose(*even, W(2), W(2))[1].padding == ((0, 2), (0, 2))
-    assert algebra.compose(*even, W(2), W(2, padding="SAME_LOWER"))[1].padding == "SAME"
-    strided = algebra.compose(first, second, W(3, 2, "VALID", 2), W(3, 3, "VALID"))[1]
+    assert compose(*even, W(2), W(2))[1].padding == ((0, 2), (0, 2))
+    assert compose(*even, W(2), W(2, padding="SAME_LOWER"))[1].padding == "SAME"
+    strided = compose(first, second, W(3, 2, "VALID", 2), W(3, 3, "VALID"))[1]
     assert strided == W((5, 5), 6, "VALID", 2)
 
 
@@ -142,9 +165,9 @@ ADJOINTS = [
 def test_the_adjoint_is_the_convolution_of_the_transposed_matrix(window, space):
     (v,) = gaussian((*window.taps(len(space)), 2, 3))
     x, y = gaussian((*space, 2), (*window.output_shape(space), 3), seed=1)
-    turned, back = algebra.adjoint(v, window)
+    turned, back = adjoint(v, window)
     close(np.vdot(conv(x, v, window), y), np.vdot(x, conv(y, turned, back)))
-    again, forth = algebra.adjoint(turned, back)
+    again, forth = adjoint(turned, back)
     close(conv(x, again, forth), conv(x, v, window))
 
 
@@ -162,7 +185,7 @@ def test_flipping_turns_correlation_into_convolution():
     close(got, np.convolve(f, g))
     f, g = gaussian((4, 5, 1, 1), (3, 2, 1, 1))
     valid = W((3, 2), padding="VALID")
-    one, _ = algebra.compose(f, g, W((4, 5)), W((3, 2)))
+    one, _ = compose(f, g, W((4, 5)), W((3, 2)))
     expected = conv(f[..., 0], algebra.flip(g), W((3, 2), padding="FULL"))
     close(one[..., 0], expected)
     correlated = conv(f[..., 0], g, valid), conv(algebra.flip(f)[..., 0], algebra.flip(g), valid)
@@ -198,19 +221,19 @@ def test_a_kernel_is_two_smaller_ones_from_the_middle_width_on_and_not_below(siz
     assert width - 1 < algebra.middle_width(size, part, part, channels) < width
     (v,) = gaussian((size, size, channels, channels))
     window = W(part, padding="VALID")
-    enough = algebra.factorise(v, (part, part), width, jax.random.key(0))
+    enough = factorise(v, (part, part), width, jax.random.key(0))
     assert enough.residual < 1e-14
-    close(algebra.compose(enough.first, enough.second, window, window)[0], v)
-    few = [algebra.factorise(v, (part, part), width - 1, jax.random.key(seed)) for seed in range(5)]
+    close(compose(enough.first, enough.second, window, window)[0], v)
+    few = [factorise(v, (part, part), width - 1, jax.random.key(seed)) for seed in range(5)]
     assert min(factors.residual for factors in few) > 1e-3
-    u, _ = algebra.compose(few[0].first, few[0].second, window, window)
+    u, _ = compose(few[0].first, few[0].second, window, window)
     close(np.linalg.norm(u - v) / np.linalg.norm(v), few[0].residual)
 
 
 def test_what_two_kernels_made_is_found_again_and_equal_keys_give_equal_factors():
     first, second = kernels((2, 3), (3, 1), (2, 2, 3))
-    v, _ = algebra.compose(first, second, W((2, 3)), W((3, 1)))
-    found = [algebra.factorise(v, ((2, 3), (3, 1)), 2, jax.random.key(seed)) for seed in (0, 0, 1)]
+    v, _ = compose(first, second, W((2, 3)), W((3, 1)))
+    found = [factorise(v, ((2, 3), (3, 1)), 2, jax.random.key(seed)) for seed in (0, 0, 1)]
     assert min(factors.residual for factors in found) < 1e-14
     np.testing.assert_array_equal(found[0].first, found[1].first)
     with pytest.raises(ValueError, match=r"v has \(4, 3\) taps but sizes need \(3, 3\)"):
@@ -221,15 +244,15 @@ def test_separating_leaves_out_the_singular_values_beyond_its_rank():
     (v,) = gaussian((3, 5, 2, 4))
     sigma = np.linalg.svd(np.moveaxis(v, 2, 1).reshape(6, 20), compute_uv=False)
     for rank in (1, 4, 6):
-        first, second, residual = algebra.separate(v, rank)
+        first, second, residual = separate(v, rank)
         assert first.shape == (3, 1, 2, rank)
         assert second.shape == (1, 5, rank, 4)
-        u, _ = algebra.compose(first, second, W((3, 1)), W((1, 5)))
+        u, _ = compose(first, second, W((3, 1)), W((1, 5)))
         close(np.linalg.norm(u - v), np.linalg.norm(sigma[rank:]))
         close(residual, np.linalg.norm(u - v) / np.linalg.norm(v))
     (v,) = gaussian((2, 3, 2, 1, 3))
-    first, second, _ = algebra.separate(v, 2)
-    close(algebra.compose(first, second, W((2, 1, 1)), W((1, 3, 2)))[0], v)
+    first, second, _ = separate(v, 2)
+    close(compose(first, second, W((2, 1, 1)), W((1, 3, 2)))[0], v)
 
 
 @pytest.mark.parametrize("rank, match", [(7, "rank 7 exceeds 6"), (0, "at least 1")])
@@ -244,13 +267,13 @@ def test_fewer_channels_leave_out_the_singular_values_of_their_side():
     inputs, outputs = (np.linalg.svd(side, compute_uv=False) for side in sides)
     norm = np.linalg.norm(v)
     for ranks, error in {(2, None): inputs[2:], (None, 3): outputs[3:], (None, None): inputs[4:]}.items():
-        close(algebra.tucker(v, ranks).residual, np.linalg.norm(error) / norm)
-    into, core, out, residual = algebra.tucker(v, (2, 3))
+        close(tucker(v, ranks).residual, np.linalg.norm(error) / norm)
+    into, core, out, residual = tucker(v, (2, 3))
     u = np.einsum("cr,abrs,sd->abcd", into[0, 0], core, out[0, 0])
     close(np.linalg.norm(u - v) / norm, residual)
     window = W((3, 2))
-    two, wide = algebra.compose(into, core, W(1), window)
-    close(algebra.compose(two, out, wide, W(1))[0], u)
+    two, wide = compose(into, core, W(1), window)
+    close(compose(two, out, wide, W(1))[0], u)
     assert max(np.linalg.norm(inputs[2:]), np.linalg.norm(outputs[3:])) / norm < residual
     assert residual**2 < (np.sum(inputs[2:] ** 2) + np.sum(outputs[3:] ** 2)) / norm**2
 
@@ -258,7 +281,7 @@ def test_fewer_channels_leave_out_the_singular_values_of_their_side():
 def test_a_kernel_of_few_channels_is_found_again():
     p, g, q = gaussian((4, 2), (3, 2, 2, 3), (3, 5))
     v = np.einsum("cr,abrs,sd->abcd", p, g, q)
-    assert algebra.tucker(v, (2, 3)).residual < 1e-14
+    assert tucker(v, (2, 3)).residual < 1e-14
     with pytest.raises(ValueError, match="exceed the"):
         algebra.tucker(v, (5, None))
 
@@ -272,9 +295,9 @@ def test_a_batch_norm_in_evaluation_is_part_of_the_layer_before_it(per_position)
     x, v, bias, mean, scale, shift = gaussian((2, *SPACE, 2), (3, 2, 2, 3), (*out, 3), (3,), (3,), (3,))
     variance = mean**2 + 0.5
     h = conv(x, v, window) + bias
-    merged, told = algebra.merge_batch_norm(v, bias, mean, variance, scale=scale, shift=shift, epsilon=1e-3)
+    merged, told = merge_batch_norm(v, bias, mean, variance, scale=scale, shift=shift, epsilon=1e-3)
     close(conv(x, merged, window) + told, (h - mean) / np.sqrt(variance + 1e-3) * scale + shift)
-    merged, told = algebra.merge_batch_norm(v, None, mean, variance)
+    merged, told = algebra.merge_batch_norm(v, None, mean, variance)  # eagerly, where variances can be checked
     close(conv(x, merged, window) + told, (conv(x, v, window) - mean) / np.sqrt(variance + 1e-5))
     with pytest.raises(ValueError, match=r"shift has shape \(2,\) but v returns \(3,\)"):
         algebra.merge_batch_norm(v, bias, mean, variance, shift=shift[:2])
@@ -297,13 +320,13 @@ def test_branches_that_are_added_are_one_layer_borders_included(windows, space):
     pairs = zip(branches, windows, strict=True)
     expected = sum(conv(x, v, window) + bias for (v, bias), window in pairs) - branches[1][1]
     biases = [bias if q != 1 else None for q, (_, bias) in enumerate(branches)]
-    v, bias, window = algebra.merge_branches([v for v, _ in branches], windows, biases, space=space)
+    v, bias, window = merge_branches([v for v, _ in branches], windows, biases, space=space)
     close(conv(x, v, window) + bias, expected)
 
 
 def test_three_taps_one_and_a_shortcut_are_three_taps():
     three, one = gaussian((3, 3, 2, 2), (1, 1, 2, 2))
-    v, bias, window = algebra.merge_branches([three, one, algebra.identity(2)], [W(3), W(1), W(1)])
+    v, bias, window = merge_branches([three, one, algebra.identity(2)], [W(3), W(1), W(1)])
     (x,) = gaussian((2, *SPACE, 2), seed=1)
     assert window == W((3, 3))
     close(conv(x, v, window) + bias, conv(x, three, W(3)) + conv(x, one, W(1)) + x)
@@ -329,7 +352,7 @@ def test_one_tap_with_a_bias_merges_into_many_that_read_no_zeros(padding):
     one, bias, v = gaussian((1, 1, 2, 3), (3,), (3, 2, 3, 2))
     window = W((3, 2), padding=padding)
     (x,) = gaussian((2, *SPACE, 2), seed=1)
-    merged, told = algebra.merge_pointwise(one, bias, v)
+    merged, told = merge_pointwise(one, bias, v)
     close(conv(x, merged, window) + told, conv(conv(x, one, W(1)) + bias, v, window))
 
 
@@ -338,7 +361,7 @@ def test_where_many_read_zeros_the_bias_differs_by_position_or_the_padding_must_
     window = W((3, 2))
     (x,) = gaussian((2, *SPACE, 2), seed=1)
     h = conv(x, one, W(1)) + bias
-    merged, told = algebra.merge_pointwise(one, bias, v)
+    merged, told = merge_pointwise(one, bias, v)
     gap = np.abs(conv(h, v, window) - conv(x, merged, window) - told).max((0, -1))
     dead = ~window.live(SPACE).all((2, 3))
     assert gap[~dead].max() < 1e-12
@@ -346,7 +369,7 @@ def test_where_many_read_zeros_the_bias_differs_by_position_or_the_padding_must_
     padded = np.broadcast_to(bias, (2, 13, 14, 3)).copy()
     padded[:, 1:-1, :-1] = h
     close(conv(padded, v, W((3, 2), padding="VALID")), conv(x, merged, window) + told)
-    same, by_position = algebra.merge_pointwise(one, bias, v, window=window, space=SPACE)
+    same, by_position = merge_pointwise(one, bias, v, window=window, space=SPACE)
     assert by_position.shape == (*SPACE, 2)
     close(conv(x, same, window) + by_position, conv(h, v, window))
 
@@ -354,10 +377,10 @@ def test_where_many_read_zeros_the_bias_differs_by_position_or_the_padding_must_
 def test_the_larger_of_two_is_a_relu_and_two_sums_but_for_the_gradient_where_they_are_equal():
     a, b = gaussian((50,), (50,))
     close(algebra.maximum(a, b), np.maximum(a, b))
-    slopes = [jax.vmap(jax.grad(each, (0, 1)))(jnp.asarray(a), jnp.asarray(b)) for each in (algebra.maximum, jnp.maximum)]
-    np.testing.assert_array_equal(*slopes)
-    assert jax.grad(algebra.maximum, (0, 1))(1.0, 1.0) == (0.0, 1.0)
-    assert jax.grad(jnp.maximum, (0, 1))(1.0, 1.0) == (0.5, 0.5)
+    ours, theirs = (jax.jit(jax.grad(each, (0, 1))) for each in (algebra.maximum, jnp.maximum))
+    np.testing.assert_array_equal(*(jax.jit(jax.vmap(slopes))(a, b) for slopes in (ours, theirs)))
+    assert ours(1.0, 1.0) == (0.0, 1.0)
+    assert theirs(1.0, 1.0) == (0.5, 0.5)
     assert algebra.maximum(1e-20, -1.0) != 1e-20
     assert np.isnan(algebra.maximum(1.0, -jnp.inf))
 
@@ -366,11 +389,11 @@ def test_the_larger_of_two_is_a_relu_and_two_sums_but_for_the_gradient_where_the
 
 
 def values(v, window, space):
-    """Singular values of the dense matrix."""
-    w = cl.lift_conv_to_dense(v, window, space)
+    """Return the singular values of the dense matrix."""
+    w = np.asarray(cl.lift_conv_to_dense(v, window, space))
     rank = len(space)
     order = (*range(rank), 2 * rank + 1, *range(rank, 2 * rank + 1))
-    return np.linalg.svd(np.transpose(w, order).reshape(np.prod(w.shape[:rank]) * w.shape[-1], -1), compute_uv=False)
+    return np.linalg.svd(w.transpose(order).reshape(np.prod(w.shape[:rank]) * w.shape[-1], -1), compute_uv=False)
 
 
 @pytest.mark.parametrize("window", [W((3, 2), padding="CIRCULAR"), W((2, 3), padding="CIRCULAR", dilation=2)])
@@ -379,33 +402,33 @@ def test_clipping_a_circular_norm_is_clipping_the_singular_values_of_the_dense_m
     (v,) = gaussian((*window.taps(2), 2, 3))
     sigma = values(v, window, space)
     most = float(np.median(sigma))
-    clipped, wide = algebra.clip_norm(v, window, space, most)
-    close(values(clipped, wide, space), np.minimum(sigma, most), 1e-10)
+    clipped, wide = clip_norm(v, window, space, most)
+    close(values(clipped, wide, space), np.minimum(sigma, most))
     (x,) = gaussian((*space, 2), seed=1)
-    whole, wide = algebra.clip_norm(v, window, space, 2 * sigma[0])
+    whole, wide = clip_norm(v, window, space, 2 * sigma[0])
     close(conv(x, whole, wide), conv(x, v, window))
-    kept, same = algebra.clip_norm(v, window, space, most, full=False)
+    kept, same = clip_norm(v, window, space, most, full=False)
     assert same == window
     close(kept, cl.project_dense_to_conv(cl.lift_conv_to_dense(clipped, wide, space), window, space))
     assert most < values(kept, window, space)[0] < sigma[0]
-    assert values(algebra.scale_norm(kept, window, space, most), window, space)[0] == pytest.approx(most)
+    assert values(scale_norm(kept, window, space, most), window, space)[0] == pytest.approx(most)
 
 
 @pytest.mark.parametrize("window", [W((3, 2), 1, "SAME", 2), W((3, 3), 2, "VALID"), W((3, 2), 2, "CIRCULAR")])
 def test_no_image_is_stretched_by_more_than_the_bound(window):
     space = (6, 7)
     (v,) = gaussian((*window.taps(2), 2, 3))
-    norm, bound = values(v, window, space)[0], float(algebra.norm_bound(v, window, space))
+    norm, bound = values(v, window, space)[0], float(norm_bound(v, window, space))
     assert 0.5 * bound < norm < bound
-    scaled = algebra.scale_norm(v, window, space, bound / 3)
+    scaled = scale_norm(v, window, space, bound / 3)
     close(scaled, v / 3)
-    np.testing.assert_array_equal(algebra.scale_norm(v, window, space, 2 * bound), v)
+    np.testing.assert_array_equal(scale_norm(v, window, space, 2 * bound), v)
 
 
 def test_the_bound_leaves_room_for_the_padding():
     v, window = np.array([1.0, -1.0]).reshape(2, 1, 1), W((2,), padding="FULL")
-    close(values(v, window, (1,)), [2**0.5])
-    close(algebra.norm_bound(v, window, (1,)), 2)
+    close(values(v, window, (1,)), np.array([2**0.5]))
+    close(norm_bound(v, window, (1,)), 2.0)
 
 
 def test_norms_that_are_not_known_are_refused():
@@ -416,7 +439,7 @@ def test_norms_that_are_not_known_are_refused():
     with pytest.raises(ValueError, match="shows pixels twice"):
         algebra.norm_bound(v, W(3, padding="EDGE"), SPACE)
     with pytest.raises(ValueError, match="read one pixel"):
-        algebra.clip_norm(v, W(3, padding="CIRCULAR"), (2, 5), 1.0, full=False)
+        clip_norm(v, W(3, padding="CIRCULAR"), (2, 5), 1.0, full=False)
 
 
 # --- by name ---------------------------------------------------------------------------------------------------------
@@ -443,7 +466,7 @@ def test_derivatives_are_exact_for_polynomials_up_to_their_taps_less_one():
             expected = np.prod(np.arange(power - order + 1, power + 1)) * along ** max(power - order, 0) * (1 + other)
             half = v.shape[axis] // 2
             inner = [slice(half, -half) if q == axis else slice(None) for q in range(2)]
-            close(conv(image[..., None], v, window)[..., 0], expected[tuple(inner)], 1e-8)
+            close(conv(image[..., None], v, window)[..., 0], expected[tuple(inner)])
 
 
 def test_an_edge_kernel_sees_a_slope_by_its_direction_and_laplace_sees_none():
@@ -479,45 +502,45 @@ def test_crosses_see_their_own_kind_best():
 
 
 def test_nothing_is_left_out_of_a_kernel_of_zeros():
-    v = jnp.zeros((3, 3, 2, 2))
-    assert float(algebra.separate(v, 1).residual) == 0
+    v = np.zeros((3, 3, 2, 2))
+    assert float(separate(v, 1).residual) == 0
     assert float(algebra.tucker(v, (1, 1)).residual) == 0
 
 
 def test_a_norm_is_not_held_below_a_negative_number():
-    v, window = jnp.ones((3, 1, 1)), W(3, padding="CIRCULAR")
+    v, window = np.ones((3, 1, 1)), W(3, padding="CIRCULAR")
     for limit in (algebra.clip_norm, algebra.scale_norm):
         with pytest.raises(ValueError, match=r"most is -1.0; needs a number from 0 up"):
             limit(v, window, (5,), -1.0)
 
 
 def test_a_bias_is_one_number_a_channel():
-    v, one = jnp.ones((3, 2, 4)), jnp.ones(4)
+    v, one = np.ones((3, 2, 4)), np.ones(4)
     with pytest.raises(ValueError, match=r"bias has \(3,\) channels but v returns \(4,\)"):
-        algebra.merge_batch_norm(v, jnp.ones(3), one, one)
+        algebra.merge_batch_norm(v, np.ones(3), one, one)
     with pytest.raises(ValueError, match=r"biases\[1\] has shape \(1,\) but its kernel returns \(4,\) channels"):
-        algebra.merge_branches([v, v], [W(3), W(3)], [None, jnp.ones(1)])
+        algebra.merge_branches([v, v], [W(3), W(3)], [None, np.ones(1)])
     with pytest.raises(ValueError, match="kernels is empty"):
         algebra.merge_branches([], [])
 
 
 def test_a_kernel_of_zeros_is_held_below_a_norm_with_a_gradient():
-    v, window = jnp.zeros((3, 1, 1)), W(3, padding="CIRCULAR")
+    v, window = np.zeros((3, 1, 1)), W(3, padding="CIRCULAR")
     for most in (0.0, 1.0):
-        gradient = jax.grad(lambda v, most=most: algebra.scale_norm(v, window, (5,), most).sum())(v)
-        np.testing.assert_array_equal(gradient, jnp.ones((3, 1, 1)))
+        gradient = jax.jit(jax.grad(lambda v, most=most: algebra.scale_norm(v, window, (5,), most).sum()))(v)
+        np.testing.assert_array_equal(gradient, np.ones((3, 1, 1)))
 
 
 def test_a_norm_is_not_folded_where_its_root_is_not_real():
-    v, one = jnp.ones((3, 2, 2)), jnp.ones(2)
+    v, one = np.ones((3, 2, 2)), np.ones(2)
     with pytest.raises(ValueError, match=r"variance and epsilon are together down to -1\.9"):
-        algebra.merge_batch_norm(v, None, one, jnp.array([1.0, -2.0]), epsilon=0.1)
+        algebra.merge_batch_norm(v, None, one, np.array([1.0, -2.0]), epsilon=0.1)
     jax.jit(algebra.merge_batch_norm, static_argnums=1)(v, None, one, one)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_coarse_kernels_are_not_decomposed(dtype):
-    v = jnp.ones((3, 3, 2, 2), dtype)
+    v = np.ones((3, 3, 2, 2), dtype)
     makes = (
         lambda: algebra.factorise(v, (2, 2), 3, jax.random.key(0)),
         lambda: algebra.separate(v, 1),

@@ -182,7 +182,9 @@ def wait_for(condition, process, seconds=90):
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
+@pytest.mark.parametrize(
+    "number, code", [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, -signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_and_leaves_with_its_code(tmp_path, number, code):
     process = start(tmp_path, 10**6)
     wait_for(lambda: tmp_path.exists() and steps_in(tmp_path), process)
@@ -222,6 +224,7 @@ def kill_and_go_on(folder, times, steps, seed):
     return out
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(tmp_path):
     out = kill_and_go_on(tmp_path / "killed", 2, 300, 0)
     process = start(tmp_path / "whole", 300)
@@ -237,7 +240,7 @@ def test_what_a_kill_left_of_an_old_checkpoint_is_no_checkpoint_and_goes(stopped
     assert sorted(path.name for path in stopped.iterdir()) == [".lock", "15", "20"]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_hundred_kills_lose_nothing(tmp_path):
     out = kill_and_go_on(tmp_path / "killed", 100, 8_000, 1)
     process = start(tmp_path / "whole", 8_000)

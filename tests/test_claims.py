@@ -7,6 +7,7 @@ from experiments.checks import Finding
 from experiments.claims import CLAIMS, OPEN, Config, kind, run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.quote[:40])
 def test_a_claim_is_decided_as_it_was(claim):
     finding = claim.check()

@@ -462,6 +462,7 @@ def test_progress_is_shown_when_asked(tmp_path, capfd):
         assert said in err
 
 
+@pytest.mark.slow
 def test_two_loads_at_once_prepare_one_set(tmp_path):
     command = [
         sys.executable,

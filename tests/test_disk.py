@@ -5,6 +5,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from convlab.data import DamagedError, disk, load, prepared
+from convlab.data.builders import Digits
 
 pytest.importorskip("tensorflow_datasets")
 KEEPS = ("memory", "disk", "records")
@@ -98,6 +100,30 @@ def test_what_a_killed_process_left_goes_and_the_next_one_succeeds(tmp_path, who
     assert list(tmp_path.glob(f"convlab_digits/{trace}"))
     assert_same(load("digits", data_dir=tmp_path), whole[0])
     assert not list(tmp_path.glob(f"convlab_digits/{trace}"))
+
+
+def test_what_an_unfinished_preparation_left_goes(tmp_path, whole):
+    left = tmp_path / "convlab_digits" / "incomplete.ABC123_1.0.0"
+    left.mkdir(parents=True)
+    (left / "part").write_text("of a record")
+    assert_same(load("digits", data_dir=tmp_path), whole[0])
+    assert not left.exists()
+
+
+def test_a_preparation_waits_for_another_one(tmp_path, monkeypatch):
+    begun, prepare = threading.Event(), Digits.download_and_prepare
+
+    def noted(builder, **options):
+        begun.set()
+        prepare(builder, **options)
+
+    monkeypatch.setattr(Digits, "download_and_prepare", noted)
+    thread = threading.Thread(target=load, args=("digits",), kwargs={"data_dir": tmp_path})
+    with disk.alone(tmp_path / "convlab_digits" / "1.0.0"):
+        thread.start()
+        assert not begun.wait(1)
+    thread.join(60)
+    assert begun.is_set()
 
 
 def test_a_preparation_killed_before_its_checksums_were_written_is_read_and_then_has_them(digits):

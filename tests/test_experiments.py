@@ -23,14 +23,11 @@ from experiments.settings import at_once
 ROOT = pathlib.Path(__file__).parents[1]
 SHARED = {"__init__", "checks", "command", "parts", "rivals", "settings", "stopwatch"}
 NAMES = sorted({path.stem for path in (ROOT / "experiments").glob("*.py")} - SHARED)
-SLOW = {  # compile for long
-    *("speed", "speed_data", "speed_train", "low_rank", "dynamic_sharing", "birds_and_planes", "looking"),
-    *("relax", "learn_convolution", "prune", "two_by_two"),
-}
+QUICK = {"ladder"}  # the main job; the others are run at every change too, but not by the README's command
 FILES = {"table.md", "table.csv", "figure.png", "config.json", "provenance.json"}
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in NAMES])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in NAMES])
 def test_an_experiment_runs_and_reports(name, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv(UNOPTIMISED.upper(), os.environ.get(UNOPTIMISED.upper(), "0"))  # settled here, so not for later tests
@@ -50,6 +47,7 @@ def test_the_showcased_run_is_whole_and_says_where_it_comes_from(name):
     assert f"results/{name}/figure.png" in (ROOT / "experiments" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_derivation_counts_as_the_text_does():
     from experiments import derivation
 
@@ -60,6 +58,7 @@ def test_the_derivation_counts_as_the_text_does():
     assert {len(matrix[0]) for matrix in pictures.values()} == {64}
 
 
+@pytest.mark.slow
 def test_a_network_projected_at_every_update_trains_as_the_convolution_does():
     from experiments import dynamic_sharing
     from experiments.dynamic_sharing import CONV, SHARED, SMOKE
@@ -78,6 +77,7 @@ def test_a_network_projected_at_every_update_trains_as_the_convolution_does():
         assert np.allclose(logits, wanted, atol=1e-4) == same
 
 
+@pytest.mark.slow
 def test_least_squares_at_every_rung_varies_as_much_as_is_predicted():
     from experiments import linear_ladder
 
@@ -89,6 +89,7 @@ def test_least_squares_at_every_rung_varies_as_much_as_is_predicted():
         np.testing.assert_allclose(risks[rung].mean() - apart, predicted - apart, rtol=0.05, err_msg=rung)
 
 
+@pytest.mark.slow
 def test_round_a_torus_an_image_and_its_shift_score_alike_so_that_half_of_above_and_below_is_right():
     from experiments import flying_pigs
     from experiments.flying_pigs import CIRCULAR, ZERO
@@ -104,6 +105,7 @@ def test_round_a_torus_an_image_and_its_shift_score_alike_so_that_half_of_above_
         assert ((right, equal) == (0.5, 1)) == alike
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stack", [1, 3, 5])
 def test_a_convolution_scores_both_classes_alike_from_where_the_words_are_as_far_apart_as_it_sees(stack):
     from experiments import text
@@ -119,6 +121,7 @@ def test_a_convolution_scores_both_classes_alike_from_where_the_words_are_as_far
             assert np.allclose(scores, exchanged, atol=1e-6) == (apart == sees)
 
 
+@pytest.mark.slow
 def test_a_rising_tone_of_higher_pitch_is_translated_along_log_frequency_alone():
     from experiments import audio
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from networks import filled
 from strategies import gaussian
 
 import convlab as cl
@@ -106,14 +107,6 @@ NETWORKS = {
 }
 
 
-def filled(build):
-    """The network with ones for weights: what reaches what does not depend on them."""
-    definition, state = nnx.split(nnx.eval_shape(build))
-    model = nnx.merge(definition, jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), state))
-    model.eval()
-    return model
-
-
 def reached(model, axis):
     """First pixel and number of pixels from first to last that reach a central output and the next one along an axis.
 
@@ -131,6 +124,7 @@ def reached(model, axis):
 def test_an_output_sees_from_the_first_pixel_that_reaches_it_to_the_last(build):
     total = cl.count(nnx.eval_shape(build), SHAPE).total
     model = filled(build)
+    model.eval()
     for axis in range(2):
         (first, field), (second, same) = reached(model, axis)
         assert (total.field[axis], total.jump[axis]) == (field, abs(second - first))

@@ -1,14 +1,17 @@
 """Kernels of other libraries: the same numbers make the same function there and here."""
 
+import functools
+
+import compiled as cl
 import flax.linen
 import jax
-import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
+from assertions import close
+from compiled import compiled
 from strategies import gaussian
 
-import convlab as cl
 from convlab import foreign
 
 SPACE, SIZE, C, D = (7, 5), (3, 2), 2, 11
@@ -23,10 +26,6 @@ each_local = pytest.mark.parametrize("space, size, strides", LOCAL, ids=["2d", "
 @pytest.fixture(autouse=True)
 def double_precision(float64):
     """Laws hold to 1e-12."""
-
-
-def close(got, expected):
-    np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
 
 
 def local_kernel(window, space, d=D, seed=0):
@@ -49,15 +48,15 @@ def test_torch_kernels_make_the_same_convolution(space, size, strides, pads, gro
     channels_first = torch.from_numpy(np.moveaxis(x, -1, 1).copy())
     expected = conv(channels_first, torch.from_numpy(weight), stride=strides, padding=pads, groups=groups)
     window = cl.Window(size, strides, (pads,) * len(space) if isinstance(pads, int) else pads)
-    v = foreign.from_torch(weight)
+    v = compiled(foreign.from_torch)(weight)
     close(cl.conv(x, v, window, groups), np.moveaxis(expected.numpy(), 1, -1))
-    np.testing.assert_array_equal(foreign.to_torch(v), weight)
+    np.testing.assert_array_equal(compiled(foreign.to_torch)(v), weight)
 
 
 @pytest.mark.parametrize("size", [(3,), (3, 2), (2, 3, 5)], ids=str)
 def test_torch_kernels_hold_out_channels_then_in_channels_then_taps(size):
     (v,) = gaussian((*size, C, D))
-    weight = foreign.to_torch(v)
+    weight = np.asarray(foreign.to_torch(v))
     assert weight.shape == (D, C, *size)
     for tap in np.ndindex(*size):
         np.testing.assert_array_equal(weight[(slice(None), slice(None), *tap)], v[tap].T)
@@ -73,9 +72,9 @@ def test_linen_conv_local_computes_the_same_from_the_written_kernel(padding):
     v = local_kernel(window, SPACE)
     (x,) = gaussian((3, *SPACE, C), seed=1)
     module = flax.linen.ConvLocal(D, SIZE, strides=(2, 1), padding=padding, use_bias=False)
-    kernel = foreign.to_linen_local(v)
+    kernel = compiled(foreign.to_linen_local)(v)
     assert kernel.shape == jax.eval_shape(module.init, jax.random.key(0), x)["params"]["kernel"].shape
-    close(module.apply({"params": {"kernel": kernel}}, x), cl.locally_connected(x, v, window))
+    close(jax.jit(module.apply)({"params": {"kernel": kernel}}, x), cl.locally_connected(x, v, window))
 
 
 @each_local
@@ -83,24 +82,20 @@ def test_locally_connected_computes_what_lax_does_from_its_own_kernel(space, siz
     rank, window = len(space), cl.Window(size, strides, "VALID")
     kernel, x = gaussian((*window.output_shape(space), C * int(np.prod(size)), D), (3, *space, C), seed=2)
     letters = "DHW"[-rank:]
-    expected = jax.lax.conv_general_dilated_local(
-        jnp.asarray(x),
-        jnp.asarray(kernel),
-        strides,
-        "VALID",
-        size,
-        dimension_numbers=(f"N{letters}C", f"{letters}IO", f"N{letters}C"),
-    )
-    v = foreign.from_linen_local(kernel, window)
+    numbers = (f"N{letters}C", f"{letters}IO", f"N{letters}C")
+    options = {"window_strides": strides, "padding": "VALID", "filter_shape": size, "dimension_numbers": numbers}
+    expected = jax.jit(functools.partial(jax.lax.conv_general_dilated_local, **options))(x, kernel)
+    v = compiled(foreign.from_linen_local)(kernel, window)
     close(cl.locally_connected(x, v, window), expected)
-    np.testing.assert_array_equal(foreign.to_linen_local(v), kernel)
+    np.testing.assert_array_equal(compiled(foreign.to_linen_local)(v), kernel)
 
 
 @each_local
 def test_linen_local_kernels_come_back_from_the_round_trip(space, size, strides):
     window = cl.Window(size, strides)
     v = local_kernel(window, space)
-    np.testing.assert_array_equal(foreign.from_linen_local(foreign.to_linen_local(v), window), v)
+    back = compiled(foreign.from_linen_local)(compiled(foreign.to_linen_local)(v), window)
+    np.testing.assert_array_equal(back, v)
 
 
 # --- Keras -----------------------------------------------------------------------------------------------------------
@@ -142,9 +137,9 @@ def test_keras_implementation_1_computes_the_same(space, size, strides):
     window = cl.Window(size, strides, "VALID")
     out = window.output_shape(space)
     kernel, x = gaussian((int(np.prod(out)), int(np.prod(size)) * C, D), (3, *space, C))
-    v = foreign.from_keras_local_1(kernel, window, space)
+    v = compiled(foreign.from_keras_local_1)(kernel, window, space)
     close(cl.locally_connected(x, v, window), keras_1(x, kernel, out, size, strides))
-    np.testing.assert_array_equal(foreign.to_keras_local_1(v), kernel)
+    np.testing.assert_array_equal(compiled(foreign.to_keras_local_1)(v), kernel)
 
 
 @pytest.mark.parametrize("space, size, strides, padding", [*((*case, "VALID") for case in LOCAL), (*LOCAL[0], "SAME")], ids=str)
@@ -153,9 +148,9 @@ def test_keras_implementation_2_computes_the_same(space, size, strides, padding)
     reads = oracle.tables(space, size, strides, (1,) * rank, padding)
     mask = keras_mask(reads, space, 3)
     kernel, x = gaussian(mask.shape, (3, *space, C))
-    v = foreign.from_keras_local_2(kernel, window, space)
+    v = compiled(foreign.from_keras_local_2)(kernel, window, space)
     close(cl.locally_connected(x, v, window), keras_2(x, kernel, mask, rank))
-    np.testing.assert_array_equal(foreign.to_keras_local_2(v, window, space), kernel * mask)
+    np.testing.assert_array_equal(compiled(foreign.to_keras_local_2)(v, window, space), kernel * mask)
 
 
 @pytest.mark.parametrize("padding", ["VALID", "SAME"])
@@ -163,8 +158,14 @@ def test_keras_implementation_2_computes_the_same(space, size, strides, padding)
 def test_keras_kernels_come_back_from_the_round_trip(space, size, strides, padding):
     window = cl.Window(size, strides, padding)
     v = local_kernel(window, space, 3)
-    np.testing.assert_array_equal(foreign.from_keras_local_1(foreign.to_keras_local_1(v), window, space), v)
-    np.testing.assert_array_equal(foreign.from_keras_local_2(foreign.to_keras_local_2(v, window, space), window, space), v)
+
+    @jax.jit
+    def both(v):
+        first, second = foreign.to_keras_local_1(v), foreign.to_keras_local_2(v, window, space)
+        return foreign.from_keras_local_1(first, window, space), foreign.from_keras_local_2(second, window, space)
+
+    for back in both(v):
+        np.testing.assert_array_equal(back, v)
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------

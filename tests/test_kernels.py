@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
+from assertions import close
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jax.sharding import Mesh, PartitionSpec
@@ -24,16 +25,15 @@ SPACE, C, D, S = (6, 5), 3, 2, 2
 AXES = cl.Window((3, 2), strides=(2, 1), padding=((1, 2), (0, 1)), dilation=(1, 2)).axes(SPACE)
 
 
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
-    """Images so small would fit one block."""
-    for kernels in (blocks, table.windows):
-        monkeypatch.setattr(kernels, "BYTES", 1500)
+@pytest.fixture(autouse=True, scope="module")
+def small_blocks():
+    """Cut small images into several blocks; what was compiled before is forgotten, as it does not know of this."""
+    with pytest.MonkeyPatch.context() as patch:
+        for kernels in (blocks, table.windows):
+            patch.setattr(kernels, "BYTES", 1500)
+        jax.clear_caches()
+        yield
     jax.clear_caches()
-
-
-def close(got, expected):
-    np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-11 * max(1, np.abs(np.asarray(expected)).max(initial=0)))
 
 
 def made(family, name="auto", axes=AXES):
@@ -47,13 +47,20 @@ def arrays(form, n=5, s=S, seed=0):
     outputs, size = tuple(axis.outputs for axis in form.axes), tuple(axis.size for axis in form.axes)
     kernels = table.FAMILIES[form.family].positions(form)
     shapes = (s, n, *(axis.pixels for axis in form.axes), C), (s, *kernels, *size, C, D), (s, n, *outputs, D)
-    return dict(zip("xvh", map(jnp.asarray, gaussian(*shapes, seed=seed)), strict=True))
+    return dict(zip("xvh", gaussian(*shapes, seed=seed), strict=True))
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def derivative(wrt, form, these):
-    """The derivative of the form by x, v or g, given all three arrays."""
+    """Differentiate the form by x, v or g, given the other two arrays."""
     p, q = (these[name] for name in OTHERS[wrt])
     return form_p.bind(p, q, wrt=wrt, form=form, dtype=np.dtype(float))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def derivatives(forms, these):
+    """Apply all forms to the same arrays: a dictionary of results for each form."""
+    return [{wrt: derivative(wrt, form, these) for wrt in "hxv"} for form in forms]
 
 
 @given(windows(names=("SAME", "SAME_LOWER", "VALID", "FULL", "CAUSAL"), cells=400), st.integers(1, 5))
@@ -62,18 +69,19 @@ def derivative(wrt, form, these):
 @settings(max_examples=1)
 def test_every_implementation_equals_its_loops_and_its_gradients_are_its_transposes(drawn, n):
     window, space, reads = drawn
-    for family, name in NAMES:
-        form = made(family, name, window.axes(space))
-        these = arrays(form, n)
-        h = derivative("h", form, these)
-        loops = {"local": oracle.locally_connected, "conv": oracle.conv, "tiled": oracle.tiled}[family]
-        close(h, np.stack([[loops(x, v, reads) for x in xs] for xs, v in zip(these["x"], these["v"], strict=True)]))
-        value = jnp.vdot(h, these["h"])
-        for wrt in "xv":
-            gradient = derivative(wrt, form, these)
-            assert gradient.shape == these[wrt].shape
-            close(jnp.vdot(gradient, these[wrt]), value)
-            close(gradient, derivative(wrt, made(family, "windows", form.axes), these))
+    for family, loops in {"local": oracle.locally_connected, "conv": oracle.conv, "tiled": oracle.tiled}.items():
+        names = [name for each, name in NAMES if each == family]
+        forms = tuple(made(family, name, window.axes(space)) for name in names)
+        these = arrays(forms[0], n)
+        expected = np.stack([[loops(x, v, reads) for x in xs] for xs, v in zip(these["x"], these["v"], strict=True)])
+        results = derivatives(forms, these)
+        plain = results[names.index("windows")]
+        for result in results:
+            close(result["h"], expected, 1e-11)
+            for wrt in "xv":
+                assert result[wrt].shape == these[wrt].shape
+                close(np.vdot(result[wrt], these[wrt]), np.vdot(expected, these["h"]), 1e-11)
+                close(result[wrt], plain[wrt], 1e-11)
 
 
 def test_blocks_are_several_and_cover_all_positions():
@@ -91,29 +99,36 @@ def test_vmap_over_either_or_both_arrays_equals_a_loop(family, name, wrt, batche
     several = [arrays(made(family), seed=seed) for seed in range(3)]
     one, two = OTHERS[wrt]
     fixed = {key: several[0][key] for key, on in zip((one, two), batched, strict=True) if not on}
-    runs = [{**these, **fixed} for these in several]
-    stacked = [fixed[key] if key in fixed else jnp.stack([run[key] for run in runs], 1) for key in (one, two)]
-    got = jax.vmap(lambda p, q: derivative(wrt, form, {one: p, two: q}), [1 if on else None for on in batched])(*stacked)
-    close(got, jnp.stack([derivative(wrt, form, run) for run in runs]))
+    runs = [{one: these[one], two: these[two], **fixed} for these in several]
+    stacked = [fixed[key] if key in fixed else np.stack([run[key] for run in runs], 1) for key in (one, two)]
+    axes = [1 if on else None for on in batched]
+    got = jax.jit(jax.vmap(lambda p, q: derivative(wrt, form, {one: p, two: q}), axes))(*stacked)
+    close(got, np.stack([derivative(wrt, form, run) for run in runs]), 1e-11)
 
 
 @pytest.mark.parametrize("family, name", NAMES)
 def test_derivatives_of_all_orders_agree_with_those_of_plain_windows(family, name):
-    these = arrays(made(family), n=4)
+    these, tangents = (arrays(made(family), n=4, seed=seed) for seed in (0, 3))
+    got, expected = (
+        orders(made(family, each), these["x"], these["v"], tangents["x"], tangents["v"]) for each in (name, "windows")
+    )
+    close(got, expected, 1e-11)
 
-    def loss(name, x, v):
-        return jnp.sum(jnp.sin(layer(x, v, made(family, name))))
 
-    tangents = arrays(made(family), n=4, seed=3)
-    for transform in (
-        lambda f: jax.grad(f, (0, 1)),
-        lambda f: lambda x, v: jax.jvp(f, (x, v), (tangents["x"], tangents["v"])),
-        lambda f: lambda x, v: jax.jvp(jax.grad(f, (0, 1)), (x, v), (tangents["x"], tangents["v"]))[1],
-        lambda f: jax.grad(lambda x, v: jnp.sum(jax.grad(f, 1)(x, v) ** 2), (0, 1)),
-        lambda f: jax.checkpoint(jax.grad(f)),
-    ):
-        got, expected = (transform(functools.partial(loss, each))(these["x"], these["v"]) for each in (name, "windows"))
-        jax.tree.map(close, got, expected)
+@functools.partial(jax.jit, static_argnums=0)
+def orders(form, x, v, *tangents):
+    """Differentiate a loss of a form once and twice, forwards and backwards."""
+
+    def loss(x, v):
+        return jnp.sum(jnp.sin(layer(x, v, form)))
+
+    return (
+        jax.grad(loss, (0, 1))(x, v),
+        jax.jvp(loss, (x, v), tangents),
+        jax.jvp(jax.grad(loss, (0, 1)), (x, v), tangents)[1],
+        jax.grad(lambda x, v: jnp.sum(jax.grad(loss, 1)(x, v) ** 2), (0, 1))(x, v),
+        jax.checkpoint(jax.grad(loss))(x, v),
+    )
 
 
 @pytest.mark.parametrize("family, name", NAMES)
@@ -130,7 +145,7 @@ def test_shard_map_over_the_batch_sums_the_gradients_of_its_parts(family, name):
         return jax.lax.psum(gradient(x, varying), "n")
 
     got = jax.jit(jax.shard_map(parts, mesh=mesh, in_specs=(batch, all_of_it), out_specs=all_of_it))(these["x"], these["v"])
-    close(got, gradient(these["x"], these["v"]))
+    close(got, jax.jit(gradient)(these["x"], these["v"]), 1e-11)
 
 
 @given(windows(names=("VALID",), cells=2000))
@@ -139,15 +154,14 @@ def test_fold_is_the_transpose_of_gathering_windows(drawn):
     window, space, _ = drawn
     axes = tuple(axis._replace(low=0, high=0) for axis in window.axes(space))
     slab = tuple(axis.stride * (axis.outputs - 1) + axis.dilation * (axis.size - 1) + 1 for axis in axes)
-    x = jnp.asarray(gaussian((2, *slab, 3))[0])
-    p = gather(x, axes, 1)
-    (g,) = gaussian(p.shape, seed=1)
-    close(fold(jnp.asarray(g), axes, 1), jax.linear_transpose(lambda x: gather(x, axes, 1), x)(jnp.asarray(g))[0])
+    (x,) = gaussian((2, *slab, 3))
+    (g,) = gaussian(jax.eval_shape(lambda x: gather(x, axes, 1), x).shape, seed=1)
+    close(*jax.jit(lambda g: (fold(g, axes, 1), jax.linear_transpose(lambda x: gather(x, axes, 1), x)(g)[0]))(g), 1e-11)
 
 
 def test_results_have_the_dtype_asked_for_and_sums_that_of_the_wider():
     these = arrays(made("conv"))
-    x, v = these["x"].astype(jnp.bfloat16), these["v"].astype(jnp.bfloat16)
+    x, v = (jnp.asarray(these[name].astype(jnp.bfloat16)) for name in "xv")
     h = layer(x, v, Form("conv", AXES), jnp.float32)
     assert h.dtype == jnp.float32
     gradient = jax.grad(lambda x: layer(x, v, Form("conv", AXES), jnp.float32).sum())(x)

@@ -1,5 +1,7 @@
 """Layers of every rung: one function in NNX and in Linen, drop-ins for Flax, and the variance they start with."""
 
+import functools
+
 import chex
 import flax
 import jax
@@ -8,7 +10,10 @@ import numpy as np
 import optax
 import oracle
 import pytest
+from assertions import close
+from compiled import compiled
 from flax import nnx
+from networks import filled, images
 from strategies import gaussian
 
 import convlab as cl
@@ -45,26 +50,18 @@ SEVERAL = [
     "LowRank",
 ]  # rungs with kernels of several positions, so with tied_noise
 each_rung = pytest.mark.parametrize("name", OWN)
-
-
-def filled(build, seed=0):
-    """The layer with Gaussian numbers from NumPy in its arrays: much faster than its own start."""
-    definition, state = nnx.split(nnx.eval_shape(build))
-    random = np.random.default_rng(seed)
-
-    def draw(leaf):
-        return jnp.asarray(random.normal(size=leaf.shape), leaf.dtype)
-
-    return nnx.merge(definition, jax.tree.map(draw, state))
+CLOSE = 1e-6  # in single precision
 
 
 def a_layer(name, seed=0, **own):
     """A layer of two channels in and three out on images of 7 x 5 pixels."""
-    return filled(lambda: getattr(cl, name)(2, 3, (3, 2), space=(7, 5), rngs=nnx.Rngs(0), **OWN[name], **own), seed)
+    options = {"space": (7, 5), **OWN[name], **own}
+    return filled(lambda: getattr(cl, name)(2, 3, (3, 2), rngs=nnx.Rngs(0), **options), seed, deviation=1)
 
 
-def close(got, expected, tolerance=1e-6):
-    chex.assert_trees_all_close(got, expected, rtol=tolerance, atol=tolerance)
+@nnx.jit
+def outputs(x, *layers):
+    return [layer(x) for layer in layers]
 
 
 def state_of(layer):
@@ -114,7 +111,7 @@ def test_function_and_nnx_and_linen_agree(name, own, c, d, geometry, use_bias):
     space, kernel_size, strides, padding, dilation = GEOMETRY[geometry]
     fields = {"strides": strides, "padding": padding, "kernel_dilation": dilation, "use_bias": use_bias}
     fields |= {"param_dtype": jnp.float64, **own}
-    layer = filled(lambda: getattr(cl, name)(c, d, kernel_size, space=space, rngs=nnx.Rngs(0), **fields))
+    layer = filled(lambda: getattr(cl, name)(c, d, kernel_size, space=space, rngs=nnx.Rngs(0), **fields), deviation=1)
     module = getattr(convlab.linen, name)(d, kernel_size, **fields)
     x, arrays = gaussian((2, 1, *space, c))[0], state_of(layer)
     start = jax.eval_shape(module.init, jax.random.key(0), x)["params"]
@@ -123,14 +120,19 @@ def test_function_and_nnx_and_linen_agree(name, own, c, d, geometry, use_bias):
     window, groups = cl.Window(kernel_size, strides, padding, dilation), own.get("feature_group_count", 1)
     out = window.output_shape(space)
     sharing = USUAL_BIAS[name] if use_bias is True else use_bias
-    assert arrays.get("bias", jnp.zeros(0)).shape == {"channel": (d,), "position": (*out, d), False: (0,)}[sharing]
-    expected = by_function(name, x, arrays, window, groups) + arrays.get("bias", 0)
-    close(layer(x), expected, 1e-12)
-    close(module.apply({"params": arrays}, x), expected, 1e-12)
+    assert arrays.get("bias", np.zeros(0)).shape == {"channel": (d,), "position": (*out, d), False: (0,)}[sharing]
+
+    @jax.jit
+    def three_forms(layer, arrays, x):
+        expected = by_function(name, x, arrays, window, groups) + arrays.get("bias", 0)
+        return expected, nnx.merge(*layer)(x), module.apply({"params": arrays}, x)
+
+    expected, *got = three_forms(nnx.split(layer), arrays, x)
+    close(got, [expected, expected])
 
     rank = len(space)
     reads = oracle.tables(space, kernel_size, as_axes(strides, rank), as_axes(dilation, rank), padding)
-    close(layer(x)[1, 0], by_loops(name, x[1, 0], arrays, reads, groups) + np.asarray(arrays.get("bias", 0)), 1e-12)
+    close(got[0][1, 0], by_loops(name, x[1, 0], arrays, reads, groups) + np.asarray(arrays.get("bias", 0)))
 
 
 @each_rung
@@ -138,7 +140,7 @@ def test_dtype_casts_image_arrays_and_bias_in_both_forms(name):
     fields = {"dtype": jnp.bfloat16, "use_bias": "channel"}
     layer = a_layer(name, **fields)
     module = getattr(convlab.linen, name)(3, (3, 2), **fields, **OWN[name])
-    x = jnp.asarray(gaussian((2, 7, 5, 2))[0], jnp.float32)
+    x = images(2, 7, 5, 2)
     chex.assert_type(list(state_of(layer).values()), jnp.float32)
     h = layer(x)
     chex.assert_type(h, jnp.bfloat16)
@@ -152,8 +154,9 @@ def test_dtype_casts_image_arrays_and_bias_in_both_forms(name):
 def test_whole_numbers_are_images_like_any_other(name):
     layer = a_layer(name)
     x = np.random.default_rng(0).integers(0, 256, (2, 7, 5, 2)).astype(np.uint8)
-    close(layer(x), layer(x.astype(np.float32)))
-    chex.assert_type(layer(x), jnp.float32)
+    [h], [expected] = outputs(x, layer), outputs(x.astype(np.float32), layer)
+    close(h, expected, CLOSE)
+    chex.assert_type(h, jnp.float32)
 
 
 @each_rung
@@ -165,9 +168,9 @@ def test_precision_and_type_of_sums_reach_the_op(name):
     }
     layer = a_layer(name, **fields)
     module = getattr(convlab.linen, name)(3, (3, 2), **fields, **OWN[name])
-    x = jnp.ones((7, 5, 2))
+    x = np.ones((7, 5, 2), np.float32)
     for call in (layer, lambda x: module.apply({"params": state_of(layer)}, x)):
-        chex.assert_type(call(x), jnp.float32)
+        assert jax.eval_shape(call, x).dtype == jnp.float32
         assert "HIGHEST" in str(jax.make_jaxpr(call)(x))
 
 
@@ -202,30 +205,31 @@ def twins(c, d, size, seed=0, **options):
     chex.assert_trees_all_equal(state_of(ours), state_of(theirs))
     for layer in (theirs, ours):
         if layer.bias is not None:
-            layer.bias[...] = layer.bias[...] + jnp.linspace(-1, 2, d).astype(layer.bias.dtype)
+            shifted = np.asarray(layer.bias[...], float) + np.linspace(-1, 2, d)
+            layer.bias[...] = jax.device_put(shifted.astype(layer.bias.dtype))
     return theirs, ours
 
 
 @pytest.mark.parametrize("space, strides, padding", STRIDES_AND_PADDINGS, ids=str)
 def test_conv_equals_nnx_conv_for_strides_and_paddings(space, strides, padding):
     theirs, ours = twins(2, 3, (3, 2, 3)[: len(space)], strides=strides, padding=padding)
-    x = jnp.asarray(gaussian((2, *space, 2))[0], jnp.float32)
-    close(ours(x), theirs(x))
+    close(*outputs(images(2, *space, 2), ours, theirs), CLOSE)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids="-".join)
 def test_conv_equals_nnx_and_linen_conv_for_every_option(options):
     theirs, ours = twins(4, 8, (3, 2), **options)
-    x = jnp.asarray(gaussian((2, 7, 5, 4))[0], jnp.float32)
-    h = theirs(x)
-    chex.assert_trees_all_equal_dtypes(ours(x), h)
-    tolerance = 1e-6 if h.dtype == jnp.float32 and "dtype" not in options else 1e-2
-    close(ours(x), h, tolerance)
+    x = images(2, 7, 5, 4)
+    h, same = outputs(x, theirs, ours)
+    chex.assert_trees_all_equal_dtypes(same, h)
+    tolerance = CLOSE if h.dtype == jnp.float32 and "dtype" not in options else 1e-2
+    close(same, h, tolerance)
 
     fields = {key: value for key, value in options.items() if key != "preferred_element_type"}
-    linens = (module(8, (3, 2), **fields) for module in (flax.linen.Conv, convlab.linen.Conv))
-    (h, start), (same, ours_start) = (module.init_with_output(jax.random.key(0), x) for module in linens)
-    chex.assert_trees_all_equal(ours_start, start)
+    linens = [module(8, (3, 2), **fields) for module in (flax.linen.Conv, convlab.linen.Conv)]
+    start, our_start = (jax.jit(module.init)(jax.random.key(0), x) for module in linens)
+    chex.assert_trees_all_equal(our_start, start)
+    h, same = jax.jit(lambda start: [module.apply(start, x) for module in linens])(start)
     close(same, h, tolerance)
     chex.assert_trees_all_equal_dtypes(same, h)
 
@@ -233,23 +237,24 @@ def test_conv_equals_nnx_and_linen_conv_for_every_option(options):
 @pytest.mark.parametrize("batch", [(), (1,), (3,), (2, 3), (2, 1, 3)])
 def test_conv_takes_as_many_batch_axes_as_nnx_conv(batch):
     theirs, ours = twins(2, 3, (3, 2))
-    x = jnp.asarray(gaussian((*batch, 7, 5, 2))[0], jnp.float32)
-    close(ours(x), theirs(x))
-    chex.assert_shape(ours(x), (*batch, 7, 5, 3))
+    got, expected = outputs(images(*batch, 7, 5, 2), ours, theirs)
+    close(got, expected, CLOSE)
+    chex.assert_shape(got, (*batch, 7, 5, 3))
 
 
 def test_conv_takes_whole_numbers_as_nnx_conv_does():
     theirs, ours = twins(2, 3, (3, 2))
     x = np.random.default_rng(0).integers(0, 256, (2, 7, 5, 2)).astype(np.uint8)
-    close(ours(x), theirs(x))
-    chex.assert_trees_all_equal_dtypes(ours(x), theirs(x))
+    got, expected = outputs(x, ours, theirs)
+    close(got, expected, CLOSE)
+    chex.assert_trees_all_equal_dtypes(got, expected)
 
 
 def test_an_int_kernel_size_is_one_axis_as_in_nnx_or_all_axes_of_space():
     theirs, ours = twins(2, 3, 3)
-    x = jnp.asarray(gaussian((2, 7, 2))[0], jnp.float32)
-    close(ours(x), theirs(x))
-    assert cl.Conv(2, 3, 3, space=(7, 5), rngs=nnx.Rngs(0)).kernel.shape == (3, 3, 2, 3)
+    close(*outputs(images(2, 7, 2), ours, theirs), CLOSE)
+    square = nnx.eval_shape(lambda: cl.Conv(2, 3, 3, space=(7, 5), rngs=nnx.Rngs(0)))
+    assert square.kernel.shape == (3, 3, 2, 3)
 
 
 @pytest.mark.parametrize("use_bias", [True, False])
@@ -300,7 +305,8 @@ def test_starts_with_the_deviation_of_a_convolution_at_the_border_too(connectivi
     """1 inside, the root of the share of live taps at the border; shared connectivity sees all from everywhere: 1."""
     space = (pixels, pixels)
     options = {"space": space, "tied_noise": tied_noise, "use_bias": False}
-    layer = layers.connect(connectivity, c, d, 3, rngs=nnx.Rngs(3), **options)
+    rngs = nnx.Rngs(jax.random.key(3, impl="rbg"))  # draws many numbers fast
+    layer = nnx.jit(lambda rngs: layers.connect(connectivity, c, d, 3, rngs=rngs, **options))(rngs)
     square = squared_deviation(layer, space)
     share = np.ones(space) if connectivity == "shared" else cl.Window((3, 3)).live(space).mean((2, 3))
     for seen in np.unique(share):
@@ -311,11 +317,11 @@ def test_starts_with_the_deviation_of_a_convolution_at_the_border_too(connectivi
 @each_rung
 def test_outputs_on_images_deviate_as_those_of_a_convolution_in_both_forms(name):
     fields = {"strides": 2, "padding": "VALID", **OWN[name]}
-    layer = getattr(cl, name)(31, 37, (5, 3), space=(11, 7), rngs=nnx.Rngs(3), **fields)
+    layer = nnx.jit(lambda: getattr(cl, name)(31, 37, (5, 3), space=(11, 7), rngs=nnx.Rngs(3), **fields))()
     module = getattr(convlab.linen, name)(37, (5, 3), **fields)
-    x = jax.random.normal(jax.random.key(1), (16, 11, 7, 31))
-    for h in (layer(x), module.init_with_output(jax.random.key(0), x)[0]):
-        assert float(h.std()) == pytest.approx(1, rel=0.05)
+    x = images(16, 11, 7, 31)
+    for h in (*outputs(x, layer), jax.jit(module.init_with_output)(jax.random.key(0), x)[0]):
+        assert np.std(h) == pytest.approx(1, rel=0.05)
 
 
 def kernel_of_all(name, layer, window, space):
@@ -333,16 +339,25 @@ def kernel_of_all(name, layer, window, space):
 @pytest.mark.parametrize("name", SEVERAL)
 def test_without_noise_between_positions_starts_as_a_convolution(name):
     space, window = (7, 5), cl.Window((3, 2), (2, 1))
-    layer = getattr(cl, name)(2, 3, (3, 2), (2, 1), space=space, tied_noise=0, rngs=nnx.Rngs(0), **OWN[name])
-    v = kernel_of_all(name, layer, window, space)
-    x = jnp.asarray(gaussian((2, *space, 2))[0], jnp.float32)
-    close(layer(x), cl.conv(x, v, window), 1e-5)
+
+    @jax.jit
+    def both(x):
+        layer = getattr(cl, name)(2, 3, (3, 2), (2, 1), space=space, tied_noise=0, rngs=nnx.Rngs(0), **OWN[name])
+        return layer(x), cl.conv(x, kernel_of_all(name, layer, window, space), window)
+
+    close(*both(images(2, *space, 2)), 1e-5)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), static_argnames=("space", "tied_noise", "rank", "period"))
+def start_of(name, sizes, **options):
+    """The arrays that a layer starts with."""
+    return state_of(getattr(cl, name)(*sizes, rngs=nnx.Rngs(0), **options))
 
 
 @pytest.mark.parametrize("noise", [0.5, 2.0])
 @pytest.mark.parametrize("name, far", [("LocallyConnected", (3, 4)), ("Tiled", (1, 0))])
 def test_kernels_of_two_positions_correlate_by_one_over_one_plus_squared_noise(name, far, noise):
-    kernel = getattr(cl, name)(32, 32, (3, 3), space=(7, 7), tied_noise=noise, rngs=nnx.Rngs(0), **OWN[name]).kernel[...]
+    kernel = np.asarray(start_of(name, (32, 32, (3, 3)), space=(7, 7), tied_noise=noise, **OWN[name])["kernel"])
     near = (1, 1)
     correlation = np.corrcoef(np.ravel(kernel[near]), np.ravel(kernel[far]))[0, 1]
     assert correlation == pytest.approx(1 / (1 + noise**2), abs=0.03)
@@ -351,21 +366,21 @@ def test_kernels_of_two_positions_correlate_by_one_over_one_plus_squared_noise(n
 @pytest.mark.parametrize("noise", [0.5, 2.0])
 def test_shared_part_of_a_dense_weight_falls_with_noise_likewise(noise):
     space, window = (7, 5), cl.Window((3, 3))
-    kernel = cl.Dense(16, 16, (3, 3), space=space, tied_noise=noise, rngs=nnx.Rngs(0)).kernel[...]
+    kernel = start_of("Dense", (16, 16, (3, 3)), space=space, tied_noise=noise)["kernel"]
     by_chance = 9 / 35**2  # dimensions of a convolution in those of a dense weight
     expected = (1 + noise**2 * by_chance) / (1 + noise**2)
-    assert float(cl.decompose(kernel, window, space)["shared"]) == pytest.approx(expected, abs=0.02)
+    assert float(compiled(cl.decompose)(kernel, window, space)["shared"]) == pytest.approx(expected, abs=0.02)
 
 
 @pytest.mark.parametrize("noise", [0.5, 2.0])
 def test_proportions_of_low_rank_kernels_are_unit_vectors_that_correlate_likewise(noise):
-    weights = cl.LowRank(2, 3, (3, 3), rank=2000, space=(3, 2), tied_noise=noise, rngs=nnx.Rngs(0)).weights[...]
-    close(jnp.linalg.norm(weights, axis=-1), jnp.ones((3, 2)), 1e-5)
+    weights = np.asarray(start_of("LowRank", (2, 3, (3, 3)), rank=2000, space=(3, 2), tied_noise=noise)["weights"])
+    close(np.linalg.norm(weights, axis=-1), np.ones((3, 2)), 1e-5)
     assert float(weights[0, 0] @ weights[2, 1]) == pytest.approx(1 / (1 + noise**2), abs=0.08)
 
 
 def test_independent_kernels_have_nothing_in_common():
-    kernel = cl.LocallyConnected(32, 32, (3, 3), space=(7, 7), rngs=nnx.Rngs(0)).kernel[...]
+    kernel = np.asarray(start_of("LocallyConnected", (32, 32, (3, 3)), space=(7, 7))["kernel"])
     assert abs(np.corrcoef(np.ravel(kernel[1, 1]), np.ravel(kernel[3, 4]))[0, 1]) < 0.05
 
 
@@ -373,24 +388,23 @@ def test_independent_kernels_have_nothing_in_common():
 @pytest.mark.parametrize("padding, strides", [("SAME", (1, 2)), ([(1, 2), (0, 1)], 1), ("FULL", 2)])
 def test_dead_taps_start_at_zero_and_stay_there_while_live_ones_learn(padding, strides, noise):
     options = {"strides": strides, "padding": padding, "space": (5, 7), "tied_noise": noise}
-    layer = cl.LocallyConnected(2, 3, (3, 4), rngs=nnx.Rngs(0), **options)
+    layer = nnx.jit(lambda: cl.LocallyConnected(2, 3, (3, 4), rngs=nnx.Rngs(0), **options))()
     dead = ~cl.Window((3, 4), strides, padding).live((5, 7))
     assert dead.any()
     definition, start, _ = nnx.split(layer, nnx.Param, ...)
     start = nnx.to_pure_dict(start)
-    optimizer = optax.adamw(1e-2, weight_decay=0.1)
-    x = jnp.asarray(gaussian((4, 5, 7, 2))[0], jnp.float32)
+    optimizer, x = optax.adamw(1e-2, weight_decay=0.1), images(4, 5, 7, 2)
 
     @jax.jit
-    def step(parameters, state):
-        gradient = jax.grad(lambda p: jnp.tanh(nnx.merge(definition, p)(x) - 1).sum())(parameters)
-        updates, state = optimizer.update(gradient, state, parameters)
-        return optax.apply_updates(parameters, updates), state
+    def trained(start):
+        def step(carry, _):
+            gradient = jax.grad(lambda p: jnp.tanh(nnx.merge(definition, p)(x) - 1).sum())(carry[0])
+            updates, state = optimizer.update(gradient, carry[1], carry[0])
+            return (optax.apply_updates(carry[0], updates), state), None
 
-    parameters, state = start, optimizer.init(start)
-    for _ in range(3):
-        parameters, state = step(parameters, state)
-    kernels = np.asarray(start["kernel"]), np.asarray(parameters["kernel"])
+        return jax.lax.scan(step, (start, optimizer.init(start)), None, 3)[0][0]
+
+    kernels = np.asarray(start["kernel"]), np.asarray(trained(start)["kernel"])
     for kernel in kernels:
         np.testing.assert_array_equal(kernel[dead], 0)
         assert np.all(kernel[~dead] != 0)
@@ -400,7 +414,8 @@ def test_dead_taps_start_at_zero_and_stay_there_while_live_ones_learn(padding, s
 @each_rung
 def test_seeds_decide_the_start(name):
     def start(seed):
-        return state_of(getattr(cl, name)(2, 3, (3, 2), space=(7, 5), use_bias=False, rngs=nnx.Rngs(seed), **OWN[name]))
+        made = getattr(cl, name)(2, 3, (3, 2), space=(7, 5), use_bias=False, rngs=nnx.Rngs(seed), **OWN[name])
+        return jax.tree.map(np.asarray, state_of(made))
 
     chex.assert_trees_all_equal(start(0), start(0))
     assert all(np.all(a != b) for a, b in zip(start(0).values(), start(1).values(), strict=True) if a.ndim < 4)
@@ -421,6 +436,11 @@ def test_every_connectivity_has_the_outputs_of_the_convolution(connectivity, pad
     assert jax.eval_shape(outputs).shape == (4, *out, 3)
 
 
+def shapes_of(*sizes, **options):
+    """A connected layer of shapes only."""
+    return nnx.eval_shape(lambda: layers.connect(*sizes, **options, rngs=nnx.Rngs(0)))
+
+
 @pytest.mark.parametrize(
     "connectivity, kernel",
     [
@@ -432,12 +452,12 @@ def test_every_connectivity_has_the_outputs_of_the_convolution(connectivity, pad
     ],
 )
 def test_connectivity_names_the_rung(connectivity, kernel):
-    layer = layers.connect(connectivity, 2, 3, (3, 2), (2, 1), space=(7, 5), period=3, rngs=nnx.Rngs(0))
+    layer = shapes_of(connectivity, 2, 3, (3, 2), (2, 1), space=(7, 5), period=3)
     assert layer.kernel.shape == kernel
 
 
 def test_low_rank_connectivity_takes_the_rank():
-    layer = layers.connect("low_rank", 2, 3, (3, 2), (2, 1), space=(7, 5), rank=5, rngs=nnx.Rngs(0))
+    layer = shapes_of("low_rank", 2, 3, (3, 2), (2, 1), space=(7, 5), rank=5)
     assert (layer.basis.shape, layer.weights.shape) == ((5, 3, 2, 2, 3), (4, 5, 5))
 
 
@@ -450,8 +470,8 @@ def test_connect_builds_the_same_layer_as_its_class():
 @pytest.mark.parametrize("strides, padding", [(1, "SAME"), (2, "SAME"), ((2, 1), "VALID")])
 def test_shared_connectivity_sees_all_pixels_from_everywhere_with_weights_that_move_along(strides, padding):
     space = (7, 5)
-    layer = layers.connect("shared", 2, 3, 3, strides, padding=padding, space=space, rngs=nnx.Rngs(0))
-    w = np.moveaxis(np.asarray(jax.jacobian(layer)(jnp.zeros((*space, 2)))), 2, -1)
+    layer = filled(lambda: layers.connect("shared", 2, 3, 3, strides, padding=padding, space=space, rngs=nnx.Rngs(0)))
+    w = np.moveaxis(np.asarray(jax.jit(jax.jacobian(layer))(np.zeros((*space, 2), np.float32))), 2, -1)
     assert np.all(w != 0)
     s, t = as_axes(strides, 2)
     np.testing.assert_array_equal(w[1:, :, s:], w[:-1, :, :-s])
@@ -459,22 +479,24 @@ def test_shared_connectivity_sees_all_pixels_from_everywhere_with_weights_that_m
 
 
 def test_tiles_shrink_to_the_positions_there_are():
-    layer = layers.connect("tiled", 2, 3, (3, 3), padding="VALID", space=(3, 7), period=4, rngs=nnx.Rngs(0))
+    layer = shapes_of("tiled", 2, 3, (3, 3), padding="VALID", space=(3, 7), period=4)
     assert layer.kernel.shape == (1, 4, 3, 3, 2, 3)
 
 
 @pytest.mark.parametrize("connectivity", layers.CONNECTIVITY)
 def test_connect_takes_noise_where_there_are_several_kernels_and_ignores_it_elsewhere(connectivity):
-    def start(noise):
-        return state_of(layers.connect(connectivity, 2, 3, 3, space=(7, 5), tied_noise=noise, rngs=nnx.Rngs(0)))
+    @jax.jit
+    def starts():
+        noises = (0.0, 1.0)
+        return [state_of(layers.connect(connectivity, 2, 3, 3, space=(7, 5), tied_noise=s, rngs=nnx.Rngs(0))) for s in noises]
 
-    same = all(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (start(0.0), start(1.0))), strict=True))
+    same = all(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, starts()), strict=True))
     assert same == (connectivity in ("conv", "shared"))
 
 
 @pytest.mark.parametrize("use_bias, shape", [(False, None), (True, (7, 5, 3)), ("channel", (3,)), ("position", (7, 5, 3))])
 def test_connect_passes_the_bias_on(use_bias, shape):
-    bias = layers.connect("dense", 2, 3, 3, space=(7, 5), use_bias=use_bias, rngs=nnx.Rngs(0)).bias
+    bias = shapes_of("dense", 2, 3, 3, space=(7, 5), use_bias=use_bias).bias
     assert (bias if bias is None else bias.shape) == shape
 
 
@@ -489,11 +511,15 @@ def test_runs_and_trains_in_graph_mode_and_tree_mode(name, graph):
         (definition, state), (other, _) = map(nnx.split, made)
         assert definition == other
         assert hash(definition) == hash(other)
-        x = jnp.asarray(gaussian((2, 7, 5, 2))[0], jnp.float32)
-        chex.assert_trees_all_equal(nnx.merge(definition, state)(x), made[0](x))
-        loss, gradient = nnx.value_and_grad(lambda layer: jnp.square(layer(x)).mean())(made[0])
-        nnx.update(made[0], jax.tree.map(lambda p, g: p - 1e-3 * g, nnx.state(made[0], nnx.Param), nnx.state(gradient)))
-        assert jnp.square(made[0](x)).mean() < loss
+        x = images(2, 7, 5, 2)
+        call = nnx.jit(lambda layer: layer(x))
+        h = np.asarray(call(made[0]))
+        close(made[0](x), h)
+        chex.assert_trees_all_equal(call(nnx.merge(definition, state)), h)
+        gradient = nnx.jit(nnx.grad(lambda layer: jnp.square(layer(x)).mean()))(made[0])
+        moved = lambda p, g: jax.device_put(np.asarray(p) - 1e-3 * np.asarray(g))  # noqa: E731
+        nnx.update(made[0], jax.tree.map(moved, nnx.state(made[0], nnx.Param), nnx.state(gradient)))
+        assert np.square(call(made[0])).mean() < np.square(h).mean()
     assert nnx.set_graph_mode.current_value() is True
 
 
@@ -504,9 +530,9 @@ def test_layers_of_all_seeds_share_one_compilation():
     def run(definition, state, x):
         return nnx.merge(definition, state)(x)
 
-    compiled = jax.jit(run, static_argnums=0)
+    program = jax.jit(run, static_argnums=0)
     for seed in range(3):
-        compiled(*nnx.split(cl.LocallyConnected(2, 3, (3, 2), space=(7, 5), rngs=nnx.Rngs(seed))), jnp.ones((7, 5, 2)))
+        program(*nnx.split(cl.LocallyConnected(2, 3, (3, 2), space=(7, 5), rngs=nnx.Rngs(seed))), np.ones((7, 5, 2)))
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
@@ -601,6 +627,6 @@ def test_refuses_an_unknown_connectivity():
 
 
 def test_a_convolution_made_without_space_takes_images_of_any_size():
-    layer = cl.Conv(2, 3, (3, 2), rngs=nnx.Rngs(0))
+    layer = filled(lambda: cl.Conv(2, 3, (3, 2), rngs=nnx.Rngs(0)))
     for space in ((7, 5), (4, 11)):
-        chex.assert_shape(layer(jnp.ones((*space, 2))), (*space, 3))
+        assert jax.eval_shape(layer, np.ones((*space, 2))).shape == (*space, 3)

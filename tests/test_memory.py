@@ -2,9 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from flax import nnx
+from networks import filled
 
 import convlab as cl
 from convlab.measure import memory
@@ -65,7 +67,8 @@ def test_a_batch_has_an_image():
 @pytest.mark.parametrize("free, fits", [(7 * 5 * 7 * 5 * 2 * 3 * 4, True), (7 * 5 * 7 * 5 * 2 * 3 * 4 - 1, False)])
 def test_a_layer_that_would_not_fit_is_refused_before_it_is_drawn(monkeypatch, free, fits):
     def build():
-        return cl.Dense(2, 3, (3, 2), space=(7, 5), rngs=nnx.Rngs(0))
+        zeros = nnx.initializers.zeros_init()  # which are drawn fast
+        return cl.Dense(2, 3, (3, 2), space=(7, 5), kernel_init=zeros, rngs=nnx.Rngs(0))
 
     monkeypatch.setattr("convlab.check._free", lambda: free)
     if fits:
@@ -85,11 +88,11 @@ def test_a_megapixel_image_to_a_dense_layer_is_refused_and_linen_refuses_it_too(
         cl.Dense(1, 4, (3, 3), space=(1000, 1000), rngs=nnx.Rngs(0))
     layer = cl.linen.Dense(1, 4, (3, 3))
     with pytest.raises(MemoryError, match="for the dense layer"):
-        layer.init(jax.random.key(0), jnp.ones((1, 1000, 1000, 1)))
+        layer.init(jax.random.key(0), np.ones((1, 1000, 1000, 1), np.float32))
 
 
 def test_a_run_whose_optimizer_would_not_fit_is_refused_before_it_starts(monkeypatch):
-    model, data = cl.models.MLP((8, 8, 1), 10, (5,), rngs=nnx.Rngs(0)), cl.load("digits")
+    model, data = filled(lambda: cl.models.MLP((8, 8, 1), 10, (5,), rngs=nnx.Rngs(0))), cl.load("digits")
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
     config = cl.Config(steps=1, batch_size=2, progress=False, evaluations=1, optimizer="adam")
     monkeypatch.setattr("convlab.check._free", lambda: 4 * size)

@@ -1,5 +1,6 @@
 """Batch norm: what Flax computes, in another form."""
 
+import functools
 import warnings
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from networks import filled
 from strategies import gaussian
 
 from convlab.norm import BatchNorm
@@ -16,30 +18,33 @@ OPTIONS = [{}, {"use_scale": False}, {"use_bias": False}, {"use_fast_variance": 
 
 
 def both(**options):
-    """Flax's layer and ours, with the same arrays."""
+    """Make Flax's layer and ours, with the same arrays."""
     features = SHAPE[options.get("axis", -1)]
-    layers = [each(features, momentum=0.9, rngs=nnx.Rngs(0), **options) for each in (nnx.BatchNorm, BatchNorm)]
-    for layer in layers:
-        for name, array in zip(("scale", "bias", "mean", "var"), gaussian(*[(features,)] * 4), strict=True):
-            if getattr(layer, name) is not None:
-                getattr(layer, name)[...] = jnp.asarray(np.abs(array), jnp.float32)
-    return layers
+
+    def layer(kind):
+        made = filled(lambda: kind(features, momentum=0.9, rngs=nnx.Rngs(0), **options), deviation=1.0)
+        smallest = 0.5 if "dtype" in options else 0.01  # small enough for epsilon to matter, large enough for half precision
+        made.var[...] = jax.device_put(np.geomspace(smallest, 1, features, dtype=np.float32))
+        return made
+
+    return layer(nnx.BatchNorm), layer(BatchNorm)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("running", [False, True])
 def test_equals_that_of_flax_with_its_statistics_and_gradients(options, running):
-    x = jnp.asarray(3 + gaussian(SHAPE)[0], jnp.float32)
+    x = np.asarray(3 + gaussian(SHAPE)[0], np.float32)
 
     def of(layer):
         graph, state = nnx.split(layer)
 
-        def loss(state, x):
+        @functools.partial(jax.grad, argnums=(0, 1), has_aux=True, allow_int=True)
+        def slopes(state, x):
             layer = nnx.merge(graph, state)
             h = layer(x, running)
             return jnp.sin(h.astype(float)).sum(), (h, nnx.state(layer))
 
-        return jax.grad(loss, (0, 1), has_aux=True, allow_int=True)(state, x)
+        return jax.jit(slopes)(state, x)
 
     (theirs, (h, state)), (ours, (our_h, our_state)) = (of(layer) for layer in both(**options))
     assert our_h.dtype == h.dtype
@@ -49,21 +54,21 @@ def test_equals_that_of_flax_with_its_statistics_and_gradients(options, running)
 
 
 def test_statistics_of_half_precision_are_kept_in_single_precision():
-    layer = BatchNorm(7, use_scale=False, use_bias=False, rngs=nnx.Rngs(0))
-    x = jnp.asarray(gaussian(SHAPE)[0], jnp.bfloat16)
+    layer = filled(lambda: BatchNorm(7, use_scale=False, use_bias=False, rngs=nnx.Rngs(0)))
+    x = gaussian(SHAPE)[0].astype(jnp.bfloat16)
     assert layer(x).dtype == jnp.bfloat16
     assert layer.mean[...].dtype == layer.var[...].dtype == jnp.float32
 
 
 def test_masks_are_those_of_flax():
-    x, mask = jnp.asarray(gaussian(SHAPE)[0], jnp.float32), jnp.arange(3).reshape(3, 1, 1, 1) < 2
-    theirs, ours = (layer(x, mask=mask) for layer in both())
+    x, mask = np.asarray(gaussian(SHAPE)[0], np.float32), np.arange(3).reshape(3, 1, 1, 1) < 2
+    theirs, ours = (nnx.jit(lambda layer: layer(x, mask=mask))(layer) for layer in both())
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
 def test_other_numbers_of_channels_are_refused():
     with pytest.raises(ValueError, match=r"x of shape \(3, 5\) has 5 channels, needs 7"):
-        BatchNorm(7, rngs=nnx.Rngs(0))(jnp.ones((3, 5)))
+        filled(lambda: BatchNorm(7, rngs=nnx.Rngs(0)))(np.ones((3, 5)))
 
 
 def test_images_in_double_precision_leave_statistics_as_they_are_stored(float64):

@@ -4,37 +4,36 @@ import math
 import warnings
 
 import chex
+import compiled as cl
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import oracle
 import pytest
+from assertions import close
 from flax import nnx
+from networks import filled
 from strategies import gaussian
 
-import convlab as cl
 from convlab import optim
 from convlab.layers import LAYERS
 
 SHAPES = {"layer": {"kernel": (7, 5, 3), "bias": (7, 5)}, "norm": {"scale": (11,)}}
-
-
-def close(got, expected, tolerance=1e-11):
-    chex.assert_trees_all_close(got, expected, rtol=tolerance, atol=tolerance)
+CLOSE = 1e-11  # after several steps
 
 
 def tree(seed, dtype=jnp.float32):
     """A kernel, a bias of two axes and a scale."""
     leaves, structure = jax.tree.flatten(SHAPES, is_leaf=lambda leaf: isinstance(leaf, tuple))
-    return jax.tree.unflatten(structure, [jnp.asarray(a, dtype) for a in gaussian(*leaves, seed=seed)])
+    return jax.tree.unflatten(structure, [jax.device_put(a.astype(dtype)) for a in gaussian(*leaves, seed=seed)])
 
 
 def start(model):
     """Gaussian parameters."""
     leaves, structure = jax.tree.flatten(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
     arrays = gaussian(*(leaf.shape for leaf in leaves), seed=3)
-    return jax.tree.unflatten(structure, [jnp.asarray(a, leaf.dtype) for a, leaf in zip(arrays, leaves, strict=True)])
+    return jax.tree.unflatten(structure, [a.astype(leaf.dtype) for a, leaf in zip(arrays, leaves, strict=True)])
 
 
 def descend(optimizer, parameters, gradients):
@@ -49,7 +48,7 @@ def descend(optimizer, parameters, gradients):
 
         return jax.lax.scan(body, (parameters, optimizer.init(parameters)), gradients)[1]
 
-    return run(parameters, jax.tree.map(lambda *each: jnp.stack(each), *gradients))
+    return jax.tree.map(np.asarray, run(parameters, jax.tree.map(lambda *each: np.stack(each), *gradients)))
 
 
 def last(trees):
@@ -64,7 +63,7 @@ def test_beta_lasso_takes_the_step_of_the_equation_and_leaves_out_biases_and_sca
     rate, lam, beta = 0.1, 0.03, 11.0
     theta, gradient = tree(1, jnp.float64), tree(2, jnp.float64)
     got = descend(optim.beta_lasso(rate, lam, beta), theta, [gradient])
-    expected = jax.tree.map(lambda t, g: np.asarray(t - rate * g), theta, gradient)
+    expected = jax.tree.map(lambda t, g: np.asarray(t) - rate * np.asarray(g), theta, gradient)
     t, g = (np.asarray(each["layer"]["kernel"]) for each in (theta, gradient))
     stepped = t - rate * (g + lam * np.sign(t))
     expected["layer"]["kernel"] = np.where(np.abs(stepped) >= beta * lam, stepped, 0)
@@ -95,7 +94,7 @@ def test_no_weight_ever_ends_below_the_threshold_but_at_zero_and_some_come_back(
 def test_the_threshold_is_that_of_the_parameters_as_they_are_stored():
     rate, threshold = 0.1, np.float32(0.0137)
     (g,) = gaussian((100_000, 1))
-    g = jnp.asarray(100 * g, jnp.float32)
+    g = np.float32(100 * g)
     theta = threshold + np.float32(rate) * g  # after the step, all are within rounding of the threshold
     got = np.abs(last(descend(optim.beta_lasso(rate, 1e-9, threshold / 1e-9), theta, [g])))
     assert not ((got > 0) & (got < threshold)).any()
@@ -115,7 +114,7 @@ def test_the_threshold_and_both_rates_follow_their_schedules():
 def test_soft_threshold_is_the_proximal_step_and_converges_to_the_lasso():
     x, y = gaussian((31, 7), (31, 3))
     lam, rate = 3.0, 0.01
-    theta = jnp.zeros((7, 3))
+    theta = np.zeros((7, 3))
     optimizer = optim.soft_threshold(rate, lam)
 
     def body(carry, _):
@@ -123,16 +122,16 @@ def test_soft_threshold_is_the_proximal_step_and_converges_to_the_lasso():
         updates, state = optimizer.update(jnp.asarray(x).T @ (x @ theta - y), state, theta)
         return (optax.apply_updates(theta, updates), state), None
 
-    theta = jax.jit(lambda theta: jax.lax.scan(body, (theta, optimizer.init(theta)), None, 2000)[0][0])(theta)
-    slope, theta = x.T @ (x @ theta - y), np.asarray(theta)
+    theta = np.asarray(jax.jit(lambda theta: jax.lax.scan(body, (theta, optimizer.init(theta)), None, 2000)[0][0])(theta))
+    slope = x.T @ (x @ theta - y)
     assert 0 < (theta == 0).sum() < theta.size
-    close(slope[theta != 0], -lam * np.sign(theta[theta != 0]))  # the optimality conditions of the lasso
+    close(slope[theta != 0], -lam * np.sign(theta[theta != 0]), CLOSE)  # the optimality conditions of the lasso
     assert (np.abs(slope[theta == 0]) <= lam).all()
 
 
 def test_a_mask_may_be_a_tree_and_learning_rates_may_be_injected():
     mask = {"layer": {"kernel": False, "bias": True}, "norm": False}
-    theta, zero = tree(0), jax.tree.map(jnp.zeros_like, tree(0))
+    theta, zero = tree(0), jax.tree.map(np.zeros_like, tree(0))
     inject = optax.inject_hyperparams(optim.beta_lasso, static_args=("mask", "momentum"))
     got = last(descend(inject(learning_rate=0.1, lam=0.01, beta=40.0, mask=mask), theta, [zero]))
     chex.assert_trees_all_equal(got["norm"], theta["norm"])
@@ -184,7 +183,7 @@ def test_numbers_that_make_no_sense_are_refused():
         optim.add_penalty(jnp.sum, -1)
     with pytest.raises(ValueError, match="steps must be at least 1"):
         optim.project_every(jnp.round, 0)
-    theta = jnp.ones((2, 2))
+    theta = np.ones((2, 2), np.float32)
     for optimizer in (
         *(optim.soft_threshold(0.1, lam) for lam in (1, 0)),
         optim.beta_lasso(0.1, 0, 1),
@@ -217,7 +216,7 @@ def regress(optimizer, seeds, n=2000, space=(8, 7), noise=0.5, steps=40):
         return w, cl.lift_conv_to_dense(v, window, space), cl.decompose(w, window, space)
 
     learned, teacher, shares = jax.jit(lambda seeds: jax.lax.map(one, seeds))(jnp.asarray(seeds))
-    return np.asarray(learned) != 0, np.asarray(teacher) != 0, shares["shared"] + shares["local"]
+    return np.asarray(learned) != 0, np.asarray(teacher) != 0, np.asarray(shares["shared"]) + np.asarray(shares["local"])
 
 
 def test_beta_lasso_finds_the_windows_of_a_convolution_in_a_dense_regression():
@@ -261,7 +260,7 @@ def lifted(model, parameters):
         lift = cl.lift_conv_to_dense if layout.rung == "dense" else cl.lift_conv_to_local
         new["layers"][number] = {
             "kernel": lift(kernel, layout.window, layout.space),
-            "bias": jnp.broadcast_to(bias, layout.bias_shape),
+            "bias": np.broadcast_to(bias, layout.bias_shape),
         }
     return new
 
@@ -281,23 +280,23 @@ def train(model, parameters, optimizer, steps=4):
     graph, _, rest = nnx.split(model, nnx.Param, ...)
     x, y = gaussian((IMAGES, 7, 5, 2), (IMAGES, *model.layers[2].layout.positions, 2))
 
+    def loss(parameters):
+        return jnp.sum((nnx.merge(graph, parameters, rest)(x) - y) ** 2) / IMAGES
+
     @jax.jit
-    def step(parameters, state):
-        def loss(parameters):
-            return jnp.sum((nnx.merge(graph, parameters, rest)(x) - y) ** 2) / IMAGES
+    def run(parameters):
+        def step(carry, _):
+            updates, state = optimizer.update(jax.grad(loss)(carry[0]), carry[1], carry[0])
+            return (optax.apply_updates(carry[0], updates), state), None
 
-        updates, state = optimizer.update(jax.grad(loss)(parameters), state, parameters)
-        return optax.apply_updates(parameters, updates), state
+        return jax.lax.scan(step, (parameters, optimizer.init(parameters)), None, steps)[0][0]
 
-    state = optimizer.init(parameters)
-    for _ in range(steps):
-        parameters, state = step(parameters, state)
-    return parameters
+    return jax.tree.map(np.asarray, run(parameters))
 
 
 def norm(first, second):
     """Frobenius distance of two trees."""
-    return sum(jnp.sum((a - b) ** 2) for a, b in zip(*map(jax.tree.leaves, (first, second)), strict=True)) ** 0.5
+    return sum(np.sum((a - np.asarray(b)) ** 2) for a, b in zip(*map(jax.tree.leaves, (first, second)), strict=True)) ** 0.5
 
 
 def divided(by):
@@ -312,11 +311,11 @@ def test_descent_with_projection_is_training_the_convolution_with_a_rate_per_tap
     trained = train(conv, first, optax.chain(sgd, divided(live)))
     if padding != "SAME":  # every tap is live everywhere: one rate a layer, divided by the number of positions
         assert all((layer["kernel"] == layer["bias"]).all() for layer in live["layers"].values())
-    assert max(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.abs(a - b).max(), trained, first))) > 0.01
+    assert max(jax.tree.leaves(jax.tree.map(lambda a, b: np.abs(a - b).max(), trained, first))) > 0.01
     expected = lifted(model, trained)
-    close(train(model, lifted(model, first), optax.chain(sgd, optim.project_every(project, 1))), expected)
+    close(train(model, lifted(model, first), optax.chain(sgd, optim.project_every(project, 1))), expected, CLOSE)
     if padding == "SAME":
-        close(train(model, lifted(model, first), optax.chain(optim.tie_gradients(project), sgd)), expected)
+        close(train(model, lifted(model, first), optax.chain(optim.tie_gradients(project), sgd)), expected, CLOSE)
 
 
 @pytest.mark.usefixtures("float64")
@@ -339,10 +338,10 @@ def test_parameters_are_projected_after_every_third_update_and_at_no_other():
     project, parameters = jax.jit(optim.sharing(layer)), start(layer)
     leaves, structure = jax.tree.flatten(parameters)
     gradients = [jax.tree.unflatten(structure, gaussian(*(a.shape for a in leaves), seed=s)) for s in range(7)]
-    gradients = jax.tree.map(jnp.float32, gradients)
+    gradients = jax.tree.map(np.float32, gradients)
     got = descend(optax.chain(optax.sgd(0.1), optim.project_every(project, 3)), parameters, gradients)
     for step, gradient in enumerate(gradients):
-        parameters = jax.tree.map(lambda p, g: p - 0.1 * g, parameters, gradient)
+        parameters = jax.tree.map(lambda p, g: np.asarray(p) - np.float32(0.1) * g, parameters, gradient)
         if step in (2, 5):
             parameters = project(parameters)
         close(jax.tree.map(lambda each, step=step: each[step], got), parameters, 1e-6)
@@ -355,7 +354,7 @@ def test_the_projection_is_computed_only_where_it_is_due():
         jax.debug.callback(lambda: seen.append(1))
         return parameters
 
-    descend(optim.project_every(projection, 3), jnp.zeros(2), [jnp.ones(2)] * 7)
+    descend(optim.project_every(projection, 3), np.zeros(2, np.float32), [np.ones(2, np.float32)] * 7)
     jax.effects_barrier()
     assert len(seen) == 2
 
@@ -364,23 +363,28 @@ def test_a_dense_layer_is_projected_to_locality_or_to_a_convolution_and_its_bias
     layer = nnx.eval_shape(lambda: cl.Dense(2, 3, (3, 2), (2, 1), space=(5, 4), rngs=nnx.Rngs(0)))
     tree = start(layer)
     local, conv = (jax.jit(optim.sharing(layer, to))(tree) for to in ("locally_connected", "conv"))
-    shares = jax.jit(lambda w: cl.decompose(w, layer.layout.window, layer.layout.space))(tree["kernel"])
-    square = jnp.sum(tree["kernel"] ** 2)
-    close(jnp.sum(local["kernel"] ** 2) / square, shares["shared"] + shares["local"], 1e-6)
-    close(jnp.sum(conv["kernel"] ** 2) / square, shares["shared"], 1e-6)
+    shares = cl.decompose(tree["kernel"], layer.layout.window, layer.layout.space)
+    whole, inside, shared = (np.sum(np.asarray(each["kernel"]) ** 2) for each in (tree, local, conv))
+    close(inside / whole, float(shares["shared"]) + float(shares["local"]), 1e-6)
+    close(shared / whole, shares["shared"], 1e-6)
     close(local["bias"], tree["bias"], 1e-7)
-    close(conv["bias"], jnp.broadcast_to(tree["bias"].mean((0, 1)), tree["bias"].shape), 1e-6)
+    close(conv["bias"], np.broadcast_to(tree["bias"].mean((0, 1)), tree["bias"].shape), 1e-6)
 
 
 def test_the_layers_of_a_network_are_tied_also_as_the_state_of_nnx():
-    layer = cl.LocallyConnected(1, 2, (3,), space=(7,), rngs=nnx.Rngs(0))
-    model = nnx.Sequential(layer, nnx.relu, nnx.Linear(2, 3, rngs=nnx.Rngs(1)))
+    def build():
+        layer = cl.LocallyConnected(1, 2, (3,), space=(7,), rngs=nnx.Rngs(0))
+        return nnx.Sequential(layer, nnx.relu, nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
+
+    model = filled(build, deviation=1)
     optimizer = nnx.Optimizer(model, optax.chain(optax.sgd(0.1), optim.project_every(optim.sharing(model), 1)), wrt=nnx.Param)
-    before = nnx.to_pure_dict(nnx.state(model, nnx.Param))["layers"]
-    optimizer.update(model, jax.tree.map(jnp.ones_like, nnx.state(model, nnx.Param)))
-    after = nnx.to_pure_dict(nnx.state(model, nnx.Param))["layers"]
+    arrays = lambda: jax.tree.map(np.array, nnx.to_pure_dict(nnx.state(model, nnx.Param)))["layers"]  # noqa: E731
+    before = arrays()
+    ones = jax.tree.map(np.ones_like, nnx.state(model, nnx.Param))
+    nnx.jit(lambda optimizer, model: optimizer.update(model, ones))(optimizer, model)
+    after = arrays()
     close(after[0]["kernel"][1], after[0]["kernel"][4], 1e-6)
-    assert jnp.abs(before[0]["kernel"][1] - before[0]["kernel"][4]).max() > 0.1
+    assert np.abs(before[0]["kernel"][1] - before[0]["kernel"][4]).max() > 0.1
     close(after[2], jax.tree.map(lambda p: p - 0.1, before[2]), 1e-7)
 
 
@@ -391,18 +395,18 @@ def test_what_cannot_be_projected_is_refused():
     with pytest.raises(ValueError, match="no projection leads from 'conv' to 'dense'"):
         optim.nearest("conv", "dense", cl.Window(3), (4, 5))
     with pytest.raises(ValueError, match="the tree has no array a/c; it has a/b"):
-        optim.at_paths({("a", "c"): jnp.negative})({"a": {"b": jnp.ones(1)}})
+        optim.at_paths({("a", "c"): jnp.negative})({"a": {"b": np.ones(1)}})
     with pytest.raises(ValueError, match="by 'nearness' is unknown; needs one of distance, outside"):
         optim.far(conv, by="nearness")
     with pytest.raises(ValueError, match="no spatial layers"):
-        optim.far(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
+        optim.far(filled(lambda: nnx.Linear(2, 3, rngs=nnx.Rngs(0))))
 
 
 def test_a_masked_projection_leaves_what_is_hidden():
     projection = optim.at_paths({("a",): jnp.zeros_like, ("b",): jnp.zeros_like})
     optimizer = optax.masked(optim.project_every(projection, 1), {"a": True, "b": False})
-    got = last(descend(optimizer, {"a": jnp.ones(2), "b": jnp.ones(2)}, [{"a": jnp.ones(2), "b": jnp.ones(2)}]))
-    chex.assert_trees_all_equal(got, {"a": jnp.zeros(2), "b": 2 * jnp.ones(2)})
+    ones = {"a": np.ones(2, np.float32), "b": np.ones(2, np.float32)}
+    chex.assert_trees_all_equal(last(descend(optimizer, ones, [ones])), {"a": 0 * ones["a"], "b": 2 * ones["b"]})
 
 
 # --- penalties -------------------------------------------------------------------------------------------------------
@@ -421,9 +425,9 @@ def test_the_distance_is_zero_where_the_constraint_holds_and_its_gradient_leads_
     project = jax.jit(optim.sharing(layer, to))
     penalty = jax.jit(jax.value_and_grad(optim.distance(project)))
     (value, gradient), nearest = penalty(tree), project(tree)
-    assert penalty(nearest)[0] < 1e-20 < 1 < value
+    assert float(penalty(nearest)[0]) < 1e-20 < 1 < float(value)
     close(value, norm(tree, nearest) ** 2)
-    close(jax.tree.map(lambda p, g: p - g / 2, tree, gradient), nearest)
+    close(jax.tree.map(lambda p, g: p - np.asarray(g) / 2, tree, gradient), nearest)
 
 
 @pytest.mark.usefixtures("float64")
@@ -441,9 +445,15 @@ def test_a_dense_weight_counts_by_its_distance_from_the_centre_of_its_window(pad
             apart = [min(a, n - a) for a, n in zip(apart, space, strict=True)]
         near += math.hypot(*apart) * (size[i, j, k, l] ** 2).sum()
         outside += np.abs(size[i, j, k, l]).sum() * (((i, j), (k, l)) not in inside)
-    close(optim.far(layer)(tree), near)
-    close(optim.far(layer, by="outside", size=jnp.abs)(tree), outside)
-    assert optim.far(layer, by="outside")(optim.sharing(layer, "locally_connected")(tree)) == 0
+
+    @jax.jit
+    def penalties(tree):
+        local = optim.sharing(layer, "locally_connected")(tree)
+        return optim.far(layer)(tree), optim.far(layer, "outside", jnp.abs)(tree), optim.far(layer, "outside")(local)
+
+    *got, of_local = penalties(tree)
+    close(got, [near, outside])
+    assert float(of_local) == 0
 
 
 @pytest.mark.usefixtures("float64")
@@ -455,30 +465,31 @@ def test_a_tap_counts_by_its_distance_from_the_centre_at_every_position(rung):
     tree = start(layer)
     kernel = np.asarray(tree["basis" if rung == "low_rank" else "kernel"])
     away = np.array([[math.hypot(2, 0.5)] * 2, [0.5] * 2, [math.hypot(2, 0.5)] * 2])
-    close(optim.far(layer, size=jnp.abs)(tree), (away[..., None, None] * np.abs(kernel)).sum())
-    assert optim.far(layer, by="outside")(tree) == 0
+    got, outside = jax.jit(lambda tree: (optim.far(layer, size=jnp.abs)(tree), optim.far(layer, by="outside")(tree)))(tree)
+    close(got, (away[..., None, None] * np.abs(kernel)).sum())
+    assert float(outside) == 0
 
 
 @pytest.mark.usefixtures("float64")
 def test_the_gradient_that_is_added_is_the_slope_of_the_penalty_times_the_scheduled_weight():
     layer, tree = dense_layer()
-    penalty, zero = optim.far(layer), jax.tree.map(jnp.zeros_like, tree)
+    penalty, zero = jax.jit(optim.far(layer)), jax.tree.map(np.zeros_like, tree)
     optimizer = optim.add_penalty(penalty, lambda count: 0.5 * count)
     updates = descend(optimizer, tree, [zero, zero])  # at weight 0, then 0.5
     moved = jax.tree.map(lambda each: each[1] - each[0], updates)
     chex.assert_trees_all_equal(jax.tree.map(lambda each: each[0], updates), tree)
     (direction,), small = gaussian(tree["kernel"].shape, seed=1), 1e-5
-    sides = [penalty({**tree, "kernel": tree["kernel"] + sign * small * direction}) for sign in (1, -1)]
-    close(jnp.sum(moved["kernel"] * direction), 0.5 * (sides[0] - sides[1]) / (2 * small), 1e-7)
+    sides = [float(penalty({**tree, "kernel": tree["kernel"] + sign * small * direction})) for sign in (1, -1)]
+    close(np.sum(moved["kernel"] * direction), 0.5 * (sides[0] - sides[1]) / (2 * small), 1e-7)
     close(moved["bias"], zero["bias"])
 
 
 def test_a_strong_penalty_ties_a_local_layer_that_is_trained():
     layer = nnx.eval_shape(lambda: cl.LocallyConnected(1, 1, (3,), padding="VALID", space=(7,), rngs=nnx.Rngs(0)))
     penalty, tree = optim.distance(optim.sharing(layer)), start(layer)
-    zero = jax.tree.map(jnp.zeros_like, tree)
+    zero = jax.tree.map(np.zeros_like, tree)
     got = last(descend(optax.chain(optim.add_penalty(penalty, 1.0), optax.sgd(0.1)), tree, [zero] * 50))
-    close(got, optim.sharing(layer)(tree), 1e-4)
+    close(got, jax.jit(optim.sharing(layer))(tree), 1e-4)
 
 
 # --- pruning ---------------------------------------------------------------------------------------------------------
@@ -486,7 +497,8 @@ def test_a_strong_penalty_ties_a_local_layer_that_is_trained():
 
 def network_tree(seed=0):
     first, second, bias = gaussian((7, 5), (3, 11), (5, 3), seed=seed)
-    return {"first": {"kernel": jnp.float32(first)}, "second": {"kernel": jnp.float32(10 * second), "bias": jnp.float32(bias)}}
+    made = {"first": {"kernel": first}, "second": {"kernel": 10 * second, "bias": bias}}
+    return jax.tree.map(lambda a: jax.device_put(np.float32(a)), made)
 
 
 def test_the_smallest_share_of_what_is_left_is_pruned_to_the_weight():
@@ -500,12 +512,12 @@ def test_the_smallest_share_of_what_is_left_is_pruned_to_the_weight():
             assert kept.sum() == left[name]
             assert size[kept].min() >= size[~kept].max()
             assert before is None or not (kept & ~np.asarray(before[name]["kernel"])).any()
-    assert mask["second"]["bias"].all()
-    numbers = optim.prune(tree, 0.3, jax.tree.map(lambda kept: kept.astype(float), before))
+    assert np.asarray(mask["second"]["bias"]).all()
+    numbers = optim.prune(tree, 0.3, jax.tree.map(lambda kept: np.asarray(kept, np.float32), before))
     chex.assert_trees_all_equal(numbers, mask)
     chex.assert_trees_all_equal_dtypes(numbers, mask)
-    assert not optim.prune(tree, 1.0)["first"]["kernel"].any()
-    assert optim.prune(tree, 0.0)["first"]["kernel"].all()
+    assert not np.asarray(optim.prune(tree, 1.0)["first"]["kernel"]).any()
+    assert np.asarray(optim.prune(tree, 0.0)["first"]["kernel"]).all()
 
 
 def test_pruned_together_the_smallest_of_all_arrays_go():
@@ -516,13 +528,13 @@ def test_pruned_together_the_smallest_of_all_arrays_go():
     )
     assert kept.sum() == 34
     assert np.abs(sizes[kept]).min() > np.abs(sizes[~kept]).max()
-    assert mask["first"]["kernel"].sum() < mask["second"]["kernel"].sum()
+    assert kept[:35].sum() < kept[35:].sum()
 
 
 def test_equal_weights_are_pruned_by_number_all_the_same_and_other_arrays_if_asked():
-    assert optim.prune(jnp.ones((7, 5)), 0.2).sum() == 28
+    assert np.sum(np.asarray(optim.prune(jax.device_put(np.ones((7, 5), np.float32)), 0.2))) == 28
     mask = optim.prune(network_tree(), 0.2, which={"first": False, "second": True})
-    assert [int(each.sum()) for each in jax.tree.leaves(mask)] == [35, 12, 26]  # biases sort before kernels
+    assert [int(np.asarray(each).sum()) for each in jax.tree.leaves(mask)] == [35, 12, 26]  # biases sort before kernels
 
 
 @pytest.mark.parametrize(
@@ -537,7 +549,7 @@ def test_pruned_weights_stay_at_zero_under_any_optimizer_and_the_others_are_not_
     plain = descend(optimizer, tree, gradients)
     for name in tree:
         assert (np.asarray(got[name]["kernel"])[:, ~np.asarray(mask[name]["kernel"])] == 0).all()
-    close(got, jax.tree.map(lambda a, kept: jnp.where(kept, a, 0), plain, mask), 1e-6)
+    close(got, jax.tree.map(lambda a, kept: np.where(kept, a, 0), plain, mask), 1e-6)
 
 
 def test_rewinding_restores_the_bits_of_what_is_kept():
@@ -557,17 +569,17 @@ def test_rounds_train_what_the_last_ones_left_from_the_first_values():
         return last(descend(optax.chain(optax.adamw(0.1), optim.keep_pruned(mask)), parameters, [network_tree(len(calls))] * 2))
 
     rounds = list(optim.iterative_pruning(train, first, 0.2, rounds=2))
-    assert [int(mask["first"]["kernel"].sum()) for _, mask in rounds] == [35, 28, 22]
+    assert [np.asarray(mask["first"]["kernel"]).sum() for _, mask in rounds] == [35, 28, 22]
     for (trained, mask), given in zip(rounds, calls, strict=True):
         chex.assert_trees_all_equal(given, optim.rewind(first, mask))
-        assert ((trained["first"]["kernel"] != 0) == mask["first"]["kernel"]).all()
+        np.testing.assert_array_equal(np.asarray(trained["first"]["kernel"]) != 0, mask["first"]["kernel"])
     chex.assert_trees_all_equal(rounds[1][1], optim.prune(rounds[0][0], 0.2))
     chex.assert_trees_all_equal(rounds[2][1], optim.prune(rounds[1][0], 0.2, rounds[1][1]))
 
 
 def test_a_mask_of_another_network_is_refused():
-    parameters, ones = network_tree(), jax.tree.map(lambda a: jnp.ones(a.shape, bool), network_tree())
-    other = {**ones, "first": {"kernel": jnp.ones((7, 1), bool)}}
+    parameters, ones = network_tree(), jax.tree.map(lambda a: np.ones(a.shape, bool), network_tree())
+    other = {**ones, "first": {"kernel": np.ones((7, 1), bool)}}
     for use in (lambda mask: optim.prune(parameters, 0.5, mask), lambda mask: optim.rewind(parameters, mask)):
         with pytest.raises(ValueError, match=r"\['first'\]\['kernel'\]: \(7, 1\), needs \(7, 5\)"):
             use(other)
@@ -595,4 +607,4 @@ def test_what_cannot_be_pruned_is_refused():
     with pytest.raises(
         ValueError, match=r"the mask has not the arrays of the parameters \(the array: \(2, 3\), needs \(3, 2\)\)"
     ):
-        optim.keep_pruned(jnp.ones((2, 3), bool)).init(jnp.ones((3, 2)))
+        optim.keep_pruned(np.ones((2, 3), bool)).init(np.ones((3, 2)))

@@ -1,13 +1,17 @@
 """Whole networks between the rungs: the same function on a freer one, the nearest on a stricter one, and what is carried."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from assertions import close
+from compiled import compiled
 from flax import linen, nnx
-from networks import SMALL, TINY, filled, scores_of
+from networks import SMALL, TINY, filled
 from strategies import gaussian
 
 import convlab as cl
@@ -16,8 +20,21 @@ from convlab.relax import Change, carry, constrain, diff, relax, transfer_variab
 
 pytestmark = pytest.mark.usefixtures("float64")
 LADDER = ("conv", "tiled", "low_rank", "locally_connected", "dense")
-LIFTS = {"locally_connected": cl.lift_conv_to_local, "dense": cl.lift_conv_to_dense}
+LIFTS = {"locally_connected": compiled(cl.lift_conv_to_local), "dense": compiled(cl.lift_conv_to_dense)}
 SHAPE = (7, 5, 2)
+CLOSE = 1e-10  # what whole networks compute
+
+STATIC = {"static_argnums": (1, 2), "static_argnames": ("only", "period", "rank")}
+relax_compiled, constrain_compiled = (
+    nnx.jit(relax, **STATIC),
+    nnx.jit(constrain, **STATIC),
+)  # one program each; eagerly one an operation and shape
+carry_compiled = nnx.jit(carry, static_argnums=(0, 4))
+
+
+@nnx.jit
+def outputs(model, x):
+    return nnx.clone(model)(x)
 
 
 class Nested(nnx.Module):
@@ -42,30 +59,35 @@ class Nested(nnx.Module):
 def double(model):
     """The network with its numbers in double precision."""
     definition, state = nnx.split(model)
-    cast = lambda a: a.astype(jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else a  # noqa: E731
+    cast = lambda a: jax.device_put(np.asarray(a, float)) if jnp.issubdtype(a.dtype, jnp.floating) else a  # noqa: E731
     return nnx.merge(definition, jax.tree.map(cast, state))
 
 
 def network(name, **options):
     if name == "Nested":
-        return double(Nested(nnx.Rngs(0))), SHAPE
+        return double(filled(lambda: Nested(nnx.Rngs(0)))), SHAPE
     build, shape = (SMALL | TINY)[name]
     return double(filled(lambda: build(rngs=nnx.Rngs(0), **options))), shape
+
+
+def one(kind, d=3, seed=0, deviation=0.2, **options):
+    """A network of one layer on two channels."""
+    return filled(lambda: nnx.Sequential(kind(2, d, (3, 2), rngs=nnx.Rngs(0), **options)), seed, deviation=deviation)
 
 
 def parameters(model):
     return nnx.to_pure_dict(nnx.state(model, nnx.Param))
 
 
-def results(model, x, mode):
-    """Scores, and what training moves, of a copy."""
-    model = nnx.clone(model)
-    getattr(model, mode)()
-    return scores_of(*nnx.split(model), x)
-
-
-def same(got, expected, tolerance=1e-10):
-    chex.assert_trees_all_close(got, expected, rtol=tolerance, atol=tolerance)
+@functools.partial(nnx.jit, static_argnums=2)
+def results(model, x, modes=("eval", "train")):
+    """Scores, and what training moves, of a copy in each mode."""
+    found = {}
+    for mode in modes:
+        copy = nnx.clone(model)
+        getattr(copy, mode)()
+        found[mode] = copy(x), nnx.to_pure_dict(nnx.state(copy, nnx.BatchStat))
+    return found
 
 
 # --- the function does not change ------------------------------------------------------------------------------------
@@ -87,17 +109,27 @@ KINDS = (*(name for name in (*SMALL, *TINY) if name not in LONG), "Nested")
 def test_a_relaxed_network_is_the_same_function_in_evaluation_and_in_training_and_is_held_to_itself(name, to):
     model, shape = network(name) if name == "Nested" else network(name, connectivity="conv")
     [x] = gaussian((6, *shape))
-    free = relax(model, to, shape)
+    free = relax_compiled(model, to, shape)
     assert free is not model
-    for mode in ("eval", "train"):
-        same(results(free, x, mode), results(model, x, mode))
+    close(results(free, x), results(model, x), CLOSE)
     if name != "Nested":
-        back = constrain(free, "conv", shape)
+        back = constrain_compiled(free, "conv", shape)
         assert nnx.graphdef(back) == nnx.graphdef(model)
-        zeros = jax.tree.map(lambda a: a == 0, parameters(back))  # taps that see no pixel from anywhere
-        same(parameters(back), jax.tree.map(lambda a, zero: jnp.where(zero, 0, a), parameters(model), zeros), 1e-12)
+        zeros = jax.tree.map(lambda a: np.asarray(a) == 0, parameters(back))  # taps that see no pixel from anywhere
+        close(parameters(back), jax.tree.map(lambda a, zero: np.where(zero, 0, a), parameters(model), zeros))
         total = cl.count(model, shape).total
         assert sum(int(zero.sum()) for zero in jax.tree.leaves(zeros)) == total.weights - total.live
+
+
+@nnx.jit
+def there_and_back(model, x):
+    """For every rung: the arrays of the relaxed layer, what the network computes, and the arrays that are held back."""
+    found = {}
+    for to in LADDER[1:]:
+        free = relax(model, to, SHAPE, period=3)
+        back = constrain(free, "conv", SHAPE)
+        found[to] = parameters(free.layers[0]), free(x), parameters(back.layers[0])
+    return found
 
 
 @pytest.mark.parametrize(
@@ -114,19 +146,18 @@ def test_a_relaxed_network_is_the_same_function_in_evaluation_and_in_training_an
     ],
 )
 def test_every_padding_and_stride_is_relaxed_and_held_back_exactly(padding, strides):
-    layer = cl.Conv(2, 3, (3, 2), strides, padding=padding, rngs=nnx.Rngs(1))
-    model = double(nnx.Sequential(layer, nnx.relu, nnx.BatchNorm(3, rngs=nnx.Rngs(0))))
-    [x] = gaussian((4, *SHAPE))
-    h = nnx.clone(model)(x)
-    for to in LADDER[1:]:
-        free = relax(model, to, SHAPE, period=3)
-        same(nnx.clone(free)(x), h)
+    def build():
+        layer = cl.Conv(2, 3, (3, 2), strides, padding=padding, rngs=nnx.Rngs(0))
+        return nnx.Sequential(layer, nnx.relu, nnx.BatchNorm(3, rngs=nnx.Rngs(0)))
+
+    model = double(filled(build))
+    layer, [x] = model.layers[0], gaussian((4, *SHAPE))
+    h = outputs(model, x)
+    for to, (free, got, back) in there_and_back(model, x).items():
+        close(got, h, CLOSE)
         if to in LIFTS:
-            kernel = LIFTS[to](model.layers[0].kernel[...], layer.layout.window, SHAPE[:2])
-            same(free.layers[0].kernel[...], kernel, 1e-12)
-        back = constrain(free, "conv", SHAPE).layers[0]
-        same(back.kernel[...], model.layers[0].kernel[...], 1e-12)
-        same(back.bias[...], model.layers[0].bias[...], 1e-12)
+            close(free["kernel"], LIFTS[to](layer.kernel[...], layer.layout.window, SHAPE[:2]))
+        close(back, parameters(layer))
 
 
 @pytest.mark.parametrize(
@@ -135,45 +166,44 @@ def test_every_padding_and_stride_is_relaxed_and_held_back_exactly(padding, stri
 def test_rungs_between_are_relaxed_and_held_back_to_the_same_function(stricter, freer):
     model, shape = network("Pyramid", connectivity=stricter)
     [x] = gaussian((3, *shape))
-    free = relax(model, freer, shape)
-    back = constrain(free, stricter, shape)
+    free = relax_compiled(model, freer, shape)
+    back = constrain_compiled(free, stricter, shape)
     for each in (free, back):
-        same(results(each, x, "train")[0], results(model, x, "train")[0])
+        close(results(each, x, ("train",)), results(model, x, ("train",)), CLOSE)
     assert [type(stage.layer).rung for stage in back.stages] == [stricter] * 2
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
 def test_a_grouped_and_a_masked_convolution_of_flax_keep_their_function(mode):
-    mask = np.random.default_rng(0).integers(0, 2, (3, 2, 1, 4)).astype(float)
-    layer = nnx.Conv(2, 4, (3, 2), feature_group_count=2, mask=jnp.asarray(mask), kernel_dilation=2, rngs=nnx.Rngs(0))
-    model = double(nnx.Sequential(layer))
+    mask = jax.device_put(np.random.default_rng(0).integers(0, 2, (3, 2, 1, 4)).astype(float))
+    model = double(one(nnx.Conv, 4, feature_group_count=2, mask=mask, kernel_dilation=2))
+    model.layers[0].mask = mask
     [x] = gaussian((3, *SHAPE))
-    for to in ("locally_connected", "dense"):
-        same(results(relax(model, to, SHAPE), x, mode)[0], results(model, x, mode)[0])
-    back = constrain(relax(model, "dense", SHAPE), "conv", SHAPE)
-    same(results(back, x, mode)[0], results(model, x, mode)[0])
+    local, dense = (relax_compiled(model, to, SHAPE) for to in ("locally_connected", "dense"))
+    for each in (local, dense, constrain_compiled(dense, "conv", SHAPE)):
+        close(results(each, x, (mode,)), results(model, x, (mode,)), CLOSE)
 
 
 def test_freer_and_stricter_layers_stay_and_shared_ones_stay_shared():
     model, shape = network("Nested")
-    free = relax(model, "locally_connected", shape)
+    free = relax_compiled(model, "locally_connected", shape)
     assert free.local is free.again
     assert nnx.graphdef(free.local) == nnx.graphdef(model.local)
-    dense = relax(model, "dense", shape)
+    dense = relax_compiled(model, "dense", shape)
     assert dense.local is dense.again
     assert dense.local.rung == "dense"
-    held = constrain(model, "locally_connected", shape)
-    assert nnx.graphdef(held) == nnx.graphdef(model)
-    same(parameters(held), parameters(model), 0)
+    strict = constrain(model, "locally_connected", shape)
+    assert nnx.graphdef(strict) == nnx.graphdef(model)
+    close(parameters(strict), parameters(model), 0)
 
 
 def test_the_relaxed_network_has_arrays_of_its_own():
     model, shape = network("Pyramid")
-    before = jax.tree.map(jnp.copy, parameters(model))
+    before = jax.tree.map(np.array, parameters(model))
     free = relax(model, "dense", shape, only="stages/0/layer")
     for value in jax.tree.leaves(nnx.state(free, nnx.Param), is_leaf=lambda v: isinstance(v, nnx.Variable)):
-        value[...] = value[...] + 1
-    same(parameters(model), before, 0)
+        value[...] = jax.device_put(np.asarray(value[...]) + 1)
+    close(parameters(model), before, 0)
 
 
 def test_only_the_layers_that_are_named_or_picked_change():
@@ -182,46 +212,48 @@ def test_only_the_layers_that_are_named_or_picked_change():
     assert rungs(relax(model, "dense", shape, only="stages/1/*")) == ["conv", "dense"]
     assert rungs(relax(model, "dense", shape, only=["stages/0/layer"])) == ["dense", "conv"]
     assert rungs(relax(model, "dense", shape, only=lambda path: path.endswith("1/layer"))) == ["conv", "dense"]
-    free = relax(model, "dense", shape)
-    assert rungs(constrain(free, "tiled", shape, only="stages/1/*")) == ["dense", "tiled"]
+    free = relax_compiled(model, "dense", shape)
+    assert rungs(constrain_compiled(free, "tiled", shape, only="stages/1/*")) == ["dense", "tiled"]
 
 
 def test_it_works_where_modules_are_plain_trees():
     with nnx.use_graph_mode(False) if hasattr(nnx, "use_graph_mode") else nnx.set_graph_mode(False):
-        model = nnx.Sequential(cl.Conv(2, 3, (3, 2), rngs=nnx.Rngs(0)), nnx.relu)
+        model = filled(lambda: nnx.Sequential(cl.Conv(2, 3, (3, 2), rngs=nnx.Rngs(0)), nnx.relu))
         free = relax(model, "dense", SHAPE)
         [x] = gaussian((3, *SHAPE))
-        same(free(x), model(x), 1e-5)
+        call = nnx.jit(lambda model, x: model(x))  # which keeps the mode in which it is made
+        close(call(free, x), call(model, x), 1e-5)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 5])
 def test_a_convolution_is_the_first_of_the_kernels_that_are_mixed_and_the_others_can_learn(seed):
-    conv = double(cl.Conv(2, 3, (7, 7), strides=2, rngs=nnx.Rngs(seed)))
-    mixed = relax(conv, "low_rank", (13, 17, 2), rank=3)
-    same(mixed.basis[0], conv.kernel[...], 0)
-    weights = mixed.weights[...].reshape(-1, 3)
-    same(weights.T @ weights / len(weights), np.eye(3), 1e-12)
-    same(weights[:, 0], np.ones(len(weights)), 0)
-    assert not mixed.basis[1:].any()
+    conv = double(filled(lambda: cl.Conv(2, 3, (7, 7), strides=2, rngs=nnx.Rngs(0)), seed))
+    mixed = relax_compiled(conv, "low_rank", (13, 17, 2), rank=3)
+    basis, weights = np.asarray(mixed.basis[...]), np.asarray(mixed.weights[...]).reshape(-1, 3)
+    close(basis[0], conv.kernel[...], 0)
+    close(weights.T @ weights / len(weights), np.eye(3))
+    close(weights[:, 0], np.ones(len(weights)), 0)
+    assert not basis[1:].any()
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 def test_arrays_of_low_precision_are_mixed_and_held_back(dtype):
-    conv = nnx.Conv(2, 3, (3, 2), padding="VALID", param_dtype=dtype, rngs=nnx.Rngs(0))
-    mixed = relax(conv, "low_rank", SHAPE)
+    kernel = lambda layer: np.asarray(layer.kernel[...], float)  # noqa: E731
+    conv = filled(lambda: nnx.Conv(2, 3, (3, 2), padding="VALID", param_dtype=dtype, rngs=nnx.Rngs(0)))
+    mixed = relax_compiled(conv, "low_rank", SHAPE)
     assert {mixed.basis.dtype, mixed.weights.dtype} == {jnp.dtype(dtype)}
-    same(constrain(mixed, "conv", SHAPE).kernel[...].astype(float), conv.kernel[...].astype(float), 1e-2)
-    local = relax(conv, "locally_connected", SHAPE)
-    held = constrain(local, "low_rank", SHAPE)
-    same(relax(held, "locally_connected", SHAPE).kernel[...].astype(float), local.kernel[...].astype(float), 2e-2)
+    close(kernel(constrain_compiled(mixed, "conv", SHAPE)), kernel(conv), 1e-2)
+    local = relax_compiled(conv, "locally_connected", SHAPE)
+    again = relax_compiled(constrain_compiled(local, "low_rank", SHAPE), "locally_connected", SHAPE)
+    close(kernel(again), kernel(local), 2e-2)
 
 
 def test_a_period_may_differ_by_axis():
-    conv = double(nnx.Conv(2, 3, (3, 2), rngs=nnx.Rngs(0)))
-    tiled = relax(conv, "tiled", SHAPE, period=(2, 3))
+    conv = double(filled(lambda: nnx.Conv(2, 3, (3, 2), rngs=nnx.Rngs(0))))
+    tiled = relax_compiled(conv, "tiled", SHAPE, period=(2, 3))
     assert tiled.kernel.shape[:2] == (2, 3)
     [x] = gaussian((3, *SHAPE))
-    same(tiled(x), conv(x))
+    close(outputs(tiled, x), outputs(conv, x), CLOSE)
 
 
 class Frozen(nnx.Variable):
@@ -234,15 +266,16 @@ class Own(nnx.Param):
 
 @pytest.mark.parametrize("kind", [Frozen, Own])
 def test_arrays_stay_of_their_kind(kind):
-    model = nnx.Sequential(nnx.Conv(2, 3, (3, 2), rngs=nnx.Rngs(0)), nnx.Conv(3, 2, (3, 2), rngs=nnx.Rngs(1)))
+    model = filled(lambda: nnx.Sequential(*(nnx.Conv(*sizes, (3, 2), rngs=nnx.Rngs(0)) for sizes in ((2, 3), (3, 2)))))
     model.layers[0].kernel = kind(model.layers[0].kernel[...], note="mine")
     for to in LADDER[1:]:
-        free = relax(model, to, SHAPE)
+        free = nnx.eval_shape(functools.partial(relax, to=to, image_shape=SHAPE), model)
         for name in ("basis", "weights") if to == "low_rank" else ("kernel",):
             variable = getattr(free.layers[0], name)
             assert (type(variable), variable.note) == (kind, "mine")
         assert {type(free.layers[0].bias), type(free.layers[1].bias)} == {nnx.Param}
-        assert type(constrain(free, "conv", SHAPE).layers[0].kernel) is kind
+        back = nnx.eval_shape(functools.partial(constrain, to="conv", image_shape=SHAPE), free)
+        assert type(back.layers[0].kernel) is kind
 
 
 class Writes(nnx.Module):
@@ -264,14 +297,15 @@ class Writes(nnx.Module):
 
 
 def test_networks_that_write_into_themselves_are_followed_and_left_as_they_are():
-    model = double(Writes(nnx.Rngs(0)))
+    model = double(filled(lambda: Writes(nnx.Rngs(0))))
+    model.calls[...] = jnp.asarray(0.0)
     [x] = gaussian((3, *SHAPE))
     for _ in range(2):  # not only where nothing is cached
         free = relax(model, "dense", SHAPE)
         assert [change.after for change in diff(model, free, SHAPE, show=False)] == ["dense"] * 2
         assert cl.count(model, SHAPE).total.multiply_adds == 2 * cl.count(model.conv, SHAPE).total.multiply_adds
     assert model.calls[...] == 0
-    same(nnx.clone(free)(x), nnx.clone(model)(x))
+    close(outputs(free, x), outputs(model, x), CLOSE)
     state = optax.adam(0.1).init(parameters(model))
     carry(optax.adam(0.1), state, model, free, SHAPE)
 
@@ -282,34 +316,18 @@ def test_networks_that_write_into_themselves_are_followed_and_left_as_they_are()
 @pytest.mark.parametrize("rung", ["conv", "tiled", "locally_connected"])
 @pytest.mark.parametrize("padding", ["SAME", "REFLECT", "CIRCULAR"])
 def test_constraining_is_an_orthogonal_projection_of_the_dense_matrices(rung, padding):
-    model = double(nnx.Sequential(cl.Dense(2, 3, (3, 2), padding=padding, space=SHAPE[:2], rngs=nnx.Rngs(0))))
-    [model.layers[0].bias[...]] = gaussian(model.layers[0].bias.shape)
-    held = constrain(model, rung, SHAPE)
-    again = relax(held, "dense", SHAPE)
-    w, near = model.layers[0].kernel[...], again.layers[0].kernel[...]
-    same(jnp.sum(w**2), jnp.sum(near**2) + jnp.sum((w - near) ** 2))
-    assert jnp.sum((w - near) ** 2) > 0.1 * jnp.sum(w**2)
-    same(parameters(constrain(again, rung, SHAPE)), parameters(held), 1e-12)
-    same(
-        held.layers[0].bias[...],
-        model.layers[0].bias[...].mean((0, 1)) if rung != "locally_connected" else model.layers[0].bias[...],
-    )
+    model = double(one(cl.Dense, padding=padding, space=SHAPE[:2]))
+    strict = (constrain if padding == "SAME" else constrain_compiled)(model, rung, SHAPE)
+    again = relax_compiled(strict, "dense", SHAPE)
+    w, near = (np.asarray(each.layers[0].kernel[...]) for each in (model, again))
+    close(np.sum(w**2), np.sum(near**2) + np.sum((w - near) ** 2))
+    assert np.sum((w - near) ** 2) > 0.1 * np.sum(w**2)
+    close(parameters(constrain_compiled(again, rung, SHAPE)), parameters(strict))
+    bias = np.asarray(model.layers[0].bias[...])
+    close(strict.layers[0].bias[...], bias.mean((0, 1)) if rung != "locally_connected" else bias)
 
 
 # --- what the optimizer remembers ------------------------------------------------------------------------------------
-
-
-def steps(model, shape, optimizer, number=3):
-    """The network after a few steps on Gaussian images, and the optimizer's state."""
-    apply, arrays, rest, _ = cl.train.trainable(model, shape)
-    x, target = gaussian((6, *shape), (6, 3))
-    key = jax.random.key(0)
-    gradient = jax.jit(jax.grad(lambda arrays: jnp.mean((apply(arrays, rest, x, key, True)[0] - target) ** 2)))
-    state = optimizer.init(arrays)
-    for _ in range(number):
-        updates, state = optimizer.update(gradient(arrays), state, arrays)
-        arrays = optax.apply_updates(arrays, updates)
-    return nnx.merge(apply.train, arrays, rest), state
 
 
 OPTIMIZERS = {
@@ -320,70 +338,108 @@ OPTIMIZERS = {
 }
 
 
+def trained(name):
+    """A network after three steps of an optimizer on Gaussian images, its state, and the shape of an image."""
+    model, *others = _trained(name)
+    return nnx.clone(model), *others
+
+
+@functools.cache
+def _trained(name):
+    model, shape = network("Pyramid")
+    apply, arrays, rest, _ = cl.train.trainable(model, shape)
+    optimizer, [x, target] = OPTIMIZERS[name], gaussian((6, *shape), (6, 3))
+
+    def loss(arrays, rest):
+        return jnp.mean((apply(arrays, rest, x, jax.random.key(0), True)[0] - target) ** 2)
+
+    @jax.jit
+    def run(arrays, rest):
+        def step(carry, _):
+            updates, state = optimizer.update(jax.grad(loss)(carry[0], rest), carry[1], carry[0])
+            return (optax.apply_updates(carry[0], updates), state), None
+
+        return jax.lax.scan(step, (arrays, optimizer.init(arrays)), None, 3)[0]
+
+    arrays, state = run(arrays, rest)
+    return nnx.merge(apply.train, arrays, rest), state, shape
+
+
+def without_gradient(optimizer, model, state):
+    """The step that an optimizer takes from what it remembers alone, and the network after it."""
+    step, _ = optimizer.update(jax.tree.map(jnp.zeros_like, parameters(model)), state, parameters(model))
+    moved = nnx.clone(model)
+    nnx.update(moved, nnx.State(optax.apply_updates(parameters(model), step)))
+    return step, moved
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("to", ["locally_connected", "dense"])
 def test_a_carried_state_takes_the_step_that_the_strict_network_would_take(name, to):
-    optimizer = OPTIMIZERS[name]
-    model, shape = network("Pyramid")
-    model, state = steps(model, shape, optimizer)
-    free = relax(model, to, shape)
-    carried = carry(optimizer, state, model, free, shape)
-    chex.assert_trees_all_equal_shapes_and_dtypes(carried, optimizer.init(parameters(free)))
-    without = lambda model: jax.tree.map(jnp.zeros_like, parameters(model))  # noqa: E731
-    step, _ = optimizer.update(without(model), state, parameters(model))
-    free_step, _ = optimizer.update(without(free), carried, parameters(free))
-    moved, free_moved = (nnx.clone(each) for each in (model, free))
-    for each, update in ((moved, step), (free_moved, free_step)):
-        nnx.update(each, nnx.State(optax.apply_updates(parameters(each), update)))
-    same(parameters(relax(moved, to, shape)), parameters(free_moved))
-    assert max(float(jnp.abs(a).max()) for a in jax.tree.leaves(step)) > 1e-4
-    same(carry(optimizer, carried, free, constrain(free, "conv", shape), shape), state)
+    optimizer, (model, state, shape) = OPTIMIZERS[name], trained(name)
+
+    @nnx.jit
+    def carried_and_moved(model, state):
+        free = relax(model, to, shape)
+        carried = carry(optimizer, state, model, free, shape)
+        chex.assert_trees_all_equal_shapes_and_dtypes(carried, optimizer.init(parameters(free)))
+        (step, moved), (_, free_moved) = (without_gradient(optimizer, *each) for each in ((model, state), (free, carried)))
+        back = carry(optimizer, carried, free, constrain(free, "conv", shape), shape)
+        return step, parameters(relax(moved, to, shape)), parameters(free_moved), back
+
+    step, expected, got, back = carried_and_moved(model, state)
+    close(got, expected, CLOSE)
+    assert max(np.abs(a).max() for a in jax.tree.leaves(step)) > 1e-4
+    close(back, state, CLOSE)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def state_after_a_step(optimizer, arrays):
+    """What an optimizer remembers of one step, along the arrays themselves."""
+    return optimizer.update(arrays, optimizer.init(arrays), arrays)[1]
 
 
 def test_a_network_that_is_one_layer_keeps_its_counts_and_mixtures_of_more_kernels_start_as_new():
     optimizer = optax.adam(0.1)
-    layer = cl.LowRank(2, 3, (3, 2), rank=2, space=SHAPE[:2], rngs=nnx.Rngs(0))
-    _, state = optimizer.update(parameters(layer), optimizer.init(parameters(layer)), parameters(layer))
-    for free in (relax(layer, "low_rank", SHAPE, rank=3), relax(layer, "dense", SHAPE)):
-        carried = carry(optimizer, state, layer, free, SHAPE)
-        chex.assert_trees_all_equal_shapes_and_dtypes(carried, optimizer.init(parameters(free)))
-        assert carried[0].count == 1
-        assert {name for name, kept in carried[0].mu.items() if kept.any()} <= {"bias"}
+    layer = filled(lambda: cl.LowRank(2, 3, (3, 2), rank=2, space=SHAPE[:2], rngs=nnx.Rngs(0)))
+    state = state_after_a_step(optimizer, parameters(layer))
+    for free in (relax_compiled(layer, "low_rank", SHAPE, rank=3), relax_compiled(layer, "dense", SHAPE)):
+        carried = carry_compiled(optimizer, state, layer, free, SHAPE)
+        chex.assert_trees_all_equal_shapes_and_dtypes(carried, jax.eval_shape(optimizer.init, parameters(free)))
+        assert int(carried[0].count) == 1
+        assert {name for name, kept in carried[0].mu.items() if np.any(kept)} <= {"bias"}
 
 
 def test_what_has_no_history_starts_as_new():
-    optimizer = optax.adam(0.1)
-    model, shape = network("Pyramid")
-    model, state = steps(model, shape, optimizer)
-    mixed = relax(model, "low_rank", shape, only="stages/0/layer")
-    carried = carry(optimizer, state, model, mixed, shape)
+    model, state, shape = trained("adam")
+    mixed = relax_compiled(model, "low_rank", shape, only="stages/0/layer")
+    carried = carry_compiled(OPTIMIZERS["adam"], state, model, mixed, shape)
     first = carried[0].mu["stages"][0]["layer"]
-    assert [bool(first[name].any()) for name in ("basis", "weights", "bias")] == [False, False, True]
-    same(carried[0].mu["stages"][1], state[0].mu["stages"][1], 0)
-    assert carried[0].count == state[0].count == 3
+    assert [bool(np.any(first[name])) for name in ("basis", "weights", "bias")] == [False, False, True]
+    close(carried[0].mu["stages"][1], state[0].mu["stages"][1], 0)
+    assert int(carried[0].count) == int(state[0].count) == 3
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_states_of_flax_are_carried_as_plain_ones_are(wrapped):
     optimizer, model = optax.adam(0.1), double(one(cl.Conv))
-    free = relax(model, "dense", SHAPE)
-    gradient = jax.tree.map(lambda a: a**2, parameters(model))
-    _, plain = optimizer.update(gradient, optimizer.init(parameters(model)), parameters(model))
+    free = relax_compiled(model, "dense", SHAPE)
+    plain = state_after_a_step(optimizer, parameters(model))
     if wrapped:
         state = nnx.Optimizer(model, optimizer, wrt=nnx.Param).opt_state
         state = jax.tree.unflatten(jax.tree.structure(state), jax.tree.leaves(plain))
     else:
         state = jax.tree.unflatten(jax.tree.structure(optimizer.init(nnx.state(model, nnx.Param))), jax.tree.leaves(plain))
     carried = carry(optimizer, state, model, free, SHAPE)
-    same(jax.tree.leaves(carried), jax.tree.leaves(carry(optimizer, plain, model, free, SHAPE)), 0)
-    assert jnp.abs(jax.tree.leaves(carried)[2]).max() > 0
+    close(jax.tree.leaves(carried), jax.tree.leaves(carry(optimizer, plain, model, free, SHAPE)), 0)
+    assert np.abs(jax.tree.leaves(carried)[2]).max() > 0
     if wrapped:
         training = nnx.Optimizer(free, optimizer, wrt=nnx.Param)
         training.opt_state = carried
         training.update(free, jax.tree.map(jnp.zeros_like, nnx.state(free, nnx.Param)))
-        assert training.opt_state[0].count[...] == 2
+        assert int(training.opt_state[0].count[...]) == 2
     else:
-        optimizer.update(nnx.state(free, nnx.Param), carried, nnx.state(free, nnx.Param))
+        jax.jit(optimizer.update)(nnx.state(free, nnx.Param), carried, nnx.state(free, nnx.Param))
 
 
 def test_states_of_other_optimizers_and_networks_are_refused():
@@ -406,10 +462,10 @@ def test_states_of_other_optimizers_and_networks_are_refused():
 )
 def test_what_has_not_the_shape_of_a_parameter_is_not_carried(optimizer, match):
     model = one(cl.Conv)
-    state = optimizer.init(parameters(model))
-    same(carry(optimizer, state, model, model, SHAPE), state, 0)
+    state = jax.jit(optimizer.init)(parameters(model))
+    close(carry_compiled(optimizer, state, model, model, SHAPE), state, 0)
     with pytest.raises(ValueError, match=match):
-        carry(optimizer, state, model, relax(model, "dense", SHAPE), SHAPE)
+        carry(optimizer, state, model, relax_compiled(model, "dense", SHAPE), SHAPE)
 
 
 # --- what changed ----------------------------------------------------------------------------------------------------
@@ -417,49 +473,48 @@ def test_what_has_not_the_shape_of_a_parameter_is_not_carried(optimizer, match):
 
 @pytest.mark.parametrize("padding", ["SAME", "EDGE"])
 def test_a_report_says_rungs_weights_distance_and_shares(padding, capsys):
-    model = double(nnx.Sequential(cl.Conv(2, 3, (3, 2), padding=padding, rngs=nnx.Rngs(0)), nnx.relu))
-    free = relax(model, "dense", SHAPE)
+    model = double(one(cl.Conv, padding=padding))
+    free = relax_compiled(model, "dense", SHAPE)
     [change] = diff(model, free, SHAPE)
     assert change[:5] == ("layers/0", "conv", "dense", 39, 35 * 35 * 6 + 35 * 3)
-    same(change[5:], (0, 1, 0, 0))
+    close(change[5:], (0, 1, 0, 0), CLOSE)
     assert "layers/0" in capsys.readouterr().out
-    w = free.layers[0].kernel
-    [noise] = gaussian(w.shape)
-    w[...] = w[...] + noise
+    layer, before = free.layers[0], np.asarray(free.layers[0].kernel[...])
+    [noise] = gaussian(before.shape)
+    layer.kernel[...] = jax.device_put(before + noise)
     [change] = diff(model, free, SHAPE, show=False)
-    expected = cl.decompose(w[...], free.layers[0].layout.window, SHAPE[:2])
-    same(change[6:], tuple(expected[name] for name in ("shared", "local", "rest")))
-    same(change.moved, np.linalg.norm(noise) / jnp.linalg.norm(w[...] - noise))
-    [near] = diff(free, constrain(free, "locally_connected", SHAPE), SHAPE, show=False)
-    same(near.moved**2, change.rest)
+    expected = compiled(cl.decompose)(layer.kernel[...], layer.layout.window, SHAPE[:2])
+    close(change[6:], tuple(expected[name] for name in ("shared", "local", "rest")), CLOSE)
+    close(change.moved, np.linalg.norm(noise) / np.linalg.norm(before), CLOSE)
+    [near] = diff(free, constrain_compiled(free, "locally_connected", SHAPE), SHAPE, show=False)
+    close(near.moved**2, change.rest, CLOSE)
 
 
 def test_layers_of_zeros_and_networks_without_spatial_layers_are_reported(capsys):
-    zero = nnx.initializers.zeros_init()
-    model, nothing = one(cl.Conv), one(cl.Conv, kernel_init=zero)
+    model, nothing = one(cl.Conv), one(cl.Conv, deviation=0)
     for old, new, moved in ((model, nothing, 1), (nothing, model, np.nan), (nothing, nothing, 0)):
         [change] = diff(old, new, SHAPE, show=False)
         np.testing.assert_allclose(change.moved, moved)
         np.testing.assert_allclose(change[6:], [np.nan] * 3 if new is nothing else [1, 0, 0], atol=1e-6)
-    linear = nnx.Sequential(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
+    linear = filled(lambda: nnx.Sequential(nnx.Linear(2, 3, rngs=nnx.Rngs(0))))
     assert diff(linear, linear, SHAPE) == []
 
 
 @pytest.mark.parametrize("seed", [0, 1, 3])
 def test_shares_are_shares_in_single_precision_too(seed):
-    model = nnx.Conv(2, 3, (3, 2), padding="REFLECT", rngs=nnx.Rngs(seed))
-    [change] = diff(model, relax(model, "dense", SHAPE), SHAPE, show=False)
+    model = one(nnx.Conv, seed=seed, padding="REFLECT")
+    [change] = diff(model, relax_compiled(model, "dense", SHAPE), SHAPE, show=False)
     assert all(0 <= share <= 1 for share in change[6:])
 
 
 def test_networks_of_other_layers_cannot_be_compared():
-    model = nnx.Sequential(cl.Conv(2, 3, (3, 2), rngs=nnx.Rngs(0)))
+    model, further = one(cl.Conv), filled(lambda: cl.Conv(3, 2, (1, 1), rngs=nnx.Rngs(0)))
     with pytest.raises(ValueError, match="do not have the same spatial layers: layers/1 is in one of them only"):
-        diff(model, nnx.Sequential(model.layers[0], cl.Conv(3, 2, (1, 1), rngs=nnx.Rngs(0))), SHAPE)
+        diff(model, nnx.Sequential(model.layers[0], further), SHAPE)
     with pytest.raises(ValueError, match="do not have the same spatial layers: layers/0 is in one of them only"):
         carry(optax.sgd(0.1), optax.sgd(0.1).init(parameters(model)), model, nnx.Sequential(nnx.relu), SHAPE)
     with pytest.raises(ValueError, match="layers/0 has other windows or channels"):
-        diff(model, nnx.Sequential(cl.Conv(2, 3, (2, 3), rngs=nnx.Rngs(0))), SHAPE)
+        diff(model, filled(lambda: nnx.Sequential(cl.Conv(2, 3, (2, 3), rngs=nnx.Rngs(0)))), SHAPE)
 
 
 # --- Linen -----------------------------------------------------------------------------------------------------------
@@ -478,27 +533,41 @@ class Recipe(linen.Module):
         return linen.Dense(3)(self.layer(4, (2, 2))(x).mean((-2, -3)))
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def transferred(old, new, variables):
+    return transfer_variables(old, new, variables, SHAPE)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def applied(module, variables, x):
+    """What a module computes in evaluation, and in training with what it writes."""
+    return module.apply(variables, x), module.apply(variables, x, train=True, mutable=["batch_stats"])
+
+
 @pytest.mark.parametrize(
     "first, twin", [(convlab.linen.Conv, convlab.linen.LocallyConnected), (linen.Conv, convlab.linen.Dense)]
 )
 def test_variables_of_linen_become_those_of_the_twin(first, twin):
     old, new = Recipe(first), Recipe(twin)
     [x] = gaussian((5, *SHAPE))
-    variables = jax.tree.map(lambda a: gaussian(a.shape)[0] ** 2, old.init(jax.random.key(0), x))
-    written = transfer_variables(old, new, variables, SHAPE)
-    chex.assert_trees_all_equal_shapes(written, new.init(jax.random.key(0), x))
-    for options in ({}, {"train": True, "mutable": ["batch_stats"]}):
-        got, expected = new.apply(written, x, **options), old.apply(variables, x, **options)
-        same(jax.tree.leaves(got), jax.tree.leaves(expected))
-    same(transfer_variables(new, old, written, SHAPE), variables, 1e-12)
+    shapes, written_shapes = (jax.eval_shape(module.init, jax.random.key(0), x) for module in (old, new))
+    variables = jax.tree.map(lambda a: gaussian(a.shape)[0] ** 2, shapes)
+    written = transferred(old, new, variables)
+    chex.assert_trees_all_equal_shapes(written, written_shapes)
+    for got, expected in zip(applied(new, written, x), applied(old, variables, x), strict=True):
+        close(jax.tree.leaves(got), jax.tree.leaves(expected), CLOSE)
+    close(transferred(new, old, written), variables)
 
 
 def test_a_twin_must_call_the_same_modules():
-    variables = Recipe(linen.Conv).init(jax.random.key(0), jnp.ones((1, *SHAPE)))
+    variables, short = (
+        jax.tree.map(lambda a: np.ones(a.shape), jax.eval_shape(module.init, jax.random.key(0), np.ones((1, *shape))))
+        for module, shape in ((Recipe(linen.Conv), SHAPE), (linen.Dense(2), (4,)))
+    )
     with pytest.raises(ValueError, match="the modules do not call the same: 5 with arrays of their own, and 1"):
         transfer_variables(Recipe(linen.Conv), linen.Dense(3), variables, SHAPE)
     with pytest.raises(ValueError, match="arrays do not fit the twin: params/bias, params/kernel"):
-        transfer_variables(linen.Dense(2), linen.Dense(3), linen.Dense(2).init(jax.random.key(0), jnp.ones((1, 4))), (4,))
+        transfer_variables(linen.Dense(2), linen.Dense(3), short, (4,))
 
 
 # --- training goes on ------------------------------------------------------------------------------------------------
@@ -509,15 +578,15 @@ def test_training_goes_on_with_a_continuous_loss_and_what_the_optimizer_remember
         data = cl.load("digits")
         config = cl.Config(steps=60, batch_size=32, evaluations=1, progress=False)
         optimizer = optax.sgd(0.2, momentum=0.9)
-        model = cl.models.Pyramid(data.image_shape, 10, (4, 5), rngs=nnx.Rngs(0))
+        model = nnx.jit(lambda: cl.models.Pyramid(data.image_shape, 10, (4, 5), rngs=nnx.Rngs(0)))()
         strict = cl.fit(model, data, config, optimizer=optimizer)
-        trained = strict.model()
-        free = relax(trained, "locally_connected", data.image_shape)
-        state = carry(optimizer, strict.optimizer, trained, free, data.image_shape)
+        old = strict.model()
+        free = relax(old, "locally_connected", data.image_shape)
+        state = carry(optimizer, strict.optimizer, old, free, data.image_shape)
         short = cl.Config(steps=1, batch_size=32, evaluations=1, progress=False, seed=1)
         runs = [
             cl.fit(net, data, short, optimizer=optimizer, optimizer_state=kept)
-            for net, kept in ((trained, strict.optimizer), (free, state), (free, None))
+            for net, kept in ((old, strict.optimizer), (free, state), (free, None))
         ]
         losses = [run.history[-1]["loss"] for run in runs]
         np.testing.assert_allclose(losses, losses[0], rtol=1e-5)
@@ -525,14 +594,10 @@ def test_training_goes_on_with_a_continuous_loss_and_what_the_optimizer_remember
         after = [run.evaluate(data.test.images, data.test.labels)["loss"] for run in runs]
         assert abs(after[1] - after[0]) < 0.75 * abs(after[2] - after[0])
         with pytest.raises(ValueError, match="optimizer_state is not one of this optimizer for this model"):
-            cl.fit(trained, data, short, optimizer=optimizer, optimizer_state=state)
+            cl.fit(old, data, short, optimizer=optimizer, optimizer_state=state)
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
-
-
-def one(kind, d=3, **options):
-    return nnx.Sequential(kind(2, d, (3, 2), rngs=nnx.Rngs(0), **options))
 
 
 @pytest.mark.parametrize(
@@ -562,15 +627,14 @@ class Standardized(nnx.Conv):
 
 @pytest.mark.parametrize("kind", [Doubled, Standardized])
 def test_a_subclass_with_a_call_of_its_own_is_not_taken_for_its_class(kind):
-    model = nnx.Sequential(
-        kind(2, 2, (3, 2), rngs=nnx.Rngs(0)), cl.Conv(2 if kind is Doubled else 1, 3, (1, 1), rngs=nnx.Rngs(1))
-    )
+    channels = 1 if kind is Standardized else 2
+    model = filled(lambda: nnx.Sequential(kind(2, 2, (3, 2), rngs=nnx.Rngs(0)), cl.Conv(channels, 3, 1, rngs=nnx.Rngs(0))))
     for change, to in ((relax, "dense"), (constrain, "conv")):
         with pytest.raises(ValueError, match=f"layers/0: {kind.__name__} has a call of its own"):
             change(model, to, SHAPE)
-    free = relax(model, "dense", SHAPE, only="layers/1")
+    free = relax_compiled(model, "dense", SHAPE, only="layers/1")
     [x] = gaussian((3, *SHAPE))
-    same(free(x), model(x), 1e-5)
+    close(outputs(free, x), outputs(model, x), 1e-5)
     assert [change.layer for change in diff(model, free, SHAPE, show=False)] == ["layers/1"]
     state = optax.adam(0.1).init(parameters(model))
     carry(optax.adam(0.1), state, model, free, SHAPE)
@@ -601,7 +665,7 @@ def tied(rngs):
 
 
 def test_layers_that_share_an_array_are_not_untied():
-    model = tied(nnx.Rngs(0))
+    model = filled(lambda: tied(nnx.Rngs(0)))
     for only in (None, "layers/1"):
         with pytest.raises(ValueError, match="layers/0/kernel and layers/1/kernel are one array"):
             relax(model, "dense", SHAPE, only=only)
@@ -640,18 +704,17 @@ def test_what_takes_no_images_alone_is_refused_in_words(ask):
     with pytest.raises(
         TypeError, match="Told must be callable with images alone .*'train'.*: give its other arguments a default"
     ):
-        ask(Told(nnx.Rngs(0)), SHAPE)
+        ask(filled(lambda: Told(nnx.Rngs(0))), SHAPE)
     with pytest.raises(TypeError, match="needs a Flax NNX module, got Conv; for a Linen module there is .*transfer_variables"):
         ask(linen.Conv(3, (3, 2)), SHAPE)
     with pytest.raises(ValueError, match=r"Conv does not take images of \(1, 7, 5, 2\)"):
-        ask(nnx.Conv(3, 2, (3, 2), rngs=nnx.Rngs(0)), SHAPE)
+        ask(filled(lambda: nnx.Conv(3, 2, (3, 2), rngs=nnx.Rngs(0))), SHAPE)
 
 
 @pytest.mark.parametrize("norm", [nnx.WeightNorm, nnx.SpectralNorm])
 def test_a_layer_whose_arrays_are_computed_anew_is_refused(norm):
-    model = nnx.Sequential(
-        norm(nnx.Conv(2, 2, (3, 2), rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0)), cl.Conv(2, 3, (1, 1), rngs=nnx.Rngs(1))
-    )
+    conv, further = (filled(lambda d=d: nnx.Conv(2, d, (3, 2), rngs=nnx.Rngs(0))) for d in (2, 3))
+    model = nnx.Sequential(norm(conv, rngs=nnx.Rngs(0)), further)
     with pytest.raises(ValueError, match=f"layers/0/layer_instance: {norm.__name__} computes its arrays anew"):
         relax(model, "dense", SHAPE)
     assert relax(model, "dense", SHAPE, only="layers/1").layers[1].rung == "dense"
@@ -673,7 +736,7 @@ class Twice(nnx.Module):
 
 
 def test_a_layer_without_one_size_of_images_is_named():
-    model = Twice(nnx.Rngs(0))
+    model = filled(lambda: Twice(nnx.Rngs(0)))
     with pytest.raises(
         ValueError, match=r"conv reads images of \(6, 5\) and \(7, 5\) pixels; a layer by position needs one size"
     ):
@@ -683,7 +746,7 @@ def test_a_layer_without_one_size_of_images_is_named():
 
 
 def test_a_network_that_would_not_fit_is_refused_before_it_is_built(monkeypatch):
-    model = nnx.Sequential(cl.Conv(2, 3, (3, 2), rngs=nnx.Rngs(0)))
+    model = one(cl.Conv)
     needed = (35 * 35 * 6 + 35 * 3) * 4
     monkeypatch.setattr("convlab.check._free", lambda: 3 * needed)
     relax(model, "dense", SHAPE, optimizer=optax.sgd(0.1))

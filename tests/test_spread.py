@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -13,15 +14,19 @@ from jax.sharding import AxisType
 import convlab as cl
 from convlab.kernels import spread
 
-FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+FEW = "cut or (ring and 16) or (infinite and SAME) or (gathers and 16) or ambient"  # tests that stand for the others
 
 
-def test_on_eight_devices_every_op_is_the_same_and_no_kernel_is_gathered():
+@pytest.mark.parametrize("which, least", [(FEW, 6), pytest.param("", 60, marks=pytest.mark.slow)], ids=["few", "all"])
+def test_on_eight_devices_every_op_is_the_same_and_no_kernel_is_gathered(which, least):
     here = pathlib.Path(__file__).parent
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(here / "eight_devices.py")]
-    environment = {**os.environ, "XLA_FLAGS": FLAGS, "JAX_PLATFORMS": "cpu"}
+    options = ["-q", "-x", "-k", which, "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *options, str(here / "eight_devices.py")]
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     run = subprocess.run(command, capture_output=True, text=True, cwd=here.parent, env=environment)
     assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-5000:]
+    assert int(re.search(r"(\d+) passed", run.stdout)[1]) >= least
 
 
 @pytest.mark.parametrize("size", [0, 1])

@@ -11,6 +11,8 @@ import numpy as np
 import oracle
 import pytest
 import scipy.stats
+from assertions import close
+from compiled import compiled
 
 from convlab.data import add_noise, chain, permute_pixels, random_crop, random_flip, random_shift
 
@@ -85,8 +87,8 @@ def assert_neighbours_draw_independently(found):
     assert scipy.stats.chi2_contingency(table).pvalue > UNLIKELY
 
 
-def copies(image, times=MANY):
-    return np.broadcast_to(image, (times, *image.shape))
+def copies(image):
+    return np.broadcast_to(image, (MANY, *image.shape))
 
 
 # --- random_shift ---------------------------------------------------------------------------------------------------
@@ -120,7 +122,7 @@ def test_one_number_shifts_along_all_axes_and_none_shifts_nothing():
 
 def test_a_shift_by_the_whole_size_leaves_nothing():
     image = gaussian(3, CHANNELS)
-    moved = np.asarray(random_shift(copies(image, 300), jax.random.key(0), by=3))
+    moved = np.asarray(random_shift(copies(image), jax.random.key(0), by=3))
     empty = (moved == 0).all((1, 2)).mean()
     assert abs(empty - 2 / 7) < 0.1
 
@@ -238,7 +240,8 @@ def test_noise_on_whole_numbers_is_rounded_clipped_and_stays_uint8():
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
 @names
 def test_floats_keep_their_dtype(f, dtype):
-    assert f(jnp.ones((3, 7, 5, CHANNELS), dtype), jax.random.key(0)).dtype == dtype
+    images = jax.ShapeDtypeStruct((3, 7, 5, CHANNELS), dtype)
+    assert jax.eval_shape(f, images, jax.random.key(0)).dtype == dtype
 
 
 def test_no_noise_changes_nothing():
@@ -260,16 +263,23 @@ def test_the_same_key_gives_the_same_and_another_key_something_else(f):
 def test_one_compilation_serves_all_keys(f):
     images, keys = gaussian(13, 7, 5, CHANNELS), jax.random.split(jax.random.key(1), 5)
     chex.clear_trace_counter()
-    compiled = jax.jit(chex.assert_max_traces(lambda x, key: f(x, key), n=1))
+    once = jax.jit(chex.assert_max_traces(lambda x, key: f(x, key), n=1))
     for key in keys:
-        chex.assert_trees_all_close(compiled(images, key), f(images, key), atol=1e-6)
+        chex.assert_trees_all_close(once(images, key), f(images, key), atol=1e-6)
 
 
 @names
 def test_many_keys_at_once_give_what_each_gives_alone(f):
     images, keys = gaussian(13, 7, 5, CHANNELS), jax.random.split(jax.random.key(1), 3)
-    together = jax.vmap(f, (None, 0))(images, keys)
-    chex.assert_trees_all_close(together, jnp.stack([f(images, key) for key in keys]), atol=1e-6)
+    together = jax.jit(jax.vmap(f, (None, 0)))(images, keys)
+    chex.assert_trees_all_close(together, np.stack([f(images, key) for key in keys]), atol=1e-6)
+
+
+@compiled
+def moved(images, key, by, rank):
+    """Shifts, crops and flips."""
+    cropped = random_crop(images, key, pad=by, mode="reflect", rank=rank)
+    return random_shift(images, key, by=by, rank=rank), cropped, random_flip(images, key, rank=rank)
 
 
 @pytest.mark.parametrize("batch", [(), (13,), (2, 13), (2, 1, 7)])
@@ -277,9 +287,7 @@ def test_many_keys_at_once_give_what_each_gives_alone(f):
 def test_any_number_of_batch_axes_goes_with_a_rank(batch, space, by):
     rank, key = len(space), jax.random.key(1)
     images = gaussian(*batch, *space, CHANNELS)
-    shifted = np.asarray(random_shift(images, key, by=by, rank=rank))
-    cropped = np.asarray(random_crop(images, key, pad=by, mode="reflect", rank=rank))
-    flipped = np.asarray(random_flip(images, key, rank=rank))
+    shifted, cropped, flipped = map(np.asarray, moved(images, key, by, rank))
     for index in np.ndindex(*batch):
         image = images[index]
         assert shifted[index].tobytes() in shifts(image, by)
@@ -290,22 +298,27 @@ def test_any_number_of_batch_axes_goes_with_a_rank(batch, space, by):
 def test_images_draw_for_themselves_along_every_batch_axis():
     image, key = gaussian(7, 5, CHANNELS), jax.random.key(1)
     images = np.broadcast_to(image, (11, 13, *image.shape))
-    for moved in (random_shift(images, key, by=2, rank=2), random_flip(images, key, rank=2)):
-        rows = np.asarray(moved).reshape(11, 13, -1)
+    for changed in moved(images, key, (2, 2), 2):
+        rows = np.asarray(changed).reshape(11, 13, -1)
         assert (rows != rows[:1]).any((0, 2)).all()
         assert (rows != rows[:, :1]).any((1, 2)).all()
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def derivatives(f, key, images, along, weights):
+    """What f makes of images, by how much that changes along a direction, and both derivatives."""
+    result, back = jax.vjp(lambda x: f(x, key), images)
+    forward = jax.jvp(lambda x: f(x, key), (images,), (along,))[1]
+    return result, f(images + along, key) - result, forward, back(weights)[0]
+
+
 @names
 def test_derivatives_are_those_of_an_affine_map(f, float64):
-    random, key = np.random.default_rng(0), jax.random.key(1)
-    images, along = random.normal(size=(2, 3, 7, 5, CHANNELS))
-    moved, back = jax.vjp(lambda x: f(x, key), images)
-    assert moved.dtype == np.float64
-    change = f(images + along, key) - moved
-    chex.assert_trees_all_close(jax.jvp(lambda x: f(x, key), (images,), (along,))[1], change, atol=1e-12)
-    weights = random.normal(size=moved.shape)
-    chex.assert_trees_all_close((weights * change).sum(), (back(weights)[0] * along).sum(), atol=1e-12)
+    images, along, weights = np.random.default_rng(0).normal(size=(3, 3, 7, 5, CHANNELS))
+    result, change, forward, backward = map(np.asarray, derivatives(f, jax.random.key(1), images, along, weights))
+    assert result.dtype == np.float64
+    close(forward, change)
+    close((weights * change).sum(), (backward * along).sum())
 
 
 def test_double_precision_draws_the_same_places():
@@ -313,7 +326,7 @@ def test_double_precision_draws_the_same_places():
     for f in ALL[:-1]:
         single = np.asarray(f(images, key))
         with jax.enable_x64(True):
-            np.testing.assert_array_equal(f(images, key), single)
+            np.testing.assert_array_equal(jax.jit(f)(images, key), single)
 
 
 # --- chain ----------------------------------------------------------------------------------------------------------

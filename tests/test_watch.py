@@ -28,6 +28,7 @@ def build(rngs):
     return models.MLP(SHAPE, 3, (), rngs=rngs)
 
 
+@jax.jit
 def norm(parameters):
     return {"norm": sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(parameters))}
 
