@@ -208,7 +208,7 @@ FAULTS = [
         "convlab/data/records.py",
         "global_random_state_kept(), disk.alone(folder):",
         "global_random_state_kept():",
-        "tests/test_disk.py -k waits",
+        "tests/test_disk.py -k waited",
     ),
     Fault(
         "shuffle each shard for itself",

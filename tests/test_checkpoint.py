@@ -137,9 +137,10 @@ def test_a_finished_run_is_returned_without_a_step(tmp_path, whole, monkeypatch)
     assert_same_run(run(tmp_path), whole)
 
 
-def test_latest_checkpoints_and_the_best_by_validation_are_kept(tmp_path):
-    fitted = run(tmp_path, every=5, keep=1, evaluations=4)
-    scores = {row["step"]: row["validation_accuracy"] for row in fitted.history}
+@pytest.mark.parametrize("every", [5, 3])
+def test_latest_checkpoints_and_the_best_by_validation_are_kept(tmp_path, every):
+    fitted = run(tmp_path, every=every, keep=1, evaluations=4)
+    scores = {row["step"]: row["validation_accuracy"] for row in fitted.history if row["step"] in (*range(0, 20, every), 20)}
     best = max(scores, key=lambda step: (scores[step], step))
     assert steps_in(tmp_path) == sorted({best, 20})
 

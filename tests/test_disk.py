@@ -12,7 +12,7 @@ import warnings
 import numpy as np
 import pytest
 
-from convlab.data import DamagedError, disk, load, prepared
+from convlab.data import DamagedError, disk, load, prepared, store
 from convlab.data.builders import Digits
 
 pytest.importorskip("tensorflow_datasets")
@@ -110,20 +110,19 @@ def test_what_an_unfinished_preparation_left_goes(tmp_path, whole):
     assert not left.exists()
 
 
-def test_a_preparation_waits_for_another_one(tmp_path, monkeypatch):
-    begun, prepare = threading.Event(), Digits.download_and_prepare
-
-    def noted(builder, **options):
-        begun.set()
-        prepare(builder, **options)
-
-    monkeypatch.setattr(Digits, "download_and_prepare", noted)
-    thread = threading.Thread(target=load, args=("digits",), kwargs={"data_dir": tmp_path})
-    with disk.alone(tmp_path / "convlab_digits" / "1.0.0"):
+@pytest.mark.parametrize("part, owner, name", [("", Digits, "download_and_prepare"), ("decoded", store, "_write")])
+def test_what_another_one_prepares_is_waited_for_and_taken(digits, monkeypatch, part, owner, name):
+    folder, begun, loaded = digits[1] / "convlab_digits" / "1.0.0" / part, threading.Event(), []
+    monkeypatch.setattr(owner, name, lambda *_, **__: begun.set())
+    thread = threading.Thread(target=lambda: loaded.append(load("digits", data_dir=digits[1])))
+    with disk.alone(folder):
+        folder.rename(digits[1] / "made")
         thread.start()
         assert not begun.wait(1)
+        (digits[1] / "made").rename(folder)
     thread.join(60)
-    assert begun.is_set()
+    assert not begun.is_set()
+    assert_same(loaded[0], digits[0])
 
 
 def test_a_preparation_killed_before_its_checksums_were_written_is_read_and_then_has_them(digits):

@@ -56,14 +56,13 @@ def test_eight_devices_have_the_loss_curve_of_one_and_split_by_rows_the_kernels_
         assert all("layer" in path for path in split)
 
 
-@pytest.mark.slow
 def test_two_processes_are_one_and_go_on_with_what_one_saved(tmp_path):
-    [alone] = results(start([["run", "locally_connected", "none", 20, str(tmp_path)]], 1))
-    shutil.rmtree(tmp_path / "20")  # as if it had been killed after 15
+    [alone] = results(start([["run", "locally_connected", "none", 10, str(tmp_path)]], 1))
+    shutil.rmtree(tmp_path / "10")  # as if it had been killed after 5
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    calls = [["run", "locally_connected", "two", 20], ["run", "locally_connected", "two", 20, str(tmp_path)]]
+    calls = [["run", "locally_connected", "two", 10], ["run", "locally_connected", "two", 10, str(tmp_path)]]
     calls += [["unlike", "two"]]
     children = [start(calls, 1, address, 2, number) for number in (0, 1)]
     with concurrent.futures.ThreadPoolExecutor() as pool:  # one that nobody reads from would wait, and the other for it
@@ -73,7 +72,7 @@ def test_two_processes_are_one_and_go_on_with_what_one_saved(tmp_path):
     assert refused == "the 2 processes that train together have different configurations; needs one"
     for each in runs:
         assert_same(each, alone)
-    assert (tmp_path / "20" / "run.json").exists()
+    assert (tmp_path / "10" / "run.json").exists()
 
 
 @pytest.mark.parametrize(

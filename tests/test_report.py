@@ -22,6 +22,7 @@ from matplotlib.text import Text
 import convlab
 from convlab.report import (
     RUNG_STYLE,
+    Interval,
     best,
     comparison,
     curves,
@@ -478,18 +479,21 @@ def test_a_comparison_draws_rows_from_the_top_with_intervals_references_and_base
     rows = [
         {"net": "a", "accuracy": 0.9, "accuracy_low": 0.8, "accuracy_high": 0.95, "book": 0.85},
         {"net": "b", "accuracy": 0.7, "accuracy_low": math.nan, "accuracy_high": math.nan},
-        {"net": "c", "accuracy": None, "book": 0.6},
+        {"net": "c", "accuracy": None, "book": 0.6, "thesis": None},
     ]
     options = {"label": "here", "x_label": "accuracy", "x_format": ".0%"}
-    comparison(axis, rows, "net", "accuracy", **options, references={"printed": "book"}, baselines={"chance": 0.5})
+    references, baselines = {"printed": "book", "blank": "thesis"}, {"chance": 0.5, "linear": Interval(0.62, 0.6, 0.65)}
+    comparison(axis, rows, "net", "accuracy", **options, references=references, baselines=baselines)
     assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b", "c"]
     assert axis.yaxis_inverted()
     drawn = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axis.lines}
     assert drawn["here"] == ([0.9, 0.7], [0, 1])
     assert drawn["printed"] == ([0.85, 0.6], [0, 2])
-    assert drawn["chance"][0] == [0.5, 0.5]
+    assert (drawn["chance"][0], drawn["linear"][0]) == ([0.5, 0.5], [0.62, 0.62])
+    [band] = axis.patches
+    assert (band.get_x(), band.get_width()) == pytest.approx((0.6, 0.05))
     assert ([0.8, 0.95], [0, 0]) in drawn.values()
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["here", "printed", "chance"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["here", "printed", "chance", "linear"]
     with pytest.raises(ValueError, match=r"no row has \['paper'\]"):
         comparison(axis, rows, "net", "accuracy", **options, references={"printed": "paper"})
 

@@ -14,10 +14,10 @@ from jax.sharding import AxisType
 import convlab as cl
 from convlab.kernels import spread
 
-FEW = "cut or (ring and 16) or (infinite and SAME) or (gathers and 16) or ambient"  # tests that stand for the others
+FEW = "cut or (ring and 16) or (infinite and SAME) or (gathers and 16) or ambient or mirror"  # which stand for the others
 
 
-@pytest.mark.parametrize("which, least", [(FEW, 6), pytest.param("", 60, marks=pytest.mark.slow)], ids=["few", "all"])
+@pytest.mark.parametrize("which, least", [(FEW, 8), pytest.param("", 60, marks=pytest.mark.slow)], ids=["few", "all"])
 def test_on_eight_devices_every_op_is_the_same_and_no_kernel_is_gathered(which, least):
     here = pathlib.Path(__file__).parent
     options = ["-q", "-x", "-k", which, "-p", "no:cacheprovider"]
