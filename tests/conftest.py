@@ -28,7 +28,7 @@ def pytest_configure():
 
 def known(flag):
     """Return True if the installed XLA has a flag. For one that it lacks it would abort the process."""
-    name = flag.strip("-").partition("=")[0].encode()
+    name = flag.strip("-").partition("=")[0].encode() + b"\0"  # whole: old names stay as fields of messages
     for library in pathlib.Path(jaxlib.__file__).parent.glob("*.so"):
         with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
             if text.find(name) >= 0:
