@@ -1,4 +1,4 @@
-"""The command line that all experiments share: typed flags from a configuration, --smoke for seconds, --full for a GPU.
+"""The command line that all experiments share: typed flags from a configuration, --smoke for seconds, --full for hours.
 
 What XLA compiles is kept for the next run in ~/.cache/convlab/xla; CONVLAB_CACHE=0 compiles all anew (`keep_compilations`).
 With --smoke XLA leaves most optimisations out, as such a run is mostly compiling: its times tell nothing.
@@ -25,24 +25,24 @@ KEPT = {  # all that is compiled is kept, small and quick as it may be; a variab
 UNOPTIMISED = "jax_disable_most_optimizations"
 
 
-def parse(config: Config, smoke: Config, description: str | None, *, full: Config | None = None, keep: bool = True) -> Config:
-    """Read the flags of this process over `config`, or over `smoke` or `full` where --smoke or --full is among them.
+def parse(config: Config, smoke: Config, description: str | None, *, keep: bool = True, **others: Config) -> Config:
+    """Read the flags of this process over `config`, or over the whole configuration that one of the flags names.
 
     Args:
-      config: What runs by default.
-      smoke: A run of seconds.
-      description: Of the experiment, for --help.
-      full: A run for a GPU; absent, --full is no flag.
-      keep: Keep what is compiled for the next run; not where compiling is measured.
+      config: The configuration that runs by default.
+      smoke: The configuration of a run of seconds, --smoke.
+      description: The description of the experiment, for --help.
+      keep: Whether what is compiled is kept for the next run; not where compiling is measured.
+      **others: Other configurations by the names of their flags, such as `full`, a run of hours or for a GPU.
 
     Raises:
-      ValueError: There are both --smoke and --full.
+      ValueError: There are two flags that name a whole configuration.
       ImportError: There are flags other than these, and tyro, which reads them, is not installed.
     """
     keep_freed_memory()
     keep_compilations(keep)
     flags = sys.argv[1:]
-    sizes = {"--smoke": smoke} | ({} if full is None else {"--full": full})
+    sizes = {"--smoke": smoke} | {f"--{name}": other for name, other in others.items()}
     asked = [size for size in sizes if size in flags]
     if len(asked) > 1:
         raise ValueError(f"the flags hold {' and '.join(asked)}; needs one of them at most, as each is a whole configuration")
@@ -59,7 +59,7 @@ def parse(config: Config, smoke: Config, description: str | None, *, full: Confi
 
     name = getattr(sys.modules["__main__"].__spec__, "name", None)
     note = f"{description or ''}\nWith --smoke: a run of seconds that shows that everything works; its times tell nothing."
-    note += " With --full: a run for a GPU." if full is not None else ""
+    note += "".join(f"\nWith --{name}: the whole configuration of that name, and other flags over it." for name in others)
     return tyro.cli(type(config), prog=name and f"python -m {name}", default=default, args=left, description=note)
 
 

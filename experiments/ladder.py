@@ -1,155 +1,89 @@
-"""What does each rung of the ladder cost, and what does it buy?
+"""How many examples is sharing kernels worth, and when is it worth nothing?
 
-The same network (three 3x3 layers, batch norm, 2x2 max pooling, a read-out that knows no position) is trained at every rung
-on the same images, with the same number of steps: accuracy on test images, on test images moved by a few pixels, and after
-one fixed permutation of all pixels, the control in which locality and sharing must not help. Null baselines: a linear
-classifier, and the share of the largest class.
+Small images stand at random places on a larger canvas, up to T pixels from its centre along both axes: at (2T + 1)^2 places.
+The same network (three 3x3 layers, batch norm, max pooling, the mean of every channel, a linear read-out) is trained with its
+layers at every rung, on sets of growing size. All rungs of one seed see the same images. The controls: a single place (T = 0),
+the same pixels in one random order (dashed), and a linear classifier; with --full also a read-out of all pixels, and a dense
+network whose centred images are shifted at random while it trains. A linear and a dense network learn exactly the same from
+reordered pixels, as nothing in them or in Adam knows the order, so they have no dashed line.
 
-Answer: on signals at random places (mnist1d) locality and sharing both buy accuracy, sharing the more; on centred digits they
-buy none, but sharing keeps over half of it when the digits move. Once the pixels are permuted both are worth nothing, or less.
+Predictions, written before the first run, for the examples that are needed to classify 90 % of the test images right, against
+the number of places. Dense and locally connected networks: in proportion to it (exponent about 1). Convolution and global
+convolution: the same number everywhere (exponent about 0). Tiles of period p: what the convolution needs, times
+min(places, p^2). Rank 4: between convolution and locally connected. At a single place every rung needs as many examples as the
+convolution (price 1).
 
-    python -m experiments.ladder                                            (2 minutes on 2 cores)
-    python -m experiments.ladder --data mnist1d --sizes 400 1200 4000       (1 minute)
+Answer: to be written when it has run.
+
+    python -m experiments.ladder              (digits on 16x16 pixels at three sizes)
+    python -m experiments.ladder --full       (eight sizes, four distances, five seeds, rates chosen on validation images)
+    python -m experiments.ladder --mnist1d    (signals that come displaced; both read-outs)
+    python -m experiments.ladder --fashion    (Fashion-MNIST on 40x40 pixels, sized for a GPU)
+
+What has been trained is kept in ROOT/ladder_runs. A run that was stopped goes on where it was, and --distances 4 runs a part.
 """
 
 import dataclasses
-import functools
-import itertools
 import time
 
-import jax
-import numpy as np
-from flax import nnx
-
-import convlab as cl
-from convlab import data, report
 from experiments.command import parse
-from experiments.settings import Source
+from experiments.ladder_figure import report_on
+from experiments.sizes import RUNGS, SYMMETRIC, Sizes, run
 
-RUNGS = ("dense", "shared", "locally_connected", "tiled", "low_rank", "conv")
+Config = Sizes
+CHOSEN = tuple((rung, 1e-2) for rung in RUNGS)  # by the full run, on validation images at T = 4
 
-
-@dataclasses.dataclass(frozen=True)
-class Config(Source):
-    """What is run.
-
-    Args:
-      margin: Empty pixels added around every image, so that moving it loses nothing.
-      shift: Pixels by which test images are moved, in all directions.
-      sizes: Numbers of training images.
-      seeds: Runs with other initial weights, subsets, orders and permutations.
-      rungs: Which rungs.
-      features: Channels of the layers.
-      period: Of the tiled rung.
-      rank: Of the low-rank rung.
-      steps: Of training, the same everywhere.
-      batch_size: Images a step.
-      learning_rate: Of Adam, falling along a cosine.
-    """
-
-    margin: int = 2
-    shift: int = 2
-    sizes: tuple[int, ...] = (100, 400, 1400)
-    seeds: int = 3
-    rungs: tuple[str, ...] = RUNGS
-    features: tuple[int, ...] = (16, 32, 64)
-    period: int = 2
-    rank: int = 2
-    steps: int = 300
-    batch_size: int = 32
-    learning_rate: float = 3e-3
-
-
-SMOKE = Config(sizes=(50,), seeds=1, rungs=("dense", "conv"), features=(4, 4), steps=5)
-
-
-def build(config: Config, rung: str, image_shape: tuple[int, ...], classes: int, seed: int) -> nnx.Module:
-    """The network at a rung; "null" is the linear classifier."""
-    if rung == "null":
-        return cl.models.MLP(image_shape, classes, (), rngs=nnx.Rngs(seed))
-    wiring = {"connectivity": rung, "period": config.period, "rank": config.rank}
-    return cl.models.Pyramid(image_shape, classes, config.features, **wiring, rngs=nnx.Rngs(seed))
-
-
-def shifted_accuracy(fitted: cl.train.Fitted, images: np.ndarray | data.Stored, labels: np.ndarray, by: int) -> float:
-    """Mean accuracy over test images moved by `by` pixels along one or more axes, in every direction."""
-    moves = [move for move in itertools.product((-by, 0, by), repeat=images.ndim - 2) if any(move)]
-    return float(np.mean([fitted.evaluate(data.shift(np.asarray(images), move), labels)["accuracy"] for move in moves]))
-
-
-def run(config: Config) -> list[dict]:
-    """One row per rung, number of training images and seed."""
-    plain = config.load()
-    space = tuple(n + 2 * config.margin for n in plain.image_shape[:-1])
-    plain = plain.map(functools.partial(data.embed, space=space))
-    permuted = [plain.map(functools.partial(data.permute_pixels, key=jax.random.key(s))) for s in range(config.seeds)]
-    rows = []
-    for rung, size, seed in itertools.product(("null", *config.rungs), config.sizes, range(config.seeds)):
-        begin = time.perf_counter()
-        training = cl.Config(
-            steps=config.steps,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            seed=seed,
-            evaluations=1,
-            progress=False,
-        )
-        model = build(config, rung, plain.image_shape, len(plain.classes), seed)
-        fitted, control = (cl.fit(model, each.subset(size, seed), training) for each in (plain, permuted[seed]))
-        cost = cl.count(model, plain.image_shape).total
-        rows.append(
-            {
-                "rung": rung,
-                "chance": float(np.bincount(plain.test.labels).max() / len(plain.test)),
-                "weights": cost.weights,
-                "multiply_adds": cost.multiply_adds,
-                "size": size,
-                "seed": seed,
-                "accuracy": fitted.history[-1]["test_accuracy"],
-                "shifted": shifted_accuracy(fitted, plain.test.images, plain.test.labels, config.shift),
-                "permuted": control.history[-1]["test_accuracy"],
-                "step_ms": 1e3 * fitted.step_seconds,
-                "seconds": time.perf_counter() - begin,
-            }
-        )
-    return rows
+QUICK = Sizes(rates=CHOSEN)
+SMOKE = dataclasses.replace(
+    QUICK, sizes=(50, 60), steps=(50, 50), seeds=2, rungs=("dense", "convolution"), reordered=("convolution",), features=(4, 4)
+)
+FULL = Sizes(
+    distances=(4, 2, 1, 0),
+    sizes=(125, 250, 500, 1000, 2000, 4000, 8000, 16_000),
+    steps=(200, 300, 400, 500, 700, 1000, 1500, 2000),
+    seeds=5,
+    reordered=("global convolution", "locally connected", "tiled 2", "convolution"),
+    flattened=("dense", "locally connected", "convolution"),
+    shifted=("dense",),
+    doublings=1,
+    stop=True,
+)
+MNIST1D = dataclasses.replace(
+    FULL,
+    data="mnist1d",
+    distances=(0,),
+    margin=0,
+    sizes=(100, 400, 1200, 4000),
+    steps=(500, 1000, 2000, 4000),
+    reordered=tuple(rung for rung in RUNGS if rung not in SYMMETRIC),
+    flattened=tuple(rung for rung in RUNGS if rung != "linear"),
+    shifted=(),
+    choice=(400, 4000),
+    held_out=False,
+    copies=1,
+    features=(16, 32, 64),
+    doublings=2,
+)
+FASHION = dataclasses.replace(
+    FULL,
+    data="fashion_mnist",
+    distances=(6, 3, 0),
+    margin=6,
+    sizes=(*FULL.sizes, 32_000, 60_000),
+    steps=(*FULL.steps, 3000, 4000),
+    seeds=8,
+    held_out=False,
+    copies=1,
+    batch_size=64,
+    target=0.8,
+)
 
 
-def main(config: Config) -> None:
+def main(config: Sizes) -> None:
     """Run, draw and save."""
     begin = time.perf_counter()
-    rows = run(config)
-    summary = report.summarise(
-        rows, ["rung", "weights", "multiply_adds", "size"], ["accuracy", "shifted", "permuted", "step_ms"]
-    )
-    figure, axes = report.new_figure(3, size=(13.0, 5.5))
-    titles = {"accuracy": "test images", "permuted": "pixels permuted", "shifted": f"moved by {config.shift} pixels"}
-    for axis, (name, title) in zip(axes, titles.items(), strict=True):
-        report.curves(
-            axis,
-            summary,
-            "size",
-            name,
-            x_label="training images",
-            y_label=f"accuracy on {config.data}, 95 % interval",
-            title=title,
-            y_format=".0%",
-            log_x=True,
-            labels={"null": "linear classifier"},
-            baselines={"largest class": rows[0]["chance"]} if name == "shifted" else None,
-        )
-    axes[1].sharey(axes[0])
-    report.save_report(
-        "ladder" if config.data == Config.data else f"ladder_{config.data}",
-        rows,
-        config,
-        figure=figure,
-        summary=summary,
-        formats={"accuracy": ".1%", "shifted": ".1%", "permuted": ".1%", "step_ms": ".2f"},
-        seconds=time.perf_counter() - begin,
-        root=config.root,
-    )
+    report_on(run(config), config, time.perf_counter() - begin)
 
 
 if __name__ == "__main__":
-    main(parse(Config(), SMOKE, __doc__))
+    main(parse(QUICK, SMOKE, __doc__, full=FULL, mnist1d=MNIST1D, fashion=FASHION))

@@ -1,10 +1,15 @@
-"""What many experiments have in common: where images come from, one plain way to train on a few of them, parts run at once."""
+"""What experiments share: where images come from, a plain way to train, parts run at once, rows kept as they are finished."""
 
+import contextlib
 import dataclasses
+import json
 import os
-from collections.abc import Callable, Iterable
+import pathlib
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 from flax import nnx
@@ -24,6 +29,53 @@ def at_once(run: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result
     many = min(os.cpu_count() or 1, 8) if jax.default_backend() == "cpu" else 2
     with ThreadPoolExecutor(many) as pool:
         return list(pool.map(run, parts))
+
+
+@contextlib.contextmanager
+def progress_of(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show how many parts are done and the time left; yield what is called with the number of parts just finished."""
+    from rich import console, progress
+
+    columns = progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn()
+    times = (
+        progress.TimeElapsedColumn(),
+        progress.TextColumn("time left"),
+        progress.TimeRemainingColumn(elapsed_when_finished=False),
+    )
+    with progress.Progress(*columns, *times, console=console.Console(stderr=True), speed_estimate_period=600) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda number: bar.advance(task, number)
+
+
+class Finished:
+    """The rows of finished parts, one line of a file for each part, so that a run that was stopped goes on where it was.
+
+    Args:
+      path: The file; it is made when the first part is finished.
+      code: The text of the code that makes the rows. Parts that other code has made are made anew.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], code: str):
+        self.path, self.code, self.lock = pathlib.Path(path), zlib.crc32(code.encode()), threading.Lock()
+        self.parts: dict[str, list[dict[str, Any]]] = {}
+        for line in self.path.read_text("utf-8", errors="replace").splitlines() if self.path.exists() else ():
+            with contextlib.suppress(ValueError, TypeError, KeyError):  # a line that was cut off
+                part = json.loads(line)
+                if part["code"] == self.code:
+                    self.parts[part["part"]] = part["rows"]
+
+    def rows(self, part: Any, make: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+        """Return the rows of a part, by its name or any value with a repr; make them if they are not there."""
+        name = repr(part)
+        if name not in self.parts:
+            self.parts[name] = rows = make()
+            line = json.dumps({"code": self.code, "part": name, "rows": rows})
+            with self.lock:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                whole = not self.path.exists() or self.path.read_bytes()[-1:] in (b"", b"\n")
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(f"{line}\n" if whole else f"\n{line}\n")
+        return self.parts[name]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,7 @@ from experiments.command import UNOPTIMISED
 from experiments.settings import at_once
 
 ROOT = pathlib.Path(__file__).parents[1]
-SHARED = {"__init__", "checks", "command", "parts", "rivals", "settings", "stopwatch"}
+SHARED = {"__init__", "checks", "command", "ladder_figure", "parts", "rivals", "settings", "sizes", "stopwatch"}
 NAMES = sorted({path.stem for path in (ROOT / "experiments").glob("*.py")} - SHARED)
 QUICK = {"ladder"}  # the main job; the others are run at every change too, but not by the README's command
 FILES = {"table.md", "table.csv", "figure.png", "config.json", "provenance.json"}

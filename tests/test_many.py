@@ -9,7 +9,7 @@ from flax import linen, nnx
 
 from convlab import models
 from convlab.data import Data, Split
-from convlab.train import Checkpoints, Config, fit, fit_many, fit_seeds, many
+from convlab.train import Checkpoints, Config, fit, fit_many, fit_seeds, many, trainable
 
 SHAPE, CLASSES = (6, 5, 2), 3
 CONFIG = Config(steps=9, batch_size=16, optimizer="momentum", learning_rate=0.01, evaluations=3, progress=False)
@@ -106,3 +106,28 @@ def test_a_loss_that_is_not_finite_names_its_run(data):
     wild = dataclasses.replace(CONFIG, optimizer="sgd", learning_rate=1e30)
     with pytest.raises(FloatingPointError, match=r"the loss of run 1 \(seed 0, learning_rate 1e\+30\) is"):
         fit_many(build, data, [dataclasses.replace(wild, learning_rate=0.01), wild], vmapped=True)
+
+
+@pytest.mark.parametrize("vmapped", [False, True])
+def test_each_run_may_have_a_data_set_of_its_own(data, vmapped):
+    others = [data.map(lambda x, k=k: (x + k).astype(np.float32)).subset(40, k) for k in range(3)]
+    build_ = many.compiled_build(build, SHAPE)
+    for run, one, config in zip(fit_many(build_, others, CONFIGS, vmapped=vmapped), others, CONFIGS, strict=True):
+        alone = fit(build(nnx.Rngs(config.seed)), one, config)
+        same((run.parameters, run.rest), (alone.parameters, alone.rest), 2e-3 if vmapped else 1e-4)
+        same([run.mean, run.history[-1]["test_loss"]], [alone.mean, alone.history[-1]["test_loss"]], 1e-3)
+
+
+def test_data_sets_that_do_not_fit_the_runs_are_an_error(data):
+    with pytest.raises(ValueError, match="data holds 2 data sets for 3 configurations"):
+        fit_many(build, [data, data], CONFIGS)
+    with pytest.raises(ValueError, match="splits of different sizes"):
+        fit_many(build, [data, data, data.subset(40)], CONFIGS, vmapped=True)
+
+
+def test_a_network_built_by_a_compiled_program_starts_as_it_would_without():
+    start = many.compiled_build(build, SHAPE)
+    for seed in (0, 5):
+        made, expected = start(nnx.Rngs(seed)), trainable(build(nnx.Rngs(seed)), SHAPE)
+        same((made.parameters, made.rest), (expected.parameters, expected.rest), 1e-6)
+        assert (made.apply, made.rows) == (expected.apply, expected.rows)

@@ -7,6 +7,7 @@ TensorFlow Datasets as array_record files; TensorFlow itself is needed only to p
 """
 
 from convlab.data.augment import add_noise, chain, random_crop, random_flip, random_shift
+from convlab.data.canvas import place_on_canvas
 from convlab.data.disk import DamagedError
 from convlab.data.feeding import batches
 from convlab.data.listing import Prepared, prepared
@@ -27,6 +28,7 @@ __all__ = [
     "embed",
     "load",
     "permute_pixels",
+    "place_on_canvas",
     "random_crop",
     "random_flip",
     "random_shift",

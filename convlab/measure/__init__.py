@@ -13,7 +13,7 @@ from convlab.measure.keeping import (
 from convlab.measure.looking import feature_maps, grad_cam, occlusion, saliency, watch_activations
 from convlab.measure.match import match_width, weights_of
 from convlab.measure.memory import Memory, memory
-from convlab.measure.needed import Needed, Slope, examples_needed, one_by_one, slope
+from convlab.measure.needed import Needed, Slope, crossing, examples_needed, one_by_one, slope
 from convlab.measure.network import indices, watch_indices
 from convlab.measure.patches import dealt, patch_share
 from convlab.measure.paths import along, barrier, bezier, connect_by_curve, line
@@ -68,6 +68,7 @@ __all__ = [
     "downsampling",
     "effective_field",
     "equivariance_error",
+    "crossing",
     "examples_needed",
     "excess_kurtosis",
     "feature_maps",

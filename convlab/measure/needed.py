@@ -137,6 +137,34 @@ def examples_needed(
     return Needed(tuple(_crossing(grid, *ends[seed], seed, scores, target) for seed in seeds), scores)
 
 
+def crossing(scores: Mapping[int, float], target: float) -> float:
+    r"""Interpolate the size of training set at which a score reaches a target, between sizes that were tried.
+
+    $$n^* = n_j \,(n_{j+1} / n_j)^{(t - s_j) / (s_{j+1} - s_j)}$$
+
+    Here $n_{j+1}$ is the smallest size whose score reaches the target $t$, and $n_j$ the size below it.
+
+    Args:
+      scores: The score of one run at each size.
+      target: The score to reach.
+
+    Returns:
+      The size; the smallest that was tried if its score reaches the target, and inf if no score does.
+
+    Raises:
+      ValueError: There are no scores, or a number is nan.
+
+    Example:
+      >>> round(crossing({100: 0.8, 400: 0.9, 1600: 0.95}, 0.85))
+      200
+    """
+    if not scores or any(math.isnan(number) for number in (target, *scores.values())):
+        raise ValueError(f"scores are {dict(scores)} and the target is {target}; needs numbers, at one size at least")
+    grid = sorted(scores)
+    high = next((number for number, size in enumerate(grid) if scores[size] >= target), len(grid))
+    return _crossing(grid, high - 1, high, 0, {(0, size): score for size, score in scores.items()}, target)
+
+
 def slope(needed: Mapping[float, Sequence[float]], *, draws: int = 2000, seed: int = 0, level: float = 0.95) -> Slope:
     r"""Fit a power law to needs, and tell how sure the seeds make of its exponent.
 

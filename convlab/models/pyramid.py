@@ -12,12 +12,14 @@ from convlab.ops.pool import max_pool
 class Pyramid(Stack):
     """The network of the ladder: 3x3 layers with batch norm and ReLU, 2x2 max pooling between them, a mean read-out.
 
-    The head sees one mean per channel and knows no position, so all that a network can know of places is in its rung.
+    By default the head reads one mean per channel and knows no position, so all that a network can know of places is in its
+    rung. A head that reads all pixels can learn places at every rung.
 
     Args:
       image_shape: (*space, c) of one image; at least 2 pixels an axis for every layer but the last.
       classes: Number of outputs.
       features: Channels of each layer.
+      flatten: Whether the head reads all pixels of the last image instead of their mean per channel.
       rngs: Keys; the stream `params` is used.
       **wires: How the spatial layers are connected: arguments of `Wiring`.
 
@@ -36,6 +38,7 @@ class Pyramid(Stack):
         classes: int,
         features: Sequence[int] = (16, 32, 64),
         *,
+        flatten: bool = False,
         rngs: nnx.Rngs,
         **wires: Unpack[Wires],
     ):
@@ -46,4 +49,4 @@ class Pyramid(Stack):
             stages.append(Stage(shape, d, 3, wiring=wiring, batch_norm=True, pool=pool, rngs=rngs))
             shape = stages[-1].output_shape
         self.stages = nnx.List(stages)
-        self.head = Head(shape, (classes,), mean=True, kernel_init=wiring.kernel_init, rngs=rngs)
+        self.head = Head(shape, (classes,), mean=not flatten, kernel_init=wiring.kernel_init, rngs=rngs)

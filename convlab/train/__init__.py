@@ -11,7 +11,7 @@ from convlab.train.fitted import Fitted
 from convlab.train.learner import learner
 from convlab.train.log import Log, Writer
 from convlab.train.loop import feed, fit
-from convlab.train.many import Runs, fit_many, fit_seeds
+from convlab.train.many import Runs, compiled_build, fit_many, fit_seeds
 from convlab.train.memory import keep_freed_memory
 from convlab.train.step import Apply, Recipe, State, Trainable, cross_entropy, initial, train_step, train_steps, trainable
 
@@ -28,6 +28,7 @@ __all__ = [
     "State",
     "Trainable",
     "Writer",
+    "compiled_build",
     "cross_entropy",
     "feed",
     "fit",

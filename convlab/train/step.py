@@ -192,7 +192,7 @@ def _rows(model: nnx.Module) -> Iterator[str]:
         if module.layout.rung in ("dense", "locally_connected", "low_rank"):
             positions = module.layout.positions
             for name, value in vars(module).items():
-                if isinstance(value, nnx.Param) and value[...].shape[: len(positions)] == positions:
+                if isinstance(value, nnx.Param) and value.get_value().shape[: len(positions)] == positions:
                     yield "".join(f"[{key!r}]" for key in (*path, name))
 
 

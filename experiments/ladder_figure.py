@@ -1,0 +1,229 @@
+"""What the ladder's runs come to: errors, examples needed, prices, and the figure and table of them."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from convlab import measure, report
+from convlab.report import RUNG_STYLE, Interval
+from experiments.sizes import FLATTENED, REORDERED, SHIFTED, Sizes
+
+CONV = "convolution"
+STYLES = {
+    "linear": RUNG_STYLE["null"]._replace(label="linear"),
+    "dense": RUNG_STYLE["dense"],
+    "global convolution": RUNG_STYLE["shared"]._replace(label="global convolution"),
+    "locally connected": RUNG_STYLE["locally_connected"],
+    "low rank 4": RUNG_STYLE["low_rank"]._replace(label="low rank 4"),
+    "tiled 4": RUNG_STYLE["tiled"]._replace(label="tiled 4", colour="#7A5195", marker="<"),
+    "tiled 2": RUNG_STYLE["tiled"]._replace(label="tiled 2"),
+    CONV: RUNG_STYLE["conv"],
+}
+LINES = {"": "-", REORDERED: "--", FLATTENED: ":", SHIFTED: "-."}
+# predicted exponents of the need against the number of places; of tiles see `predicted`
+EXPONENTS = {"linear": 1.0, "dense": 1.0, "locally connected": 1.0, CONV: 0.0, "global convolution": 0.0}
+
+
+def style(name: str) -> report.Style:
+    """Return how a line is drawn: the rung's colour and marker, and a dash for each control."""
+    rung, _, control = name.partition(", ")
+    return STYLES[rung]._replace(label=name, line=LINES[control] if control else STYLES[rung].line)
+
+
+def grouped(rows: list[dict[str, Any]]) -> dict[tuple[str, int], list[dict[str, Any]]]:
+    """Group rows into lines, by network and number of places."""
+    lines: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in rows:
+        lines.setdefault((row["network"], row["places"]), []).append(row)
+    return lines
+
+
+def needs(rows: list[dict[str, Any]], target: float) -> dict[tuple[str, int], dict[int, float]]:
+    """Interpolate for each line and seed how many training images reach the target; inf where the largest set does not."""
+    found: dict[tuple[str, int], dict[int, float]] = {}
+    for line, runs in grouped(rows).items():
+        scores: dict[int, dict[int, float]] = {}
+        for row in runs:
+            scores.setdefault(row["seed"], {})[row["size"]] = row["accuracy"]
+        found[line] = {seed: measure.crossing(each, target) for seed, each in scores.items()}
+    return found
+
+
+def price(needed: dict[int, float], reference: dict[int, float]) -> Interval:
+    """Compare needs with those of the same seeds at another rung: the geometric mean of the ratios, and its interval."""
+    pairs = [(needed[seed], reference[seed]) for seed in sorted({*needed} & {*reference})]
+    if not pairs or not all(math.isfinite(n) for pair in pairs for n in pair):
+        return Interval(math.inf, math.nan, math.nan)
+    logs = report.interval([math.log(n / m) for n, m in pairs])
+    return Interval(*(math.exp(end) for end in logs))
+
+
+def table(rows: list[dict[str, Any]], config: Sizes) -> list[dict[str, Any]]:
+    """Return one line of the table for each line of the figure: errors by size, examples needed, price, how well learnt."""
+    needed, lines = needs(rows, config.target), []
+    for (name, count), runs in grouped(rows).items():
+        found = needed[name, count]
+        line = {"places": count, "network": name, "weights": runs[0]["weights"]}
+        for size in config.sizes:
+            errors = [row["error"] for row in runs if row["size"] == size]
+            ends = report.interval(errors, bounds=(0, 1)) if errors else (None, None, None)
+            line |= dict(zip((f"error_at_{size}", f"error_at_{size}_low", f"error_at_{size}_high"), ends, strict=True))
+        line["examples_needed"] = shown(geometric_mean(found), runs)
+        paid = price(found, needed.get((CONV, count), {}))
+        line |= {"price": paid.mean, "price_low": paid.low, "price_high": paid.high} if math.isfinite(paid.mean) else {}
+        losses = [np.mean([row["train_loss"] for row in runs if row["size"] == size]) for size in {r["size"] for r in runs}]
+        lines.append(line | {"largest_training_loss": float(max(losses)), "rate": runs[0]["rate"]})
+    return lines
+
+
+def geometric_mean(needed: dict[int, float]) -> float:
+    """Average needs on a logarithmic scale."""
+    return float(np.exp(np.mean(np.log(list(needed.values())))))
+
+
+def shown(need: float, runs: list[dict[str, Any]]) -> str:
+    """Write a need, or that it lies outside of the sizes tried."""
+    sizes = [row["size"] for row in runs]
+    if need <= min(sizes):
+        return f"at most {min(sizes):,}"
+    return f"{need:,.0f}" if math.isfinite(need) else f"over {max(sizes):,}"
+
+
+def exponents(rows: list[dict[str, Any]], config: Sizes) -> list[dict[str, Any]]:
+    """Fit how the need grows with the number of places, where all seeds have one between the sizes tried."""
+    needed, lines, least = needs(rows, config.target), [], min(config.sizes)
+    for rung in config.rungs:
+        every = {count: found for (name, count), found in needed.items() if name == rung}
+        known = {count: list(found.values()) for count, found in every.items() if inside(found, least)}
+        if len(known) > 1:
+            law = measure.slope(known).exponent
+            line = {"network": rung, "exponent": law.mean, "exponent_low": law.low, "exponent_high": law.high}
+            lines.append(line | {"predicted": EXPONENTS.get(rung), "from_places": min(known), "to_places": max(known)})
+    return lines
+
+
+def inside(found: dict[int, float], least: int) -> bool:
+    """Tell whether all needs lie between the sizes tried."""
+    return all(least < need < math.inf for need in found.values())
+
+
+def draw_errors(axis: Any, rows: list[dict[str, Any]], config: Sizes, count: int) -> None:
+    """Draw test error against training images for one number of places."""
+    some = [row for row in rows if row["places"] == count]
+    summary = report.summarise(some, ["network", "size"], "error", bounds={"error": (0, 1)})
+    report.curves(
+        axis,
+        summary,
+        "size",
+        "error",
+        "network",
+        x_label="training images",
+        y_label=f"test error, mean of {config.seeds} seeds, 95 % interval",
+        title=f"images at {count} places" if count > 1 else "images at one place",
+        log_x=True,
+        baselines={"chance": 0.9, f"{config.target:.0%} right": 1 - config.target},
+        styles={name: style(name) for name in dict.fromkeys(row["network"] for row in summary)},
+    )
+    axis.set_yscale("log")
+    axis.set_ylim(0.01, 1)
+    axis.set_yticks([0.01, 0.03, 0.1, 0.3, 1], ["1 %", "3 %", "10 %", "30 %", "100 %"])
+    axis.minorticks_off()
+
+
+def draw_growth(axis: Any, rows: list[dict[str, Any]], config: Sizes) -> None:
+    """Draw examples needed against the number of places, and the predicted growth from the first point of each line."""
+    logs = [
+        {"network": name, "places": count, "log": math.log(need)}
+        for (name, count), found in needs(rows, config.target).items()
+        if name in config.rungs and inside(found, 0)
+        for need in found.values()
+    ]
+    ends = {"log": "needed", "log_low": "needed_low", "log_high": "needed_high"}
+    summary = [
+        line | {new: math.exp(line[old]) for old, new in ends.items()}
+        for line in report.summarise(logs, ["network", "places"], "log")
+    ]
+    styles = {name: style(name) for name in dict.fromkeys(line["network"] for line in summary)}
+    for name, exponent in EXPONENTS.items():
+        points = sorted((line["places"], line["needed"]) for line in summary if line["network"] == name)
+        if len(points) > 1:
+            (first, need), last = points[0], points[-1][0]
+            axis.plot([first, last], [need, need * (last / first) ** exponent], ":", color=styles[name].colour, zorder=0)
+    axis.plot([], [], ":", color="0.4", label="growth as predicted")
+    report.curves(
+        axis,
+        summary,
+        "places",
+        "needed",
+        "network",
+        x_label="places",
+        y_label="examples needed, 95 % interval",
+        title=f"training images for {config.target:.0%} right",
+        log_x=True,
+        baselines={"smallest and largest set tried": min(config.sizes), "": max(config.sizes)},
+        styles=styles,
+    )
+    axis.set_yscale("log")
+
+
+def draw_prices(axis: Any, lines: list[dict[str, Any]], rows: list[dict[str, Any]], config: Sizes, count: int) -> None:
+    """Draw what each network needs over what the convolution needs; an arrow where it never reached the target."""
+    found = needs(rows, config.target)
+    reference = geometric_mean(found[CONV, count])
+    some = []
+    for line in lines:
+        if line["places"] == count and line["network"] != CONV:
+            never = not math.isfinite(geometric_mean(found[line["network"], count]))
+            tried = max(row["size"] for row in rows if (row["network"], row["places"]) == (line["network"], count))
+            name = f"{line['network']} (over)" if never else line["network"]
+            some.append({"name": name, **({"price": tried / reference} if never else _price_of(line))})
+    report.comparison(
+        axis,
+        some,
+        "name",
+        "price",
+        label="examples needed, over those of the convolution (over: not reached by the largest set)",
+        x_label="times the convolution's examples, 95 % interval",
+        title=f"price at {count} places" if count > 1 else "price at one place",
+        baselines={"the convolution's": 1.0},
+    )
+    axis.set_xscale("log")
+
+
+def _price_of(line: dict[str, Any]) -> dict[str, Any]:
+    return {name: line.get(name) for name in ("price", "price_low", "price_high")}
+
+
+def draw(rows: list[dict[str, Any]], config: Sizes) -> Any:
+    """Draw errors at the first and the last distance; with several distances also growth and prices."""
+    counts = list(dict.fromkeys(row["places"] for row in rows))
+    if len(counts) > 2:
+        figure, axes = report.new_figure(4, rows=2, size=(17.0, 15.0))
+        draw_errors(axes[0], rows, config, counts[0])
+        draw_growth(axes[1], rows, config)
+        lines = table(rows, config)
+        draw_prices(axes[2], lines, rows, config, counts[0])
+        draw_prices(axes[3], lines, rows, config, counts[-1])
+    else:
+        figure, axes = report.new_figure(len(counts), size=(8.0 * len(counts), 7.5))
+        for axis, count in zip(axes, counts, strict=True):
+            draw_errors(axis, rows, config, count)
+    return figure
+
+
+def report_on(rows: list[dict[str, Any]], config: Sizes, seconds: float) -> None:
+    """Draw the figure, write the table and save both."""
+    name = "ladder" if config.data == Sizes.data else f"ladder_{config.data}"
+    lines = table(rows, config)
+    formats = {f"error_at_{size}": ".1%" for size in config.sizes} | {"largest_training_loss": ".3f", "rate": "g"}
+    report.save_report(
+        f"{name}_full" if len(config.distances) > 2 else name,
+        rows,
+        config,
+        figure=draw(rows, config),
+        summary=lines,
+        formats=formats,
+        seconds=seconds,
+        root=config.root,
+    )
