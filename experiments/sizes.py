@@ -28,7 +28,7 @@ RUNGS: dict[str, dict[str, Any]] = {
 }
 SYMMETRIC = ("linear", "dense")  # networks that learn exactly the same from reordered pixels
 REORDERED, FLATTENED, SHIFTED = "reordered pixels", "all pixels read", "shifted in training"
-CANDIDATES = (3e-3, 1e-2, 3e-2)  # learning rates of Adam
+CANDIDATES = (1e-3, 3e-3, 1e-2, 3e-2)  # learning rates of Adam
 CHOICE_SEEDS = (1000, 1001)  # of the runs that rates are chosen by; no other run has them
 LEARNT = 0.01  # training loss below which a set counts as learnt
 MOVED = 0.005  # change of accuracy by twice the steps that is too large to ignore

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from convlab.measure import examples_needed, one_by_one, slope
+from convlab.measure import crossing, examples_needed, one_by_one, slope
 
 
 def crossing_at(*places):
@@ -165,3 +165,22 @@ def test_seeds_count_alike_where_there_are_unequally_many():
 def test_what_cannot_be_bracketed_is_refused(call, match):
     with pytest.raises(ValueError, match=match):
         call()
+
+
+def test_a_crossing_is_straight_in_the_logarithm_of_the_size_and_ends_are_said():
+    scores = {size: math.log(size / 97.0) for size in (640, 11, 40, 160)}
+    assert crossing(scores, 0.0) == pytest.approx(97.0)
+    assert crossing(scores, math.log(20 / 97)) == pytest.approx(20.0)
+    assert crossing(scores, -10.0) == 11
+    assert crossing(scores, 10.0) == math.inf
+    assert crossing({10: 0.2, 20: 0.6, 40: 0.4, 80: 0.9}, 0.5) < 20  # the first crossing counts
+    with pytest.raises(ValueError, match="needs numbers"):
+        crossing({}, 0.5)
+    with pytest.raises(ValueError, match="needs numbers"):
+        crossing({10: math.nan}, 0.5)
+
+
+def test_a_crossing_agrees_with_the_search_for_it():
+    learn = crossing_at(97.0)
+    found = examples_needed(learn, 0.0, [0], least=10, most=1000)
+    assert crossing({size: score for (_, size), score in found.scores.items()}, 0.0) == found.examples[0]

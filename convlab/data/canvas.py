@@ -3,15 +3,10 @@
 import dataclasses
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 
-from convlab.data.augment import random_shift
 from convlab.data.sets import Data, Split, Stored
-from convlab.data.transforms import embed
 from convlab.geometry import as_integer
-
-TRAIN = 2  # folded into the key of the training places, so that they differ from those of test and validation
 
 
 def place_on_canvas(data: Data, space: Sequence[int], by: int, *, size: int, copies: int = 1, seed: int = 0) -> Data:
@@ -45,6 +40,8 @@ def place_on_canvas(data: Data, space: Sequence[int], by: int, *, size: int, cop
       ((20, 12, 11, 1), (15, 12, 11, 1))
     """
     by, size, copies = as_integer("by", by, 0), as_integer("size", size, 1), as_integer("copies", copies, 1)
+    if len(space) != len(data.image_shape) - 1:
+        raise ValueError(f"space is {tuple(space)} for images of {data.image_shape}; needs one size for each spatial axis")
     room = [(large - small) // 2 for large, small in zip(space, data.image_shape[:-1], strict=True)]
     if min(room) < by:
         raise ValueError(
@@ -52,19 +49,22 @@ def place_on_canvas(data: Data, space: Sequence[int], by: int, *, size: int, cop
         )
     if isinstance(data.train.images, Stored):
         raise TypeError("the images are on disk; load them into memory to place them on a canvas")
-    rng = np.random.default_rng(seed)
+    order, places, *others = (np.random.default_rng(key) for key in ((seed, 0), (seed, 1), 2, 3))
     cycles = -(-size // len(data.train))
-    order = np.concatenate([rng.permutation(len(data.train)) for _ in range(cycles)])[:size]
-    splits = {"train": _place(data.train.take(order), space, by, jax.random.fold_in(jax.random.key(seed), TRAIN))}
-    for key, (name, split) in enumerate({"test": data.test, "validation": data.validation}.items()):
+    numbers = np.concatenate([order.permutation(len(data.train)) for _ in range(cycles)])[:size]
+    splits = {"train": _place(data.train.take(numbers), space, by, places)}
+    for rng, (name, split) in zip(others, (("test", data.test), ("validation", data.validation)), strict=True):
         if split is not None:
-            repeated = split.take(np.tile(np.arange(len(split)), copies))
-            splits[name] = _place(repeated, space, by, jax.random.key(key))
+            splits[name] = _place(split.take(np.tile(np.arange(len(split)), copies)), space, by, rng)
     return dataclasses.replace(data, **splits)
 
 
-def _place(split: Split, space: Sequence[int], by: int, key: jax.Array) -> Split:
+def _place(split: Split, space: Sequence[int], by: int, rng: np.random.Generator) -> Split:
     """Move every image from the centre by a draw of its own, which does not depend on how many follow it."""
-    keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(np.arange(len(split)))
-    images = embed(split.images, space)
-    return Split(np.asarray(jax.vmap(lambda image, key: random_shift(image[None], key, by=by)[0])(images, keys)), split.labels)
+    _, *sizes, channels = split.images.shape
+    centre = [(large - small) // 2 for large, small in zip(space, sizes, strict=True)]
+    starts = np.array(centre) + rng.integers(-by, by + 1, (len(split), len(sizes)))
+    placed = np.zeros((len(split), *space, channels), split.images.dtype)
+    for number, start in enumerate(starts):
+        placed[(number, *map(slice, start, start + sizes))] = split.images[number]
+    return Split(placed, split.labels)

@@ -1,0 +1,137 @@
+"""The runs behind the ladder's figure: paired by seed, resumed, and equal for dense layers whatever the order of pixels."""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import convlab as cl
+from convlab import train
+from convlab.data import Data, Split, permute_pixels
+from experiments import ladder_figure, sizes
+from experiments.settings import Finished
+from experiments.sizes import REORDERED, SHIFTED, Curve, Runs, Sizes, curves_of
+
+NETWORKS = {"rungs": ("dense", "convolution"), "reordered": ("convolution",), "features": (3, 4)}
+SMALL = Sizes(sizes=(20, 40), steps=(2, 3), seeds=2, **NETWORKS)
+
+
+def row(network, places, size, seed, accuracy):
+    row = {"network": network, "rung": network, "control": "", "places": places, "size": size, "seed": seed, "weights": 7}
+    return row | {"accuracy": accuracy, "error": 1 - accuracy, "train_loss": 0.004, "rate": 0.01, "steps": 5, "distinct": size}
+
+
+def test_the_rungs_of_a_seed_see_the_same_images_and_permuted_ones_are_the_same_pixels(monkeypatch, tmp_path):
+    draw = np.random.default_rng(0)
+    split = Split(draw.integers(0, 17, (30, 5, 6, 1)).astype(np.uint8), np.arange(30) % 3)
+    monkeypatch.setattr(sizes.Source, "load", lambda self: Data("made", split, split, tuple("abc")))
+    config = dataclasses.replace(SMALL, data="made", margin=2, distances=(2, 0))
+    plain, moved = (sizes.training_set(config, 2, reordered, 1, False) for reordered in (False, True))
+    assert plain is sizes.training_set(config, 2, False, 1, False)
+    assert not np.array_equal(plain.train.images, moved.train.images)
+    for one, two in ((plain.train, moved.train), (plain.test, moved.test)):
+        np.testing.assert_array_equal(*(np.sort(x.images.reshape(len(x), -1)) for x in (one, two)))
+        np.testing.assert_array_equal(one.labels, two.labels)
+    assert plain.standardisation == "scale"
+    assert len(sizes.images(config).train) == 24  # a fifth is kept out of training
+    assert sizes.places(config, 2) == 25
+    assert sizes.sizes_of(dataclasses.replace(config, sizes=(20, 40, 49)), Curve("dense", 0)) == [20, 40]
+    assert sizes.sizes_of(dataclasses.replace(config, sizes=(20, 49)), Curve("dense", 2, SHIFTED)) == [20]
+
+
+def test_controls_are_run_at_the_first_distance_alone():
+    config = dataclasses.replace(SMALL, distances=(4, 2, 0), shifted=("dense",))
+    found = list(curves_of(config))
+    assert [curve for curve in found if curve.control] == [Curve("convolution", 4, REORDERED), Curve("dense", 4, SHIFTED)]
+    assert len(found) == 2 + 2 * 3
+
+
+def test_steps_are_doubled_until_the_set_is_learnt_or_they_change_nothing(monkeypatch, tmp_path):
+    calls = []
+
+    def runs(losses, accuracies):
+        made = Runs(dataclasses.replace(SMALL, doublings=2, root=str(tmp_path), rates=()))
+        pairs = iter(zip(losses, accuracies, strict=True))
+
+        def trained(curve, size, steps, rate):
+            loss, accuracy = next(pairs)
+            calls.append(steps)
+            return [{"train_loss": loss, "accuracy": accuracy, "steps": steps}]
+
+        monkeypatch.setattr(made, "trained", trained)
+        return made.learnt(Curve("dense", 4), 40)[0]["steps"]
+
+    assert runs([0.002], [0.5]) == 3  # learnt at once
+    assert runs([0.2, 0.005], [0.5, 0.7]) == 6  # learnt after twice the steps
+    assert runs([0.2, 0.1, 0.05], [0.5, 0.7, 0.8]) == 12  # not learnt, and no more doublings
+    assert runs([0.2, 0.1], [0.5, 0.503]) == 6  # twice the steps change nothing
+    assert calls == [3, 3, 6, 3, 6, 12, 3, 6]
+
+
+def test_finished_parts_are_not_made_again_unless_other_code_made_them(tmp_path):
+    path, made = tmp_path / "runs" / "rows.jsonl", []
+
+    def make():
+        made.append(1)
+        return [{"accuracy": 0.5}]
+
+    for code, count in (("a", 1), ("a", 1), ("b", 2)):
+        finished = Finished(path, code)
+        assert finished.rows(("conv", 3), make) == [{"accuracy": 0.5}]
+        assert len(made) == count
+    path.write_text(path.read_text() + '{"code": 7, "pa')  # a line that was cut off
+    again = Finished(path, "b")
+    again.rows(("conv", 3), make)
+    assert len(made) == 2
+    again.rows(("conv", 4), make)
+    assert len(Finished(path, "b").parts) == 2
+
+
+def test_a_dense_network_learns_the_same_from_reordered_pixels_and_a_convolution_does_not():
+    draw = np.random.default_rng(0)
+    split = Split(draw.standard_normal((24, 5, 6, 1)).astype(np.float32), np.arange(24) % 3)
+    data, key = Data("made", split, split, tuple("abc")), jax.random.key(3)
+    reorder = functools.partial(permute_pixels, key=key, rank=2)
+    config = cl.Config(steps=5, batch_size=8, evaluations=1, progress=False)
+    adam = optax.adam(1e-2, eps=1e-4)  # above the rounding of gradients that are zero, such as those of biases before a norm
+    for connectivity, same in (("dense", True), ("conv", False)):
+        model = cl.models.Pyramid((5, 6, 1), 3, (3, 4), connectivity=connectivity, rngs=nnx.Rngs(0))
+        expected = train.fit(model, data, config, optimizer=adam).logits(split.images)
+        if same:  # W[i, j, k, l, c, d]: the pixels k, l that are read
+            kernel = model.stages[0].layer.kernel
+            read = np.asarray(kernel[...]).reshape(5, 6, 5, 6, -1)
+            kernel.set_value(np.asarray(reorder(read)).reshape(kernel[...].shape))
+        found = train.fit(model, data.map(reorder), config, optimizer=adam).logits(np.asarray(reorder(split.images)))
+        assert np.allclose(found, expected, atol=1e-3) == same
+
+
+def test_prices_pair_the_seeds_and_say_where_a_target_was_never_reached():
+    needed = {"dense": {0: 100.0, 1: 400.0}, "never": {0: math.inf, 1: 50.0}}
+    reference = {0: 50.0, 1: 200.0}
+    assert ladder_figure.price(needed["dense"], reference) == pytest.approx((2.0, 2.0, 2.0))
+    assert ladder_figure.price(needed["never"], reference).mean == math.inf
+
+
+def test_the_table_names_its_rows_as_the_figure_and_tells_what_was_not_reached():
+    rows = [
+        row(network, places, size, seed, accuracy)
+        for places in (81, 1)
+        for network, accuracies in (("dense", (0.3, 0.5)), ("convolution", (0.85, 0.95)))
+        for size, accuracy in zip((100, 400), accuracies, strict=True)
+        for seed in range(2)
+    ]
+    config = dataclasses.replace(SMALL, sizes=(100, 400), target=0.9)
+    lines = ladder_figure.table(rows, config)
+    assert [line["network"] for line in lines] == ["dense", "convolution"] * 2
+    assert [line["examples_needed"] for line in lines] == ["over 400", "200"] * 2
+    assert lines[1]["price"] == 1
+    assert "price" not in lines[0]
+    assert lines[1]["error_at_400"] == pytest.approx(0.05)
+    figure = ladder_figure.draw(rows, config)
+    assert [axis.get_title() for axis in figure.axes] == ["images at 81 places", "images at one place"]
+    assert {"dense", "convolution"} <= {text.get_text() for legend in figure.legends for text in legend.get_texts()}
