@@ -24,6 +24,7 @@ from convlab.report import (
     RUNG_STYLE,
     Interval,
     best,
+    bootstrap,
     comparison,
     curves,
     filters,
@@ -33,6 +34,7 @@ from convlab.report import (
     matrix_picture,
     new_figure,
     p_value,
+    paired,
     points,
     provenance,
     save_report,
@@ -101,6 +103,94 @@ def test_an_interval_needs_runs_and_a_probability():
         interval([1.0, 2.0], level=95.0)
 
 
+BOUNDS = [(0.0, 1.0), (-3.0, 7.0), (0.0, math.inf), (-math.inf, 1.0), (-math.inf, math.inf)]
+SCALES = {  # the scale that an interval is taken on, and the way back
+    (-3.0, 7.0): (lambda x: np.arcsin(np.sqrt((x + 3) / 10)), lambda y: 10 * np.sin(np.clip(y, 0, np.pi / 2)) ** 2 - 3),
+    (-2.0, math.inf): (lambda x: np.log(x + 2), lambda y: np.exp(y) - 2),
+    (-math.inf, 9.0): (lambda x: -np.log(9 - x), lambda y: 9 - np.exp(-y)),
+}
+
+
+@st.composite
+def bounded(draw):
+    low, high = draw(st.sampled_from(BOUNDS))
+    inside = st.floats(max(low, -1e6), min(high, 1e6), allow_subnormal=False)
+    values = draw(st.lists(inside, min_size=2, max_size=20))
+    if draw(st.booleans()):  # values that differ by rounding only
+        values = [values[0], np.nextafter(values[0], values[1]).item()]
+    return (low, high), values, draw(st.floats(0.01, 0.999))
+
+
+@given(bounded())
+def test_an_interval_within_bounds_has_the_mean_between_its_ends_and_its_ends_within_the_bounds(drawn):
+    (least, most), values, level = drawn
+    mean, low, high = interval(values, level, bounds=(least, most))
+    assert least <= low <= mean <= high <= most
+    np.testing.assert_allclose(mean, np.mean(values), rtol=1e-12, atol=1e-12)
+    assert (low == high) == (min(values) == max(values)) or high - low < 1e-9 * (abs(mean) + 1)
+
+
+@pytest.mark.parametrize("bounds", SCALES)
+def test_an_interval_within_bounds_is_students_on_another_scale(bounds):
+    scale, back = SCALES[bounds]
+    values = np.random.default_rng(0).uniform(0.2, 6.5, 7)
+    mean, small = np.mean(values), 1e-5
+    slope = (scale(mean + small) - scale(mean - small)) / (2 * small)
+    ends = scale(mean) + np.array([-1, 1]) * slope * scipy.stats.t.ppf(0.95, 6) * scipy.stats.sem(values)
+    np.testing.assert_allclose(interval(values, 0.9, bounds=bounds), (mean, *back(ends)), rtol=1e-7)
+
+
+def test_bounds_far_from_the_values_change_nothing_and_bounds_move_and_turn_with_the_values():
+    values = np.random.default_rng(0).normal(3.0, 0.1, 5)
+    for bounds in ((-1e5, 2e5), (-1e5, math.inf), (-math.inf, 1e5)):
+        np.testing.assert_allclose(interval(values, bounds=bounds), interval(values), rtol=1e-5)
+    shares = np.random.default_rng(1).beta(7, 1, 5)
+    mean, low, high = interval(shares, bounds=(0, 1))
+    np.testing.assert_allclose(interval(3 + 5 * shares, bounds=(3, 8)), 3 + 5 * np.array([mean, low, high]))
+    np.testing.assert_allclose(interval(1 - shares, bounds=(0, 1)), 1 - np.array([mean, high, low]))
+    np.testing.assert_allclose(interval(7 * shares, bounds=(0, math.inf)), 7 * np.array(interval(shares, bounds=(0, math.inf))))
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (0.0, math.inf)])
+def test_within_bounds_the_interval_of_skewed_values_covers_their_mean_oftener(bounds):
+    draw, mean = np.random.default_rng(0).beta, 40 / 42
+    samples = draw(40, 2, (2000, 5)) if bounds[1] == 1 else 1 / draw(40, 2, (2000, 5)) - 1
+    mean = 40 / 42 if bounds[1] == 1 else 2 / 39
+    within, without = (
+        np.mean([low <= mean <= high for _, low, high in (interval(sample, bounds=each) for sample in samples)])
+        for each in (bounds, None)
+    )
+    assert without + 0.005 < within < 0.97
+    assert within > 0.9
+
+
+def test_bounds_leave_single_equal_and_unknown_values_as_they_are():
+    assert interval([1, 1.0, 1], bounds=(0, 1)) == (1, 1, 1)
+    assert interval([0.0, 0.0], bounds=(0, math.inf)) == (0, 0, 0)
+    assert interval([0.1] * 3) == (0.1, 0.1, 0.1)
+    np.testing.assert_equal(interval([0.5], bounds=(0, 1)), (0.5, math.nan, math.nan))
+    np.testing.assert_equal(interval([0.5, math.nan], bounds=(0, 1)), (math.nan,) * 3)
+    for bounds in (None, (0, math.inf)):
+        np.testing.assert_equal(interval([0.5, math.inf], bounds=bounds), (math.inf, math.nan, math.nan))
+    assert interval([0.9, 1 + 5e-7], bounds=(0, 1)).high == 1
+    assert interval([1 + 5e-7, 1 + 6e-7], bounds=(0, 1)) == (1, 1, 1)
+    for bounds in ((1, math.inf), (1, 2)):  # the mean of neighbours is rounded to the bound
+        assert interval([1.0, math.nextafter(1, 2)], bounds=bounds).low == 1
+        assert 1 < interval([1.0, math.nextafter(1, 2)], bounds=bounds).high < 1 + 1e-14
+
+
+@pytest.mark.parametrize("values, bounds", [([0.9, 1.001], (0, 1)), ([-0.1, 3], (0, math.inf)), ([0.9, math.inf], (0, 1))])
+def test_a_value_outside_of_the_bounds_is_an_error(values, bounds):
+    with pytest.raises(ValueError, match=r"values holds .*, which is outside of the bounds \(0, "):
+        interval(values, bounds=bounds)
+
+
+@pytest.mark.parametrize("bounds", [(1, 0), (1, 1), (math.nan, 1)])
+def test_bounds_are_in_order(bounds):
+    with pytest.raises(ValueError, match="but need the least number first"):
+        interval([1, 1], bounds=bounds)
+
+
 # Summaries
 
 
@@ -126,6 +216,17 @@ def test_a_summary_holds_the_means_of_its_groups_in_order_of_first_appearance():
     np.testing.assert_allclose([row["accuracy"] for row in rows], [0.71, 0.71, 0.81, 0.81])
     assert {row["seeds"] for row in rows} == {3}
     assert all(row["accuracy_low"] < row["accuracy"] < row["accuracy_high"] for row in rows)
+
+
+def test_a_summary_takes_the_bounds_of_every_value_by_its_name():
+    rows = [{"seed": seed, "share": share, "gain": -share} for seed, share in enumerate((1.0, 0.99, 0.9))]
+    [row] = summarise(rows, [], ["share", "gain"], bounds={"share": (0, 1)})
+    assert (row["share_low"], row["share_high"]) == interval((1.0, 0.99, 0.9), bounds=(0, 1))[1:]
+    assert (row["gain_low"], row["gain_high"]) == interval((-1.0, -0.99, -0.9))[1:]
+    with pytest.raises(ValueError, match=r"gain of \(\): values holds -1, which is outside"):
+        summarise(rows, [], "gain", bounds={"gain": (0, 1)})
+    with pytest.raises(ValueError, match=r"bounds names \['loss'\] but the values are \['gain'\]"):
+        summarise(rows, [], "gain", bounds={"loss": (0, 1)})
 
 
 def test_groups_do_not_mind_where_a_number_came_from():
@@ -557,7 +658,7 @@ def test_seeds_are_one_line_at_their_mean_and_a_band_of_their_interval():
     rates = (0.3, 0.5, 0.9)
     training_curves(axes, [history(rate) for rate in rates], x="epoch", x_label="epochs")
     test = drawn(axes[1])["test"]
-    mean, low, high = interval([1 - rate for rate in rates])
+    mean, low, high = interval([1 - rate for rate in rates], bounds=(0, 1))
     np.testing.assert_allclose(test.get_xydata()[0], [0.25, mean])
     [band] = axes[1].collections
     assert isinstance(band, PolyCollection)
@@ -611,6 +712,9 @@ def test_training_curves_need_two_panels():
         training_curves(axes, history())
 
 
+# Pairs
+
+
 @given(st.lists(st.integers(-9, 9), min_size=2, max_size=7, unique=True))
 def test_the_paired_test_is_that_of_scipy(differences):
     np.testing.assert_allclose(p_value(differences), scipy.stats.ttest_1samp(differences, 0.0).pvalue, atol=1e-12)
@@ -624,10 +728,174 @@ def test_a_paired_test_needs_a_spread():
 
 def test_corrected_for_their_number_one_set_of_tests_in_twenty_finds_what_is_not_there():
     uniform = np.random.default_rng(0).uniform(size=(4000, 5))
-    found = np.mean([min(holm(each)) < 0.05 for each in uniform])
+    found = np.mean([min(holm(tests)) < 0.05 for tests in uniform])
     assert 0.04 < found < 0.06
     assert np.mean(uniform.min(1) < 0.05) > 0.2
     assert holm([0.5, 0.9]) == [1.0, 1.0]
+
+
+def test_a_test_without_a_result_stays_so_and_counts_as_one():
+    np.testing.assert_allclose(holm([math.nan, 0.01, 0.2]), [math.nan, 0.03, 0.4])
+
+
+def runs_of(seeds=5, sizes=(64, 256), rungs=("dense", "tiled", "conv")):
+    draw = np.random.default_rng(0)
+    shape = len(rungs), len(sizes), seeds
+    scores, seconds = draw.normal(0.8, 0.05, shape), np.exp(draw.normal(0, 0.3, shape))
+    places = [(rung, size, seed) for rung in range(shape[0]) for size in range(shape[1]) for seed in range(seeds)]
+    named = {place: {"rung": rungs[place[0]], "size": sizes[place[1]], "seed": place[2]} for place in places}
+    return [named[place] | {"accuracy": scores[place], "seconds": seconds[place]} for place in places]
+
+
+def of(rows, value, **chosen):
+    return np.array([row[value] for row in rows if all(row[name] == wanted for name, wanted in chosen.items())])
+
+
+def lines_of(lines):
+    return {(line["rung"], line["size"]): {name: line[name] for name in line if name not in ("rung", "size")} for line in lines}
+
+
+def test_a_paired_difference_is_the_interval_and_the_test_of_the_differences_of_its_seeds():
+    rows = runs_of()
+    lines = paired(rows, ["rung", "size"], {"rung": "conv"}, "accuracy")
+    assert [(line["rung"], line["size"]) for line in lines] == [("dense", 64), ("dense", 256), ("tiled", 64), ("tiled", 256)]
+    for line in lines:
+        x, y = (of(rows, "accuracy", rung=rung, size=line["size"]) for rung in (line["rung"], "conv"))
+        found = tuple(line[f"accuracy_difference{end}"] for end in ("", "_low", "_high"))
+        np.testing.assert_allclose(found, interval(x - y))
+        np.testing.assert_allclose(line["accuracy_p"], scipy.stats.ttest_rel(x, y).pvalue)
+        assert line["pairs"] == 5
+
+
+def test_a_paired_ratio_is_the_exponential_of_the_difference_of_logarithms():
+    rows = runs_of()
+    logs = [row | {"seconds": math.log(row["seconds"])} for row in rows]
+    ratios, differences = (
+        paired(each, ["rung", "size"], {"rung": "conv"}, "seconds", ratio=each is rows, level=0.9) for each in (rows, logs)
+    )
+    for ratio, difference in zip(ratios, differences, strict=True):
+        assert ratio["seconds_p_holm"] == pytest.approx(difference["seconds_p_holm"])
+        for end in ("", "_low", "_high"):
+            assert ratio[f"seconds_ratio{end}"] == pytest.approx(math.exp(difference[f"seconds_difference{end}"]))
+
+
+@pytest.mark.parametrize("ratio", [False, True])
+def test_what_a_seed_does_to_all_its_runs_alike_cancels_and_the_order_of_rows_is_nothing(ratio):
+    rows = runs_of()
+    change = {seed: 0.1 + 0.7 * seed for seed in range(5)}
+    changed = [
+        row | {"accuracy": row["accuracy"] * change[row["seed"]] if ratio else row["accuracy"] + change[row["seed"]]}
+        for row in np.random.default_rng(1).permutation(np.array(rows))
+    ]
+    one, two = (lines_of(paired(each, ["rung", "size"], {"rung": "conv"}, "accuracy", ratio=ratio)) for each in (rows, changed))
+    assert len(one) == 4
+    for key, line in one.items():
+        assert line == pytest.approx(two[key])
+
+
+def test_exchanging_a_group_and_its_reference_turns_the_difference_around():
+    rows = runs_of(rungs=("dense", "conv"), sizes=(64,))
+    [one], [two] = (paired(rows, "rung", {"rung": rung}, "accuracy") for rung in ("conv", "dense"))
+    names = [f"accuracy_difference{end}" for end in ("", "_low", "_high")]
+    assert [one[name] for name in names] == pytest.approx([-two[name] for name in (names[0], *names[:0:-1])])
+    assert one["accuracy_p"] == pytest.approx(two["accuracy_p"])
+
+
+def test_probabilities_are_corrected_for_all_groups_and_values_of_a_call():
+    lines = paired(runs_of(), ["rung", "size"], {"rung": "conv"}, ["accuracy", "seconds"])
+    tests = [(line[f"{name}_p"], line[f"{name}_p_holm"]) for line in lines for name in ("accuracy", "seconds")]
+    assert [corrected for _, corrected in tests] == holm([alone for alone, _ in tests])
+    assert sum(corrected > alone for alone, corrected in tests) > 4
+
+
+def test_one_pair_has_a_difference_and_nothing_else_and_what_no_pair_has_is_none():
+    rows = [{"rung": rung, "seed": 3, "accuracy": score, "rank": None} for rung, score in (("conv", 0.9), ("dense", 0.7))]
+    [line] = paired(rows, "rung", {"rung": "conv"}, ["accuracy", "rank"])
+    assert line["accuracy_difference"] == pytest.approx(-0.2)
+    assert all(math.isnan(line[f"accuracy_{name}"]) for name in ("difference_low", "difference_high", "p", "p_holm"))
+    assert line["rank_difference"] is line["rank_p"] is line["rank_p_holm"] is None
+
+
+def test_a_run_that_diverged_leaves_no_difference():
+    rows = [row | {"accuracy": math.nan if row["rung"] == "tiled" and row["seed"] == 1 else 0.5} for row in runs_of()]
+    for ratio in (False, True):
+        lines = paired(rows, ["rung", "size"], {"rung": "conv"}, "accuracy", ratio=ratio)
+        assert [math.isnan(line["accuracy_p_holm"]) for line in lines] == [False, False, True, True]
+
+
+def test_pairs_that_are_none_are_named():
+    rows, call = runs_of(), {"by": ["rung", "size"], "against": {"rung": "conv"}, "values": "accuracy"}
+    with pytest.raises(
+        ValueError, match=r"\('dense', 64\) and \('conv', 64\) are not paired: .* \['seed'\] \[\(3,\), \(4,\)\]"
+    ):
+        paired([row for row in rows if (row["rung"], row["size"]) != ("conv", 64) or row["seed"] < 3], **call)
+    with pytest.raises(ValueError, match=r"no run is of \('conv', 256\), with which \('dense', 256\) is to be compared"):
+        paired([row for row in rows if (row["rung"], row["size"]) != ("conv", 256)], **call)
+    with pytest.raises(ValueError, match=r"two runs of \('dense', 64\) have \['seed'\] \(0,\)"):
+        paired([*rows, rows[0]], **call)
+    with pytest.raises(ValueError, match=r"accuracy is there in 4 of the 5 pairs of \('dense', 64\)"):
+        paired([rows[0] | {"accuracy": None}, *rows[1:]], **call)
+    with pytest.raises(ValueError, match=r"no row has \['loss'\]"):
+        paired(rows, **call | {"values": "loss"})
+    with pytest.raises(ValueError, match=r"against has the names \['rank'\] but needs some of \['rung', 'size'\]"):
+        paired(rows, **call | {"against": {"rank": 1}})
+    with pytest.raises(ValueError, match=r"accuracy of \('dense', 64\) is 0 in a pair: a ratio needs values above 0"):
+        paired([rows[0] | {"accuracy": 0.0}, rows[1] | {"accuracy": math.nan}, *rows[2:]], **call, ratio=True)
+
+
+# Draws of runs
+
+
+def test_the_interval_of_drawn_runs_covers_the_true_mean_nearly_as_often_as_it_says():
+    samples = np.random.default_rng(0).normal(3.0, 2.0, (300, 8))
+    found = [bootstrap(np.mean, sample, draws=500) for sample in samples]
+    assert np.mean([low <= 3.0 <= high for _, low, high in found]) == pytest.approx(0.94, abs=0.03)
+    np.testing.assert_allclose([mean for mean, *_ in found], samples.mean(1))
+
+
+def test_the_interval_of_a_mean_of_many_runs_is_students():
+    sample = np.random.default_rng(0).normal(3.0, 2.0, 200)
+    np.testing.assert_allclose(bootstrap(np.mean, sample, level=0.9), interval(sample, 0.9), atol=0.03)
+
+
+def test_drawn_runs_keep_what_belongs_to_a_seed_together():
+    needed = np.exp(np.random.default_rng(0).normal(3, 1, (6, 2)))
+    ratio = lambda runs: math.exp(np.mean([math.log(one / two) for one, two in runs]))  # noqa: E731
+    found = bootstrap(ratio, needed, draws=300)
+    np.testing.assert_allclose(bootstrap(ratio, needed * np.arange(1, 7)[:, None], draws=300), found)
+    assert bootstrap(ratio, [(n, n) for n, _ in needed], draws=300) == (1, 1, 1)
+
+
+def test_an_interval_of_drawn_runs_encloses_the_statistic_however_it_is_rounded():
+    for sample in np.random.default_rng(0).normal(size=(20, 3)):
+        rounded = sample.mean() * (1 + np.array([1e-16, 3e-16, -2e-16]))
+        mean, low, high = bootstrap(lambda runs: math.exp(np.mean(np.log(np.abs(runs)))), rounded, draws=50)
+        assert low <= mean <= high
+    assert bootstrap(lambda runs: -len({*runs}), [1, 2, 3]) == (-3, -3, -1)
+
+
+def test_an_end_is_infinite_where_the_statistic_is_in_as_many_draws_and_only_then():
+    assert bootstrap(np.median, [10.0, 20.0, 30.0, math.inf, math.inf]) == (30, 10, math.inf)
+    assert bootstrap(np.median, [math.inf, math.inf, math.inf, 10.0]).mean == math.inf
+    _, low, high = bootstrap(np.median, [*range(1, 30), math.inf])
+    assert 5 < low < high < 25
+
+
+def test_one_run_gives_a_statistic_and_no_interval_and_one_without_a_value_none_either():
+    np.testing.assert_equal(bootstrap(np.mean, [3.0]), (3.0, math.nan, math.nan))
+    np.testing.assert_equal(bootstrap(np.mean, [3.0, math.nan]), (math.nan,) * 3)
+
+
+def test_a_bootstrap_needs_runs_draws_and_a_probability():
+    with pytest.raises(ValueError, match="got 0 runs and 2000 draws"):
+        bootstrap(np.mean, [])
+    with pytest.raises(ValueError, match="got 2 runs and 0 draws"):
+        bootstrap(np.mean, [1.0, 2.0], draws=0)
+    with pytest.raises(ValueError, match="level is 95 but a probability"):
+        bootstrap(np.mean, [1.0, 2.0], level=95)
+
+
+# Maps
 
 
 def test_a_map_lies_over_pixels_in_gray_or_colour_from_0_to_1():

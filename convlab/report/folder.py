@@ -30,7 +30,7 @@ def save_report(
     seconds: float | None = None,
     root: str | os.PathLike[str] = "runs",
 ) -> pathlib.Path:
-    """Write the files of a report into `root/experiment/` and print its table.
+    """Write the files of a report into `root/experiment/`, and print its table and the folder.
 
     All files are written elsewhere first and then moved into place: an error on the way leaves the previous report as
     it was, and its picture does not stay beside a new report without one. Other files are left alone.
@@ -77,6 +77,7 @@ def save_report(
             save_figure(figure, draft / "figure.png")
         _move(draft, folder)
     print_table(experiment, table)
+    print(f"written to {folder}{os.sep}")
     return folder
 
 

@@ -1,11 +1,17 @@
 """How sure the seeds make us: the mean over runs and its interval."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from convlab.report.rows import Row, columns, plain
+
+SHARE, POSITIVE = (0.0, 1.0), (0.0, math.inf)
+"""The bounds of what cannot be less than nothing or more than all, and of what cannot be less than nothing."""
+ROUNDING = 1e-6
+"""The share of a range by which a value may pass its bounds: shares are often summed in single precision."""
 
 
 class Interval(NamedTuple):
@@ -16,131 +22,135 @@ class Interval(NamedTuple):
     high: float
 
 
-def interval(values: Iterable[Any], level: float = 0.95) -> Interval:
+def interval(values: Iterable[Any], level: float = 0.95, *, bounds: tuple[float, float] | None = None) -> Interval:
     r"""Estimate a mean and its Student-t interval from independent runs.
 
     $$\bar x \pm t_{n-1} \, s / \sqrt n$$
 
+    With `bounds` the interval is taken on a scale $\varphi$ and brought back, so that its ends stay where the quantity can be:
+
+    $$\varphi^{-1}\big(\varphi(\bar x) \pm t_{n-1} \, \varphi'(\bar x) \, s / \sqrt n\big)$$
+
+    Between two finite bounds a and b, $\varphi(x) = \arcsin \sqrt{(x - a) / (b - a)}$, and ends beyond its range are put at a
+    bound. Above a alone it is $\log(x - a)$, below b alone $-\log(b - x)$. The derivative carries the deviation s over to the
+    scale, so values may lie on a bound. The mean stays the arithmetic one, and it lies between the ends.
+
     Args:
       values: One number per run. One NaN makes all three numbers NaN: a run that diverged is not left out.
-      level: Probability that the interval covers the true mean of Gaussian values, between 0 and 1.
+      level: The probability that the interval covers the true mean of Gaussian values, between 0 and 1.
+      bounds: The least and the largest number that the quantity can be, such as (0, 1) for a share or (0, inf) for a time.
+        If None, there are none. Values that pass a finite range by a millionth of it, as rounded shares do, are put back.
 
     Returns:
       The mean and both ends; the ends are NaN for a single run, which says nothing of the spread.
 
     Raises:
-      ValueError: There are no values, or `level` is not between 0 and 1.
+      ValueError: There are no values, `level` is not between 0 and 1, the bounds are in the wrong order, or a value is
+        outside them.
 
     Example:
       >>> round(interval([0.91, 0.93, 0.95]).low, 4)  # 0.93 - 4.303 * 0.02 / sqrt(3)
       0.8803
+      >>> _, low, high = interval([1.0, 0.99, 0.93], bounds=(0, 1))  # without bounds 0.8792 to 1.0674
+      >>> round(low, 4), round(high, 4)
+      (0.8062, 1.0)
 
-    Reference: Student, 1908.
+    References: Student, 1908; Bartlett 1947, The use of transformations.
     """
     from scipy.special import stdtrit
 
-    x = np.array([float(value) for value in values])
+    low, high = bounds or (-math.inf, math.inf)
+    x = _inside(np.array([float(value) for value in values]), low, high)
+    check_level(level)
+    with np.errstate(invalid="ignore"):
+        mean = float(np.clip(x.mean(), x.min(), x.max()))  # a rounded mean of equal values may differ from them
+        if x.size == 1:
+            return Interval(mean, math.nan, math.nan)
+        spread = x.std(ddof=1) if np.ptp(x) else 0.0
+        reach = float(stdtrit(x.size - 1, (1 + level) / 2) * spread / x.size**0.5)
+    return Interval(mean, *(_ends(mean, reach, low, high) if reach > 0 else (mean - reach, mean + reach)))
+
+
+def _inside(x: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Return the values between the bounds, those that rounding put outside at a bound."""
     if x.size == 0:
         raise ValueError("values is empty: an interval needs at least one run")
-    if not 0 < level < 1:
-        raise ValueError(f"level is {level} but a probability between 0 and 1 is needed")
-    with np.errstate(invalid="ignore"):
-        mean = float(x.mean())
-        if x.size == 1:
-            return Interval(mean, float("nan"), float("nan"))
-        reach = float(stdtrit(x.size - 1, (1 + level) / 2) * x.std(ddof=1) / x.size**0.5)
-    return Interval(mean, mean - reach, mean + reach)
+    if not low < high:
+        raise ValueError(f"bounds are ({low}, {high}) but need the least number first, then a larger one")
+    slack = ROUNDING * (high - low) if math.isfinite(high - low) else 0.0
+    outside = x[(x < low - slack) | (x > high + slack)]
+    if outside.size:
+        raise ValueError(f"values holds {outside[0]:g}, which is outside of the bounds ({low:g}, {high:g})")
+    return np.clip(x, low, high)
 
 
-def p_value(differences: Iterable[Any]) -> float:
-    r"""Ask how likely differences as large as these are if there is none: Student's two-sided paired test.
-
-    $$p = P(|t_{n-1}| \ge \sqrt n \, |\bar x| / s)$$
-
-    Args:
-      differences: One per pair of runs that share their seed, at least two.
-
-    Returns:
-      A probability; 1 where all differences are zero, NaN where one is.
-
-    Raises:
-      ValueError: There are fewer than two.
-
-    Example:
-      >>> round(p_value([0.01, 0.02, 0.03]), 4)  # t = 3.4641 with 2 degrees of freedom
-      0.0742
-
-    Reference: Student, 1908.
-    """
-    from scipy.special import stdtr
-
-    x = np.array([float(difference) for difference in differences])
-    if x.size < 2:
-        raise ValueError(f"a paired test needs at least two differences, got {x.size}")
-    if not x.any():
-        return 1.0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        t = abs(x.mean()) / x.std(ddof=1) * x.size**0.5
-    return float(2 * stdtr(x.size - 1, -t))
-
-
-def holm(probabilities: Sequence[float]) -> list[float]:
-    """Correct the probabilities of several tests for their number, so that one in twenty sets has any below 0.05 by chance.
-
-    The smallest is multiplied by the number of tests, the next by one less, and so on; none falls below one before it.
-
-    Args:
-      probabilities: Of each test by itself.
-
-    Example:
-      >>> holm([0.01, 0.04, 0.03])
-      [0.03, 0.06, 0.06]
-
-    Reference: Holm 1979, A simple sequentially rejective multiple test procedure.
-    """
-    corrected, least = [float("nan")] * len(probabilities), 0.0
-    for rank, place in enumerate(sorted(range(len(probabilities)), key=lambda place: probabilities[place])):
-        least = max(least, min(1.0, (len(probabilities) - rank) * probabilities[place]))
-        corrected[place] = least
-    return corrected
+def _ends(mean: float, reach: float, low: float, high: float) -> tuple[float, float]:
+    """Return the ends of an interval that reaches as far without bounds, taken on a scale within them."""
+    reaches, within = np.array([-reach, reach]), low < mean < high  # a mean on a bound is one that was rounded to it
+    with np.errstate(divide="ignore", over="ignore"):
+        if within and math.isfinite(high - low):
+            share = (mean - low) / (high - low)
+            turns = reaches / (high - low) / (2 * np.sqrt(share * (1 - share)))
+            ends = low + (high - low) * np.sin(np.clip(np.arcsin(np.sqrt(share)) + turns, 0, np.pi / 2)) ** 2
+        elif within and math.isfinite(low):
+            ends = low + (mean - low) * np.exp(reaches / (mean - low))
+        elif within and math.isfinite(high):
+            ends = high - (high - mean) * np.exp(-reaches / (high - mean))
+        else:
+            ends = mean + reaches
+    first, last = np.clip(ends, low, high).tolist()
+    return min(first, mean), max(last, mean)  # in order, however they were rounded
 
 
 def summarise(
-    rows: Sequence[Row], by: str | Sequence[str], values: str | Sequence[str], level: float = 0.95
+    rows: Sequence[Row],
+    by: str | Sequence[str],
+    values: str | Sequence[str],
+    level: float = 0.95,
+    *,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
 ) -> list[dict[str, Any]]:
     """Average the runs of every group over their seeds.
 
     Args:
       rows: One flat row per run.
-      by: Names whose values make a group. A name that is constant within groups (parameters, say) may be added here to
+      by: The names whose values make a group. A name that is constant within groups (parameters, say) may be added here to
         keep it in the summary.
-      values: Names to average.
-      level: Of the interval.
+      values: The names to average.
+      level: The probability that an interval covers the true mean of Gaussian values, between 0 and 1.
+      bounds: The least and the largest number that a value can be, by its name; see `interval`. Values that are not named
+        have none.
 
     Returns:
       One row per group in order of first appearance: the names of `by`, then for every value its mean `<value>`, and
       `<value>_low` and `<value>_high`, then `seeds`, the number of runs. None where no run of the group has the value.
 
     Raises:
-      ValueError: There are no rows, no row has one of the names, or only some runs of a group have a value.
+      ValueError: There are no rows, no row has one of the names, only some runs of a group have a value, a value is outside
+        its bounds, or `bounds` names what is not averaged.
 
     Example:
       >>> rows = [{"rung": "conv", "seed": s, "accuracy": a} for s, a in enumerate([0.9, 0.8])]
-      >>> [row] = summarise(rows, by="rung", values="accuracy")
+      >>> [row] = summarise(rows, by="rung", values="accuracy", bounds={"accuracy": (0, 1)})
       >>> row["rung"], round(row["accuracy"], 3), row["seeds"]
       ('conv', 0.85, 2)
     """
-    by, values = ([names] if isinstance(names, str) else list(names) for names in (by, values))
+    by, values = names(by), names(values)
     unknown = [name for name in (*by, *values) if name not in columns(rows)]
     if not rows or unknown:
         raise ValueError(f"no row has {unknown or 'anything'}: the {len(rows)} rows have {columns(rows)}")
+    if idle := [name for name in bounds or {} if name not in values]:
+        raise ValueError(f"bounds names {idle} but the values are {values}")
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(plain(name, row.get(name)) for name in by), []).append(row)
-    return [
-        dict(zip(by, key, strict=True)) | _averages(key, runs, values, level) | {"seeds": len(runs)}
-        for key, runs in groups.items()
-    ]
+    summary = []
+    for key, runs in groups.items():
+        line: dict[str, Any] = dict(zip(by, key, strict=True))
+        for name in values:
+            line |= _average(name, key, runs, level, (bounds or {}).get(name))
+        summary.append(line | {"seeds": len(runs)})
+    return summary
 
 
 def interval_of(row: Row, name: str) -> Interval:
@@ -173,7 +183,7 @@ def best(summary: Sequence[Row], by: str | Sequence[str], value: str) -> list[di
       >>> best(rows, "rung", "validation")
       [{'rung': 'conv', 'rate': 0.3, 'validation': 0.9}]
     """
-    by = [by] if isinstance(by, str) else list(by)
+    by = names(by)
     if unknown := [name for name in (*by, value) if name not in columns(summary)]:
         raise ValueError(f"no row has {unknown}: the {len(summary)} rows have {columns(summary)}")
     chosen: dict[tuple[Any, ...], Row] = {}
@@ -189,12 +199,28 @@ def _height(row: Row, value: str) -> float:
     return float("-inf") if height is None or height != height else float(height)
 
 
-def _averages(key: tuple[Any, ...], runs: list[Row], values: list[str], level: float) -> dict[str, float | None]:
-    averages: dict[str, float | None] = {}
-    for name in values:
-        present = [run[name] for run in runs if run.get(name) is not None]
-        if present and len(present) < len(runs):
-            raise ValueError(f"{name} is there in {len(present)} of the {len(runs)} runs of {key}: all or none are needed")
-        mean, low, high = interval(present, level) if present else (None, None, None)
-        averages |= {name: mean, f"{name}_low": low, f"{name}_high": high}
-    return averages
+def _average(
+    name: str, key: tuple[Any, ...], runs: list[Row], level: float, bounds: tuple[float, float] | None
+) -> dict[str, float | None]:
+    """Return one value's mean and ends in one group, by their names."""
+    labels = (name, f"{name}_low", f"{name}_high")
+    present = [run[name] for run in runs if run.get(name) is not None]
+    if not present:
+        return dict.fromkeys(labels)
+    if len(present) < len(runs):
+        raise ValueError(f"{name} is there in {len(present)} of the {len(runs)} runs of {key}: all or none are needed")
+    try:
+        return dict(zip(labels, interval(present, level, bounds=bounds), strict=True))
+    except ValueError as error:
+        raise ValueError(f"{name} of {key}: {error}") from None
+
+
+def names(given: str | Sequence[str]) -> list[str]:
+    """Return a list of names, where one may be given by itself."""
+    return [given] if isinstance(given, str) else list(given)
+
+
+def check_level(level: float) -> None:
+    """Raise a ValueError if a level is not between 0 and 1."""
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level} but a probability between 0 and 1 is needed")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from convlab.report.drawing import RUNG_STYLE, Baseline, Style, curves, draw_legend, slide_style, styles_of
 from convlab.report.rows import Row, columns
-from convlab.report.seeds import summarise
+from convlab.report.seeds import SHARE, summarise
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -76,9 +76,10 @@ def training_curves(
             heights = (baselines or {}) if quantity == "accuracy" else {}
             y_label = labels[quantity] + ", 95 % interval" * several
             if rows:
-                told = summarise(rows, ["line", x], quantity)
+                bounds = {"accuracy": SHARE} if quantity == "accuracy" else None
+                summary = summarise(rows, ["line", x], quantity, bounds=bounds)
                 shown = {"x_label": x_label or x, "y_label": y_label, "baselines": heights, "styles": styles}
-                curves(axis, told, x, quantity, "line", **shown, band=True)
+                curves(axis, summary, x, quantity, "line", **shown, band=True)
         axes[0].set_yscale("log" if log_loss else "linear")
         axes[1].yaxis.set_major_formatter(PercentFormatter(1))
         draw_legend(axes[0])
