@@ -419,6 +419,7 @@ def facts(model=Linear, data=None, custom=False, augment=None):
         ({}, {"data": relabelled(made(), "test")}, ["labels test"]),
         ({}, {"data": made().map(lambda x: x + 1)}, ["images train", "images validation", "images test"]),
         ({}, {"data": dataclasses.replace(made(), validation=None)}, ["labels validation"]),
+        ({}, {"data": made().with_standardisation("scale")}, ["standardisation"]),
         ({}, {"augment": as_they_are}, ["augment"]),
         ({}, {"custom": True}, ["optimizer"]),
     ],

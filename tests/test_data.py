@@ -26,6 +26,7 @@ import convlab.data
 from convlab.data import (
     Data,
     Split,
+    Stored,
     embed,
     load,
     loading,
@@ -36,7 +37,7 @@ from convlab.data import (
     stock,
     transforms,
 )
-from convlab.data.sets import hold_out
+from convlab.data.sets import STANDARDISATIONS, hold_out
 from convlab.extras import require
 
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -141,6 +142,48 @@ def test_std_of_a_constant_channel_is_one():
     images[..., 1] = 0.1
     split = Split(images, np.arange(5))
     assert Data("made", split, split, tuple("abcde")).std[1] == 1
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32, Stored])
+def test_scale_divides_by_the_root_mean_square_and_none_by_nothing_so_that_zero_stays_zero(kind):
+    images = np.clip(80 + 50 * gaussian(7, 3, 5, 2), 0, 255).astype(np.uint8 if kind is Stored else kind)
+    images[:, 0] = 0  # the background
+    held = Stored(lambda places: images[places], np.arange(7), images.shape[1:], images.dtype) if kind is Stored else images
+    split = Split(held, np.arange(7))
+    data, wide = Data("made", split, split, tuple("abcdefg")), images.astype(float)
+    square = np.sqrt((wide**2).mean((0, 1, 2)))
+    expected = {"moments": (wide.mean((0, 1, 2)), wide.std((0, 1, 2))), "scale": (0, square), "none": (0, 1)}
+    for name, moments in expected.items():
+        chosen = data.with_standardisation(name)
+        for mine, its in zip((chosen.mean, chosen.std), moments, strict=True):
+            assert (mine.shape, mine.dtype) == ((2,), np.float32)
+            np.testing.assert_allclose(mine, np.broadcast_to(its, 2), rtol=1e-6)
+        done = np.asarray(standardise(images, chosen.mean, chosen.std))
+        assert (done[:, 0] == 0).all() == (name != "moments")
+        assert np.array_equal(done, images) == (name == "none")
+
+
+def test_scale_divides_a_channel_of_zeros_by_one_and_another_constant_by_its_size():
+    images = gaussian(5, 3, 7, 3)
+    images[..., 1:] = 0, -0.1
+    split = Split(images, np.arange(5))
+    np.testing.assert_array_equal(Data("made", split, split, tuple("abcde"), None, "scale").std[1:], np.float32([1, 0.1]))
+
+
+@pytest.mark.parametrize("name", STANDARDISATIONS)
+def test_every_change_of_a_data_set_keeps_its_standardisation(name):
+    data = data_of(np.arange(30) % 3, 3).with_standardisation(name)
+    changed = data.subset(20).hold_out(0.2).relabel({"few": 0, "many": [1, 2]}).map(lambda images: 3 + 2 * images[:, 1:])
+    assert changed.standardisation == name
+    expected = {"moments": changed.train.images.mean((0, 1, 2)), "scale": np.zeros(2), "none": np.zeros(2)}
+    np.testing.assert_allclose(changed.mean, expected[name], rtol=1e-5)
+
+
+def test_an_unknown_standardisation_is_refused_before_anything_is_loaded(tmp_path):
+    for call in (data_of([0, 1], 2).with_standardisation, lambda name: load("digits", data_dir=tmp_path, standardisation=name)):
+        with pytest.raises(ValueError, match="standardisation 'mean' is unknown; needs one of 'moments', 'scale', 'none'"):
+            call("mean")
+    assert not any(tmp_path.iterdir())
 
 
 @settings(deadline=None, max_examples=50)
@@ -422,6 +465,13 @@ def test_preparing_leaves_the_global_random_generators_alone(prepared):
 def test_own_sets_do_not_depend_on_the_seed(prepared):
     one, other = (load("digits", data_dir=prepared[0], seed=seed) for seed in (0, 1))
     np.testing.assert_array_equal(one.train.images, other.train.images)
+
+
+def test_a_loaded_set_is_standardised_as_asked_and_its_images_are_as_stored(prepared):
+    usual, raw = (load("digits", data_dir=prepared[0], **options) for options in ({}, {"standardisation": "none"}))
+    assert (usual.standardisation, raw.standardisation) == ("moments", "none")
+    assert (raw.mean, raw.std) == (0, 1)
+    np.testing.assert_array_equal(usual.train.images, raw.train.images)
 
 
 def test_own_sets_are_array_records_where_they_are_said_to_be(prepared):

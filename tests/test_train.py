@@ -18,6 +18,7 @@ from flax import linen, nnx
 from convlab import models, train
 from convlab.data import Data, Split, load, standardise
 from convlab.data.feeding import order
+from convlab.data.sets import STANDARDISATIONS
 from convlab.train import Config, Trainable, fit, fit_seeds
 from convlab.train import fitted as fitted_room
 from convlab.train import step as step_room
@@ -166,6 +167,18 @@ def test_fit_is_gradient_descent_on_the_mean_loss_of_the_batches_in_order(made):
     close(fitted.parameters, expected, 1e-4)
     assert [row["step"] for row in fitted.history] == [3, 6, 9]
     close(np.array([row["loss"] for row in fitted.history]), np.reshape(losses, (3, 3)).mean(1), 1e-4)
+
+
+@pytest.mark.parametrize("name", STANDARDISATIONS)
+def test_fit_standardises_as_the_data_say_in_training_and_in_scoring(made, name):
+    """The same as to standardise by hand first, and to train on what is then raw."""
+    data = made.with_standardisation(name)
+    by_hand = data.map(lambda images: standardise(images, data.mean, data.std)).with_standardisation("none")
+    config = quick(learning_rate=1e-3, optimizer="sgd", schedule="constant")
+    fitted, expected = fit(a_linear(), data, config), fit(a_linear(), by_hand, config)
+    close(fitted.parameters, expected.parameters, SINGLE)
+    close(fitted.logits(made.test.images), expected.logits(by_hand.test.images), SINGLE)
+    assert fitted.history[-1]["test_loss"] == pytest.approx(expected.history[-1]["test_loss"], rel=SINGLE)
 
 
 def test_cosine_schedule_falls_from_the_rate_to_nothing_over_all_steps(made):
@@ -563,14 +576,15 @@ def test_a_folder_is_enough_for_checkpoints_and_log(made, tmp_path):
     assert (tmp_path / "log" / "history.csv").exists()
 
 
+@pytest.mark.parametrize("standardisation", STANDARDISATIONS)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_refuses_images_that_are_not_finite(made, value):
+def test_refuses_images_that_are_not_finite(made, value, standardisation):
     images = made.train.images.astype(np.float32)
     images[3, 2, 1, 0] = value
     test = Split(made.test.images.astype(np.float32), made.test.labels)
     spoilt = dataclasses.replace(made, train=Split(images, made.train.labels), test=test)
     with np.errstate(invalid="ignore"), pytest.raises(ValueError, match="the training images of made are not finite"):
-        fit(a_linear(), spoilt, quick())
+        fit(a_linear(), spoilt.with_standardisation(standardisation), quick())
 
 
 # --- imports ---------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from convlab.data.sets import Data, Split, Stored
-from convlab.geometry import as_integer
+from convlab.data.transforms import integers
 
 
 def place_on_canvas(data: Data, space: Sequence[int], by: int, *, size: int, copies: int = 1, seed: int = 0) -> Data:
@@ -39,7 +39,11 @@ def place_on_canvas(data: Data, space: Sequence[int], by: int, *, size: int, cop
       >>> placed.train.images.shape, placed.test.images.shape
       ((20, 12, 11, 1), (15, 12, 11, 1))
     """
-    by, size, copies = as_integer("by", by, 0), as_integer("size", size, 1), as_integer("copies", copies, 1)
+    space, (by, size, copies) = integers("space", space), integers("by, size and copies", (by, size, copies))
+    if by < 0 or min(size, copies) < 1:
+        raise ValueError(
+            f"by is {by}, size {size} and copies {copies}; needs no negative distance, and at least one of the others"
+        )
     if len(space) != len(data.image_shape) - 1:
         raise ValueError(f"space is {tuple(space)} for images of {data.image_shape}; needs one size for each spatial axis")
     room = [(large - small) // 2 for large, small in zip(space, data.image_shape[:-1], strict=True)]

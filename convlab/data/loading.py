@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from convlab.data import idx
-from convlab.data.sets import Data, hold_out
+from convlab.data.sets import Data, check_standardisation, hold_out
 from convlab.extras import require
 
 OWN = {"digits": "Digits", "mnist1d": "Mnist1D"}  # names of data sets and of their builders
@@ -23,6 +23,7 @@ def load(
     manual_dir: str | os.PathLike[str] | None = None,
     size: int | Sequence[int] | None = None,
     keep: str = "memory",
+    standardisation: str = "moments",
     skip_corrupt: bool = False,
     again: bool = False,
     seed: int = 0,
@@ -45,14 +46,17 @@ def load(
         Needed where images differ in size.
       keep: "memory": the images are arrays. "disk": they stay decoded on disk, for sets larger than memory. "records": they
         stay compressed on disk and are decoded whenever they are read.
+      standardisation: How `fit` brings pixels to a common scale: "moments" (mean 0 and standard deviation 1 per channel; zero
+        padding is then the mean grey), "scale" (divided by the root mean square, so that a stored 0 stays 0, the value of zero
+        padding) or "none" (raw pixels). The images of the data set are as stored in any case; see `Data`.
       skip_corrupt: Leave images of a folder out that cannot be decoded, with a warning, instead of refusing the folder.
       again: Prepare it again; what was prepared before goes when the new one is whole.
       seed: Chooses the test examples of a set that comes with neither a test nor a validation split; no effect on others.
       progress: Show bars for download, preparation and decoding.
 
     Raises:
-      ValueError: The name is unknown, the set holds no labelled images of one shape, it is prepared in another file format
-        than array_record, or a file is damaged (a `DamagedError`, which names it).
+      ValueError: The name or an option is unknown, the set holds no labelled images of one shape, it is prepared in another
+        file format than array_record, or a file is damaged (a `DamagedError`, which names it).
       ConnectionError: A TFDS set is not prepared and its server does not answer (told within 5 seconds).
       ImportError: A package is missing; the message names the extra that brings it.
       OSError: The directory cannot be written, or the disk is full; nothing half-made is left.
@@ -67,6 +71,7 @@ def load(
 
     if keep not in store.KEEP:
         raise ValueError(f"keep {keep!r} is unknown; needs one of {', '.join(map(repr, store.KEEP))}")
+    check_standardisation(standardisation)
     shape = _size(size)
     require("tensorflow_datasets")
     directory, files = directory_of(data_dir), None if manual_dir is None else pathlib.Path(manual_dir).expanduser()
@@ -89,7 +94,8 @@ def load(
         train, test = hold_out(splits["train"], HELD_OUT, seed)
     else:
         train, test = splits.pop("train"), splits.pop("test", None) or splits.pop("validation")
-    return Data(name, train, test, tuple(builder.info.features["label"].names), splits.get("validation"))
+    classes = tuple(builder.info.features["label"].names)
+    return Data(name, train, test, classes, splits.get("validation"), standardisation)
 
 
 def _own(name: str, directory: pathlib.Path, **options: Any) -> Any:

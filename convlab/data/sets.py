@@ -12,6 +12,12 @@ from jax.typing import ArrayLike
 MAXIMUM_RANK = 3
 CHUNK = 1000  # images widened to float64 at a time
 SAMPLE = 10_000  # images on disk whose moments stand for all
+STANDARDISATIONS: dict[str, Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]] = {
+    # mean and standard deviation of a channel -> what is subtracted, and what divides; what is not finite stays so
+    "moments": lambda mean, std: (mean, std),
+    "scale": lambda mean, std: (mean - mean, np.hypot(mean, std)),
+    "none": lambda mean, std: (mean - mean, std - std + 1),
+}
 
 
 class Stored:
@@ -109,9 +115,13 @@ class Data:
       test: What it is measured on; images of the same shape and dtype.
       classes: A name for every label; their number is the number of outputs a classifier needs.
       validation: What choices are made by (when to stop, which rate); alike. None where all that is not tested is trained on.
+      standardisation: How `fit` brings pixels to a common scale, per channel of the training images. "moments" gives mean 0 and
+        standard deviation 1. "scale" divides by the root mean square and subtracts nothing. "none" leaves the pixels raw, as
+        float32. Zero padding surrounds the image with the value 0 after this step. Under "moments" that is the mean grey of
+        the training images. Under "scale" and "none" it is the stored value 0, in many sets the background.
 
     Raises:
-      ValueError: The splits hold images of different shapes, or a label without a name.
+      ValueError: The splits hold images of different shapes, a label has no name, or the standardisation is unknown.
       TypeError: The splits hold images of different dtypes, or an argument is of the wrong type.
 
     Example:
@@ -125,9 +135,11 @@ class Data:
     test: Split
     classes: tuple[str, ...]
     validation: Split | None = None
+    standardisation: str = "moments"
 
     def __post_init__(self) -> None:
         _check_classes(self.classes)
+        check_standardisation(self.standardisation)
         train = self.train
         for which, split in self._splits.items():
             _check_split(which, split, self.classes)
@@ -150,15 +162,26 @@ class Data:
         """Shape of one image, (*space, c)."""
         return self.train.images.shape[1:]
 
-    @functools.cached_property
+    @property
     def mean(self) -> np.ndarray:
-        """Mean of the training pixels per channel, in their units: float32, (c,); of 10,000 images where they are on disk."""
-        return self._moments[0]
+        """What `fit` subtracts per channel: float32, (c,). Under "moments" it is the mean of the training pixels.
+
+        Of images on disk 10,000 stand for all.
+        """
+        return self._standard[0]
+
+    @property
+    def std(self) -> np.ndarray:
+        """What `fit` divides by per channel: float32, (c,). Under "moments" it is the standard deviation of the same pixels.
+
+        It is 1 where it would be 0: in a constant channel under "moments", in a channel of zeros under "scale".
+        """
+        return self._standard[1]
 
     @functools.cached_property
-    def std(self) -> np.ndarray:
-        """Standard deviation of the same pixels per channel, 1 where they are all equal: float32, (c,)."""
-        return self._moments[1]
+    def _standard(self) -> tuple[np.ndarray, np.ndarray]:
+        mean, std = STANDARDISATIONS[self.standardisation](*self._moments)
+        return mean, np.where(std == 0, np.float32(1), std)
 
     @functools.cached_property
     def _moments(self) -> tuple[np.ndarray, np.ndarray]:
@@ -174,7 +197,24 @@ class Data:
             squares += ((rows[k : k + CHUNK] - centre) ** 2).sum(0)
         std = np.sqrt((squares / len(rows)).reshape(-1, shape[-1]).mean(0))
         constant = [np.ptp(pixels) == 0 for pixels in np.moveaxis(images, -1, 0)]
-        return mean.astype(np.float32), np.where(constant, 1, std).astype(np.float32)
+        return mean.astype(np.float32), np.where(constant, 0, std).astype(np.float32)
+
+    def with_standardisation(self, name: str) -> "Data":
+        """Choose how `fit` brings pixels to a common scale; the images stay as they are.
+
+        Args:
+          name: "moments", "scale" or "none", as in `Data`.
+
+        Raises:
+          ValueError: The name is unknown.
+
+        Example:
+          >>> split = Split(np.full((5, 8, 7, 1), 4, np.uint8), np.arange(5))
+          >>> data = Data("grey", split, split, tuple("abcde"))
+          >>> [(chosen.mean.item(), chosen.std.item()) for chosen in map(data.with_standardisation, STANDARDISATIONS)]
+          [(4.0, 1.0), (0.0, 4.0), (0.0, 1.0)]
+        """
+        return dataclasses.replace(self, standardisation=name)
 
     def subset(self, size: int, seed: int = 0) -> "Data":
         """Keep `size` training examples, as many of each class as possible; the other splits stay whole.
@@ -301,6 +341,13 @@ def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     if held.all() or not held.any():
         raise ValueError(f"a fraction of {fraction} leaves one part of {len(split)} examples empty; needs one in both")
     return split.take(np.flatnonzero(~held)), split.take(np.flatnonzero(held))
+
+
+def check_standardisation(name: str) -> None:
+    """Raise ValueError unless there is a standardisation of this name."""
+    if name not in STANDARDISATIONS:
+        known = ", ".join(map(repr, STANDARDISATIONS))
+        raise ValueError(f"standardisation {name!r} is unknown; needs one of {known}, as it says what pixels are divided by")
 
 
 def _round_robin(labels: np.ndarray, seed: int) -> np.ndarray:

@@ -37,6 +37,7 @@ def identity(model: Trainable, data: Data, config: Config, custom: bool, augment
         "data": [data.name, len(data.train), *data.image_shape],
         "labels": {name: split and _checksum(split.labels) for name, split in splits.items()},
         "images": {name: _checksum(images) for name, images in in_memory.items()},
+        "standardisation": data.standardisation,
         f"model (Flax {flax.__version__})": f"{name} {zlib.crc32(described(network).encode()):08x}",
         "optimizer": CUSTOM if custom else NAMED,
         "augment": described(augment),

@@ -45,6 +45,9 @@ def fit(
 
     Images in memory are put on the device once; images on disk are read ahead, batch by batch. The batches are the same.
 
+    The model sees images as `Data.standardisation` has them, and zero padding puts the value 0 around them. Under "moments"
+    that is the mean grey of the training images; under "scale" and "none" it is the stored value 0.
+
     Args:
       model: A Flax NNX module (left as it is), a Linen module, or a `Trainable`; it sees standardised images and returns
         one logit per class.
