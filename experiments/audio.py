@@ -258,9 +258,10 @@ def run(config: Config) -> list[dict[str, Any]]:
 def summaries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The means over seeds, of the residuals and of the accuracies."""
     left, scored = ([row for row in rows if name in row] for name in ("residual", "accuracy"))
-    found = report.summarise(left, ["tone", "axis", "shift"], "residual")
+    found = report.summarise(left, ["tone", "axis", "shift"], "residual", bounds={"residual": report.POSITIVE})
     if scored:
-        found = report.summarise(scored, ["question", "network", "trained_on", "tested_on"], "accuracy") + found
+        by, bounds = ["question", "network", "trained_on", "tested_on"], {"accuracy": report.SHARE}
+        found = report.summarise(scored, by, "accuracy", bounds=bounds) + found
     return found
 
 

@@ -2,7 +2,8 @@
 
 Convolutions with random weights and ReLU are stacked, each with one padding mode; a linear read-out, fitted by ridge
 regression, guesses from the features at a pixel how far it lies from the border, on images not seen before. Noise has no
-content that could tell; that of images tells something by itself: their null is the read-out of the raw window.
+content that could tell; that of images tells something by itself: their null is the read-out of the raw window. Around an
+image zero padding is the mean grey of the training images, as pixels are standardised; around noise it is the mean, 0.
 
 Answer: with zero padding yes, more at every layer (64 % of the variance after eight, on noise); with circular padding not at
 all; where pixels are repeated a little, which fades.
@@ -14,6 +15,7 @@ Reference: Islam et al. 2020, How much position information do convolutional neu
 """
 
 import dataclasses
+import math
 import time
 from typing import Any
 
@@ -109,7 +111,7 @@ def main(config: Config) -> None:
     """Run, draw and save."""
     begin = time.perf_counter()
     rows = run(config)
-    summary = report.summarise(rows, ["of", "padding", "depth"], "explained")
+    summary = report.summarise(rows, ["of", "padding", "depth"], "explained", bounds={"explained": (-math.inf, 1)})
     figure, axes = report.new_figure(2, size=(13.0, 6.0))
     for axis, kind in zip(axes, (NOISE, IMAGES), strict=True):
         report.curves(

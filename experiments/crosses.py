@@ -100,7 +100,8 @@ def main(config: Config) -> None:
     """Run, draw and save."""
     begin = time.perf_counter()
     rows = run(config)
-    summary = report.summarise(rows, ["kernels", "noise"], ["found", "found_and_named"])
+    values = ["found", "found_and_named"]
+    summary = report.summarise(rows, ["kernels", "noise"], values, bounds=dict.fromkeys(values, report.SHARE))
     figure, axes = report.new_figure(3, size=(18.0, 5.5))
     rng = np.random.default_rng(0)
     x = pictures(dataclasses.replace(config, pictures=1), rng)[0]

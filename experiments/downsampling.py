@@ -30,6 +30,7 @@ VALUES = {
     "drift": "drift of the mean, relative",
     "aliased": "energy aliased, share",
 }
+BOUNDS = {"error": report.POSITIVE, "drift": report.POSITIVE, "aliased": report.SHARE}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +89,7 @@ def main(config: Config) -> None:
     """Run, draw and save."""
     begin = time.perf_counter()
     rows = run(config)
-    summary = report.summarise(rows, ["of", "way"], list(VALUES))
+    summary = report.summarise(rows, ["of", "way"], list(VALUES), bounds=BOUNDS)
     report.save_report(
         "downsampling",
         rows,

@@ -10,7 +10,8 @@ k(p, q) = \frac{|p| |q|}{2 \pi} (\sin\theta + (\pi - \theta) \cos\theta)$$
 Read out at every position, kernels that are shared and kernels of their own have the same expectation: sharing shows only in
 the mean over positions. Null: ridge regression on the pixels.
 
-Answer: yes, at one over about the root of the width. Read out at every position, sharing changes nothing.
+Answer: yes, at one over about the root of the width. Read out at every position, sharing leaves the limit as it is, and the
+accuracy at 1,024 kernels within 0.1 points [-0.2, 0.3] over ten seeds.
 
     python -m experiments.kernel_machine                                               (1 minute on 2 cores)
 
@@ -32,6 +33,7 @@ from experiments.command import parse
 from experiments.settings import Source
 
 EVERY, MEAN, OWN, PIXELS = "every position", "mean over positions", "every position, a kernel each", "ridge on pixels"
+BOUNDS = {"error": report.POSITIVE, "accuracy": report.SHARE}
 STYLES = {
     name: report.RUNG_STYLE[rung]._replace(label=name)
     for name, rung in ((EVERY, "conv"), (OWN, "locally_connected"), (MEAN, "dense"))
@@ -146,8 +148,9 @@ def slope(rows: list[dict[str, Any]], read: str) -> report.Interval:
 def draw(rows: list[dict[str, Any]], config: Config) -> Any:
     """Distance from the limit, and accuracy, against the width."""
     figure, axes = report.new_figure(2, size=(13.0, 6.0))
-    finite = report.summarise([row for row in rows if "width" in row], ["read", "width"], ["error", "accuracy"])
-    limit = report.summarise([row for row in rows if "width" not in row], "read", "accuracy")
+    finite = report.summarise([row for row in rows if "width" in row], ["read", "width"], list(BOUNDS), bounds=BOUNDS)
+    limited = [row for row in rows if "width" not in row]
+    limit = report.summarise(limited, "read", "accuracy", bounds={"accuracy": report.SHARE})
     shown = {"x_label": "random kernels", "log_x": True, "styles": STYLES}
     y_label = "distance from the limit, 95 % interval"
     report.curves(axes[0], finite, "width", "error", "read", y_label=y_label, title="Gram matrix, relative error", **shown)
@@ -176,7 +179,7 @@ def main(config: Config) -> None:
         rows,
         config,
         figure=draw(rows, config),
-        summary=report.summarise(rows, ["read", "width"], ["error", "accuracy"]),
+        summary=report.summarise(rows, ["read", "width"], list(BOUNDS), bounds=BOUNDS),
         formats={"accuracy": ".1%"},
         seconds=time.perf_counter() - begin,
         root=config.root,

@@ -7,9 +7,10 @@ import numpy as np
 
 from convlab import measure, report
 from convlab.report import RUNG_STYLE, Interval
-from experiments.sizes import FLATTENED, REORDERED, SHIFTED, Sizes
+from experiments.sizes import REORDERED, Sizes
 
 CONV = "convolution"
+TICKS = (0.01, 0.03, 0.1, 0.3, 1.0)
 STYLES = {
     "linear": RUNG_STYLE["null"]._replace(label="linear"),
     "dense": RUNG_STYLE["dense"],
@@ -20,15 +21,14 @@ STYLES = {
     "tiled 2": RUNG_STYLE["tiled"]._replace(label="tiled 2"),
     CONV: RUNG_STYLE["conv"],
 }
-LINES = {"": "-", REORDERED: "--", FLATTENED: ":", SHIFTED: "-."}
 # predicted exponents of the need against the number of places; of tiles see `predicted`
 EXPONENTS = {"linear": 1.0, "dense": 1.0, "locally connected": 1.0, CONV: 0.0, "global convolution": 0.0}
 
 
 def style(name: str) -> report.Style:
-    """Return how a line is drawn: the rung's colour and marker, and a dash for each control."""
+    """Return how a line is drawn: the rung's colour and marker, dashed and outside the legend for reordered pixels."""
     rung, _, control = name.partition(", ")
-    return STYLES[rung]._replace(label=name, line=LINES[control] if control else STYLES[rung].line)
+    return STYLES[rung]._replace(label=f"_{name}", line="--") if control else STYLES[rung]
 
 
 def grouped(rows: list[dict[str, Any]]) -> dict[tuple[str, int], list[dict[str, Any]]]:
@@ -110,7 +110,9 @@ def inside(found: dict[int, float], least: int) -> bool:
 
 def draw_errors(axis: Any, rows: list[dict[str, Any]], config: Sizes, count: int) -> None:
     """Draw test error against training images for one number of places."""
-    some = [row for row in rows if row["places"] == count]
+    some = [row for row in rows if row["places"] == count and row["control"] in ("", REORDERED)]
+    if any(row["control"] for row in some):
+        axis.plot([], [], "--", color="0.3", label=REORDERED)
     summary = report.summarise(some, ["network", "size"], "error", bounds={"error": (0, 1)})
     report.curves(
         axis,
@@ -122,12 +124,12 @@ def draw_errors(axis: Any, rows: list[dict[str, Any]], config: Sizes, count: int
         y_label=f"test error, mean of {config.seeds} seeds, 95 % interval",
         title=f"images at {count} places" if count > 1 else "images at one place",
         log_x=True,
-        baselines={"chance": 0.9, f"{config.target:.0%} right": 1 - config.target},
+        baselines={"chance": 0.9, f"{100 * config.target:.0f} % right": 1 - config.target},
         styles={name: style(name) for name in dict.fromkeys(row["network"] for row in summary)},
     )
     axis.set_yscale("log")
-    axis.set_ylim(0.01, 1)
-    axis.set_yticks([0.01, 0.03, 0.1, 0.3, 1], ["1 %", "3 %", "10 %", "30 %", "100 %"])
+    axis.set_ylim(min(0.01, 0.9 * min(line["error_low"] or 1 for line in summary)), 1)
+    axis.set_yticks(TICKS, [f"{100 * tick:g} %" for tick in TICKS])
     axis.minorticks_off()
 
 

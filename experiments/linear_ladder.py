@@ -14,7 +14,8 @@ a convolution, one group of m, has $\sigma^2 p / (n m - p - 1)$: that windows ov
 p / (n m). A rung that does not hold the teacher takes d x for noise; to outputs that share weights it is no noise of its own,
 whence c. Null: predicting zero.
 
-Answer: yes, to 5 % nearly everywhere; only tiles that barely have the examples pay 11.5 % more than predicted.
+Answer: yes; 153 of 165 means lie within 5 %, and none is further than 12 %. Tiles that barely have the examples pay 11.5 % more
+than predicted, which is no chance.
 
     python -m experiments.linear_ladder                                                (1 minute)
 
@@ -201,10 +202,15 @@ def needed(learn: Learn, w: jax.Array, rung: str, config: Config) -> list[dict[s
     return [told | {"seed": seed, "needed": n} for seed, n in enumerate(found.examples)]
 
 
+def averaged(needs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Means over seeds of the examples needed, by rung."""
+    return report.summarise(needs, ["rung", "needed_predicted"], "needed", bounds={"needed": report.POSITIVE})
+
+
 def compared(rows: list[dict[str, Any]], needs: list[dict[str, Any]], config: Config) -> list[dict[str, Any]]:
     """One line per teacher and estimator: the most examples, the size at which the prediction is worst, and examples needed."""
-    summary = report.summarise(rows, ["teacher", "rung", "n", "predicted"], "risk")
-    wanted = {line["rung"]: line for line in report.summarise(needs, ["rung", "needed_predicted"], "needed")} if needs else {}
+    summary = report.summarise(rows, ["teacher", "rung", "n", "predicted"], "risk", bounds={"risk": report.POSITIVE})
+    wanted = {line["rung"]: line for line in averaged(needs)} if needs else {}
     lines, pairs = [], {(line["teacher"], line["rung"]) for line in summary}
     for pair in (pair for pair in itertools.product(config.teachers, RUNGS) if pair in pairs):
         mine = [line for line in summary if (line["teacher"], line["rung"]) == pair]
@@ -225,7 +231,8 @@ def draw(rows: list[dict[str, Any]], needs: list[dict[str, Any]], config: Config
     styles = {rung: report.RUNG_STYLE[rung]._replace(line="none") for rung in RUNGS}
     for axis, name in zip(axes, config.teachers, strict=False):
         w = truth(name, config)
-        summary = report.summarise([row for row in rows if row["teacher"] == name], ["rung", "n", "predicted"], "risk")
+        taught = [row for row in rows if row["teacher"] == name]
+        summary = report.summarise(taught, ["rung", "n", "predicted"], "risk", bounds={"risk": report.POSITIVE})
         report.curves(
             axis,
             sorted(summary, key=lambda line: RUNGS.index(line["rung"])),
@@ -244,9 +251,8 @@ def draw(rows: list[dict[str, Any]], needs: list[dict[str, Any]], config: Config
             axis.plot(sizes, predicted(w, rung, sizes, config), color="black", linewidth=0.8, zorder=1, label="predicted")
         axis.set_yscale("log")
         axis.set_ylim(top=20)
-    ratios = report.summarise(
-        [row | {"ratio": row["risk"] / row["predicted"]} for row in rows], ["teacher", "rung", "n"], "ratio"
-    )
+    ratios = [row | {"ratio": row["risk"] / row["predicted"]} for row in rows]
+    ratios = report.summarise(ratios, ["teacher", "rung", "n"], "ratio", bounds={"ratio": report.POSITIVE})
     axis = axes[len(config.teachers)]
     axis.axhspan(0.95, 1.05, color="0.9", zorder=0)
     for place, rung in enumerate(RUNGS):
@@ -258,7 +264,7 @@ def draw(rows: list[dict[str, Any]], needs: list[dict[str, Any]], config: Config
     axis.set(xscale="log", xlabel="training images, n", ylabel="risk measured / predicted, 95 % interval")
     axis.set_title("all teachers; gray: within 5 %", size=axes[0].title.get_fontsize())
     if needs:
-        lines = report.summarise(needs, ["rung", "needed_predicted"], "needed")
+        lines = averaged(needs)
         report.comparison(
             axes[-1],
             [line | {"rung": report.RUNG_STYLE[line["rung"]].label} for line in lines],

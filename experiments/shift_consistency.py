@@ -2,12 +2,13 @@
 
 One network of two 3x3 layers with batch norm and ReLU, each downsampled by two in one of six ways, then the mean over
 positions. With circular padding the layers commute with every shift, so that what is lost is lost in downsampling; with zero
-padding also at the border. Counted before training and after: on how many test images the prediction stays as it was under
+padding also at the border. Around an image zero padding is the mean grey of the training images, as pixels are standardised.
+Counted before training and after: on how many test images the prediction stays as it was under
 all shifts around the circle, and how many shifted images are classified right. Null: the share of the largest class among the
 predictions, squared and summed, which labels drawn independently would agree by.
 
-Answer: only with circular padding and polyphase downsampling, exactly; a blur comes near; both together cost three points of
-accuracy on still images. With zero padding at most a third of the predictions stay.
+Answer: only with circular padding and polyphase downsampling, exactly; a blur comes near. Both together cost 2.7 points of
+accuracy on still images against max pooling [0.6, 4.8], seed by seed. With zero padding at most a third of predictions stay.
 
     python -m experiments.shift_consistency                                            (2 minutes on 2 cores)
 
@@ -139,7 +140,7 @@ def main(config: Config) -> None:
     begin = time.perf_counter()
     rows = run(config)
     values = ["consistency", "accuracy", "shifted_accuracy", "by_chance"]
-    summary = report.summarise(rows, ["when", "way", "padding"], values)
+    summary = report.summarise(rows, ["when", "way", "padding"], values, bounds=dict.fromkeys(values, report.SHARE))
     report.save_report(
         "shift_consistency",
         rows,

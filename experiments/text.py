@@ -163,7 +163,7 @@ def draw(rows: list[dict[str, Any]], config: Config) -> Any:
     figure, axes = report.new_figure(1 + bool(config.sizes), size=(16.0, 7.0))
     sees = {row["network"]: row["sees"] for row in rows}
     styles = {name: _style(name, words) for name, words in sees.items()}
-    summary = report.summarise(rows, ["network", "sees", "apart", "size"], "accuracy")
+    summary = summarise(rows)
     y_label = "accuracy on texts drawn anew, 95 % interval"
     shown: dict[str, Any] = {"y_label": y_label, "y_format": ".0%", "styles": styles, "baselines": {"chance": 0.5}}
     report.curves(
@@ -200,6 +200,11 @@ def draw(rows: list[dict[str, Any]], config: Config) -> Any:
     return figure
 
 
+def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Means over seeds."""
+    return report.summarise(rows, ["network", "sees", "apart", "size"], "accuracy", bounds={"accuracy": report.SHARE})
+
+
 def seen(config: Config, n: np.ndarray) -> np.ndarray:
     """Share of all texts, equally likely, that are among n: there is one for each verb's place, class and filler."""
     return 1 - (1 - 1 / (2 * config.length * (config.vocabulary - 3))) ** n
@@ -219,7 +224,7 @@ def main(config: Config) -> None:
         rows,
         config,
         figure=draw(rows, config),
-        summary=report.summarise(rows, ["network", "sees", "apart", "size"], "accuracy"),
+        summary=summarise(rows),
         formats={"accuracy": ".1%"},
         seconds=time.perf_counter() - begin,
         root=config.root,
