@@ -1,6 +1,7 @@
 """Laws of the tasks: moments, label rates, symmetries, and what the label hangs on, over many examples."""
 
 import functools
+import itertools
 import math
 
 import compiled as cl
@@ -202,23 +203,26 @@ def red_green(key, moved):
 
 
 def boxes(x):
-    """First row, and first column of the red and of the green box."""
-    rows = x.any((2, 3)).argmax(1)
-    return rows, x[..., 0].any(1).argmax(1), x[..., 1].any(1).argmax(1)
+    """First rows of the red and of the green box, and their first columns."""
+    return *x.any(2).argmax(1)[:, :2].T, *x.any(1).argmax(1)[:, :2].T
 
 
 @pytest.mark.parametrize("moved", [False, True])
 def test_red_and_green_boxes_lie_where_the_recipe_has_them(moved):
     x, y = sample(red_green, MANY, moved)
     np.testing.assert_array_equal(x.sum((1, 2)), np.broadcast_to([BOX**2, BOX**2, 0], (MANY, 3)))
-    row, red, green = boxes(x > 0)
+    *rows, red, green = boxes(x > 0)
+    for box, (row, column) in enumerate(zip(rows, (red, green), strict=True)):
+        at = row[:, None] + np.arange(BOX), column[:, None] + np.arange(BOX)
+        assert (x[np.arange(MANY)[:, None, None], at[0][:, :, None], at[1][:, None], box] == 1).all()
     np.testing.assert_array_equal(red < green, y == 0)
     left, right = np.minimum(red, green), np.maximum(red, green)
     assert set(left) == set(range(10))
     assert (right - left).min() == 5
     assert right.max() == 27
     for label, middle in enumerate((23, 7) if moved else (7, 23)):
-        assert set(row[y == label]) == set(range(middle - 4, middle + 4))
+        pairs = set(zip(*(row[y == label].tolist() for row in rows), strict=True))
+        assert pairs == set(itertools.product(range(middle - 4, middle + 4), repeat=2))  # of rows: one does not tell the other
 
 
 def test_moved_scenes_are_the_same_scenes_half_a_torus_further():

@@ -17,14 +17,15 @@ LEFT, GAP, END = (0, 10), 5, 28  # columns of the left box; from there to the ri
 def red_green(*, moved: bool = False) -> Task:
     """Which of two boxes is on the left, in scenes whose rows betray the class.
 
-    Black images of 32x32 with a red and a green box of 4x4. Class 0 has red on the left, and its boxes begin at a row of
-    7 + U{-4..3}; class 1 has green on the left, and rows of 23 + U{-4..3}. The left box begins at a column U{0..9}, the right
-    one between 5 columns further and column 27, uniformly. `moved` exchanges the rows of the classes: 16 down, and 16 up.
+    Black images of 32x32 with a red and a green box of 4x4. Class 0 has red on the left, and its boxes begin at rows of
+    7 + U{-4..3}; class 1 has green on the left, and rows of 23 + U{-4..3}. A row is drawn for each box by itself. The left box
+    begins at a column U{0..9}, the right one between 5 columns further and column 27, uniformly. `moved` exchanges the rows of
+    the classes: 16 down, and 16 up.
 
     Symmetries: a shift of all columns leaves the order; around a torus of rows the two tests are the same images.
 
-    Predicted: a network that cannot know rows (a circular convolution, then global pooling) scores alike on both; one that
-    can, by zero padding or by kernels of its own at each position, fails where they are moved.
+    Predicted: a network that cannot know rows (a convolution that is circular, or crops nothing, then global pooling) scores
+    alike on both. A network that can know them, by a border or by kernels that differ by position, fails on moved boxes.
 
     Args:
       moved: Exchange the rows of the classes.
@@ -40,15 +41,14 @@ def red_green(*, moved: bool = False) -> Task:
     def draw(key: PRNGKeyArray) -> tuple[Array, Array]:
         which, rows, first, second = jax.random.split(key, 4)
         y = jax.random.randint(which, (), 0, 2)
-        lower = y != moved
-        row = jnp.where(lower, 23, 7) + jax.random.randint(rows, (), -4, 4)
+        row = jnp.where(y != moved, 23, 7) + jax.random.randint(rows, (2,), -4, 4)
         left = jax.random.randint(first, (), *LEFT)
         right = jax.random.randint(second, (), left + GAP, END)
-        at = jnp.arange(SIDE)
-        along = (at >= row) & (at < row + BOX)
-        boxes = [along[:, None] & (at >= column) & (at < column + BOX) for column in (left, right)]
-        red, green = jnp.where(y, boxes[1], boxes[0]), jnp.where(y, boxes[0], boxes[1])
-        return jnp.stack([red, green, jnp.zeros_like(red)], -1).astype(jnp.float32), y
+        at = jnp.arange(SIDE)[:, None]
+        down, across = ((at >= begin) & (at < begin + BOX) for begin in (row, jnp.stack([left, right])))
+        boxes = down[:, None] & across  # (row, column, box), the left box first
+        colours = jnp.where(y, boxes[..., ::-1], boxes)
+        return jnp.pad(colours, ((0, 0), (0, 0), (0, 1))).astype(jnp.float32), y
 
     return Task("red green", (SIDE, SIDE, 3), ("red left", "green left"), one_by_one(draw))
 
