@@ -13,12 +13,18 @@ convolution: the same number everywhere (exponent about 0). Tiles of period p: w
 min(places, p^2). Rank 4: between convolution and locally connected. At a single place every rung needs as many examples as the
 convolution (price 1).
 
-Answer: to be written when it has run.
+Answer: at 81 places the convolution classifies 90 % right after 453 training images, the dense network needs 13 times as many,
+locally connected kernels 15 times, tiles of period two 4.5 times. At a single place no rung is shown to need more or fewer than
+the convolution, and once the pixels are reordered the convolution has the highest error of all rungs. Dense and locally
+connected needs grow with the number of places to the power of 0.94 and 0.95, as predicted. Those of the two convolutions were
+predicted not to grow, and do: to the power of 0.30 and 0.39, most of it between one place and nine. Tiles cost as predicted at
+81 places only. Shifts of its training images take the dense network to twice the convolution's need.
 
     python -m experiments.ladder              (digits on 16x16 pixels at three sizes)
-    python -m experiments.ladder --full       (eight sizes, four distances, five seeds, rates chosen on validation images)
-    python -m experiments.ladder --mnist1d    (signals that come displaced; both read-outs)
-    python -m experiments.ladder --fashion    (Fashion-MNIST on 40x40 pixels, sized for a GPU)
+    python -m experiments.ladder --full --distances 4    (ten sizes, five seeds, rates chosen on validation images)
+    python -m experiments.ladder --full                  (the same at four distances, with what the command above trained)
+    python -m experiments.ladder --mnist1d               (signals that come displaced; both read-outs)
+    python -m experiments.ladder --fashion               (Fashion-MNIST on 40x40 pixels, sized for a GPU; never run yet)
 
 What has been trained is kept in ROOT/ladder_runs. A run that was stopped goes on where it was, and --distances 4 runs a part.
 """
@@ -28,10 +34,10 @@ import time
 
 from experiments.command import parse
 from experiments.ladder_figure import report_on
-from experiments.sizes import RUNGS, SYMMETRIC, Sizes, run
+from experiments.sizes import RUNGS, SYMMETRIC, Sizes, finished_runs, run
 
 Config = Sizes
-CHOSEN = tuple((rung, 1e-2) for rung in RUNGS)  # by the full run, on validation images at T = 4
+CHOSEN = tuple((dict.fromkeys(RUNGS, 1e-2) | {"dense": 3e-3, "convolution": 3e-2}).items())  # by the full run, at T = 4
 
 QUICK = Sizes(rates=CHOSEN)
 SMOKE = dataclasses.replace(
@@ -39,8 +45,8 @@ SMOKE = dataclasses.replace(
 )
 FULL = Sizes(
     distances=(4, 2, 1, 0),
-    sizes=(125, 250, 500, 1000, 2000, 4000, 8000, 16_000),
-    steps=(200, 300, 400, 500, 700, 1000, 1500, 2000),
+    sizes=(31, 62, 125, 250, 500, 1000, 2000, 4000, 8000, 16_000),
+    steps=(150, 150, 200, 300, 400, 500, 700, 1000, 1500, 2000),
     seeds=5,
     reordered=("global convolution", "locally connected", "tiled 2", "convolution"),
     flattened=("dense", "locally connected", "convolution"),
@@ -54,7 +60,7 @@ MNIST1D = dataclasses.replace(
     distances=(0,),
     margin=0,
     sizes=(100, 400, 1200, 4000),
-    steps=(500, 1000, 2000, 4000),
+    steps=(300, 600, 1200, 2400),
     reordered=tuple(rung for rung in RUNGS if rung not in SYMMETRIC),
     flattened=tuple(rung for rung in RUNGS if rung != "linear"),
     shifted=(),
@@ -81,8 +87,9 @@ FASHION = dataclasses.replace(
 
 def main(config: Sizes) -> None:
     """Run, draw and save."""
-    begin = time.perf_counter()
-    report_on(run(config), config, time.perf_counter() - begin)
+    begin, resumed = time.perf_counter(), finished_runs(config).exists()
+    rows = run(config)
+    report_on(rows, config, None if resumed else time.perf_counter() - begin)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 
 from convlab import measure, report
-from convlab.report import RUNG_STYLE, Interval
+from convlab.report import RUNG_STYLE
 from experiments.sizes import REORDERED, Sizes
 
 CONV = "convolution"
-TICKS = (0.01, 0.03, 0.1, 0.3, 1.0)
+TICKS = (0.01, 0.03, 0.1, 0.3, 1.0)  # of errors
+PRICES = (0.5, 1, 2, 4, 8, 16, 32)
+COUNTS = (30, 100, 300, 1000, 3000, 10_000, 30_000)
 STYLES = {
     "linear": RUNG_STYLE["null"]._replace(label="linear"),
     "dense": RUNG_STYLE["dense"],
@@ -21,8 +23,9 @@ STYLES = {
     "tiled 2": RUNG_STYLE["tiled"]._replace(label="tiled 2"),
     CONV: RUNG_STYLE["conv"],
 }
-# predicted exponents of the need against the number of places; of tiles see `predicted`
-EXPONENTS = {"linear": 1.0, "dense": 1.0, "locally connected": 1.0, CONV: 0.0, "global convolution": 0.0}
+EXPONENTS = {"linear": 1.0, "dense": 1.0, "locally connected": 1.0, CONV: 0.0, "global convolution": 0.0}  # predicted
+PREDICTED = {rung: f"{power:g}" for rung, power in EXPONENTS.items()} | {"low rank 4": "0 to 1"}
+PREDICTED |= {"tiled 2": "min(places, 4)", "tiled 4": "min(places, 16)"}
 
 
 def style(name: str) -> report.Style:
@@ -50,28 +53,34 @@ def needs(rows: list[dict[str, Any]], target: float) -> dict[tuple[str, int], di
     return found
 
 
-def price(needed: dict[int, float], reference: dict[int, float]) -> Interval:
-    """Compare needs with those of the same seeds at another rung: the geometric mean of the ratios, and its interval."""
-    pairs = [(needed[seed], reference[seed]) for seed in sorted({*needed} & {*reference})]
-    if not pairs or not all(math.isfinite(n) for pair in pairs for n in pair):
-        return Interval(math.inf, math.nan, math.nan)
-    logs = report.interval([math.log(n / m) for n, m in pairs])
-    return Interval(*(math.exp(end) for end in logs))
+def prices(needed: dict[tuple[str, int], dict[int, float]]) -> dict[tuple[str, int], dict[str, Any]]:
+    """Compare needs with the convolution's of the same seeds and places, by ratios; leave out what was not reached."""
+    known = {line: found for line, found in needed.items() if all(map(math.isfinite, found.values()))}
+    rows = [
+        {"network": name, "places": count, "seed": seed, "price": need}
+        for (name, count), found in known.items()
+        if (CONV, count) in known
+        for seed, need in found.items()
+    ]
+    if not rows:
+        return {}
+    compared = report.paired(rows, ["network", "places"], {"network": CONV}, "price", ratio=True)
+    names = {"price": "price_ratio", "price_low": "price_ratio_low", "price_high": "price_ratio_high", "p_holm": "price_p_holm"}
+    return {(row["network"], row["places"]): {new: row[old] for new, old in names.items()} for row in compared}
 
 
 def table(rows: list[dict[str, Any]], config: Sizes) -> list[dict[str, Any]]:
     """Return one line of the table for each line of the figure: errors by size, examples needed, price, how well learnt."""
     needed, lines = needs(rows, config.target), []
+    paid, growth = prices(needed), exponents(needed, config)
     for (name, count), runs in grouped(rows).items():
-        found = needed[name, count]
         line = {"places": count, "network": name, "weights": runs[0]["weights"]}
         for size in config.sizes:
             errors = [row["error"] for row in runs if row["size"] == size]
             ends = report.interval(errors, bounds=(0, 1)) if errors else (None, None, None)
             line |= dict(zip((f"error_at_{size}", f"error_at_{size}_low", f"error_at_{size}_high"), ends, strict=True))
-        line["examples_needed"] = shown(geometric_mean(found), runs)
-        paid = price(found, needed.get((CONV, count), {}))
-        line |= {"price": paid.mean, "price_low": paid.low, "price_high": paid.high} if math.isfinite(paid.mean) else {}
+        line["examples_needed"] = shown(geometric_mean(needed[name, count]), runs)
+        line |= paid.get((name, count), {}) | (growth.get(name, {}) if count == max(row["places"] for row in rows) else {})
         losses = [np.mean([row["train_loss"] for row in runs if row["size"] == size]) for size in {r["size"] for r in runs}]
         lines.append(line | {"largest_training_loss": float(max(losses)), "rate": runs[0]["rate"]})
     return lines
@@ -90,22 +99,29 @@ def shown(need: float, runs: list[dict[str, Any]]) -> str:
     return f"{need:,.0f}" if math.isfinite(need) else f"over {max(sizes):,}"
 
 
-def exponents(rows: list[dict[str, Any]], config: Sizes) -> list[dict[str, Any]]:
-    """Fit how the need grows with the number of places, where all seeds have one between the sizes tried."""
-    needed, lines, least = needs(rows, config.target), [], min(config.sizes)
+def exponents(needed: dict[tuple[str, int], dict[int, float]], config: Sizes) -> dict[str, dict[str, Any]]:
+    """Fit how needs grow with the number of places, where all seeds have one between the sizes tried."""
+    growth = {}
     for rung in config.rungs:
         every = {count: found for (name, count), found in needed.items() if name == rung}
-        known = {count: list(found.values()) for count, found in every.items() if inside(found, least)}
+        known = {count: list(found.values()) for count, found in every.items() if inside(found, min(config.sizes))}
         if len(known) > 1:
             law = measure.slope(known).exponent
-            line = {"network": rung, "exponent": law.mean, "exponent_low": law.low, "exponent_high": law.high}
-            lines.append(line | {"predicted": EXPONENTS.get(rung), "from_places": min(known), "to_places": max(known)})
-    return lines
+            growth[rung] = {"exponent": law.mean, "exponent_low": law.low, "exponent_high": law.high}
+            growth[rung] |= {"predicted": PREDICTED[rung], "from_places": min(known)}
+    return growth
 
 
 def inside(found: dict[int, float], least: int) -> bool:
     """Tell whether all needs lie between the sizes tried."""
     return all(least < need < math.inf for need in found.values())
+
+
+def count_ticks(axis: Any, config: Sizes) -> None:
+    """Mark round numbers of images on a logarithmic axis."""
+    inside = [count for count in COUNTS if 0.9 * min(config.sizes) <= count <= 1.2 * max(config.sizes)]
+    axis.set_ticks(inside, [f"{count:,}" for count in inside])
+    axis.set_ticks([], minor=True)
 
 
 def draw_errors(axis: Any, rows: list[dict[str, Any]], config: Sizes, count: int) -> None:
@@ -131,6 +147,8 @@ def draw_errors(axis: Any, rows: list[dict[str, Any]], config: Sizes, count: int
     axis.set_ylim(min(0.01, 0.9 * min(line["error_low"] or 1 for line in summary)), 1)
     axis.set_yticks(TICKS, [f"{100 * tick:g} %" for tick in TICKS])
     axis.minorticks_off()
+    if len(config.sizes) > 5:
+        count_ticks(axis.xaxis, config)
 
 
 def draw_growth(axis: Any, rows: list[dict[str, Any]], config: Sizes) -> None:
@@ -161,40 +179,40 @@ def draw_growth(axis: Any, rows: list[dict[str, Any]], config: Sizes) -> None:
         "network",
         x_label="places",
         y_label="examples needed, 95 % interval",
-        title=f"training images for {config.target:.0%} right",
+        title=f"training images needed for {100 * config.target:.0f} % right",
         log_x=True,
         baselines={"smallest and largest set tried": min(config.sizes), "": max(config.sizes)},
         styles=styles,
     )
     axis.set_yscale("log")
+    count_ticks(axis.yaxis, config)
 
 
 def draw_prices(axis: Any, lines: list[dict[str, Any]], rows: list[dict[str, Any]], config: Sizes, count: int) -> None:
-    """Draw what each network needs over what the convolution needs; an arrow where it never reached the target."""
-    found = needs(rows, config.target)
+    """Draw what each network needs over what the convolution needs; an arrow starts where the largest set fell short."""
+    found, some, short = needs(rows, config.target), [], {}
     reference = geometric_mean(found[CONV, count])
-    some = []
     for line in lines:
         if line["places"] == count and line["network"] != CONV:
-            never = not math.isfinite(geometric_mean(found[line["network"], count]))
-            tried = max(row["size"] for row in rows if (row["network"], row["places"]) == (line["network"], count))
-            name = f"{line['network']} (over)" if never else line["network"]
-            some.append({"name": name, **({"price": tried / reference} if never else _price_of(line))})
+            if not math.isfinite(geometric_mean(found[line["network"], count])):
+                tried = [row["size"] for row in rows if (row["network"], row["places"]) == (line["network"], count)]
+                short[len(some)] = max(tried) / reference
+            some.append({"price": None, **line})
+    axis.plot(list(short.values()), list(short), ">", color=STYLES["dense"].colour, markersize=10, label="more than that")
     report.comparison(
         axis,
         some,
-        "name",
+        "network",
         "price",
-        label="examples needed, over those of the convolution (over: not reached by the largest set)",
+        label="examples needed over the convolution's, paired by seed",
         x_label="times the convolution's examples, 95 % interval",
         title=f"price at {count} places" if count > 1 else "price at one place",
         baselines={"the convolution's": 1.0},
     )
     axis.set_xscale("log")
-
-
-def _price_of(line: dict[str, Any]) -> dict[str, Any]:
-    return {name: line.get(name) for name in ("price", "price_low", "price_high")}
+    axis.set_xlim(0.4, 60)
+    axis.set_xticks(PRICES, [f"{tick:g}" for tick in PRICES])
+    axis.minorticks_off()
 
 
 def draw(rows: list[dict[str, Any]], config: Sizes) -> Any:
@@ -214,7 +232,7 @@ def draw(rows: list[dict[str, Any]], config: Sizes) -> Any:
     return figure
 
 
-def report_on(rows: list[dict[str, Any]], config: Sizes, seconds: float) -> None:
+def report_on(rows: list[dict[str, Any]], config: Sizes, seconds: float | None) -> None:
     """Draw the figure, write the table and save both."""
     name = "ladder" if config.data == Sizes.data else f"ladder_{config.data}"
     lines = table(rows, config)

@@ -64,7 +64,7 @@ class Sizes(Source):
     distances: tuple[int, ...] = (4, 0)
     margin: int = 4
     sizes: tuple[int, ...] = (125, 500, 1000)
-    steps: tuple[int, ...] = (200, 400, 600)
+    steps: tuple[int, ...] = (100, 300, 600)
     seeds: int = 3
     rungs: tuple[str, ...] = tuple(RUNGS)
     reordered: tuple[str, ...] = ("locally connected", "convolution")
@@ -188,13 +188,18 @@ def trained(config: Sizes, curve: Curve, size: int, steps: int, rate: float, cho
     return rows
 
 
+def finished_runs(config: Sizes) -> pathlib.Path:
+    """Return the file that keeps what has been trained."""
+    return pathlib.Path(config.root, "ladder_runs", f"{config.data}.jsonl")
+
+
 class Runs:
     """All runs of a configuration; those that were finished before are taken from a file."""
 
     def __init__(self, config: Sizes):
         code = inspect.getsource(trained) + inspect.getsource(training_set) + inspect.getsource(builder)
         self.config, self.rates = config, dict.fromkeys(((c.rung, c.distance) for c in curves_of(config)), math.nan)
-        self.finished = Finished(pathlib.Path(config.root, "ladder_runs", f"{config.data}.jsonl"), code)
+        self.finished = Finished(finished_runs(config), code)
         fixed = ("seeds", "margin", "held_out", "copies", "features", "batch_size")
         self.fixed = tuple(getattr(config, name) for name in fixed)
 

@@ -110,11 +110,21 @@ def test_a_dense_network_learns_the_same_from_reordered_pixels_and_a_convolution
         assert np.allclose(found, expected, atol=1e-3) == same
 
 
-def test_prices_pair_the_seeds_and_say_where_a_target_was_never_reached():
-    needed = {"dense": {0: 100.0, 1: 400.0}, "never": {0: math.inf, 1: 50.0}}
-    reference = {0: 50.0, 1: 200.0}
-    assert ladder_figure.price(needed["dense"], reference) == pytest.approx((2.0, 2.0, 2.0))
-    assert ladder_figure.price(needed["never"], reference).mean == math.inf
+def test_prices_pair_the_seeds_and_leave_out_what_was_not_reached():
+    needed = {("dense", 9): {0: 100.0, 1: 400.0}, ("linear", 9): {0: math.inf, 1: 50.0}, ("dense", 1): {0: 1.0, 1: 2.0}}
+    found = ladder_figure.prices(needed | {("convolution", 9): {0: 50.0, 1: 200.0}})
+    assert list(found) == [("dense", 9)]
+    assert [found["dense", 9][name] for name in ("price", "price_low", "price_high")] == pytest.approx([2, 2, 2])
+    assert ladder_figure.prices(needed) == {}
+
+
+def test_exponents_are_of_the_needs_between_the_sizes_tried():
+    needed = {("dense", places): {seed: 30.0 * places**0.5 for seed in range(3)} for places in (1, 9, 25, 81)}
+    config = dataclasses.replace(SMALL, sizes=(50, 400), rungs=("dense", "convolution"))
+    growth = ladder_figure.exponents(needed, config)
+    assert list(growth) == ["dense"]
+    assert growth["dense"]["exponent"] == pytest.approx(0.5)
+    assert growth["dense"]["from_places"] == 9  # 30 examples are fewer than the smallest set
 
 
 def test_the_table_names_its_rows_as_the_figure_and_tells_what_was_not_reached():
@@ -129,8 +139,7 @@ def test_the_table_names_its_rows_as_the_figure_and_tells_what_was_not_reached()
     lines = ladder_figure.table(rows, config)
     assert [line["network"] for line in lines] == ["dense", "convolution"] * 2
     assert [line["examples_needed"] for line in lines] == ["over 400", "200"] * 2
-    assert lines[1]["price"] == 1
-    assert "price" not in lines[0]
+    assert not any("price" in line for line in lines)  # dense was not reached, and the convolution's is one
     assert lines[1]["error_at_400"] == pytest.approx(0.05)
     figure = ladder_figure.draw(rows, config)
     assert [axis.get_title() for axis in figure.axes] == ["images at 81 places", "images at one place"]

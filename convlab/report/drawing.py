@@ -56,7 +56,9 @@ SLIDE: dict[Any, Any] = {
 }
 DOTS_PER_INCH = 160
 DODGE = 0.018
-"""Share of the horizontal range by which neighbouring lines stand apart."""
+"""Share of the horizontal range by which neighbouring lines stand apart, at most."""
+SPREAD = 0.07
+"""Share of the horizontal range that the points of all lines at one place cover, at most."""
 DIGIT_WIDTH = 0.11
 """Inches, of a digit below a tick."""
 
@@ -151,7 +153,8 @@ def curves(
             style = (styles or {}).get(name, style)
             rows = [row for row in summary if plain(by, row.get(by)) == name and row.get(y) is not None]
             points, style = _points(rows, x, y), style._replace(label=(labels or {}).get(name, style.label))
-            _line(axis, points if band else _dodged(points, place - (len(drawn) - 1) / 2, log_x), style, band)
+            apart = min(DODGE, SPREAD / len(drawn)) * (place - (len(drawn) - 1) / 2)
+            _line(axis, points if band else _dodged(points, apart, log_x), style, band)
         _baselines(axis, baselines or {})
         axis.set(xlabel=x_label, ylabel=y_label)
         axis.set_title(title)
@@ -248,10 +251,10 @@ def _points(rows: Sequence[Row], x: str, y: str) -> np.ndarray:
     return points[:, np.argsort(points[0], kind="stable")]
 
 
-def _dodged(points: np.ndarray, places: float, log: bool) -> np.ndarray:
-    """Move a line sideways by a few hundredths of its width, so that the bars of several lines do not cover each other."""
+def _dodged(points: np.ndarray, share: float, log: bool) -> np.ndarray:
+    """Move a line sideways by a share of its width, so that the bars of several lines do not cover each other."""
     x = np.log(points[0]) if log else points[0]
-    x = x + DODGE * places * (np.ptp(x) if x.size else 0)
+    x = x + share * (np.ptp(x) if x.size else 0)
     return np.vstack([np.exp(x) if log else x, points[1:]])
 
 
