@@ -7,15 +7,19 @@ connected, tiled and low-rank layers. All are trained twice, on the signals as t
 random order. The null baseline is chance, the linear baseline the logistic regression. One thing differs from the published
 code: biases start at zero, there they are drawn.
 
-Answer: to be written when it has run.
+Answer: it does. In order 31, 64 and 94 % (published 32, 68 and 94; the notebook prints 65 for the perceptron), shuffled 31, 66
+and 56 (32, 68, 56). Of the networks between, locally connected and rank-two layers reach 89 and 90 % in order, the dense twin
+69. Shuffled, dense and local layers have 71 and 70 %, rank two 66, tiles and the convolution 57 and 56. At this rate one tiled
+network of five learnt nothing at all.
 
-    python -m experiments.mnist1d
+    python -m experiments.mnist1d                                                                  (6 minutes on 2 cores)
 
 Reference: Greydanus and Kobak 2024, Scaling down deep learning with MNIST-1D, table 1, and the notebook of its repository.
 """
 
 import dataclasses
 import functools
+import inspect
 import pathlib
 import time
 from collections.abc import Callable
@@ -153,10 +157,15 @@ def load() -> data.Data:
     return cl.load("mnist1d").with_standardisation("none")
 
 
+def finished_rows(config: Config) -> pathlib.Path:
+    """Return the file that keeps what has been trained."""
+    return pathlib.Path(config.root, "mnist1d_runs", "rows.jsonl")
+
+
 def run(config: Config) -> list[dict[str, Any]]:
     """Train every network in both orders; one row for each and seed."""
-    code = pathlib.Path(__file__).read_text().split("def main")[0].split('"""', 2)[2]
-    finished = Finished(pathlib.Path(config.root, "mnist1d_runs", "rows.jsonl"), code)
+    code = "".join(map(inspect.getsource, (trained, Perceptron, Strided, logistic)))
+    finished = Finished(finished_rows(config), code)
     names, seeds, orders = config.networks or tuple(NETWORKS), range(config.seeds), (IN_ORDER, SHUFFLED)
     parts = [(name, order, seed) for name in names for order in orders for seed in seeds]
     load()
@@ -185,7 +194,7 @@ def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main(config: Config) -> None:
     """Run, draw and save."""
-    begin = time.perf_counter()
+    begin, resumed = time.perf_counter(), finished_rows(config).exists()
     rows = run(config)
     summary = summarise(rows)
     figure, axes = report.new_figure(2, size=(15.0, 6.5))
@@ -210,7 +219,7 @@ def main(config: Config) -> None:
         figure=figure,
         summary=summary,
         formats=dict.fromkeys(("accuracy", "train_accuracy", "paper", "notebook"), ".1%"),
-        seconds=time.perf_counter() - begin,
+        seconds=None if resumed else time.perf_counter() - begin,
         root=config.root,
     )
 
