@@ -1,22 +1,42 @@
-"""The verdicts on the claims of the texts stand: each check comes to the verdict and the number recorded with its claim."""
+"""The verdicts on the claims of the texts stand: a check comes to what is recorded with its claim, and can come to another."""
+
+import functools
+import pathlib
 
 import pytest
 
 from experiments import claims
 from experiments.checks import Finding
-from experiments.claims import CLAIMS, OPEN, Config, kind, run
+from experiments.claims import CLAIMS, OPEN, QUESTIONS, Config, answer, draw, kind, run
+
+ROOT = pathlib.Path(__file__).parents[1]
+OTHER = {"true": "false", "false": "true"}
+CHECKED = {claim.quote: claim for claim in (*CLAIMS, *QUESTIONS)}
+every_claim = pytest.mark.parametrize("quote", CHECKED, ids=lambda quote: quote[:40])
+
+
+@functools.cache
+def found(quote):
+    return CHECKED[quote].check()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.quote[:40])
-def test_a_claim_is_decided_as_it_was(claim):
-    finding = claim.check()
-    assert finding.verdict == claim.verdict
-    assert finding.number == pytest.approx(claim.number, rel=5e-3, abs=1e-5)
+@every_claim
+def test_a_claim_is_decided_as_it_was(quote):
+    assert found(quote).verdict == CHECKED[quote].verdict
+    assert found(quote).number == pytest.approx(CHECKED[quote].number, rel=5e-3, abs=1e-5)
+
+
+@pytest.mark.slow
+@every_claim
+def test_the_same_check_comes_out_the_other_way_where_the_claim_does_not_hold(quote):
+    elsewhere = CHECKED[quote].countered().values()
+    assert all(finding.verdict == OTHER[CHECKED[quote].verdict] for finding in elsewhere)
+    assert {holds for finding in (found(quote), *elsewhere) for holds in finding.holds.values()} == {True, False}
 
 
 def test_no_claim_is_made_twice():
-    quotes = [claim.quote for claim in CLAIMS] + [quote for quote, _ in OPEN]
+    quotes = [claim.quote for claim in (*CLAIMS, *QUESTIONS)] + [quote for quote, _, _ in OPEN]
     assert len(set(quotes)) == len(quotes)
 
 
@@ -26,12 +46,27 @@ def test_a_claim_is_true_in_all_cases_or_in_none_or_in_those_that_are_named():
     assert Finding({"a": True, "b": False, "c": True}, 0).verdict == "true if a or c"
 
 
+def test_a_question_is_answered_and_neither_true_nor_false():
+    assert [answer(verdict) for verdict in ("true", "false", "true if a or b")] == ["yes", "no", "yes if a or b"]
+    (row,) = run(Config(only="By what factor"))
+    assert (row["verdict"], row["number"], row["counter-case"]) == ("yes", 4, "of one alone: false, 2")
+    assert not draw([row]).axes[0].patches
+
+
 def test_words_that_no_claim_has_are_an_error():
     with pytest.raises(ValueError, match="no claim contains 'xyz'"):
         run(Config(only="xyz"))
 
 
+@pytest.mark.parametrize("quote, source, experiment", OPEN)
+def test_what_is_open_leads_to_an_experiment_that_was_run(quote, source, experiment):
+    assert (ROOT / "experiments" / f"{experiment}.py").exists()
+    assert (ROOT / "experiments" / "results" / experiment / "table.csv").exists()
+    (row,) = run(Config(only=quote))
+    assert row == {"claim": quote, "source": source, "verdict": "open", "unit": f"see experiments.{experiment}"}
+
+
 def test_the_verdicts_are_counted_in_the_answer():
     kinds = [kind(claim.verdict) for claim in CLAIMS]
     counts = f"of {len(kinds)} that a check decides {kinds.count('true')} are true, {kinds.count('true if ...')} true in some"
-    assert f"{counts} cases, {kinds.count('false')} false" in " ".join(claims.__doc__.split())
+    assert f"{counts} cases, {kinds.count('false')} false" in " ".join(str(claims.__doc__).split())

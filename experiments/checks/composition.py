@@ -1,0 +1,147 @@
+"""Claims about layers in a row: when they are one, when one is several, and what lies at the border."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import convlab as cl
+from convlab import algebra
+from experiments.checks import Finding, normal, one
+
+PADDINGS = ("VALID", "CIRCULAR", "SAME")
+
+
+def composed(x: jax.Array, first: jax.Array, second: jax.Array, padding: str) -> jax.Array:
+    """Two convolutions in a row."""
+    for v in (first, second):
+        x = cl.conv(x, v, cl.Window(v.shape[:2], padding=padding))
+    return x
+
+
+def kernel_of_two(first: jax.Array, second: jax.Array) -> jax.Array:
+    """The one kernel of two convolutions in a row."""
+    return algebra.compose(first, second, *(cl.Window(v.shape[:2], padding="VALID") for v in (first, second)))[0]
+
+
+def two_kernels_are_one() -> Finding:
+    """Two 3 x 3 layers against one 5 x 5 layer: pixels of a 12 x 12 image that differ, under zero padding."""
+    x, first, second = normal(12, 12, 2), normal(3, 3, 2, 3, seed=1), normal(3, 3, 3, 2, seed=2)
+    v = kernel_of_two(first, second)
+    holds, number = {}, 0
+    for padding in PADDINGS:
+        twice = composed(x, first, second, padding)
+        once = cl.conv(x, v, cl.Window(v.shape[:2], padding=padding))
+        number = int((jnp.abs(twice - once).max(-1) > 1e-3).sum())
+        holds[f"padding is {padding}"] = number == 0
+    return Finding(holds, number)
+
+
+def dimensions_reached(first: Sequence[int], second: Sequence[int]) -> int:
+    """Dimensions of the kernels that two smaller ones of these shapes reach: the rank of the derivative."""
+    pair = normal(*first), normal(*second, seed=1)
+    derivative = jax.jacobian(lambda pair: kernel_of_two(*pair).ravel())(pair)
+    parts = [np.asarray(part).reshape(part.shape[0], -1) for part in derivative]
+    return int(np.linalg.matrix_rank(np.concatenate(parts, 1)))
+
+
+def factored(size: int, channels: int, width: int) -> bool:
+    """Whether two smaller kernels with `width` channels between them are found for each of three Gaussian kernels."""
+    half = size // 2 + 1
+    kernels = [normal(size, size, channels, channels, seed=seed) for seed in range(3)]
+    found = [algebra.factorise(v, (half, half), width, jax.random.key(seed)) for seed, v in enumerate(kernels)]
+    return all(float(each.residual) < 1e-5 for each in found)
+
+
+def every_kernel_is_two(width: int = 1) -> Finding:
+    """Factor 3 x 3 kernels of one channel into two 2 x 2 ones; dimensions of nine that two of them reach."""
+    return one(factored(3, 1, width), dimensions_reached((2, 2, 1, width), (2, 2, width, 1)))
+
+
+def wins_by_one(first: tuple[int, int] = (2, 2), second: tuple[int, int] = (2, 2)) -> Finding:
+    """Free parameters of a kernel less those of two smaller ones that make it, one channel each."""
+    number = math.prod(a + b - 1 for a, b in zip(first, second, strict=True))
+    number -= dimensions_reached((*first, 1, 1), (*second, 1, 1))
+    return one(number == 1, number)
+
+
+def two_small_are_one_large(size: int = 5, channels: int = 2) -> Finding:
+    """Factor c -> c kernels into two smaller ones, by the channels between; dimensions reached with one fewer than enough."""
+    half = size // 2 + 1
+    enough = math.ceil(algebra.middle_width(size, half, half, channels))
+    holds = {f"{channels} channels go through {width}": factored(size, channels, width) for width in (enough, enough - 1)}
+    return Finding(holds, dimensions_reached((half, half, channels, enough - 1), (half, half, enough - 1, channels)))
+
+
+def pairs_make_three_taps(draws: int = 10_000) -> Finding:
+    """Factor 1 x 3 kernels into two 1 x 2 ones, with real roots and without; the share of Gaussian kernels with real roots."""
+
+    def found(*taps: float) -> bool:
+        v = jnp.asarray(taps).reshape(1, 3, 1, 1)
+        return float(algebra.factorise(v, ((1, 2), (1, 2)), 1, jax.random.key(0)).residual) < 1e-5
+
+    a, b, c = np.random.default_rng(0).standard_normal((3, draws))
+    holds = {"the kernel has real roots": found(1.0, 3.0, 2.0), "it has none": found(1.0, 0.0, 1.0)}
+    return Finding(holds, float((b**2 >= 4 * a * c).mean()))
+
+
+def trained_kernels(steps: int = 200) -> list[jax.Array]:
+    """Train three 3 x 3 layers in a row, nothing between, to return what a Gaussian 7 x 7 kernel returns."""
+    x = normal(16, 13, 11, 2)
+    wanted = cl.conv(x, normal(7, 7, 2, 2, seed=1) / 7, cl.Window(7, padding="VALID"))
+    shapes = (3, 3, 2, 5), (3, 3, 5, 5), (3, 3, 5, 2)
+    kernels = [normal(*shape, seed=seed) / (9 * shape[2]) ** 0.5 for seed, shape in enumerate(shapes)]
+
+    def loss(kernels: list[jax.Array]) -> jax.Array:
+        h = x
+        for v in kernels:
+            h = cl.conv(h, v, cl.Window(3, padding="VALID"))
+        return jnp.mean((h - wanted) ** 2)
+
+    rule = optax.adam(1e-2)
+
+    @jax.jit
+    def step(kernels: list[jax.Array], state: optax.OptState) -> tuple[list[jax.Array], optax.OptState]:
+        updates, state = rule.update(jax.grad(loss)(kernels), state)
+        return jax.tree.map(jnp.add, kernels, updates), state
+
+    first, state = loss(kernels), rule.init(kernels)
+    for _ in range(steps):
+        kernels, state = step(kernels, state)
+    if loss(kernels) > first / 4:
+        raise RuntimeError(f"training left the loss at {loss(kernels):.3g} of {first:.3g}; needs a quarter of it or less")
+    return kernels
+
+
+def layers_without_relu() -> Finding:
+    """Fuse three trained layers into one: the share of pixels in which they differ with zeros around."""
+    kernels = trained_kernels()
+    fused = kernel_of_two(kernel_of_two(*kernels[:2]), kernels[2])
+
+    def differ(padding: str, between: str = "nothing") -> float:
+        h = x = normal(13, 11, 2, seed=3)
+        for number, v in enumerate(kernels):
+            h = cl.conv(h, v, cl.Window(3, padding=padding))
+            h = jax.nn.relu(h) if between == "a ReLU" and number < 2 else h
+        once = cl.conv(x, fused, cl.Window(fused.shape[:2], padding=padding))
+        return float((jnp.abs(h - once).max(-1) > 1e-4).mean())
+
+    holds = {f"padding is {padding}": differ(padding) == 0 for padding in PADDINGS}
+    holds["a ReLU lies between"] = differ("VALID", "a ReLU") == 0
+    return Finding(holds, differ("SAME"))
+
+
+def even_kernels_drift(layers: int = 6) -> Finding:
+    """How far the mean of an impulse moves through layers of two equal taps that pad on one side, and on sides in turn."""
+
+    def drift(paddings: Sequence[str]) -> float:
+        x = jnp.zeros((41, 1)).at[20].set(1.0)
+        for padding in paddings:
+            x = cl.conv(x, jnp.full((2, 1, 1), 0.5), cl.Window((2,), padding=padding))
+        return float((jnp.arange(41) * x[:, 0]).sum()) - 20
+
+    same, turns = drift(["SAME"] * layers), drift(["SAME", "SAME_LOWER"] * (layers // 2))
+    return Finding({"all pad on one side": abs(same) == layers / 2, "they pad on sides in turn": turns != 0}, abs(same))

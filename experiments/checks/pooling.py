@@ -1,0 +1,86 @@
+"""Claims about pooling: what it is made of, what it forgives, what it lets through, and what it makes stand out."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+import convlab as cl
+from convlab import algebra, measure
+from convlab.models.stage import Activation, Pool
+from experiments.checks import Finding, apart, equal, normal, one
+
+HALVING = cl.Window((2, 2), 2)
+
+
+def mean_pooling_is_a_convolution(pool: Pool = cl.mean_pool) -> Finding:
+    """Pooling, against a convolution of each channel with equal weights."""
+    x = normal(8, 6, 3)
+    h, conv = pool(x, HALVING), cl.conv(x, jnp.full((2, 2, 1, 3), 1 / 4), HALVING, groups=3)
+    return one(equal(h, conv), apart(h, conv))
+
+
+def pooling_is_no_convolution(pool: Pool = cl.max_pool) -> Finding:
+    """Whether pooling fails to add up, as every convolution does: the largest difference."""
+    x, y = normal(8, 6, 1), normal(8, 6, 1, seed=1)
+    number = apart(pool(x + y, HALVING), pool(x, HALVING) + pool(y, HALVING))
+    return one(number > 1e-4, number)
+
+
+def maxima_from_relus(activation: Activation = jax.nn.relu) -> Finding:
+    """max(a, b) = relu(a - b) + b along rows, then columns, against 2 x 2 max pooling: the largest difference."""
+    x = normal(8, 6, 2)
+    rows = activation(x[::2] - x[1::2]) + x[1::2]
+    h = activation(rows[:, ::2] - rows[:, 1::2]) + rows[:, 1::2]
+    pooled = cl.max_pool(x, HALVING)
+    return one(equal(h, pooled), apart(h, pooled))
+
+
+def minimum_by(pool: Pool = cl.max_pool) -> Finding:
+    """min(x) = -max(-x): the largest difference of a negated pooling of the negative image."""
+    x = normal(8, 6, 2)
+    least = x.reshape(4, 2, 3, 2, 2).min((1, 3))
+    return one(equal(-pool(-x, HALVING), least), apart(-pool(-x, HALVING), least))
+
+
+def pooling_forgives_one_pixel(side: int = 16) -> Finding:
+    """Move an edge by one pixel: how often a 2-wide pooled response that saw it still sees it, for pooling of stride 2."""
+    edge = jnp.eye(side)[:, :, None]  # the response of the kernel to an edge at every place
+
+    def still(stride: int) -> float:
+        h = cl.max_pool(edge, cl.Window((2,), stride, padding="VALID"))[..., 0]
+        return float((h[:-1] * h[1:]).any(1).mean())
+
+    return Finding({f"the stride is {stride}": still(stride) == 1 for stride in (1, 2)}, still(2))
+
+
+def pooling_aliases(pool: Pool = cl.max_pool) -> Finding:
+    """Share of the energy above what every second sample can tell, of [0, 0, 1, 1, ...] pooled; as it is, it has none."""
+    x = jnp.tile(jnp.array([0.0, 0.0, 1.0, 1.0]), 4)[None, :, None]
+    pooled, raw = (float(measure.aliased_energy(h, 2)) for h in (pool(x, cl.Window((2,), 1, "CIRCULAR")), x))
+    return one(pooled > 0.01 and raw < 1e-6, pooled)
+
+
+SHAPES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {  # of pixels at (i, j) from the centre
+    "+": lambda i, j: (i == 0) | (j == 0),
+    "x": lambda i, j: jnp.abs(i) == jnp.abs(j),
+    "|": lambda i, j: (j == 0) & (i == i),
+}
+
+
+def crosses_light_up(shapes: str = "+x", side: int = 16, arm: int = 6) -> Finding:
+    """Two small crosses as kernels, max pooling, the crosses again: pictures whose centre alone, in its kind, answers most.
+
+    Every shape stands at an even and at an odd place along each axis, as pooling cuts it differently there.
+    """
+    v = jnp.concatenate([algebra.upright_cross(), algebra.diagonal_cross()], -1)
+    holds = {}
+    for kind, shape in enumerate(shapes):
+        for row in (side // 2 - 1, side // 2):
+            for column in (side // 2 - 1, side // 2):
+                i, j = jnp.arange(side)[:, None] - row, jnp.arange(side)[None] - column
+                picture = SHAPES[shape](i, j) & (jnp.maximum(jnp.abs(i), jnp.abs(j)) <= arm)
+                pooled = cl.max_pool(cl.conv(picture[..., None].astype(float), v, cl.Window((3, 3))), HALVING)
+                h = cl.conv(pooled, v, cl.Window((3, 3)), groups=2)
+                holds[f"{shape} at {row}, {column}"] = jnp.argwhere(h == h.max()).tolist() == [[row // 2, column // 2, kind]]
+    return Finding(holds, sum(holds.values()))
