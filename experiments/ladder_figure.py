@@ -24,8 +24,6 @@ STYLES = {
     CONV: RUNG_STYLE["conv"],
 }
 EXPONENTS = {"linear": 1.0, "dense": 1.0, "locally connected": 1.0, CONV: 0.0, "global convolution": 0.0}  # predicted
-PREDICTED = {rung: f"{power:g}" for rung, power in EXPONENTS.items()} | {"low rank 4": "0 to 1"}
-PREDICTED |= {"tiled 2": "min(places, 4)", "tiled 4": "min(places, 16)"}
 
 
 def style(name: str) -> report.Style:
@@ -53,9 +51,9 @@ def needs(rows: list[dict[str, Any]], target: float) -> dict[tuple[str, int], di
     return found
 
 
-def prices(needed: dict[tuple[str, int], dict[int, float]]) -> dict[tuple[str, int], dict[str, Any]]:
-    """Compare needs with the convolution's of the same seeds and places, by ratios; leave out what was not reached."""
-    known = {line: found for line, found in needed.items() if all(map(math.isfinite, found.values()))}
+def prices(needed: dict[tuple[str, int], dict[int, float]], config: Sizes) -> dict[tuple[str, int], dict[str, Any]]:
+    """Compare needs with the convolution's of the same seeds and places, by ratios, where all lie between the sizes tried."""
+    known = {line: found for line, found in needed.items() if inside(found, config)}
     rows = [
         {"network": name, "places": count, "seed": seed, "price": need}
         for (name, count), found in known.items()
@@ -72,14 +70,14 @@ def prices(needed: dict[tuple[str, int], dict[int, float]]) -> dict[tuple[str, i
 def table(rows: list[dict[str, Any]], config: Sizes) -> list[dict[str, Any]]:
     """Return one line of the table for each line of the figure: errors by size, examples needed, price, how well learnt."""
     needed, lines = needs(rows, config.target), []
-    paid, growth = prices(needed), exponents(needed, config)
+    paid, growth = prices(needed, config), exponents(needed, config)
     for (name, count), runs in grouped(rows).items():
         line = {"places": count, "network": name, "weights": runs[0]["weights"]}
         for size in config.sizes:
             errors = [row["error"] for row in runs if row["size"] == size]
             ends = report.interval(errors, bounds=(0, 1)) if errors else (None, None, None)
             line |= dict(zip((f"error_at_{size}", f"error_at_{size}_low", f"error_at_{size}_high"), ends, strict=True))
-        line["examples_needed"] = shown(geometric_mean(needed[name, count]), runs)
+        line["examples_needed"] = shown(needed[name, count], [row["size"] for row in runs])
         line |= paid.get((name, count), {}) | (growth.get(name, {}) if count == max(row["places"] for row in rows) else {})
         losses = [np.mean([row["train_loss"] for row in runs if row["size"] == size]) for size in {r["size"] for r in runs}]
         lines.append(line | {"largest_training_loss": float(max(losses)), "rate": runs[0]["rate"]})
@@ -91,30 +89,32 @@ def geometric_mean(needed: dict[int, float]) -> float:
     return float(np.exp(np.mean(np.log(list(needed.values())))))
 
 
-def shown(need: float, runs: list[dict[str, Any]]) -> str:
-    """Write a need, or that it lies outside of the sizes tried."""
-    sizes = [row["size"] for row in runs]
-    if need <= min(sizes):
-        return f"at most {min(sizes):,}"
-    return f"{need:,.0f}" if math.isfinite(need) else f"over {max(sizes):,}"
+def shown(found: dict[int, float], sizes: list[int]) -> str:
+    """Write the geometric mean of the needs, or how many seeds have one between the sizes tried."""
+    few, many = (sum(need <= min(sizes) for need in found.values()), sum(math.isinf(need) for need in found.values()))
+    if not few and not many:
+        return f"{geometric_mean(found):,.0f}"
+    bound = f"at most {min(sizes):,}" if few else f"over {max(sizes):,}"
+    return bound if max(few, many) == len(found) else f"{bound} for {few or many} of {len(found)} seeds"
 
 
 def exponents(needed: dict[tuple[str, int], dict[int, float]], config: Sizes) -> dict[str, dict[str, Any]]:
-    """Fit how needs grow with the number of places, where all seeds have one between the sizes tried."""
+    """Fit a power of the number of places to the needs of every seed; the interval is that of the seeds' exponents."""
     growth = {}
     for rung in config.rungs:
-        every = {count: found for (name, count), found in needed.items() if name == rung}
-        known = {count: list(found.values()) for count, found in every.items() if inside(found, min(config.sizes))}
-        if len(known) > 1:
-            law = measure.slope(known).exponent
+        every = {count: found for (name, count), found in needed.items() if name == rung and inside(found, config)}
+        if len(every) > 1:
+            logs = [[math.log(found[seed]) for found in every.values()] for seed in range(config.seeds)]
+            powers = np.polyfit(np.log(list(every)), np.transpose(logs), 1)[0]
+            law = report.interval(powers)
             growth[rung] = {"exponent": law.mean, "exponent_low": law.low, "exponent_high": law.high}
-            growth[rung] |= {"predicted": PREDICTED[rung], "from_places": min(known)}
+            growth[rung] |= {"predicted_exponent": EXPONENTS.get(rung)}
     return growth
 
 
-def inside(found: dict[int, float], least: int) -> bool:
-    """Tell whether all needs lie between the sizes tried."""
-    return all(least < need < math.inf for need in found.values())
+def inside(found: dict[int, float], config: Sizes) -> bool:
+    """Return True if all needs lie between the sizes tried."""
+    return all(min(config.sizes) < need < math.inf for need in found.values())
 
 
 def count_ticks(axis: Any, config: Sizes) -> None:
@@ -122,6 +122,13 @@ def count_ticks(axis: Any, config: Sizes) -> None:
     inside = [count for count in COUNTS if 0.9 * min(config.sizes) <= count <= 1.2 * max(config.sizes)]
     axis.set_ticks(inside, [f"{count:,}" for count in inside])
     axis.set_ticks([], minor=True)
+
+
+def place_title(what: str, count: int, config: Sizes) -> str:
+    """Say at how many places the images stand, where they are placed at all."""
+    if not config.margin:
+        return config.data
+    return f"{what} at {count} places" if count > 1 else f"{what} at one place"
 
 
 def draw_errors(axis: Any, rows: list[dict[str, Any]], config: Sizes, count: int) -> None:
@@ -138,7 +145,7 @@ def draw_errors(axis: Any, rows: list[dict[str, Any]], config: Sizes, count: int
         "network",
         x_label="training images",
         y_label=f"test error, mean of {config.seeds} seeds, 95 % interval",
-        title=f"images at {count} places" if count > 1 else "images at one place",
+        title=place_title("images", count, config),
         log_x=True,
         baselines={"chance": 0.9, f"{100 * config.target:.0f} % right": 1 - config.target},
         styles={name: style(name) for name in dict.fromkeys(row["network"] for row in summary)},
@@ -156,7 +163,7 @@ def draw_growth(axis: Any, rows: list[dict[str, Any]], config: Sizes) -> None:
     logs = [
         {"network": name, "places": count, "log": math.log(need)}
         for (name, count), found in needs(rows, config.target).items()
-        if name in config.rungs and inside(found, 0)
+        if name in config.rungs and inside(found, config)
         for need in found.values()
     ]
     ends = {"log": "needed", "log_low": "needed_low", "log_high": "needed_high"}
@@ -181,7 +188,7 @@ def draw_growth(axis: Any, rows: list[dict[str, Any]], config: Sizes) -> None:
         y_label="examples needed, 95 % interval",
         title=f"training images needed for {100 * config.target:.0f} % right",
         log_x=True,
-        baselines={"smallest and largest set tried": min(config.sizes), "": max(config.sizes)},
+        baselines={"smallest set tried": min(config.sizes), "largest set tried": max(config.sizes)},
         styles=styles,
     )
     axis.set_yscale("log")
@@ -194,11 +201,12 @@ def draw_prices(axis: Any, lines: list[dict[str, Any]], rows: list[dict[str, Any
     reference = geometric_mean(found[CONV, count])
     for line in lines:
         if line["places"] == count and line["network"] != CONV:
-            if not math.isfinite(geometric_mean(found[line["network"], count])):
+            if any(map(math.isinf, found[line["network"], count].values())):
                 tried = [row["size"] for row in rows if (row["network"], row["places"]) == (line["network"], count)]
                 short[len(some)] = max(tried) / reference
             some.append({"price": None, **line})
-    axis.plot(list(short.values()), list(short), ">", color=STYLES["dense"].colour, markersize=10, label="more than that")
+    arrow = {"color": STYLES["dense"].colour, "markersize": 10, "label": "not reached by every seed with the largest set"}
+    axis.plot(list(short.values()), list(short), ">", **arrow)
     report.comparison(
         axis,
         some,
@@ -206,7 +214,7 @@ def draw_prices(axis: Any, lines: list[dict[str, Any]], rows: list[dict[str, Any
         "price",
         label="examples needed over the convolution's, paired by seed",
         x_label="times the convolution's examples, 95 % interval",
-        title=f"price at {count} places" if count > 1 else "price at one place",
+        title=place_title("price", count, config),
         baselines={"the convolution's": 1.0},
     )
     axis.set_xscale("log")
@@ -234,11 +242,10 @@ def draw(rows: list[dict[str, Any]], config: Sizes) -> Any:
 
 def report_on(rows: list[dict[str, Any]], config: Sizes, seconds: float | None) -> None:
     """Draw the figure, write the table and save both."""
-    name = "ladder" if config.data == Sizes.data else f"ladder_{config.data}"
     lines = table(rows, config)
     formats = {f"error_at_{size}": ".1%" for size in config.sizes} | {"largest_training_loss": ".3f", "rate": "g"}
     report.save_report(
-        f"{name}_full" if len(config.distances) > 2 else name,
+        config.name,
         rows,
         config,
         figure=draw(rows, config),

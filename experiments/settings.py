@@ -47,26 +47,38 @@ def progress_of(description: str, total: int) -> Iterator[Callable[[int], None]]
         yield lambda number: bar.advance(task, number)
 
 
+def code_of(*files: str) -> str:
+    """Return the text of the library and of these files: rows that other code has made are made anew."""
+    library = sorted(pathlib.Path(str(cl.__file__)).parent.rglob("*.py"))
+    return "".join(path.read_text("utf-8") for path in (*library, *map(pathlib.Path, files)))
+
+
 class Finished:
     """The rows of finished parts, one line of a file for each part, so that a run that was stopped goes on where it was.
 
     Args:
       path: The file; it is made when the first part is finished.
       code: The text of the code that makes the rows. Parts that other code has made are made anew.
+
+    Attributes:
+      reused: Whether any rows were there before, so that the time of this run is not the time that all rows took.
     """
 
     def __init__(self, path: str | os.PathLike[str], code: str):
         self.path, self.code, self.lock = pathlib.Path(path), zlib.crc32(code.encode()), threading.Lock()
+        self.reused = False
         self.parts: dict[str, list[dict[str, Any]]] = {}
         for line in self.path.read_text("utf-8", errors="replace").splitlines() if self.path.exists() else ():
             with contextlib.suppress(ValueError, TypeError, KeyError):  # a line that was cut off
                 part = json.loads(line)
                 if part["code"] == self.code:
                     self.parts[part["part"]] = part["rows"]
+        self.found = frozenset(self.parts)
 
     def rows(self, part: Any, make: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
         """Return the rows of a part, by its name or any value with a repr; make them if they are not there."""
         name = repr(part)
+        self.reused = self.reused or (name in self.parts and name in self.found)
         if name not in self.parts:
             self.parts[name] = rows = make()
             line = json.dumps({"code": self.code, "part": name, "rows": rows})

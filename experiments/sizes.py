@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import inspect
 import math
 import pathlib
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from flax import nnx
 
 import convlab as cl
 from convlab import data, train
-from experiments.settings import Finished, Source, at_once, progress_of
+from experiments.settings import Finished, Source, at_once, code_of, progress_of
 
 RUNGS: dict[str, dict[str, Any]] = {
     "linear": {},
@@ -26,7 +25,7 @@ RUNGS: dict[str, dict[str, Any]] = {
     "tiled 2": {"connectivity": "tiled", "period": 2},
     "convolution": {"connectivity": "conv"},
 }
-SYMMETRIC = ("linear", "dense")  # networks that learn exactly the same from reordered pixels
+SYMMETRIC = ("linear", "dense")  # networks that learn the same from reordered pixels, from first weights reordered alike
 REORDERED, FLATTENED, SHIFTED = "reordered pixels", "all pixels read", "shifted in training"
 CANDIDATES = (1e-3, 3e-3, 1e-2, 3e-2)  # learning rates of Adam
 CHOICE_SEEDS = (1000, 1001)  # of the runs that rates are chosen by; no other run has them
@@ -41,6 +40,7 @@ class Sizes(Source):
     """The networks, and the sets that they are trained on.
 
     Args:
+      name: The name of the report.
       distances: The largest distances from the centre of the canvas, in pixels.
       margin: The empty pixels around an image. With 0 the canvas is the image.
       sizes: The numbers of training images.
@@ -61,10 +61,11 @@ class Sizes(Source):
       target: The accuracy to reach.
     """
 
+    name: str = "ladder"
     distances: tuple[int, ...] = (4, 0)
     margin: int = 4
-    sizes: tuple[int, ...] = (125, 500, 1000)
-    steps: tuple[int, ...] = (100, 300, 600)
+    sizes: tuple[int, ...] = (62, 250, 1000)
+    steps: tuple[int, ...] = (100, 250, 600)
     seeds: int = 3
     rungs: tuple[str, ...] = tuple(RUNGS)
     reordered: tuple[str, ...] = ("locally connected", "convolution")
@@ -188,18 +189,12 @@ def trained(config: Sizes, curve: Curve, size: int, steps: int, rate: float, cho
     return rows
 
 
-def finished_runs(config: Sizes) -> pathlib.Path:
-    """Return the file that keeps what has been trained."""
-    return pathlib.Path(config.root, "ladder_runs", f"{config.data}.jsonl")
-
-
 class Runs:
     """All runs of a configuration; those that were finished before are taken from a file."""
 
     def __init__(self, config: Sizes):
-        code = inspect.getsource(trained) + inspect.getsource(training_set) + inspect.getsource(builder)
         self.config, self.rates = config, dict.fromkeys(((c.rung, c.distance) for c in curves_of(config)), math.nan)
-        self.finished = Finished(finished_runs(config), code)
+        self.finished = Finished(pathlib.Path(config.root, "ladder_runs", f"{config.data}.jsonl"), code_of(__file__))
         fixed = ("seeds", "margin", "held_out", "copies", "features", "batch_size")
         self.fixed = tuple(getattr(config, name) for name in fixed)
 
@@ -252,8 +247,9 @@ class Runs:
         return rows
 
 
-def run(config: Sizes) -> list[dict[str, Any]]:
-    """Train every network on sets of every size; return one row for each and seed."""
+def run(config: Sizes) -> tuple[list[dict[str, Any]], bool]:
+    """Train every network on sets of every size; return one row for each and seed, and whether any was there before."""
+    check(config)
     runs, curves = Runs(config), list(curves_of(config))
     for pair in runs.rates:
         runs.rates[pair] = dict(config.rates).get(pair[0], math.nan)
@@ -269,11 +265,22 @@ def run(config: Sizes) -> list[dict[str, Any]]:
     total = sum(len(sizes_of(config, curve)) for curve in curves)
     with progress_of("training networks", total) as show:
         lines = at_once(functools.partial(runs.line, show=show), curves)
-    return [row for rows in lines for row in rows]
+    return [row for rows in lines for row in rows], runs.finished.reused
+
+
+def check(config: Sizes) -> None:
+    """Raise a ValueError if the configuration does not fit together."""
+    if len(config.steps) != len(config.sizes):
+        raise ValueError(f"steps are {config.steps} for sizes {config.sizes}; needs a number of steps for each size")
+    named = (*config.rungs, *config.reordered, *config.flattened, *config.shifted)
+    if unknown := [rung for rung in named if rung not in RUNGS]:
+        raise ValueError(f"rungs {unknown} are unknown; needs some of {', '.join(RUNGS)}")
+    if beyond := [distance for distance in config.distances if not 0 <= distance <= config.margin]:
+        raise ValueError(f"distances {beyond} do not fit a margin of {config.margin} pixels")
 
 
 def sizes_of(config: Sizes, curve: Curve) -> list[int]:
-    """Leave out sizes by which every image has been in the training set twice at every place."""
+    """Return the sizes up to twice the number of different placed images."""
     different = (1 if curve.control == SHIFTED else places(config, curve.distance)) * len(images(config).train)
     return [size for size in config.sizes if size <= 2 * different]
 

@@ -80,10 +80,10 @@ def test_finished_parts_are_not_made_again_unless_other_code_made_them(tmp_path)
         made.append(1)
         return [{"accuracy": 0.5}]
 
-    for code, count in (("a", 1), ("a", 1), ("b", 2)):
+    for code, count, reused in (("a", 1, False), ("a", 1, True), ("b", 2, False)):
         finished = Finished(path, code)
         assert finished.rows(("conv", 3), make) == [{"accuracy": 0.5}]
-        assert len(made) == count
+        assert (len(made), finished.reused) == (count, reused)
     path.write_text(path.read_text() + '{"code": 7, "pa')  # a line that was cut off
     again = Finished(path, "b")
     again.rows(("conv", 3), make)
@@ -110,21 +110,31 @@ def test_a_dense_network_learns_the_same_from_reordered_pixels_and_a_convolution
         assert np.allclose(found, expected, atol=1e-3) == same
 
 
-def test_prices_pair_the_seeds_and_leave_out_what_was_not_reached():
-    needed = {("dense", 9): {0: 100.0, 1: 400.0}, ("linear", 9): {0: math.inf, 1: 50.0}, ("dense", 1): {0: 1.0, 1: 2.0}}
-    found = ladder_figure.prices(needed | {("convolution", 9): {0: 50.0, 1: 200.0}})
+def test_prices_pair_the_seeds_and_leave_out_what_lies_outside_the_sizes_tried():
+    config = dataclasses.replace(SMALL, sizes=(40, 800))
+    needed = {("dense", 9): {0: 100.0, 1: 400.0}, ("linear", 9): {0: math.inf, 1: 50.0}, ("tiled 2", 9): {0: 40.0, 1: 90.0}}
+    found = ladder_figure.prices(needed | {("convolution", 9): {0: 50.0, 1: 200.0}}, config)
     assert list(found) == [("dense", 9)]
     assert [found["dense", 9][name] for name in ("price", "price_low", "price_high")] == pytest.approx([2, 2, 2])
-    assert ladder_figure.prices(needed) == {}
+    assert ladder_figure.prices(needed, config) == {}
 
 
-def test_exponents_are_of_the_needs_between_the_sizes_tried():
-    needed = {("dense", places): {seed: 30.0 * places**0.5 for seed in range(3)} for places in (1, 9, 25, 81)}
-    config = dataclasses.replace(SMALL, sizes=(50, 400), rungs=("dense", "convolution"))
-    growth = ladder_figure.exponents(needed, config)
+def test_exponents_are_fitted_seed_by_seed_to_needs_between_the_sizes_tried():
+    powers = (0.4, 0.5, 0.6)
+    needed = {("dense", places): {s: 30.0 * places**power for s, power in enumerate(powers)} for places in (1, 9, 25, 81)}
+    config = dataclasses.replace(SMALL, sizes=(50, 800), rungs=("dense", "convolution"), seeds=3)
+    growth = ladder_figure.exponents(needed, config)  # at one place 30 examples are fewer than the smallest set
     assert list(growth) == ["dense"]
     assert growth["dense"]["exponent"] == pytest.approx(0.5)
-    assert growth["dense"]["from_places"] == 9  # 30 examples are fewer than the smallest set
+    assert growth["dense"]["exponent_high"] == pytest.approx(0.5 + 4.3027 * 0.1 / 3**0.5, abs=1e-3)
+
+
+def test_needs_are_shown_with_the_seeds_that_have_none_between_the_sizes_tried():
+    sizes = [50, 800]
+    assert ladder_figure.shown({0: 100.0, 1: 400.0}, sizes) == "200"
+    assert ladder_figure.shown({0: math.inf, 1: math.inf}, sizes) == "over 800"
+    assert ladder_figure.shown({0: math.inf, 1: 400.0}, sizes) == "over 800 for 1 of 2 seeds"
+    assert ladder_figure.shown({0: 50.0, 1: 50.0}, sizes) == "at most 50"
 
 
 def test_the_table_names_its_rows_as_the_figure_and_tells_what_was_not_reached():
@@ -144,3 +154,13 @@ def test_the_table_names_its_rows_as_the_figure_and_tells_what_was_not_reached()
     figure = ladder_figure.draw(rows, config)
     assert [axis.get_title() for axis in figure.axes] == ["images at 81 places", "images at one place"]
     assert {"dense", "convolution"} <= {text.get_text() for legend in figure.legends for text in legend.get_texts()}
+
+
+def test_a_configuration_that_does_not_fit_together_is_an_error():
+    for change, words in (
+        ({"steps": (2,)}, "needs a number of steps for each size"),
+        ({"rungs": ("dens",)}, "rungs .'dens'. are unknown"),
+        ({"distances": (5, 0)}, "do not fit a margin of 4"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            sizes.run(dataclasses.replace(SMALL, **change))
