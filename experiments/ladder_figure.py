@@ -171,7 +171,7 @@ def draw_growth(axis: Any, rows: list[dict[str, Any]], config: Sizes) -> None:
         line | {new: math.exp(line[old]) for old, new in ends.items()}
         for line in report.summarise(logs, ["network", "places"], "log")
     ]
-    styles = {name: style(name) for name in dict.fromkeys(line["network"] for line in summary)}
+    styles = {name: style(name) for name in dict.fromkeys(str(line["network"]) for line in summary)}
     for name, exponent in EXPONENTS.items():
         points = sorted((line["places"], line["needed"]) for line in summary if line["network"] == name)
         if len(points) > 1:

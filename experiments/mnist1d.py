@@ -90,7 +90,7 @@ class Perceptron(nnx.Module):
 class Strided(nnx.Module):
     """Three layers of stride two at a rung, ReLU after each, and a linear read-out of all samples."""
 
-    def __init__(self, seed: int, connectivity: str, **options: int):
+    def __init__(self, seed: int, connectivity: str, **options: Any):
         rngs, n, c = nnx.Rngs(seed), 40, 1
         self.layers = nnx.List([])
         for d, taps in LAYERS:
@@ -138,7 +138,9 @@ def trained(config: Config, name: str, order: str, seed: int) -> dict[str, Any]:
         state, _ = train_steps(state, *batches, *raw, rates, apply=model.apply, optimizer=ADAM, recipe=recipe)
     arrays = model.apply, state.parameters, state.rest
     fitted = train.Fitted(*arrays, [], cl.Config(), 0.0, 0.0, *raw, state.optimizer)
-    train_scores, test_scores = (fitted.evaluate(split.images, split.labels) for split in (signals.train, signals.test))
+    train_scores, test_scores = (
+        fitted.evaluate(np.asarray(split.images), split.labels) for split in (signals.train, signals.test)
+    )
     return {
         "network": name,
         "order": order,
