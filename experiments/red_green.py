@@ -22,11 +22,11 @@ The authors' code draws its validation and its "similar" images with the seed of
 first 1,000 training images. Here they are fresh, and so are those that decide when training stops. The columns "as published"
 are of the first 1,000 training images, and of these moved.
 
-Answer: VALID and SAME learn the place and not the order: they are right on XX and XX % of similar images, and on XX and XX %
-of dissimilar ones. CIRCULAR and FULL give all images and the moved images the same label (XX and XX %; no score changes by
-more than XX). They are right on XX and XX %, where XX and XX % can be known.
+Answer: VALID and SAME learn the place and not the order: they are right on 100 and 99 % of similar images, and on 0 and 6 % of
+dissimilar ones. CIRCULAR and FULL give every image and the moved image the same scores. They are right on 66 and 86 %, where 67
+and 87 % can be known.
 
-    python -m experiments.red_green                                    (XX minutes on 2 cores)
+    python -m experiments.red_green                                    (22 minutes on 2 cores)
 
 Each run is saved below ROOT/red_green_runs when it ends: an experiment that was interrupted does not train it again.
 

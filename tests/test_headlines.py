@@ -75,6 +75,10 @@ HEADLINES = [
     (PAGE, "and {} % [54.2, 58.6] shuffled", lambda: number("mnist1d", network="convolution", order=SHUFFLED)),
     (PAGE, "does not: {} % [62.6, 65.7]", lambda: number("mnist1d", network="perceptron", order=IN_ORDER)),
     (PAGE, "locally connected layers reach {} %", lambda: number("mnist1d", network="locally connected", order=IN_ORDER)),
+    (PAGE, "and {} % [99.3, 99.6] of similar", lambda: f"{100 * mean('red_green', 'similar', padding='SAME'):.1f}"),
+    (PAGE, "and {} % [5.6, 6.8] when", lambda: f"{100 * mean('red_green', 'dissimilar', padding='SAME'):.1f}"),
+    (PAGE, "right on {} % [64.5, 66.6]", lambda: f"{100 * mean('red_green', 'dissimilar', padding='CIRCULAR'):.1f}"),
+    (PAGE, "and {} % [85.1, 86.3]", lambda: f"{100 * mean('red_green', 'dissimilar', padding='FULL'):.1f}"),
 ]
 LARGEST = {"network": REORDERED, "size": 16_000}
 
