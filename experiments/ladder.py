@@ -34,7 +34,7 @@ import time
 
 from experiments.command import parse
 from experiments.ladder_figure import report_on
-from experiments.sizes import RUNGS, SYMMETRIC, Sizes, run
+from experiments.sizes import RUNGS, Sizes, run
 
 Config = Sizes
 CHOSEN = tuple((dict.fromkeys(RUNGS, 1e-2) | {"dense": 3e-3, "convolution": 3e-2}).items())  # by the full run, at T = 4
@@ -63,14 +63,11 @@ MNIST1D = dataclasses.replace(
     margin=0,
     sizes=(100, 400, 1200, 4000),
     steps=(300, 600, 1200, 2400),
-    reordered=tuple(rung for rung in RUNGS if rung not in SYMMETRIC),
-    flattened=tuple(rung for rung in RUNGS if rung != "linear"),
+    flattened=("dense", "locally connected", "low rank 4", "tiled 2", "convolution"),
     shifted=(),
     choice=(400, 4000),
     held_out=False,
     copies=1,
-    features=(16, 32, 64),
-    doublings=2,
 )
 FASHION = dataclasses.replace(
     FULL,
