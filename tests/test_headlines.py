@@ -63,6 +63,8 @@ HEADLINES = [
     (LADDER, "network errs on {} after 16,000 images as before", lambda: percent(error_at("dense"))),
     (LADDER, "has then learnt {} of its training images", lambda: percent(mean("ladder_full", "train_accuracy", **LARGEST))),
     (LADDER, "of its training images, on {}.", lambda: percent(error_at(REORDERED))),
+    (LADDER, "1,000 images the convolution errs on {}", lambda: percent(quick_error("convolution"))),
+    (LADDER, "the dense network on {}. At one place", lambda: percent(quick_error("dense"))),
     (PAGE, "| rank four | {} |", lambda: f"{needed('low rank 4', 81):,.0f}"),
     (PAGE, "| tiles of period four | {} |", lambda: f"{needed('tiled 4', 81):,.0f}"),
     (PAGE, "grows from {} at one place to", lambda: f"{needed('convolution', 1):.0f}"),
@@ -75,12 +77,23 @@ HEADLINES = [
     (PAGE, "and {} % [54.2, 58.6] shuffled", lambda: number("mnist1d", network="convolution", order=SHUFFLED)),
     (PAGE, "does not: {} % [62.6, 65.7]", lambda: number("mnist1d", network="perceptron", order=IN_ORDER)),
     (PAGE, "locally connected layers reach {} %", lambda: number("mnist1d", network="locally connected", order=IN_ORDER)),
+    (PAGE, "signals the convolution is right on {} %", lambda: number("ladder_mnist1d", network="convolution", size=4000)),
+    (PAGE, "locally connected layers on {} %", lambda: number("ladder_mnist1d", network="locally connected", size=4000)),
+    (PAGE, "a random order (training losses of 0.01 to 0.7) the convolution is right on {} %", lambda: reordered_signals()),
     (PAGE, "and {} % [99.3, 99.6] of similar", lambda: f"{100 * mean('red_green', 'similar', padding='SAME'):.1f}"),
     (PAGE, "and {} % [5.6, 6.8] when", lambda: f"{100 * mean('red_green', 'dissimilar', padding='SAME'):.1f}"),
     (PAGE, "right on {} % [64.5, 66.6]", lambda: f"{100 * mean('red_green', 'dissimilar', padding='CIRCULAR'):.1f}"),
     (PAGE, "and {} % [85.1, 86.3]", lambda: f"{100 * mean('red_green', 'dissimilar', padding='FULL'):.1f}"),
 ]
 LARGEST = {"network": REORDERED, "size": 16_000}
+
+
+def quick_error(network):
+    return mean("ladder", "error", network=network, size=1000, places=81)
+
+
+def reordered_signals():
+    return number("ladder_mnist1d", network=REORDERED, size=4000)
 
 
 def number(experiment, **fixed):
