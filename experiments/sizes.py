@@ -65,7 +65,7 @@ class Sizes(Source):
     distances: tuple[int, ...] = (4, 0)
     margin: int = 4
     sizes: tuple[int, ...] = (62, 250, 1000)
-    steps: tuple[int, ...] = (50, 150, 350)
+    steps: tuple[int, ...] = (100, 250, 500)
     seeds: int = 3
     rungs: tuple[str, ...] = tuple(RUNGS)
     reordered: tuple[str, ...] = ("locally connected", "convolution")
