@@ -4,8 +4,8 @@ Small images stand at random places on a larger canvas, up to T pixels from its 
 The same network (three 3x3 layers, batch norm, max pooling, the mean of every channel, a linear read-out) is trained with its
 layers at every rung, on sets of growing size. All rungs of one seed see the same images. The controls: a single place (T = 0),
 the same pixels in one random order (dashed), and a linear classifier; with --full also a read-out of all pixels, and a dense
-network whose centred images are shifted at random while it trains. A linear and a dense network learn exactly the same from
-reordered pixels, as nothing in them or in Adam knows the order, so they have no dashed line.
+network whose centred images are shifted at random while it trains. A linear and a dense network have no dashed line: from first
+weights that are reordered alike they learn the same from reordered pixels.
 
 Predictions, written before the first run, for the examples that are needed to classify 90 % of the test images right, against
 the number of places. Dense and locally connected networks: in proportion to it (exponent about 1). Convolution and global
@@ -20,7 +20,7 @@ and 0.95 [0.89, 1.02], as predicted. The convolutions' needs were predicted not 
 one place to nine and then hardly grows, the global one's grows throughout. Tiles cost less than predicted but for period two at
 81 places. Rank four is between convolution and locally connected at 81 places, and elsewhere not told apart from the latter.
 
-    python -m experiments.ladder              (digits on 16x16 pixels at three sizes)
+    python -m experiments.ladder                         (digits on 16x16 pixels at three sizes)
     python -m experiments.ladder --full --distances 4    (ten sizes, five seeds, rates chosen on validation images)
     python -m experiments.ladder --full                  (the same at four distances, with what the command above trained)
     python -m experiments.ladder --mnist1d               (signals that come displaced; both read-outs)

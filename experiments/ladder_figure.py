@@ -47,7 +47,7 @@ def needs(rows: list[dict[str, Any]], target: float) -> dict[tuple[str, int], di
         scores: dict[int, dict[int, float]] = {}
         for row in runs:
             scores.setdefault(row["seed"], {})[row["size"]] = row["accuracy"]
-        found[line] = {seed: measure.crossing(each, target) for seed, each in scores.items()}
+        found[line] = {seed: measure.crossing(curve, target) for seed, curve in scores.items()}
     return found
 
 
@@ -75,7 +75,7 @@ def table(rows: list[dict[str, Any]], config: Sizes) -> list[dict[str, Any]]:
         line = {"places": count, "network": name, "weights": runs[0]["weights"]}
         for size in config.sizes:
             errors = [row["error"] for row in runs if row["size"] == size]
-            ends = report.interval(errors, bounds=(0, 1)) if errors else (None, None, None)
+            ends = report.interval(errors, bounds=report.SHARE) if errors else (None, None, None)
             line |= dict(zip((f"error_at_{size}", f"error_at_{size}_low", f"error_at_{size}_high"), ends, strict=True))
         line["examples_needed"] = shown(needed[name, count], [row["size"] for row in runs])
         line |= paid.get((name, count), {}) | (growth.get(name, {}) if count == max(row["places"] for row in rows) else {})
@@ -136,7 +136,7 @@ def draw_errors(axis: Any, rows: list[dict[str, Any]], config: Sizes, count: int
     some = [row for row in rows if row["places"] == count and row["control"] in ("", REORDERED)]
     if any(row["control"] for row in some):
         axis.plot([], [], "--", color="0.3", label=REORDERED)
-    summary = report.summarise(some, ["network", "size"], "error", bounds={"error": (0, 1)})
+    summary = report.summarise(some, ["network", "size"], "error", bounds={"error": report.SHARE})
     report.curves(
         axis,
         summary,

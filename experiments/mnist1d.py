@@ -177,7 +177,7 @@ def run(config: Config) -> tuple[list[dict[str, Any]], bool]:
 
 def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Average over seeds, beside what is published."""
-    bounds = {"accuracy": (0, 1), "train_accuracy": (0, 1)}
+    bounds = {"accuracy": report.SHARE, "train_accuracy": report.SHARE}
     summary = report.summarise(rows, ["order", "network", "weights"], ["accuracy", "train_accuracy"], bounds=bounds)
     for line in summary:
         number = (IN_ORDER, SHUFFLED).index(line["order"])

@@ -210,7 +210,7 @@ def main(config: Config) -> None:
     begin = time.perf_counter()
     rows = run(config)
     shares = [*RIGHT, "same"]
-    bounds = dict.fromkeys(shares, (0, 1)) | {"largest_change": (0, math.inf)}
+    bounds = dict.fromkeys(shares, report.SHARE) | {"largest_change": report.POSITIVE}
     summary = report.summarise(rows, "padding", [*shares, "largest_change", "epochs"], bounds=bounds)
     report.save_report(
         "red_green",

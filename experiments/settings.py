@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 import threading
@@ -15,6 +14,7 @@ import jax
 from flax import nnx
 
 import convlab as cl
+from convlab import report
 from convlab.data import Data
 
 Part = TypeVar("Part")
@@ -67,26 +67,18 @@ class Finished:
     def __init__(self, path: str | os.PathLike[str], code: str):
         self.path, self.code, self.lock = pathlib.Path(path), zlib.crc32(code.encode()), threading.Lock()
         self.reused = False
-        self.parts: dict[str, list[dict[str, Any]]] = {}
-        for line in self.path.read_text("utf-8", errors="replace").splitlines() if self.path.exists() else ():
-            with contextlib.suppress(ValueError, TypeError, KeyError):  # a line that was cut off
-                part = json.loads(line)
-                if part["code"] == self.code:
-                    self.parts[part["part"]] = part["rows"]
-        self.found = frozenset(self.parts)
+        lines = [line for line in report.read_lines(self.path) if {"code", "part", "rows"} <= {*line}]
+        self.found = {line["part"]: line["rows"] for line in lines if line["code"] == self.code}
+        self.parts: dict[str, list[dict[str, Any]]] = dict(self.found)
 
     def rows(self, part: Any, make: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
         """Return the rows of a part, by its name or any value with a repr; make them if they are not there."""
         name = repr(part)
-        self.reused = self.reused or (name in self.parts and name in self.found)
+        self.reused = self.reused or name in self.found
         if name not in self.parts:
-            self.parts[name] = rows = make()
-            line = json.dumps({"code": self.code, "part": name, "rows": rows})
+            self.parts[name] = make()
             with self.lock:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                whole = not self.path.exists() or self.path.read_bytes()[-1:] in (b"", b"\n")
-                with self.path.open("a", encoding="utf-8") as file:
-                    file.write(f"{line}\n" if whole else f"\n{line}\n")
+                report.add_lines(self.path, [{"code": self.code, "part": name, "rows": self.parts[name]}])
         return self.parts[name]
 
 

@@ -155,7 +155,7 @@ def trained(config: Sizes, curve: Curve, size: int, steps: int, rate: float, cho
     if curve.control == SHIFTED:  # trained on centred images, tested at all places
         centred = [training_set(config, 0, False, seed, choosing) for seed in seeds]
         placed = [dataclasses.replace(far, train=near.train) for near, far in zip(centred, placed, strict=True)]
-    sets = [dataclasses.replace(each, train=each.train.take(np.arange(size))) for each in placed]
+    sets = [dataclasses.replace(whole, train=whole.train.take(np.arange(size))) for whole in placed]
     options = {"steps": steps, "batch_size": config.batch_size, "learning_rate": rate, "evaluations": 1, "chunk": CHUNK}
     runs = cl.fit_many(
         builder(config, curve.rung, curve.control == FLATTENED),

@@ -549,8 +549,15 @@ FAULTS = [
     Fault(
         "take finished parts that other code has made",
         "experiments/settings.py",
-        'if part["code"] == self.code:',
-        "if True:",
+        'if line["code"] == self.code}',
+        "}",
+        "tests/test_sizes.py -k finished",
+    ),
+    Fault(
+        "join a line to one that was cut off",
+        "convlab/report/lines.py",
+        'if file.read() != b"\\n":',
+        "if False:",
         "tests/test_sizes.py -k finished",
     ),
     Fault(

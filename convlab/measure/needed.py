@@ -4,7 +4,6 @@ What learns is a function of sizes and seeds that returns scores, all of a round
 of many examples, as `convlab.train.learner` makes it, or `one_by_one` of whatever can be trained.
 """
 
-import json
 import math
 import os
 import pathlib
@@ -15,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from convlab.geometry import as_integer
-from convlab.report import Interval
+from convlab.report import Interval, add_lines, read_lines
 
 FARTHEST = 8  # times the last size that fell short, at most, is tried next
 Learn = Callable[[Int[np.ndarray, "s"], Int[np.ndarray, "s"]], Float[np.ndarray, "s"]]
@@ -246,9 +245,8 @@ def _crossing(grid: list[int], low: int, high: int, seed: int, scores: dict[tupl
 
 def _read(path: pathlib.Path, of: str) -> dict[tuple[int, int], float]:
     scores = {}
-    for line in path.read_text("utf-8", errors="replace").splitlines() if path.exists() else ():
+    for row in read_lines(path):
         try:
-            row = json.loads(line)
             if row["of"] == of and not math.isnan(row["score"]):
                 scores[as_integer("seed", row["seed"], least=0), as_integer("size", row["size"])] = float(row["score"])
         except (ValueError, TypeError, KeyError):
@@ -257,9 +255,4 @@ def _read(path: pathlib.Path, of: str) -> dict[tuple[int, int], float]:
 
 
 def _add(path: pathlib.Path, of: str, scores: Mapping[tuple[int, int], float]) -> None:
-    lines = [json.dumps({"of": of, "seed": seed, "size": size, "score": score}) for (seed, size), score in scores.items()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole = not path.exists() or path.read_bytes()[-1:] in (b"", b"\n")
-    with path.open("a", encoding="utf-8") as file:
-        file.write("" if whole else "\n")
-        file.write("".join(f"{line}\n" for line in lines))
+    add_lines(path, [{"of": of, "seed": seed, "size": size, "score": score} for (seed, size), score in scores.items()])

@@ -9,6 +9,8 @@ from convlab.report.drawing import new_figure as new_figure
 from convlab.report.drawing import points as points
 from convlab.report.filters import filters as filters
 from convlab.report.folder import save_report as save_report
+from convlab.report.lines import add_lines as add_lines
+from convlab.report.lines import read_lines as read_lines
 from convlab.report.pairs import bootstrap as bootstrap
 from convlab.report.pairs import holm as holm
 from convlab.report.pairs import p_value as p_value

@@ -70,7 +70,8 @@ def compiled_build(build: Callable[[nnx.Rngs], nnx.Module], image_shape: Sequenc
     """Compile the construction of a network into one small program, to start it from many seeds.
 
     The program runs once a network, so XLA spends no time on optimising it: a network of three layers is compiled in about one
-    second instead of six. Its arrays equal those of `build` up to rounding.
+    second instead of six. Its arrays equal those of `build` up to rounding where all streams start from the
+    key of `params`, as in `fit_many`.
 
     Args:
       build: A function that makes the network from its keys.
