@@ -1,9 +1,11 @@
 """The command line that all experiments share: typed flags from a configuration, --smoke for seconds, --full for hours.
 
 What XLA compiles is kept for the next run in ~/.cache/convlab/xla; CONVLAB_CACHE=0 compiles all anew (`keep_compilations`).
-With --smoke XLA leaves most optimisations out, as such a run is mostly compiling: its times tell nothing.
+With --smoke XLA leaves most optimisations out, as such a run is mostly compiling: its times tell nothing. A short run that
+compiles much has XLA compile faster (`compile_faster`).
 """
 
+import mmap
 import os
 import pathlib
 import platform
@@ -13,6 +15,7 @@ import zlib
 from typing import Any, TypeVar
 
 import jax
+import jaxlib
 
 from convlab.extras import how_to_install
 from convlab.train import keep_freed_memory
@@ -23,9 +26,12 @@ KEPT = {  # all that is compiled is kept, small and quick as it may be; a variab
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
 UNOPTIMISED = "jax_disable_most_optimizations"
+FASTER = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")  # halve XLA's compile time
 
 
-def parse(config: Config, smoke: Config, description: str | None, *, keep: bool = True, **others: Config) -> Config:
+def parse(
+    config: Config, smoke: Config, description: str | None, *, keep: bool = True, short: bool = False, **others: Config
+) -> Config:
     """Read the flags of this process over `config`, or over the whole configuration that one of the flags names.
 
     Args:
@@ -33,6 +39,7 @@ def parse(config: Config, smoke: Config, description: str | None, *, keep: bool 
       smoke: The configuration of a run of seconds, --smoke.
       description: The description of the experiment, for --help.
       keep: Whether what is compiled is kept for the next run; not where compiling is measured.
+      short: Whether a run of `config` compiles for a large part of its time, as --smoke does.
       **others: Other configurations by the names of their flags, such as `full`, a run of hours or for a GPU.
 
     Raises:
@@ -49,6 +56,8 @@ def parse(config: Config, smoke: Config, description: str | None, *, keep: bool 
     default: Any = sizes[asked[0]] if asked else config
     if "--smoke" in asked and UNOPTIMISED.upper() not in os.environ:
         jax.config.update(UNOPTIMISED, True)
+    if "--smoke" in asked or (short and not asked):
+        compile_faster()
     left = [flag for flag in flags if flag not in sizes]
     try:
         import tyro
@@ -89,6 +98,26 @@ def keep_compilations(keep: bool = True) -> bool:
             if name.upper() not in os.environ:
                 jax.config.update(name, value)
     return folder is not None
+
+
+def compile_faster() -> None:
+    """Have XLA compile faster and optimise less, in this process and those it starts; call it before JAX computes anything.
+
+    The flags are those of XLA in JAX 0.10. Those that the environment sets, or that the installed XLA lacks, are left out.
+    """
+    given = os.environ.get("XLA_FLAGS", "")
+    new = [flag for flag in FASTER if flag.partition("=")[0] not in given and _is_flag(flag)]
+    os.environ["XLA_FLAGS"] = " ".join(filter(None, [given, *new]))
+
+
+def _is_flag(flag: str) -> bool:
+    """Return True if the installed XLA has a flag. For one that it lacks it would abort the process."""
+    name = flag.strip("-").partition("=")[0].encode() + b"\0"  # whole: old names stay as fields of messages
+    for library in pathlib.Path(str(jaxlib.__file__)).parent.glob("*.so"):
+        with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            if text.find(name) >= 0:
+                return True
+    return False
 
 
 def _cache_folder() -> str | None:

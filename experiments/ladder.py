@@ -93,4 +93,4 @@ def main(config: Sizes) -> None:
 
 
 if __name__ == "__main__":
-    main(parse(QUICK, SMOKE, __doc__, full=FULL, mnist1d=MNIST1D, fashion=FASHION))
+    main(parse(QUICK, SMOKE, __doc__, short=True, full=FULL, mnist1d=MNIST1D, fashion=FASHION))

@@ -1,16 +1,14 @@
 """Settings of all tests: double precision on request, fast compilation and bounded memory."""
 
-import mmap
 import os
-import pathlib
 
 import hypothesis
 import jax
-import jaxlib
 import pytest
 
+from experiments.command import compile_faster
+
 UNOPTIMISED = "JAX_DISABLE_MOST_OPTIMIZATIONS"  # set it to 0 to compile as users do
-FAST = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")  # halve XLA's compile time
 MOST = 800  # programs that a process keeps, of 1 to 2 MB each
 
 hypothesis.settings.register_profile("laws", max_examples=25, deadline=None, derandomize=True)
@@ -22,18 +20,7 @@ def pytest_configure():
     if os.environ.get(UNOPTIMISED) != "0":
         os.environ[UNOPTIMISED] = "1"
         jax.config.update(UNOPTIMISED.lower(), True)
-        given = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = " ".join([given, *(flag for flag in FAST if flag not in given and known(flag))])
-
-
-def known(flag):
-    """Return True if the installed XLA has a flag. For one that it lacks it would abort the process."""
-    name = flag.strip("-").partition("=")[0].encode() + b"\0"  # whole: old names stay as fields of messages
-    for library in pathlib.Path(jaxlib.__file__).parent.glob("*.so"):
-        with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-            if text.find(name) >= 0:
-                return True
-    return False
+        compile_faster()
 
 
 @pytest.fixture(scope="session", autouse=True)

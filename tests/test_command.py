@@ -142,3 +142,26 @@ def test_benchmarks_compile_all_anew(settings, tmp_path):
 def test_tests_do_without_what_other_runs_compiled():
     assert os.environ["CONVLAB_CACHE"] == "0"
     assert not command.keep_compilations()
+
+
+def test_faster_compilation_sets_flags_of_the_installed_xla_alone_and_none_that_are_set(settings):
+    first, second = "--xla_cpu_multi_thread_eigen=true", "--xla_cpu_no_such_flag=true"  # one of every XLA, and one of none
+    settings.setattr(command, "FASTER", (first, second))
+    settings.delenv("XLA_FLAGS", raising=False)
+    command.compile_faster()
+    assert os.environ["XLA_FLAGS"] == first
+    settings.setenv("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
+    command.compile_faster()
+    assert os.environ["XLA_FLAGS"] == "--xla_cpu_multi_thread_eigen=false"
+
+
+def test_short_runs_alone_compile_faster(settings):
+    calls = []
+    settings.setenv("CONVLAB_CACHE", "0")
+    settings.setattr(command, "compile_faster", lambda: calls.append(sys.argv))
+    settings.setattr(command, "keep_freed_memory", lambda: True)
+    default, smoke, full = derivation.Config(), derivation.SMOKE, derivation.Config(seed=7)
+    for flags, short in ((["--smoke"], False), ([], True), ([], False), (["--full"], True)):
+        settings.setattr(sys, "argv", ["experiment", *flags])
+        command.parse(default, smoke, None, short=short, full=full)
+    assert len(calls) == 2
