@@ -1,4 +1,4 @@
-"""What `test_spread` runs where there are eight devices: spread over them, every op and its derivatives stay the same."""
+"""What `test_sharding` runs where there are eight devices: spread over them, every op and its derivatives stay the same."""
 
 import functools
 import re
@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from strategies import gaussian
 
 import convlab as cl
-from convlab.kernels import spread, table
+from convlab.kernels import sharding, table
 
 pytestmark = pytest.mark.usefixtures("float64")
 ROWS, BATCH, BOTH = {"i": 8}, {"n": 8}, {"n": 2, "i": 4}
@@ -28,7 +28,7 @@ def on(sizes, kind=AxisType.Auto):
 
 def lay(array, *names):
     """Lay an array on the ambient mesh, as far as it has axes of these names and divides."""
-    names = [name if name and array.shape[at] % spread.axis_size(name) == 0 else None for at, name in enumerate(names)]
+    names = [name if name and array.shape[at] % sharding.axis_size(name) == 0 else None for at, name in enumerate(names)]
     names = [name if name in jax.sharding.get_abstract_mesh().axis_names else None for name in names]
     return jax.device_put(array, NamedSharding(jax.sharding.get_mesh(), P(*names)))
 
@@ -273,8 +273,8 @@ def test_an_op_outside_jit_and_one_on_explicit_axes_are_right():
 
 def test_the_ambient_mesh_says_what_is_split():
     with on(BOTH):
-        assert (spread.axis_size("n"), spread.axis_size("i"), spread.axis_size("j")) == (2, 4, 1)
-        assert [spread.parts("i", count) for count in (8, 6, 0)] == [4, 1, 1]
-        assert [spread.parts("i", count, 3) for count in (12, 16, 24)] == [4, 1, 4]
+        assert (sharding.axis_size("n"), sharding.axis_size("i"), sharding.axis_size("j")) == (2, 4, 1)
+        assert [sharding.parts("i", count) for count in (8, 6, 0)] == [4, 1, 1]
+        assert [sharding.parts("i", count, 3) for count in (12, 16, 24)] == [4, 1, 4]
     with on(BOTH, AxisType.Explicit):
-        assert spread.axis_size("i") == 1
+        assert sharding.axis_size("i") == 1

@@ -15,7 +15,8 @@ from strategies import case, gaussian, windows
 
 import convlab as cl
 from convlab.kernels import blocks, table, trilinear
-from convlab.kernels.trilinear import OTHERS, Form, form_p, layer
+from convlab.kernels.form import LETTERS, OTHERS, Form, mirrored
+from convlab.kernels.trilinear import form_p, layer
 from convlab.unfold import fold
 from convlab.unfold import windows as gather
 
@@ -44,9 +45,7 @@ def made(family, name="auto", axes=AXES):
 
 def arrays(form, n=5, s=S, seed=0):
     """Gaussian x, v and g of a form."""
-    outputs, size = tuple(axis.outputs for axis in form.axes), tuple(axis.size for axis in form.axes)
-    kernels = table.FAMILIES[form.family].positions(form)
-    shapes = (s, n, *(axis.pixels for axis in form.axes), C), (s, *kernels, *size, C, D), (s, n, *outputs, D)
+    shapes = (s, n, *form.pixels, C), (s, *form.kernels, *form.taps, C, D), (s, n, *form.outputs, D)
     return dict(zip("xvh", gaussian(*shapes, seed=seed), strict=True))
 
 
@@ -88,7 +87,7 @@ def test_blocks_are_several_and_cover_all_positions():
     form = Form("local", AXES)
     cut = blocks.grid(S, form, 500)
     assert np.prod(cut.starts) > 1
-    assert tuple(b * m for b, m in zip(cut.block, cut.starts, strict=True)) == (S, *(axis.outputs for axis in AXES))
+    assert tuple(b * m for b, m in zip(cut.block, cut.starts, strict=True)) == (S, *form.outputs)
 
 
 @pytest.mark.parametrize("family, name", NAMES)
@@ -148,6 +147,18 @@ def test_shard_map_over_the_batch_sums_the_gradients_of_its_parts(family, name):
     close(got, jax.jit(gradient)(these["x"], these["v"]), 1e-11)
 
 
+@given(windows(names=("SAME", "SAME_LOWER", "VALID", "FULL", "CAUSAL"), cells=2000))
+@settings(max_examples=20)
+def test_a_mirrored_axis_reads_the_cotangents_of_the_outputs_that_read_a_pixel(drawn):
+    window, space, _ = drawn
+    for axis in window.axes(space):
+        back = mirrored(axis)
+        assert back.low + back.pixels + back.high == back.reach
+        there, back_again = axis.reads, back.reads[:, ::-1]
+        seen = {(there[i, a], axis.stride * i, a) for i, a in zip(*np.nonzero(there >= 0), strict=True)}
+        assert seen == {(k, at, a) for (k, a), at in np.ndenumerate(back_again) if at >= 0 and at % axis.stride == 0}
+
+
 @given(windows(names=("VALID",), cells=2000))
 @settings(max_examples=8)
 def test_fold_is_the_transpose_of_gathering_windows(drawn):
@@ -169,8 +180,10 @@ def test_results_have_the_dtype_asked_for_and_sums_that_of_the_wider():
 
 
 def test_an_unknown_implementation_is_refused_with_those_that_are():
+    form = Form("local", AXES, "fast")
+    x, v, _ = arrays(form).values()
     with pytest.raises(ValueError, match="implementation 'fast' is unknown; needs 'auto', 'blocks', 'windows'"):
-        Form("local", AXES, "fast")
+        layer(x, v, form)
 
 
 def test_the_rule_takes_every_choice_somewhere():
@@ -192,4 +205,4 @@ def test_the_rule_takes_every_choice_somewhere():
 
 def test_letters_of_a_new_axis_are_those_that_the_arrays_share():
     for names, letter in trilinear.SHARED.items():
-        assert all(letter in trilinear.LETTERS[name] for name in names)
+        assert all(letter in LETTERS[name] for name in names)

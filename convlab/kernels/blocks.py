@@ -7,13 +7,14 @@ image on the way in is all that it costs. Cotangents need no window: they keep t
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
 from convlab.geometry import Axis
+from convlab.kernels.form import Form, closed, sizes
 from convlab.unfold import fold, windows
 
 BYTES = 3 * 2**20  # of the windows and kernels of a block; measured best on CPUs with 1 to 2 MiB of cache a core
@@ -36,16 +37,6 @@ class Grid(NamedTuple):
         """Pixels that a block reads along each axis."""
         return tuple(axis.reach for axis in self.axes)
 
-    @property
-    def pixels(self) -> tuple[int, ...]:
-        """Pixels that all blocks read along each axis."""
-        return tuple(a._replace(outputs=a.outputs * m).reach for a, m in zip(self.axes, self.starts, strict=True))
-
-    def margins(self, form: Any) -> list[tuple[int, int]]:
-        """Pixels to add to an image of the form below and above along each axis, so that it holds what all blocks read."""
-        rest = zip(form.axes, self.pixels[1:], strict=True)
-        return [(0, 0), *((axis.low, pixels - axis.low - axis.pixels) for axis, pixels in rest)]
-
     def sweep(self, body: Callable[[list[Array], list[Array], Array], Array], carry: Array) -> Array:
         """Run `body(first position, first pixel, carry)` over all blocks."""
 
@@ -59,7 +50,7 @@ class Grid(NamedTuple):
         return lax.fori_loop(0, math.prod(self.starts), visit, carry)
 
 
-def grid(stack: int, form: Any, position_bytes: int) -> Grid:
+def grid(stack: int, form: Form, position_bytes: int) -> Grid:
     """Cut into the largest blocks whose windows fit `BYTES`, whole rows first."""
     axes = (Axis(stack, stack, 1, 1, 1, 0, 0, "zero"), *form.axes)
     room, blocks = max(BYTES // position_bytes, 1), []
@@ -71,10 +62,15 @@ def grid(stack: int, form: Any, position_bytes: int) -> Grid:
     return Grid(tuple(axis._replace(outputs=size, low=0, high=0) for axis, size in zip(axes, blocks, strict=True)), starts)
 
 
-def _images(x: Array, form: Any, cut: Grid) -> Array:
+def _images(x: Array, form: Form) -> Array:
     """Pad images and bring their batch innermost: (s, *pixels, c, n)."""
-    pads = [(low, high, 0) for low, high in (*cut.margins(form), (0, 0), (0, 0))]
-    return fence(lax.pad(jnp.moveaxis(x, 1, -1), jnp.zeros((), x.dtype), pads))
+    return fence(_pad(jnp.moveaxis(x, 1, -1), form))
+
+
+def _pad(x: Array, form: Form, sign: int = 1) -> Array:
+    """Add to (s, *pixels, c, n) what windows read beyond the pixels; with the sign -1, cut it off again."""
+    pads = [(sign * axis.low, sign * axis.high, 0) for axis in map(closed, form.axes)]
+    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *pads, (0, 0, 0), (0, 0, 0)])
 
 
 def _take(array: Array, first: list[Array], sizes: tuple[int, ...], after: int) -> Array:
@@ -97,10 +93,10 @@ def _gather(x: Array, pixel: list[Array], cut: Grid) -> Array:
     return fence(p.reshape(math.prod(cut.block), -1, rest[-1]))
 
 
-def h(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Any) -> Float[Array, "s n *out d"]:
+def h(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Form) -> Float[Array, "s n *out d"]:
     """Multiply each position's windows by its kernel, a block of positions at a time."""
-    cut = _cut(x.shape, v.shape, form, x.dtype.itemsize)
-    x = _images(x, form, cut)
+    cut = _cut("h", x, v, form)
+    x = _images(x, form)
 
     def body(position: list[Array], pixel: list[Array], out: Array) -> Array:
         kernels = _take(v, position, cut.block, 2)
@@ -108,17 +104,14 @@ def h(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: 
         part = jnp.einsum("pda,pan->pdn", fence(jnp.swapaxes(kernels, 1, 2)), p, precision=form.precision)
         return _put(out, part, position, cut.block)
 
-    outputs = tuple(axis.outputs for axis in form.axes)
-    out = cut.sweep(body, jnp.zeros_like(x, shape=(len(v), *outputs, v.shape[-1], x.shape[-1])))
+    out = cut.sweep(body, jnp.zeros_like(x, shape=(len(v), *form.outputs, v.shape[-1], x.shape[-1])))
     return jnp.moveaxis(fence(out), -1, 1)
 
 
-def gradient_v(x: Float[Array, "s n *pixels c"], g: Float[Array, "s n *out d"], form: Any) -> Float[Array, "s *kernel c d"]:
+def gradient_v(x: Float[Array, "s n *pixels c"], g: Float[Array, "s n *out d"], form: Form) -> Float[Array, "s *kernel c d"]:
     """Multiply each position's windows by its cotangents."""
-    outputs, size = tuple(axis.outputs for axis in form.axes), tuple(axis.size for axis in form.axes)
-    shape = (len(x), *outputs, *size, x.shape[-1], g.shape[-1])
-    cut = _cut(x.shape, shape, form, x.dtype.itemsize)
-    x, g = _images(x, form, cut), fence(jnp.moveaxis(g, 1, -2))
+    cut, shape = _cut("v", x, g, form), form.shape("v", x, g)
+    x, g = _images(x, form), fence(jnp.moveaxis(g, 1, -2))
 
     def body(position: list[Array], pixel: list[Array], out: Array) -> Array:
         p = _gather(x, pixel, cut)
@@ -128,31 +121,27 @@ def gradient_v(x: Float[Array, "s n *pixels c"], g: Float[Array, "s n *out d"], 
     return cut.sweep(body, jnp.zeros_like(x, shape=shape))
 
 
-def gradient_x(v: Float[Array, "s *kernel c d"], g: Float[Array, "s n *out d"], form: Any) -> Float[Array, "s n *pixels c"]:
+def gradient_x(v: Float[Array, "s *kernel c d"], g: Float[Array, "s n *out d"], form: Form) -> Float[Array, "s n *pixels c"]:
     """Multiply each position's cotangents by its kernel, and add what falls on the same pixel."""
-    channels, batch = v.shape[-2], g.shape[1]
-    shape = (len(v), batch, *(axis.pixels for axis in form.axes), channels)
-    cut = _cut(shape, v.shape, form, v.dtype.itemsize)
+    cut, channels, batch = _cut("x", v, g, form), v.shape[-2], g.shape[1]
     g = fence(jnp.moveaxis(g, 1, -2))
 
     def body(position: list[Array], pixel: list[Array], out: Array) -> Array:
         kernels = fence(_take(v, position, cut.block, 2))
         p = fence(jnp.einsum("pad,pnd->pan", kernels, fence(_take(g, position, cut.block, 2)), precision=form.precision))
-        taps = tuple(axis.size for axis in cut.axes)
-        slab = fold(p.reshape(*cut.block, *taps, channels, batch), cut.axes, 0, after=2, between=fence)
-        sizes = (*cut.slab, channels, batch)
-        before = lax.dynamic_slice(out, (*pixel, 0, 0), sizes)
+        slab = fold(p.reshape(*cut.block, 1, *form.taps, channels, batch), cut.axes, 0, after=2, between=fence)
+        before = lax.dynamic_slice(out, (*pixel, 0, 0), (*cut.slab, channels, batch))
         return lax.dynamic_update_slice(out, fence(before + slab), (*pixel, 0, 0))
 
-    out = fence(cut.sweep(body, jnp.zeros_like(g, shape=(*cut.pixels, channels, batch))))
-    pads = [(-low, -high, 0) for low, high in (*cut.margins(form), (0, 0), (0, 0))]
-    return jnp.moveaxis(lax.pad(out, jnp.zeros((), out.dtype), pads), -1, 1)
+    reach = (axis.reach for axis in form.axes)
+    out = fence(cut.sweep(body, jnp.zeros_like(g, shape=(len(v), *reach, channels, batch))))
+    return jnp.moveaxis(_pad(out, form, -1), -1, 1)
 
 
 PRODUCTS = {"h": h, "x": gradient_x, "v": gradient_v}
 
 
-def _cut(x: tuple[int, ...], v: tuple[int, ...], form: Any, itemsize: int) -> Grid:
-    """The grid of a form over images and kernels of these shapes: a position costs its windows and its kernel."""
-    taps = math.prod(axis.size for axis in form.axes)
-    return grid(x[0], form, taps * x[-1] * (x[1] + v[-1]) * itemsize)
+def _cut(wrt: str, p: Array, q: Array, form: Form) -> Grid:
+    """The grid for the derivative by `wrt`, given the other two arrays: a position costs its windows and its kernel."""
+    size = sizes(wrt, p, q)
+    return grid(size["s"], form, math.prod(form.taps) * size["c"] * (size["n"] + size["d"]) * p.dtype.itemsize)

@@ -5,43 +5,45 @@ where they then run some 20 to 100 times slower. A grouped convolution (which a 
 path there at all, and its gradient is slower still: a loop over the groups takes its place.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from convlab.geometry import Axis
+from convlab.kernels.form import Form, Product, closed, mirrored
+
 LAYOUT = {rank: (f"N{s}C", f"{s}IO", f"N{s}C") for rank, s in ((1, "W"), (2, "HW"), (3, "DHW"))}
 
 
-def grouped(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Any) -> Float[Array, "s n *out d"]:
+def grouped(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Form) -> Float[Array, "s n *out d"]:
     """Convolve as XLA does, the stack as groups of channels."""
     s = len(x)
     x, v = (jnp.moveaxis(array, 0, -2) for array in (x, v))
     x, v = (array.reshape(*array.shape[:-2], s * array.shape[-1]) for array in (x, v))
-    h = _h(x, v, form, s)
+    h = _convolve(x, v, form, groups=s)
     return jnp.moveaxis(h.reshape(*h.shape[:-1], s, h.shape[-1] // s), -2, 0)
 
 
-def _stack(product: Callable, p: Array, q: Array, form: Any) -> Array:
+def _stack(product: Product, p: Array, q: Array, form: Form) -> Array:
     """Run over the stack one by one."""
     if len(p) == 1:
         return product(p[0], q[0], form)[None]
-    return lax.map(lambda each: product(*each, form), (p, q))
+    return lax.map(lambda pair: product(pair[0], pair[1], form), (p, q))
 
 
-def h(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Any) -> Float[Array, "s n *out d"]:
+def h(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Form) -> Float[Array, "s n *out d"]:
     """Convolve."""
-    return _stack(_h, x, v, form)
+    return _stack(_convolve, x, v, form)
 
 
-def gradient_x(v: Float[Array, "s *kernel c d"], g: Float[Array, "s n *out d"], form: Any) -> Float[Array, "s n *pixels c"]:
+def gradient_x(v: Float[Array, "s *kernel c d"], g: Float[Array, "s n *out d"], form: Form) -> Float[Array, "s n *pixels c"]:
     """Convolve the cotangent, spread by the stride, with the flipped kernel."""
     return _stack(_x, v, g, form)
 
 
-def gradient_v(x: Float[Array, "s n *pixels c"], g: Float[Array, "s n *out d"], form: Any) -> Float[Array, "s *kernel c d"]:
+def gradient_v(x: Float[Array, "s n *pixels c"], g: Float[Array, "s n *out d"], form: Form) -> Float[Array, "s *kernel c d"]:
     """Convolve the image with the cotangent, channels in the place of the batch."""
     return _stack(_v, x, g, form)
 
@@ -49,47 +51,31 @@ def gradient_v(x: Float[Array, "s n *pixels c"], g: Float[Array, "s n *out d"], 
 PRODUCTS = {"h": h, "x": gradient_x, "v": gradient_v}
 
 
-def _convolve(x: Array, v: Array, form: Any, **options: Any) -> Array:
-    return lax.conv_general_dilated(x, v, dimension_numbers=LAYOUT[len(form.axes)], precision=form.precision, **options)
-
-
-def _h(x: Array, v: Array, form: Any, groups: int = 1) -> Array:
-    return _convolve(
+def _convolve(x: Array, v: Array, form: Form, spread: Sequence[int] | None = None, groups: int = 1) -> Array:
+    """Convolve one of the stack; `spread` is the distance between its pixels along each axis, with zeros between them."""
+    return lax.conv_general_dilated(
         x,
         v,
-        form,
         window_strides=[axis.stride for axis in form.axes],
         padding=[(axis.low, axis.high) for axis in form.axes],
+        lhs_dilation=spread,
         rhs_dilation=[axis.dilation for axis in form.axes],
+        dimension_numbers=LAYOUT[form.ndim],
         feature_group_count=groups,
+        precision=form.precision,
     )
 
 
-def _x(v: Array, g: Array, form: Any) -> Array:
-    rank = len(form.axes)
-    pads = []
-    for axis in form.axes:
-        extent = axis.dilation * (axis.size - 1) + 1
-        low = extent - 1 - axis.low
-        pads.append((low, axis.pixels + extent - 1 - low - (axis.stride * (axis.outputs - 1) + 1)))
-    return _convolve(
-        g,
-        jnp.swapaxes(jnp.flip(v, range(rank)), -1, -2),
-        form,
-        window_strides=[1] * rank,
-        padding=pads,
-        lhs_dilation=[axis.stride for axis in form.axes],
-        rhs_dilation=[axis.dilation for axis in form.axes],
-    )
+def _x(v: Array, g: Array, form: Form) -> Array:
+    flipped = jnp.swapaxes(jnp.flip(v, range(form.ndim)), -1, -2)
+    return _convolve(g, flipped, form.with_axes(map(mirrored, form.axes)), spread=[axis.stride for axis in form.axes])
 
 
-def _v(x: Array, g: Array, form: Any) -> Array:
-    v = _convolve(
-        jnp.swapaxes(x, 0, -1),
-        jnp.moveaxis(g, 0, -2),
-        form,
-        window_strides=[axis.dilation for axis in form.axes],
-        padding=[(axis.low, axis.reach - axis.low - axis.pixels) for axis in form.axes],
-        rhs_dilation=[axis.stride for axis in form.axes],
-    )
+def _v(x: Array, g: Array, form: Form) -> Array:
+    v = _convolve(jnp.swapaxes(x, 0, -1), jnp.moveaxis(g, 0, -2), form.with_axes(map(_swapped, form.axes)))
     return jnp.moveaxis(v, 0, -2)
+
+
+def _swapped(axis: Axis) -> Axis:
+    """Return the axis with outputs in the place of taps."""
+    return closed(axis._replace(outputs=axis.size, size=axis.outputs, stride=axis.dilation, dilation=axis.stride))

@@ -11,41 +11,38 @@
 | tiled | as conv | a convolution per kernel, of every p-th position | as conv |
 """
 
+import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from convlab.kernels import blocks, convolution, tiled, toeplitz, windows
-
-Product = Callable[[Array, Array, Any], Array]  # of two of x, v, h, and the form: the third
-LETTERS = {"x": {"s": 0, "n": 1, "c": -1}, "v": {"s": 0, "c": -2, "d": -1}, "h": {"s": 0, "n": 1, "d": -1}}
-OTHERS = {"h": ("x", "v"), "x": ("v", "h"), "v": ("x", "h")}  # what each derivative is bilinear in
+from convlab.kernels.form import Form, Product
 
 
 class Family(NamedTuple):
-    """A kind of kernel: how many it holds, and what computes each derivative; those left out are transposes of h."""
+    """What computes each derivative, those left out being transposes of h, and the rule that chooses among them."""
 
-    positions: Callable[[Any], tuple[int, ...]]
     implementations: dict[str, dict[str, Product]]
-    choose: Callable[[Any, str, dict[str, int], str], str]  # of the form, the derivative, sizes by letter, the platform
+    choose: Callable[[Form, str, dict[str, int], str], str]  # of the form, the derivative, sizes by letter, the platform
 
 
-def _local(form: Any, wrt: str, size: dict[str, int], platform: str) -> str:
+def _local(form: Form, wrt: str, size: dict[str, int], platform: str) -> str:
     return "blocks" if platform == "cpu" and size["n"] >= 4 else "windows"
 
 
-def _conv(form: Any, wrt: str, size: dict[str, int], platform: str) -> str:
-    if toeplitz.applies(form.axes):
+def _conv(form: Form, wrt: str, size: dict[str, int], platform: str) -> str:
+    if toeplitz.applies(form):
         return "toeplitz"
     if platform != "cpu":
         return "lax"
     c, d = size["c"], size["d"]
-    window = c * math.prod(axis.size for axis in form.axes)
-    gathered = window * size["n"] * math.prod(axis.outputs for axis in form.axes)
+    window = c * math.prod(form.taps)
+    gathered = window * size["n"] * math.prod(form.outputs)
     fast = {
         "h": c <= 3 and window <= 32 and gathered <= 2**24,
         "x": c < 8 and c * gathered <= 2**24,
@@ -54,8 +51,8 @@ def _conv(form: Any, wrt: str, size: dict[str, int], platform: str) -> str:
     return "windows" if fast[wrt] else "canonical"
 
 
-def _tiled(form: Any, wrt: str, size: dict[str, int], platform: str) -> str:
-    if wrt == "x" and all(axis.stride == 1 for axis in form.axes):  # a layer of mirrored kernels, of d channels
+def _tiled(form: Form, wrt: str, size: dict[str, int], platform: str) -> str:
+    if wrt == "x" and not form.has_strides:  # a layer of mirrored kernels, of d channels
         return _conv(form, "h", {**size, "c": size["d"]}, platform)
     return _conv(form, wrt, size, platform)
 
@@ -71,60 +68,37 @@ CONV: dict[str, dict[str, Product]] = {
 def _over_tiles(name: str) -> dict[str, Product]:
     """The products of a tiled layer by those of one implementation of conv."""
 
-    def conv(wrt: str, p: Array, q: Array, form: Any) -> Array:
-        fits = name != "toeplitz" or toeplitz.applies(form.axes)
+    def conv(wrt: str, p: Array, q: Array, form: Form) -> Array:
+        fits = name != "toeplitz" or toeplitz.applies(form)
         return implement(form, name if fits else "canonical", wrt, p, q)
 
-    return {
-        wrt: lambda p, q, form, product=product: product(p, q, form, conv)
-        for wrt, product in {"h": tiled.h, "x": tiled.gradient_x, "v": tiled.gradient_v}.items()
-    }
+    return {wrt: functools.partial(product, conv=conv) for wrt, product in tiled.PRODUCTS.items()}
 
 
 FAMILIES = {
-    "local": Family(
-        lambda form: tuple(axis.outputs for axis in form.axes),
-        {"blocks": blocks.PRODUCTS, "windows": {"h": windows.local}},
-        _local,
-    ),
-    "conv": Family(lambda form: (), CONV, _conv),
-    "tiled": Family(lambda form: form.period, {name: _over_tiles(name) for name in CONV}, _tiled),
+    "local": Family({"blocks": blocks.PRODUCTS, "windows": {"h": windows.local}}, _local),
+    "conv": Family(CONV, _conv),
+    "tiled": Family({name: _over_tiles(name) for name in CONV}, _tiled),
 }
 
 
-def sizes(wrt: str, p: Any, q: Any) -> dict[str, int]:
-    """Sizes of the letters that the two arrays beside the derivative by `wrt` have."""
-    arrays = dict(zip(OTHERS[wrt], (p, q), strict=True))
-    return {letter: arrays[name].shape[at] for name in arrays for letter, at in LETTERS[name].items()}
-
-
-def choose(form: Any, wrt: str, size: dict[str, int], platform: str) -> str:
+def choose(form: Form, wrt: str, size: dict[str, int], platform: str) -> str:
     """Name the implementation for one derivative; "toeplitz" gives way where it does not apply."""
     name = form.implementation
-    if name == "auto" or (name == "toeplitz" and not toeplitz.applies(form.axes)):
+    if name == "auto" or (name == "toeplitz" and not toeplitz.applies(form)):
         return FAMILIES[form.family].choose(form, wrt, size, platform)
     return name
 
 
-def shape(form: Any, wrt: str, p: Any, q: Any) -> tuple[int, ...]:
-    """Shape of the derivative by `wrt`, given the other two arrays."""
-    size = sizes(wrt, p, q)
-    pixels, taps, outputs = zip(*((axis.pixels, axis.size, axis.outputs) for axis in form.axes), strict=True)
-    if wrt == "v":
-        return (size["s"], *FAMILIES[form.family].positions(form), *taps, size["c"], size["d"])
-    inner, channels = {"x": (pixels, "c"), "h": (outputs, "d")}[wrt]
-    return (size["s"], size["n"], *inner, size[channels])
-
-
-def proxy(form: Any, wrt: str, p: Array, q: Array) -> Array:
+def proxy(form: Form, wrt: str, p: Array, q: Array) -> Array:
     """An array like the derivative in shape, dtype and what `shard_map` tracks; its values mean nothing.
 
     Transposing by an array that seems the same on all devices would sum over them.
     """
-    return jnp.broadcast_to(p.sum() * q.sum(), shape(form, wrt, p, q))
+    return jnp.broadcast_to(p.sum() * q.sum(), form.shape(wrt, p, q))
 
 
-def implement(form: Any, name: str, wrt: str, p: Array, q: Array) -> Array:
+def implement(form: Form, name: str, wrt: str, p: Array, q: Array) -> Array:
     """Compute the derivative by `wrt` from the other two arrays."""
     products = FAMILIES[form.family].implementations[name]
     if wrt in products:

@@ -9,63 +9,65 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-Conv = Callable[[str, Array, Array, Any], Array]  # of the derivative's name, the other two arrays, and the form
+from convlab.kernels.form import Form, closed, mirrored
+
+Conv = Callable[[str, Array, Array, Form], Array]  # of the derivative's name, the other two arrays, and the form
 
 
-def h(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Any, conv: Conv) -> Float[Array, "s n *out d"]:
+def h(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Form, conv: Conv) -> Float[Array, "s n *out d"]:
     """Convolve with every kernel, and weave the results."""
-    parts = {tile: conv("h", x, v[:, *tile], _place(form, tile)) for tile in _tiles(form)}
+    parts = {tile: conv("h", x, v[:, *tile], _of_tile(form, tile)) for tile in _tiles(form)}
     return _weave(parts, form)
 
 
 def gradient_v(
-    x: Float[Array, "s n *pixels c"], g: Float[Array, "s n *out d"], form: Any, conv: Conv
+    x: Float[Array, "s n *pixels c"], g: Float[Array, "s n *out d"], form: Form, conv: Conv
 ) -> Float[Array, "s *kernel c d"]:
     """Convolve the image with the cotangents of every kernel."""
-    parts = [conv("v", x, _every(g, form, tile), _place(form, tile)) for tile in _tiles(form)]
+    parts = [conv("v", x, _at_tile(g, form, tile), _of_tile(form, tile)) for tile in _tiles(form)]
     return jnp.stack(parts, 1).reshape(len(x), *form.period, *parts[0].shape[1:])
 
 
 def gradient_x(
-    v: Float[Array, "s *kernel c d"], g: Float[Array, "s n *out d"], form: Any, conv: Conv
+    v: Float[Array, "s *kernel c d"], g: Float[Array, "s n *out d"], form: Form, conv: Conv
 ) -> Float[Array, "s n *pixels c"]:
     """Apply the tiled layer of the mirrored kernels to the cotangent; with strides, add up what every kernel gives."""
-    if all(axis.stride == 1 for axis in form.axes):
+    if not form.has_strides:
         return h(g, *_mirrored(v, form), conv)
-    parts = [conv("x", v[:, *tile], _every(g, form, tile), _place(form, tile)) for tile in _tiles(form)]
+    parts = [conv("x", v[:, *tile], _at_tile(g, form, tile), _of_tile(form, tile)) for tile in _tiles(form)]
     return functools.reduce(jnp.add, parts)
 
 
-def _tiles(form: Any) -> list[tuple[int, ...]]:
+PRODUCTS = {"h": h, "x": gradient_x, "v": gradient_v}
+
+
+def _tiles(form: Form) -> list[tuple[int, ...]]:
     return list(itertools.product(*map(range, form.period)))
 
 
-def _place(form: Any, tile: tuple[int, ...]) -> Any:
+def _of_tile(form: Form, tile: tuple[int, ...]) -> Form:
     """The convolution of one kernel: every p-th position, from the tile's own."""
     axes = []
     for axis, p, t in zip(form.axes, form.period, tile, strict=True):
         low, stride = axis.low - axis.stride * t, axis.stride * p
-        place = axis._replace(outputs=len(range(t, axis.outputs, p)), stride=stride, low=low)
-        axes.append(place._replace(high=place.reach - low - axis.pixels))
+        axes.append(closed(axis._replace(outputs=len(range(t, axis.outputs, p)), stride=stride, low=low)))
     return dataclasses.replace(form, family="conv", axes=tuple(axes), period=())
 
 
-def _every(g: Array, form: Any, tile: tuple[int, ...]) -> Array:
+def _at_tile(g: Array, form: Form, tile: tuple[int, ...]) -> Array:
     return g[:, :, *(slice(t, None, p) for t, p in zip(tile, form.period, strict=True))]
 
 
-def _weave(parts: dict[tuple[int, ...], Array], form: Any) -> Array:
+def _weave(parts: dict[tuple[int, ...], Array], form: Form) -> Array:
     """Put position m of tile place t at position p * m + t, axis by axis from the last."""
-    rank = len(form.period)
-    for r in reversed(range(rank)):
-        p, outputs, at = form.period[r], form.axes[r].outputs, 2 + r
+    for r in reversed(range(form.ndim)):
+        p, outputs, at = form.period[r], form.outputs[r], 2 + r
         longest = -(-outputs // p)
         groups: dict[tuple[int, ...], list[Array]] = {}
         for tile, part in parts.items():
@@ -82,17 +84,12 @@ def _merge(array: Array, at: int) -> Array:
     return array.reshape(*array.shape[:at], -1, *array.shape[at + 2 :])
 
 
-def _mirrored(v: Array, form: Any) -> tuple[Array, Any]:
+def _mirrored(v: Array, form: Form) -> tuple[Array, Form]:
     """Kernels and form of the layer that takes cotangents to pixels; pixel k reads output k + low - dilation * a by tap a."""
-    rank, axes, period = len(form.axes), [], []
-    for r, (axis, p) in enumerate(zip(form.axes, form.period, strict=True)):
-        q = min(p, axis.pixels)  # no more kernels than pixels
+    ndim, period = form.ndim, tuple(map(min, form.period, form.pixels))  # no more kernels than pixels
+    for r, (axis, p, q) in enumerate(zip(form.axes, form.period, period, strict=True)):
         a = axis.dilation * np.arange(axis.size)
         owner = (np.arange(q)[:, None] + axis.low - a) % p
-        low = axis.dilation * (axis.size - 1) - axis.low
-        mirrored = axis._replace(pixels=axis.outputs, outputs=axis.pixels, low=low)
-        axes.append(mirrored._replace(high=mirrored.reach - low - axis.outputs))
-        period.append(q)
-        taps = jnp.moveaxis(v, (1 + r, 1 + rank + r), (0, 1))[owner, np.arange(axis.size)]
-        v = jnp.moveaxis(jnp.flip(taps, 1), (0, 1), (1 + r, 1 + rank + r))
-    return jnp.swapaxes(v, -1, -2), dataclasses.replace(form, axes=tuple(axes), period=tuple(period))
+        taps = jnp.moveaxis(v, (1 + r, 1 + ndim + r), (0, 1))[owner, np.arange(axis.size)]
+        v = jnp.moveaxis(jnp.flip(taps, 1), (0, 1), (1 + r, 1 + ndim + r))
+    return jnp.swapaxes(v, -1, -2), dataclasses.replace(form, axes=tuple(map(mirrored, form.axes)), period=period)

@@ -11,82 +11,57 @@ An axis that `vmap` adds to two of the three arrays joins the letter they share 
 one that it adds to all three joins s. So a batched form is the same form, only larger.
 """
 
-import dataclasses
 import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
-from jax.lax import PrecisionLike
 from jaxtyping import Array, DTypeLike, Float
 
-from convlab.geometry import Axis
-from convlab.kernels import spread
-from convlab.kernels.table import FAMILIES, LETTERS, OTHERS, choose, implement, proxy, shape, sizes
+from convlab.kernels import sharding
+from convlab.kernels.form import LETTERS, OTHERS, Form, sizes
+from convlab.kernels.table import FAMILIES, choose, implement, proxy
 from convlab.unfold import extend
 
 SHARED = {frozenset("xh"): "n", frozenset("vh"): "d", frozenset("xv"): "c", frozenset("xvh"): "s"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Form:
-    """What is summed, and how.
-
-    Args:
-      family: A name in `FAMILIES`: whether v holds a kernel per position, one for all, or one per position of a tile.
-      axes: Where each position reads, padded with zeros.
-      implementation: Its name, or "auto".
-      precision: Of the multiplications, as in `jax.lax`.
-      period: Positions of a tile along each axis, for the family "tiled".
-    """
-
-    family: str
-    axes: tuple[Axis, ...]
-    implementation: str = "auto"
-    precision: PrecisionLike = None
-    period: tuple[int, ...] = ()
-
-    def __post_init__(self):
-        known = FAMILIES[self.family].implementations
-        if self.implementation != "auto" and self.implementation not in known:
-            raise ValueError(f"implementation {self.implementation!r} is unknown; needs 'auto', {', '.join(map(repr, known))}")
-
-
 def layer(
     x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Form, dtype: DTypeLike | None = None
 ) -> Float[Array, "s n *out d"]:
-    """Compute h, the derivative of the form by g, as an array of `dtype` (that of the operands if none is given)."""
+    """Compute h, the derivative of the form by g, as an array of `dtype` (that of the operands if none is given).
+
+    Raises:
+      ValueError: The family has no implementation of this name.
+    """
+    known = FAMILIES[form.family].implementations
+    if form.implementation not in ("auto", *known):
+        raise ValueError(f"implementation {form.implementation!r} is unknown; needs 'auto', {', '.join(map(repr, known))}")
     return form_p.bind(x, v, wrt="h", form=form, dtype=jnp.dtype(dtype or jnp.result_type(x, v)))
 
 
 def windowed(
-    x: Float[Array, "*n k l c"],
-    v: Array,
-    axes: tuple[Axis, ...],
-    groups: int,
-    family: str,
-    implementation: str,
-    precision: PrecisionLike,
-    dtype: DTypeLike | None,
-    period: tuple[int, ...] = (),
+    x: Float[Array, "*n k l c"], v: Array, form: Form, groups: int = 1, dtype: DTypeLike | None = None
 ) -> Float[Array, "*n i j d"]:
     """Compute the layer of public arrays: any batch axes, groups of channels, and padding that repeats pixels."""
-    rank = len(axes)
-    batch, space = x.shape[: x.ndim - 1 - rank], x.shape[x.ndim - 1 - rank : -1]
+    start = x.ndim - 1 - form.ndim
+    batch, space = x.shape[:start], x.shape[start:-1]
     x = x.reshape(math.prod(batch), *space, x.shape[-1])
     x = jnp.moveaxis(x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups), -2, 0)
     v = jnp.moveaxis(v.reshape(*v.shape[:-1], groups, -1), -2, 0)
 
-    def part(x: Array, v: Array, axes: tuple[Axis, ...]) -> Array:
-        if axes[0].mode != "zero":
-            x = extend(x, axes, 2)
-            axes = tuple(axis._replace(pixels=axis.low + axis.pixels + axis.high, low=0, high=0, mode="zero") for axis in axes)
-        return layer(x, v, Form(family, axes, implementation, precision, period), dtype)
+    def part(x: Array, v: Array, form: Form) -> Array:
+        if form.axes[0].mode != "zero":
+            x = extend(x, form.axes, 2)
+            form = form.with_axes(
+                axis._replace(pixels=axis.low + axis.pixels + axis.high, low=0, high=0, mode="zero") for axis in form.axes
+            )
+        return layer(x, v, form, dtype)
 
-    h = spread.windowed(part, x, v, axes, family == "local", *period[:1])
+    h = sharding.windowed(part, x, v, form)
     h = jnp.moveaxis(h, 0, -2)
     return h.reshape(*batch, *h.shape[1:-2], groups * h.shape[-1])
 
@@ -94,10 +69,10 @@ def windowed(
 form_p = Primitive("convlab_form")
 
 
-def _derivative(p: Array, q: Array, *, wrt: str, form: Form, dtype: Any, platform: str) -> Array:
+def _derivative(p: Array, q: Array, *, wrt: str, form: Form, dtype: np.dtype, platform: str) -> Array:
     compute = jnp.promote_types(jnp.result_type(p, q), dtype)
     p, q = p.astype(compute), q.astype(compute)
-    result = shape(form, wrt, p, q)
+    result = form.shape(wrt, p, q)
     if 0 in (p.size, q.size):  # an empty batch
         return jnp.zeros(result, dtype)
     return implement(form, choose(form, wrt, sizes(wrt, p, q), platform), wrt, p, q).astype(dtype)
@@ -106,19 +81,10 @@ def _derivative(p: Array, q: Array, *, wrt: str, form: Form, dtype: Any, platfor
 @form_p.def_abstract_eval
 def _abstract(p, q, *, wrt, form, dtype):
     """Shape and dtype, with what `shard_map` tracks of the operands: JAX works that out on a proxy."""
-
-    def like(p, q):
-        return proxy(form, wrt, p, q).astype(dtype)
-
-    return jax.make_jaxpr(like)(p, q).out_avals[0]
+    return jax.make_jaxpr(lambda p, q: proxy(form, wrt, p, q).astype(dtype))(p, q).out_avals[0]
 
 
-@functools.partial(jax.jit, static_argnames=("wrt", "form", "dtype"))
-def _compiled(p, q, *, wrt, form, dtype):
-    return form_p.bind(p, q, wrt=wrt, form=form, dtype=dtype)
-
-
-form_p.def_impl(_compiled)
+form_p.def_impl(jax.jit(form_p.bind, static_argnames=("wrt", "form", "dtype")))
 
 
 def _transpose(place: int):

@@ -5,41 +5,39 @@ taps before images: gathering them then copies rows of pixels, and the product f
 """
 
 import math
-from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from convlab.kernels.form import Form
 from convlab.unfold import extend, taps, windows
 
 BYTES = 2**22  # of the windows of a few images
 
 
-def local(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Any) -> Float[Array, "s n *out d"]:
+def local(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Form) -> Float[Array, "s n *out d"]:
     """Multiply every position's windows by its own kernel."""
-    rank = len(form.axes)
-    p = windows(jnp.moveaxis(x, 1, 1 + rank), form.axes, 1)  # positions first: one matrix of windows per position
-    out = p.shape[: 1 + rank]
+    p = windows(jnp.moveaxis(x, 1, 1 + form.ndim), form.axes, 1)  # positions first: one matrix of windows per position
+    out = p.shape[: 1 + form.ndim]
     p = p.reshape(math.prod(out), x.shape[1], -1)
     h = jnp.einsum("ina,iad->ind", p, v.reshape(len(p), p.shape[-1], -1), precision=form.precision)
-    return jnp.moveaxis(h.reshape(*out, *h.shape[1:]), 1 + rank, 1)
+    return jnp.moveaxis(h.reshape(*out, *h.shape[1:]), 1 + form.ndim, 1)
 
 
-def conv(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Any) -> Float[Array, "s n *out d"]:
+def conv(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Form) -> Float[Array, "s n *out d"]:
     """Multiply all windows by the one kernel."""
-    rank = len(form.axes)
     p = windows(x, form.axes, 2)
-    out = p.shape[: 2 + rank]
+    out = p.shape[: 2 + form.ndim]
     h = jnp.einsum(
         "sia,sad->sid", p.reshape(out[0], math.prod(out[1:]), -1), v.reshape(len(v), -1, v.shape[-1]), precision=form.precision
     )
     return h.reshape(*out, -1)
 
 
-def gradient_v(x: Float[Array, "s n *pixels c"], g: Float[Array, "s n *out d"], form: Any) -> Float[Array, "s *kernel c d"]:
+def gradient_v(x: Float[Array, "s n *pixels c"], g: Float[Array, "s n *out d"], form: Form) -> Float[Array, "s *kernel c d"]:
     """Multiply the windows of a few images at a time by their cotangents."""
-    size, outputs = (math.prod(each) for each in zip(*((axis.size, axis.outputs) for axis in form.axes), strict=True))
+    size, outputs = math.prod(form.taps), math.prod(form.outputs)
     s, n, c, d = *x.shape[:2], x.shape[-1], g.shape[-1]
     few = max(m for m in range(1, n + 1) if n % m == 0 and (m == 1 or m * s * size * outputs * c * x.dtype.itemsize <= BYTES))
     x, g = jnp.moveaxis(extend(x, form.axes, 2), -1, 1), g.reshape(s, n, outputs, d)
@@ -53,4 +51,4 @@ def gradient_v(x: Float[Array, "s n *pixels c"], g: Float[Array, "s n *out d"], 
         return v + jnp.einsum("sam,smd->sad", p, part, precision=form.precision)
 
     v = lax.fori_loop(0, n // few, add, jnp.zeros_like(g, shape=(s, size * c, d)))
-    return v.reshape(s, *(axis.size for axis in form.axes), c, d)
+    return v.reshape(s, *form.taps, c, d)

@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 
 from convlab import check
 from convlab.geometry import Window
+from convlab.kernels.form import Form
 from convlab.kernels.trilinear import windowed
 
 
@@ -53,4 +54,4 @@ def conv(
     check.taps("v", v.shape[:rank], window)
     check.channels(x, "v", v, groups)
     x, v = check.promote(x, v)
-    return windowed(x, v, axes, groups, "conv", implementation, precision, preferred_element_type)
+    return windowed(x, v, Form("conv", axes, implementation, precision), groups, preferred_element_type)

@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from convlab import check
-from convlab.kernels import spread
+from convlab.kernels import sharding
 
 
 def dense(
@@ -49,5 +49,5 @@ def dense(
         return jnp.tensordot(x, w, axes, precision=precision, preferred_element_type=preferred_element_type)
 
     batch = x.shape[: x.ndim - 1 - rank]
-    h = spread.dense(product, x.reshape(math.prod(batch), *space, x.shape[-1]), w)
+    h = sharding.dense(product, x.reshape(math.prod(batch), *space, x.shape[-1]), w)
     return h.reshape(*batch, *h.shape[1:])

@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 
 from convlab import check
 from convlab.geometry import Window
+from convlab.kernels.form import Form
 from convlab.kernels.trilinear import windowed
 
 
@@ -52,4 +53,4 @@ def locally_connected(
     check.taps("v", v.shape[rank : 2 * rank], window)
     check.channels(x, "v", v, groups)
     x, v = check.promote(x, v)
-    return windowed(x, v, axes, groups, "local", implementation, precision, preferred_element_type)
+    return windowed(x, v, Form("local", axes, implementation, precision), groups, preferred_element_type)

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from convlab import check
 from convlab.geometry import Window
+from convlab.kernels.form import Form
 from convlab.kernels.table import CONV
 from convlab.kernels.trilinear import windowed
 
@@ -67,12 +68,12 @@ def low_rank(
     if implementation == "auto":
         images = math.prod(x.shape[: x.ndim - 1 - rank])
         implementation = "kernels" if math.prod(basis.shape[1:-1]) <= 2 * images * basis.shape[0] else "outputs"
-    options = (precision, preferred_element_type)
     if implementation == "kernels":
         v = jnp.tensordot(weights, basis, 1, precision=precision, preferred_element_type=preferred_element_type)
-        return windowed(x, v, axes, 1, "local", "auto", *options)
+        return windowed(x, v, Form("local", axes, precision=precision), dtype=preferred_element_type)
     kernel = jnp.moveaxis(basis, 0, -2)
     kernel = kernel.reshape(*kernel.shape[:-2], -1)
-    h = windowed(x, kernel, axes, 1, "conv", "auto" if implementation == "outputs" else implementation, *options)
+    form = Form("conv", axes, "auto" if implementation == "outputs" else implementation, precision)
+    h = windowed(x, kernel, form, dtype=preferred_element_type)
     h = h.reshape(*h.shape[:-1], basis.shape[0], basis.shape[-1])
     return jnp.einsum("...rd,...r->...d", h, weights.astype(h.dtype), precision=precision)

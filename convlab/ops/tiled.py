@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 
 from convlab import check
 from convlab.geometry import Window
+from convlab.kernels.form import Form
 from convlab.kernels.trilinear import windowed
 
 
@@ -50,4 +51,4 @@ def tiled(
     check.taps("v", v.shape[rank : 2 * rank], window)
     check.channels(x, "v", v)
     x, v = check.promote(x, v)
-    return windowed(x, v, axes, 1, "tiled", implementation, precision, preferred_element_type, v.shape[:rank])
+    return windowed(x, v, Form("tiled", axes, implementation, precision, v.shape[:rank]), dtype=preferred_element_type)

@@ -18,24 +18,15 @@ from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Float
 
 from convlab.geometry import OUTSIDE, Axis
+from convlab.kernels.form import Form
 from convlab.unfold import extend
 
 BATCH, ROWS = "n", "i"
-Layer = Callable[[Array, Array, tuple[Axis, ...]], Array]
+Layer = Callable[[Array, Array, Form], Array]
 
 
 def axis_size(name: str) -> int:
-    """Count the devices along an axis of the ambient mesh: 1 where there is no such axis or its mesh is not all Auto.
-
-    Args:
-      name: "n" (batch) or "i" (output rows), or that of any other axis.
-
-    Example:
-      >>> mesh = jax.make_mesh((1,), ("i",), axis_types=(AxisType.Auto,))
-      >>> with jax.set_mesh(mesh):
-      ...     axis_size("i"), axis_size("n")
-      (1, 1)
-    """
+    """Count the devices along an axis of the ambient mesh: 1 where there is no such axis or its mesh is not all Auto."""
     return _sizes().get(name, 1)
 
 
@@ -65,35 +56,29 @@ def parts(name: str, count: int, multiple: int = 1) -> int:
 
 
 def windowed(
-    layer: Layer,
-    x: Float[Array, "s n *pixels c"],
-    v: Float[Array, "s *kernel c d"],
-    axes: tuple[Axis, ...],
-    by_position: bool,
-    period: int = 1,
+    layer: Layer, x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Form
 ) -> Float[Array, "s n *out d"]:
     r"""Apply a layer of windows part by part; device q of p makes the rows i of its block of B = I / p.
 
     $$H_{qB+i,\,jd} = \sum_{abc} V_{qB+i,\,jabcd} \, X_{qB+i+a,\,j+b,\,c}$$
 
     Args:
-      layer: Computes h of x, v and the axes, on one device.
+      layer: Computes h of x, v and the form, on one device.
       x: Images, their rows split like those of h if p divides them too; else every device holds all rows.
-      v: Kernels.
-      axes: Where each position reads, padding included.
-      by_position: Whether v holds a kernel per position, and so is split like h.
-      period: Rows after which the kernels of v repeat.
+      v: Kernels, split like h if there is one per position.
+      form: Where each position reads, padding included, and after how many rows the kernels repeat.
     """
-    n, p = parts(BATCH, x.shape[1]), parts(ROWS, axes[0].outputs, period)
+    first, *others = form.axes
+    n, p = parts(BATCH, x.shape[1]), parts(ROWS, first.outputs, *form.period[:1])
 
     def part(x: Array, v: Array) -> Array:
         if p == 1:
-            return layer(x, v, axes)
-        own = axes[0]._replace(outputs=axes[0].outputs // p)
-        rows = _rows(x, axes[0], p, 2)
-        return layer(rows, v, (own._replace(pixels=own.reach, low=0, high=0), *axes[1:]))
+            return layer(x, v, form)
+        block = first._replace(outputs=first.outputs // p)
+        block = block._replace(pixels=block.reach, low=0, high=0)
+        return layer(_rows(x, first, p, 2), v, form.with_axes((block, *others)))
 
-    return _spread(part, x, v, (n, p), lead=1, divided=(axes[0].pixels % p == 0, by_position))
+    return _spread(part, x, v, (n, p), lead=1, divided=(first.pixels % p == 0, form.by_position))
 
 
 def dense(

@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import AxisType
 
 import convlab as cl
-from convlab.kernels import spread
+from convlab.kernels import sharding
 
 FEW = "cut or (ring and 16) or (infinite and SAME) or (gathers and 16) or ambient or mirror"  # which stand for the others
 
@@ -33,6 +33,6 @@ def test_on_eight_devices_every_op_is_the_same_and_no_kernel_is_gathered(which, 
 def test_without_several_devices_nothing_is_split(size):
     mesh = jax.make_mesh((1,) * size, ("i",) * size, axis_types=(AxisType.Auto,) * size, devices=jax.devices()[:1])
     with jax.set_mesh(mesh):
-        assert (spread.axis_size("i"), spread.parts("n", 8)) == (1, 1)
+        assert (sharding.axis_size("i"), sharding.parts("n", 8)) == (1, 1)
         jaxpr = jax.make_jaxpr(lambda x, v: cl.conv(x, v, cl.Window(3)))(jnp.ones((8, 4, 4, 1)), jnp.ones((3, 3, 1, 1)))
     assert "shard_map" not in str(jaxpr)
