@@ -12,7 +12,7 @@ from flax import nnx
 from jax.extend.core import Jaxpr
 
 from convlab.layers import Layer
-from convlab.rungs import RUNGS, Layout, lay_window
+from convlab.rungs import Layout, Shared, lay_window
 
 Path = tuple[Any, ...]  # names and numbers that lead to a module
 Mark = Callable[[int, jax.Array], jax.Array]  # of the number of a call, and an array that goes in or comes out
@@ -163,8 +163,8 @@ def _stands_alone(path: Path, module: Any) -> None:
     """Raise ValueError where the arrays of several layers lie in one, which only a transform can call."""
     layout, name, axes = layout_of(module), "kernel", 2
     if layout is not None:
-        name, *_ = RUNGS[layout.rung].arrays
-        axes = len(layout.kernel) + {"conv": 0, "low_rank": 1}.get(layout.rung, layout.window.rank or 0)
+        name, *_ = layout.tying.arrays
+        axes = len(layout.tying.shapes(layout)[name])
     shape = jnp.shape(getattr(module, name)) if isinstance(module, nnx.Linear) or layout is not None else ()
     if shape and len(shape) != axes:
         raise ValueError(
@@ -198,4 +198,4 @@ def layout_of(module: nnx.Module) -> Layout | None:
         return None
     window = lay_window(module.kernel_size, module.strides, module.padding, module.kernel_dilation, None)
     features, groups = (module.in_features, module.out_features), module.feature_group_count
-    return Layout("conv", window, *features, groups=groups, use_bias=module.bias is not None)
+    return Layout(Shared(), window, *features, groups=groups, use_bias=module.bias is not None)

@@ -1,6 +1,7 @@
 """Flax NNX layers, thin over the rungs: they hold arrays, cast them, call the op and add the bias."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,8 +11,8 @@ from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from convlab import rungs
-from convlab.geometry import Padding, Size, Space
+from convlab.geometry import Padding, Size, Space, Window
+from convlab.rungs import RUNGS, ByPixel, Layout, Mixed, Periodic, Shared, Start, Tying, Untied, at, lay_window
 
 DEFAULT_KERNEL_INIT = nnx.initializers.lecun_normal()
 DEFAULT_BIAS_INIT = nnx.initializers.zeros_init()
@@ -21,18 +22,18 @@ class Layer(nnx.Module):
     """What the layers of all rungs share. Use one of its subclasses.
 
     Attributes:
-      layout: Rung, window, channels and all else that fixes the shapes (static).
+      layout: Tying, window, channels and all else that fixes the shapes (static).
       bias: One number per channel, or per position and channel, or None.
     """
 
-    rung: str
+    tying: type[Tying]
     bias: nnx.Param | None
 
     def __init__(
         self,
         in_features: int,
         out_features: int,
-        kernel_size: Size,
+        kernel_size: Size | Window,
         strides: Size | None = 1,
         *,
         padding: Padding = "SAME",
@@ -40,8 +41,6 @@ class Layer(nnx.Module):
         feature_group_count: int = 1,
         use_bias: bool | str = True,
         space: Space | None = None,
-        period: Size | None = None,
-        rank: int | None = None,
         tied_noise: float | None = None,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
@@ -50,20 +49,44 @@ class Layer(nnx.Module):
         kernel_init: Initializer = DEFAULT_KERNEL_INIT,
         bias_init: Initializer = DEFAULT_BIAS_INIT,
         rngs: nnx.Rngs,
+        **parameters: Any,
     ):
-        window = rungs.lay_window(kernel_size, strides, padding, kernel_dilation, space)
-        self.layout = rungs.Layout(
-            self.rung, window, in_features, out_features, space, feature_group_count, period, rank, use_bias
-        )
+        window = lay_window(kernel_size, strides, padding, kernel_dilation, space)
+        tying = self.tying.of(parameters)
+        self.layout = Layout(tying, window, in_features, out_features, space, feature_group_count, use_bias)
         self.dtype = dtype
         self.param_dtype = param_dtype
         self.precision = precision
         self.preferred_element_type = preferred_element_type
-        arrays = rungs.start(rngs.params(), self.layout, rungs.Start(kernel_init, param_dtype, tied_noise))
-        for name, array in arrays.items():
+        for name, array in self.layout.start(rngs.params(), Start(kernel_init, param_dtype, tied_noise)).items():
             setattr(self, name, nnx.Param(array))
         biased = self.layout.bias_sharing is not None
         self.bias = nnx.Param(bias_init(rngs.params(), self.layout.bias_shape, param_dtype)) if biased else None
+
+    @staticmethod
+    def from_layout(layout: Layout, variables: Mapping[str, nnx.Variable] | None = None, **options: Any) -> "Layer":
+        """Make the layer that a layout describes: with these variables, without drawing any, or as `options` say."""
+
+        def made(**more: Any) -> Layer:
+            tying = layout.tying
+            return LAYERS[tying.name](
+                layout.in_features,
+                layout.out_features,
+                layout.window,
+                feature_group_count=layout.groups,
+                use_bias=layout.use_bias,
+                space=layout.space,
+                **vars(tying),
+                **options,
+                **more,
+            )
+
+        if variables is None:
+            return made()
+        layer = nnx.eval_shape(lambda: made(rngs=nnx.Rngs(0)))
+        for name, variable in variables.items():
+            setattr(layer, name, variable)
+        return layer
 
     def __call__(self, x: Float[Array, "*n k l c"]) -> Float[Array, "*n i j d"]:
         """Apply the layer to images with any number of leading batch axes.
@@ -71,11 +94,10 @@ class Layer(nnx.Module):
         Raises:
           ValueError: The images have other channels, spatial axes or (where the layer has positions) pixels.
         """
-        return rungs.forward(
+        return self.layout.forward(
             x,
-            {name: getattr(self, name)[...] for name in rungs.RUNGS[self.rung].arrays},
+            {name: getattr(self, name)[...] for name in self.tying.arrays},
             None if self.bias is None else self.bias[...],
-            self.layout,
             dtype=self.dtype,
             precision=self.precision,
             preferred_element_type=self.preferred_element_type,
@@ -99,7 +121,7 @@ class Dense(Layer):
       ((4, 3, 8, 6, 2, 7), (4, 3, 7))
     """
 
-    rung = "dense"
+    tying = ByPixel
     kernel: nnx.Param
 
 
@@ -121,7 +143,7 @@ class LocallyConnected(Layer):
       ((8, 6, 3, 3, 2, 7), (5, 8, 6, 7))
     """
 
-    rung = "locally_connected"
+    tying = Untied
     kernel: nnx.Param
 
 
@@ -141,7 +163,7 @@ class Tiled(Layer):
       (2, 2, 3, 3, 2, 7)
     """
 
-    rung = "tiled"
+    tying = Periodic
     kernel: nnx.Param
 
 
@@ -164,7 +186,7 @@ class LowRank(Layer):
       ((4, 3, 3, 2, 7), (8, 6, 4))
     """
 
-    rung = "low_rank"
+    tying = Mixed
     basis: nnx.Param
     weights: nnx.Param
 
@@ -177,7 +199,8 @@ class Conv(Layer):
     Args:
       in_features: Input channels.
       out_features: Output channels.
-      kernel_size: Taps along each axis. An int is one spatial axis, as in Flax, or one size along all axes of `space`.
+      kernel_size: Taps along each axis. An int is one spatial axis, as in Flax, or one size along all axes of `space`. Or a
+        whole `Window`, which has strides, padding and dilation.
       strides: Pixels between neighbouring outputs.
       padding: As in `Window`.
       kernel_dilation: Pixels between neighbouring taps.
@@ -203,11 +226,16 @@ class Conv(Layer):
       ((3, 3, 2, 7), (5, 4, 3, 7))
     """
 
-    rung = "conv"
+    tying = Shared
     kernel: nnx.Param
 
 
-LAYERS = {layer.rung: layer for layer in (Dense, LocallyConnected, Tiled, LowRank, Conv)}
+WRITTEN = {layer.tying: layer for layer in (Dense, LocallyConnected, Tiled, LowRank, Conv)}
+LAYERS: dict[str, type[Layer]] = {}
+for _tying in RUNGS.values():  # a rung without a class of its own above gets one here, under its tying's name
+    _named = {"tying": _tying, "__doc__": _tying.__doc__, "__module__": __name__}
+    LAYERS[_tying.name] = WRITTEN.get(_tying) or type(_tying.__name__, (Layer,), _named)
+    globals()[LAYERS[_tying.name].__name__] = LAYERS[_tying.name]
 
 
 def spatial(model: nnx.Module) -> dict[tuple[Any, ...], Layer]:
@@ -229,12 +257,11 @@ def connect(
     *,
     padding: Padding = "SAME",
     space: Space,
-    period: int = 2,
-    rank: int = 2,
     tied_noise: float | None = None,
     kernel_init: Initializer = DEFAULT_KERNEL_INIT,
     use_bias: bool | str = True,
     rngs: nnx.Rngs,
+    **parameters: Any,
 ) -> Layer:
     """Build the layer with the outputs of one convolution at the rung named: what `connectivity=` of a model means.
 
@@ -247,12 +274,12 @@ def connect(
       strides: Pixels between neighbouring outputs.
       padding: As in `Window`.
       space: Pixels along each spatial axis of the input.
-      period: Of "tiled"; at most the positions there are.
-      rank: Of "low_rank".
       tied_noise: Of the rungs with several kernels.
       kernel_init: Initializer of one kernel.
       use_bias: As in `Conv`.
       rngs: Keys; the stream `params` is used.
+      **parameters: The parameters of all rungs, of which this one takes its own: `period` of "tiled", at most the positions
+        there are, and `rank` of "low_rank", at most the positions and the entries of a kernel.
 
     Raises:
       ValueError: An unknown connectivity, or an argument out of range.
@@ -263,29 +290,14 @@ def connect(
     """
     if connectivity not in CONNECTIVITY:
         raise ValueError(f"connectivity {connectivity!r} is unknown; needs one of {', '.join(CONNECTIVITY)}")
-    window = rungs.lay_window(kernel_size, strides, padding, 1, space)
-    rung, own = CONNECTIVITY[connectivity], {}
+    window = lay_window(kernel_size, strides, padding, 1, space)
     if connectivity == "shared":
         window = window.widened(space)
         kernel_init = _seeing(kernel_init, math.prod(space) / math.prod(window.taps(len(space))))
-    if connectivity == "tiled":
-        own["period"] = tuple(min(period, i) for i in window.output_shape(space))
-    if connectivity == "low_rank":
-        own["rank"] = rank
-    if "tied_noise" in rungs.RUNGS[rung].takes:
-        own["tied_noise"] = tied_noise
-    return LAYERS[rung](
-        in_features,
-        out_features,
-        window.size,
-        window.strides,
-        padding=window.padding,
-        space=space,
-        kernel_init=kernel_init,
-        use_bias=use_bias,
-        rngs=rngs,
-        **own,
-    )
+    local = Layout(Untied(), window, in_features, out_features, space, use_bias=use_bias)
+    layout = at(local, CONNECTIVITY[connectivity], **parameters)
+    noise: dict[str, Any] = {"tied_noise": tied_noise} if layout.tying.has_noise else {}
+    return Layer.from_layout(layout, kernel_init=kernel_init, rngs=rngs, **noise)
 
 
 CONNECTIVITY = {rung: rung for rung in LAYERS} | {"shared": "conv"}

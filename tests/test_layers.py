@@ -286,13 +286,13 @@ def squared_deviation(layer, space):
     """
     window, arrays = layer.layout.window, {name: np.asarray(array) for name, array in state_of(layer).items()}
     out, live = window.output_shape(space), window.live(space)
-    if layer.rung == "dense":
+    if layer.layout.rung == "dense":
         return np.square(arrays["kernel"]).sum((2, 3, 4)).mean(-1)
-    if layer.rung == "low_rank":
+    if layer.layout.rung == "low_rank":
         gram = np.einsum("rabcd,sabcd->rsab", *[arrays["basis"]] * 2, optimize=True) / layer.layout.out_features
         return np.einsum("ijr,ijs,rsab,ijab->ij", *[arrays["weights"]] * 2, gram, live, optimize=True)
     square = np.square(arrays["kernel"]).sum(-2).mean(-1)
-    if layer.rung == "tiled":
+    if layer.layout.rung == "tiled":
         square = square[np.ix_(*(np.arange(n) % 2 for n in out))]
     return (square * live).sum((-1, -2))
 
@@ -548,11 +548,11 @@ MISUSES = [  # layer, arguments, error, message
     ("Dense", {"space": (7, 0)}, ValueError, "space must be at least 1, got 0"),
     ("Dense", {"space": 7}, TypeError, "space must be a sequence of integers"),
     ("Dense", {"space": (7, 5, 3)}, ValueError, "has 2 spatial axes but 3 are needed"),
-    ("Tiled", {"period": None}, ValueError, "period"),
+    ("Tiled", {"period": None}, TypeError, "period must be an integer"),
     ("Tiled", {"period": (2, 2, 2)}, ValueError, "period has 3 entries .* but 2 spatial axes"),
     ("Tiled", {"period": 8}, ValueError, r"period \(8, 8\) exceeds the \(7, 5\) positions"),
     ("Tiled", {"period": 1.5}, TypeError, "period must be an integer"),
-    ("LowRank", {"rank": None}, ValueError, "rank"),
+    ("LowRank", {"rank": None}, TypeError, "rank must be an integer"),
     ("LowRank", {"rank": 0}, ValueError, "rank must be at least 1, got 0"),
     ("LowRank", {"rank": 2.0}, TypeError, "rank must be an integer"),
     *((name, {"period": 2}, ValueError, f"a {name.lower()}.* layer takes no period, got 2") for name in ("Dense", "Conv")),
@@ -596,8 +596,6 @@ def test_refuses_channels_that_are_no_number(sizes, error):
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        ({"period": 2}, "takes no period"),
-        ({"rank": 2}, "takes no rank"),
         ({"tied_noise": 0.5}, "takes no tied_noise"),
         ({"use_bias": "pixel"}, "use_bias must be"),
         ({"feature_group_count": 4}, "4 groups do not divide 6 input channels"),

@@ -91,14 +91,15 @@ def test_rank_and_noise_reach_every_spatial_layer(network, monkeypatch):
     def build():
         return SMALL[network][0](connectivity="low_rank", rank=5, tied_noise=0.25, rngs=nnx.Rngs(0))
 
-    def start(key, layout, how):
+    def start(layout, key, how):
         asked.append(how.tied_noise)
-        return rungs_start(key, layout, how)
+        return usual(layout, key, how)
 
-    rungs_start = rungs.start
-    monkeypatch.setattr(rungs, "start", start)
+    usual = rungs.Layout.start
+    monkeypatch.setattr(rungs.Layout, "start", start)
     stages = built(build).stages
-    assert [stage.layer.weights.shape[-1] for stage in stages] == [5] * len(stages)
+    shapes = [stage.layer.weights.shape for stage in stages]
+    assert [rank for *_, rank in shapes] == [min(5, math.prod(positions)) for *positions, _ in shapes]
     assert asked == [0.25] * len(stages)
 
 
@@ -130,7 +131,7 @@ def test_networks_take_signals_and_volumes(network, shape):
 
 
 def as_matrix(layer):
-    if layer.rung == "low_rank":
+    if layer.layout.rung == "low_rank":
         kernel = np.tensordot(np.ravel(layer.weights[...]), np.asarray(layer.basis[...]), 1)
     else:
         kernel = layer.kernel[...]

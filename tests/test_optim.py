@@ -392,8 +392,10 @@ def test_what_cannot_be_projected_is_refused():
     conv = nnx.eval_shape(lambda: cl.Conv(1, 2, (3, 3), rngs=nnx.Rngs(0)))
     with pytest.raises(ValueError, match=r"no layer of the model can be projected to 'conv': .* \['conv'\]"):
         optim.sharing(conv)
-    with pytest.raises(ValueError, match="no projection leads from 'conv' to 'dense'"):
-        optim.nearest("conv", "dense", cl.Window(3), (4, 5))
+    with pytest.raises(ValueError, match=r"no layer of the model can be projected to 'low_rank': .* \['dense'\]"):
+        optim.sharing(dense_layer()[0], "low_rank")  # that projection is not linear
+    with pytest.raises(ValueError, match="rung 'local' is unknown; needs one of dense, locally_connected"):
+        optim.sharing(conv, "local")
     with pytest.raises(ValueError, match="the tree has no array a/c; it has a/b"):
         optim.at_paths({("a", "c"): jnp.negative})({"a": {"b": np.ones(1)}})
     with pytest.raises(ValueError, match="by 'nearness' is unknown; needs one of distance, outside"):
@@ -463,7 +465,7 @@ def test_a_tap_counts_by_its_distance_from_the_centre_at_every_position(rung):
     own |= {"kernel_dilation": (2, 1), "space": (7, 5), "param_dtype": jnp.float64}
     layer = nnx.eval_shape(lambda: LAYERS[rung](2, 3, (3, 2), **own, rngs=nnx.Rngs(0)))
     tree = start(layer)
-    kernel = np.asarray(tree["basis" if rung == "low_rank" else "kernel"])
+    kernel = np.tensordot(tree["weights"], tree["basis"], 1) if rung == "low_rank" else np.asarray(tree["kernel"])
     away = np.array([[math.hypot(2, 0.5)] * 2, [0.5] * 2, [math.hypot(2, 0.5)] * 2])
     got, outside = jax.jit(lambda tree: (optim.far(layer, size=jnp.abs)(tree), optim.far(layer, by="outside")(tree)))(tree)
     close(got, (away[..., None, None] * np.abs(kernel)).sum())

@@ -170,7 +170,7 @@ def test_rungs_between_are_relaxed_and_held_back_to_the_same_function(stricter, 
     back = constrain_compiled(free, stricter, shape)
     for each in (free, back):
         close(results(each, x, ("train",)), results(model, x, ("train",)), CLOSE)
-    assert [type(stage.layer).rung for stage in back.stages] == [stricter] * 2
+    assert [stage.layer.layout.rung for stage in back.stages] == [stricter] * 2
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
@@ -191,7 +191,7 @@ def test_freer_and_stricter_layers_stay_and_shared_ones_stay_shared():
     assert nnx.graphdef(free.local) == nnx.graphdef(model.local)
     dense = relax_compiled(model, "dense", shape)
     assert dense.local is dense.again
-    assert dense.local.rung == "dense"
+    assert dense.local.layout.rung == "dense"
     strict = constrain(model, "locally_connected", shape)
     assert nnx.graphdef(strict) == nnx.graphdef(model)
     close(parameters(strict), parameters(model), 0)
@@ -208,7 +208,7 @@ def test_the_relaxed_network_has_arrays_of_its_own():
 
 def test_only_the_layers_that_are_named_or_picked_change():
     model, shape = network("Pyramid")
-    rungs = lambda model: [stage.layer.rung for stage in model.stages]  # noqa: E731
+    rungs = lambda model: [stage.layer.layout.rung for stage in model.stages]  # noqa: E731
     assert rungs(relax(model, "dense", shape, only="stages/1/*")) == ["conv", "dense"]
     assert rungs(relax(model, "dense", shape, only=["stages/0/layer"])) == ["dense", "conv"]
     assert rungs(relax(model, "dense", shape, only=lambda path: path.endswith("1/layer"))) == ["conv", "dense"]
@@ -603,7 +603,12 @@ def test_training_goes_on_with_a_continuous_loss_and_what_the_optimizer_remember
 @pytest.mark.parametrize(
     "model, to, options, match",
     [
-        (lambda: one(cl.Conv), "local", {}, "to='local' is no rung; needs one of conv, tiled"),
+        (
+            lambda: one(cl.Conv),
+            "local",
+            {},
+            "rung 'local' is unknown; needs one of dense, locally_connected, tiled, low_rank, conv",
+        ),
         (lambda: one(cl.Conv), "dense", {"only": "layers/7"}, "only='layers/7' fits no layer; there are layers/0"),
         (lambda: one(cl.Tiled, period=2), "low_rank", {}, "layers/0: tiled .* is not contained in low_rank"),
         (lambda: one(cl.Tiled, period=2), "tiled", {"period": 3}, "layers/0: tiled of period .* is not contained"),
@@ -653,7 +658,7 @@ class Plain(cl.Conv):
 
 
 def test_a_subclass_without_a_call_of_its_own_is_relaxed():
-    assert relax(one(Plain), "dense", SHAPE).layers[0].rung == "dense"
+    assert relax(one(Plain), "dense", SHAPE).layers[0].layout.rung == "dense"
 
 
 def tied(rngs):
@@ -717,7 +722,7 @@ def test_a_layer_whose_arrays_are_computed_anew_is_refused(norm):
     model = nnx.Sequential(norm(conv, rngs=nnx.Rngs(0)), further)
     with pytest.raises(ValueError, match=f"layers/0/layer_instance: {norm.__name__} computes its arrays anew"):
         relax(model, "dense", SHAPE)
-    assert relax(model, "dense", SHAPE, only="layers/1").layers[1].rung == "dense"
+    assert relax(model, "dense", SHAPE, only="layers/1").layers[1].layout.rung == "dense"
 
 
 @pytest.mark.parametrize("only", [3, cl.Conv, ("layers", 0)])
@@ -756,6 +761,10 @@ def test_a_network_that_would_not_fit_is_refused_before_it_is_built(monkeypatch)
         relax(model, "dense", SHAPE, optimizer=optax.adam(0.1))
     with cl.any_size():
         relax(model, "dense", SHAPE, optimizer=optax.adam(0.1))
+    way = 36 * (1 + 35) * 4  # the kernel once, and at all positions
+    monkeypatch.setattr("convlab.check._free", lambda: needed + way - 1)
+    with pytest.raises(MemoryError, match=r"GB for parameters, .* GB for kernels on the way"):
+        relax(model, "dense", SHAPE)
     monkeypatch.setattr("convlab.check._free", lambda: None)
     relax(model, "dense", SHAPE, optimizer=optax.adam(0.1))
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from convlab import tasks
+from convlab.rungs import RUNGS
 from convlab.tasks.scenes import BOX
 
 KEY = jax.random.key(3)
@@ -394,7 +395,7 @@ def test_symbols_of_a_hierarchy_stand_among_blanks_and_tell_the_class_by_the_rul
     assert ((symbols.reshape(MANY, width, width) >= 0).any(-1).reshape(MANY, s, gap + 1).sum(-1) == 1).all()
 
 
-@pytest.mark.parametrize("rung", tasks.RUNGS)
+@pytest.mark.parametrize("rung", RUNGS)
 def test_a_teacher_of_a_rung_is_found_again_by_least_squares_and_is_of_that_rung(rung):
     window, space, c, d = cl.Window((3, 2), padding="CIRCULAR"), (4, 6), 1, 2
     x, y = sample(lambda key: tasks.linear_teacher(rung, space, window, (c, d), 0.0, key), 60)

@@ -10,14 +10,14 @@
 | `keep_pruned` | pruned weights stay at exactly zero | last in a chain |
 
 Penalties are `distance` (from a projection: soft tying, soft locality) and `far` (size by the distance from the window's
-centre). `sharing` reads off a model the projection of each of its kernels, `nearest` is that of one kernel, `at_paths` makes
-one of several. `prune`, `rewind` and `iterative_pruning` find a mask for `keep_pruned`. Masks and labels are Optax's.
+centre). `sharing` reads off a model the projection of each of its kernels, `at_paths` makes one of
+several. `prune`, `rewind` and `iterative_pruning` find a mask for `keep_pruned`. Masks and labels are Optax's.
 """
 
 from convlab.optim.leaves import at_paths, kernel_mask
 from convlab.optim.penalties import add_penalty, distance, far
 from convlab.optim.pruning import iterative_pruning, keep_pruned, prune, rewind
-from convlab.optim.sharing import nearest, project_every, sharing, tie_gradients
+from convlab.optim.sharing import project_every, sharing, tie_gradients
 from convlab.optim.thresholds import beta_lasso, soft_threshold
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
     "iterative_pruning",
     "keep_pruned",
     "kernel_mask",
-    "nearest",
     "project_every",
     "prune",
     "rewind",

@@ -10,11 +10,11 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from convlab.geometry import Axis
+from convlab.geometry import Axis, as_axes
 from convlab.layers import spatial
-from convlab.optim.leaves import Number, Path, Taken, Tree, at_least_zero, found, needed, numbers_at
+from convlab.optim.leaves import Number, Taken, Tree, at_least_zero, found, needed, numbers_at
 from convlab.optim.sharing import Projection
-from convlab.rungs import RUNGS, Layout
+from convlab.rungs import Layout
 
 Penalty = Callable[[Tree], Float[Array, ""]]
 
@@ -99,40 +99,40 @@ def far(model: nnx.Module, by: str = "distance", size: Callable[[Array], Array] 
     """
     if by not in COUNTED:
         raise ValueError(f"by {by!r} is unknown; needs one of {', '.join(COUNTED)}")
-    counted: dict[Path, np.ndarray] = {
-        (*path, RUNGS[layer.layout.rung].arrays[0]): COUNTED[by](layer.layout)[..., None, None]
-        for path, layer in spatial(model).items()
-    }
-    if not counted:
+    layouts = {path: layer.layout for path, layer in spatial(model).items()}
+    if not layouts:
         raise ValueError("the model has no spatial layers of convlab: nothing is near or far")
+    counted = {path: COUNTED[by](layout)[..., None, None] for path, layout in layouts.items()}
 
     def penalty(parameters: Tree) -> Float[Array, ""]:
-        kernels = found(parameters, counted)
-        return _total(jnp.sum(counted[path].astype(kernel.dtype) * size(kernel)) for path, kernel in kernels.items())
+        total = jnp.asarray(0.0)
+        for path, layout in layouts.items():
+            names = layout.tying.arrays
+            arrays = found(parameters, [(*path, name) for name in names])
+            if len(arrays) == len(names):
+                kernels = dict(zip(names, arrays.values(), strict=True))
+                v = kernels["kernel"] if layout.tying.by_pixel else layout.tying.kernels(kernels, layout)
+                total += jnp.sum(counted[path].astype(v.dtype) * size(v))
+        return total
 
     return penalty
 
 
 def _from_centre(layout: Layout) -> np.ndarray:
     """Pixels between the centre of a window and what each weight reads: (*window), or (*out, *space) for dense weights."""
-    assert layout.window.rank is not None
-    if layout.rung == "dense":
-        assert layout.space is not None
-        each = [_reach(axis) for axis in layout.window.axes(layout.space)]
+    if layout.tying.by_pixel:
+        reaches = [_reach(axis) for axis in layout.axes]
     else:
-        window = layout.window
-        taps = zip(window.taps(window.rank), window.dilation, strict=True)  # pyright: ignore[reportArgumentType]
-        each = [dilation * (np.arange(size) - (size - 1) / 2) for size, dilation in taps]
-    return _over_axes(np.add, [reach**2 for reach in each]) ** 0.5
+        taps = zip(layout.kernel[:-2], as_axes("dilation", layout.window.dilation, layout.ndim), strict=True)
+        reaches = [dilation * (np.arange(size) - (size - 1) / 2) for size, dilation in taps]
+    return _over_axes(np.add, [reach**2 for reach in reaches]) ** 0.5
 
 
 def _outside(layout: Layout) -> np.ndarray:
     """Which dense weights read a pixel outside the window of their position: (*out, *space); of the others none does."""
-    if layout.rung != "dense":
+    if not layout.tying.by_pixel:
         return np.zeros(())
-    assert layout.space is not None
-    axes = layout.window.axes(layout.space)
-    inside = [(axis.reads[:, :, None] == np.arange(axis.pixels)).any(1) for axis in axes]
+    inside = [(axis.reads[:, :, None] == np.arange(axis.pixels)).any(1) for axis in layout.axes]
     return 1.0 - _over_axes(np.logical_and, inside)
 
 

@@ -1,5 +1,6 @@
 """Sharing and locality as projections: of the parameters now and then, or of the gradients at every step."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -11,67 +12,31 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array
 
-from convlab.convert import (
-    lift_conv_to_dense,
-    lift_conv_to_local,
-    lift_local_to_dense,
-    project_dense_to_conv,
-    project_dense_to_local,
-    project_local_to_conv,
-)
-from convlab.geometry import Space, Window, as_integer
+from convlab.geometry import as_integer
 from convlab.layers import spatial
 from convlab.optim.leaves import Taken, Tree, at_paths, like, needed
-from convlab.rungs import RUNGS
+from convlab.rungs import Layout, at, contains, transfer, tying
 
 Projection = Callable[[Tree], Tree]
 
-# (rung, to) -> (project, lift)
-NEAREST: dict[tuple[str, str], tuple[Callable[..., Array], Callable[..., Array]]] = {
-    ("dense", "locally_connected"): (project_dense_to_local, lift_local_to_dense),
-    ("dense", "conv"): (project_dense_to_conv, lift_conv_to_dense),
-    ("locally_connected", "conv"): (project_local_to_conv, lift_conv_to_local),
-}
 
+def sharing(model: nnx.Module, to: str = "conv", **parameters: Any) -> Projection:
+    """Read off a model the projection of its parameters: every freer layer as near as a stricter rung is.
 
-def nearest(rung: str, to: str, window: Window, space: Space) -> Callable[[Array], Array]:
-    """Return the function that replaces a kernel by the nearest one that a stricter rung allows: project, then lift.
-
-    Args:
-      rung: What the kernel is: "dense" or "locally_connected".
-      to: What it becomes equal to: "locally_connected" or "conv".
-      window: Where each position reads.
-      space: Pixels along each spatial axis of the input.
-
-    Raises:
-      ValueError: `to` is not a stricter rung than `rung`.
-
-    Example:
-      >>> nearest("locally_connected", "conv", Window(3, padding="VALID"), (4,))(jnp.arange(6.0).reshape(2, 3, 1, 1))[..., 0, 0]
-      Array([[1.5, 2.5, 3.5],
-             [1.5, 2.5, 3.5]], dtype=float32)
-    """
-    if (rung, to) not in NEAREST:
-        pairs = ", ".join(f"{rung!r} to {to!r}" for rung, to in NEAREST)
-        raise ValueError(f"no projection leads from {rung!r} to {to!r}; there are {pairs}")
-    project, lift = NEAREST[rung, to]
-    return lambda kernel: lift(project(kernel, window, space), window, space)
-
-
-def sharing(model: nnx.Module, to: str = "conv") -> Projection:
-    """Read off a model the projection of its parameters: every dense or locally connected layer as near as a stricter rung is.
-
-    With "conv", a bias per position becomes its mean. All other arrays stay as they are.
+    A kernel is projected to the stricter rung, then lifted back. Where that rung has one bias for all positions, a bias per
+    position becomes its mean. All other arrays stay as they are.
 
     Args:
       model: A Flax NNX module with layers of convlab.
-      to: "conv" (one kernel in the window), or "locally_connected" (dense layers keep what is inside the window).
+      to: A rung, such as "conv" (one kernel in the window), or "locally_connected" (dense layers keep what is inside the
+        window); not "low_rank", whose projection is not linear.
+      **parameters: The parameters of the rung, as in `convlab.relax`.
 
     Returns:
       A function of trees like the model's parameters: nested dicts, as `fit` trains them, or NNX states.
 
     Raises:
-      ValueError: No layer of the model is on a freer rung than `to`.
+      ValueError: No layer of the model is on a freer rung than `to`, or one of them does not know its pixels.
 
     Example:
       >>> from convlab.layers import LocallyConnected
@@ -82,16 +47,23 @@ def sharing(model: nnx.Module, to: str = "conv") -> Projection:
     """
     changes = {}
     for path, layer in spatial(model).items():
-        layout = layer.layout
-        if (layout.rung, to) in NEAREST:
-            assert layout.space is not None
-            changes[*path, "kernel"] = nearest(layout.rung, to, layout.window, layout.space)
-            if layout.bias_sharing == "position" and RUNGS[to].bias == "channel":
-                changes[*path, "bias"] = functools.partial(_mean, axes=len(layout.space))
+        free = layer.layout
+        strict = dataclasses.replace(free, tying=tying(to, **parameters))
+        if free.tying != strict.tying and contains(free, strict) and free.tying.is_linear and strict.tying.is_linear:
+            strict = at(free, to, **parameters)
+            for name in free.tying.arrays:
+                changes[*path, name] = functools.partial(_nearest, name=name, free=free, strict=strict)
+            if free.bias_sharing == "position" and strict.bias_sharing == "channel":
+                changes[*path, "bias"] = functools.partial(_mean, axes=free.ndim)
     if not changes:
         rungs = sorted({layer.layout.rung for layer in spatial(model).values()})
         raise ValueError(f"no layer of the model can be projected to {to!r}: its spatial layers are {rungs}")
     return at_paths(changes)
+
+
+def _nearest(array: Array, name: str, free: Layout, strict: Layout) -> Array:
+    """Project to the stricter layout, and lift back."""
+    return transfer(transfer({name: array}, free, strict), strict, free)[name]
 
 
 def project_every(projection: Projection, steps: int) -> optax.GradientTransformation:

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from convlab.relax.arrays import transfer, transfer_bias
 from convlab.relax.networks import paired
-from convlab.rungs import Layout
+from convlab.rungs import Layout, transfer, transfer_bias
 
 KeyPath = tuple[Any, ...]
 
@@ -70,7 +69,7 @@ def carry(
         changed = bool(place) and layer in before and before[layer] != after[layer]
         if place and kept is None:
             return fresh
-        if changed and name != ("bias",) and "low_rank" in (before[layer].rung, after[layer].rung):
+        if changed and name != ("bias",) and not (before[layer].tying.is_linear and after[layer].tying.is_linear):
             return fresh
         if changed and _is_direction(kept, shapes.get(place)) and _is_direction(fresh, new_shapes[place]):
             return _rewritten(name[0], kept, before[layer], after[layer])

@@ -7,10 +7,9 @@ from typing import NamedTuple
 from flax import nnx
 
 from convlab.calls import Path, modules_of, name_of
-from convlab.relax.arrays import at, squared_norm, transfer
 from convlab.relax.networks import arrays_of, paired
 from convlab.report.table import print_table, to_table
-from convlab.rungs import Arrays, Layout
+from convlab.rungs import Arrays, ByPixel, Layout, Shared, Untied, at, transfer
 
 
 class Change(NamedTuple):
@@ -77,18 +76,18 @@ def _change(path: Path, old: nnx.Module, new: nnx.Module, before: Layout, after:
 
 
 def _distance(first: Arrays, before: Layout, second: Arrays, after: Layout) -> float:
-    common = at(before, "dense" if "dense" in (before.rung, after.rung) else "locally_connected")
+    common = at(before, (ByPixel if before.tying.by_pixel or after.tying.by_pixel else Untied).name)
     a, b = (transfer(arrays, layout, common)["kernel"] for arrays, layout in ((first, before), (second, after)))
-    apart, size = (float(squared_norm({"kernel": each}, common)) for each in (b - a, a))
+    apart, size = (float(common.tying.squared_norm({"kernel": kernel}, common)) for kernel in (b - a, a))
     return math.sqrt(max(apart, 0.0) / size) if size > 0 else math.nan if apart > 0 else 0.0
 
 
 def _shares(arrays: Arrays, layout: Layout) -> list[float]:
     """Shares of the squared norm by Pythagoras, as `convlab.decompose` has them of a dense weight; inside 0 to 1."""
-    squares = [float(squared_norm(arrays, layout))]
-    for rung in ("locally_connected", "conv"):
-        stricter = at(layout, rung)
-        squares.append(float(squared_norm(transfer(arrays, layout, stricter), stricter)))
+    squares = [float(layout.tying.squared_norm(arrays, layout))]
+    for tying in (Untied, Shared):
+        stricter = at(layout, tying.name)
+        squares.append(float(stricter.tying.squared_norm(transfer(arrays, layout, stricter), stricter)))
     total, local, shared = squares
     if not total > 0:
         return [math.nan] * 3

@@ -6,15 +6,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import nnx
 
 from convlab import check
 from convlab.calls import Path, follow, is_stock, layout_of, modules_of, name_of
-from convlab.geometry import Size
-from convlab.layers import LAYERS, Layer
-from convlab.relax.arrays import FREEDOM, at, contains, transfer
-from convlab.rungs import RUNGS, Arrays, Layout
+from convlab.layers import Layer
+from convlab.rungs import Arrays, Layout, at, contains, on_the_way, transfer, tying
 
 Only = str | Sequence[str] | Callable[[str], bool]  # patterns, or a function, of the path
 
@@ -25,9 +24,8 @@ def relax(
     image_shape: Sequence[int],
     *,
     only: Only | None = None,
-    period: Size = 2,
-    rank: int = 2,
     optimizer: optax.GradientTransformation | None = None,
+    **parameters: Any,
 ) -> nnx.Module:
     """Give a network's spatial layers the freedom of a rung, without changing what it computes.
 
@@ -41,9 +39,10 @@ def relax(
       to: A rung: "tiled", "low_rank", "locally_connected" or "dense".
       image_shape: (*space, c) of one image, as a layer by position needs to know its pixels.
       only: Which layers: patterns of their paths ("stages/0/layer", "stages/*"), or a function of the path.
-      period: Of "tiled": an int, or one per axis; at most the positions there are.
-      rank: Of "low_rank"; the new mixtures start in the first of their kernels, the others at zero.
       optimizer: What it will be trained with: its state, and a gradient, are counted as needed memory.
+      **parameters: The parameters of the rung. Of "tiled" `period`, 2 by default: an int, or one per axis; at most the
+        positions there are. Of "low_rank" `rank`, 2 by default; the new mixtures start in the first of their kernels, the
+        others at zero.
 
     Returns:
       A network of the same structure; `constrain` takes it back.
@@ -64,7 +63,7 @@ def relax(
 
     Reference: d'Ascoli et al. 2019, Finding the needle in the haystack with convolutions.
     """
-    plan = _plan(model, to, image_shape, only, freer=True, period=period, rank=rank)
+    plan = _plan(model, to, image_shape, only, freer=True, **parameters)
     _fits(model, plan, optimizer)
     return _rebuilt(model, plan)
 
@@ -75,8 +74,7 @@ def constrain(
     image_shape: Sequence[int],
     *,
     only: Only | None = None,
-    period: Size = 2,
-    rank: int = 2,
+    **parameters: Any,
 ) -> nnx.Module:
     """Hold a network's spatial layers to a stricter rung: each becomes the nearest layer of that rung.
 
@@ -89,8 +87,7 @@ def constrain(
       to: A rung: "conv", "tiled", "low_rank" or "locally_connected".
       image_shape: (*space, c) of one image.
       only: Which layers, as in `relax`.
-      period: Of "tiled".
-      rank: Of "low_rank".
+      **parameters: The parameters of the rung, as in `relax`.
 
     Example:
       >>> from convlab.layers import LocallyConnected
@@ -98,7 +95,7 @@ def constrain(
       >>> constrain(model, "conv", (5, 7, 1)).layers[0].kernel.shape
       (3, 3, 1, 2)
     """
-    return _rebuilt(model, _plan(model, to, image_shape, only, freer=False, period=period, rank=rank))
+    return _rebuilt(model, _plan(model, to, image_shape, only, freer=False, **parameters))
 
 
 def layouts(model: nnx.Module, image_shape: Sequence[int], paths: Sequence[Path] | None = None) -> dict[Path, Layout]:
@@ -140,7 +137,7 @@ def paired(old: nnx.Module, new: nnx.Module, image_shape: Sequence[int]) -> tupl
 def arrays_of(module: nnx.Module) -> Arrays:
     """Take the arrays of a spatial layer, by name; of a kernel that Flax masks, what is left."""
     layout = layout_of(module)
-    names = ("kernel",) if layout is None else RUNGS[layout.rung].arrays
+    names = ("kernel",) if layout is None else layout.tying.arrays
     arrays = {name: getattr(module, name)[...] for name in names}
     mask = getattr(module, "mask", None)
     if mask is not None:
@@ -150,11 +147,10 @@ def arrays_of(module: nnx.Module) -> Arrays:
 
 
 def _plan(
-    model: nnx.Module, to: str, image_shape: Sequence[int], only: Only | None, *, freer: bool, **own: Any
+    model: nnx.Module, to: str, image_shape: Sequence[int], only: Only | None, *, freer: bool, **parameters: Any
 ) -> dict[Path, tuple[Layout, Layout]]:
     """Say which layers change, from which layout to which."""
-    if to not in FREEDOM:
-        raise ValueError(f"to={to!r} is no rung; needs one of {', '.join(FREEDOM)}")
+    tying(to, **parameters)
     modules = modules_of(model)
     kinds = {path: module for path, module in modules.items() if isinstance(module, (Layer, nnx.Conv))}
     paths = chosen([path for path, module in kinds.items() if layout_of(module) or not is_stock(module)], only)
@@ -164,7 +160,7 @@ def _plan(
     plan = {}
     for path, old in found.items():
         try:
-            new = at(old, to, **own)
+            new = at(old, to, **parameters)
         except ValueError as error:
             raise ValueError(f"{name_of(path)}: {error}") from None
         more, less = (new, old) if freer else (old, new)
@@ -241,29 +237,11 @@ def _rebuilt(model: nnx.Module, plan: dict[Path, tuple[Layout, Layout]]) -> nnx.
 
 def _layer(module: Any, old: Layout, new: Layout) -> Layer:
     """Make the layer that a layer becomes, computing as it did."""
-    window, own = new.window, {name: getattr(new, name) for name in ("period", "rank") if getattr(new, name) is not None}
-    kept: dict[str, Any] = {name: getattr(module, name, None) for name in ("dtype", "precision", "preferred_element_type")}
-    layer = nnx.eval_shape(
-        lambda: LAYERS[new.rung](
-            new.in_features,
-            new.out_features,
-            window.size,
-            window.strides,
-            padding=window.padding,
-            kernel_dilation=window.dilation,
-            feature_group_count=new.groups,
-            use_bias=new.use_bias,
-            space=new.space,
-            param_dtype=module.param_dtype,
-            rngs=nnx.Rngs(0),
-            **own,
-            **kept,
-        )
-    )
-    first, *_ = RUNGS[old.rung].arrays
-    for name, array in transfer(arrays_of(module), old, new).items():
-        setattr(layer, name, _holding(array, getattr(module, name, getattr(module, first))))
-    return layer
+    kept = {name: getattr(module, name, None) for name in ("dtype", "param_dtype", "precision", "preferred_element_type")}
+    first, *_ = old.tying.arrays
+    arrays = transfer(arrays_of(module), old, new)
+    held = {name: _holding(array, getattr(module, name, getattr(module, first))) for name, array in arrays.items()}
+    return Layer.from_layout(new, held, **kept)
 
 
 def _holding(array: jax.Array, old: nnx.Variable) -> nnx.Variable:
@@ -272,14 +250,15 @@ def _holding(array: jax.Array, old: nnx.Variable) -> nnx.Variable:
 
 
 def _fits(model: nnx.Module, plan: dict[Path, tuple[Layout, Layout]], optimizer: optax.GradientTransformation | None) -> None:
-    """Raise MemoryError unless the network and, with an optimizer, a gradient and its state would find room."""
+    """Raise MemoryError unless the network finds room, first with what the transfer needs, then with the optimizer's arrays."""
     shapes = nnx.to_pure_dict(nnx.state(nnx.eval_shape(lambda: _rebuilt(model, plan)), nnx.Param))
-    needed = {"parameters": shapes}
+    largest = max((on_the_way(old, new) for old, new in plan.values()), default=0)
+    check.fits({"parameters": shapes, "kernels on the way": jax.ShapeDtypeStruct((largest,), jnp.float32)})
     if optimizer is not None:
-        needed |= {"a gradient": shapes, "the optimizer's state": jax.eval_shape(optimizer.init, shapes)}
-    check.fits(needed)
+        state = jax.eval_shape(optimizer.init, shapes)
+        check.fits({"parameters": shapes, "a gradient": shapes, "the optimizer's state": state})
 
 
 def _named(layout: Layout) -> str:
-    own = f" of period {layout.period}" if layout.period else f" of rank {layout.rank}" if layout.rank else ""
-    return f"{layout.rung}{own}"
+    parameters = " and ".join(f"{name} {value}" for name, value in vars(layout.tying).items())
+    return f"{layout.rung} of {parameters}" if parameters else layout.rung

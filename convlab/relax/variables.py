@@ -9,9 +9,8 @@ import jax.numpy as jnp
 from flax import linen, traverse_util
 
 from convlab.calls import Path, name_of
-from convlab.linen import Layer
-from convlab.relax.arrays import transfer
-from convlab.rungs import RUNGS, Layout, lay_window
+from convlab.linen import Layer, layout_of
+from convlab.rungs import Layout, transfer
 
 
 def transfer_variables(
@@ -65,7 +64,7 @@ def _called(module: linen.Module, image_shape: Sequence[int]) -> tuple[dict[Path
     def note(call, arguments, options, context):
         layer = context.module
         spatial = isinstance(layer, (Layer, linen.Conv)) and context.method_name == "__call__"
-        layout = _layout(layer, arguments[0].shape) if spatial else None
+        layout = layout_of(layer, arguments[0].shape) if spatial else None
         if found.setdefault(layer.path, layout) != layout and spatial:
             raise ValueError(f"{name_of(layer.path)} reads images of several sizes; a layer by position needs one size")
         return call(*arguments, **options)
@@ -75,11 +74,3 @@ def _called(module: linen.Module, image_shape: Sequence[int]) -> tuple[dict[Path
         shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, *image_shape)), **told))
     owners = {key[1:-1] for key in traverse_util.flatten_dict(shapes)}
     return {path: layout for path, layout in found.items() if path in owners}, shapes
-
-
-def _layout(layer: Any, shape: Sequence[int]) -> Layout:
-    window = lay_window(layer.kernel_size, layer.strides, layer.padding, layer.kernel_dilation, None)
-    rung = layer.rung if isinstance(layer, Layer) else "conv"
-    own = {name: getattr(layer, name) for name in ("period", "rank") if name in RUNGS[rung].takes}
-    space = shape[-1 - (window.rank or 1) : -1]
-    return Layout(rung, window, shape[-1], layer.features, space, layer.feature_group_count, use_bias=layer.use_bias, **own)

@@ -1,21 +1,14 @@
 """Linear teachers at every rung of the ladder: the target is the output of one layer, with noise."""
 
 import math
-from collections.abc import Callable
+from typing import Any
 
 import jax
 from jaxtyping import Array, PRNGKeyArray
 
-from convlab import check
-from convlab.geometry import Size, Space, Window, as_axes, as_integer, as_space
-from convlab.ops.conv import conv
-from convlab.ops.dense import dense
-from convlab.ops.local import locally_connected
-from convlab.ops.low_rank import low_rank
-from convlab.ops.tiled import tiled
+from convlab.geometry import Space, Window, as_integer, as_space
+from convlab.rungs import Layout, tying
 from convlab.tasks.task import Task, deviation, one_by_one
-
-RUNGS = ("dense", "locally_connected", "tiled", "low_rank", "conv")
 
 
 def linear_teacher(
@@ -25,9 +18,7 @@ def linear_teacher(
     channels: tuple[int, int],
     noise: float,
     key: PRNGKeyArray,
-    *,
-    period: Size = 2,
-    rank: int = 2,
+    **parameters: Any,
 ) -> Task:
     r"""Targets that a layer of one rung makes of Gaussian images.
 
@@ -43,14 +34,13 @@ def linear_teacher(
     all positions share, about as much less as there are positions. A rung that does not hold the teacher keeps an error.
 
     Args:
-      rung: "dense", "locally_connected", "tiled", "low_rank" or "conv".
+      rung: A name in `convlab.rungs.RUNGS`.
       space: Pixels along each axis.
       window: Where each target reads; of "dense" it says at which positions targets are.
       channels: Of images and of targets.
       noise: sigma.
       key: Draws the layer.
-      period: Of "tiled".
-      rank: Of "low_rank".
+      **parameters: The parameters of all rungs, of which this one takes its own: `period` and `rank`, 2 by default.
 
     Raises:
       ValueError: An unknown rung, the window fits nowhere, a count below 1, a period beyond the positions, or a negative noise.
@@ -62,14 +52,11 @@ def linear_teacher(
 
     Reference: of the risk, Breiman and Freedman 1983, How many variables should be entered in a regression equation?
     """
-    if rung not in RUNGS:
-        raise ValueError(f"rung {rung!r} is unknown; needs one of {', '.join(RUNGS)}")
     space, window = as_space(space), window.of_rank(len(as_space(space)))
     c, d = (as_integer("channels", count) for count in channels)
-    tiles, r, sigma = as_axes("period", period, len(space)), as_integer("rank", rank), deviation(noise)
-    if rung == "tiled":
-        check.period(tiles, window, space)
-    layer = _layer(rung, space, window, (c, d), key, tiles, r)
+    sigma = deviation(noise)
+    layout = Layout(tying(rung, **parameters), window, c, d, space, use_bias=False)
+    arrays = _arrays(layout, key)
 
     def draw(key: PRNGKeyArray) -> tuple[Array, Array]:
         first, second = jax.random.split(key)
@@ -77,39 +64,14 @@ def linear_teacher(
 
     def sample(key: PRNGKeyArray, n: int) -> tuple[Array, Array]:
         x, rest = one_by_one(draw)(key, n)
-        return x, layer(x) + sigma * rest
+        return x, layout.forward(x, arrays, None) + sigma * rest
 
     return Task(f"linear teacher, {rung}", (*space, c), (), sample)
 
 
-def _layer(
-    rung: str,
-    space: tuple[int, ...],
-    window: Window,
-    channels: tuple[int, int],
-    key: PRNGKeyArray,
-    tiles: tuple[int, ...],
-    rank: int,
-) -> Callable[[Array], Array]:
-    """A layer with Gaussian weights, as a function of images."""
-    taps, out = window.taps(len(space)), window.output_shape(space)
-
-    def drawn(*shape: int, reads: int, key: PRNGKeyArray = key) -> Array:
-        return jax.random.normal(key, (*shape, *channels)) / math.sqrt(reads * channels[0])
-
-    many = math.prod(taps)
-    if rung == "dense":
-        w = drawn(*out, *space, reads=math.prod(space))
-        return lambda x: dense(x, w)
-    if rung == "low_rank":
-        mixing, rest = jax.random.split(key)
-        basis, mixture = drawn(rank, *taps, reads=many, key=rest), jax.random.normal(mixing, (*out, rank)) / math.sqrt(rank)
-        return lambda x: low_rank(x, basis, mixture, window)
-    if rung == "tiled":
-        v = drawn(*tiles, *taps, reads=many)
-        return lambda x: tiled(x, v, window)
-    if rung == "locally_connected":
-        v = drawn(*out, *taps, reads=many)
-        return lambda x: locally_connected(x, v, window)
-    v = drawn(*taps, reads=many)
-    return lambda x: conv(x, v, window)
+def _arrays(layout: Layout, key: PRNGKeyArray) -> dict[str, Array]:
+    """Draw Gaussian arrays, every one with the variance that keeps that of what it sums."""
+    shapes, terms = layout.tying.shapes(layout), layout.tying.fan_in(layout)
+    keys = [key] if len(shapes) == 1 else jax.random.split(key, len(shapes))
+    drawn = zip(reversed(shapes), keys, strict=True)  # the proportions of a mixture first
+    return {name: jax.random.normal(key, shapes[name]) / math.sqrt(terms[name]) for name, key in drawn}

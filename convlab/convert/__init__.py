@@ -1,0 +1,31 @@
+r"""Between the rungs: `lift` re-writes a kernel on a freer rung, `project` finds the nearest one on a stricter rung.
+
+Every kernel stands for a dense matrix, and E is the linear map that builds it: `lift` applies E, or the part of E that
+leads to the freer rung. Distances are those of the dense matrices (Frobenius), so that all projections are orthogonal in
+one space, nest and commute: with W the dense matrix of the argument, `project` returns
+
+$$V = (E^\top E)^+ E^\top W$$
+
+$E^\top E$ counts how often two taps read the same pixel. Under zero padding it is diagonal and holds n(a, b), the number of
+positions at which tap (a, b) is live: projecting is the mean over live taps. Under "REFLECT", "EDGE" and windows that wrap
+around the image, several taps of one position read the same pixel: their weights add on lifting, and the pseudo-inverse
+gives the least-norm solution. It factors over the axes, so only matrices of one axis' taps are inverted.
+"""
+
+from convlab.convert.conv import lift_conv_to_dense as lift_conv_to_dense
+from convlab.convert.conv import lift_conv_to_local as lift_conv_to_local
+from convlab.convert.conv import project_dense_to_conv as project_dense_to_conv
+from convlab.convert.conv import project_local_to_conv as project_local_to_conv
+from convlab.convert.dense import lift_local_to_dense as lift_local_to_dense
+from convlab.convert.dense import project_dense_to_local as project_dense_to_local
+from convlab.convert.low_rank import lift_low_rank_to_local as lift_low_rank_to_local
+from convlab.convert.low_rank import project_local_to_low_rank as project_local_to_low_rank
+from convlab.convert.period import counts as counts
+from convlab.convert.period import gather as gather
+from convlab.convert.period import nearest as nearest
+from convlab.convert.period import repeat as repeat
+from convlab.convert.period import silence as silence
+from convlab.convert.period import squared_norm as squared_norm
+from convlab.convert.shares import decompose as decompose
+from convlab.convert.tiled import lift_tiled_to_local as lift_tiled_to_local
+from convlab.convert.tiled import project_local_to_tiled as project_local_to_tiled

@@ -1,0 +1,86 @@
+"""Between a convolution and the freer rungs: its kernel at every position, and the mean over those where a tap is live."""
+
+from jaxtyping import Array, Float
+
+from convlab import check
+from convlab.convert.dense import lift_local_to_dense, project_dense_to_local
+from convlab.convert.tiled import lift_tiled_to_local, project_local_to_tiled
+from convlab.geometry import Space, Window, as_space
+
+
+def lift_conv_to_local(v: Float[Array, "a b c d"], window: Window, space: Space) -> Float[Array, "i j a b c d"]:
+    r"""Give every position the same kernel, with dead taps set to zero.
+
+    $$V'_{ijabcd} = V_{abcd} \quad \text{where tap } (a, b) \text{ is live at } (i, j), \text{ else } 0$$
+
+    Args:
+      v: The kernel of a convolution (with groups, c counts the channels of one group).
+      window: Where each position reads.
+      space: Pixels along each spatial axis of the input.
+
+    Raises:
+      ValueError: `v` is not a kernel of this window, or the window fits nowhere on `space`.
+      TypeError: `v` is not floating.
+
+    Example:
+      >>> from jax import numpy as jnp
+      >>> lift_conv_to_local(jnp.ones((3, 3, 2, 7)), Window(3), (4, 5)).shape
+      (4, 5, 3, 3, 2, 7)
+    """
+    v, rank = check.kernel("v", v, spatial=1, others="c d")
+    window.of_rank(rank)
+    check.taps("v", v.shape[:rank], window)
+    return lift_tiled_to_local(v[(None,) * rank], window, space)
+
+
+def project_local_to_conv(v: Float[Array, "i j a b c d"], window: Window, space: Space) -> Float[Array, "a b c d"]:
+    r"""Find the convolution nearest to a locally connected kernel: the mean of each tap over its live positions.
+
+    $$V_{abcd} = \frac{1}{n(a, b)} \sum_{ij \,:\, (a, b) \text{ live}} V'_{ijabcd}$$
+
+    Args:
+      v: One kernel per output position.
+      window: Where each position reads.
+      space: Pixels along each spatial axis of the input.
+
+    Returns:
+      The kernel; taps that are live nowhere are zero. Where several taps read one pixel, the module's general formula.
+
+    Raises:
+      ValueError: `v` does not hold one kernel of this window per output position.
+      TypeError: `v` is not floating.
+
+    Example:
+      >>> from jax import numpy as jnp
+      >>> project_local_to_conv(jnp.ones((4, 5, 3, 3, 2, 7)), Window(3), (4, 5)).shape
+      (3, 3, 2, 7)
+    """
+    return project_local_to_tiled(v, window, space, 1)[(0,) * len(as_space(space))]
+
+
+def lift_conv_to_dense(
+    v: Float[Array, "a b c d"], window: Window, space: Space, groups: int = 1
+) -> Float[Array, "i j k l c d"]:
+    """Write a convolution as a dense weight: what E does. Arguments and errors as of the two lifts it composes.
+
+    Example:
+      >>> from jax import numpy as jnp
+      >>> lift_conv_to_dense(jnp.ones((3, 3, 2, 7)), Window(3), (4, 5)).shape
+      (4, 5, 4, 5, 2, 7)
+    """
+    return lift_local_to_dense(lift_conv_to_local(v, window, space), window, space, groups)
+
+
+def project_dense_to_conv(
+    w: Float[Array, "i j k l c d"], window: Window, space: Space, groups: int = 1
+) -> Float[Array, "a b c d"]:
+    r"""Find the convolution nearest to a dense weight: $(E^\top E)^+ E^\top W$, by way of the nearest local kernel.
+
+    Arguments and errors as of the two projections it composes; their order does not matter.
+
+    Example:
+      >>> from jax import numpy as jnp
+      >>> project_dense_to_conv(jnp.ones((4, 5, 4, 5, 2, 7)), Window(3), (4, 5)).shape
+      (3, 3, 2, 7)
+    """
+    return project_local_to_conv(project_dense_to_local(w, window, space, groups), window, space)

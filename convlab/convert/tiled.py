@@ -1,0 +1,78 @@
+"""Between kernels that repeat and a kernel for every position."""
+
+from jaxtyping import Array, Float
+
+from convlab import check
+from convlab.convert.period import nearest, repeat, silence
+from convlab.geometry import Size, Space, Window, as_axes
+
+
+def lift_tiled_to_local(
+    v: Float[Array, "p q a b c d"], window: Window, space: Space, period: Size | None = None
+) -> Float[Array, "i j a b c d"]:
+    r"""Give every position the kernel of its place in the tile, with dead taps set to zero.
+
+    $$V'_{ijabcd} = V_{i \bmod p,\, j \bmod q,\, abcd} \quad \text{where } (a, b) \text{ is live at } (i, j), \text{ else } 0$$
+
+    Args:
+      v: One kernel per place in the tile.
+      window: Where each position reads.
+      space: Pixels along each spatial axis of the input.
+      period: Positions along each side of the tile; read off `v` when absent.
+
+    Raises:
+      ValueError: `v` does not hold kernels of this window and period.
+      TypeError: `v` is not floating.
+
+    Example:
+      >>> from jax import numpy as jnp
+      >>> lift_tiled_to_local(jnp.ones((2, 2, 3, 3, 1, 7)), Window(3), (4, 5), 2).shape
+      (4, 5, 3, 3, 1, 7)
+    """
+    v, rank = check.kernel("v", v, spatial=2, others="c d")
+    if period is not None:
+        check.agree("v holds tiles of {} kernels", v.shape[:rank], "period is {}", as_axes("period", period, rank))
+    check.taps("v", v.shape[rank : 2 * rank], window)
+    return silence(repeat(v, window.output_shape(space)), window, space)
+
+
+def project_local_to_tiled(
+    v: Float[Array, "i j a b c d"], window: Window, space: Space, period: Size
+) -> Float[Array, "p q a b c d"]:
+    r"""Find the tiled kernel nearest to a locally connected one: each tap's mean over the live positions of its place.
+
+    Args:
+      v: One kernel per output position.
+      window: Where each position reads.
+      space: Pixels along each spatial axis of the input.
+      period: Positions along each side of the tile: an int, or one per axis.
+
+    Returns:
+      One kernel per place in the tile; taps that are live nowhere are zero.
+
+    Raises:
+      ValueError: `v` does not hold one kernel of this window per output position, or a period exceeds the positions.
+      TypeError: `v` is not floating, or `period` is not an integer.
+
+    Example:
+      >>> from jax import numpy as jnp
+      >>> project_local_to_tiled(jnp.ones((4, 5, 3, 3, 1, 7)), Window(3), (4, 5), 2).shape
+      (2, 2, 3, 3, 1, 7)
+    """
+    v = local_kernel(v, window, space)
+    period = as_axes("period", period, len(window.axes(space)))
+    check.period(period, window, space)
+    return nearest(v, window, space, period)
+
+
+def local_kernel(v: Array, window: Window, space: Space) -> Array:
+    """Return one kernel per output position as an array.
+
+    Raises:
+      ValueError: `v` does not hold one kernel of this window per output position.
+      TypeError: `v` is not floating.
+    """
+    v, rank = check.kernel("v", v, spatial=2, others="c d")
+    check.positions("v", v.shape[:rank], window, space)
+    check.taps("v", v.shape[rank : 2 * rank], window)
+    return v

@@ -1,0 +1,19 @@
+"""The rungs of the ladder: each is a window and a tying, and the tying is one small class that knows all about its rung."""
+
+from convlab.rungs.by_pixel import ByPixel as ByPixel
+from convlab.rungs.layout import Arrays as Arrays
+from convlab.rungs.layout import Layout as Layout
+from convlab.rungs.layout import Start as Start
+from convlab.rungs.layout import Tying as Tying
+from convlab.rungs.layout import lay_window as lay_window
+from convlab.rungs.mixed import Mixed as Mixed
+from convlab.rungs.periodic import Periodic as Periodic
+from convlab.rungs.shared import Shared as Shared
+from convlab.rungs.table import RUNGS as RUNGS
+from convlab.rungs.table import at as at
+from convlab.rungs.table import tying as tying
+from convlab.rungs.transfer import contains as contains
+from convlab.rungs.transfer import on_the_way as on_the_way
+from convlab.rungs.transfer import transfer as transfer
+from convlab.rungs.transfer import transfer_bias as transfer_bias
+from convlab.rungs.untied import Untied as Untied

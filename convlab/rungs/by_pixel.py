@@ -1,0 +1,65 @@
+"""The freest rung: a weight for every pair of output position and pixel."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from convlab.convert import lift_conv_to_dense, lift_local_to_dense, project_dense_to_local, repeat
+from convlab.ops.dense import dense
+from convlab.rungs.layout import Arrays, Layout, Start, Tying, draw_kernels, mix
+
+
+class ByPixel(Tying):
+    """Nothing is tied, and nothing is local: `W[i,j,k,l,c,d]`."""
+
+    name = "dense"
+    rows = ("kernel",)
+    bias = "position"
+    by_pixel = True
+
+    def tile(self, layout: Layout) -> tuple[int, ...]:
+        return layout.positions
+
+    def shapes(self, layout: Layout) -> dict[str, tuple[int, ...]]:
+        return {"kernel": (*layout.positions, *layout.where[1], *layout.kernel[-2:])}
+
+    def fan_in(self, layout: Layout) -> dict[str, int]:
+        return {"kernel": math.prod(layout.where[1]) * layout.kernel[-2]}
+
+    def start(self, key: jax.Array, layout: Layout, how: Start) -> Arrays:
+        (window, space), rank = layout.where, layout.ndim
+        one = self.shapes(layout)["kernel"][rank:]
+        seen = window.live(space).mean(tuple(range(rank, 2 * rank)))[(..., *(None,) * (rank + 2))]
+
+        def common(key: jax.Array) -> Array:
+            return lift_conv_to_dense(how.kernel_init(key, layout.kernel, how.dtype), window, space)
+
+        def independent(key: jax.Array) -> Array:
+            kernels = draw_kernels(key, layout.positions, one, how._replace(tied_noise=None))
+            return kernels * jnp.sqrt(seen).astype(how.dtype)
+
+        return {"kernel": mix(key, how.tied_noise, common, independent)}
+
+    def apply(self, x: jax.Array, arrays: Arrays, layout: Layout, **options) -> jax.Array:
+        return dense(x, arrays["kernel"], **options)
+
+    def kernels(self, arrays: Arrays, layout: Layout) -> Array:
+        """Write the kernels inside the windows, the nearest where weights lie outside."""
+        return project_dense_to_local(arrays["kernel"], *layout.where)
+
+    def lift(self, v: Array, layout: Layout) -> Arrays:
+        groups = layout.in_features // v.shape[-2]  # which dense layers do not have
+        return {"kernel": lift_local_to_dense(repeat(v, layout.positions), *layout.where, groups)}
+
+    project = lift
+
+    def squared_norm(self, arrays: Arrays, layout: Layout) -> Array:
+        return jnp.sum(arrays["kernel"] ** 2)
+
+    def dead(self, layout: Layout) -> int:
+        return 0
+
+    def multiply_adds(self, layout: Layout) -> int:
+        return math.prod(self.shapes(layout)["kernel"])

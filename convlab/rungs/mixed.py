@@ -1,0 +1,91 @@
+"""Between local and shared: every position mixes the same few kernels in its own proportions."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from convlab.convert import lift_low_rank_to_local, project_local_to_low_rank, repeat
+from convlab.geometry import as_integer
+from convlab.ops.low_rank import low_rank
+from convlab.rungs.layout import Arrays, Layout, Start, Tying, dead_entries, draw_kernels, mix
+from convlab.rungs.untied import Untied
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixed(Tying):
+    """Positions mix `rank` kernels: `U[r,a,b,c,d]` by `w[i,j,r]`. Projecting is nearest in the norm of the kernels.
+
+    What a mixture says where it reads padding is kept among its kernels, so that they keep their rank.
+    """
+
+    name = "low_rank"
+    freer = (Untied,)
+    arrays = ("basis", "weights")
+    rows = ("weights",)
+    is_linear = False
+
+    rank: int = 2
+
+    def holds(self, other: Tying) -> bool:
+        assert isinstance(other, Mixed)
+        return self.rank >= other.rank
+
+    def settled(self, layout: Layout) -> "Mixed":
+        return Mixed(as_integer("rank", self.rank))
+
+    def fitted(self, layout: Layout) -> "Mixed":
+        return Mixed(min(self.rank, math.prod(layout.positions), math.prod(layout.kernel)))
+
+    def tile(self, layout: Layout) -> tuple[int, ...]:
+        return layout.positions
+
+    def shapes(self, layout: Layout) -> dict[str, tuple[int, ...]]:
+        return {"basis": (self.rank, *layout.kernel), "weights": (*layout.positions, self.rank)}
+
+    def fan_in(self, layout: Layout) -> dict[str, int]:
+        return super().fan_in(layout) | {"weights": self.rank}
+
+    def start(self, key: jax.Array, layout: Layout, how: Start) -> Arrays:
+        first, second = jax.random.split(key)
+        basis = draw_kernels(first, (self.rank,), layout.kernel, how._replace(tied_noise=None))
+        shape = self.shapes(layout)["weights"]
+        weights = mix(
+            second,
+            how.tied_noise,
+            lambda key: jax.random.normal(key, (self.rank,), how.dtype),
+            lambda key: jax.random.normal(key, shape, how.dtype),
+        )
+        weights = jnp.broadcast_to(weights, shape)
+        return {"basis": basis, "weights": weights / jnp.linalg.norm(weights, axis=-1, keepdims=True)}
+
+    def apply(self, x: jax.Array, arrays: Arrays, layout: Layout, **options) -> jax.Array:
+        return low_rank(x, arrays["basis"], arrays["weights"], layout.window, **options)
+
+    def kernels(self, arrays: Arrays, layout: Layout) -> Array:
+        return lift_low_rank_to_local(arrays["basis"], arrays["weights"])
+
+    def lift(self, v: Array, layout: Layout) -> Arrays:
+        return self._one(v[(0,) * layout.ndim], layout) if math.prod(v.shape[: layout.ndim]) == 1 else self.project(v, layout)
+
+    def project(self, v: Array, layout: Layout) -> Arrays:
+        """Find the nearest mixture in the squared norm of the kernels of all positions."""
+        parts = project_local_to_low_rank(repeat(v, layout.positions), self.rank)
+        return dict(zip(self.arrays, parts, strict=True))
+
+    def _one(self, kernel: Array, layout: Layout) -> Arrays:
+        """Write one kernel as a mixture: the others are zero, in proportions of cosines, so that they learn unlike things."""
+        basis = jnp.zeros((self.rank, *kernel.shape), kernel.dtype).at[0].set(kernel)
+        many, wave = math.prod(layout.positions), np.arange(self.rank)
+        weights = np.cos(np.pi / many * (np.arange(many)[:, None] + 0.5) * wave) * np.where(wave, 2**0.5, 1)
+        return {"basis": basis, "weights": jnp.asarray(weights.reshape(*layout.positions, -1), kernel.dtype)}
+
+    def dead(self, layout: Layout) -> int:
+        return self.rank * dead_entries(layout, (1,) * layout.ndim)
+
+    def multiply_adds(self, layout: Layout) -> int:
+        mixing = math.prod(layout.positions) * layout.out_features
+        return self.rank * (super().multiply_adds(layout) + mixing)
