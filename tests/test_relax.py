@@ -184,6 +184,21 @@ def test_a_grouped_and_a_masked_convolution_of_flax_keep_their_function(mode):
         close(results(each, x, (mode,)), results(model, x, (mode,)), CLOSE)
 
 
+@pytest.mark.parametrize("kind, to", [(cl.Dense, "locally_connected"), (cl.LocallyConnected, "conv"), (cl.Tiled, "conv")])
+def test_a_share_of_the_way_to_a_stricter_rung_moves_the_weights_and_keeps_the_rung(kind, to):
+    model = double(one(kind, space=SHAPE[:-1], use_bias="position"))
+    there = relax(constrain(model, to, SHAPE), model.layers[0].layout.rung, SHAPE, period=2)
+    part = constrain(model, to, SHAPE, strength=0.3)
+    assert nnx.graphdef(part) == nnx.graphdef(model)
+    near, far = (parameters(each)["layers"][0]["kernel"] for each in (there, model))
+    close(parameters(part)["layers"][0]["kernel"], far + 0.3 * (near - far))
+    close(parameters(constrain(model, to, SHAPE, strength=0)), parameters(model))
+    with pytest.raises(ValueError, match="strength is a share of the way .* from 0 to 1; got 1.5"):
+        constrain(model, to, SHAPE, strength=1.5)
+    with pytest.raises(ValueError, match="layers/0: from .* to low_rank of rank 2 no share of the way leads"):
+        constrain(relax(model, "locally_connected", SHAPE) if kind is cl.Tiled else model, "low_rank", SHAPE, strength=0.5)
+
+
 def test_freer_and_stricter_layers_stay_and_shared_ones_stay_shared():
     model, shape = network("Nested")
     free = relax_compiled(model, "locally_connected", shape)

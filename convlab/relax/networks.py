@@ -74,9 +74,12 @@ def constrain(
     image_shape: Sequence[int],
     *,
     only: Only | None = None,
+    strength: float = 1.0,
     **parameters: Any,
 ) -> nnx.Module:
-    """Hold a network's spatial layers to a stricter rung: each becomes the nearest layer of that rung.
+    r"""Hold a network's spatial layers to a stricter rung: each becomes the nearest of it, or goes a share of the way.
+
+    $$w \leftarrow w + s (P w - w)$$
 
     Nearest in the squared norm of the dense matrix, which is an orthogonal projection; of low rank, in that of the kernels.
     Layers that are as strict already stay as they are. What `relax` made of a layer becomes that layer again; only groups of
@@ -87,6 +90,8 @@ def constrain(
       to: A rung: "conv", "tiled", "low_rank" or "locally_connected".
       image_shape: (*space, c) of one image.
       only: Which layers, as in `relax`.
+      strength: The share s of the way to the nearest layer. Below 1 the layers stay at their rung, with other weights; both
+        rungs must be linear then, as all but "low_rank" are.
       **parameters: The parameters of the rung, as in `relax`.
 
     Example:
@@ -95,7 +100,19 @@ def constrain(
       >>> constrain(model, "conv", (5, 7, 1)).layers[0].kernel.shape
       (3, 3, 1, 2)
     """
-    return _rebuilt(model, _plan(model, to, image_shape, only, freer=False, **parameters))
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength is a share of the way to the stricter rung, from 0 to 1; got {strength}")
+    plan = _plan(model, to, image_shape, only, freer=False, **parameters)
+    if strength == 1:
+        return _rebuilt(model, plan)
+    for path, (old, new) in plan.items():
+        if not (old.tying.is_linear and new.tying.is_linear):
+            raise ValueError(
+                f"{name_of(path)}: from {_named(old)} to {_named(new)} no share of the way leads; needs strength=1"
+            )
+    return nnx.recursive_map(
+        lambda path, node: _pulled(node, *plan[path], strength) if path in plan else node, nnx.clone(model)
+    )
 
 
 def layouts(model: nnx.Module, image_shape: Sequence[int], paths: Sequence[Path] | None = None) -> dict[Path, Layout]:
@@ -242,6 +259,15 @@ def _layer(module: Any, old: Layout, new: Layout) -> Layer:
     arrays = transfer(arrays_of(module), old, new)
     held = {name: _holding(array, getattr(module, name, getattr(module, first))) for name, array in arrays.items()}
     return Layer.from_layout(new, held, **kept)
+
+
+def _pulled(module: Any, old: Layout, new: Layout, strength: float) -> Any:
+    """Move the arrays of a layer a share of the way to those of the nearest stricter one."""
+    arrays = arrays_of(module)
+    nearest = transfer(transfer(arrays, old, new), new, old)
+    for name, array in arrays.items():
+        setattr(module, name, _holding(array + strength * (nearest[name] - array), getattr(module, name)))
+    return module
 
 
 def _holding(array: jax.Array, old: nnx.Variable) -> nnx.Variable:

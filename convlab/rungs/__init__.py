@@ -3,12 +3,12 @@
 from convlab.rungs.by_pixel import ByPixel as ByPixel
 from convlab.rungs.layout import Arrays as Arrays
 from convlab.rungs.layout import Layout as Layout
-from convlab.rungs.layout import Start as Start
 from convlab.rungs.layout import Tying as Tying
 from convlab.rungs.layout import lay_window as lay_window
 from convlab.rungs.mixed import Mixed as Mixed
 from convlab.rungs.periodic import Periodic as Periodic
 from convlab.rungs.shared import Shared as Shared
+from convlab.rungs.start import Start as Start
 from convlab.rungs.table import RUNGS as RUNGS
 from convlab.rungs.table import at as at
 from convlab.rungs.table import tying as tying

@@ -8,7 +8,8 @@ from jaxtyping import Array
 
 from convlab.convert import lift_conv_to_dense, lift_local_to_dense, project_dense_to_local, repeat
 from convlab.ops.dense import dense
-from convlab.rungs.layout import Arrays, Layout, Start, Tying, draw_kernels, mix
+from convlab.rungs.layout import Arrays, Layout, Tying
+from convlab.rungs.start import Start, draw_kernels, mix
 
 
 class ByPixel(Tying):

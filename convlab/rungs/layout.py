@@ -1,34 +1,22 @@
-"""A layer of any rung: a `Layout` says where it reads, a `Tying` what its positions have in common.
-
-Every layer starts with the output variance of the convolution with its window: the fan-in of a kernel is that of one window,
-never of all positions, and a dense weight sees the border as its convolution would.
-"""
+"""A layer of any rung: a `Layout` says where it reads, a `Tying` what its positions have in common."""
 
 import abc
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from convlab import check
 from convlab.convert import nearest, repeat, silence, squared_norm
 from convlab.geometry import Axis, Padding, Size, Space, Window, as_integer, as_space
+from convlab.rungs.start import Start
 
 Arrays = dict[str, jax.Array]
-
-
-class Start(NamedTuple):
-    """How a layer starts: initializer of one kernel, dtype, and noise between positions (None: independent)."""
-
-    kernel_init: Initializer
-    dtype: DTypeLike
-    tied_noise: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -289,21 +277,3 @@ def dead_entries(layout: Layout, tile: tuple[int, ...]) -> int:
     tables = [(axis.reads >= 0, p) for axis, p in zip(layout.axes, tile, strict=True)]
     ever = math.prod(sum(int(table[t::p].any(0).sum()) for t in range(p)) for table, p in tables)
     return (math.prod(table.shape[1] * p for table, p in tables) - ever) * math.prod(layout.kernel[-2:])
-
-
-def draw_kernels(key: jax.Array, many: tuple[int, ...], shape: tuple[int, ...], how: Start) -> jax.Array:
-    """Draw `many` kernels, each as the initializer would draw a convolution's."""
-
-    def independent(key: jax.Array) -> jax.Array:
-        draw = jax.vmap(lambda key: how.kernel_init(key, shape, how.dtype))
-        return draw(jax.random.split(key, math.prod(many))).reshape(*many, *shape)
-
-    return mix(key, how.tied_noise, lambda key: how.kernel_init(key, shape, how.dtype), independent)
-
-
-def mix(key: jax.Array, noise: float | None, common: Any, independent: Any) -> jax.Array:
-    """Mix what positions have in common with what differs between them, at constant variance."""
-    if noise is None:
-        return independent(key)
-    first, second = jax.random.split(key)
-    return (common(first) + noise * independent(second)) / math.sqrt(1 + noise**2)

@@ -11,7 +11,8 @@ from jaxtyping import Array
 from convlab.convert import lift_low_rank_to_local, project_local_to_low_rank, repeat
 from convlab.geometry import as_integer
 from convlab.ops.low_rank import low_rank
-from convlab.rungs.layout import Arrays, Layout, Start, Tying, dead_entries, draw_kernels, mix
+from convlab.rungs.layout import Arrays, Layout, Tying, dead_entries
+from convlab.rungs.start import Start, draw_kernels, mix
 from convlab.rungs.untied import Untied
 
 

@@ -8,7 +8,8 @@ from jaxtyping import Array
 from convlab import check
 from convlab.geometry import Size, as_axes
 from convlab.ops.tiled import tiled
-from convlab.rungs.layout import Arrays, Layout, Start, Tying, draw_kernels
+from convlab.rungs.layout import Arrays, Layout, Tying
+from convlab.rungs.start import Start, draw_kernels
 from convlab.rungs.untied import Untied
 
 

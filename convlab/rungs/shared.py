@@ -4,9 +4,10 @@ import jax
 from jaxtyping import Array
 
 from convlab.ops.conv import conv
-from convlab.rungs.layout import Arrays, Layout, Start, Tying
+from convlab.rungs.layout import Arrays, Layout, Tying
 from convlab.rungs.mixed import Mixed
 from convlab.rungs.periodic import Periodic
+from convlab.rungs.start import Start
 
 
 class Shared(Tying):

@@ -5,7 +5,8 @@ from jaxtyping import Array
 
 from convlab.ops.local import locally_connected
 from convlab.rungs.by_pixel import ByPixel
-from convlab.rungs.layout import Arrays, Layout, Start, Tying, draw_kernels
+from convlab.rungs.layout import Arrays, Layout, Tying
+from convlab.rungs.start import Start, draw_kernels
 
 
 class Untied(Tying):
