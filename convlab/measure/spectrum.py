@@ -1,4 +1,4 @@
-r"""What a linear layer does to images as a matrix: its singular values, what it loses, and how near that is to losing more.
+r"""What a linear layer does to images as a matrix: its singular values and what it loses.
 
 The dense matrix A of a layer that takes images x to activations h is its Jacobian. A small one is written out and decomposed;
 of a convolution on a torus every frequency is decomposed for itself; vectors are multiplied with a large one and its transpose.
@@ -75,6 +75,18 @@ class Linear:
         r"""Return $A^\top y$."""
         return jax.vjp(self.function, jnp.zeros(self.shape, self.dtype))[1](y.astype(self.dtype))[0]
 
+    def matrix(self) -> Float[Array, "outputs pixels"]:
+        r"""Write out $A_{(ijd),(klc)} = \partial H_{ijd} / \partial X_{klc}$: activations and images as flat vectors.
+
+        Example:
+          >>> convolution(jnp.array([1.0, 2.0]).reshape(2, 1, 1), Window(2, padding="VALID"), (3,)).matrix()
+          Array([[1., 2., 0.],
+                 [0., 1., 2.]], dtype=float32)
+        """
+        rows, columns = self.sizes
+        jacobian = jax.jacfwd if columns <= rows else jax.jacrev
+        return jacobian(self.function)(jnp.zeros(self.shape, self.dtype)).reshape(rows, columns)
+
 
 def convolution(v: Float[Array, "a b c d"], window: Window, space: Space) -> Linear:
     """Return a convolution as a linear function of images of `space`.
@@ -96,24 +108,6 @@ def convolution(v: Float[Array, "a b c d"], window: Window, space: Space) -> Lin
     check.taps("v", v.shape[:rank], window)
     check.agree("space has {} axes", (len(space),), f"v of shape {v.shape} has {{}}", (rank,))
     return Linear(lambda x: conv(x, v, window), (*as_space(space), v.shape[-2]), v, window.of_rank(rank))
-
-
-def matrix(linear: Linear) -> Float[Array, "outputs pixels"]:
-    r"""Write out the dense matrix, exactly: the Jacobian, activations and images as flat vectors.
-
-    $$A_{(ijd),(klc)} = \partial H_{ijd} / \partial X_{klc}$$
-
-    Args:
-      linear: The function.
-
-    Example:
-      >>> matrix(convolution(jnp.array([1.0, 2.0]).reshape(2, 1, 1), Window(2, padding="VALID"), (3,)))
-      Array([[1., 2., 0.],
-             [0., 1., 2.]], dtype=float32)
-    """
-    rows, columns = linear.sizes
-    jacobian = jax.jacfwd if columns <= rows else jax.jacrev
-    return jacobian(linear.function)(jnp.zeros(linear.shape, linear.dtype)).reshape(rows, columns)
 
 
 def singular_values(linear: Linear, method: str = "auto", *, most: int | None = None) -> Float[np.ndarray, "s"]:
@@ -148,20 +142,6 @@ def singular_values(linear: Linear, method: str = "auto", *, most: int | None = 
     return METHODS[method](linear, most)[:most]
 
 
-def operator_norm(linear: Linear, method: str = "auto") -> float:
-    """Return the largest singular value: by how much an image is stretched at most.
-
-    Args:
-      linear: The function.
-      method: As of `singular_values`.
-
-    Example:
-      >>> operator_norm(convolution(jnp.ones((3, 1, 1)), Window(3, padding="CIRCULAR"), (8,)))
-      3.0
-    """
-    return float(singular_values(linear, method, most=1)[0])
-
-
 def rank(linear: Linear, tolerance: float | None = None) -> int:
     """Count the directions that reach the activations: singular values above a share of the largest.
 
@@ -176,7 +156,9 @@ def rank(linear: Linear, tolerance: float | None = None) -> int:
       >>> rank(convolution(jnp.ones((3, 1, 1)), Window(3, padding="CIRCULAR"), (6,)))  # two frequencies are lost
       4
     """
-    return _rank(_all_values(linear), _tolerance(linear, tolerance))
+    if not _circular(linear):
+        _check_small(linear)
+    return numerical_rank(singular_values(linear), tolerance, max(linear.sizes), linear.dtype)
 
 
 def null_space(linear: Linear, tolerance: float | None = None) -> Float[np.ndarray, "lost ..."]:
@@ -199,26 +181,7 @@ def null_space(linear: Linear, tolerance: float | None = None) -> Float[np.ndarr
     """
     _check_small(linear)
     _, sigma, right = np.linalg.svd(np.linalg.qr(_written(linear), mode="r"))
-    return right[_rank(sigma, _tolerance(linear, tolerance)) :].reshape(-1, *linear.shape)
-
-
-def condition(linear: Linear) -> float:
-    """Return the largest over the smallest of the min(rows, columns) singular values.
-
-    It is infinite where one is lost: zero to rounding, by the tolerance of `rank`.
-
-    Args:
-      linear: The function.
-
-    Raises:
-      ValueError: As of `rank`.
-
-    Example:
-      >>> round(condition(convolution(jnp.array([1.0, 3.0, 1.0]).reshape(3, 1, 1), Window(3, padding="CIRCULAR"), (8,))), 3)
-      5.0
-    """
-    sigma = _all_values(linear)
-    return float(sigma[0] / sigma[-1]) if _rank(sigma, _tolerance(linear, None)) == len(sigma) else math.inf
+    return right[numerical_rank(sigma, tolerance, max(linear.sizes), linear.dtype) :].reshape(-1, *linear.shape)
 
 
 def rounding(width: int, dtype: DTypeLike) -> float:
@@ -237,6 +200,12 @@ def rounding(width: int, dtype: DTypeLike) -> float:
       (True, True)
     """
     return max(float(jnp.finfo(dtype).eps), width * float(jnp.finfo(_at_least_single(dtype)).eps))
+
+
+def numerical_rank(sigma: np.ndarray, tolerance: float | None, width: int, dtype: DTypeLike) -> int:
+    """Count the singular values that are more than a share of the largest, by default more than rounding."""
+    least = rounding(width, dtype) if tolerance is None else tolerance
+    return int(np.sum(sigma > least * sigma[0]))
 
 
 def _dense(linear: Linear, most: int | None) -> np.ndarray:
@@ -285,16 +254,9 @@ def _circular(linear: Linear) -> bool:
     return window is not None and window.padding == "CIRCULAR" and bool(np.max(window.strides) == 1)
 
 
-def _all_values(linear: Linear) -> np.ndarray:
-    if _circular(linear):
-        return _fourier(linear, None)
-    _check_small(linear)
-    return _dense(linear, None)
-
-
 def _written(linear: Linear) -> np.ndarray:
     """The matrix, in a dtype that can be decomposed."""
-    return np.asarray(matrix(linear), _at_least_single(linear.dtype))
+    return np.asarray(linear.matrix(), _at_least_single(linear.dtype))
 
 
 def _at_least_single(dtype: DTypeLike) -> np.dtype:
@@ -304,11 +266,3 @@ def _at_least_single(dtype: DTypeLike) -> np.dtype:
 def _check_small(linear: Linear) -> None:
     if math.prod(linear.sizes) > LARGEST:
         raise ValueError(f"the matrix of {linear.sizes} has more than {LARGEST} entries; `singular_values` finds the largest")
-
-
-def _tolerance(linear: Linear, tolerance: float | None) -> float:
-    return rounding(max(linear.sizes), linear.dtype) if tolerance is None else tolerance
-
-
-def _rank(sigma: np.ndarray, tolerance: float) -> int:
-    return int(np.sum(sigma > tolerance * sigma[0]))

@@ -5,15 +5,28 @@ from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from convlab.calls import Call, layout_of, recorded
+from convlab.calls import Call, recorded
 from convlab.layers import Layer
-from convlab.measure import field
 from convlab.norm import BatchNorm
 
 NORMS = (nnx.BatchNorm, BatchNorm, nnx.LayerNorm, nnx.GroupNorm, nnx.InstanceNorm, nnx.RMSNorm)
 KINDS = (Layer, nnx.Linear, nnx.Conv, *NORMS)
+
+
+CALLS = {"jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint", "custom_jvp_call", "custom_vjp_call"}
+
+
+def entering(number: int, x: jax.Array) -> jax.Array:
+    """Mark the input of layer `number` in the trace."""
+    return checkpoint_name(x, f"convlab:{number}:input")
+
+
+def leaving(number: int, h: jax.Array) -> jax.Array:
+    """Mark the output of layer `number` in the trace."""
+    return checkpoint_name(h, f"convlab:{number}:output")
 
 
 class Step(NamedTuple):
@@ -89,6 +102,13 @@ class Program(NamedTuple):
         marks = [(step.mark, step.outputs[0]) for step in self.steps if step.mark is not None]
         return {self.calls[mark[0]][0]: number for mark, number in marks if mark[1] == "output"}
 
+    def number_of(self, layer: str) -> int:
+        """The number of what a layer returns."""
+        numbers = self.layers()
+        if layer not in numbers:
+            raise ValueError(f"layer {layer!r} is not called; needs one of {', '.join(numbers)}")
+        return numbers[layer]
+
     def run(
         self, values: dict[int, Any], step: Callable[[Step, Mapping[int, Any]], dict[int, Any]] = Step.run
     ) -> dict[int, Any]:
@@ -108,19 +128,15 @@ def trace(model: Any, images: Any, opens: Callable[[Any], bool] = lambda equatio
     """
     names: dict[int, str] = {}
     state, run = split(model, lambda module: names.update({id(part): name for name, part in named(module)}))
-    with recorded(*KINDS, enter=field.entering, leave=field.leaving) as calls:
+    with recorded(*KINDS, enter=entering, leave=leaving) as calls:
         closed = jax.make_jaxpr(run)(state, jax.ShapeDtypeStruct(images.shape, images.dtype))
-    if len(closed.jaxpr.outvars) != 1 or isinstance(closed.jaxpr.outvars[0], Literal):
+    steps, places, shapes = flat(closed.jaxpr, opens)
+    returned = [place_of(variable, places) for variable in closed.jaxpr.outvars]
+    if len(returned) != 1 or not isinstance(returned[0], Place):
         raise ValueError(f"the model returns {closed.jaxpr.outvars}; needs one array that depends on the images")
-    leaves = [*closed.consts, *jax.tree.leaves(state)]
-    variables = [*closed.jaxpr.constvars, *closed.jaxpr.invars]
-    places = {variable: Place(number) for number, variable in enumerate(variables)}
-    shapes = {place.number: variable.aval for variable, place in places.items()}
-    steps = list(_steps(closed.jaxpr, places, shapes, opens, ""))
-    arrays = dict(enumerate(leaves))
-    (returned,) = (places[variable] for variable in closed.jaxpr.outvars if not isinstance(variable, Literal))
-    called = unique([names.get(id(call.module), type(call.module).__name__) for call in calls])
-    return Program(steps, arrays, len(leaves), returned.number, shapes, list(zip(called, calls, strict=True)))
+    arrays = dict(enumerate([*closed.consts, *jax.tree.leaves(state)]))
+    paths = unique([names.get(id(call.module), type(call.module).__name__) for call in calls])
+    return Program(steps, arrays, len(arrays), returned[0].number, shapes, list(zip(paths, calls, strict=True)))
 
 
 def unique(names: Sequence[str]) -> list[str]:
@@ -156,18 +172,30 @@ def named(model: nnx.Module) -> Iterator[tuple[str, nnx.Module]]:
         yield "/".join(map(str, path)) or type(model).__name__, module
 
 
+def flat(
+    jaxpr: Jaxpr, opens: Callable[[Any], bool] = lambda equation: True
+) -> tuple[list[Step], dict[Any, Any], dict[int, Any]]:
+    """Take a trace apart: its steps, the places of its variables, and by number the shapes of all arrays."""
+    places = {variable: Place(number) for number, variable in enumerate([*jaxpr.constvars, *jaxpr.invars])}
+    shapes = {place.number: variable.aval for variable, place in places.items()}
+    return list(_steps(jaxpr, places, shapes, opens, "")), places, shapes
+
+
+def place_of(variable: Any, places: Mapping[Any, Any]) -> Any:
+    """Where a variable of a trace is; a literal stands for itself."""
+    return variable.val if isinstance(variable, Literal) else places[variable]
+
+
 def _steps(jaxpr: Jaxpr, places: dict[Any, Any], shapes: dict[int, Any], opens: Callable, scope: str) -> Iterator[Step]:
     """Take a trace apart; every array gets a number of its own, also where two calls share one trace."""
     for equation in jaxpr.eqns:
-        inputs = tuple(v.val if isinstance(v, Literal) else places[v] for v in equation.invars)
+        inputs = tuple(place_of(variable, places) for variable in equation.invars)
         inside = "/".join(filter(None, (scope, str(equation.source_info.name_stack))))
         body = called(equation)
         if body is not None and opens(equation):
-            own = dict(zip(body.jaxpr.invars, inputs, strict=True))
-            constants = dict(zip(body.jaxpr.constvars, body.consts, strict=True))
-            inner = {**own, **constants}
+            inner = dict(zip([*body.jaxpr.constvars, *body.jaxpr.invars], [*body.consts, *inputs], strict=True))
             yield from _steps(body.jaxpr, inner, shapes, opens, inside)
-            results = [v.val if isinstance(v, Literal) else inner[v] for v in body.jaxpr.outvars]
+            results = [place_of(variable, inner) for variable in body.jaxpr.outvars]
             places.update(zip(equation.outvars, results, strict=True))
             continue
         outputs = range(len(shapes), len(shapes) + len(equation.outvars))
@@ -178,32 +206,7 @@ def _steps(jaxpr: Jaxpr, places: dict[Any, Any], shapes: dict[int, Any], opens: 
 
 def called(equation: Any) -> ClosedJaxpr | None:
     """The trace that an equation calls, if it is a call that can be written out."""
-    if equation.primitive.name not in field.CALLS:
+    if equation.primitive.name not in CALLS:
         return None
     inner = next(equation.params[key] for key in ("jaxpr", "call_jaxpr") if key in equation.params)
     return inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
-
-
-def entries(program: Program) -> list[field.Entry]:
-    """What enters each layer, as the rules of receptive fields ask for it."""
-    return [field.Entry(call.x.shape, layout_of(call.module)) for _, call in program.calls]
-
-
-def spans(
-    steps: Sequence[Step],
-    given: Mapping[int, field.Seen],
-    layers: Sequence[field.Entry],
-    through: Callable[[Any, Sequence[field.Seen]], field.Seen] = field.through,
-) -> dict[int, field.Seen]:
-    """What every array sees along one axis, from what the given ones see, by a rule; what sees nothing is left out."""
-    seen, noted = dict(given), {}
-    for step in steps:
-        operands = [seen.get(part.number, field.NOTHING) if isinstance(part, Place) else field.NOTHING for part in step.inputs]
-        if all(span is field.NOTHING for span in operands):
-            continue
-        if step.mark is not None and layers:
-            result = field.marked(step.equation.params["name"], operands[0], noted, layers)
-        else:
-            result = through(step.equation, operands)
-        seen.update(dict.fromkeys(step.outputs, result))
-    return seen

@@ -6,7 +6,7 @@ from typing import Any
 from flax import nnx
 
 from convlab.geometry import Window, as_axes
-from convlab.measure.cost import Cost, count
+from convlab.measure.cost.count import Cost, count
 from convlab.report.table import print_table, to_table
 from convlab.rungs import Layout
 
@@ -45,9 +45,10 @@ def summary(model: nnx.Module, image_shape: Sequence[int], columns: Sequence[str
 
 
 def _kind(kind: str, layout: Layout) -> str:
-    period = "" if layout.period is None else f", period {_sizes(as_axes('period', layout.period, len(layout.kernel) - 2))}"
-    rank = "" if layout.rank is None else f", rank {layout.rank}"
-    return f"{kind}{period}{rank}" + f", {layout.groups} groups" * (layout.groups > 1)
+    parameters = "".join(
+        f", {name} {value if isinstance(value, int) else _sizes(value)}" for name, value in vars(layout.tying).items()
+    )
+    return f"{kind}{parameters}" + f", {layout.groups} groups" * (layout.groups > 1)
 
 
 def _window(window: Window) -> str:
@@ -73,7 +74,7 @@ def _sizes(shape: Sequence[int | str]) -> str:
 COLUMNS: dict[str, Callable[[Cost], Any]] = {
     "layer": lambda cost: cost.name,
     "kind": lambda cost: cost.kind if cost.layout is None else _kind(cost.kind, cost.layout),
-    "window": lambda cost: None if cost.layout is None or cost.layout.rung == "dense" else _window(cost.layout.window),
+    "window": lambda cost: None if cost.layout is None or cost.layout.tying.by_pixel else _window(cost.layout.window),
     "output": lambda cost: _sizes(cost.output_shape),
     "field": lambda cost: _sizes(["?" if pixels is None else pixels for pixels in cost.field]),
     "jump": lambda cost: _sizes(["-" if pixels is None else pixels for pixels in cost.jump]),

@@ -23,9 +23,10 @@ from jaxtyping import Array, Float
 
 from convlab import check
 from convlab.calls import layout_of
-from convlab.measure import field
-from convlab.measure.shift import Delta, as_shift, rolled
-from convlab.measure.trace import NORMS, Program, Step, entries, spans, trace
+from convlab.measure.equivariance.shift import Delta, as_shift, rolled
+from convlab.measure.receptive_field import extent as field
+from convlab.measure.trace import NORMS, Program, Step, trace
+from convlab.rungs import Shared
 
 ROUNDING = 64  # of the last place of the largest number: below that, an error is none
 
@@ -139,10 +140,10 @@ class Audit:
 
     def _follow(self, place: int) -> dict[int, field.Seen]:
         """How all arrays move along one axis of the images, unit by unit."""
-        given, layers = self.program.images, entries(self.program)
-        seen: dict[int, field.Seen] = {given: self._alone(given, place)}
+        given, layers = self.program.images, field.entries(self.program.calls)
+        seen: dict[int, field.Seen] = {given: field.alone(self.program.shapes[given].shape, place)}
         for unit in self.units:
-            seen = spans(unit.steps, seen, layers, _moving)
+            seen = field.spans(unit.steps, seen, layers, _moving)
             for number in self._crossing(unit):
                 if number in seen and seen[number] is None:
                     seen[number] = self._in_proportion(unit, number, seen)
@@ -204,20 +205,15 @@ class Audit:
         """What each place along an axis of a unit's output reads along one of its input, -1 for padding; and the stride."""
         pixels, outputs = self.values[given].shape[start], self.values[number].shape[end]
         layout = None if unit.call is None else layout_of(self.program.calls[unit.call][1].module)
-        if layout is not None and layout.rung != "dense":
+        if layout is not None and not layout.tying.by_pixel:
             axis = layout.window.axes(self.values[given].shape[1:-1])[start - 1]
             return axis.reads, axis.stride
-        span = spans(unit.steps, {given: self._alone(given, start)}, ()).get(number)
+        span = field.spans(unit.steps, {given: field.alone(self.program.shapes[given].shape, start)}, ()).get(number)
         along = _axis(span)
         if span is None or along is None or along.place != end:
             return None
         reads = along.step * np.arange(outputs)[:, None] + np.arange(span.low, span.high + 1)
         return np.where((reads >= 0) & (reads < pixels), reads, -1), along.step
-
-    def _alone(self, number: int, place: int) -> field.Span:
-        """An array that sees itself along one axis."""
-        shape = self.program.shapes[number].shape
-        return field.Span(shape[place], tuple(int(axis == place) for axis in range(len(shape))), 0, 0)
 
 
 def _moving(equation: Any, operands: Sequence[field.Seen]) -> field.Seen:
@@ -308,4 +304,4 @@ def _cause(unit: Unit, program: Program) -> str:
     if isinstance(module, NORMS):
         return "norm"
     layout = layout_of(module)
-    return "stride" if layout is not None and layout.rung == "conv" else "sharing"
+    return "stride" if layout is not None and layout.tying.within(Shared) else "sharing"

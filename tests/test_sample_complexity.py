@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from convlab.measure import crossing, examples_needed, one_by_one, slope
+from convlab.tasks import crossing, examples_needed, one_by_one, slope
 
 
 def crossing_at(*places):
@@ -171,6 +171,7 @@ def test_a_crossing_is_straight_in_the_logarithm_of_the_size_and_ends_are_said()
     scores = {size: math.log(size / 97.0) for size in (640, 11, 40, 160)}
     assert crossing(scores, 0.0) == pytest.approx(97.0)
     assert crossing(scores, math.log(20 / 97)) == pytest.approx(20.0)
+    assert crossing({10: -5.0, 40: 0.0, 160: 1.0}, 0.5) == pytest.approx(80.0)  # between the sizes next to it
     assert crossing(scores, -10.0) == 11
     assert crossing(scores, 10.0) == math.inf
     assert crossing({10: 0.2, 20: 0.6, 40: 0.4, 80: 0.9}, 0.5) < 20  # the first crossing counts

@@ -1,10 +1,10 @@
-"""What a trained network looks at: feature maps, and the pixels to which a score owes its height.
+"""What a trained network looks at: the pixels to which a score owes its height.
 
 The ways by gradient differ in one rule alone, what a ReLU passes back; so they are one function of that rule.
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,9 +15,8 @@ from jax.extend.core import Literal
 from jaxtyping import Array, Float, Int
 
 from convlab import check
-from convlab.calls import recorded
 from convlab.geometry import Window
-from convlab.measure.trace import KINDS, Place, Program, Step, called, split, trace
+from convlab.measure.trace import Place, Program, Step, called, split, trace
 
 RULES: dict[str, Callable[[Array, Array], Array]] = {
     "gradient": lambda x, g: jnp.where(x > 0, g, 0),
@@ -27,49 +26,6 @@ RULES: dict[str, Callable[[Array, Array], Array]] = {
 """What a ReLU passes back, by name, of what it was given and of what comes back to it."""
 
 Target = int | Int[Array, "n"] | Int[np.ndarray, "n"]
-
-
-def feature_maps(model: Any, images: Float[Array, "n k l c"], *layers: str) -> dict[str, Float[Array, "n i j d"]]:
-    """Return what layers make of images, in evaluation mode.
-
-    Args:
-      model: A Flax NNX module.
-      images: What it is given.
-      layers: Paths, as `count` names them, of convlab's and Flax's spatial and linear layers and norms; the second call
-        of a layer is "path (2)". Absent, all.
-
-    Returns:
-      What each layer returned, in the order of the calls; before the activation, which is no layer.
-
-    Raises:
-      ValueError: No layer of that name is called.
-
-    Example:
-      >>> from convlab.layers import Conv
-      >>> layers = Conv(1, 6, (3,), rngs=nnx.Rngs(0)), nnx.Linear(6, 4, rngs=nnx.Rngs(0))
-      >>> maps = feature_maps(nnx.Sequential(layers[0], nnx.relu, layers[1]), jnp.ones((2, 5, 1)))
-      >>> [(name, h.shape) for name, h in maps.items()]
-      [('layers/0', (2, 5, 6)), ('layers/2', (2, 5, 4))]
-    """
-    return _maps(trace(model, check.floating("images", images)), images, layers)
-
-
-def _maps(program: Program, images: Array, layers: Sequence[str]) -> dict[str, Array]:
-    numbers = program.layers()
-    places = {name: _at(numbers, name) for name in layers or numbers}
-
-    def run(arrays: dict[int, Array], x: Array) -> dict[str, Array]:
-        values = program.run(dict(arrays) | {program.images: x})
-        return {name: values[number] for name, number in places.items()}
-
-    made = jax.jit(run)(program.arrays, images)
-    return {name: made[name] for name in places}
-
-
-def _at(numbers: Mapping[str, int], layer: str) -> int:
-    if layer not in numbers:
-        raise ValueError(f"layer {layer!r} is not called; needs one of {', '.join(numbers)}")
-    return numbers[layer]
 
 
 def saliency(model: Any, images: Float[Array, "n k l c"], target: Target, rule: str = "gradient") -> Float[Array, "n k l c"]:
@@ -144,7 +100,7 @@ def grad_cam(model: Any, images: Float[Array, "n k l c"], layer: str, target: Ta
     """
     images = check.floating("images", images)
     program = trace(model, images, _plain)
-    number = _at(program.layers(), layer)
+    number = program.number_of(layer)
     if len(program.shapes[number].shape) < 3:
         raise ValueError(f"layer {layer!r} returns shape {program.shapes[number].shape}, which has no positions to show")
 
@@ -205,60 +161,6 @@ def occlusion(
 
     whole, parts = jax.jit(scores)(state, images, hidden)
     return (whole - parts).T.reshape(len(images), *positions)
-
-
-def watch_activations(
-    model: nnx.Module, images: Float[Array, "n k l c"], *layers: str
-) -> Callable[[Any], dict[str, Float[Array, ""]]]:
-    r"""Make of what layers return on some images a function of the parameters: what `fit(..., watch=)` asks for.
-
-    Batch norms take the statistics of these images, as nobody hands over those that run along.
-
-    Args:
-      model: A Flax NNX module; its parameters are not kept.
-      images: Standardised, some dozens; kept.
-      layers: Paths, as in `feature_maps`; absent, all.
-
-    Returns:
-      A jittable function of the parameters (plain nested dicts): for every layer "layer/mean" and "layer/deviation" of all it
-      returns, and "layer/dead", the share of channels above zero for no image and position, which a ReLU silences.
-
-    Raises:
-      ValueError: No layer of that name is called.
-
-    Example:
-      >>> from convlab.models import MLP
-      >>> model = MLP((4, 4, 1), 3, (5,), rngs=nnx.Rngs(0))
-      >>> watch = watch_activations(model, jnp.ones((2, 4, 4, 1)), "head/layers/0")
-      >>> list(watch(nnx.to_pure_dict(nnx.state(model, nnx.Param))))
-      ['head/layers/0/mean', 'head/layers/0/deviation', 'head/layers/0/dead']
-    """
-    images = check.floating("images", images)
-    copy = nnx.clone(model)
-    copy.eval()
-    for _, module in nnx.iter_modules(copy):
-        if isinstance(module, nnx.BatchNorm):
-            module.use_running_average = False
-    definition, _, rest = nnx.split(copy, nnx.Param, ...)
-    rest, numbers = nnx.to_pure_dict(rest), trace(model, images).layers()
-    for layer in layers:
-        _at(numbers, layer)
-
-    def watch(parameters: Any) -> dict[str, Float[Array, ""]]:
-        kept: dict[int, Array] = {}
-        with recorded(*KINDS, leave=lambda number, h: kept.setdefault(number, h)):
-            nnx.merge(definition, parameters, rest)(images)
-        named = {name: kept[number] for number, name in enumerate(numbers) if name in (layers or numbers)}
-        return {f"{name}/{told}": STATISTICS[told](h) for name, h in named.items() for told in STATISTICS}
-
-    return watch
-
-
-STATISTICS: dict[str, Callable[[Array], Array]] = {
-    "mean": jnp.mean,
-    "deviation": jnp.std,
-    "dead": lambda h: jnp.mean(~(h > 0).any(tuple(range(h.ndim - 1)))),
-}
 
 
 def _step(step: Step, values: Mapping[int, Array], rule: str) -> dict[int, Array]:
@@ -323,10 +225,7 @@ def _scores(scores: Array, target: Target) -> Array:
     if scores.ndim != 2:
         raise ValueError(f"the model returns shape {scores.shape}; needs one score per class, (n, classes)")
     number = np.asarray(target)
-    if number.dtype.kind not in "iu" or number.shape not in ((), scores.shape[:1]) or not _all_in(number, scores.shape[1]):
+    known = number.dtype.kind in "iu" and number.shape in ((), scores.shape[:1])
+    if not known or np.any((number < 0) | (number >= scores.shape[1])):
         raise ValueError(f"target is {target!r}; needs a class from 0 to {scores.shape[1] - 1}, or one for each image")
     return scores[jnp.arange(len(scores)), jnp.asarray(number)]
-
-
-def _all_in(number: np.ndarray, classes: int) -> bool:
-    return bool(np.all((number >= 0) & (number < classes)))

@@ -133,7 +133,8 @@ def examples_needed(
             low, high = ends[seed]
             place = grid.index(size)
             ends[seed] = (low, place) if scores[seed, size] >= target else (place, high)
-    return Needed(tuple(_crossing(grid, *ends[seed], seed, scores, target) for seed in seeds), scores)
+    tried = [{size: score for (of_seed, size), score in scores.items() if of_seed == seed} for seed in seeds]
+    return Needed(tuple(crossing(curve, target) for curve in tried), scores)
 
 
 def crossing(scores: Mapping[int, float], target: float) -> float:
@@ -159,9 +160,14 @@ def crossing(scores: Mapping[int, float], target: float) -> float:
     """
     if not scores or any(math.isnan(number) for number in (target, *scores.values())):
         raise ValueError(f"scores are {dict(scores)} and the target is {target}; needs numbers, at one size at least")
-    grid = sorted(scores)
-    high = next((number for number, size in enumerate(grid) if scores[size] >= target), len(grid))
-    return _crossing(grid, high - 1, high, 0, {(0, size): score for size, score in scores.items()}, target)
+    sizes = sorted(scores)
+    high = next((size for size in sizes if scores[size] >= target), None)
+    if high is None:
+        return math.inf
+    low = max((size for size in sizes if size < high), default=high)
+    if low == high or not math.isfinite(scores[high] - scores[low]):
+        return float(high)
+    return low * (high / low) ** ((target - scores[low]) / (scores[high] - scores[low]))
 
 
 def slope(needed: Mapping[float, Sequence[float]], *, draws: int = 2000, seed: int = 0, level: float = 0.95) -> Slope:
@@ -229,18 +235,6 @@ def _next(low: int, high: int, many: int, far: int) -> int | None:
     if high - low <= 1:
         return None
     return min(2 * low + 2, low + far, many - 1) if high == many else (low + high) // 2
-
-
-def _crossing(grid: list[int], low: int, high: int, seed: int, scores: dict[tuple[int, int], float], target: float) -> float:
-    if high == len(grid):
-        return math.inf
-    if low < 0:
-        return float(grid[high])
-    one, two = grid[low], grid[high]
-    below, above = scores[seed, one], scores[seed, two]
-    if not math.isfinite(above - below):
-        return float(two)
-    return one * (two / one) ** ((target - below) / (above - below))
 
 
 def _read(path: pathlib.Path, of: str) -> dict[tuple[int, int], float]:

@@ -19,7 +19,7 @@ from strategies import case, gaussian
 
 from convlab import measure
 from convlab.layers import CONNECTIVITY, LAYERS, connect
-from convlab.measure.network import NAMES
+from convlab.measure.weights.layers import NAMES
 from convlab.rungs import RUNGS
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -31,8 +31,8 @@ each_case = pytest.mark.parametrize("window, space, reads", [ZERO, REPEATED], id
 
 
 COMPILED = (
-    *("local_share", "tile_share", "circulant_share", "patch_share", "inverse_participation_ratio"),
-    *("excess_kurtosis", "signal_to_noise", "neighbour_distance", "mean_distance", "dealt"),
+    *("local_share", "tile_share", "patch_share", "inverse_participation_ratio"),
+    *("signal_to_noise", "neighbour_distance", "mean_distance", "dealt"),
 )
 of = types.SimpleNamespace(**{name: compiled(getattr(measure, name)) for name in COMPILED})
 
@@ -80,22 +80,6 @@ def test_the_share_of_a_tile_is_that_of_the_dense_matrices_by_least_squares(wind
     close(of.tile_share(v, window, space, period), np.sum(kept**2) / np.sum(w**2), 1e-11)
 
 
-def test_the_circulant_share_is_that_of_the_mean_over_all_cyclic_shifts():
-    w = gaussian((3, 5, 3, 5, 2, 2))[0]
-    shifts = list(np.ndindex(3, 5))
-    mean = sum(np.roll(w, (s, t, s, t), (0, 1, 2, 3)) for s, t in shifts) / len(shifts)
-    close(of.circulant_share(w), np.sum(mean**2) / np.sum(w**2))
-    close(of.circulant_share(mean), 1)
-    with pytest.raises(ValueError, match=r"w has output positions \(3,\) but shifting .* as many: \(5,\)"):
-        measure.circulant_share(w[:, 0, 0])
-
-
-def test_a_share_is_that_of_any_orthogonal_projection():
-    [w, basis] = gaussian((7,), (7, 3))
-    q = np.linalg.qr(basis)[0]
-    close(measure.share(w, lambda w: q @ (q.T @ w)), np.sum((q.T @ w) ** 2) / np.sum(w**2))
-
-
 def test_shares_of_gaussian_weights_are_the_ratios_of_dimensions():
     (window, space, reads), many = ZERO, 400
     live, out = oracle.live(reads), oracle.out_shape(reads)
@@ -107,22 +91,17 @@ def test_shares_of_gaussian_weights_are_the_ratios_of_dimensions():
         got = jax.jit(jax.vmap(lambda v, period=period: measure.tile_share(v, window, space, period)))(kernels)
         tile = sum(live[s::period, t::period].any((0, 1)).sum() for s, t in np.ndindex(period, period))
         close(np.mean(got), tile / live.sum(), 0.01)
-    squares = np.random.default_rng(2).normal(size=(many, 3, 4, 3, 4, 1, 1))
-    close(np.mean(jax.jit(jax.vmap(measure.circulant_share))(squares)), 1 / 12, 0.01)
 
 
 # --- units -------------------------------------------------------------------------------------------------------------
 
 
-def test_participation_and_kurtosis_are_those_of_the_definition():
+def test_participation_is_that_of_the_definition():
     [w] = gaussian((2, 3, 5, 7, 2, 3))
-    got = [np.asarray(index(w, (2, 3))) for index in (of.inverse_participation_ratio, of.excess_kurtosis)]
-    for unit in np.ndindex(2, 3, 2, 3):
-        i, j, c, d = unit
-        own = [w[i, j, k, l, c, d] for k in range(5) for l in range(7)]
-        mean = sum(own) / 35
-        close(got[0][unit], sum(x**4 for x in own) / sum(x**2 for x in own) ** 2)
-        close(got[1][unit], 35 * sum((x - mean) ** 4 for x in own) / sum((x - mean) ** 2 for x in own) ** 2 - 3)
+    got = np.asarray(of.inverse_participation_ratio(w, (2, 3)))
+    for i, j, c, d in np.ndindex(2, 3, 2, 3):
+        unit = w[i, j, :, :, c, d].ravel()
+        close(got[i, j, c, d], sum(x**4 for x in unit) / sum(x**2 for x in unit) ** 2)
 
 
 @given(arrays(np.float64, (3, 5), elements=st.floats(-1e6, 1e6, allow_subnormal=False)))
@@ -139,11 +118,10 @@ def test_participation_does_not_overflow():
     close(of.inverse_participation_ratio(np.array([1e30, -1e30], np.float32), 0), 0.5, 1e-6)
 
 
-def test_gaussian_units_have_the_participation_and_kurtosis_that_are_stated():
+def test_gaussian_units_have_the_participation_that_is_stated():
     n, many = 35, 20_000
     w = np.random.default_rng(0).normal(size=(many, 5, 7))
     close(np.mean(of.inverse_participation_ratio(w, (1, 2))), 3 / (n + 2), 1e-3)
-    close(np.mean(of.excess_kurtosis(w, (1, 2))), -6 / (n + 1), 0.02)
 
 
 # --- positions ---------------------------------------------------------------------------------------------------------
@@ -251,9 +229,7 @@ def test_a_factor_before_the_weight_changes_no_index():
         lambda a: of.signal_to_noise(a * v, window, space),
         lambda a: of.neighbour_distance(a * v, window, space, (1, 0)),
         lambda a: of.local_share(a * w, cl.Window(3), (4, 5)),
-        lambda a: of.circulant_share(a * w),
         lambda a: of.inverse_participation_ratio(a * w, (2, 3)),
-        lambda a: of.excess_kurtosis(a * w, (2, 3)),
     )
     both = jax.jit(jax.vmap(lambda a: [index(a) for index in indices]))(np.array([-7.0, 1.0]))
     for got, expected in both:
@@ -319,19 +295,17 @@ def test_dealing_without_end_gives_every_unit_every_weight_equally_often():
     assert counts.min() > 0.8 * 4000 / 8
 
 
-EXPECTED = {
-    "dense": {"shared", "local", "mean_distance", "inverse_participation_ratio", "excess_kurtosis"},
-    "locally_connected": {"shared", "signal_to_noise", "neighbour_distance", "inverse_participation_ratio"},
-    "conv": {"inverse_participation_ratio"},
-}
-EXPECTED |= {"tiled": EXPECTED["locally_connected"], "low_rank": EXPECTED["locally_connected"], "shared": EXPECTED["conv"]}
+OF_POSITIONS = {"shared", "signal_to_noise", "neighbour_distance", "inverse_participation_ratio"}
+EXPECTED = {"dense": {"shared", "local", "mean_distance", "inverse_participation_ratio"}}
+EXPECTED |= dict.fromkeys(("locally_connected", "tiled", "low_rank"), OF_POSITIONS)
 
 
 @pytest.mark.parametrize("connectivity", CONNECTIVITY)
 def test_a_network_has_the_indices_of_its_rungs(connectivity):
     model = nnx.eval_shape(lambda: Two(connectivity))
     told = jax.eval_shape(measure.watch_indices(model), nnx.to_pure_dict(nnx.state(model, nnx.Param)))
-    assert set(told) == {f"{layer}/{index}" for layer in ("first", "others/0/layers/0") for index in EXPECTED[connectivity]}
+    expected = EXPECTED.get(connectivity, {"inverse_participation_ratio"})
+    assert set(told) == {f"{layer}/{index}" for layer in ("first", "others/0/layers/0") for index in expected}
     assert all(value.shape == () for value in told.values())
 
 
@@ -343,7 +317,6 @@ def test_the_indices_of_a_network_are_those_of_its_arrays():
     close(told["shared"], cl.decompose(w, window, space)["shared"])
     close(told["mean_distance"], of.mean_distance(w))
     close(told["inverse_participation_ratio"], np.mean(of.inverse_participation_ratio(w, (2, 3))))
-    close(told["excess_kurtosis"], np.mean(of.excess_kurtosis(w, (2, 3))))
     rows = measure.indices(local, "neighbour_distance", "shared", "signal_to_noise")
     apart = [float(of.neighbour_distance(v, window, space, offset)) for offset in ((1, 0), (0, 1))]
     shared, noise = (float(index(v, window, space)) for index in (of.tile_share, of.signal_to_noise))

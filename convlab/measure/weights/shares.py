@@ -1,21 +1,18 @@
 r"""How local and how shared a weight is: indices between what is random and what is a convolution, with both values known.
 
 A share is $\|P w\|^2 / \|w\|^2$ of an orthogonal projection P, and for Gaussian weights its mean is the ratio of dimensions.
-The others look at one unit (how much of it few weights carry), at a tap across positions, or at what pruning has left.
+The others look at one unit (how much of it few weights carry) or at a tap across positions.
 All are ratios: a factor before the weight changes none of them.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from convlab import check
 from convlab.convert import (
-    decompose,
     lift_local_to_dense,
     lift_tiled_to_local,
     project_dense_to_local,
@@ -24,30 +21,7 @@ from convlab.convert import (
 )
 from convlab.geometry import Size, Space, Window, as_space
 
-Projection = Callable[[jax.Array], jax.Array]
 Axes = int | Sequence[int]
-
-
-def share(w: Float[Array, "..."], projection: Projection) -> Float[Array, ""]:
-    r"""Tell which share of the squared norm of a weight an orthogonal projection keeps.
-
-    $$\|P w\|^2 \,/\, (\|P w\|^2 + \|w - P w\|^2)$$
-
-    The denominator is $\|w\|^2$ where P is orthogonal, and so the share is between 0 and 1 after rounding too.
-
-    Args:
-      w: The weight.
-      projection: Takes it to another of the same shape.
-
-    Returns:
-      The share; nan for a weight of zeros. The mean for Gaussian weights is rank P / size of w.
-
-    Example:
-      >>> share(jnp.array([3.0, 1.0]), lambda w: jnp.full(2, w.mean()))  # what is common to all: 2 * 2**2 of 10
-      Array(0.8, dtype=float32)
-    """
-    kept = projection(w)
-    return _part(jnp.sum(kept * kept), jnp.sum((w - kept) ** 2))
 
 
 def local_share(w: Float[Array, "i j k l c d"], window: Window, space: Space, groups: int = 1) -> Float[Array, ""]:
@@ -70,11 +44,9 @@ def local_share(w: Float[Array, "i j k l c d"], window: Window, space: Space, gr
       >>> round(float(local_share(jnp.ones((4, 5, 4, 5, 2, 7)), Window(3), (4, 5))), 4)  # 10 * 13 live taps of 20 * 20
       0.325
     """
-
-    def onto_local(w):
-        return lift_local_to_dense(project_dense_to_local(w, window, space, groups), window, space, groups)
-
-    return share(check.floating("w", w), onto_local)
+    w = check.floating("w", w)
+    kept = lift_local_to_dense(project_dense_to_local(w, window, space, groups), window, space, groups)
+    return _part(jnp.sum(kept * kept), jnp.sum((w - kept) ** 2))
 
 
 def tile_share(v: Float[Array, "i j a b c d"], window: Window, space: Space, period: Size = 1) -> Float[Array, ""]:
@@ -105,33 +77,6 @@ def tile_share(v: Float[Array, "i j a b c d"], window: Window, space: Space, per
     return _part(squared_norm(kept, window, space), squared_norm(v - kept, window, space))
 
 
-def circulant_share(w: Float[Array, "k l k l c d"]) -> Float[Array, ""]:
-    r"""Tell which share of the squared norm of a dense weight commutes with all cyclic shifts $T_t$ of the N pixels.
-
-    $$P W = \frac{1}{N} \sum_t T_t^{-1} W T_t$$
-
-    is the nearest circular convolution with a window of the whole image, so that `decompose` knows it.
-
-    Args:
-      w: A dense weight with as many output positions as pixels.
-
-    Returns:
-      The share: 1 for a circular convolution; the mean for Gaussian weights is 1 / N.
-
-    Raises:
-      ValueError: The output positions are not the pixels.
-      TypeError: `w` is not floating.
-
-    Example:
-      >>> round(float(circulant_share(jnp.eye(5)[:, :, None, None])), 5)
-      1.0
-    """
-    w, rank = check.kernel("w", w, spatial=2, others="c d")
-    out, space = w.shape[:rank], w.shape[rank : 2 * rank]
-    check.agree("w has output positions {}", out, "shifting them with the pixels needs as many: {}", space)
-    return decompose(w, Window(space, padding="CIRCULAR"), space)["shared"]
-
-
 def inverse_participation_ratio(w: Float[Array, "..."], axes: Axes) -> Float[Array, "..."]:
     r"""Tell how few weights carry a unit.
 
@@ -151,30 +96,9 @@ def inverse_participation_ratio(w: Float[Array, "..."], axes: Axes) -> Float[Arr
 
     Reference: Ingrosso and Goldt 2022, Data-driven emergence of convolutional structure in neural networks.
     """
-    w, axes = check.floating("w", w), _axes(axes)
+    w, axes = check.floating("w", w), (axes,) if isinstance(axes, int) else tuple(axes)
     squares = (w / jnp.max(jnp.abs(w), axes, keepdims=True)) ** 2  # the largest is 1, so that none overflows
     return jnp.sum(squares * squares, axes) / jnp.sum(squares, axes) ** 2
-
-
-def excess_kurtosis(w: Float[Array, "..."], axes: Axes) -> Float[Array, "..."]:
-    r"""Tell how much heavier than a Gaussian's the tails of the weights are.
-
-    $$\frac{\frac{1}{n} \sum (w - \bar w)^4}{\big(\frac{1}{n} \sum (w - \bar w)^2\big)^2} - 3$$
-
-    Args:
-      w: Weights.
-      axes: Those to take together; the others stay.
-
-    Returns:
-      At least -2 (two values, equally often); nan where all weights are equal. The mean for n Gaussian weights is -6 / (n + 1).
-
-    Example:
-      >>> float(excess_kurtosis(jnp.array([1.0, -1.0, 1.0, -1.0]), 0))
-      -2.0
-    """
-    w, axes = check.floating("w", w), _axes(axes)
-    apart = w - jnp.mean(w, axes, keepdims=True)
-    return inverse_participation_ratio(apart, axes) * math.prod(w.shape[axis] for axis in axes) - 3
 
 
 def signal_to_noise(v: Float[Array, "i j a b c d"], window: Window, space: Space) -> Float[Array, ""]:
@@ -250,48 +174,8 @@ def neighbour_distance(v: Float[Array, "i j a b c d"], window: Window, space: Sp
     return jnp.sum((first - second) ** 2) / jnp.sum(first**2 + second**2)
 
 
-def mean_distance(w: Float[Array, "i j k l c d"] | Bool[Array, "i j k l c d"]) -> Float[Array, ""]:
-    r"""Tell how far apart the inputs of a unit are that pruning has left: the mean over pairs of inputs of one unit.
-
-    $$\sum_r |r| \, S(r) \,/\, \sum_r S(r), \qquad S(r) = \sum_{ijd} \#\{\text{pairs of inputs of } (i, j, d) \text{ at } r\}$$
-
-    Inputs are weights that are not zero; two channels of one pixel are a pair at distance 0. Every pair counts once, so units
-    with many inputs count for more.
-
-    Args:
-      w: A dense weight, or which of its entries are left.
-
-    Returns:
-      The mean Euclidean distance in pixels; nan where no unit has two inputs. The mean for inputs left at random is
-      `mean_distance(jnp.ones_like(w))`, whatever share of them is left.
-
-    Raises:
-      ValueError: `w` is not a dense weight.
-
-    Example:
-      >>> w = jnp.array([1.0, 0.0, 0.0, 1.0, 1.0]).reshape(1, 5, 1, 1)  # one unit that reads pixels 0, 3 and 4
-      >>> round(float(mean_distance(w)), 4), round(float(mean_distance(jnp.ones_like(w))), 4)
-      (2.6667, 2.0)
-
-    Reference: Pellegrini and Biroli 2022, Neural network pruning denoises the features and makes local connectivity emerge
-    in visual tasks; S is the histogram that they draw.
-    """
-    w, rank = check.kernel("w", (jnp.asarray(w) != 0).astype(jnp.float32), spatial=2, others="c d")
-    space = w.shape[rank : 2 * rank]
-    counts = jnp.moveaxis(w.sum(-2), -1, rank).reshape(-1, math.prod(space))
-    places = jnp.stack(jnp.meshgrid(*map(jnp.arange, space), indexing="ij"), -1).reshape(-1, rank)
-    apart = jnp.linalg.norm((places[:, None] - places).astype(jnp.float32), axis=-1)
-    distances = jnp.sum(jnp.matmul(counts, apart, precision=jax.lax.Precision.HIGHEST) * counts)
-    inputs = counts.sum(1)
-    return distances / jnp.sum(inputs * (inputs - 1))
-
-
 def _part(kept: Array, rest: Array) -> Array:
     return kept / (kept + rest)
-
-
-def _axes(axes: Axes) -> tuple[int, ...]:
-    return (axes,) if isinstance(axes, int) else tuple(axes)
 
 
 def _local(v: Array, window: Window, space: Space) -> tuple[Array, tuple[int, ...], np.ndarray]:

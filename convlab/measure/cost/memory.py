@@ -8,7 +8,7 @@ from flax import nnx
 
 from convlab.check import bytes_of
 from convlab.geometry import as_integer
-from convlab.measure.cost import count
+from convlab.measure.cost.count import count
 
 
 @runtime_checkable

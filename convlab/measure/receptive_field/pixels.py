@@ -1,27 +1,25 @@
-"""What of an image reaches one output: the pixels that can, through which positions of which layers, and how much each does.
+"""What of an image reaches one output: the pixels that can, and through which positions of which layers.
 
-`convlab.measure.field` finds the extent of a receptive field by formula; here its pixels are found one by one, by following
-the trace of the network backwards. Nothing cancels on that way, as only whether a number can matter is followed: a maximum
-can pass on any of what it looks at, an activation passes on what it is given, and a weight counts unless it is zero. What has
-no rule here (a loop) is refused, as what it reads would go unseen.
+`convlab.measure.receptive_field.extent` finds the extent of a receptive field by formula; here its pixels are found one by
+one, by following the trace of the network backwards. Nothing cancels on that way, as only whether a number can matter is
+followed: a maximum can pass on any of what it looks at, an activation passes on what it is given, and a weight counts unless it
+is zero. What has no rule here (a loop) is refused, as what it reads would go unseen.
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool
 
-from convlab import check
-from convlab.measure import field
-from convlab.measure.trace import Place, Step, split, trace
+from convlab.measure.receptive_field import extent as field
+from convlab.measure.trace import Place, Step, trace
 
 IMAGE, OUTPUT = "image", "output"
-MANY = 64  # outputs that are followed at a time
 
 Position = int | Sequence[int] | None  # of an output: an int where there is one axis, None for the central one
 
@@ -81,111 +79,13 @@ def receptive_field(
     return precedents(model, image_shape, layer, position)[IMAGE]
 
 
-def coverage(model: Any, image_shape: Sequence[int], layer: str = OUTPUT) -> Int[np.ndarray, "k l"]:
-    r"""Count how many positions of an output read each pixel, through all layers in between.
-
-    $$C_{kl} = \sum_{ij} [\, H_{ij} \text{ depends on } X_{kl} \,]$$
-
-    Args:
-      model: As in `precedents`.
-      image_shape: (*space, c) of one image.
-      layer: Whose output is asked about; "output" is what the network returns.
-
-    Raises:
-      ValueError: No such layer, an output without an axis of channels, or the way back is not known, as in `precedents`.
-
-    Example:
-      >>> from flax import nnx
-      >>> from convlab.layers import Conv
-      >>> coverage(Conv(1, 1, (3, 3), rngs=nnx.Rngs(0)), (4, 3, 1))
-      array([[4, 6, 4],
-             [6, 9, 6],
-             [6, 9, 6],
-             [4, 6, 4]])
-    """
-    way = _Way(model, image_shape)
-    number = way.of(layer)
-    places = math.prod(way.space(number))
-
-    def pixels(place: Array) -> Array:
-        mask = (jnp.arange(places) == place).reshape(way.space(number))
-        return way.back(number, mask)[IMAGE].astype(jnp.int32)
-
-    counts = jax.jit(lambda: lax.map(pixels, jnp.arange(places), batch_size=MANY).sum(0))
-    return np.asarray(counts(), int)
-
-
-class Effective(NamedTuple):
-    """What of the image an output listens to, on average.
-
-    Attributes:
-      map: Mean absolute, or squared, gradient by each pixel, scaled to a sum of 1.
-      variance: Of the pixels' places under that weight, along each axis: the square of the field's effective radius.
-    """
-
-    map: Float[Array, "k l"]
-    variance: Float[Array, "r"]
-
-
-def effective_field(
-    model: Any, images: Float[Array, "n k l c"], position: Position = None, *, squared: bool = False
-) -> Effective:
-    r"""Measure how much each pixel moves one output, averaged over images and channels.
-
-    $$R_{kl} \propto \sum_{ncd} \Big| \frac{\partial H_{nijd}}{\partial X_{nklc}} \Big|$$
-
-    Through n layers of k random taps the squared gradient has the variance n (k^2 - 1) / 12 along each axis: the effective
-    radius grows with the root of the depth, where the field itself grows with the depth.
-
-    Args:
-      model: A Flax NNX module, run in evaluation mode, or a function of images.
-      images: What it is given.
-      position: Of the output, an int where it has one axis; absent, the central one.
-      squared: Weigh pixels by squared gradients rather than absolute ones.
-
-    Raises:
-      ValueError: No such position, an output without an axis of channels, or no pixel moves the output there.
-      TypeError: The images are not floating.
-
-    Example:
-      >>> from convlab.geometry import Window
-      >>> from convlab.ops.conv import conv
-      >>> x, v = jnp.zeros((1, 31, 1)), jnp.ones((3, 1, 1))
-      >>> deep = lambda x: conv(conv(conv(x, v, Window(3)), v, Window(3)), v, Window(3))
-      >>> float(effective_field(deep, x).variance[0])
-      2.0
-
-    Reference: Luo et al. 2016, Understanding the effective receptive field in deep convolutional neural networks, section 2.
-    """
-    images = check.floating("images", images)
-    state, run = split(model)
-    shape = _with_channels(jax.eval_shape(run, state, images).shape)
-    place = _place(shape[1:-1], position, "the network's output")
-
-    def channel(d: Array) -> Array:
-        gradient = jax.grad(lambda x: jnp.sum(run(state, x)[:, *place, d]))(images)
-        return jnp.sum(jnp.square(gradient) if squared else jnp.abs(gradient), (0, -1))
-
-    weight = jnp.sum(jax.jit(lambda: lax.map(channel, jnp.arange(shape[-1])))(), 0)
-    if not float(jnp.sum(weight)) > 0:
-        raise ValueError(f"the gradient of the output at {place} is zero or not a number: no field can be weighed by it")
-    weight = weight / jnp.sum(weight)
-    return Effective(weight, jnp.stack([_variance(weight, axis) for axis in range(weight.ndim)]))
-
-
-def _variance(weight: Array, axis: int) -> Array:
-    along, places = jnp.sum(weight, [other for other in range(weight.ndim) if other != axis]), jnp.arange(weight.shape[axis])
-    mean = jnp.sum(along * places)
-    return jnp.sum(along * jnp.square(places - mean))
-
-
-def _with_channels(shape: tuple[int, ...]) -> tuple[int, ...]:
+def with_channels(shape: tuple[int, ...]) -> tuple[int, ...]:
     if len(shape) < 2:
         raise ValueError(f"the network returns shape {shape}; needs (n, *positions, channels)")
     return shape
 
 
-def _place(space: Sequence[int], position: Position, where: str) -> tuple[int, ...]:
+def as_place(space: Sequence[int], position: Position, where: str) -> tuple[int, ...]:
     if position is None:
         position = tuple(n // 2 for n in space)
     place = (int(position),) if isinstance(position, (int, np.integer)) else tuple(position)
@@ -214,12 +114,12 @@ class _Way:
         return self.numbers.get(layer, self.program.output)
 
     def space(self, number: int) -> tuple[int, ...]:
-        return _with_channels(self.program.shapes[number].shape)[1:-1]
+        return with_channels(self.program.shapes[number].shape)[1:-1]
 
     def at(self, number: int, position: Position) -> Array:
         """A mask of one position."""
         space = self.space(number)
-        return jnp.zeros(space, bool).at[_place(space, position, "the output")].set(True)
+        return jnp.zeros(space, bool).at[as_place(space, position, "the output")].set(True)
 
     def back(self, number: int, mask: Array) -> dict[str, Array]:
         """Which positions of every named array lead to those of one array."""

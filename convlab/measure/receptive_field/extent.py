@@ -13,10 +13,10 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
-from jax.ad_checkpoint import checkpoint_name
-from jax.extend.core import Jaxpr, Literal
+from jax.extend.core import Jaxpr
 
+from convlab.calls import Call, layout_of
+from convlab.measure.trace import Place, Step, flat, place_of
 from convlab.rungs import Layout
 
 
@@ -57,64 +57,36 @@ Seen = Span | None  # None: not known
 NOTHING = Span(0, (), 0, -1)
 
 
-def entering(number: int, x: jax.Array) -> jax.Array:
-    """Mark the input of layer `number` in the trace."""
-    return checkpoint_name(x, f"convlab:{number}:input")
+Extent = tuple[int | None, ...]  # along each axis of the images, None where it is not known
 
 
-def leaving(number: int, h: jax.Array) -> jax.Array:
-    """Mark the output of layer `number` in the trace."""
-    return checkpoint_name(h, f"convlab:{number}:output")
-
-
-def fields(jaxpr: Jaxpr, axis: int, layers: Sequence[Entry]) -> list[tuple[int | None, int | None]]:
-    """Find `Span.field` along one axis of the images, the last argument, for every marked layer and for the first output.
+def fields(jaxpr: Jaxpr, layers: Sequence[Entry]) -> list[tuple[Extent, Extent]]:
+    """Find `Span.field` along all axes of the images, the last argument, for every marked layer and for the first output.
 
     A layer that stands in a loop is not known.
     """
-    shape = _shape(jaxpr.invars[-1])
-    image = Span(shape[axis], tuple(int(place == axis) for place in range(len(shape))), 0, 0)
-    noted: dict[tuple[int, str], Seen] = {}
-    output, *_ = _read(jaxpr, [*[NOTHING] * (len(jaxpr.invars) - 1), image], noted, layers)
-    seen = [*(noted.get((number, "output")) for number in range(len(layers))), output]
-    return [(None, None) if span is None else span.field for span in seen]
+    steps, places, shapes = flat(jaxpr)
+    image, output = places[jaxpr.invars[-1]].number, place_of(jaxpr.outvars[0], places)
+    marks = {step.mark: step.outputs[0] for step in steps}
+    numbers = [marks.get((number, "output")) for number in range(len(layers))]
+    seen = [spans(steps, {image: alone(shapes[image].shape, axis)}, layers) for axis in range(1, len(shapes[image].shape) - 1)]
+    found = [[None if number is None else along.get(number, NOTHING) for along in seen] for number in numbers]
+    found.append([along.get(output.number, NOTHING) if isinstance(output, Place) else NOTHING for along in seen])
+    pairs = [[(None, None) if span is None else span.field for span in along] for along in found]
+    return [(tuple(field for field, _ in along), tuple(jump for _, jump in along)) for along in pairs]
 
 
-def _read(jaxpr: Jaxpr, given: Sequence[Seen], noted: dict[tuple[int, str], Seen], layers: Sequence[Entry]) -> list[Seen]:
-    """Follow what is seen from the arguments of a trace to its outputs."""
-    seen: dict[Any, Seen] = dict(zip(jaxpr.invars, given, strict=True))
-
-    def look(variable: Any) -> Seen:
-        return NOTHING if isinstance(variable, Literal) else seen.get(variable, NOTHING)
-
-    for equation in jaxpr.eqns:
-        operands, name = [look(variable) for variable in equation.invars], equation.primitive.name
-        if name in CALLS:
-            inner = next(equation.params[key] for key in ("jaxpr", "call_jaxpr") if key in equation.params)
-            results = _read(getattr(inner, "jaxpr", inner), operands, noted, layers)
-        elif name == "name" and equation.params["name"].startswith("convlab:"):
-            results = [marked(equation.params["name"], operands[0], noted, layers)]
-        else:
-            results = [through(equation, operands)] * len(equation.outvars)
-        seen.update(zip(equation.outvars, results, strict=True))
-    return [look(variable) for variable in jaxpr.outvars]
+def alone(shape: Sequence[int], axis: int) -> Span:
+    """An array that sees itself along one axis."""
+    return Span(shape[axis], tuple(int(place == axis) for place in range(len(shape))), 0, 0)
 
 
-def marked(name: str, span: Seen, noted: dict[tuple[int, str], Seen], layers: Sequence[Entry]) -> Seen:
-    """Note what a layer's input or output sees; the output of a layer sees what its window says, whatever computes it."""
-    _, number, side = name.split(":")
-    shape, layout = layers[int(number)]
-    if side == "output" and layout is not None:
-        entered = noted.get((int(number), "input"))
-        span = entered if entered is NOTHING or entered is None else _layer(entered, shape, layout)
-    noted[int(number), side] = span
-    return span
-
-
-def _layer(span: Span, shape: Sequence[int], layout: Layout) -> Seen:
+def _layer(span: Seen, shape: Sequence[int], layout: Layout | None) -> Seen:
     """A layer sees all channels, and all pixels or those of its window."""
+    if span is None or layout is None:
+        return span
     first = len(shape) - 1 - (layout.window.rank or 1)
-    if layout.rung == "dense":
+    if layout.tying.by_pixel:
         return _over(span, shape, range(first, len(shape)))
     seen: Seen = _over(span, shape, [len(shape) - 1])
     for place, axis in enumerate(layout.window.axes(shape[first:-1]), first):
@@ -129,6 +101,37 @@ def through(equation: Any, operands: Sequence[Seen]) -> Seen:
     known = [span for span in operands if span is not None]
     rule = RULES.get(equation.primitive.name)
     return None if rule is None or len(known) < len(operands) else rule(equation, known)
+
+
+def entries(calls: Sequence[tuple[Any, Call]]) -> list[Entry]:
+    """What enters each layer, as the rules of receptive fields ask for it."""
+    return [Entry(call.x.shape, layout_of(call.module)) for _, call in calls]
+
+
+def spans(
+    steps: Sequence[Step],
+    given: Mapping[int, Seen],
+    layers: Sequence[Entry],
+    rule: Callable[[Any, Sequence[Seen]], Seen] = through,
+) -> dict[int, Seen]:
+    """What every array sees along one axis, from what the given ones see, by a rule; what sees nothing is left out.
+
+    The output of a layer sees what its window says, whatever computes it.
+    """
+    seen, entered = dict(given), {}
+    for step in steps:
+        operands = [seen.get(part.number, NOTHING) if isinstance(part, Place) else NOTHING for part in step.inputs]
+        if all(span is NOTHING for span in operands):
+            continue
+        result = rule(step.equation, operands)
+        if step.mark is not None and layers:
+            number, side = step.mark
+            if side == "input":
+                entered[number] = result
+            elif layers[number].layout is not None:
+                result = _layer(entered.get(number), *layers[number])
+        seen.update(dict.fromkeys(step.outputs, result))
+    return seen
 
 
 def _along(span: Seen, place: int, stride: int = 1, first: int = 0, extent: int = 0) -> Seen:
@@ -280,7 +283,6 @@ def _squeeze(equation: Any, operands: Sequence[Span]) -> Seen:
     return _kept(operands[0], [q for q in range(len(operands[0].steps)) if q not in equation.params["dimensions"]])
 
 
-CALLS = {"jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint", "custom_jvp_call", "custom_vjp_call"}
 ELEMENTWISE = (
     *("abs", "ceil", "convert_element_type", "copy", "cos", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "log"),
     *("integer_pow", "is_finite", "log1p", "logistic", "name", "neg", "not", "reduce_precision", "round", "rsqrt", "sign"),

@@ -45,6 +45,42 @@ def patch_share(w: Float[Array, "i j k l c d"] | Bool[Array, "i j k l c d"], siz
     return jnp.sum(best) / jnp.sum(squares)
 
 
+def mean_distance(w: Float[Array, "i j k l c d"] | Bool[Array, "i j k l c d"]) -> Float[Array, ""]:
+    r"""Tell how far apart the inputs of a unit are that pruning has left: the mean over pairs of inputs of one unit.
+
+    $$\sum_r |r| \, S(r) \,/\, \sum_r S(r), \qquad S(r) = \sum_{ijd} \#\{\text{pairs of inputs of } (i, j, d) \text{ at } r\}$$
+
+    Inputs are weights that are not zero; two channels of one pixel are a pair at distance 0. Every pair counts once, so units
+    with many inputs count for more.
+
+    Args:
+      w: A dense weight, or which of its entries are left.
+
+    Returns:
+      The mean Euclidean distance in pixels; nan where no unit has two inputs. The mean for inputs left at random is
+      `mean_distance(jnp.ones_like(w))`, whatever share of them is left.
+
+    Raises:
+      ValueError: `w` is not a dense weight.
+
+    Example:
+      >>> w = jnp.array([1.0, 0.0, 0.0, 1.0, 1.0]).reshape(1, 5, 1, 1)  # one unit that reads pixels 0, 3 and 4
+      >>> round(float(mean_distance(w)), 4), round(float(mean_distance(jnp.ones_like(w))), 4)
+      (2.6667, 2.0)
+
+    Reference: Pellegrini and Biroli 2022, Neural network pruning denoises the features and makes local connectivity emerge
+    in visual tasks; S is the histogram that they draw.
+    """
+    w, rank = _dense(jnp.asarray(w) != 0)
+    space = w.shape[rank : 2 * rank]
+    counts = jnp.moveaxis(w.sum(-2), -1, rank).reshape(-1, math.prod(space))
+    places = jnp.stack(jnp.meshgrid(*map(jnp.arange, space), indexing="ij"), -1).reshape(-1, rank)
+    apart = jnp.linalg.norm((places[:, None] - places).astype(jnp.float32), axis=-1)
+    distances = jnp.sum(jnp.matmul(counts, apart, precision=jax.lax.Precision.HIGHEST) * counts)
+    inputs = counts.sum(1)
+    return distances / jnp.sum(inputs * (inputs - 1))
+
+
 def dealt(w: Float[Array, "i j k l c d"] | Bool[Array, "i j k l c d"], key: jax.Array, rounds: int = 20) -> Array:
     """Deal the weights of every pixel to the units anew, at random: the null of whatever is local.
 

@@ -9,22 +9,18 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from convlab.convert import decompose, lift_low_rank_to_local, lift_tiled_to_local
+from convlab.convert import decompose, repeat
 from convlab.layers import spatial
-from convlab.measure import weights as of
-from convlab.rungs import Arrays, Layout
+from convlab.measure.weights import shares as of
+from convlab.measure.weights.patches import mean_distance
+from convlab.rungs import Arrays, Layout, Shared
 
 Index = Callable[[Array, Layout], Array]
 
 
-def _units(index: Callable[[Array, of.Axes], Array], first: int) -> Index:
-    """Average an index over the units that have weights; a unit reads `rank` axes, the ones after `first` times as many."""
-
-    def mean(w: Array, layout: Layout) -> Array:
-        rank = len(layout.kernel) - 2
-        return jnp.nanmean(index(w, range(first * rank, (first + 1) * rank)))
-
-    return mean
+def _participation(w: Array, layout: Layout) -> Array:
+    """Average over the units that have weights; a unit reads the spatial axes before the channels."""
+    return jnp.nanmean(of.inverse_participation_ratio(w, range(w.ndim - 2 - layout.ndim, w.ndim - 2)))
 
 
 def _neighbours(v: Array, layout: Layout) -> Array:
@@ -40,23 +36,21 @@ def _space(layout: Layout) -> Sequence[int]:
     return layout.space
 
 
-# index -> what makes it of a dense weight, a local kernel or a kernel without positions; rung -> which of the three
+# index -> what makes it of a dense weight, of kernels of all positions, or of kernels that say nothing of positions
 DENSE: dict[str, Index] = {
     "shared": lambda w, layout: decompose(w, layout.window, _space(layout))["shared"],
     "local": lambda w, layout: of.local_share(w, layout.window, _space(layout)),
-    "mean_distance": lambda w, layout: of.mean_distance(w),
-    "inverse_participation_ratio": _units(of.inverse_participation_ratio, 1),
-    "excess_kurtosis": _units(of.excess_kurtosis, 1),
+    "mean_distance": lambda w, layout: mean_distance(w),
+    "inverse_participation_ratio": _participation,
 }
 LOCAL: dict[str, Index] = {
     "shared": lambda v, layout: of.tile_share(v, layout.window, _space(layout)),
     "signal_to_noise": lambda v, layout: of.signal_to_noise(v, layout.window, _space(layout)),
     "neighbour_distance": _neighbours,
-    "inverse_participation_ratio": _units(of.inverse_participation_ratio, 1),
+    "inverse_participation_ratio": _participation,
 }
-PLAIN: dict[str, Index] = {"inverse_participation_ratio": _units(of.inverse_participation_ratio, 0)}
-INDICES = {"dense": DENSE, "locally_connected": LOCAL, "low_rank": LOCAL, "tiled": LOCAL, "conv": PLAIN}
-NAMES = tuple(dict.fromkeys(name for table in INDICES.values() for name in table))
+PLAIN: dict[str, Index] = {"inverse_participation_ratio": _participation}
+NAMES = tuple(dict.fromkeys((*DENSE, *LOCAL, *PLAIN)))
 
 
 def indices(model: nnx.Module, *names: str) -> list[dict[str, Any]]:
@@ -114,8 +108,7 @@ def watch_indices(model: nnx.Module, *names: str) -> Callable[[Any], dict[str, F
     def watch(parameters: Any) -> dict[str, Float[Array, ""]]:
         told = {}
         for path, layout in layouts.items():
-            table = PLAIN if layout.space is None else INDICES[layout.rung]
-            kernel = _kernel(_at(parameters, path), layout)
+            table, kernel = _looked_at(_at(parameters, path), layout)
             chosen = [name for name in table if name in (names or NAMES)]
             told |= {"/".join(filter(None, (_name(path), name))): table[name](kernel, layout) for name in chosen}
         return told
@@ -133,10 +126,11 @@ def _at(parameters: Mapping, path: Sequence[Any]) -> Any:
     return parameters
 
 
-def _kernel(arrays: Arrays, layout: Layout) -> Array:
-    """The arrays of a layer as one: where its positions are known and it has several kernels, dense or local."""
-    if layout.rung == "low_rank":
-        return lift_low_rank_to_local(arrays["basis"], arrays["weights"], layout.window, _space(layout))
-    if layout.rung == "tiled" and layout.space is not None:
-        return lift_tiled_to_local(arrays["kernel"], layout.window, layout.space)
-    return arrays["kernel"]
+def _looked_at(arrays: Arrays, layout: Layout) -> tuple[dict[str, Index], Array]:
+    """Return the indices that say something on a layer's rung, and the weights that they look at."""
+    if layout.tying.by_pixel:
+        return DENSE, arrays["kernel"]
+    kernels = layout.tying.kernels(arrays, layout)
+    if layout.space is None or layout.tying.within(Shared):
+        return PLAIN, kernels
+    return LOCAL, layout.silence(repeat(kernels, layout.positions))

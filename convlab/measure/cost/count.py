@@ -1,19 +1,18 @@
 """What a rung costs: weights, multiply-adds and bytes, layer by layer, exact at borders; and what each layer sees."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from convlab.calls import Call, Path, follow, layout_of, modules_of
 from convlab.check import bytes_of
-from convlab.geometry import as_axes
 from convlab.layers import Layer
-from convlab.measure import field
+from convlab.measure.receptive_field import extent as field
+from convlab.measure.trace import entering, leaving
 from convlab.norm import BatchNorm
 from convlab.rungs import Layout
 
@@ -124,14 +123,12 @@ class Seen(NamedTuple):
 def _trace(model: nnx.Module, image_shape: Sequence[int]) -> tuple[list[tuple[Path, Seen]], Seen]:
     """Follow one image through the network: the calls of its layers, with their paths, and that of itself."""
     kinds = (Layer, nnx.Linear, nnx.Conv, nnx.BatchNorm, BatchNorm)
-    trace = follow(model, image_shape, *kinds, enter=field.entering, leave=field.leaving)
-    layouts = [field.Entry(call.x.shape, layout_of(call.module)) for _, call in trace.calls]
-    axes = [field.fields(trace.jaxpr, axis, layouts) for axis in range(1, len(image_shape))]
+    trace = follow(model, image_shape, *kinds, enter=entering, leave=leaving)
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    seen = []
-    for number, call in enumerate([*(call for _, call in trace.calls), Call(model, image, trace.output)]):
-        pairs = [axis[number] for axis in axes]
-        seen.append(Seen(*call, tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs)))
+    calls = [*(call for _, call in trace.calls), Call(model, image, trace.output)]
+    seen = [
+        Seen(*call, *found) for call, found in zip(calls, field.fields(trace.jaxpr, field.entries(trace.calls)), strict=True)
+    ]
     return [(path, call) for (path, _), call in zip(trace.calls, seen, strict=False)], seen[-1]
 
 
@@ -165,8 +162,8 @@ def _cost(name: str, module: nnx.Module, own: Sequence[Any], calls: Sequence[See
     multiply_adds, layout = 0, layout_of(module)
     for _, x, h, *_ in calls:
         if layout is not None:
-            dead, products = _layer_cost(layout, x.shape[-1 - (layout.window.rank or 0) : -1])
-            live, multiply_adds = weights - dead, multiply_adds + products
+            called = dataclasses.replace(layout, space=x.shape[-1 - layout.ndim : -1])
+            live, multiply_adds = weights - layout.tying.dead(called), multiply_adds + layout.tying.multiply_adds(called)
         elif isinstance(module, nnx.Linear):
             multiply_adds += h.size * x.shape[-1]
     return Cost(
@@ -184,59 +181,3 @@ def _cost(name: str, module: nnx.Module, own: Sequence[Any], calls: Sequence[See
         jump=calls[-1].jump if calls else (),
         layout=layout,
     )
-
-
-def _layer_cost(layout: Layout, space: tuple[int, ...]) -> tuple[int, int]:
-    """Count the dead entries of a layer's kernels, and its products for one image of `space` pixels."""
-    c, d = layout.kernel[-2:]
-    live = [axis.reads >= 0 for axis in layout.window.axes(space)]
-    dead, products = ENTRIES[layout.rung](layout, live, space)
-    mixing = math.prod(layout.positions) * (layout.rank or 1) * d if layout.rung == "low_rank" else 0
-    return dead * c * d, products * c * d + mixing
-
-
-# A window lies alike along every row and column: which of its taps read a pixel is one table (outputs, taps) an axis.
-Live = Sequence[np.ndarray]
-
-
-def _dense(layout: Layout, live: Live, space: tuple[int, ...]) -> tuple[int, int]:
-    return 0, math.prod(layout.positions) * math.prod(space)
-
-
-def _local(layout: Layout, live: Live, space: tuple[int, ...]) -> tuple[int, int]:
-    return math.prod(table.size for table in live) - _ever(live), _ever(live)
-
-
-def _conv(layout: Layout, live: Live, space: tuple[int, ...]) -> tuple[int, int]:
-    return _never(live), _ever(live)
-
-
-def _tiled(layout: Layout, live: Live, space: tuple[int, ...]) -> tuple[int, int]:
-    period = as_axes("period", layout.period or 1, len(space))
-    places = [[table[t::p] for table, t, p in zip(live, tile, period, strict=True)] for tile in np.ndindex(*period)]
-    return sum(map(_never, places)), _ever(live)
-
-
-def _low_rank(layout: Layout, live: Live, space: tuple[int, ...]) -> tuple[int, int]:
-    return (layout.rank or 1) * _never(live), (layout.rank or 1) * _ever(live)
-
-
-def _ever(live: Live) -> int:
-    """Number of taps that read a pixel, position by position."""
-    return math.prod(int(table.sum()) for table in live)
-
-
-def _never(live: Live) -> int:
-    """Number of taps that read a pixel from no position."""
-    return math.prod(table.shape[1] for table in live) - math.prod(int(table.any(0).sum()) for table in live)
-
-
-# rung -> dead entries, and products without the mixing of low rank, of one pair of channels
-Entries = Callable[[Layout, Live, tuple[int, ...]], tuple[int, int]]
-ENTRIES: dict[str, Entries] = {
-    "dense": _dense,
-    "locally_connected": _local,
-    "tiled": _tiled,
-    "low_rank": _low_rank,
-    "conv": _conv,
-}

@@ -12,9 +12,8 @@ from flax import nnx
 from networks import filled, images
 from strategies import gaussian
 
-from convlab.measure import feature_maps, grad_cam, occlusion, saliency, watch_activations
-from convlab.report import feature_sheet, heat, new_figure, seen
-from convlab.train.training import check_watch
+from convlab.measure import feature_maps, grad_cam, occlusion, saliency
+from convlab.report import feature_sheet, heat, new_figure
 
 RULES = ["gradient", "guided", "deconvnet"]
 WEIGHTS = gaussian((10, 7), (7, 5), (5, 3))
@@ -176,37 +175,6 @@ def test_grad_cam_weighs_channels_by_their_mean_gradient(float64):
     assert (np.asarray(got) > 0).any()
 
 
-def test_feature_maps_are_what_layers_return_in_evaluation_each_call_by_its_name(float64):
-    layer = filled(lambda: cl.Conv(2, 2, (3, 2), param_dtype=jnp.float64, rngs=nnx.Rngs(0)))
-    (x,), call = gaussian((2, 5, 7, 2)), jax.jit(lambda x: layer(x))
-    maps = feature_maps(nnx.Sequential(layer, nnx.relu, nnx.Dropout(0.5, rngs=nnx.Rngs(1)), layer), x)
-    assert list(maps) == ["layers/0", "layers/0 (2)"]
-    close(maps["layers/0"], call(x))
-    close(maps["layers/0 (2)"], call(np.maximum(call(x), 0)))
-
-
-def test_watched_activations_are_those_of_the_images_whatever_statistics_run_along():
-    x = images(9, 7, 5, 2)
-    options = {"width": 4, "depth": 1, "batch_norm": True, "dropout": 0.5, "activation": nnx.relu}
-    model = filled(lambda: cl.models.Net((7, 5, 2), 3, **options, rngs=nnx.Rngs(0)), deviation=1.0)
-    watch = watch_activations(model, x, "stages/0/layer", "stages/0/norm")
-    layer, norm = model.stages[0].layer, model.stages[0].norm
-    norm.scale[...], norm.bias[...] = jnp.ones(4), jnp.zeros(4)
-    parameters = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    layer.kernel[...] = jnp.array(2 * np.asarray(layer.kernel[...]))
-    layer.bias[...] = jnp.array(np.asarray(layer.bias[...]) - [0, 0, 0, 99], jnp.float32)
-    watched = jax.jit(watch)
-    before, told = watched(parameters), watched(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
-    check_watch(watch, parameters)
-    h = np.asarray(jax.jit(lambda x: layer(x))(x))
-    np.testing.assert_allclose(told["stages/0/layer/mean"], h.mean(), rtol=1e-4)
-    np.testing.assert_allclose(told["stages/0/layer/deviation"], h.std(), rtol=1e-4)
-    assert float(told["stages/0/layer/dead"]) == (h.max((0, 1, 2)) <= 0).mean() == 0.25
-    assert float(before["stages/0/layer/mean"]) != float(told["stages/0/layer/mean"])
-    assert abs(float(told["stages/0/norm/mean"])) < 1e-5
-    np.testing.assert_allclose(told["stages/0/norm/deviation"], 1, rtol=1e-3)
-
-
 CROSSES = {"+": np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]]), "x": np.array([[1, 0, 1], [0, 1, 0], [1, 0, 1]])}
 
 
@@ -242,16 +210,7 @@ def test_a_map_is_laid_over_the_whole_image_and_says_what_it_shows():
         heat(axis, np.ones((6, 9)), over * np.nan, label="")
 
 
-def test_every_layer_has_its_panel_and_every_channel_its_picture():
-    figure, axes = new_figure(panels=3)
-    mask = np.zeros((5, 7), bool)
-    mask[1, 2:4] = True
-    seen(axes, {"image": mask, "layers/0": mask[1], "head": np.array(True)})
-    assert [axis.get_title() for axis in axes] == ["image\n2 of 35", "layers/0\n2 of 7", "head\n1 of 1"]
-    np.testing.assert_array_equal(axes[0].collections[0].get_array().reshape(5, 7), mask)
-    assert axes[0].yaxis_inverted()
-    with pytest.raises(ValueError, match="axes holds 3 panels but masks names 1 layers: image"):
-        seen(axes, {"image": mask})
+def test_every_channel_has_its_picture():
     figure, [axis] = new_figure()
     maps = gaussian((4, 3, 5))[0]
     feature_sheet(axis, maps, columns=2)

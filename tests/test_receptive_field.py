@@ -11,7 +11,7 @@ from networks import SMALL, filled, images
 from strategies import gaussian
 
 import convlab as cl
-from convlab.measure import coverage, effective_field, feature_maps, precedents, receptive_field
+from convlab.measure import effective_field, feature_maps, precedents, receptive_field
 from convlab.ops.pool import polyphase_pool
 
 
@@ -121,20 +121,6 @@ def test_what_is_asked_must_be_there_and_be_fixed():
         receptive_field(lambda x: polyphase_pool(x, cl.Window(1, 2, "CIRCULAR")), (6, 4, 2))
 
 
-def test_pixels_of_a_3x3_layer_are_read_4_6_or_9_times():
-    counts = coverage(conv(2, 3, (3, 3)), (5, 7, 2))
-    expected = np.full((5, 7), 9)
-    expected[[0, -1]], expected[:, [0, -1]] = 6, 6
-    expected[[0, 0, -1, -1], [0, -1, 0, -1]] = 4
-    np.testing.assert_array_equal(counts, expected)
-
-
-def test_coverage_of_a_network_is_that_of_the_one_window_of_all_its_layers():
-    deep = net(conv(2, 3, (3, 3), padding="VALID"), nnx.relu, conv(3, 2, (2, 3), padding="VALID"))
-    np.testing.assert_array_equal(coverage(deep, (8, 11, 2)), cl.Window((4, 5), padding="VALID").coverage((8, 11)))
-    assert coverage(net(conv(2, 3, (1, 1), 2)), (7, 6, 2)).mean() == 12 / 42  # a quarter, had both sides been even
-
-
 def test_two_3x3_layers_see_what_one_5x5_layer_sees_but_44_of_144_numbers_differ_at_the_border(float64):
     x, first, second = gaussian((12, 12, 2), (3, 3, 2, 3), (3, 3, 3, 2))
     window = cl.Window(3)
@@ -192,7 +178,6 @@ def test_what_is_no_sum_passes_on_all_that_it_reads(name):
     for place, many in enumerate(reads):
         mask = receptive_field(function, (5, 3, 2), position=(place, 1))
         assert mask.sum() == mask[:, 1].sum() == many
-    assert coverage(function, (5, 3, 2)).sum() == 3 * sum(reads)
 
 
 @pytest.mark.parametrize("name", ["scan", "while"])
@@ -211,9 +196,8 @@ def test_a_network_that_does_not_listen_has_no_effective_field():
 
 
 def test_a_number_an_image_has_no_axis_of_channels():
-    for find in (receptive_field, coverage):
-        with pytest.raises(ValueError, match=r"returns shape \(1,\); needs \(n, \*positions, channels\)"):
-            find(lambda x: x.sum((1, 2)), (5, 1))
+    with pytest.raises(ValueError, match=r"returns shape \(1,\); needs \(n, \*positions, channels\)"):
+        receptive_field(lambda x: x.sum((1, 2)), (5, 1))
     with pytest.raises(ValueError, match=r"returns shape \(3,\); needs"):
         effective_field(lambda x: x.sum((1, 2)), np.ones((3, 5, 1)))
 
