@@ -19,6 +19,7 @@ from strategies import gaussian
 import convlab as cl
 import convlab.linen
 from convlab import layers
+from convlab.rungs import RUNGS
 
 BIASES = [True, False, "channel", "position"]
 USUAL_BIAS = {
@@ -42,13 +43,8 @@ EVERY = [  # layer, own arguments, channels in, channels out
     ("Conv", {}, 2, 3),
     ("Conv", {"feature_group_count": 2}, 6, 10),
 ]
-OWN = {"Dense": {}, "LocallyConnected": {}, "Tiled": {"period": 2}, "LowRank": {"rank": 5}, "Conv": {}}
-SEVERAL = [
-    "Dense",
-    "LocallyConnected",
-    "Tiled",
-    "LowRank",
-]  # rungs with kernels of several positions, so with tied_noise
+OWN = {layer.__name__: {} for layer in layers.LAYERS.values()} | {"Tiled": {"period": 2}, "LowRank": {"rank": 5}}
+SEVERAL = [layer.__name__ for layer in layers.LAYERS.values() if layer.tying.has_noise]
 each_rung = pytest.mark.parametrize("name", OWN)
 CLOSE = 1e-6  # in single precision
 
@@ -56,7 +52,7 @@ CLOSE = 1e-6  # in single precision
 def a_layer(name, seed=0, **own):
     """A layer of two channels in and three out on images of 7 x 5 pixels."""
     options = {"space": (7, 5), **OWN[name], **own}
-    return filled(lambda: getattr(cl, name)(2, 3, (3, 2), rngs=nnx.Rngs(0), **options), seed, deviation=1)
+    return filled(lambda: getattr(layers, name)(2, 3, (3, 2), rngs=nnx.Rngs(0), **options), seed, deviation=1)
 
 
 @nnx.jit
@@ -72,6 +68,8 @@ def by_function(name, x, arrays, window, groups):
     match name:
         case "Dense":
             return cl.dense(x, arrays["kernel"])
+        case "Symmetric":  # of 3 x 2 taps: the middle row, and the others
+            return cl.conv(x, arrays["kernel"][np.array([[1, 1], [0, 0], [1, 1]])], window, groups)
         case "LocallyConnected":
             return cl.locally_connected(x, arrays["kernel"], window, groups)
         case "Tiled":
@@ -111,7 +109,7 @@ def test_function_and_nnx_and_linen_agree(name, own, c, d, geometry, use_bias):
     space, kernel_size, strides, padding, dilation = GEOMETRY[geometry]
     fields = {"strides": strides, "padding": padding, "kernel_dilation": dilation, "use_bias": use_bias}
     fields |= {"param_dtype": jnp.float64, **own}
-    layer = filled(lambda: getattr(cl, name)(c, d, kernel_size, space=space, rngs=nnx.Rngs(0), **fields), deviation=1)
+    layer = filled(lambda: getattr(layers, name)(c, d, kernel_size, space=space, rngs=nnx.Rngs(0), **fields), deviation=1)
     module = getattr(convlab.linen, name)(d, kernel_size, **fields)
     x, arrays = gaussian((2, 1, *space, c))[0], state_of(layer)
     start = jax.eval_shape(module.init, jax.random.key(0), x)["params"]
@@ -317,7 +315,7 @@ def test_starts_with_the_deviation_of_a_convolution_at_the_border_too(connectivi
 @each_rung
 def test_outputs_on_images_deviate_as_those_of_a_convolution_in_both_forms(name):
     fields = {"strides": 2, "padding": "VALID", **OWN[name]}
-    layer = nnx.jit(lambda: getattr(cl, name)(31, 37, (5, 3), space=(11, 7), rngs=nnx.Rngs(3), **fields))()
+    layer = nnx.jit(lambda: getattr(layers, name)(31, 37, (5, 3), space=(11, 7), rngs=nnx.Rngs(3), **fields))()
     module = getattr(convlab.linen, name)(37, (5, 3), **fields)
     x = images(16, 11, 7, 31)
     for h in (*outputs(x, layer), jax.jit(module.init_with_output)(jax.random.key(0), x)[0]):
@@ -342,7 +340,7 @@ def test_without_noise_between_positions_starts_as_a_convolution(name):
 
     @jax.jit
     def both(x):
-        layer = getattr(cl, name)(2, 3, (3, 2), (2, 1), space=space, tied_noise=0, rngs=nnx.Rngs(0), **OWN[name])
+        layer = getattr(layers, name)(2, 3, (3, 2), (2, 1), space=space, tied_noise=0, rngs=nnx.Rngs(0), **OWN[name])
         return layer(x), cl.conv(x, kernel_of_all(name, layer, window, space), window)
 
     close(*both(images(2, *space, 2)), 1e-5)
@@ -351,7 +349,7 @@ def test_without_noise_between_positions_starts_as_a_convolution(name):
 @functools.partial(jax.jit, static_argnums=(0, 1), static_argnames=("space", "tied_noise", "rank", "period"))
 def start_of(name, sizes, **options):
     """The arrays that a layer starts with."""
-    return state_of(getattr(cl, name)(*sizes, rngs=nnx.Rngs(0), **options))
+    return state_of(getattr(layers, name)(*sizes, rngs=nnx.Rngs(0), **options))
 
 
 @pytest.mark.parametrize("noise", [0.5, 2.0])
@@ -414,7 +412,7 @@ def test_dead_taps_start_at_zero_and_stay_there_while_live_ones_learn(padding, s
 @each_rung
 def test_seeds_decide_the_start(name):
     def start(seed):
-        made = getattr(cl, name)(2, 3, (3, 2), space=(7, 5), use_bias=False, rngs=nnx.Rngs(seed), **OWN[name])
+        made = getattr(layers, name)(2, 3, (3, 2), space=(7, 5), use_bias=False, rngs=nnx.Rngs(seed), **OWN[name])
         return jax.tree.map(np.asarray, state_of(made))
 
     chex.assert_trees_all_equal(start(0), start(0))
@@ -491,7 +489,7 @@ def test_connect_takes_noise_where_there_are_several_kernels_and_ignores_it_else
         return [state_of(layers.connect(connectivity, 2, 3, 3, space=(7, 5), tied_noise=s, rngs=nnx.Rngs(0))) for s in noises]
 
     same = all(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, starts()), strict=True))
-    assert same == (connectivity in ("conv", "shared"))
+    assert same == (not RUNGS[layers.CONNECTIVITY[connectivity]].has_noise)
 
 
 @pytest.mark.parametrize("use_bias, shape", [(False, None), (True, (7, 5, 3)), ("channel", (3,)), ("position", (7, 5, 3))])
@@ -582,7 +580,7 @@ MISUSES = [  # layer, arguments, error, message
 def test_refuses_what_makes_no_layer(name, wrong, error, message):
     arguments = {"kernel_size": (3, 2), "space": (7, 5), **OWN[name], **wrong}
     with pytest.raises(error, match=message):
-        getattr(cl, name)(6, 10, rngs=nnx.Rngs(0), **arguments)
+        getattr(layers, name)(6, 10, rngs=nnx.Rngs(0), **arguments)
 
 
 @pytest.mark.parametrize(

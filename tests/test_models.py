@@ -14,6 +14,7 @@ from networks import SMALL, filled, images, scores_of
 import convlab as cl
 from convlab import models, rungs
 from convlab.layers import CONNECTIVITY
+from convlab.rungs import RUNGS
 
 KINDS = ("MLP", "LeNet", "Pyramid", "Net", "NetDeep")
 SINGLE = 1e-5  # what scores in single precision agree to
@@ -138,8 +139,11 @@ def as_matrix(layer):
     return np.asarray(kernel).reshape(-1, kernel.shape[-1])
 
 
-@pytest.mark.parametrize("connectivity", CONNECTIVITY)
-def test_without_a_kernel_size_every_rung_is_the_same_perceptron(connectivity):
+AS_FREE_AS_CONV = [name for name, rung in CONNECTIVITY.items() if RUNGS["conv"].within(RUNGS[rung])]
+
+
+@pytest.mark.parametrize("connectivity", AS_FREE_AS_CONV)
+def test_without_a_kernel_size_every_rung_from_a_convolution_on_is_the_same_perceptron(connectivity):
     options = {"connectivity": connectivity, "activation": nnx.tanh}
     model = filled(lambda: models.MLP((7, 5, 2), 3, (11, 13), rngs=nnx.Rngs(0), **options))
     first, second = (stage.layer for stage in model.stages)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -166,3 +167,50 @@ def test_arrays_are_led_by_positions_by_name_also_where_others_have_their_shape_
     assert layer.basis.shape[:1] == layer.layout.positions
     assert layer.layout.rows == ("weights", "bias")
     assert nnx.eval_shape(lambda: cl.Conv(2, 3, (3,), space=(5,), use_bias="position", rngs=nnx.Rngs(0))).layout.rows == ()
+
+
+def group(taps, dilation):
+    """The flips of an array's first axes, and the exchanges of those of one size and dilation."""
+    axes = range(len(taps))
+    for order in itertools.permutations(axes):
+        if all((taps[a], dilation[a]) == (taps[b], dilation[b]) for a, b in zip(axes, order, strict=True)):
+            for flipped in itertools.product((False, True), repeat=len(taps)):
+                where = tuple(axis for axis, is_flipped in enumerate(flipped) if is_flipped)
+                yield lambda v, order=order, where=where: np.flip(np.transpose(v, (*order, *range(len(order), v.ndim))), where)
+
+
+@pytest.mark.parametrize(
+    "window",
+    [cl.Window((3, 3)), cl.Window((4, 4)), cl.Window((3, 2)), cl.Window((3, 3), dilation=(1, 2)), cl.Window((3, 2, 3))],
+)
+def test_symmetric_kernels_are_all_that_look_the_same_flipped_and_turned(window):
+    layout = at(Layout(Untied(), window, 1, 1, (5,) * window.rank), "symmetric")
+    [v] = gaussian((*window.size, 1, 1))
+    symmetries = [*group(window.size, window.dilation or (1,) * window.rank)]
+    mean = np.mean([turn(v) for turn in symmetries], 0)
+    circular = dataclasses.replace(layout, window=dataclasses.replace(window, padding="CIRCULAR"))  # no tap is dead
+    one = (0,) * window.rank
+    close(circular.tying.kernels(circular.tying.project(jnp.asarray(v[(None,) * window.rank]), circular), circular)[one], mean)
+    arrays = draw(layout)
+    kernel = np.asarray(layout.tying.kernels(arrays, layout))[one]
+    for turn in symmetries:
+        np.testing.assert_array_equal(turn(kernel), kernel)
+    assert (
+        len(np.unique(kernel))
+        == arrays["kernel"].size
+        == np.linalg.matrix_rank(
+            [np.ravel(np.mean([turn(unit) for turn in symmetries], 0)) for unit in np.eye(v.size).reshape(-1, *window.size)]
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    "size, padding, strides, commutes",
+    [(3, "SAME", 1, True), (4, "SAME", 1, False), (4, "VALID", 1, True), (3, "VALID", 2, True), (3, "SAME", 2, False)],
+)
+def test_a_symmetric_layer_commutes_with_turns_where_its_outputs_lie_symmetrically(size, padding, strides, commutes):
+    space = (6, 6) if padding == "SAME" else (7, 7)
+    layer = cl.layers.connect("symmetric", 2, 3, size, strides, padding=padding, space=space, rngs=nnx.Rngs(0))
+    [x] = gaussian((*space, 2))
+    turned, after = np.asarray(layer(np.rot90(x))), np.rot90(np.asarray(layer(x)))
+    assert np.allclose(turned, after, atol=1e-5) == commutes

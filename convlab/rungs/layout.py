@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +49,7 @@ class Tying(abc.ABC):
     is_linear: ClassVar[bool] = True
 
     @classmethod
-    def of(cls, parameters: Mapping[str, Any]) -> Self:
+    def of(cls, parameters: Mapping[str, Any]) -> "Tying":
         """Make the tying from the rung's parameters by name.
 
         Raises:
@@ -68,11 +68,11 @@ class Tying(abc.ABC):
         """Return True if every layer of another tying of the same rung is one of this."""
         return True
 
-    def settled(self, layout: "Layout") -> Self:
+    def settled(self, layout: "Layout") -> "Tying":
         """Check the parameters for a layout, and write those of an axis once for every axis."""
         return self
 
-    def fitted(self, layout: "Layout") -> Self:
+    def fitted(self, layout: "Layout") -> "Tying":
         """Reduce the parameters to what the positions and entries of a layout allow."""
         return self
 

@@ -8,9 +8,10 @@ from convlab.rungs.layout import Layout, Tying
 from convlab.rungs.mixed import Mixed
 from convlab.rungs.periodic import Periodic
 from convlab.rungs.shared import Shared
+from convlab.rungs.symmetric import Symmetric
 from convlab.rungs.untied import Untied
 
-RUNGS: dict[str, type[Tying]] = {kind.name: kind for kind in (ByPixel, Untied, Periodic, Mixed, Shared)}
+RUNGS: dict[str, type[Tying]] = {kind.name: kind for kind in (ByPixel, Untied, Periodic, Mixed, Shared, Symmetric)}
 
 
 def tying(rung: str, **parameters: Any) -> Tying:

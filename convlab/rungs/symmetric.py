@@ -1,0 +1,69 @@
+"""Stricter than a convolution: one kernel that looks the same when it is flipped or turned."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from convlab.convert import counts, gather
+from convlab.geometry import as_axes
+from convlab.ops.conv import conv
+from convlab.rungs.layout import Arrays, Layout, Tying
+from convlab.rungs.shared import Shared
+from convlab.rungs.start import Start
+
+
+class Symmetric(Tying):
+    """All positions share one kernel whose taps are tied under flips and quarter turns: `U[o,c,d]`, o the orbit of tap (a, b).
+
+    Axes of one size and dilation may change places, others are flipped only. The layer commutes with these symmetries where
+    its outputs lie symmetrically on the image: 3x3 taps of stride 1 under SAME do, 4x4 taps do not, but do under VALID.
+    """
+
+    name = "symmetric"
+    freer = (Shared,)
+    has_groups = True
+    has_noise = False
+
+    def tile(self, layout: Layout) -> tuple[int, ...]:
+        return (1,) * layout.ndim
+
+    def shapes(self, layout: Layout) -> dict[str, tuple[int, ...]]:
+        return {"kernel": (int(_orbits(layout).max()) + 1, *layout.kernel[-2:])}
+
+    def start(self, key: jax.Array, layout: Layout, how: Start) -> Arrays:
+        kernel = how.kernel_init(key, layout.kernel, how.dtype).reshape(-1, *layout.kernel[-2:])
+        return {"kernel": kernel[np.unique(_orbits(layout), return_index=True)[1]]}
+
+    def apply(self, x: jax.Array, arrays: Arrays, layout: Layout, **options) -> jax.Array:
+        return conv(x, arrays["kernel"][_orbits(layout)], layout.window, layout.groups, **options)
+
+    def kernels(self, arrays: Arrays, layout: Layout) -> Array:
+        return layout.silence(arrays["kernel"][_orbits(layout)][(None,) * layout.ndim])
+
+    def project(self, v: Array, layout: Layout) -> Arrays:
+        r"""Find the nearest: $(S^\top G S)^+ S^\top E^\top E' V'$; S spreads orbits to taps, G = E'E counts positions."""
+        spread = np.eye(int(_orbits(layout).max()) + 1)[_orbits(layout).ravel()]
+        gram = functools.reduce(np.kron, [counts(axis, 1, 1)[0, 0] for axis in layout.axes])
+        given = gather(v, *layout.where, self.tile(layout)).reshape(len(gram), *layout.kernel[-2:])
+        solve = jnp.asarray(np.linalg.pinv(spread.T @ gram @ spread, hermitian=True) @ spread.T, v.dtype)
+        return {"kernel": jnp.tensordot(solve, given, 1, precision=jax.lax.Precision.HIGHEST)}
+
+    def dead(self, layout: Layout) -> int:
+        live = functools.reduce(np.logical_and.outer, [(axis.reads >= 0).any(0) for axis in layout.axes])
+        count, *sizes = self.shapes(layout)["kernel"]
+        return (count - len(np.unique(_orbits(layout)[live]))) * math.prod(sizes)
+
+
+def _orbits(layout: Layout) -> np.ndarray:
+    """Number the orbit of every tap: (*window)."""
+    sizes = layout.kernel[:-2]
+    kinds = [*zip(sizes, as_axes("dilation", layout.window.dilation, len(sizes)), strict=True)]
+    away = np.stack(np.meshgrid(*(np.abs(2 * np.arange(size) - (size - 1)) for size in sizes), indexing="ij"))
+    for kind in {*kinds}:  # distances along axes that may change places, in order
+        alike = [axis for axis, other in enumerate(kinds) if other == kind]
+        away[alike] = np.sort(away[alike], axis=0)
+    return np.unique(away.reshape(len(sizes), -1), axis=1, return_inverse=True)[1].reshape(sizes)
