@@ -108,22 +108,22 @@ FAULTS = [
     Fault(
         "mirror the border pixel twice",
         "convlab/geometry.py",
-        "return n - 1 - np.abs(k % max(2 * n - 2, 1) - (n - 1))",
-        "return n - 1 - np.abs(k % max(2 * n - 1, 1) - (n - 1))",
+        "n - 1 - np.abs(k % max(2 * n - 2, 1) - (n - 1))",
+        "n - 1 - np.abs(k % max(2 * n - 1, 1) - (n - 1))",
         "tests/test_geometry.py",
     ),
     Fault(
         "give ties of max pooling to the last pixel",
         "convlab/ops/pool.py",
-        "jnp.where((pixel > best) | jnp.isnan(pixel), pixel, best)",
-        "jnp.where((pixel >= best) | jnp.isnan(pixel), pixel, best)",
+        "return (pixel > best) | jnp.isnan(pixel)",
+        "return (pixel >= best) | jnp.isnan(pixel)",
         "tests/test_ops.py -k ties",
     ),
     Fault(
         "count all positions in the fan-in",
         "convlab/rungs/start.py",
-        "return draw(jax.random.split(key, math.prod(many))).reshape(*many, *shape)",
-        "return how.kernel_init(key, (*many, *shape), how.dtype)",
+        "return draw(jax.random.split(key, math.prod(count))).reshape(*count, *shape)",
+        "return how.kernel_init(key, (*count, *shape), how.dtype)",
         "tests/test_layers.py -k deviation",
     ),
     Fault(
@@ -450,7 +450,7 @@ FAULTS = [
     ),
     Fault(
         "draw filters down the columns",
-        "convlab/report/filters.py",
+        "convlab/report/pictures.py",
         "divmod(unit, columns)",
         "divmod(unit, rows)[::-1]",
         "tests/test_report.py -k filters",
@@ -538,6 +538,13 @@ FAULTS = [
         "square > 0",
         "square > 1",
         "tests/test_algebra.py -k in_evaluation_is_part",
+    ),
+    Fault(
+        "let taps overwrite each other on a torus",
+        "convlab/algebra/fourier.py",
+        ".at[pixels].add(v)",
+        ".at[pixels].set(v)",
+        "tests/test_algebra.py -k every_frequency",
     ),
     Fault(
         "refuse a dial of nothing",

@@ -1,15 +1,16 @@
-r"""Between the rungs: `lift` re-writes a kernel on a freer rung, `project` finds the nearest one on a stricter rung.
+r"""Conversion of kernels: `lift` to a freer rung, which is exact, and `project` to a stricter one.
 
-Every kernel stands for a dense matrix, and E is the linear map that builds it: `lift` applies E, or the part of E that
-leads to the freer rung. Distances are those of the dense matrices (Frobenius), so that all projections are orthogonal in
-one space, nest and commute: with W the dense matrix of the argument, `project` returns
+Every kernel stands for a dense matrix, which a linear map E builds from it. `lift` applies E, or the part of E that leads to
+the freer rung. Distances are Frobenius norms of dense matrices. So all projections are orthogonal in one space, are nested and
+commute. If W is the dense matrix of the argument, `project` returns
 
 $$V = (E^\top E)^+ E^\top W$$
 
 $E^\top E$ counts how often two taps read the same pixel. Under zero padding it is diagonal and holds n(a, b), the number of
-positions at which tap (a, b) is live: projecting is the mean over live taps. Under "REFLECT", "EDGE" and windows that wrap
-around the image, several taps of one position read the same pixel: their weights add on lifting, and the pseudo-inverse
-gives the least-norm solution. It factors over the axes, so only matrices of one axis' taps are inverted.
+positions at which tap (a, b) is live, so that projecting is a mean over live taps. A tap that reads padding is dead.
+Under "REFLECT", "EDGE" and windows that wrap around the image, several taps of one position can read the same pixel. Their
+weights then add on lifting, and the pseudo-inverse gives the least-norm solution. It is a Kronecker product over the axes, so
+only matrices of the taps of one axis are inverted.
 """
 
 from convlab.convert.conv import lift_conv_to_dense as lift_conv_to_dense

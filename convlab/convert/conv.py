@@ -1,4 +1,4 @@
-"""Between a convolution and the freer rungs: its kernel at every position, and the mean over those where a tap is live."""
+"""Conversion between a convolution and the freer rungs."""
 
 from jaxtyping import Array, Float
 
@@ -9,14 +9,14 @@ from convlab.geometry import Space, Window, as_space
 
 
 def lift_conv_to_local(v: Float[Array, "a b c d"], window: Window, space: Space) -> Float[Array, "i j a b c d"]:
-    r"""Give every position the same kernel, with dead taps set to zero.
+    r"""Lift a convolution to a locally connected kernel: the same kernel everywhere, dead taps zero.
 
     $$V'_{ijabcd} = V_{abcd} \quad \text{where tap } (a, b) \text{ is live at } (i, j), \text{ else } 0$$
 
     Args:
       v: The kernel of a convolution (with groups, c counts the channels of one group).
-      window: Where each position reads.
-      space: Pixels along each spatial axis of the input.
+      window: The pixels that each position reads.
+      space: The number of input pixels along each spatial axis.
 
     Raises:
       ValueError: `v` is not a kernel of this window, or the window fits nowhere on `space`.
@@ -34,14 +34,14 @@ def lift_conv_to_local(v: Float[Array, "a b c d"], window: Window, space: Space)
 
 
 def project_local_to_conv(v: Float[Array, "i j a b c d"], window: Window, space: Space) -> Float[Array, "a b c d"]:
-    r"""Find the convolution nearest to a locally connected kernel: the mean of each tap over its live positions.
+    r"""Find the nearest convolution: the mean of each tap over the positions where it is live.
 
     $$V_{abcd} = \frac{1}{n(a, b)} \sum_{ij \,:\, (a, b) \text{ live}} V'_{ijabcd}$$
 
     Args:
       v: One kernel per output position.
-      window: Where each position reads.
-      space: Pixels along each spatial axis of the input.
+      window: The pixels that each position reads.
+      space: The number of input pixels along each spatial axis.
 
     Returns:
       The kernel; taps that are live nowhere are zero. Where several taps read one pixel, the module's general formula.
@@ -61,7 +61,9 @@ def project_local_to_conv(v: Float[Array, "i j a b c d"], window: Window, space:
 def lift_conv_to_dense(
     v: Float[Array, "a b c d"], window: Window, space: Space, groups: int = 1
 ) -> Float[Array, "i j k l c d"]:
-    """Write a convolution as a dense weight: what E does. Arguments and errors as of the two lifts it composes.
+    """Write a convolution as a dense weight, which is the map E.
+
+    Arguments and errors are those of the two lifts that it composes.
 
     Example:
       >>> from jax import numpy as jnp
@@ -74,9 +76,9 @@ def lift_conv_to_dense(
 def project_dense_to_conv(
     w: Float[Array, "i j k l c d"], window: Window, space: Space, groups: int = 1
 ) -> Float[Array, "a b c d"]:
-    r"""Find the convolution nearest to a dense weight: $(E^\top E)^+ E^\top W$, by way of the nearest local kernel.
+    r"""Find the convolution nearest to a dense weight, $(E^\top E)^+ E^\top W$.
 
-    Arguments and errors as of the two projections it composes; their order does not matter.
+    It composes the projections to a local kernel and to a convolution, whose arguments and errors it has.
 
     Example:
       >>> from jax import numpy as jnp

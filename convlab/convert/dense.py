@@ -1,4 +1,4 @@
-"""Between a kernel for every position and a weight for every pair of position and pixel."""
+"""Conversion between locally connected kernels and dense weights."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,15 +12,17 @@ from convlab.geometry import Space, Window, as_space
 def lift_local_to_dense(
     v: Float[Array, "i j a b c d"], window: Window, space: Space, groups: int = 1
 ) -> Float[Array, "i j k l c d"]:
-    r"""Write a locally connected kernel as a dense weight: zero outside the windows; taps on one pixel add.
+    r"""Write a locally connected kernel as a dense weight, zero outside the windows.
+
+    Weights of taps that read the same pixel add.
 
     $$W_{ijklcd} = \sum_{ab \,:\, (i,j) \text{ reads } (k,l) \text{ through } (a,b)} V_{ijabcd}$$
 
     Args:
       v: One kernel per output position; with groups, c counts the channels of one group.
-      window: Where each position reads.
-      space: Pixels along each spatial axis of the input.
-      groups: Groups of channels; weights between groups are zero.
+      window: The pixels that each position reads.
+      space: The number of input pixels along each spatial axis.
+      groups: The number of groups of channels. Weights between groups are zero.
 
     Raises:
       ValueError: `v` does not hold one kernel of this window per output position, or `groups` does not divide d.
@@ -41,15 +43,15 @@ def lift_local_to_dense(
 def project_dense_to_local(
     w: Float[Array, "i j k l c d"], window: Window, space: Space, groups: int = 1
 ) -> Float[Array, "i j a b c d"]:
-    r"""Find the locally connected kernel nearest to a dense weight: keep what lies inside the windows.
+    r"""Find the nearest locally connected kernel: the weights inside the windows.
 
     $$V_{ijabcd} = W_{ijklcd} / m \quad \text{where } m \text{ taps of } (i, j), (a, b) \text{ among them, read } (k, l)$$
 
     Args:
       w: One weight per output position, pixel, input channel and output channel.
-      window: Where each position reads.
-      space: Pixels along each spatial axis of the input.
-      groups: Groups of channels; weights between groups are dropped.
+      window: The pixels that each position reads.
+      space: The number of input pixels along each spatial axis.
+      groups: The number of groups of channels. Weights between groups are dropped.
 
     Returns:
       One kernel per output position, dead taps zero; m is 1 except where padding repeats pixels.
@@ -74,7 +76,7 @@ def project_dense_to_local(
 
 
 def _flat_reads(window: Window, space: Space) -> np.ndarray:
-    """Pixel numbers as (positions, taps); dead taps point past the last pixel, where updates are dropped."""
+    """Return pixel numbers as (positions, taps). Dead taps point past the last pixel."""
     reads = window.reads(space)
     rank = reads.ndim // 2
     reads = reads.reshape(int(np.prod(reads.shape[:rank])), -1)

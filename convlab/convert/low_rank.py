@@ -1,4 +1,4 @@
-"""Between a mixture of a few kernels and a kernel for every position."""
+"""Conversion between mixtures of a few kernels and locally connected kernels."""
 
 import jax
 import jax.numpy as jnp
@@ -17,16 +17,16 @@ def lift_low_rank_to_local(
     window: Window | None = None,
     space: Space | None = None,
 ) -> Float[Array, "i j a b c d"]:
-    r"""Mix the kernel of every position from the shared ones.
+    r"""Lift a mixture of kernels to a locally connected kernel.
 
     $$V_{ijabcd} = \sum_r w_{ijr} U_{rabcd}$$
 
     Args:
       basis: The shared kernels.
       weights: The proportions at each position.
-      window: Where each position reads. With it and `space`, dead taps are set to zero as by the other lifts; without,
+      window: The pixels that each position reads. With it and `space`, dead taps are set to zero as by the other lifts; without,
         they keep the values of the mixture, and so the result its rank.
-      space: Pixels along each spatial axis of the input.
+      space: The number of input pixels along each spatial axis.
 
     Raises:
       ValueError: `basis` and `weights` disagree with each other or with the window, or one of `window` and `space` is missing.
@@ -51,7 +51,7 @@ def lift_low_rank_to_local(
 def project_local_to_low_rank(
     v: Float[Array, "i j a b c d"], rank: int
 ) -> tuple[Float[Array, "r a b c d"], Float[Array, "i j r"]]:
-    r"""Find the nearest mixture of `rank` kernels by truncated singular value decomposition, which is optimal.
+    r"""Find the nearest mixture of `rank` kernels by truncated singular value decomposition.
 
     The kernels of all positions are the rows of one matrix; the squared error is the sum of its squared singular values
     beyond `rank`. A kernel that all positions share comes back as itself with weights 1.
@@ -89,7 +89,7 @@ def project_local_to_low_rank(
 
 
 def _singular(matrix: Array) -> tuple[Array, Array, Array]:
-    """Decompose a matrix by its singular values, also where its rows or columns are copies of each other.
+    """Compute the singular value decomposition, also if rows or columns are equal.
 
     LAPACK returns nan of some such matrices: where all rows are one, so are their remainders at every step, each a rounding
     error of the one before, until they underflow. A reflection of rows and of columns gives every entry a rounding of its own.
@@ -102,6 +102,6 @@ def _singular(matrix: Array) -> tuple[Array, Array, Array]:
 
 
 def _reflect(matrix: Array, normal: Array) -> Array:
-    """Mirror the columns of a matrix in the plane that a vector stands on."""
+    """Reflect the columns of a matrix in the plane with a normal vector."""
     along = jnp.matmul(normal.T, matrix, precision=jax.lax.Precision.HIGHEST) / jnp.sum(normal * normal)
     return matrix - 2 * normal * along

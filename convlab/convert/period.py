@@ -1,7 +1,8 @@
-"""Kernels over one period: the kernel at place t of a tile is that of all positions i with i mod q = t, along every axis.
+"""Kernels over one period: along each axis, kernel t of a tile belongs to all positions i with i mod q = t.
 
-A convolution has a period of 1, a locally connected layer one of all its positions. Between the two nothing is written out:
-what a projection asks of the positions, $E^\\top E$, is counted for every place, and factors over the axes.
+A convolution has period 1, and the period of a locally connected layer is the number of its positions. Lifts and projections
+between periods never write out the kernels of all positions. A projection needs $E^T E$ only, which is counted for every kernel
+of the tile and is a Kronecker product over the axes.
 """
 
 import functools
@@ -17,7 +18,7 @@ from convlab.geometry import Axis, Space, Window
 
 
 def repeat(v: Float[Array, "p q a b c d"], period: Sequence[int]) -> Float[Array, "i j a b c d"]:
-    """Write kernels over a longer period: place t takes the kernel of place t mod p.
+    """Repeat kernels over a longer period.
 
     Example:
       >>> repeat(jnp.arange(2.0).reshape(2, 1, 1, 1), (5,)).ravel()
@@ -29,7 +30,10 @@ def repeat(v: Float[Array, "p q a b c d"], period: Sequence[int]) -> Float[Array
 
 
 def silence(v: Float[Array, "p q a b c d"], window: Window, space: Space) -> Float[Array, "p q a b c d"]:
-    """Set dead taps to zero: those that read padding at every position of their place in the tile.
+    """Set dead taps to zero.
+
+    A tap is dead in a kernel if it reads padding at every position that uses the kernel.
+
 
     Example:
       >>> silence(jnp.ones((3, 3, 1, 1)), Window(3), (3,))[..., 0, 0]
@@ -45,16 +49,16 @@ def silence(v: Float[Array, "p q a b c d"], window: Window, space: Space) -> Flo
 
 
 def gather(v: Float[Array, "p q a b c d"], window: Window, space: Space, period: Sequence[int]) -> Float[Array, "p q a b c d"]:
-    r"""Add up what kernels give to each tap of another period: $E^\top E' V'$, with E of the one and E' of the other period.
+    r"""Apply $E^\top E'$ to kernels V', where E' belongs to their period and E to another one.
 
-    Where every tap reads a pixel of its own, that is each kernel times the number of positions at which its tap is live.
+    If no two taps of a window read the same pixel, it multiplies each tap by the number of positions where it is live.
     """
     axes = zip(window.axes(space), period, v.shape, strict=False)
     return _along_axes([counts(axis, p, q) for axis, p, q in axes], silence(v, window, space))
 
 
 def nearest(v: Float[Array, "p q a b c d"], window: Window, space: Space, period: Sequence[int]) -> Float[Array, "p q a b c d"]:
-    r"""Find the kernels of a period whose dense matrix is nearest: $(E^\top E)^+ E^\top E' V'$.
+    r"""Find the nearest kernels of another period, $(E^\top E)^+ E^\top E' V'$.
 
     Example:
       >>> nearest(jnp.ones((4, 3, 1, 1)), Window(3), (4,), (2,)).shape
@@ -68,14 +72,14 @@ def nearest(v: Float[Array, "p q a b c d"], window: Window, space: Space, period
 
 
 def squared_norm(v: Float[Array, "p q a b c d"], window: Window, space: Space) -> Float[Array, ""]:
-    r"""Sum the squares of the dense matrix of kernels, which is not formed.
+    r"""Compute the squared norm of the dense matrix of kernels without forming the matrix.
 
     $$\sum_{ij} \sum_{ab,\,a'b' \text{ live, on one pixel}} V_{ijab} V_{ija'b'}$$
 
     Args:
       v: One kernel for each place of a period; dead taps do not count.
-      window: Where each position reads.
-      space: Pixels along each spatial axis of the input.
+      window: The pixels that each position reads.
+      space: The number of input pixels along each spatial axis.
 
     Example:
       >>> float(squared_norm(jnp.ones((4, 5, 3, 3, 1, 1)), Window(3), (4, 5)))  # 10 * 13 live taps
@@ -86,7 +90,7 @@ def squared_norm(v: Float[Array, "p q a b c d"], window: Window, space: Space) -
 
 
 def counts(axis: Axis, p: int, q: int) -> np.ndarray:
-    """Count the positions of places t and s of periods p and q at which taps a and b read one pixel: (p, q, a, b)."""
+    """Count the positions in class t mod p and s mod q where taps a and b read one pixel: (p, q, a, b)."""
     reads, i = axis.reads, np.arange(axis.outputs)
     same = ((reads[:, :, None] == reads[:, None, :]) & (reads[:, :, None] >= 0)).astype(float)
     shared = np.zeros((p, q, axis.size, axis.size))
@@ -95,7 +99,7 @@ def counts(axis: Axis, p: int, q: int) -> np.ndarray:
 
 
 def _along_axes(matrices: Sequence[np.ndarray], v: Array) -> Array:
-    """Apply one matrix (p, q, a, b) an axis: from places s and taps b to places t and taps a."""
+    """Apply one matrix (p, q, a, b) per axis to the period and the taps."""
     letters = iter(string.ascii_letters)
     p, q, a, b = ("".join(next(letters) for _ in matrices) for _ in range(4))
     operands = ",".join(map("".join, zip(p, q, a, b, strict=True)))

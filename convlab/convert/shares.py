@@ -1,4 +1,4 @@
-"""How much of a dense weight is a convolution's, how much is local alone, and how much is neither."""
+"""Shares of a dense weight: convolution, local, and the remainder."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -9,13 +9,13 @@ from convlab.geometry import Space, Window
 
 
 def decompose(w: Float[Array, "i j k l c d"], window: Window, space: Space, groups: int = 1) -> dict[str, Float[Array, ""]]:
-    """Split the squared norm of a dense weight into shares: of a convolution, of locality alone, and of the rest.
+    """Split the squared norm of a dense weight into shares of nested rungs.
 
     Args:
       w: One weight per output position, pixel, input channel and output channel.
       window: The window that counts as local.
-      space: Pixels along each spatial axis of the input.
-      groups: Groups of channels; weights between groups belong to the rest.
+      space: The number of input pixels along each spatial axis.
+      groups: The number of groups of channels. Weights between groups belong to the rest.
 
     Returns:
       "shared": share of the nearest convolution; "local": inside the windows but not shared; "rest": outside.

@@ -1,4 +1,4 @@
-"""Between kernels that repeat and a kernel for every position."""
+"""Conversion between tiled and locally connected kernels."""
 
 from jaxtyping import Array, Float
 
@@ -10,14 +10,14 @@ from convlab.geometry import Size, Space, Window, as_axes
 def lift_tiled_to_local(
     v: Float[Array, "p q a b c d"], window: Window, space: Space, period: Size | None = None
 ) -> Float[Array, "i j a b c d"]:
-    r"""Give every position the kernel of its place in the tile, with dead taps set to zero.
+    r"""Lift a tiled kernel to a locally connected kernel, with dead taps set to zero.
 
     $$V'_{ijabcd} = V_{i \bmod p,\, j \bmod q,\, abcd} \quad \text{where } (a, b) \text{ is live at } (i, j), \text{ else } 0$$
 
     Args:
       v: One kernel per place in the tile.
-      window: Where each position reads.
-      space: Pixels along each spatial axis of the input.
+      window: The pixels that each position reads.
+      space: The number of input pixels along each spatial axis.
       period: Positions along each side of the tile; read off `v` when absent.
 
     Raises:
@@ -39,12 +39,12 @@ def lift_tiled_to_local(
 def project_local_to_tiled(
     v: Float[Array, "i j a b c d"], window: Window, space: Space, period: Size
 ) -> Float[Array, "p q a b c d"]:
-    r"""Find the tiled kernel nearest to a locally connected one: each tap's mean over the live positions of its place.
+    r"""Find the nearest tiled kernel: means over the live positions of each place in the tile.
 
     Args:
       v: One kernel per output position.
-      window: Where each position reads.
-      space: Pixels along each spatial axis of the input.
+      window: The pixels that each position reads.
+      space: The number of input pixels along each spatial axis.
       period: Positions along each side of the tile: an int, or one per axis.
 
     Returns:
@@ -66,7 +66,7 @@ def project_local_to_tiled(
 
 
 def local_kernel(v: Array, window: Window, space: Space) -> Array:
-    """Return one kernel per output position as an array.
+    """Check a locally connected kernel and return it as an array.
 
     Raises:
       ValueError: `v` does not hold one kernel of this window per output position.

@@ -1,4 +1,4 @@
-"""The rungs of the ladder: each is a window and a tying, and the tying is one small class that knows all about its rung."""
+"""The rungs of the ladder, each of which is a window and a tying."""
 
 from convlab.rungs.by_pixel import ByPixel as ByPixel
 from convlab.rungs.layout import Arrays as Arrays

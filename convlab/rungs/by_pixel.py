@@ -1,4 +1,4 @@
-"""The freest rung: a weight for every pair of output position and pixel."""
+"""The freest rung: a weight for every pair of output position and input pixel."""
 
 import math
 
@@ -13,7 +13,7 @@ from convlab.rungs.start import Start, draw_kernels, mix
 
 
 class ByPixel(Tying):
-    """Nothing is tied, and nothing is local: `W[i,j,k,l,c,d]`."""
+    """Neither tied nor local: `W[i,j,k,l,c,d]`."""
 
     name = "dense"
     rows = ("kernel",)
@@ -47,11 +47,11 @@ class ByPixel(Tying):
         return dense(x, arrays["kernel"], **options)
 
     def kernels(self, arrays: Arrays, layout: Layout) -> Array:
-        """Write the kernels inside the windows, the nearest where weights lie outside."""
+        """Return the kernels inside the windows, which are the nearest to weights outside of them."""
         return project_dense_to_local(arrays["kernel"], *layout.where)
 
     def lift(self, v: Array, layout: Layout) -> Arrays:
-        groups = layout.in_features // v.shape[-2]  # which dense layers do not have
+        groups = layout.in_features // v.shape[-2]  # a dense layer has no groups
         return {"kernel": lift_local_to_dense(repeat(v, layout.positions), *layout.where, groups)}
 
     project = lift

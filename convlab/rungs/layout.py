@@ -1,4 +1,4 @@
-"""A layer of any rung: a `Layout` says where it reads, a `Tying` what its positions have in common."""
+"""The description of a layer: a `Layout` holds window and channels, a `Tying` what positions share."""
 
 import abc
 import dataclasses
@@ -21,21 +21,22 @@ Arrays = dict[str, jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Tying(abc.ABC):
-    """What the positions of a layer have in common. One subclass is one rung; its fields are the rung's parameters.
+    """Describe what the positions of a layer have in common.
 
-    Between rungs a layer is given by its kernels V over one period: `kernels` writes them, `lift` takes those of a stricter
-    rung exactly, `project` finds the nearest to those of any. Distances are those of the dense matrices.
+    Each rung is one subclass, whose fields are the rung's parameters. Conversions between rungs go over the kernels V over one
+    period. `kernels` writes them, `lift` reads those of a stricter rung exactly, and `project` finds the nearest layer to any.
+    Distances are Frobenius norms of dense matrices.
 
     Attributes:
       name: The name of the rung.
-      freer: The next freer rungs. A rung is contained in those, and in what contains those.
-      arrays: The names of the arrays, the first of which holds kernels.
+      freer: The next freer rungs. They contain this rung, and so do the rungs that contain them.
+      arrays: The names of the arrays. The first array holds kernels.
       rows: The names of the arrays whose first axes are the output positions.
-      bias: How far the bias is usually shared: "channel" or "position".
-      has_groups: Whether channels may stand in groups.
-      has_noise: Whether positions may start alike up to noise.
-      by_pixel: Whether the weights are stored by pixel, the window saying only which output positions there are.
-      is_linear: Whether `project` is linear.
+      bias: The default sharing of the bias: "channel" or "position".
+      has_groups: Whether the rung supports groups of channels.
+      has_noise: Whether positions can start equal up to noise (`tied_noise`).
+      by_pixel: Whether weights are stored by input pixel. The window then only fixes the output positions.
+      is_linear: Whether `project` is a linear map.
     """
 
     name: ClassVar[str]
@@ -50,10 +51,10 @@ class Tying(abc.ABC):
 
     @classmethod
     def of(cls, parameters: Mapping[str, Any]) -> "Tying":
-        """Make the tying from the rung's parameters by name.
+        """Make a tying from parameters by name.
 
         Raises:
-          ValueError: The rung has no such parameter.
+          ValueError: The rung has no parameter of that name.
         """
         for name in {*parameters} - {field.name for field in dataclasses.fields(cls)}:
             raise ValueError(f"a {cls.name} layer takes no {name}, got {parameters[name]!r}")
@@ -61,24 +62,24 @@ class Tying(abc.ABC):
 
     @classmethod
     def within(cls, kind: type["Tying"]) -> bool:
-        """Return True if every layer of this rung is one of another, whatever their parameters."""
+        """Return True if another rung contains this one, for any parameters."""
         return cls is kind or any(freer.within(kind) for freer in cls.freer)
 
     def holds(self, other: "Tying") -> bool:
-        """Return True if every layer of another tying of the same rung is one of this."""
+        """Return True if this tying contains another one of the same rung."""
         return True
 
     def settled(self, layout: "Layout") -> "Tying":
-        """Check the parameters for a layout, and write those of an axis once for every axis."""
+        """Return the tying with its parameters checked and broadcast to all spatial axes."""
         return self
 
     def fitted(self, layout: "Layout") -> "Tying":
-        """Reduce the parameters to what the positions and entries of a layout allow."""
+        """Return the tying with its parameters clipped to the positions and entries of a layout."""
         return self
 
     @abc.abstractmethod
     def tile(self, layout: "Layout") -> tuple[int, ...]:
-        """Return after how many positions the kernels repeat, along every axis: their period."""
+        """Return the number of positions along each axis after which the kernels repeat."""
 
     @abc.abstractmethod
     def shapes(self, layout: "Layout") -> dict[str, tuple[int, ...]]:
@@ -86,58 +87,58 @@ class Tying(abc.ABC):
 
     @abc.abstractmethod
     def start(self, key: jax.Array, layout: "Layout", how: Start) -> Arrays:
-        """Draw the arrays."""
+        """Draw the initial arrays."""
 
     @abc.abstractmethod
     def apply(self, x: jax.Array, arrays: Arrays, layout: "Layout", **options: Any) -> jax.Array:
-        """Apply the arrays to images."""
+        """Apply the layer to images."""
 
     def fan_in(self, layout: "Layout") -> dict[str, int]:
-        """Count the terms of the sum over each array, by name."""
+        """Return the number of terms that each array sums over, by name."""
         return {name: math.prod(layout.kernel[:-1]) for name in self.arrays}
 
     def kernels(self, arrays: Arrays, layout: "Layout") -> Array:
-        """Write the kernels over one period, (*period, *window, c, d); dead taps are zero but those of mixtures."""
+        """Return the kernels over one period, (*period, *window, c, d), with dead taps set to zero."""
         return arrays["kernel"]
 
     def lift(self, v: Array, layout: "Layout") -> Arrays:
-        """Write the kernels of a stricter rung, over its period, as the arrays of this rung: the same function."""
+        """Write the kernels of a stricter rung as arrays of this rung, without changing the function."""
         tile = self.tile(layout)
         return {"kernel": v if v.shape[: layout.ndim] == tile else silence(repeat(v, tile), *layout.where)}
 
     def project(self, v: Array, layout: "Layout") -> Arrays:
-        """Find the arrays whose dense matrix is nearest to that of kernels of any period."""
+        """Find the arrays whose dense matrix is nearest to that of the given kernels."""
         return {"kernel": nearest(v, *layout.where, self.tile(layout))}
 
     def squared_norm(self, arrays: Arrays, layout: "Layout") -> Array:
-        """Sum the squares of the dense matrix."""
+        """Return the squared Frobenius norm of the dense matrix."""
         return squared_norm(self.kernels(arrays, layout), *layout.where)
 
     def dead(self, layout: "Layout") -> int:
-        """Count the entries of the arrays that read padding at every position."""
+        """Count the array entries that read padding at every position."""
         return dead_entries(layout, self.tile(layout))
 
     def multiply_adds(self, layout: "Layout") -> int:
-        """Count the products for one image; a tap that reads padding costs nothing."""
+        """Count the multiply-adds for one image. Taps that read padding are not counted."""
         return math.prod(int((axis.reads >= 0).sum()) for axis in layout.axes) * math.prod(layout.kernel[-2:])
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """What fixes the shapes of a layer: its tying, window and channels.
+    """Describe a layer: everything that fixes the shapes of its arrays.
 
     Args:
-      tying: What positions have in common.
-      window: Where each output position reads.
-      in_features: Input channels.
-      out_features: Output channels.
-      space: Pixels along each spatial axis of the input; needed wherever something differs by position.
-      groups: Groups of channels that do not see each other, on rungs that have them.
-      use_bias: False, "channel", "position", or True for what is usual on the rung.
+      tying: The description of what positions have in common.
+      window: The pixels that each output position reads.
+      in_features: The number of input channels.
+      out_features: The number of output channels.
+      space: The number of input pixels along each spatial axis. Required if any array differs by position.
+      groups: The number of groups of channels, on rungs that support groups.
+      use_bias: False, "channel", "position", or True for the rung's default.
 
     Raises:
       ValueError: A value is missing, out of range or unknown.
-      TypeError: A value is not an integer where it must be.
+      TypeError: A size is not an integer.
     """
 
     tying: Tying
@@ -168,12 +169,12 @@ class Layout:
 
     @property
     def rung(self) -> str:
-        """Name of the rung."""
+        """The name of the rung."""
         return self.tying.name
 
     @property
     def where(self) -> tuple[Window, Space]:
-        """The window and the pixels that it lies on.
+        """The window and the number of pixels along each axis.
 
         Raises:
           ValueError: The pixels are not known.
@@ -183,56 +184,57 @@ class Layout:
         return self.window, self.space
 
     def silence(self, v: Array) -> Array:
-        """Set the dead taps of kernels over one period to zero; where the pixels are not known, none is."""
+        """Set the dead taps of kernels over one period to zero. If the pixels are unknown, change nothing."""
         return v if self.space is None else silence(v, *self.where)
 
     @property
     def axes(self) -> tuple[Axis, ...]:
-        """The window laid on the pixels, one `Axis` per spatial axis."""
+        """The window on these pixels, one `Axis` per spatial axis."""
         window, space = self.where
         return window.axes(space)
 
     @property
     def positions(self) -> tuple[int, ...]:
-        """Output positions along each axis."""
+        """The number of output positions along each axis."""
         return tuple(axis.outputs for axis in self.axes)
 
     @property
     def ndim(self) -> int:
-        """Number of spatial axes."""
+        """The number of spatial axes."""
         assert self.window.rank is not None
         return self.window.rank
 
     @property
     def kernel(self) -> tuple[int, ...]:
-        """Shape of one kernel: (*window, c, d)."""
+        """The shape of one kernel: (*window, c, d)."""
         return (*self.window.taps(self.ndim), self.in_features // self.groups, self.out_features)
 
     @property
     def bias_sharing(self) -> str | None:
-        """How far the bias is shared: "channel", "position" or None."""
+        """The sharing of the bias: "channel", "position" or None."""
         if isinstance(self.use_bias, str):
             return self.use_bias
         return self.tying.bias if self.use_bias else None
 
     @property
     def bias_shape(self) -> tuple[int, ...]:
-        """Shape of the bias: (d,) per channel or (*out, d) per position."""
+        """The shape of the bias: (d,) per channel or (*out, d) per position."""
         return (*(self.positions if self.bias_sharing == "position" else ()), self.out_features)
 
     @property
     def rows(self) -> tuple[str, ...]:
-        """Names of the arrays, of a layer with positions, whose first axes are the output positions."""
+        """The names of the arrays whose first axes are the output positions, the bias included."""
         return (*self.tying.rows, *(("bias",) if self.tying.rows and self.bias_sharing == "position" else ()))
 
     def start(self, key: jax.Array, how: Start) -> Arrays:
-        """Draw the arrays of a layer (without its bias), by name.
+        """Draw the initial arrays of the layer by name, without the bias.
 
-        With `tied_noise` s, position i starts at (U + s E_i) / sqrt(1 + s**2): U common to all positions, E_i its own, both
-        drawn by the initializer. 0 starts as a convolution, None without anything in common; the variance is the same for all.
+        With `tied_noise` s, the kernel of position i starts at (U + s E_i) / sqrt(1 + s**2). The initializer draws U once for
+        all positions and E_i for each. With 0 the layer starts as a convolution, with None its positions are independent.
+        The variance is the same for all s.
 
         Raises:
-          MemoryError: Arrays of a layer with positions would not fit into the memory that is free; see `convlab.any_size`.
+          MemoryError: The arrays would not fit into the free memory; see `convlab.any_size`.
         """
         if how.tied_noise is not None and not self.tying.has_noise:
             raise ValueError(f"a {self.rung} layer takes no tied_noise: it has one kernel")
@@ -246,7 +248,7 @@ class Layout:
     def forward(
         self, x: jax.Array, arrays: Arrays, bias: jax.Array | None, *, dtype: DTypeLike | None = None, **options: Any
     ) -> jax.Array:
-        """Cast images and arrays to `dtype` (absent: their common floating one), apply the rung's op, add the bias."""
+        """Apply the layer and add the bias, in `dtype`. If None, it is the common dtype of all arrays."""
         x = jnp.asarray(x)
         if self.space is not None:
             pixels = x.shape[-1 - self.ndim : -1]
@@ -261,7 +263,10 @@ class Layout:
 def lay_window(
     kernel_size: Size | Window, strides: Size | None, padding: Padding, kernel_dilation: Size | None, space: Space | None
 ) -> Window:
-    """Make a layer's window as Flax would: None means 1; an int kernel_size is one axis, or one size along all of `space`."""
+    """Make the window of a layer from Flax's arguments.
+
+    None means 1. If `space` is None, an int kernel_size means one spatial axis, else one size for all axes of `space`.
+    """
     if isinstance(kernel_size, Window):
         if (strides, padding, kernel_dilation) != (1, "SAME", 1):
             raise ValueError(f"kernel_size is {kernel_size}; strides, padding and kernel_dilation are part of that window")
@@ -273,7 +278,7 @@ def lay_window(
 
 
 def dead_entries(layout: Layout, tile: tuple[int, ...]) -> int:
-    """Count the entries of the kernels of a tile that read padding at every position of their place in it."""
+    """Count the entries of the kernels of a tile that read padding at every position."""
     tables = [(axis.reads >= 0, p) for axis, p in zip(layout.axes, tile, strict=True)]
     ever = math.prod(sum(int(table[t::p].any(0).sum()) for t in range(p)) for table, p in tables)
     return (math.prod(table.shape[1] * p for table, p in tables) - ever) * math.prod(layout.kernel[-2:])

@@ -1,4 +1,4 @@
-"""Between local and shared: every position mixes the same few kernels in its own proportions."""
+"""Between local and shared: every position mixes the same few kernels with weights of its own."""
 
 import dataclasses
 import math
@@ -18,9 +18,10 @@ from convlab.rungs.untied import Untied
 
 @dataclasses.dataclass(frozen=True)
 class Mixed(Tying):
-    """Positions mix `rank` kernels: `U[r,a,b,c,d]` by `w[i,j,r]`. Projecting is nearest in the norm of the kernels.
+    """A mixture of `rank` kernels at every position: `U[r,a,b,c,d]` with weights `w[i,j,r]`.
 
-    What a mixture says where it reads padding is kept among its kernels, so that they keep their rank.
+    The projection is the nearest in the norm of the kernels, not of the dense matrix, and is not linear. The kernels of a
+    mixture keep their values at dead taps, since setting them to zero would raise the rank.
     """
 
     name = "low_rank"
@@ -73,12 +74,15 @@ class Mixed(Tying):
         return self._one(v[(0,) * layout.ndim], layout) if math.prod(v.shape[: layout.ndim]) == 1 else self.project(v, layout)
 
     def project(self, v: Array, layout: Layout) -> Arrays:
-        """Find the nearest mixture in the squared norm of the kernels of all positions."""
+        """Find the nearest mixture in the norm of the kernels of all positions."""
         parts = project_local_to_low_rank(repeat(v, layout.positions), self.rank)
         return dict(zip(self.arrays, parts, strict=True))
 
     def _one(self, kernel: Array, layout: Layout) -> Arrays:
-        """Write one kernel as a mixture: the others are zero, in proportions of cosines, so that they learn unlike things."""
+        """Write one kernel as a mixture with other kernels of zero.
+
+        The weights are cosines, so that the other kernels can learn different things.
+        """
         basis = jnp.zeros((self.rank, *kernel.shape), kernel.dtype).at[0].set(kernel)
         many, wave = math.prod(layout.positions), np.arange(self.rank)
         weights = np.cos(np.pi / many * (np.arange(many)[:, None] + 0.5) * wave) * np.where(wave, 2**0.5, 1)

@@ -15,7 +15,7 @@ from convlab.rungs.untied import Untied
 
 @dataclasses.dataclass(frozen=True)
 class Periodic(Tying):
-    """Kernels repeat every `period` positions along every axis: `V[i%p,j%q,a,b,c,d]`."""
+    """Kernels that repeat every `period` positions along each axis: `V[i%p,j%q,a,b,c,d]`."""
 
     name = "tiled"
     freer = (Untied,)

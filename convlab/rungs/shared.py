@@ -11,7 +11,7 @@ from convlab.rungs.start import Start
 
 
 class Shared(Tying):
-    """All positions share one kernel: `V[a,b,c,d]`."""
+    """One kernel for all positions: `V[a,b,c,d]`."""
 
     name = "conv"
     freer = (Periodic, Mixed)

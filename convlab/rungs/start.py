@@ -1,7 +1,7 @@
-"""How layers start: at every rung with the output variance of the convolution with their window.
+"""Initial arrays, which give every rung the output variance of a convolution.
 
-The fan-in of a kernel is that of one window, never of all positions, and a dense weight sees the border as its convolution
-would.
+The fan-in of a kernel is that of one window, never of all positions. A dense layer has the smaller variance that its
+convolution would have at the border.
 """
 
 import math
@@ -14,25 +14,31 @@ from jax.typing import DTypeLike
 
 
 class Start(NamedTuple):
-    """How a layer starts: initializer of one kernel, dtype, and noise between positions (None: independent)."""
+    """Describe how a layer starts.
+
+    Attributes:
+      kernel_init: The initializer of one kernel.
+      dtype: The dtype of the arrays.
+      tied_noise: The noise between positions. If None, positions are independent.
+    """
 
     kernel_init: Initializer
     dtype: DTypeLike
     tied_noise: float | None = None
 
 
-def draw_kernels(key: jax.Array, many: tuple[int, ...], shape: tuple[int, ...], how: Start) -> jax.Array:
-    """Draw `many` kernels, each as the initializer would draw a convolution's."""
+def draw_kernels(key: jax.Array, count: tuple[int, ...], shape: tuple[int, ...], how: Start) -> jax.Array:
+    """Draw an array of kernels, each as the initializer would draw that of a convolution."""
 
     def independent(key: jax.Array) -> jax.Array:
         draw = jax.vmap(lambda key: how.kernel_init(key, shape, how.dtype))
-        return draw(jax.random.split(key, math.prod(many))).reshape(*many, *shape)
+        return draw(jax.random.split(key, math.prod(count))).reshape(*count, *shape)
 
     return mix(key, how.tied_noise, lambda key: how.kernel_init(key, shape, how.dtype), independent)
 
 
 def mix(key: jax.Array, noise: float | None, common: Callable, independent: Callable) -> jax.Array:
-    """Mix what positions have in common with what differs between them, at constant variance."""
+    """Add noise to a common draw, at constant variance. If `noise` is None, draw independently."""
     if noise is None:
         return independent(key)
     first, second = jax.random.split(key)

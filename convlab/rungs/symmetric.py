@@ -1,4 +1,4 @@
-"""Stricter than a convolution: one kernel that looks the same when it is flipped or turned."""
+"""Stricter than a convolution: one kernel that is invariant under flips and quarter turns."""
 
 import functools
 import math
@@ -17,10 +17,11 @@ from convlab.rungs.start import Start
 
 
 class Symmetric(Tying):
-    """All positions share one kernel whose taps are tied under flips and quarter turns: `U[o,c,d]`, o the orbit of tap (a, b).
+    """One kernel, tied under flips and quarter turns: `U[o,c,d]`, where o is the orbit of tap (a, b).
 
-    Axes of one size and dilation may change places, others are flipped only. The layer commutes with these symmetries where
-    its outputs lie symmetrically on the image: 3x3 taps of stride 1 under SAME do, 4x4 taps do not, but do under VALID.
+    Axes of equal size and dilation can be exchanged, all axes can be flipped. The layer is equivariant to these symmetries
+    where its output positions lie symmetrically on the image. With stride 1 this holds for 3x3 kernels under SAME, and for 4x4
+    kernels under VALID but not under SAME.
     """
 
     name = "symmetric"
@@ -45,7 +46,10 @@ class Symmetric(Tying):
         return layout.silence(arrays["kernel"][_orbits(layout)][(None,) * layout.ndim])
 
     def project(self, v: Array, layout: Layout) -> Arrays:
-        r"""Find the nearest: $(S^\top G S)^+ S^\top E^\top E' V'$; S spreads orbits to taps, G = E'E counts positions."""
+        r"""Find the nearest symmetric kernel: $(S^\top G S)^+ S^\top E^\top E' V'$.
+
+        S copies the value of an orbit to its taps, and G = E^T E counts positions. Without the counts it is no projection.
+        """
         spread = np.eye(int(_orbits(layout).max()) + 1)[_orbits(layout).ravel()]
         gram = functools.reduce(np.kron, [counts(axis, 1, 1)[0, 0] for axis in layout.axes])
         given = gather(v, *layout.where, self.tile(layout)).reshape(len(gram), *layout.kernel[-2:])
@@ -59,11 +63,11 @@ class Symmetric(Tying):
 
 
 def _orbits(layout: Layout) -> np.ndarray:
-    """Number the orbit of every tap: (*window)."""
+    """Return the number of the orbit of each tap: (*window)."""
     sizes = layout.kernel[:-2]
     kinds = [*zip(sizes, as_axes("dilation", layout.window.dilation, len(sizes)), strict=True)]
     away = np.stack(np.meshgrid(*(np.abs(2 * np.arange(size) - (size - 1)) for size in sizes), indexing="ij"))
-    for kind in {*kinds}:  # distances along axes that may change places, in order
+    for kind in {*kinds}:  # sort the distances along axes that can be exchanged
         alike = [axis for axis, other in enumerate(kinds) if other == kind]
         away[alike] = np.sort(away[alike], axis=0)
     return np.unique(away.reshape(len(sizes), -1), axis=1, return_inverse=True)[1].reshape(sizes)

@@ -1,4 +1,4 @@
-"""The table of rungs, freest first: what a rung's name stands for."""
+"""The table of rungs by name."""
 
 import dataclasses
 from typing import Any
@@ -15,10 +15,14 @@ RUNGS: dict[str, type[Tying]] = {kind.name: kind for kind in (ByPixel, Untied, P
 
 
 def tying(rung: str, **parameters: Any) -> Tying:
-    """Make the tying of a rung, from its parameters among those of all rungs.
+    """Make the tying of a rung from a name and the parameters of all rungs.
+
+    Args:
+      rung: The name of the rung.
+      **parameters: The parameters of all rungs. Those of other rungs are ignored.
 
     Raises:
-      ValueError: An unknown rung, or a parameter that no rung has.
+      ValueError: The rung is unknown, or no rung has a parameter of that name.
 
     Example:
       >>> tying("tiled", period=3, rank=2)
@@ -33,10 +37,13 @@ def tying(rung: str, **parameters: Any) -> Tying:
 
 
 def at(layout: Layout, rung: str, **parameters: Any) -> Layout:
-    """Describe the same layer at another rung, in as far as it has the positions and entries for the rung's parameters.
+    """Return the layout of the same layer at another rung.
+
+    Parameters are clipped to the positions and entries of the layer.
+
 
     Raises:
-      ValueError: An unknown rung, a layout without space, or one in groups that the rung does not have.
+      ValueError: The rung is unknown, the layout has no space, or the rung does not support its groups.
     """
     new = tying(rung, **parameters)
     groups = 1 if new.by_pixel else layout.groups

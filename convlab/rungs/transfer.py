@@ -1,7 +1,7 @@
-"""The arrays of one layer at another rung: its exact image on a freer one, its orthogonal projection on a stricter one.
+"""Conversion of arrays between rungs: exact to a freer rung, orthogonal projection to a stricter one.
 
-Every way from rung to rung leads over the kernels of one period, so that a convolution is never written out for all positions
-unless the other rung holds them all.
+Every conversion goes over the kernels of one period. So a convolution is written out for all positions only if the other rung
+stores them all.
 """
 
 import math
@@ -13,7 +13,7 @@ from convlab.rungs.layout import Arrays, Layout
 
 
 def contains(freer: Layout, stricter: Layout) -> bool:
-    """Whether every function of one layout is one of the other, which differs from it by its rung at most.
+    """Return True if a layout contains another one, which may differ from it in the rung alone.
 
     Example:
       >>> from convlab.geometry import Window
@@ -28,18 +28,18 @@ def contains(freer: Layout, stricter: Layout) -> bool:
 
 
 def transfer(arrays: Arrays, old: Layout, new: Layout) -> Arrays:
-    r"""Write a layer's arrays at another rung: as its exact image if that is freer, else as the nearest of that rung.
+    r"""Convert a layer's arrays to another rung: exactly if it is freer, else to the nearest layer.
 
-    Nearest is meant in the squared norm of the dense matrix; of low rank, in that of the kernels of all positions. A bias goes
-    from channels to positions by repeating it, and back by its mean. The map is linear but for low rank.
+    The distance is the Frobenius norm of the dense matrix, and for low rank that of the kernels of all positions. A bias per
+    channel is repeated for all positions, and a bias per position is averaged. The map is linear except for low rank.
 
     Args:
-      arrays: By name, as the layer holds them; "bias" may be among them.
-      old: The layout they have.
-      new: The layout that is asked for, of the same window, channels and pixels.
+      arrays: The layer's arrays by name, with or without "bias".
+      old: The layout of the arrays.
+      new: The new layout, with the same window, channels and pixels.
 
     Raises:
-      ValueError: The rungs differ, and the layouts say nothing of the pixels.
+      ValueError: The rungs differ and the number of pixels is unknown.
 
     Example:
       >>> from convlab.geometry import Window
@@ -57,7 +57,10 @@ def transfer(arrays: Arrays, old: Layout, new: Layout) -> Arrays:
 
 
 def on_the_way(old: Layout, new: Layout) -> int:
-    """Count the entries of the kernels that a transfer writes: over the old period, and of all positions for a dense layer.
+    """Count the kernel entries that a transfer writes on its way.
+
+    They are those of the old period, and for a dense layer also those of all positions.
+
 
     Example:
       >>> from convlab.geometry import Window
@@ -71,7 +74,7 @@ def on_the_way(old: Layout, new: Layout) -> int:
 
 
 def transfer_bias(bias: Array, new: Layout) -> Array:
-    """Repeat a bias for every position, or take its mean over them, as the layout has it.
+    """Repeat a bias for all positions or average it over them, as a layout requires.
 
     Example:
       >>> from convlab.geometry import Window

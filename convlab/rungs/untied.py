@@ -1,4 +1,4 @@
-"""Local, and nothing shared: a kernel for every position."""
+"""Local without sharing: a kernel for every position."""
 
 import jax
 from jaxtyping import Array
@@ -10,7 +10,7 @@ from convlab.rungs.start import Start, draw_kernels
 
 
 class Untied(Tying):
-    """Every position has its own kernel: `V[i,j,a,b,c,d]`; taps that read padding start, and stay, at zero."""
+    """A kernel for every position: `V[i,j,a,b,c,d]`. Dead taps start at zero and stay there."""
 
     name = "locally_connected"
     freer = (ByPixel,)
@@ -31,5 +31,5 @@ class Untied(Tying):
         return locally_connected(x, arrays["kernel"], layout.window, layout.groups, **options)
 
     def project(self, v: Array, layout: Layout) -> Arrays:
-        """Take the kernels: those of a freer rung are inside the windows already."""
+        """Take the kernels as they are, since those of a freer rung lie inside the windows."""
         return self.lift(v, layout)
