@@ -444,14 +444,18 @@ def test_where_the_images_lie_may_change():
     assert identity.differences(facts(data=on_disk), facts()) == []
 
 
-def test_what_an_older_version_did_not_save_is_not_asked_for(tmp_path):
-    expected = run(tmp_path, **PLAIN)
+@pytest.mark.parametrize("saved, version", [({}, 1), ({"version": identity.VERSION + 1}, identity.VERSION + 1)])
+def test_a_checkpoint_of_another_version_is_refused_with_what_is_needed_and_what_to_do(tmp_path, saved, version):
+    run(tmp_path, **PLAIN)
     folder = tmp_path / "1"
     told = json.loads((folder / "run.json").read_text())
-    kept = {name: fact for name, fact in told.items() if name not in ("labels", "images", "optimizer", "augment")}
-    (folder / "run.json").write_text(json.dumps({name: fact for name, fact in kept.items() if not name.startswith("model")}))
+    assert told.pop("version") == identity.VERSION
+    (folder / "run.json").write_text(json.dumps(told | saved))
     disk.seal(folder, folder.rglob("*"))
-    assert_same_run(run(tmp_path, **PLAIN), expected)
+    wanted = f"goes on from version {identity.VERSION}: finish the run with the release .* or pass another folder"
+    with pytest.raises(ValueError, match=rf"1 is of version {version} of convlab's checkpoints, .* {wanted}"):
+        run(tmp_path, **PLAIN)
+    assert steps_in(tmp_path) == [1]
 
 
 def test_a_description_has_nothing_of_its_process():

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from counting import counted
 from flax import linen, nnx
 
 from convlab import models
@@ -32,16 +33,16 @@ def same(got, expected, tolerance):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("vmapped", [False, True])
-def test_runs_are_those_of_fit(data, vmapped):
-    runs = fit_many(build, data, CONFIGS, vmapped=vmapped)
+@pytest.mark.parametrize("vmapped, chunk", [(False, 1), (True, 1), (True, 3)])
+def test_runs_are_those_of_fit(data, vmapped, chunk):
+    runs = fit_many(build, data, [dataclasses.replace(config, chunk=chunk) for config in CONFIGS], vmapped=vmapped)
     for run, config in zip(runs, CONFIGS, strict=True):
         alone = fit(build(nnx.Rngs(config.seed)), data, config)
         same((run.parameters, run.rest), (alone.parameters, alone.rest), 2e-3 if vmapped else 0)
         for row, expected in zip(run.history, alone.history, strict=True):
             assert row.keys() == expected.keys()
             same([row["loss"], row["test_loss"]], [expected["loss"], expected["test_loss"]], 1e-3 if vmapped else 0)
-        assert run.config == config
+        assert run.config == dataclasses.replace(config, chunk=chunk)
 
 
 class InLinen(linen.Module):
@@ -70,10 +71,10 @@ def test_results_are_stacked(data):
 
 def test_one_program_is_compiled_once_for_all_seeds_and_rates(data):
     fit_many(build, data, CONFIGS, vmapped=True)
-    before = many._steps_of_all._cache_size()
     others = [dataclasses.replace(config, seed=config.seed + 7, schedule="constant") for config in CONFIGS]
-    fit_many(build, data, others, vmapped=True)
-    assert many._steps_of_all._cache_size() == before
+    with counted("backend_compile") as compilations:
+        fit_many(build, data, others, vmapped=True)
+    assert not compilations
 
 
 def test_runs_are_saved_apart_and_go_on(data, tmp_path):
@@ -104,8 +105,16 @@ def test_runs_in_one_program_are_checked_as_one_alone_is(data):
 
 def test_a_loss_that_is_not_finite_names_its_run(data):
     wild = dataclasses.replace(CONFIG, optimizer="sgd", learning_rate=1e30)
-    with pytest.raises(FloatingPointError, match=r"the loss of run 1 \(seed 0, learning_rate 1e\+30\) is"):
+    with pytest.raises(
+        FloatingPointError, match=r"the loss of run 1 \(seed 0, learning_rate 1e\+30\) is \S+ at step 2; before it"
+    ):
         fit_many(build, data, [dataclasses.replace(wild, learning_rate=0.01), wild], vmapped=True)
+
+
+def test_progress_of_runs_in_one_program_is_shown_when_asked(data, capsys):
+    for progress in (False, True):
+        fit_seeds(build, data, dataclasses.replace(CONFIG, progress=progress), vmapped=True)
+        assert ("training" in capsys.readouterr().out) == progress
 
 
 @pytest.mark.parametrize("vmapped", [False, True])

@@ -13,10 +13,11 @@ import numpy as np
 import optax
 import pytest
 from assertions import close
+from counting import counted
 from flax import linen, nnx
 
 from convlab import models, train
-from convlab.data import Data, Split, load, standardise
+from convlab.data import Data, Split, Stored, load, standardise
 from convlab.data.feeding import order
 from convlab.data.sets import STANDARDISATIONS
 from convlab.train import Config, Trainable, fit, fit_seeds
@@ -138,6 +139,19 @@ def test_order_is_a_function_of_places_count_and_seed():
     np.testing.assert_array_equal(order(places, 67, 0), first)
     assert not np.array_equal(first, other)
     assert first.dtype == np.int32
+
+
+@pytest.mark.parametrize("size", [3, 16])
+def test_without_shuffling_batches_are_cuts_of_the_images_in_their_order(made, size):
+    config = quick(batch_size=size, shuffle=False)
+    expected = np.arange(9 * size) % len(made.train)
+    batches = list(train.feed(made, config, 9))
+    np.testing.assert_array_equal(np.concatenate([labels for _, labels in batches]), made.train.labels[expected])
+    np.testing.assert_array_equal(np.concatenate([images for images, _ in batches]), made.train.images[expected])
+    images = Stored(lambda numbers: made.train.images[numbers], np.arange(len(made.train)), made.image_shape, np.uint8)
+    on_disk = dataclasses.replace(made, train=Split(images, made.train.labels))
+    for data, start in ((made, 5), (on_disk, 0), (on_disk, 5)):
+        assert same(list(train.feed(data, config, 9, start=start)), batches[start:])
 
 
 # --- the step is the textbook's --------------------------------------------------------------------------------------
@@ -409,6 +423,17 @@ def test_seeds_and_subsets_share_one_compilation(made, length):
     for size, seed in ((67, 1), (40, 2), (21, 0)):
         fit(Noisy(rngs=nnx.Rngs(seed)), made.subset(size), dataclasses.replace(config, seed=seed))
     assert (step_room.train_step._cache_size(), step_room.logits_of._cache_size()) == before
+
+
+@pytest.mark.parametrize("build", [lambda seed: Noisy(rngs=nnx.Rngs(seed)), a_linear], ids=["nnx", "function"])
+def test_a_second_run_of_a_network_traces_nothing(made, build):
+    config = quick(optimizer="adamw", weight_decay=0.0123)  # of this test alone
+    with counted("jaxpr_trace") as first:
+        fit(build(0), made, config)
+    with counted("jaxpr_trace") as second:
+        fit(build(1), made.subset(40), dataclasses.replace(config, seed=1))
+    assert first
+    assert not second
 
 
 def test_the_number_of_scored_images_compiles_nothing(made):

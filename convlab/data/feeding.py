@@ -8,19 +8,19 @@ import numpy as np
 from jaxtyping import Int
 
 from convlab.data.disk import THREADS
-from convlab.data.sets import Split
+from convlab.data.splits import Split
 from convlab.extras import require
 
 AHEAD = 8  # batches read before they are asked for
 
 
-def order(places: range, count: int, seed: int) -> Int[np.ndarray, " n"]:
+def order(places: range, count: int, seed: int | None) -> Int[np.ndarray, " n"]:
     """Return which images stand at `places` of the endless row of shuffled epochs: a pure function of its arguments.
 
     Args:
       places: Part of the row; batch t of size B is range(t*B, (t+1)*B).
       count: Images in an epoch.
-      seed: Of the shuffling.
+      seed: Of the shuffling; if None, every epoch has the images in their stored order.
 
     Example:
       >>> sorted(order(range(0, 5), 5, seed=0).tolist())
@@ -32,16 +32,17 @@ def order(places: range, count: int, seed: int) -> Int[np.ndarray, " n"]:
     )
 
 
-@functools.lru_cache(maxsize=4)
-def _shuffled(epoch: int, count: int, seed: int) -> np.ndarray:
-    return np.random.default_rng((seed, epoch)).permutation(count).astype(np.int32)
+@functools.lru_cache(maxsize=16)
+def _shuffled(epoch: int, count: int, seed: int | None) -> np.ndarray:
+    numbers = np.arange(count) if seed is None else np.random.default_rng((seed, epoch)).permutation(count)
+    return numbers.astype(np.int32)
 
 
 def batches(
     split: Split,
     size: int,
     *,
-    seed: int = 0,
+    seed: int | None = 0,
     start: int = 0,
     stop: int | None = None,
     shard: tuple[int, int] = (0, 1),
@@ -56,7 +57,7 @@ def batches(
     Args:
       split: Examples.
       size: Images of a batch, over all shards; the last batch of an epoch goes on into the next one.
-      seed: Of the shuffling.
+      seed: Of the shuffling; if None, every epoch has the images in their stored order.
       start: First batch.
       stop: Batch to stop before; absent, there is no end.
       shard: (k, m): the k-th of m equal parts of every batch, for the k-th of m processes.

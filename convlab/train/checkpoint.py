@@ -23,9 +23,9 @@ from convlab.data import DamagedError, disk
 from convlab.extras import require
 from convlab.geometry import as_integer
 from convlab.report import provenance
-from convlab.train.identity import differences
+from convlab.train.identity import VERSION, differences
 from convlab.train.mesh import is_first
-from convlab.train.step import State, Tree
+from convlab.train.step import State, Tree, by_path, of_numbers
 
 BEST = ".best"  # before the paths of the best parameters
 METRIC = "validation_accuracy"  # what the best checkpoint has most of; never a figure of the test images
@@ -70,17 +70,17 @@ class Run(NamedTuple):
     best: Tree = None  # parameters and rest of the best score, where it is asked for
 
     @property
-    def step(self) -> int:
-        """Steps taken."""
-        return int(self.state.step)
+    def arrays(self) -> dict[str, jax.Array]:
+        """All arrays by their paths."""
+        return by_path(self.state) | {BEST + path: leaf for path, leaf in by_path(self.best).items()}
 
 
 class Saver:
     """Saves one run and finds what was saved: a context, in which no other process may train into the same folder."""
 
     def __init__(self, checkpoints: Checkpoints, identity: dict[str, Any]):
-        self.checkpoints, self.root = checkpoints, pathlib.Path(checkpoints.folder).expanduser().absolute()
-        self.identity = identity
+        self.checkpoints, self.identity = checkpoints, identity
+        self.root = pathlib.Path(checkpoints.folder).expanduser().absolute()
         self.thread = concurrent.futures.ThreadPoolExecutor(1)
         self.writing: concurrent.futures.Future | None = None
 
@@ -107,10 +107,6 @@ class Saver:
         finally:
             self.thread.shutdown()
             self.lock.release()
-
-    def due(self, steps: int) -> set[int]:
-        """Steps after which the run is saved."""
-        return set(range(self.checkpoints.every, steps + 1, self.checkpoints.every))
 
     def last(self, fresh: Run) -> Run | None:
         """Return the last whole checkpoint, in the form of a fresh run; None where nothing was saved yet.
@@ -148,8 +144,8 @@ class Saver:
         """
         self.wait()
         if is_first():
-            arrays = {path: np.array(_bare(leaf)) for path, leaf in _arrays(run)}
-            self.writing = self.thread.submit(self._write, run.step, arrays, run.history, run.losses, run.seconds)
+            arrays = {path: np.array(_bare(leaf)) for path, leaf in run.arrays.items()}
+            self.writing = self.thread.submit(self._write, int(run.state.step), arrays, run.history, run.losses, run.seconds)
 
     def told(self) -> str:
         """Say which checkpoint is the last."""
@@ -205,10 +201,15 @@ class Saver:
 
     def _read(self, folder: pathlib.Path, fresh: Run) -> Run:
         told = json.loads((folder / "run.json").read_text())
+        if (version := told.get("version", 1)) != VERSION:
+            raise ValueError(
+                f"{folder} is of version {version} of convlab's checkpoints, and this release goes on from version {VERSION}:"
+                " finish the run with the release that began it, or pass another folder to begin anew"
+            )
         saved = {path: (shape, dtype) for path, shape, dtype in told["leaves"]}
         if any(path.startswith(BEST) for path in saved):
             fresh = fresh._replace(best=(fresh.state.scored, fresh.state.rest))
-        expected = {path: (list(leaf.shape), str(leaf.dtype)) for path, leaf in ((p, _bare(x)) for p, x in _arrays(fresh))}
+        expected = {path: (list(leaf.shape), str(leaf.dtype)) for path, leaf in jax.tree.map(_bare, fresh.arrays).items()}
         wrong = differences(told, self.identity) + [
             f"{path}: {_shown(saved.get(path))} was saved, the model has {_shown(expected.get(path))}"
             for path in dict.fromkeys([*saved, *expected])
@@ -219,8 +220,8 @@ class Saver:
                 f"{folder} is of another run; pass another folder, or what was saved. These differ:\n  " + "\n  ".join(wrong)
             )
         arrays = _orbax().restore(folder / "arrays")
-        by_path = dict(zip(saved, (arrays[name] for name in _names(saved)), strict=True))
-        leaves = [_dressed(by_path[path], leaf) for path, leaf in _arrays(fresh)]
+        found = dict(zip(saved, (arrays[name] for name in _names(saved)), strict=True))
+        leaves = [of_numbers(lambda _, path=path: jnp.asarray(found[path]), leaf) for path, leaf in fresh.arrays.items()]
         state, best = jax.tree.unflatten(jax.tree.structure((fresh.state, fresh.best)), leaves)
         return Run(state, told["history"], told["losses"], told["seconds"], best)
 
@@ -235,31 +236,13 @@ def _set_aside(path: pathlib.Path) -> pathlib.Path:
     return next(other for other in map(path.with_name, names) if not other.exists())
 
 
-def _leaves(tree: Tree) -> list[tuple[str, jax.Array]]:
-    return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
-
-
-def _arrays(run: Run) -> list[tuple[str, jax.Array]]:
-    return _leaves(run.state) + [(BEST + path, leaf) for path, leaf in _leaves(run.best)]
-
-
 def _names(arrays: Any) -> list[str]:
     return [f"leaf_{number:05d}" for number in range(len(arrays))]
 
 
-def _is_key(leaf: jax.Array) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
 def _bare(leaf: jax.Array) -> jax.Array:
     """Take a random key as the numbers that it is."""
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
-
-
-def _dressed(array: np.ndarray, like: jax.Array) -> jax.Array:
-    if _is_key(like):
-        return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(like))
-    return jnp.asarray(array)
+    return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
 
 
 def _shown(leaf: tuple[list[int], str] | None) -> str:
@@ -270,8 +253,6 @@ def _orbax() -> Any:
     """What reads and writes arrays; among several processes each does so alone, without waiting for the others."""
     import orbax.checkpoint as ocp
 
-    if jax.process_count() == 1:
-        return ocp.PyTreeCheckpointer()
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"convlab{me}")
     return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(multiprocessing_options=alone), multiprocessing_options=alone)

@@ -10,9 +10,17 @@ import optax
 
 from convlab.data import Data
 from convlab.train.config import Config
-from convlab.train.step import Trainable, cast
+from convlab.train.step import Trainable, by_path, cast
 
 Kind = TypeVar("Kind")
+# Compiled functions that are only traced: JAX keeps their traces, so that another run of the same network needs none.
+_step = jax.jit(
+    lambda p, rest, x, apply, dtype: (apply(cast(p, dtype), rest, x, jax.random.key(0), True), rest), static_argnums=(3, 4)
+)
+_update = jax.jit(
+    lambda p, optimizer: optax.with_extra_args_support(optimizer).update(p, optimizer.init(p), p, value=jnp.zeros(()), grad=p),
+    static_argnums=1,
+)
 
 
 def in_folder(name: str, value: Kind | str | os.PathLike[str] | None, kind: type[Kind]) -> Kind | None:
@@ -45,14 +53,13 @@ def check(model: Trainable, data: Data, config: Config) -> None:
             f" and their deviation {data.std}"
         )
     x = jax.ShapeDtypeStruct((2, *data.image_shape), config.dtype)
-    parameters, rest = jax.eval_shape(lambda p, r: (cast(p, config.dtype), r), model.parameters, model.rest)
-    logits, after = jax.eval_shape(lambda p, r, x: model.apply(p, r, x, jax.random.key(0), True), parameters, rest, x)
+    (logits, after), rest = _step.eval_shape(model.parameters, model.rest, x, model.apply, config.dtype)
     if logits.shape != (2, len(data.classes)):
         raise ValueError(
             f"the model makes outputs of shape {logits.shape} from 2 images but {data.name} has {len(data.classes)} classes:"
             f" needs {(2, len(data.classes))}"
         )
-    before, after = ({jax.tree_util.keystr(p): x for p, x in jax.tree_util.tree_leaves_with_path(r)} for r in (rest, after))
+    before, after = by_path(rest), by_path(after)
     for path in {**before, **after}:
         was, is_now = before.get(path), after.get(path)
         if was is None or is_now is None or (was.shape, was.dtype) != (is_now.shape, is_now.dtype):
@@ -68,8 +75,7 @@ def _form(leaf: jax.ShapeDtypeStruct | None) -> str:
 
 def check_optimizer(optimizer: optax.GradientTransformation, parameters: Any) -> None:
     """Raise ValueError if it asks for what a step does not tell, as a line search for the loss elsewhere."""
-    update = optax.with_extra_args_support(optimizer).update
     try:
-        jax.eval_shape(lambda p: update(p, optimizer.init(p), p, value=jnp.zeros(()), grad=p), parameters)
+        _update.eval_shape(parameters, optimizer)
     except TypeError as error:
         raise ValueError(f"optimizer asks for more than gradient, parameters, value and grad: {error}") from error

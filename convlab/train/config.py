@@ -39,6 +39,7 @@ class Config:
       patience: Stop after so many scores without a better validation accuracy, and return the best parameters; None: never.
       seed: Of the order of the images, of `augment`, and of the keys that a Linen module or a `Trainable` gets for dropout,
         below 2**32. An NNX module brings its own keys, for its dropout too: those of the `rngs` it was made with.
+      shuffle: Whether every epoch has the images in another order; if False, all have them in their stored order.
       evaluations: How often the test images are scored, evenly spread, the last time at the end.
       chunk: Steps in one call, as a scan; None: one on CPU, eight elsewhere. On CPU eight took a perceptron of 0.3 ms a step to
         0.05 ms and convlab's convolutions nowhere; XLA's own convolution, as in `nnx.Conv`, gets slower by 17 times.
@@ -63,6 +64,7 @@ class Config:
     dtype: str = "float32"
     patience: int | None = None
     seed: int = 0
+    shuffle: bool = True
     evaluations: int = 10
     chunk: int | None = None
     mesh: jax.sharding.Mesh | None = None

@@ -1,7 +1,9 @@
 """What training leaves: the network as a pure function, its arrays, and its scores."""
 
 import dataclasses
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,7 +14,6 @@ from jaxtyping import Array, Float
 
 from convlab.data import Stored
 from convlab.train.config import Config
-from convlab.train.mesh import Placement
 from convlab.train.step import Apply, NnxApply, Tree, cross_entropy, logits_of
 
 EVALUATION_BATCH = 500
@@ -54,7 +55,8 @@ class Fitted:
           ValueError: No image.
         """
         images = images if isinstance(images, Stored) else np.asarray(images)
-        return score(self.apply, self.parameters, self.rest, images, (self.mean, self.std))
+        call = functools.partial(logits_of, self.parameters, self.rest, mean=self.mean, std=self.std, apply=self.apply)
+        return score(call, padded(images, EVALUATION_BATCH))
 
     def evaluate(self, images: ArrayLike, labels: ArrayLike) -> dict[str, float]:
         """Return the mean "loss" and the "accuracy" on raw images.
@@ -82,26 +84,15 @@ class Fitted:
         return nnx.merge(self.apply.evaluate, self.parameters, self.rest)
 
 
-def score(
-    apply: Apply,
-    parameters: Tree,
-    rest: Tree,
-    images: np.ndarray | Stored,
-    moments: tuple[np.ndarray, np.ndarray],
-    placement: Placement = Placement(Config()),  # noqa: B008 (does nothing)
-) -> np.ndarray:
-    """Score images, standardised by mean and deviation, in batches of one size, so that their number compiles nothing."""
+def score(call: Callable[[Any], Array], batches: Iterable[tuple[Any, int]]) -> np.ndarray:
+    """Score batches, each up to the number of its images; one size of batch compiles one program for any number of images."""
+    return np.concatenate([np.asarray(call(batch))[..., :number, :] for batch, number in batches], -2)
+
+
+def padded(images: np.ndarray | Stored, size: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Cut images into batches of one size, the last filled up with zeros; yields each with the number of its images."""
     if len(images) == 0:
         raise ValueError(f"images is empty: its shape is {images.shape}")
-    parts = []
-    for batch, number in padded(images, placement.multiple(EVALUATION_BATCH)):
-        [batch] = placement.batch(batch)
-        parts.append(np.asarray(logits_of(parameters, rest, batch, *moments, apply=apply))[:number])
-    return np.concatenate(parts)
-
-
-def padded(images: np.ndarray | Stored, size: int = EVALUATION_BATCH) -> Iterator[tuple[np.ndarray, int]]:
-    """Cut images into batches of one size, the last filled up with zeros; yields each with the number of its images."""
     for first in range(0, len(images), size):
         part = np.asarray(images[first : first + size])
         yield np.concatenate([part, np.zeros((size - len(part), *part.shape[1:]), part.dtype)]), len(part)

@@ -18,8 +18,8 @@ from convlab.data import Data, Stored
 from convlab.train.config import Config
 from convlab.train.step import LinenApply, NnxApply, Trainable
 
+VERSION = 2  # of what a checkpoint says of its run; those of version 1 do not say which they are
 FREE = ("progress", "mesh")  # fields of the configuration that may change when a run goes on, or from process to process
-CUSTOM, NAMED = "one that was passed", "that of the configuration"
 
 
 def identity(model: Trainable, data: Data, config: Config, custom: bool, augment: Any) -> dict[str, Any]:
@@ -33,13 +33,14 @@ def identity(model: Trainable, data: Data, config: Config, custom: bool, augment
     in_memory = {name: split.images for name, split in splits.items() if split and not isinstance(split.images, Stored)}
     name, network = _network(model)
     return {
+        "version": VERSION,
         "config": plain(config),
         "data": [data.name, len(data.train), *data.image_shape],
         "labels": {name: split and _checksum(split.labels) for name, split in splits.items()},
         "images": {name: _checksum(images) for name, images in in_memory.items()},
         "standardisation": data.standardisation,
         f"model (Flax {flax.__version__})": f"{name} {zlib.crc32(described(network).encode()):08x}",
-        "optimizer": CUSTOM if custom else NAMED,
+        "optimizer": "one that was passed" if custom else "that of the configuration",
         "augment": described(augment),
     }
 
@@ -51,7 +52,7 @@ def plain(config: Config) -> dict[str, Any]:
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Tell in which facts two runs differ; one that was not saved, as by an older version, is not known to."""
+    """Tell in which facts two runs differ; images that one of them has on disk, or networks of two versions of Flax, may."""
     told = []
     for name in (name for name in now if name in saved):
         its, mine = saved[name], now[name]

@@ -48,7 +48,7 @@ def learner(
       score: Of the scores of all test examples and their labels; None for the share of labels that are right.
 
     Returns:
-      Takes sizes and seeds, as `convlab.measure.examples_needed` gives them, and what else `sample` takes, to accuracies on new
+      Takes sizes and seeds, as `convlab.tasks.examples_needed` gives them, and what else `sample` takes, to accuracies on new
       examples, or whatever else `score` returns; nan where the loss or a score of the network is nan, or a label has no score.
 
     Raises:
@@ -100,7 +100,8 @@ def learner(
         x, y = sample(scored, test, *others)
         scores = nnx.merge(definition, parameters)(x)
         known = jnp.isfinite(mean) & ~jnp.isnan(scores).any() & (y.max() < scores.shape[-1])
-        return jnp.where(known, (score or _right)(scores, y), jnp.nan)
+        right = score(scores, y) if score else jnp.mean(scores.argmax(-1) == y)
+        return jnp.where(known, right, jnp.nan)
 
     every = jax.jit(jax.vmap(one))
 
@@ -122,7 +123,3 @@ def _runs(name: str, numbers: Int[np.ndarray, "s"], least: int, most: int) -> In
     if numbers.min() < least or numbers.max() > most:
         raise ValueError(f"{name} are {numbers.min()} to {numbers.max()}; needs {least} to {most}")
     return jnp.asarray(numbers, jnp.int32)
-
-
-def _right(scores: Array, labels: Array) -> Array:
-    return jnp.mean(scores.argmax(-1) == labels)

@@ -110,13 +110,13 @@ class Writer:
             self.folder.mkdir(parents=True, exist_ok=True)
             if append:
                 with (self.folder / "history.jsonl").open("a", encoding="utf-8") as file:
-                    file.write(_line(self.rows[-1]))
+                    file.write(json.dumps(self.rows[-1]) + "\n")
             else:
                 (self.folder / "curves.png").unlink(missing_ok=True)
-                _write(self.folder / "history.jsonl", "".join(map(_line, self.rows)))
+                _write(self.folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in self.rows))
             _write(self.folder / "history.csv", to_csv(self.rows) if self.rows else "")
             if self.scalars is not None:
-                self.scalars.add(self.rows[-1]) if append else self.scalars.restart(self.rows)
+                self.scalars.write(self.rows, append)
             self.whole = True
 
     def _draw(self) -> None:
@@ -154,23 +154,19 @@ class Scalars:
         self.event = require("tensorboardX.proto.event_pb2", "tensorboard").Event
         self.scalar = require("tensorboardX.summary", "tensorboard").scalar
 
-    def restart(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write all rows to a new file, in the place of those that were written before."""
-        self.close()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        before = list(self.folder.glob(EVENTS))
-        self.file = self.open(str(self.folder / "events"), f".{time.time_ns()}.convlab")
-        self.begin = time.time() - (rows[-1].get("seconds", 0.0) if rows else 0.0)
-        for row in rows:
+    def write(self, rows: Sequence[Mapping[str, Any]], append: bool) -> None:
+        """Append the last row, or write all to a new file, in the place of those that were written before."""
+        before = [] if append else [*self.folder.glob(EVENTS)]
+        if not append:
+            self.close()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.file = self.open(str(self.folder / "events"), f".{time.time_ns()}.convlab")
+            self.begin = time.time() - (rows[-1].get("seconds", 0.0) if rows else 0.0)
+        for row in rows[-1:] if append else rows:
             self._write(row)
         self.file.flush()
         for path in before:
             path.unlink(missing_ok=True)
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Write one more row."""
-        self._write(row)
-        self.file.flush()
 
     def close(self) -> None:
         """Close the file that is open."""
@@ -205,10 +201,6 @@ def _tag(name: str) -> str:
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: plain(name, value) for name, value in row.items()}
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row) + "\n"
 
 
 def _write(path: pathlib.Path, text: str) -> None:

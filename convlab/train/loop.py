@@ -1,9 +1,10 @@
-"""The loop: batches in, steps, scores, history."""
+"""The loop: batches in, steps, and services."""
 
 import contextlib
+import functools
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -13,20 +14,16 @@ from flax import linen, nnx
 
 from convlab.data import Data, Stored, batches
 from convlab.data.feeding import order
-from convlab.train.checkpoint import Checkpoints, Run, Saver
+from convlab.train.checkpoint import Checkpoints
 from convlab.train.checks import check, check_kinds, check_optimizer, in_folder
 from convlab.train.config import Config, optimizer_of
 from convlab.train.fitted import Fitted
 from convlab.train.identity import identity
 from convlab.train.log import Log
-from convlab.train.mesh import Placement
-from convlab.train.progress import progress_bar
-from convlab.train.signals import Stop
+from convlab.train.mesh import Placement, is_first
+from convlab.train.services import Service, logging, saving, scoring, showing
 from convlab.train.step import Augment, Trainable, Watch, initial, trainable
-from convlab.train.training import Training, check_watch
-
-CHUNKS = {"cpu": 1}  # steps in one call, by platform; see `Config`
-CHUNK = 8  # elsewhere; not measured
+from convlab.train.training import Stack, Training, check_watch
 
 
 def fit(
@@ -81,77 +78,74 @@ def fit(
     """
     checkpoints, log = in_folder("checkpoints", checkpoints, Checkpoints), in_folder("log", log, Log)
     check_kinds(data, config, optimizer)
-    model = trainable(model, data.image_shape, config.seed)
-    check(model, data, config)
+    model, services = trainable(model, data.image_shape, config.seed), []
+    if checkpoints is not None:
+        facts = identity(model, data, config, optimizer is not None, augment)
+        services.append(functools.partial(saving, checkpoints, facts))
+    if log is not None:
+        services.append(functools.partial(logging, log))
+    options = {"optimizer": optimizer, "optimizer_state": optimizer_state, "augment": augment, "watch": watch}
+    [fitted] = train([model], Stack([data], [config]), services, **options)
+    return fitted
+
+
+def train(
+    models: Sequence[Trainable],
+    stack: Stack,
+    services: Sequence[Service] = (),
+    *,
+    optimizer: optax.GradientTransformation | None = None,
+    optimizer_state: optax.OptState | None = None,
+    augment: Augment | None = None,
+    watch: Watch | None = None,
+) -> list[Fitted]:
+    """Train a run, or all that one program holds; see `fit`."""
+    model, config = models[0], stack.configs[0]
+    for data in stack.sets:
+        check(model, data, config)
     check_watch(watch, model.parameters)
-    steps = config.steps_on(len(data.train))
-    custom = optimizer is not None
-    rates = np.ones(steps, np.float32) if custom else config.rates(steps)
-    optimizer = optimizer if custom else optimizer_of(config.optimizer, config.weight_decay)
+    steps = config.steps_on(len(stack.sets[0].train))
+    rates = [each.rates(steps) if optimizer is None else np.ones(steps, np.float32) for each in stack.configs]
+    optimizer = optimizer or optimizer_of(config.optimizer, config.weight_decay)
     placement = Placement(config, model.rows)
     check_optimizer(optimizer, model.parameters)
-    run = Run(initial(model, optimizer, config.seed, config.recipe, optimizer_state), [], [], 0.0)
-    step_options = {"apply": model.apply, "optimizer": optimizer, "augment": augment, "recipe": config.recipe}
+    pairs = zip(models, stack.configs, strict=True)
+    state = stack.join([initial(each, optimizer, own.seed, own.recipe, optimizer_state) for each, own in pairs])
+    fixed = {"apply": model.apply, "optimizer": optimizer, "augment": augment, "recipe": config.recipe}
     placement.check_agreed(config)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(placement.ambient())
-        saver = stop = writer = None
-        if checkpoints is not None:
-            saver = stack.enter_context(Saver(checkpoints, identity(model, data, config, custom, augment)))
-            stop = stack.enter_context(Stop())
-            run = saver.last(run) or run
-        if log is not None:
-            writer = stack.enter_context(log.writer())
-            writer.start(run.history)
-        training = Training(model, data, config, placement, run, saver)
-        first, scored = run.step + 1, config.scored(steps)
-        show = stack.enter_context(progress_bar(config, steps, first))
-        due = set() if saver is None else saver.due(steps)
-        feeding = feed(data, config, steps, first - 1)
-        chunk = config.chunk or CHUNKS.get(jax.default_backend(), CHUNK)
-        for step, count in () if training.is_over() else _pieces(first, steps, scored | due, chunk):
-            training.advance(step, list(itertools.islice(feeding, count)), rates[step - count : step], step_options)
-            show(step, training.loss, training.history)
-            if step in scored:
-                row = training.score(step, watch)
-                if writer is not None:
-                    writer.add(row)
-            over = step == steps or training.is_over()
-            if saver is not None and stop is not None:
-                is_due = over or step in due
-                stopped = stop.is_asked(placement, is_due)
-                if is_due or stopped:
-                    saver.save(training.run())
-                if stopped:
-                    saver.wait()
-                    stop.obey()
-            if over:
-                break
+    with contextlib.ExitStack() as contexts:
+        contexts.enter_context(placement.ambient())
+        training = Training(stack, state, stack.join(rates), fixed, placement)
+        around = *services, *[showing] * (config.progress and is_first()), functools.partial(scoring, watch)
+        calls = [contexts.enter_context(service(training)) for service in around]
+        feeding = feeds(stack, steps, training.step)
+        while not training.is_over:
+            training.advance(list(itertools.islice(feeding, training.stride)))
+            for call in reversed(calls):
+                call()
         return training.fitted()
 
 
 def feed(data: Data, config: Config, steps: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
     """Yield the batches of all steps after `start`, from images that stay on the device or are read ahead from disk."""
-    size = config.batch_size
-    if isinstance(data.train.images, Stored):
-        yield from batches(data.train, size, seed=config.seed, start=start, stop=steps)
+    return feeds(Stack([data], [config]), steps, start)
+
+
+def feeds(stack: Stack, steps: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
+    """Yield the joined batches of all runs; those of one data set share its copy on the device."""
+    size, first = stack.configs[0].batch_size, stack.sets[0].train
+    seeds = [config.seed if config.shuffle else None for config in stack.configs]
+    if isinstance(first.images, Stored):  # of a run alone
+        yield from batches(first, size, seed=seeds[0], start=start, stop=steps)
         return
-    images, labels, take = data.train.images, data.train.labels, _pick
-    if jax.default_backend() != "cpu":  # there the images are on the device already, and NumPy picks faster than XLA
-        (images, labels), take = jax.device_put((images, labels)), jax.jit(_pick)
+    held: Any = {id(data): (data.train.images, data.train.labels) for data in stack.sets}
+    on_cpu = jax.default_backend() == "cpu"  # the images are on the device already, and NumPy takes faster than XLA
+    held, take = (held, _take) if on_cpu else (jax.device_put(held), jax.jit(_take))
     for step in range(start, steps):
-        yield take(images, labels, order(range(step * size, (step + 1) * size), len(data.train), config.seed))
+        numbers = [order(range(step * size, (step + 1) * size), len(first), seed) for seed in seeds]
+        yield stack.join([take(held[id(data)], chosen) for data, chosen in zip(stack.sets, numbers, strict=True)])
 
 
-def _pieces(first: int, last: int, ends: set[int], chunk: int) -> Iterator[tuple[int, int]]:
-    """Cut the steps into calls of `chunk` steps, or of one just before an end; yield the last step and number of each."""
-    step = first - 1
-    while step < last:
-        end = min(each for each in ends | {last} if each > step)
-        count = chunk if end - step >= chunk else 1
-        step += count
-        yield step, count
-
-
-def _pick(images: Any, labels: Any, places: np.ndarray) -> tuple[Any, Any]:
-    return images[places], labels[places]
+def _take(arrays: tuple[Any, Any], numbers: np.ndarray) -> tuple[Any, Any]:
+    images, labels = arrays
+    return images[numbers], labels[numbers]

@@ -1,7 +1,7 @@
 """Where the arrays of a run live on the devices of a mesh, in one process or in several.
 
 Images lie along the mesh's axis "n", the rows of kernels that differ by row (and what the optimizer keeps of them) along its
-axis "i"; all else is on every device. The step is the same program: the ops split it (`convlab.kernels.spread`), as does XLA.
+axis "i"; all else is on every device. The step is the same program: the ops split it (`convlab.kernels.sharding`), as does XLA.
 
 Several processes train together once each has called `jax.distributed.initialize` and passes a mesh of all their devices; each
 loads the whole data set. When one dies the others wait for it, for 95 seconds unless `heartbeat_timeout_seconds` says
@@ -15,15 +15,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from convlab.kernels.spread import BATCH, ROWS
+from convlab.kernels.sharding import BATCH, ROWS
 from convlab.train.config import Config
 from convlab.train.identity import plain
-from convlab.train.step import State, Tree
+from convlab.train.step import State, Tree, of_numbers
 
 
 class Placement:
@@ -72,18 +71,14 @@ class Placement:
         """Bring arrays together, as if there were one device."""
         if self.mesh is None:
             return tree
-        whole = jax.jit(lambda tree: tree, out_shardings=NamedSharding(self.mesh, PartitionSpec()))(tree)
-        return jax.tree.map(_local, whole)
+        whole = jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+        return jax.tree.map(lambda leaf: of_numbers(_local, leaf), whole)
 
     def agreed(self, number: int | None) -> int | None:
         """The largest of what the processes that train together say, None where none says anything."""
         if self.mesh is None or jax.process_count() == 1:
             return number
-        said = np.full(self.mesh.devices.shape, number or 0, np.int32)
-        everywhere = NamedSharding(self.mesh, PartitionSpec(*self.mesh.axis_names))
-        parts = jax.make_array_from_callback(said.shape, everywhere, lambda index: said[index])
-        largest = jax.jit(jnp.max, out_shardings=NamedSharding(self.mesh, PartitionSpec()))(parts)
-        return int(largest.addressable_data(0)) or None
+        return int(multihost_utils.process_allgather(np.int32(number or 0)).max()) or None
 
     def check_agreed(self, config: Config) -> None:
         """Raise ValueError, in every process, unless all that train together have this configuration."""
@@ -103,18 +98,12 @@ class Placement:
 
     def _put(self, leaf: Any, spec: PartitionSpec) -> Any:
         sharding = NamedSharding(self.mesh, spec)  # pyright: ignore[reportArgumentType]
-        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            data = self._put(jax.random.key_data(leaf), spec)
-            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-        host = np.asarray(leaf)
-        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+        return of_numbers(lambda a: jax.make_array_from_callback(np.shape(a), sharding, np.asarray(a).__getitem__), leaf)
 
 
-def _local(leaf: jax.Array) -> jax.Array:
+def _local(array: jax.Array) -> jax.Array:
     """This process's copy of an array that is everywhere."""
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(_local(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
-    return jax.device_put(np.asarray(leaf.addressable_data(0)))
+    return jax.device_put(np.asarray(array.addressable_data(0)))
 
 
 def is_first() -> bool:

@@ -6,6 +6,7 @@ Both are plain JAX: under a mesh (`jax.set_mesh`) the same step runs on all its 
 import dataclasses
 import functools
 import inspect
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -77,6 +78,9 @@ class Recipe(NamedTuple):
     dtype: str = "float32"
 
 
+_first = jax.jit(lambda parameters, optimizer: optimizer.init(parameters), static_argnums=1)  # whose traces JAX keeps
+
+
 def initial(
     model: Trainable,
     optimizer: optax.GradientTransformation,
@@ -90,7 +94,7 @@ def initial(
       ValueError: What the optimizer should remember is not of this model and optimizer.
       MemoryError: It would not fit into the memory that is free; see `convlab.any_size`.
     """
-    state = jax.eval_shape(optimizer.init, model.parameters)
+    state = _first.eval_shape(model.parameters, optimizer)
     check.fits({"the parameters": model.parameters, "a gradient": model.parameters, "the optimizer's state": state})
     fresh = optimizer.init(model.parameters)
     if remembered is not None:
@@ -113,28 +117,20 @@ def cross_entropy(logits: Float[Array, "n classes"], labels: Int[Array, " n"], s
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NnxApply:
-    """Compared by its graphs. Every step asks for the hash, which takes longer than some steps: it is computed once."""
+    """Compared by identity: `trainable` makes one object for all networks of the same graphs."""
 
     train: nnx.GraphDef
     evaluate: nnx.GraphDef
-
-    @functools.cached_property
-    def _hash(self) -> int:
-        return hash((self.train, self.evaluate))
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        if self is other:
-            return True
-        return isinstance(other, NnxApply) and (self.train, self.evaluate) == (other.train, other.evaluate)
 
     def __call__(self, parameters: Tree, rest: Tree, x: jax.Array, key: jax.Array, train: bool, /):
         model = nnx.merge(self.train if train else self.evaluate, parameters, rest)
         logits = model(x)
         nnx.pop(model, nnx.Intermediate)  # what it sows
         return logits, nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
+
+
+# By their graphs. Every step compares its network with those that were compiled, and graphs take as long as some steps.
+_APPLIES: weakref.WeakValueDictionary[Any, NnxApply] = weakref.WeakValueDictionary()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -177,8 +173,8 @@ def trainable(model: nnx.Module | linen.Module | Trainable, image_shape: Sequenc
         evaluation, *_ = nnx.split(copy, nnx.Param, ...)
         copy.train()
         training, parameters, rest = nnx.split(copy, nnx.Param, ...)
-        arrays = nnx.to_pure_dict(parameters), nnx.to_pure_dict(rest)
-        return Trainable(NnxApply(training, evaluation), *arrays, tuple(_rows(copy)))
+        apply = _APPLIES.setdefault((training, evaluation), NnxApply(training, evaluation))
+        return Trainable(apply, nnx.to_pure_dict(parameters), nnx.to_pure_dict(rest), tuple(_rows(copy)))
     if isinstance(model, linen.Module):
         told: dict[str, Any] = {"train": False} if "train" in inspect.signature(type(model).__call__).parameters else {}
         variables = dict(model.init(jax.random.key(seed), jnp.zeros((1, *image_shape)), **told))
@@ -189,15 +185,13 @@ def trainable(model: nnx.Module | linen.Module | Trainable, image_shape: Sequenc
 def _rows(model: nnx.Module) -> Iterator[str]:
     """Paths of the parameters whose first axis is that of output rows."""
     for path, module in spatial(model).items():
-        if module.layout.rung in ("dense", "locally_connected", "low_rank"):
-            positions = module.layout.positions
-            for name, value in vars(module).items():
-                if isinstance(value, nnx.Param) and value.get_value().shape[: len(positions)] == positions:
-                    yield "".join(f"[{key!r}]" for key in (*path, name))
+        for name in module.layout.rows:
+            yield "".join(f"[{key!r}]" for key in (*path, name))
 
 
+FIXED = ("apply", "optimizer", "augment", "recipe")  # arguments for which a program is compiled
 # A function of a state, compiled once for all that is fixed in a run; it gives up the memory of the state.
-compiled = functools.partial(jax.jit, static_argnames=("apply", "optimizer", "augment", "recipe"), donate_argnames="state")
+compiled = functools.partial(jax.jit, static_argnames=FIXED, donate_argnames="state")
 
 
 @compiled
@@ -283,6 +277,18 @@ def _gradient(loss: Callable, state: State, images: Array, labels: Array, key: A
     start = state.rest, jax.tree.map(jnp.zeros_like, state.parameters)
     (rest, gradient), values = lax.scan(add, start, (*cut, jax.random.split(key, pieces)))
     return values.mean(), rest, gradient
+
+
+def by_path(tree: Tree) -> dict[str, Any]:
+    """Return the leaves of a tree by their paths."""
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def of_numbers(call: Callable[[Any], jax.Array], leaf: Any) -> jax.Array:
+    """Call a function of an array; of a random key it sees the numbers, and a key is made of what it returns."""
+    if not (isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)):
+        return call(leaf)
+    return jax.random.wrap_key_data(call(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
 
 
 def cast(tree: Tree, dtype: str) -> Tree:

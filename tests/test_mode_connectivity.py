@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from convlab.measure import along, barrier, bezier, connect_by_curve, line
+from convlab.train import along, barrier, bezier, connect_by_curve, line
 
 
 def tree(seed):
