@@ -5,7 +5,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,32 +39,21 @@ class Axis(NamedTuple):
         return OUTSIDE[self.mode](self.stride * i + self.dilation * a - self.low, self.pixels)
 
     @property
+    def extent(self) -> int:
+        """Coordinates from the first tap of an output to its last."""
+        return self.dilation * (self.size - 1) + 1
+
+    @property
     def reach(self) -> int:
         """Coordinates from the first that any output reads to the last."""
-        return self.stride * (self.outputs - 1) + self.dilation * (self.size - 1) + 1
+        return self.stride * (self.outputs - 1) + self.extent
 
 
-def _zero(k: np.ndarray, n: int) -> np.ndarray:
-    return np.where((k >= 0) & (k < n), k, -1)
-
-
-def _wrap(k: np.ndarray, n: int) -> np.ndarray:
-    return k % n
-
-
-def _reflect(k: np.ndarray, n: int) -> np.ndarray:
-    return n - 1 - np.abs(k % max(2 * n - 2, 1) - (n - 1))
-
-
-def _edge(k: np.ndarray, n: int) -> np.ndarray:
-    return np.clip(k, 0, n - 1)
-
-
-OUTSIDE: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
-    "zero": _zero,
-    "wrap": _wrap,
-    "reflect": _reflect,
-    "edge": _edge,
+OUTSIDE: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {  # the pixel that coordinate k reads in an image of n, -1: none
+    "zero": lambda k, n: np.where((k >= 0) & (k < n), k, -1),
+    "wrap": lambda k, n: k % n,
+    "reflect": lambda k, n: n - 1 - np.abs(k % max(2 * n - 2, 1) - (n - 1)),
+    "edge": lambda k, n: np.clip(k, 0, n - 1),
 }
 
 
@@ -73,37 +62,20 @@ def _same(n: int, extent: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def _same_lower(n: int, extent: int, stride: int) -> tuple[int, int]:
-    low, high = _same(n, extent, stride)
-    return high, low
-
-
-def _valid(n: int, extent: int, stride: int) -> tuple[int, int]:
-    return 0, 0
-
-
-def _full(n: int, extent: int, stride: int) -> tuple[int, int]:
-    return extent - 1, extent - 1
-
-
 def _around(n: int, extent: int, stride: int) -> tuple[int, int]:
     return (extent - 1) // 2, extent // 2
 
 
-def _causal(n: int, extent: int, stride: int) -> tuple[int, int]:
-    return extent - 1, 0
-
-
 # name -> (pixels added below and above from pixels, window extent and stride; what they read)
-PADDINGS: dict[str, tuple[Callable[[int, int, int], tuple[int, int]], str]] = {
+PADDINGS: dict[str, tuple[Callable[[int, int, int], tuple[int, ...]], str]] = {
     "SAME": (_same, "zero"),
-    "SAME_LOWER": (_same_lower, "zero"),
-    "VALID": (_valid, "zero"),
-    "FULL": (_full, "zero"),
+    "SAME_LOWER": (lambda n, extent, stride: _same(n, extent, stride)[::-1], "zero"),
+    "VALID": (lambda n, extent, stride: (0, 0), "zero"),
+    "FULL": (lambda n, extent, stride: (extent - 1, extent - 1), "zero"),
     "CIRCULAR": (_around, "wrap"),
     "REFLECT": (_around, "reflect"),
     "EDGE": (_around, "edge"),
-    "CAUSAL": (_causal, "zero"),
+    "CAUSAL": (lambda n, extent, stride: (extent - 1, 0), "zero"),
 }
 
 
@@ -317,11 +289,6 @@ def _padding(padding: Padding) -> str | int | tuple[tuple[int, int], ...]:
         return padding
     if not isinstance(padding, (Sequence, np.ndarray)):
         return as_integer("padding", padding, least=0)
-    return _pairs(padding)
-
-
-def _pairs(padding: Padding) -> tuple[tuple[int, int], ...]:
-    assert not isinstance(padding, (str, int))
     pairs = []
     for entry in padding:
         pair = _integers("padding", entry, least=0)
@@ -332,16 +299,16 @@ def _pairs(padding: Padding) -> tuple[tuple[int, int], ...]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _axes(window: Window, space: tuple[int, ...]) -> tuple[Axis, ...]:
-    axes = []
-    numbers = [as_axes(name, getattr(window, name), len(space)) for name in ("size", "strides", "dilation")]
-    for r, (n, size, stride, dilation) in enumerate(zip(space, *numbers, strict=True)):
+def _axes(window: Any, space: tuple[int, ...]) -> tuple[Axis, ...]:
+    """Lay out a window whose integers are all broadcast to the axes of `space`."""
+    axes, padding = [], window.padding
+    for r, (n, size, stride, dilation) in enumerate(zip(space, window.size, window.strides, window.dilation, strict=True)):
         extent = dilation * (size - 1) + 1
-        if isinstance(window.padding, str):
-            pad, mode = PADDINGS[window.padding]
+        if isinstance(padding, str):
+            pad, mode = PADDINGS[padding]
             low, high = pad(n, extent, stride)
         else:
-            (low, high), mode = _pairs(window.padding)[r], "zero"
+            (low, high), mode = padding[r], "zero"
         outputs = (n + low + high - extent) // stride + 1
         if outputs < 1:
             raise ValueError(

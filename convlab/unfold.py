@@ -46,11 +46,11 @@ def fold(
 ) -> Array:
     """Add up windows where they overlap, axis by axis with `between` after each: the transpose of `windows` without padding."""
     for r in reversed(range(len(axes))):
-        axis, number, extent = axes[r], start + r, axes[r].dilation * (axes[r].size - 1)
+        axis, number = axes[r], start + r
         sums = []
         for a in range(axis.size):
             pads = [(0, 0, 0)] * (p.ndim - 1)
-            pads[number] = (axis.dilation * a, extent - axis.dilation * a, axis.stride - 1)
+            pads[number] = (axis.dilation * a, axis.dilation * (axis.size - 1 - a), axis.stride - 1)
             tap = lax.index_in_dim(p, a, p.ndim - after - 1, keepdims=False)
             sums.append(lax.pad(tap, jnp.zeros((), p.dtype), pads))
         p = between(functools.reduce(jnp.add, sums))

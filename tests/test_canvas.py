@@ -5,8 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from convlab.data import Data, Split, place_on_canvas
-from convlab.data.sets import Stored
+from convlab.data import Data, Split, Stored, place_on_canvas
 
 SPACE, BY = (11, 13), 2
 

@@ -32,12 +32,12 @@ from convlab.data import (
     loading,
     permute_pixels,
     records,
-    shift,
     standardise,
     stock,
     transforms,
 )
-from convlab.data.sets import STANDARDISATIONS, hold_out
+from convlab.data.sets import STANDARDISATIONS
+from convlab.data.splits import hold_out
 from convlab.extras import require
 
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -292,7 +292,7 @@ def test_permutation_is_the_same_in_every_call_and_in_every_batch(shape):
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_spatial_transforms_keep_the_dtype(dtype):
     images = np.ones((5, 3, 7, 2), dtype)
-    for moved in (permute_pixels(images, jax.random.key(0)), shift(images, (1, -2)), embed(images, (7, 11))):
+    for moved in (permute_pixels(images, jax.random.key(0)), embed(images, (7, 11))):
         assert moved.dtype == dtype
 
 
@@ -307,48 +307,12 @@ def test_permutation_refuses_too_few_axes():
         permute_pixels(gaussian(5, 3, 2), jax.random.key(0), rank=3)
 
 
-@pytest.mark.parametrize(("shape", "offset"), list(zip(SHAPES, [(2,), (-3, 1), (1, -2, 1)], strict=True)))
-def test_shift_moves_every_pixel_by_the_offset_and_fills_with_zero(shape, offset):
-    images, rank = gaussian(*shape), len(offset)
-    moved = np.asarray(shift(images, offset))
-    expected = np.zeros_like(images)
-    for pixel in np.ndindex(*shape[1:-1]):
-        origin = tuple(p - d for p, d in zip(pixel, offset, strict=True))
-        if all(0 <= o < n for o, n in zip(origin, shape[1:-1], strict=True)):
-            expected[(slice(None), *pixel)] = images[(slice(None), *origin)]
-    np.testing.assert_array_equal(moved, expected)
-    np.testing.assert_array_equal(shift(images[0], offset), expected[0])
-    assert moved.ndim - 2 == rank
-
-
-@pytest.mark.parametrize(("shape", "offset"), list(zip(SHAPES, [(2,), (-2, 3), (1, -2, 1)], strict=True)))
-def test_shift_there_and_back_keeps_all_but_the_border_that_left(shape, offset):
-    images = gaussian(*shape)
-    back = np.array(shift(shift(images, offset), tuple(-d for d in offset)))
-    inside = tuple(slice(max(-d, 0), n - max(d, 0)) for d, n in zip(offset, shape[1:-1], strict=True))
-    np.testing.assert_array_equal(back[(slice(None), *inside)], images[(slice(None), *inside)])
-    back[(slice(None), *inside)] = 0
-    assert not back.any()
-
-
-@pytest.mark.parametrize("offset", [(3, 0), (-3, 0), (99, -99), (10**12, -(10**12))])
-def test_shift_past_the_border_leaves_nothing(offset):
-    chex.assert_trees_all_equal(shift(gaussian(5, 3, 7, 2), offset), jnp.zeros((5, 3, 7, 2)))
-
-
-def test_shift_compiles_with_a_fixed_offset_and_refuses_a_traced_one():
-    images = gaussian(5, 3, 7, 2)
-    chex.assert_trees_all_equal(jax.jit(lambda x: shift(x, (1, 2)))(images), shift(images, (1, 2)))
-    with pytest.raises(TypeError, match="offset must be a sequence of Python integers"):
-        jax.jit(shift)(images, (1, 2))
-
-
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda x: shift(x, (0.5, 1)), TypeError, "Python integers"),
-        (lambda x: shift(x, ()), ValueError, "needs 1 to 3 spatial axes, got 0"),
-        (lambda x: shift(x[0, 0], (1, 1)), ValueError, r"\(7, 2\); needs 2 spatial axes"),
+        (lambda x: embed(x, (9.5, 9)), TypeError, "Python integers"),
+        (lambda x: embed(x, ()), ValueError, "needs 1 to 3 spatial axes, got 0"),
+        (lambda x: embed(x[0, 0], (9, 9)), ValueError, r"\(7, 2\); needs 2 spatial axes"),
         (lambda x: embed(x, (3, 6)), ValueError, r"space \(3, 6\) is smaller than the images' \(3, 7\)"),
         (lambda x: embed(x, 9), TypeError, "space must be a sequence"),
         (lambda x: standardise(x, np.zeros(3), np.ones(3)), ValueError, r"mean has shape \(3,\).*needs \(2,\)"),
@@ -792,5 +756,5 @@ def test_public_names_are_all_there():
     assert loading.OWN.keys() == {"digits", "mnist1d"}
     for name in convlab.data.__all__:
         assert getattr(convlab.data, name) is not None
-    for name in ("embed", "permute_pixels", "shift", "standardise"):
+    for name in ("embed", "permute_pixels", "standardise"):
         assert getattr(convlab.data, name) is getattr(transforms, name)

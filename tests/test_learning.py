@@ -9,7 +9,7 @@ from flax import nnx
 
 import convlab as cl
 from convlab.data import Data, Split, chain, random_shift
-from convlab.data.sets import hold_out
+from convlab.data.splits import hold_out
 
 pytestmark = pytest.mark.slow
 

@@ -24,7 +24,6 @@ from convlab.report import (
     RUNG_STYLE,
     Interval,
     best,
-    bootstrap,
     comparison,
     curves,
     filters,
@@ -41,7 +40,8 @@ from convlab.report import (
     summarise,
     training_curves,
 )
-from convlab.report.drawing import _colours, draw_legend, save_figure
+from convlab.report.drawing import draw_legend, save_figure
+from convlab.report.matrices import _colours
 from convlab.report.provenance import _without_folders
 from convlab.report.table import Table, to_csv, to_markdown, to_table
 
@@ -841,58 +841,6 @@ def test_pairs_that_are_none_are_named():
         paired(rows, **call | {"against": {"rank": 1}})
     with pytest.raises(ValueError, match=r"accuracy of \('dense', 64\) is 0 in a pair: a ratio needs values above 0"):
         paired([rows[0] | {"accuracy": 0.0}, rows[1] | {"accuracy": math.nan}, *rows[2:]], **call, ratio=True)
-
-
-# Draws of runs
-
-
-def test_the_interval_of_drawn_runs_covers_the_true_mean_nearly_as_often_as_it_says():
-    samples = np.random.default_rng(0).normal(3.0, 2.0, (300, 8))
-    found = [bootstrap(np.mean, sample, draws=500) for sample in samples]
-    assert np.mean([low <= 3.0 <= high for _, low, high in found]) == pytest.approx(0.94, abs=0.03)
-    np.testing.assert_allclose([mean for mean, *_ in found], samples.mean(1))
-
-
-def test_the_interval_of_a_mean_of_many_runs_is_students():
-    sample = np.random.default_rng(0).normal(3.0, 2.0, 200)
-    np.testing.assert_allclose(bootstrap(np.mean, sample, level=0.9), interval(sample, 0.9), atol=0.03)
-
-
-def test_drawn_runs_keep_what_belongs_to_a_seed_together():
-    needed = np.exp(np.random.default_rng(0).normal(3, 1, (6, 2)))
-    ratio = lambda runs: math.exp(np.mean([math.log(one / two) for one, two in runs]))  # noqa: E731
-    found = bootstrap(ratio, needed, draws=300)
-    np.testing.assert_allclose(bootstrap(ratio, needed * np.arange(1, 7)[:, None], draws=300), found)
-    assert bootstrap(ratio, [(n, n) for n, _ in needed], draws=300) == (1, 1, 1)
-
-
-def test_an_interval_of_drawn_runs_encloses_the_statistic_however_it_is_rounded():
-    for sample in np.random.default_rng(0).normal(size=(20, 3)):
-        rounded = sample.mean() * (1 + np.array([1e-16, 3e-16, -2e-16]))
-        mean, low, high = bootstrap(lambda runs: math.exp(np.mean(np.log(np.abs(runs)))), rounded, draws=50)
-        assert low <= mean <= high
-    assert bootstrap(lambda runs: -len({*runs}), [1, 2, 3]) == (-3, -3, -1)
-
-
-def test_an_end_is_infinite_where_the_statistic_is_in_as_many_draws_and_only_then():
-    assert bootstrap(np.median, [10.0, 20.0, 30.0, math.inf, math.inf]) == (30, 10, math.inf)
-    assert bootstrap(np.median, [math.inf, math.inf, math.inf, 10.0]).mean == math.inf
-    _, low, high = bootstrap(np.median, [*range(1, 30), math.inf])
-    assert 5 < low < high < 25
-
-
-def test_one_run_gives_a_statistic_and_no_interval_and_one_without_a_value_none_either():
-    np.testing.assert_equal(bootstrap(np.mean, [3.0]), (3.0, math.nan, math.nan))
-    np.testing.assert_equal(bootstrap(np.mean, [3.0, math.nan]), (math.nan,) * 3)
-
-
-def test_a_bootstrap_needs_runs_draws_and_a_probability():
-    with pytest.raises(ValueError, match="got 0 runs and 2000 draws"):
-        bootstrap(np.mean, [])
-    with pytest.raises(ValueError, match="got 2 runs and 0 draws"):
-        bootstrap(np.mean, [1.0, 2.0], draws=0)
-    with pytest.raises(ValueError, match="level is 95 but a probability"):
-        bootstrap(np.mean, [1.0, 2.0], level=95)
 
 
 # Maps

@@ -14,7 +14,7 @@ import scipy.stats
 from assertions import close
 from compiled import compiled
 
-from convlab.data import add_noise, chain, permute_pixels, random_crop, random_flip, random_shift
+from convlab.data import chain, permute_pixels, random_crop, random_flip, random_shift
 
 SPACES = [(7,), (7, 5), (5, 3, 7)]  # unequal primes
 CHANNELS = 2
@@ -33,9 +33,8 @@ ALL = [
     functools.partial(random_crop, pad=1),
     functools.partial(random_crop, pad=1, mode="reflect"),
     functools.partial(random_flip, axis=0),
-    functools.partial(add_noise, std=0.7),
 ]
-names = pytest.mark.parametrize("f", ALL, ids=["shift", "crop", "reflect", "flip", "noise"])
+names = pytest.mark.parametrize("f", ALL, ids=["shift", "crop", "reflect", "flip"])
 
 
 def gaussian(*shape, seed=0):
@@ -208,33 +207,7 @@ def test_as_many_are_flipped_as_the_probability_says(probability):
     assert_neighbours_draw_independently(found)
 
 
-# --- add_noise ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("space", SPACES)
-@pytest.mark.parametrize("std", [0.3, 5])
-def test_noise_is_gaussian_with_the_standard_deviation_asked_for(space, std):
-    images = gaussian(997, *space, CHANNELS)
-    noise = np.asarray(add_noise(images, jax.random.key(1), std=std)) - images
-    assert scipy.stats.kstest(noise.ravel() / std, "norm").pvalue > UNLIKELY
-    assert noise.std() == pytest.approx(std, rel=0.02)
-
-
-def test_noise_is_another_in_every_pixel_channel_and_image():
-    noise = np.asarray(add_noise(np.zeros((997, 5, 3, CHANNELS), np.float32), jax.random.key(1), std=1))
-    assert len(np.unique(noise)) > 0.99 * noise.size
-    between = np.corrcoef(noise.reshape(997, -1).T)
-    assert np.abs(between - np.eye(len(between))).max() < 5 / np.sqrt(997)
-
-
-def test_noise_on_whole_numbers_is_rounded_clipped_and_stays_uint8():
-    images, key = np.random.default_rng(0).integers(0, 256, (13, 7, 5, CHANNELS), np.uint8), jax.random.key(1)
-    noisy = add_noise(images, key, std=30)
-    exact = np.asarray(add_noise(images.astype(np.float32), key, std=30))
-    assert noisy.dtype == np.uint8
-    assert exact.min() < 0
-    assert exact.max() > 255
-    np.testing.assert_array_equal(noisy, np.clip(np.rint(exact), 0, 255).astype(np.uint8))
+# --- all ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
@@ -242,14 +215,6 @@ def test_noise_on_whole_numbers_is_rounded_clipped_and_stays_uint8():
 def test_floats_keep_their_dtype(f, dtype):
     images = jax.ShapeDtypeStruct((3, 7, 5, CHANNELS), dtype)
     assert jax.eval_shape(f, images, jax.random.key(0)).dtype == dtype
-
-
-def test_no_noise_changes_nothing():
-    images = gaussian(3, 7, 5, CHANNELS)
-    chex.assert_trees_all_equal(add_noise(images, jax.random.key(0), std=0), jnp.asarray(images))
-
-
-# --- all ------------------------------------------------------------------------------------------------------------
 
 
 @names
@@ -430,11 +395,6 @@ KEY = jax.random.key(0)
         (lambda x: random_flip(x, KEY, probability="1"), TypeError, "probability must be a Python number"),
         (lambda x: jax.jit(lambda p: random_flip(x, KEY, probability=p))(0.5), TypeError, "probability must be a Python"),
         (lambda x: random_flip(x, KEY, rank=0), ValueError, "needs 1 to 3 spatial axes, got 0"),
-        (lambda x: add_noise(x, KEY, std=-1), ValueError, "std is -1.*not below 0"),
-        (lambda x: add_noise(x, KEY, std=np.inf), ValueError, "std is inf; needs a finite number"),
-        (lambda x: add_noise(x, KEY, std=np.nan), ValueError, "std is nan"),
-        (lambda x: add_noise(x.astype(np.int32), KEY, std=1), TypeError, "images have dtype int32; needs uint8"),
-        (lambda x: jax.jit(lambda std: add_noise(x, KEY, std=std))(0.5), TypeError, "std must be a Python number"),
         (lambda x: chain(3), TypeError, "a transform is 3; needs a function"),
         (lambda x: chain(functools.partial(random_shift, by=[1, 2])), TypeError, "cannot be hashed.*list"),
     ],

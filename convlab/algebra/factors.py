@@ -1,4 +1,4 @@
-"""One kernel as several: two smaller ones in a row, one along each axis, or one on fewer channels; and what that leaves out."""
+"""One kernel as two smaller ones in a row, and what that leaves out."""
 
 import functools
 import math
@@ -14,8 +14,6 @@ from convlab import check
 from convlab.algebra.composition import EXACT
 from convlab.geometry import Size, as_axes, as_integer
 
-ALTERNATIONS = 30  # of `tucker`, from the singular vectors of each side
-
 
 class Factors(NamedTuple):
     """Two kernels in a row that stand for one.
@@ -28,22 +26,6 @@ class Factors(NamedTuple):
 
     first: Float[Array, "a b c m"]
     second: Float[Array, "a b m d"]
-    residual: Float[Array, ""]
-
-
-class Bottleneck(NamedTuple):
-    """A kernel between two of one tap, on fewer channels.
-
-    Attributes:
-      into: One tap, from c channels to r.
-      core: The kernel, from r channels to s.
-      out: One tap, from s channels to d.
-      residual: Norm of what they leave out, as a share of the kernel's; 0 of a kernel of zeros.
-    """
-
-    into: Float[Array, "1 1 c r"]
-    core: Float[Array, "a b r s"]
-    out: Float[Array, "1 1 s d"]
     residual: Float[Array, ""]
 
 
@@ -76,9 +58,7 @@ def middle_width(size: Size, first: Size, second: Size, channels: int | tuple[in
     given = {"size": size, "first": first, "second": second}
     rank = next((len(each) for each in given.values() if not isinstance(each, int)), 2)
     whole, one, two = (as_axes(name, each, rank) for name, each in given.items())
-    check.agree(
-        "size is {}", whole, "first and second have together {} taps", tuple(a + b - 1 for a, b in zip(one, two, strict=True))
-    )
+    check.agree("size is {}", whole, "first and second make together {} taps", _together(one, two))
     c, d = as_axes("channels", channels, 2)
     many = math.prod(one) * c + math.prod(two) * d
     return (many - math.sqrt(many**2 - 4 * math.prod(whole) * c * d)) / 2
@@ -118,12 +98,15 @@ def factorise(
       >>> bool(factorise(v, (2, 2), 1, jax.random.key(0)).residual < 1e-5)
       True
     """
-    v, rank = _kernel(v)
+    v, rank = check.kernel("v", v, spatial=1, others="c d")
+    if v.dtype.itemsize < 4:
+        raise TypeError(f"v has dtype {v.dtype}, which is too coarse to be factored; cast it, e.g. v.astype('float32')")
     one, two = (as_axes(f"sizes[{number}]", size, rank) for number, size in enumerate(sizes))
-    check.agree("v has {} taps", v.shape[:rank], "sizes need {}", tuple(a + b - 1 for a, b in zip(one, two, strict=True)))
+    check.agree("v has {} taps", v.shape[:rank], "sizes make together {}", _together(one, two))
     width = as_integer("width", width)
     shapes = (*one, v.shape[-2], width), (*two, width, v.shape[-1])
-    scale = _length(v)
+    norm = jnp.linalg.norm(v)
+    scale = jnp.where(norm == 0, 1, norm)  # of zeros nothing can be left out
     unknowns = jnp.concatenate(
         [jax.random.normal(k, (math.prod(shape),), v.dtype) for k, shape in zip(jax.random.split(key), shapes, strict=True)]
     )
@@ -133,102 +116,9 @@ def factorise(
     return Factors(first * scale**0.5, second * scale**0.5, residual)
 
 
-def separate(v: Float[Array, "a b c d"], rank: int) -> Factors:
-    r"""Find the nearest kernel of one along the first axis to r channels, then one along the others: the best by SVD.
-
-    $$V_{abcd} \approx \sum_r U_{a c r}\, W_{b r d}$$
-
-    Args:
-      v: A kernel of two or more spatial axes.
-      rank: Channels between the two, 1 to min(a c, b d); at the largest nothing is left out.
-
-    Raises:
-      ValueError: One spatial axis, or `rank` is out of range.
-      TypeError: `v` is not float32 or float64, or `rank` is not an integer.
-
-    Example:
-      >>> sobel = jnp.array([1.0, 2.0, 1.0])[:, None] * jnp.array([-1.0, 0.0, 1.0])
-      >>> first, second, residual = separate(sobel[..., None, None], 1)
-      >>> first.shape, second.shape, bool(residual < 1e-6)
-      ((3, 1, 1, 1), (1, 3, 1, 1), True)
-
-    Reference: Jaderberg, Vedaldi and Zisserman 2014, Speeding up convolutional neural networks with low rank expansions.
-    """
-    v, axes = _kernel(v)
-    if axes < 2:
-        raise ValueError(f"v of shape {v.shape} has one spatial axis; there is nothing to separate")
-    (a, *others), (c, d) = v.shape[:axes], v.shape[-2:]
-    matrix = jnp.moveaxis(v, -2, 1).reshape(a * c, -1)
-    rank = as_integer("rank", rank)
-    if rank > min(matrix.shape):
-        raise ValueError(f"rank {rank} exceeds {min(matrix.shape)}: v is a matrix of {matrix.shape} (first axis, the others)")
-    left, sigma, right = jnp.linalg.svd(matrix, full_matrices=False)
-    root = jnp.sqrt(sigma[:rank])
-    first = (left[:, :rank] * root).reshape(a, *(1 for _ in others), c, rank)
-    second = jnp.moveaxis((root[:, None] * right[:rank]).reshape(rank, *others, d), 0, -2)[None]
-    return Factors(first, second, jnp.linalg.norm(sigma[rank:]) / _length(sigma))
-
-
-def tucker(v: Float[Array, "a b c d"], ranks: tuple[int | None, int | None]) -> Bottleneck:
-    r"""Let a kernel see r mixtures of its input channels and return mixtures of s outputs: 1x1, then kxk, then 1x1.
-
-    $$V_{abcd} \approx \sum_{rs} P_{cr}\, G_{abrs}\, Q_{sd}$$
-
-    with orthonormal P and Q. With one side kept this is the truncated singular value decomposition of the other, which is
-    optimal; with both reduced, alternating between them from there.
-
-    Args:
-      v: The kernel.
-      ranks: Input and output channels of the core; None keeps what there are.
-
-    Raises:
-      ValueError: A rank is out of range.
-      TypeError: `v` is not float32 or float64, or a rank is not an integer.
-
-    Example:
-      >>> into, core, out, residual = tucker(jnp.ones((3, 3, 4, 5)), (2, None))
-      >>> into.shape, core.shape, out.shape
-      ((1, 1, 4, 2), (3, 3, 2, 5), (1, 1, 5, 5))
-
-    Reference: Kim et al. 2016, Compression of deep convolutional neural networks for fast and low power mobile applications.
-    """
-    v, axes = _kernel(v)
-    most = v.shape[-2:]
-    r, s = (m if rank is None else as_integer("ranks", rank) for rank, m in zip(ranks, most, strict=True))
-    if r > most[0] or s > most[1]:
-        raise ValueError(f"ranks {(r, s)} exceed the {most} input and output channels of v")
-    u = v.reshape(-1, *most)
-    p, q = _leading(jnp.moveaxis(u, 1, 0), r), _leading(jnp.moveaxis(u, 2, 0), s)
-    for _ in range(ALTERNATIONS if r < most[0] and s < most[1] else 0):
-        p = _leading(jnp.einsum("tcd,ds->cts", u, q, precision=EXACT), r)
-        q = _leading(jnp.einsum("tcd,cr->dtr", u, p, precision=EXACT), s)
-    core = jnp.einsum("tcd,cr,ds->trs", u, p, q, precision=EXACT)
-    rest = u - jnp.einsum("trs,cr,ds->tcd", core, p, q, precision=EXACT)
-    ones = (1,) * axes
-    core = core.reshape(*v.shape[:axes], r, s)
-    return Bottleneck(p.reshape(*ones, -1, r), core, q.T.reshape(*ones, s, -1), jnp.linalg.norm(rest) / _length(u))
-
-
-def _kernel(v: Array) -> tuple[Array, int]:
-    v, rank = check.kernel("v", v, spatial=1, others="c d")
-    if v.dtype.itemsize < 4:
-        raise TypeError(f"v has dtype {v.dtype}, which is too coarse to be decomposed; cast it, e.g. v.astype('float32')")
-    return v, rank
-
-
-def _length(v: Array) -> Array:
-    """The norm, by which to divide: 1 for zeros, of which nothing can be left out."""
-    norm = jnp.linalg.norm(v)
-    return jnp.where(norm == 0, 1, norm)
-
-
-def _leading(tensor: Array, many: int) -> Array:
-    """The leading left singular vectors of a tensor as a matrix of its first axis; all of them are the unit vectors."""
-    if many == len(tensor):
-        return jnp.eye(many, dtype=tensor.dtype)
-    matrix = tensor.reshape(len(tensor), -1)
-    _, vectors = jnp.linalg.eigh(jnp.matmul(matrix, matrix.T, precision=EXACT))
-    return vectors[:, ::-1][:, :many]
+def _together(one: tuple[int, ...], two: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the taps of two kernels in a row along each axis."""
+    return tuple(a + b - 1 for a, b in zip(one, two, strict=True))
 
 
 def _parts(unknowns: Array, one: tuple[int, ...], two: tuple[int, ...]) -> tuple[Array, Array]:

@@ -1,8 +1,9 @@
-"""Kernels by the pixels they read: on this the algebra adds and multiplies them, and finds the window of what comes out."""
+"""Kernels by the pixels they read: on this the algebra multiplies them, and finds the window of what comes out."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -53,7 +54,8 @@ def settle(v: Array, axes: Sequence[Reach], mode: str) -> tuple[Array, Window]:
     wide = []
     for number, axis in enumerate(axes):
         if _missing(axis) is None:  # on a finer grid there is always an answer
-            v, axis = spread(v, number, axis.step), axis._replace(size=axis.extent, step=1)
+            between = [(0, 0, (axis.step - 1) * (place == number)) for place in range(v.ndim)]
+            v, axis = jax.lax.pad(v, jnp.zeros((), v.dtype), between), axis._replace(size=axis.extent, step=1)
         more = _missing(axis)
         assert more is not None
         v = jnp.pad(v, [more if place == number else (0, 0) for place in range(v.ndim)])
@@ -69,14 +71,6 @@ def _missing(axis: Reach) -> tuple[int, int] | None:
         if middle in (axis.low, axis.low + z * axis.step):
             return (0, z) if middle == axis.low else (z, 0)
     return None
-
-
-def spread(v: Array, number: int, step: int) -> Array:
-    """Put step - 1 taps of zero between the taps along one axis."""
-    shape = list(v.shape)
-    shape[number] = step * (shape[number] - 1) + 1
-    where = tuple(slice(None, None, step if place == number else 1) for place in range(v.ndim))
-    return jnp.zeros(shape, v.dtype).at[where].set(v)
 
 
 def _plain(axes: Sequence[Reach]) -> tuple[tuple[int, ...], tuple[int, ...]]:

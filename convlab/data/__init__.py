@@ -6,14 +6,15 @@ on disk, and `prepared` lists what is there. A name goes to a builder (`builders
 TensorFlow Datasets as array_record files; TensorFlow itself is needed only to prepare its stock sets.
 """
 
-from convlab.data.augment import add_noise, chain, random_crop, random_flip, random_shift
+from convlab.data.augment import chain, random_crop, random_flip, random_shift
 from convlab.data.canvas import place_on_canvas
 from convlab.data.disk import DamagedError
 from convlab.data.feeding import batches
 from convlab.data.listing import Prepared, prepared
 from convlab.data.loading import load
-from convlab.data.sets import Data, Split, Stored
-from convlab.data.transforms import embed, permute_pixels, shift, standardise
+from convlab.data.sets import Data
+from convlab.data.splits import Split, Stored
+from convlab.data.transforms import embed, permute_pixels, standardise
 
 __all__ = [
     "DamagedError",
@@ -21,7 +22,6 @@ __all__ = [
     "Prepared",
     "Split",
     "Stored",
-    "add_noise",
     "batches",
     "chain",
     "prepared",
@@ -32,6 +32,5 @@ __all__ = [
     "random_crop",
     "random_flip",
     "random_shift",
-    "shift",
     "standardise",
 ]

@@ -134,36 +134,6 @@ def random_flip(
     return jnp.where(flipped, jnp.flip(images, len(batch) + along % len(sizes)), images)
 
 
-def add_noise(images: Shaped[Images, "*n k l c"], key: RandomKey, *, std: float) -> Shaped[Array, "*n k l c"]:
-    r"""Add Gaussian noise to every pixel, each its own; uint8 images are rounded, clipped to 0 to 255 and stay uint8.
-
-    $$Y_{nklc} = X_{nklc} + \sigma \varepsilon_{nklc}$$
-
-    Args:
-      images: Images, or one: uint8 or floats.
-      key: Draws the noise; the same key and images always give the same.
-      std: Standard deviation of the noise in the units of the images, not negative; a Python number.
-
-    Raises:
-      ValueError: `std` is negative or not finite.
-      TypeError: `std` is not a Python number, or the images are neither uint8 nor floats.
-
-    Example:
-      >>> add_noise(jnp.ones((5, 8, 7, 1), jnp.uint8), jax.random.key(0), std=4).dtype
-      dtype('uint8')
-    """
-    images = jnp.asarray(images)
-    scale = _number("std", std)
-    if not 0 <= scale < math.inf:
-        raise ValueError(f"std is {scale}; needs a finite number, not below 0")
-    if jnp.issubdtype(images.dtype, jnp.floating):
-        return images + scale * jax.random.normal(key, images.shape, images.dtype)
-    if images.dtype != jnp.uint8:
-        raise TypeError(f"images have dtype {images.dtype}; needs uint8 (pixels as stored) or floats")
-    noisy = images + scale * jax.random.normal(key, images.shape, jnp.float32)
-    return jnp.clip(jnp.round(noisy), 0, 255).astype(jnp.uint8)
-
-
 def chain(*transforms: Callable[[Any, Any], Array]) -> Callable[[Images, RandomKey], Array]:
     """Apply transforms one after the other, each with a key of its own, split from the one given.
 

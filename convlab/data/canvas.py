@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from convlab.data.sets import Data, Split, Stored
+from convlab.data.sets import Data
+from convlab.data.splits import Split, Stored
 from convlab.data.transforms import integers
 
 

@@ -1,14 +1,16 @@
 """From a name to data: sets made on this machine, folders of images, and every labelled image set TFDS knows."""
 
+import functools
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from convlab.data import idx
-from convlab.data.sets import Data, check_standardisation, hold_out
+from convlab.data.sets import Data, check_standardisation
+from convlab.data.splits import hold_out
 from convlab.extras import require
 
 OWN = {"digits": "Digits", "mnist1d": "Mnist1D"}  # names of data sets and of their builders
@@ -78,11 +80,13 @@ def load(
 
     options = {"again": again, "progress": progress}
     if name in OWN:
-        builder = _own(name, directory, **options)
+        builder = _made_here(name, OWN[name], directory, {}, **options)
     elif name.startswith(FOLDER):
         builder = _folder(name, directory, skip_corrupt, **options)
     elif name in idx.BUILDERS and (files or _place(idx.BUILDERS[name], directory).exists()):
-        builder = _idx(name, directory, files, **options)
+        if again and files is None:
+            raise ValueError(f"preparing {name} again needs manual_dir, the folder of its IDX files")
+        builder = _made_here(name, idx.BUILDERS[name], directory, {"source": files}, **options)
     else:
         from convlab.data import stock
 
@@ -98,22 +102,11 @@ def load(
     return Data(name, train, test, classes, splits.get("validation"), standardisation)
 
 
-def _own(name: str, directory: pathlib.Path, **options: Any) -> Any:
+def _made_here(name: str, builder: str, directory: pathlib.Path, given: Mapping[str, Any], **options: Any) -> Any:
     from convlab.data import builders, records
 
-    builder = getattr(builders, OWN[name])
-    return records.prepared(_place(OWN[name], directory), lambda: builder(data_dir=directory), name, **options)
-
-
-def _idx(name: str, directory: pathlib.Path, files: pathlib.Path | None, **options: Any) -> Any:
-    from convlab.data import builders, records
-
-    if files is None and options["again"]:
-        raise ValueError(f"preparing {name} again needs manual_dir, the folder of its IDX files")
-    builder = getattr(builders, idx.BUILDERS[name])
-    return records.prepared(
-        _place(idx.BUILDERS[name], directory), lambda: builder(source=files, data_dir=directory), name, **options
-    )
+    make = functools.partial(getattr(builders, builder), data_dir=directory, **given)
+    return records.prepared(_place(builder, directory), make, name, **options)
 
 
 def _folder(name: str, directory: pathlib.Path, skip_corrupt: bool, **options: Any) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 
 from convlab.data import disk, records
 from convlab.data.records import Builder, Records
-from convlab.data.sets import Split, Stored
+from convlab.data.splits import Split, Stored
 
 KEEP = ("memory", "disk", "records")
 

@@ -15,9 +15,10 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key, Shaped, UInt32
 
+from convlab.data.splits import MAXIMUM_RANK
+
 Images = Array | np.ndarray
 RandomKey = Key[Array, ""] | UInt32[Array, "2"]
-MAXIMUM_RANK = 3
 
 
 def permute_pixels(images: Shaped[Images, "*n k l c"], key: RandomKey, *, rank: int | None = None) -> Shaped[Array, "*n k l c"]:
@@ -43,30 +44,6 @@ def permute_pixels(images: Shaped[Images, "*n k l c"], key: RandomKey, *, rank: 
     order = jax.random.permutation(key, math.prod(space))
     pixels = images.reshape(*batch, math.prod(space), channels)
     return jnp.take(pixels, order, axis=-2).reshape(images.shape)
-
-
-def shift(images: Shaped[Images, "*n k l c"], offset: Sequence[int]) -> Shaped[Array, "*n k l c"]:
-    r"""Move images by whole pixels; what leaves is lost, what enters is zero.
-
-    $$Y_{nklc} = X_{n,\,k-\Delta k,\,l-\Delta l,\,c}$$
-
-    Args:
-      images: Images, or one.
-      offset: Pixels to move by along each spatial axis, towards larger indices where positive; Python integers.
-
-    Raises:
-      ValueError: Not 1 to 3 offsets, or `images` has too few axes for them.
-      TypeError: An offset is not a Python integer.
-
-    Example:
-      >>> shift(jnp.arange(1, 6).reshape(5, 1), (2,))[:, 0]
-      Array([0, 0, 1, 2, 3], dtype=int32)
-    """
-    images = jnp.asarray(images)
-    offsets = integers("offset", offset)
-    sizes = space_of(images, len(offsets))
-    moves = [max(-size, min(size, move)) for size, move in zip(sizes, offsets, strict=True)]
-    return pad(images, [(move, -move) for move in moves])
 
 
 def embed(images: Shaped[Images, "*n k l c"], space: Sequence[int]) -> Shaped[Array, "*n i j c"]:

@@ -205,16 +205,18 @@ def _largest(blocks: Float[Array, "*n i a j b c"], rank: int) -> tuple[Float[Arr
     )
     number = jnp.zeros(best.shape, np.min_scalar_type(-math.prod(sizes)))
     for m, pixel in enumerate(others, 1):
-        larger = (pixel > best) | jnp.isnan(pixel)
-        best, number = jnp.where(larger, pixel, best), jnp.where(larger, jnp.asarray(m, number.dtype), number)
+        wins = _wins(pixel, best)
+        best, number = jnp.where(wins, pixel, best), jnp.where(wins, jnp.asarray(m, number.dtype), number)
     return best, number
 
 
 def _first_largest(pixels: list[Array]) -> Array:
-    best = pixels[0]
-    for pixel in pixels[1:]:
-        best = jnp.where((pixel > best) | jnp.isnan(pixel), pixel, best)
-    return best
+    return functools.reduce(lambda best, pixel: jnp.where(_wins(pixel, best), pixel, best), pixels)
+
+
+def _wins(pixel: Array, best: Array) -> Array:
+    """Return where a later pixel is larger than the best so far, or NaN, which always stays."""
+    return (pixel > best) | jnp.isnan(pixel)
 
 
 def _mix(pixels: list[Array], weights: Sequence[float]) -> Array:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from convlab.report.drawing import RUNG_STYLE, Baseline, draw_baselines, draw_legend, slide_style
-from convlab.report.rows import Row, columns
+from convlab.report.rows import Row, check_columns
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -51,8 +51,7 @@ def comparison(
       >>> comparison(axis, rows, "net", "accuracy", label="here", x_label="accuracy", references={"book": "book"})
     """
     references = references or {}
-    if unknown := [column for column in (name, value, *references.values()) if column not in columns(summary)]:
-        raise ValueError(f"no row has {unknown}: the {len(summary)} rows have {columns(summary)}")
+    check_columns(summary, (name, value, *references.values()))
     with slide_style():
         axis.grid(color="#E6E6E6")
         axis.set_axisbelow(True)

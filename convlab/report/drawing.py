@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from convlab.extras import require
-from convlab.report.rows import Row, columns, plain
+from convlab.report.rows import Row, check_columns, plain
 from convlab.report.seeds import Interval
 
 Baseline = float | Interval
@@ -145,8 +145,7 @@ def curves(
       >>> rows = [{"rung": "conv", "size": n, "accuracy": 1 - 1 / n} for n in (10, 100)]
       >>> curves(axis, rows, "size", "accuracy", x_label="training images", y_label="test accuracy", log_x=True)
     """
-    if unknown := [name for name in (x, y, by) if name not in columns(summary)]:
-        raise ValueError(f"no row has {unknown}: the {len(summary)} rows have {columns(summary)}")
+    check_columns(summary, (x, y, by))
     with slide_style():
         drawn = styles_of([plain(by, row.get(by)) for row in summary])
         for place, (name, style) in enumerate(drawn.items()):
@@ -200,8 +199,7 @@ def points(
       >>> figure, [axis] = new_figure()
       >>> points(axis, [{"rung": "conv", "shape": "8x8", "ms": 3.0}], "shape", "ms", x_label="shape", y_label="ms")
     """
-    if unknown := [name for name in (x, y, by) if name not in columns(rows)]:
-        raise ValueError(f"no row has {unknown}: the {len(rows)} rows have {columns(rows)}")
+    check_columns(rows, (x, y, by))
     with slide_style():
         places = {name: place for place, name in enumerate(dict.fromkeys(row.get(x) for row in rows))}
         drawn = styles_of([plain(by, row.get(by)) for row in rows])
@@ -298,76 +296,6 @@ def draw_legend(axis: "matplotlib.axes.Axes") -> None:
             if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
                 break
             legend.remove()
-
-
-def matrix_picture(
-    axis: "matplotlib.axes.Axes",
-    labels: Any,
-    title: str = "",
-    *,
-    grid: tuple[int, int] | None = None,
-    x_label: str = "input pixel",
-    y_label: str = "output",
-) -> None:
-    """Draw a dense weight matrix in which equal weights share one colour and absent weights are white.
-
-    Args:
-      axis: Where to draw.
-      labels: Integers, one row per output and one column per input: 0 for no weight, else the number of the weight.
-        Cells stay sharp up to about as many rows as the panel has dots (some 500).
-      title: Of the panel; the number of distinct weights is written below it.
-      grid: Width of the output's and of the input's image: a thin line after every image row.
-      x_label: Says what the columns are.
-      y_label: Says what the rows are.
-
-    Raises:
-      ValueError: `labels` is not a matrix of integers from 0 up.
-      ImportError: matplotlib is not installed.
-
-    Example:
-      >>> figure, [axis] = new_figure()
-      >>> matrix_picture(axis, [[1, 2, 0], [0, 1, 2]], "convolution")
-      >>> axis.get_title()
-      'convolution\\n2 weights'
-    """
-    labels = np.asarray(labels)
-    if labels.ndim != 2 or labels.size == 0 or labels.dtype.kind not in "iu" or labels.min() < 0:
-        got = f"labels has shape {labels.shape} and dtype {labels.dtype}"
-        raise ValueError(f"{got} but a matrix of integers from 0 up is needed")
-    count = np.unique(labels[labels > 0]).size
-    with slide_style():
-        axis.set_anchor("N")
-        axis.imshow(_colours(int(labels.max()))[labels], interpolation="nearest")
-        axis.set_title(f"{title}\n{count:,} weight{'s' * (count != 1)}".strip())
-        axis.set(xlabel=x_label, ylabel=y_label, xticks=[], yticks=[])
-        axis.spines[:].set_visible(True)
-        for draw, width, length in zip((axis.axhline, axis.axvline), grid or (), labels.shape, strict=False):
-            for edge in range(width, length, width):
-                draw(edge - 0.5, color="black", linewidth=0.5, alpha=0.35)
-
-
-def _colours(count: int) -> np.ndarray:
-    """White, then one colour per weight: consecutive weights differ in hue by a fifth of the circle or more.
-
-    The first nine have hues 40 degrees apart and three lightnesses; the rest are random, so that no regular pattern of
-    colours suggests weights that are equal where none are. A colour depends on the number of its weight only.
-
-    Reference: Ottosson, A perceptual color space for image processing, 2020.
-    """
-    k, random = np.arange(count), np.random.default_rng(0).random((count, 2)).T
-    hue = 2 * np.pi * np.cumsum(np.where(k < 9, 4 / 9, 0.2 + 0.6 * random[0]))
-    lightness = 0.48 + 0.34 * np.where(k < 9, k % 3 / 2, random[1])
-    chroma = 0.14
-    lab = np.stack([lightness, chroma * np.cos(hue), chroma * np.sin(hue)])
-    lms = [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.2914855480]]
-    linear = [
-        [4.0767416621, -3.3077115913, 0.2309699292],
-        [-1.2684380046, 2.6097574011, -0.3413193965],
-        [-0.0041960863, -0.7034186147, 1.7076147010],
-    ]
-    light = np.clip(linear @ (lms @ lab) ** 3, 0, 1)
-    srgb = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    return np.concatenate([np.ones((1, 3)), srgb.T])
 
 
 def save_figure(figure: "matplotlib.figure.Figure", path: str | os.PathLike[str]) -> None:

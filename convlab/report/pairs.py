@@ -1,15 +1,14 @@
 """How sure paired runs make us of a difference: runs of several groups that share their seed, compared seed by seed."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from convlab.report.rows import Row, columns, plain
-from convlab.report.seeds import Interval, check_level, interval, names
+from convlab.report.rows import Row, check_columns, plain
+from convlab.report.seeds import Interval, interval, names
 
-Run = TypeVar("Run")
 Key = tuple[Any, ...]
 
 
@@ -117,8 +116,7 @@ def paired(
     References: Student, 1908; Holm 1979, A simple sequentially rejective multiple test procedure.
     """
     by, values, pair = names(by), names(values), names(pair)
-    if unknown := [name for name in (*by, *values, *pair) if name not in columns(rows)]:
-        raise ValueError(f"no row has {unknown}: the {len(rows)} rows have {columns(rows)}")
+    check_columns(rows, (*by, *values, *pair))
     if not against or not {*against} <= {*by}:
         raise ValueError(f"against has the names {[*against]} but needs some of {by}, which make the groups")
     groups = _groups(rows, by, pair)
@@ -134,61 +132,6 @@ def paired(
             lines.append(line | {"pairs": len(runs)})
     _correct(lines, values)
     return lines
-
-
-def bootstrap(
-    statistic: Callable[[list[Run]], Any], runs: Iterable[Run], *, level: float = 0.95, draws: int = 2000, seed: int = 0
-) -> Interval:
-    r"""Estimate the interval of any statistic of independent runs, by drawing runs anew with replacement.
-
-    The ends are percentiles of the statistic over the draws, at the probabilities
-
-    $$\Phi\big(\mp \sqrt{n / (n - 1)} \; t_{n-1}\big)$$
-
-    that make up for the narrow distribution of few runs. The ends are values of the statistic as they were drawn, so an
-    end is inf if the statistic is inf in as many draws. Of few runs the interval is still too narrow, because no mean of
-    drawn runs leaves the range of the runs: simulated for the mean of Gaussian runs, 95 % stands for 76 of three runs,
-    92 of five and 94 of eight.
-
-    Args:
-      statistic: A function of a list of runs that returns a number.
-      runs: One item per seed. An item that holds the numbers of several groups keeps them paired, as
-        `(needed_dense, needed_conv)` does.
-      level: The probability that the interval stands for, between 0 and 1.
-      draws: The number of draws.
-      seed: The seed of the draws. The same seed draws the same runs, whatever the statistic.
-
-    Returns:
-      The statistic of all runs, and both ends, which enclose it. The ends are NaN for a single run, and where the statistic
-      of a draw is NaN.
-
-    Raises:
-      ValueError: There are no runs or draws, or `level` is not between 0 and 1.
-
-    Example:
-      >>> needed = [(120.0, 10.0), (260.0, 20.0), (float("inf"), 30.0)]  # never reached with the third seed
-      >>> found = bootstrap(lambda runs: np.median([dense / conv for dense, conv in runs]), needed)
-      >>> found.mean, found.low, found.high
-      (13.0, 12.0, inf)
-
-    Reference: Hesterberg 2015, What teachers should know about the bootstrap, section 5.2 (expanded percentiles).
-    """
-    from scipy.special import ndtr, stdtrit
-
-    check_level(level)
-    runs = list(runs)
-    if not runs or draws < 1:
-        raise ValueError(f"got {len(runs)} runs and {draws} draws: a bootstrap needs at least one of both")
-    estimate, n = float(statistic(runs)), len(runs)
-    if n == 1:
-        return Interval(estimate, math.nan, math.nan)
-    chosen = np.random.default_rng(seed).integers(n, size=(draws, n))
-    drawn = np.sort([float(statistic([runs[run] for run in draw])) for draw in chosen])
-    if np.isnan(drawn).any():
-        return Interval(estimate, math.nan, math.nan)
-    tail = float(ndtr(-math.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 + level) / 2)))
-    outside = math.floor(tail * draws)
-    return Interval(estimate, min(estimate, float(drawn[outside])), max(estimate, float(drawn[-1 - outside])))
 
 
 def _groups(rows: Sequence[Row], by: list[str], pair: list[str]) -> dict[Key, dict[Key, Row]]:

@@ -1,16 +1,15 @@
-"""What networks see and look at, drawn over the image and layer by layer."""
+"""What networks look at: the weights of their units, what these make of an image, and maps laid over it."""
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from convlab.report.drawing import RUNG_STYLE, slide_style
-from convlab.report.filters import filters
 
 if TYPE_CHECKING:
     import matplotlib.axes
 
+FRAME = 1  # pixels between pictures
 ROUNDING = 1e-5  # by which pixels may lie outside 0 to 1
 LESS, MORE = RUNG_STYLE["dense"].colour, RUNG_STYLE["conv"].colour
 
@@ -66,6 +65,45 @@ def heat(
         axis.spines[:].set_visible(False)
 
 
+def filters(axis: "matplotlib.axes.Axes", images: Any, title: str = "", *, columns: int = 8, label: str = "") -> None:
+    """Draw the weights of units side by side: white is none, blue positive and orange negative, each unit on its own scale.
+
+    Args:
+      axis: Where to draw.
+      images: Weights, (units, k, l).
+      title: Of the panel.
+      columns: Units in a row.
+      label: Below the panel.
+
+    Raises:
+      ValueError: `images` are not pictures of at least one unit, or `columns` is below 1.
+      ImportError: matplotlib is not installed.
+
+    Example:
+      >>> from convlab.report import new_figure
+      >>> figure, [axis] = new_figure()
+      >>> filters(axis, np.random.default_rng(0).normal(size=(6, 7, 5)), "dense", columns=3)
+    """
+    images = np.asarray(images, float)
+    if images.ndim != 3 or images.size == 0 or columns < 1:
+        raise ValueError(f"images has shape {images.shape} and columns is {columns}; needs (units, k, l) and 1 or more")
+    units, k, l = images.shape  # noqa: E741
+    rows = -(-units // columns)
+    sheet = np.full((rows * (k + FRAME) + FRAME, columns * (l + FRAME) + FRAME), np.nan)
+    scale = np.abs(images).max((1, 2), keepdims=True)
+    for unit, image in enumerate(images / np.where(scale > 0, scale, 1)):
+        top, left = (FRAME + place * (side + FRAME) for place, side in zip(divmod(unit, columns), (k, l), strict=True))
+        sheet[top : top + k, left : left + l] = image
+    with slide_style():
+        from matplotlib.colors import LinearSegmentedColormap
+
+        colours = LinearSegmentedColormap.from_list("weights", [LESS, "#FFFFFF", MORE]).with_extremes(bad="#BFBFBF")
+        axis.imshow(np.ma.masked_invalid(sheet), cmap=colours, vmin=-1, vmax=1, interpolation="nearest")
+        axis.set_title(title)
+        axis.set(xlabel=label, xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+
+
 def feature_sheet(axis: "matplotlib.axes.Axes", maps: Any, title: str = "", *, columns: int = 8, label: str = "") -> None:
     """Draw the feature maps of one image side by side, as `filters` draws weights: each channel on its own scale.
 
@@ -87,38 +125,3 @@ def feature_sheet(axis: "matplotlib.axes.Axes", maps: Any, title: str = "", *, c
     """
     maps = np.asarray(maps)
     filters(axis, np.moveaxis(maps, -1, 0) if maps.ndim else maps, title, columns=columns, label=label)
-
-
-def seen(axes: "Sequence[matplotlib.axes.Axes]", masks: Mapping[str, Any]) -> None:
-    """Draw which positions lead to one output, a panel for the image and one for each layer: `precedents` as a picture.
-
-    Args:
-      axes: Where to draw, one for each mask.
-      masks: Which positions do, (i, j) or (i,), by the name of the layer; one without positions is a single cell.
-
-    Raises:
-      ValueError: Another number of axes than of masks, or a mask of more than two axes.
-      ImportError: matplotlib is not installed.
-
-    Example:
-      >>> from convlab.report import new_figure
-      >>> figure, axes = new_figure(panels=2)
-      >>> seen(axes, {"image": np.eye(5) > 0, "stages/0/layer": np.eye(3) > 0})
-      >>> axes[0].get_title()
-      'image\\n5 of 25'
-    """
-    if len(axes) != len(masks):
-        raise ValueError(f"axes holds {len(axes)} panels but masks names {len(masks)} layers: {', '.join(masks)}")
-    for axis, (name, mask) in zip(axes, masks.items(), strict=True):
-        cells = np.atleast_2d(np.asarray(mask, bool))
-        if cells.ndim > 2:
-            raise ValueError(f"the mask of {name} has {cells.ndim} axes; a picture has two")
-        with slide_style():
-            from matplotlib.colors import ListedColormap
-
-            axis.pcolormesh(cells, cmap=ListedColormap(["#F0F0F0", MORE]), vmin=0, vmax=1, edgecolors="white", linewidth=0.6)
-            axis.invert_yaxis()
-            axis.set_aspect("equal")
-            axis.set_title(f"{name}\n{cells.sum():,} of {cells.size:,}")
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)

@@ -1,6 +1,6 @@
 """What a run leaves behind: one flat row of names and scalars."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -32,3 +32,11 @@ def columns(rows: Sequence[Row]) -> list[str]:
       ['rung', 'loss', 'rank']
     """
     return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def check_columns(rows: Sequence[Row], needed: Iterable[str]) -> None:
+    """Raise a ValueError if there are no rows, or if no row has one of the needed names."""
+    there = columns(rows)
+    unknown = [name for name in needed if name not in there]
+    if not rows or unknown:
+        raise ValueError(f"no row has {unknown or 'anything'}: the {len(rows)} rows have {there}")

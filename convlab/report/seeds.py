@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from convlab.report.rows import Row, columns, plain
+from convlab.report.rows import Row, check_columns, plain
 
 SHARE, POSITIVE = (0.0, 1.0), (0.0, math.inf)
 """The bounds of what cannot be less than nothing or more than all, and of what cannot be less than nothing."""
@@ -136,9 +136,7 @@ def summarise(
       ('conv', 0.85, 2)
     """
     by, values = names(by), names(values)
-    unknown = [name for name in (*by, *values) if name not in columns(rows)]
-    if not rows or unknown:
-        raise ValueError(f"no row has {unknown or 'anything'}: the {len(rows)} rows have {columns(rows)}")
+    check_columns(rows, (*by, *values))
     if idle := [name for name in bounds or {} if name not in values]:
         raise ValueError(f"bounds names {idle} but the values are {values}")
     groups: dict[tuple[Any, ...], list[Row]] = {}
@@ -184,8 +182,7 @@ def best(summary: Sequence[Row], by: str | Sequence[str], value: str) -> list[di
       [{'rung': 'conv', 'rate': 0.3, 'validation': 0.9}]
     """
     by = names(by)
-    if unknown := [name for name in (*by, value) if name not in columns(summary)]:
-        raise ValueError(f"no row has {unknown}: the {len(summary)} rows have {columns(summary)}")
+    check_columns(summary, (*by, value))
     chosen: dict[tuple[Any, ...], Row] = {}
     for row in summary:
         group = tuple(plain(name, row.get(name)) for name in by)
