@@ -16,7 +16,6 @@ Reference: Islam et al. 2020, How much position information do convolutional neu
 
 import dataclasses
 import math
-import time
 from typing import Any
 
 import jax
@@ -25,16 +24,12 @@ import numpy as np
 
 import convlab as cl
 from convlab import report
-from experiments.command import parse
-from experiments.settings import Source
+from experiments.command import Rows, main
+from experiments.settings import Source, styles
 
 NOISE, IMAGES = "Gaussian noise", "images"
-STYLES = {
-    padding: report.RUNG_STYLE[rung]._replace(label=padding)
-    for padding, rung in zip(
-        ("SAME", "CIRCULAR", "REFLECT", "EDGE"), ("dense", "conv", "tiled", "locally_connected"), strict=True
-    )
-}
+STYLES = styles({"SAME": "dense", "CIRCULAR": "conv", "REFLECT": "tiled", "EDGE": "locally_connected"})
+FORMATS = {"explained": ".1%"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +74,7 @@ def readable(h: jax.Array, ridge: float) -> float:
     return float(1 - jnp.mean((held @ weights - target) ** 2) / jnp.var(target))
 
 
-def run(config: Config) -> list[dict[str, Any]]:
+def run(config: Config) -> Rows:
     """One row per kind of image, padding, depth and seed."""
     data = config.load()
     rows = []
@@ -107,11 +102,14 @@ def row(kind: str, padding: str, depth: int, seed: int, explained: float) -> dic
     return {"of": kind, "padding": padding, "depth": depth, "seed": seed, "explained": explained}
 
 
-def main(config: Config) -> None:
-    """Run, draw and save."""
-    begin = time.perf_counter()
-    rows = run(config)
-    summary = report.summarise(rows, ["of", "padding", "depth"], "explained", bounds={"explained": (-math.inf, 1)})
+def table(rows: Rows, config: Config) -> Rows:
+    """The share that is explained, in the mean over the seeds."""
+    return report.summarise(rows, ["of", "padding", "depth"], "explained", bounds={"explained": (-math.inf, 1)})
+
+
+def draw(rows: Rows, config: Config) -> Any:
+    """What is explained on noise and on images, against the depth."""
+    summary = table(rows, config)
     figure, axes = report.new_figure(2, size=(13.0, 6.0))
     for axis, kind in zip(axes, (NOISE, IMAGES), strict=True):
         report.curves(
@@ -127,17 +125,8 @@ def main(config: Config) -> None:
             baselines={"nothing": 0.0},
             styles=STYLES,
         )
-    report.save_report(
-        "boundary",
-        rows,
-        config,
-        figure=figure,
-        summary=summary,
-        formats={"explained": ".1%"},
-        seconds=time.perf_counter() - begin,
-        root=config.root,
-    )
+    return figure
 
 
 if __name__ == "__main__":
-    main(parse(Config(), SMOKE, __doc__))
+    main(__name__, Config(), SMOKE)

@@ -1,32 +1,83 @@
 """The command line that all experiments share: typed flags from a configuration, --smoke for seconds, --full for hours.
 
+An experiment is a module with a docstring, a frozen dataclass `Config`, the configuration `SMOKE` of a run of seconds,
+`run(config)` and `draw(rows, config)`. It may have `table(rows, config)` and `FORMATS`. `main` does all else.
+
 What XLA compiles is kept for the next run in ~/.cache/convlab/xla; CONVLAB_CACHE=0 compiles all anew (`keep_compilations`).
 With --smoke XLA leaves most optimisations out, as such a run is mostly compiling: its times tell nothing. A short run that
 compiles much has XLA compile faster (`compile_faster`).
 """
 
-import mmap
+import fnmatch
 import os
 import pathlib
-import platform
-import re
 import sys
-import zlib
-from typing import Any, TypeVar
+import time
+from typing import Any, NamedTuple, TypeVar
 
 import jax
-import jaxlib
 
+from convlab import report
 from convlab.extras import how_to_install
 from convlab.train import keep_freed_memory
+from experiments.compiling import UNOPTIMISED, compile_faster, keep_compilations
+from experiments.settings import Rows
 
 Config = TypeVar("Config")
-KEPT = {  # all that is compiled is kept, small and quick as it may be; a variable of the environment goes first, as in JAX
-    "jax_persistent_cache_min_compile_time_secs": 0.0,
-    "jax_persistent_cache_min_entry_size_bytes": -1,
-}
-UNOPTIMISED = "jax_disable_most_optimizations"
-FASTER = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")  # halve XLA's compile time
+
+
+class Result(NamedTuple):
+    """What `run` returns where rows are not all that there is to say.
+
+    Attributes:
+      rows: Flat rows, which go to table.csv.
+      arrays: What `draw` takes after the configuration: pictures or weights that are no rows. If None, it takes nothing more.
+      reused: Whether rows of an earlier run were taken, so that the time of this run is not the time that all rows took.
+    """
+
+    rows: Rows
+    arrays: Any = None
+    reused: bool = False
+
+
+def main(name: str, config: Config, smoke: Config, *, keep: bool = True, short: bool = False, **others: Config) -> None:
+    """Run the experiment of a module, by its `__name__`, as the flags of this process ask; all else is as in `parse`."""
+    experiment = sys.modules[name]
+    report_on(experiment, parse(config, smoke, experiment.__doc__, keep=keep, short=short, **others))
+
+
+def report_on(experiment: Any, config: Any) -> pathlib.Path:
+    """Run an experiment with a configuration, and write its table and figure to the folder that is returned.
+
+    `experiment.run(config)` returns flat rows, or a `Result`. `experiment.draw(rows, config)` returns a figure or None, and
+    takes the arrays of a `Result` as a third argument; without matplotlib the report has no figure.
+    `experiment.table(rows, config)` returns the lines that are printed and written to table.md. Without it these are the rows.
+    `FORMATS` holds format specifications for the columns of that table, by names or by patterns such as `error_at_*`.
+
+    The report is named after the experiment's file, or `config.name` where there is such a name.
+    """
+    begin = time.perf_counter()
+    result = experiment.run(config)
+    seconds = time.perf_counter() - begin
+    rows, arrays, reused = result if isinstance(result, Result) else Result(result)
+    lines = experiment.table(rows, config) if hasattr(experiment, "table") else rows
+    try:
+        figure = experiment.draw(rows, config) if arrays is None else experiment.draw(rows, config, arrays)
+    except ImportError as error:
+        print(error)
+        figure = None
+    formats = getattr(experiment, "FORMATS", {})
+    columns = {column for line in lines for column in line}
+    return report.save_report(
+        getattr(config, "name", pathlib.Path(experiment.__file__).stem),
+        rows,
+        config,
+        figure=figure,
+        summary=lines,
+        formats={column: formats[name] for name in formats for column in fnmatch.filter(columns, name)},
+        seconds=None if reused else seconds,
+        root=config.root,
+    )
 
 
 def parse(
@@ -70,73 +121,3 @@ def parse(
     note = f"{description or ''}\nWith --smoke: a run of seconds that shows that everything works; its times tell nothing."
     note += "".join(f"\nWith --{name}: the whole configuration of that name, and other flags over it." for name in others)
     return tyro.cli(type(config), prog=name and f"python -m {name}", default=default, args=left, description=note)
-
-
-def keep_compilations(keep: bool = True) -> bool:
-    """Keep on disk what XLA compiles, so that an experiment that runs again, or goes on, need not compile it again.
-
-    Run again, `experiments.ladder --smoke` takes 5 s of processor time, not 15, and the ladder on 400 images with one seed and
-    100 steps 17 s, not 66 (on two cores that others used too: 10 and 15 s after 26 and 39, 28 and 36 after 131 and 138). The
-    results are the same bits; that ladder keeps 2 MB.
-
-    It lies in $JAX_COMPILATION_CACHE_DIR if that is set; else, on Linux, in a folder for each kind of processor in
-    $XDG_CACHE_HOME/convlab/xla or ~/.cache/convlab/xla, which may be deleted at any time. CONVLAB_CACHE=0 turns it off. Where
-    the folder cannot be made or written, the experiment runs without.
-
-    Args:
-      keep: False has all compiled anew.
-
-    Returns:
-      Whether it is done.
-    """
-    wanted = keep and os.environ.get("CONVLAB_CACHE") != "0" and jax.config.values["jax_enable_compilation_cache"]
-    folder = _cache_folder() if wanted else None
-    jax.config.update("jax_enable_compilation_cache", folder is not None)
-    if folder is not None:
-        jax.config.update("jax_compilation_cache_dir", folder)
-        for name, value in KEPT.items():
-            if name.upper() not in os.environ:
-                jax.config.update(name, value)
-    return folder is not None
-
-
-def compile_faster() -> None:
-    """Have XLA compile faster and optimise less, in this process and those it starts; call it before JAX computes anything.
-
-    The flags are those of XLA in JAX 0.10. Those that the environment sets, or that the installed XLA lacks, are left out.
-    """
-    given = os.environ.get("XLA_FLAGS", "")
-    new = [flag for flag in FASTER if flag.partition("=")[0] not in given and _is_flag(flag)]
-    os.environ["XLA_FLAGS"] = " ".join(filter(None, [given, *new]))
-
-
-def _is_flag(flag: str) -> bool:
-    """Return True if the installed XLA has a flag. For one that it lacks it would abort the process."""
-    name = flag.strip("-").partition("=")[0].encode() + b"\0"  # whole: old names stay as fields of messages
-    for library in pathlib.Path(str(jaxlib.__file__)).parent.glob("*.so"):
-        with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-            if text.find(name) >= 0:
-                return True
-    return False
-
-
-def _cache_folder() -> str | None:
-    """Where compilations are kept; None where there is no such place."""
-    given = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    if given and "://" in given:  # of a store in the cloud, which JAX knows to open
-        return given
-    if not given and not sys.platform.startswith("linux"):  # elsewhere processors are not told apart
-        return None
-    try:
-        home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-        folder = pathlib.Path(given or pathlib.Path(home, "convlab", "xla", _processor()))
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):
-        return None
-    return str(folder) if os.access(folder, os.W_OK) else None
-
-
-def _processor() -> str:
-    """Tell kinds of processors apart: code that was compiled for one may not run on another that shares the folder."""
-    flags = re.search(r"^(flags|Features)\s*:(.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return f"{platform.machine()}-{zlib.crc32(flags[2].encode()):08x}" if flags else platform.machine()

@@ -12,7 +12,6 @@ Reference: Stevens, Antiga and Viehmann 2020, Deep Learning with PyTorch, figure
 """
 
 import dataclasses
-import time
 from typing import Any
 
 import jax
@@ -21,14 +20,13 @@ import numpy as np
 
 import convlab as cl
 from convlab import algebra, report
-from experiments.command import parse
+from experiments.command import Rows, main
+from experiments.settings import styles
 
 CROSSES, RANDOM, BRIGHT, CHANCE = "cross kernels", "random kernels", "brightest pixel", "drawn at random"
 POOL = cl.Window((2, 2), 2, "VALID")
-STYLES = {
-    name: report.RUNG_STYLE[rung]._replace(label=name)
-    for name, rung in ((CROSSES, "conv"), (RANDOM, "dense"), (BRIGHT, "tiled"))
-}
+STYLES = styles({CROSSES: "conv", RANDOM: "dense", BRIGHT: "tiled"})
+FORMATS = {"found": ".1%", "found_and_named": ".1%"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +73,7 @@ def peaks(x: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     return jnp.stack(jnp.divmod(place, h.shape[2]), 1), channel, (flat == flat.max(1, keepdims=True)).sum(1)
 
 
-def run(config: Config) -> list[dict[str, Any]]:
+def run(config: Config) -> Rows:
     """One row per kernels, noise and seed."""
     crosses = [kernel - kernel.mean() for kernel in (algebra.upright_cross(), algebra.diagonal_cross())]
     known = jnp.concatenate([kernel / jnp.linalg.norm(kernel) for kernel in crosses], -1)
@@ -96,12 +94,13 @@ def run(config: Config) -> list[dict[str, Any]]:
     return rows
 
 
-def main(config: Config) -> None:
-    """Run, draw and save."""
-    begin = time.perf_counter()
-    rows = run(config)
-    values = ["found", "found_and_named"]
-    summary = report.summarise(rows, ["kernels", "noise"], values, bounds=dict.fromkeys(values, report.SHARE))
+def table(rows: Rows, config: Config) -> Rows:
+    """The share of crosses that are found, in the mean over the seeds."""
+    return report.summarise(rows, ["kernels", "noise"], list(FORMATS), bounds=dict.fromkeys(FORMATS, report.SHARE))
+
+
+def draw(rows: Rows, config: Config) -> Any:
+    """A cross of each kind in noise, and how many are found against the noise."""
     figure, axes = report.new_figure(3, size=(18.0, 5.5))
     rng = np.random.default_rng(0)
     x = pictures(dataclasses.replace(config, pictures=1), rng)[0]
@@ -111,7 +110,7 @@ def main(config: Config) -> None:
         axis.set(title=f"a cross, {kind}, in noise of 0.4", xlabel="column (pixels)", ylabel="row (pixels)")
     report.curves(
         axes[2],
-        summary,
+        table(rows, config),
         "noise",
         "found",
         "kernels",
@@ -122,17 +121,8 @@ def main(config: Config) -> None:
         baselines={CHANCE: 4 / (config.side - 2 * config.arm) ** 2},
         styles=STYLES,
     )
-    report.save_report(
-        "crosses",
-        rows,
-        config,
-        figure=figure,
-        summary=summary,
-        formats={"found": ".1%", "found_and_named": ".1%"},
-        seconds=time.perf_counter() - begin,
-        root=config.root,
-    )
+    return figure
 
 
 if __name__ == "__main__":
-    main(parse(Config(), SMOKE, __doc__))
+    main(__name__, Config(), SMOKE)

@@ -13,9 +13,8 @@ Reference: Zhang et al., Dive into Deep Learning, section 7.1.
 """
 
 import dataclasses
-import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +22,10 @@ import numpy as np
 
 import convlab as cl
 from convlab import data, report
-from experiments.command import parse
+from experiments.command import Result, Rows, main
 from experiments.settings import Source
+
+FORMATS = {"change_of_any": ".2g", "change_of_convolution": ".2g"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +90,7 @@ def change(step: Step, w: jax.Array, x: jax.Array) -> float:
     return float(jnp.abs(after - before).max() / jnp.abs(before).max())
 
 
-def run(config: Config) -> tuple[list[dict], dict[str, np.ndarray]]:
+def run(config: Config) -> Result:
     """One row per step, and the dense matrix of each with the number of the weight in every entry."""
     loaded = config.load()
     x = data.standardise(loaded.test.images[config.image : config.image + 1], loaded.mean, loaded.std)[0, ..., :1]
@@ -115,26 +116,16 @@ def run(config: Config) -> tuple[list[dict], dict[str, np.ndarray]]:
                 "change_of_convolution": change(step, obedient, x),
             }
         )
-    return rows, pictures
+    return Result(rows, pictures)
 
 
-def main(config: Config) -> None:
-    """Run, draw and save."""
-    begin = time.perf_counter()
-    rows, pictures = run(config)
+def draw(rows: Rows, config: Config, pictures: dict[str, np.ndarray]) -> Any:
+    """The dense matrix of every step."""
     figure, axes = report.new_figure(len(pictures), rows=2, size=(12.0, 8.5))
     for axis, (title, matrix) in zip(axes, pictures.items(), strict=True):
         report.matrix_picture(axis, matrix, title)
-    report.save_report(
-        "derivation",
-        rows,
-        config,
-        figure=figure,
-        formats={"change_of_any": ".2g", "change_of_convolution": ".2g"},
-        seconds=time.perf_counter() - begin,
-        root=config.root,
-    )
+    return figure
 
 
 if __name__ == "__main__":
-    main(parse(Config(), SMOKE, __doc__))
+    main(__name__, Config(), SMOKE)

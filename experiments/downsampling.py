@@ -13,7 +13,6 @@ Reference: Zhang 2019, Making convolutional networks shift-invariant again; Cham
 """
 
 import dataclasses
-import time
 from typing import Any
 
 import jax.numpy as jnp
@@ -21,7 +20,7 @@ import numpy as np
 
 import convlab as cl
 from convlab import algebra, measure, report
-from experiments.command import parse
+from experiments.command import Rows, main
 from experiments.settings import Source
 
 KINDS = ("images", "edges of images", "noise")
@@ -52,7 +51,7 @@ class Config(Source):
 SMOKE = Config(batch=5, seeds=2)
 
 
-def run(config: Config) -> list[dict[str, Any]]:
+def run(config: Config) -> Rows:
     """One row per kind of image, way and draw."""
     data = config.load()
     edges = algebra.on_channels(algebra.sobel(0), data.image_shape[-1])
@@ -68,8 +67,14 @@ def run(config: Config) -> list[dict[str, Any]]:
     return rows
 
 
-def draw(summary: list[dict[str, Any]], config: Config) -> Any:
+def table(rows: Rows, config: Config) -> Rows:
+    """The three numbers, in the mean over the draws."""
+    return report.summarise(rows, ["of", "way"], list(VALUES), bounds=BOUNDS)
+
+
+def draw(rows: Rows, config: Config) -> Any:
     """The three numbers, way by way."""
+    summary = table(rows, config)
     figure, axes = report.new_figure(3, size=(18.0, 6.5))
     ways = list(dict.fromkeys(line["way"] for line in summary))
     styles = {
@@ -85,21 +90,5 @@ def draw(summary: list[dict[str, Any]], config: Config) -> Any:
     return figure
 
 
-def main(config: Config) -> None:
-    """Run, draw and save."""
-    begin = time.perf_counter()
-    rows = run(config)
-    summary = report.summarise(rows, ["of", "way"], list(VALUES), bounds=BOUNDS)
-    report.save_report(
-        "downsampling",
-        rows,
-        config,
-        figure=draw(summary, config),
-        summary=summary,
-        seconds=time.perf_counter() - begin,
-        root=config.root,
-    )
-
-
 if __name__ == "__main__":
-    main(parse(Config(), SMOKE, __doc__))
+    main(__name__, Config(), SMOKE)

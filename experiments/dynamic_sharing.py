@@ -26,27 +26,20 @@ Reference: Pogodin, Mehta, Lillicrap and Latham 2021, Towards biologically plaus
 import dataclasses
 import functools
 import itertools
-import math
-import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
-from flax import nnx
 
 import convlab as cl
 from convlab import data, measure, optim, report
-from convlab.layers import spatial
-from experiments.command import parse
-from experiments.settings import Source
+from experiments.command import Rows, main
+from experiments.periodic_sharing import APART, CONV, LINEAR, NOISE, SHARED, build, optimizer, trained, with_power
+from experiments.settings import Source, styles
 
-LINEAR, CONV, APART, SHARED = "linear classifier", "convolution", "never projected, start apart", "projected"
-NOISE = ("signal_to_noise_1", "signal_to_noise_2")  # of both layers, as decimal logarithms: they span orders of magnitude
 CHOICE = ("network", "every")  # each of them has one power
-SHOWN = ("accuracy", "projected_accuracy", *NOISE)
+LAYERS = styles({"first layer": "conv", "second layer": "tiled"})
+FORMATS: dict[str, str] = dict.fromkeys(("validation_accuracy", "accuracy", "projected_accuracy"), ".1%")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,58 +71,16 @@ class Config(Source):
     learning_rate: float = 0.03
     momentum: float = 0.9
 
+    @property
+    def name(self) -> str:
+        """The name of the report."""
+        return "dynamic_sharing" if self.data in (Config.data, SMOKE.data) else f"dynamic_sharing_{self.data}"
+
 
 SMOKE = Config(data="digits", margin=2, size=100, every=(), powers=(0.0,), seeds=1, steps=3)
 
 
-def by_positions(power: Any, network: nnx.Module) -> optax.GradientTransformation:
-    """Multiply the gradients of spatial arrays by a power of the number of positions at which each tap, or bias, is live."""
-    changes = {}
-    for path, layer in spatial(network).items():
-        if layer.layout.space is not None:
-            space, positions = layer.layout.space, layer.layout.positions
-            live = layer.layout.window.live(space).sum(tuple(range(len(space))))
-            for name, many in (("kernel", live[..., None, None]), ("bias", math.prod(positions))):
-                changes[*path, name] = functools.partial(jnp.multiply, jnp.asarray(many, jnp.float32) ** power)
-    return optax.stateless(lambda updates, _: optim.at_paths(changes)(updates))
-
-
-def optimizer(config: Config, network: nnx.Module, every: int) -> optax.GradientTransformation:
-    """Scale the gradients, take a step of SGD, project. The power stands in the state, where it can be set."""
-    scaled = optax.inject_hyperparams(by_positions, static_args="network")(1.0, network)
-    sgd = optax.sgd(config.learning_rate, momentum=config.momentum)
-    return optax.chain(scaled, sgd, optim.project_every(optim.sharing(network), every))
-
-
-def with_power(optimizer: optax.GradientTransformation, network: nnx.Module, power: float) -> optax.OptState:
-    """What the optimizer is to remember at the start."""
-    return optax.tree.set(optimizer.init(nnx.to_pure_dict(nnx.state(network, nnx.Param))), power=np.float32(power))
-
-
-def build(kind: str, image_shape: tuple[int, ...], classes: int, seed: int) -> nnx.Module:
-    """A network of the comparison; the projected one starts as the same function as the convolution."""
-    if kind == LINEAR:
-        return cl.models.MLP(image_shape, classes, (), rngs=nnx.Rngs(seed))
-    rung = "locally_connected" if kind == APART else "conv"
-    leaky = nnx.leaky_relu  # none of its units dies, which would be shared for ever
-    lenet = cl.models.LeNet(image_shape, classes, activation=leaky, connectivity=rung, rngs=nnx.Rngs(seed))
-    return cl.relax(lenet, "locally_connected", image_shape) if kind == SHARED else lenet
-
-
-def scores(fitted: cl.Fitted, every: int | None, projection: Callable, test: data.Split) -> dict[str, Any]:
-    """Of a network as trained; if it is projected, also after that; if not at every update, also how equal kernels were."""
-    last = fitted.history[-1]
-    told = {"validation_accuracy": last["validation_accuracy"], "accuracy": last["test_accuracy"]}
-    if every is not None:
-        projected = dataclasses.replace(fitted, parameters=projection(fitted.parameters))
-        told["projected_accuracy"] = projected.evaluate(np.asarray(test.images), test.labels)["accuracy"]
-    if every not in (None, 1):
-        ratios = [last[f"stages/{number}/layer/signal_to_noise"] for number in range(len(NOISE))]
-        told |= {name: math.log10(ratio) for name, ratio in zip(NOISE, ratios, strict=True)}
-    return told
-
-
-def run(config: Config) -> list[dict[str, Any]]:
+def run(config: Config) -> Rows:
     """One row per network, period, power and seed."""
     plain = config.load()
     space = tuple(n + 2 * config.margin for n in plain.image_shape[:-1])
@@ -137,8 +88,8 @@ def run(config: Config) -> list[dict[str, Any]]:
     shape, classes = plain.image_shape, len(plain.classes)
     first = build(SHARED, shape, classes, 0)
     projection, never = jax.jit(optim.sharing(first)), config.steps
-    optimizers = {every: optimizer(config, first, every) for every in (*config.every, never)}
     sgd = optax.sgd(config.learning_rate, momentum=config.momentum)
+    optimizers = {every: optimizer(sgd, first, every) for every in (*config.every, never)}
     kinds = [(LINEAR, None, 0.0), (CONV, None, 0.0), *itertools.product([APART], [never], config.powers)]
     kinds += itertools.product([SHARED], optimizers, config.powers)
     rows = []
@@ -150,80 +101,53 @@ def run(config: Config) -> list[dict[str, Any]]:
         if every is not None:
             rule = {"optimizer": optimizers[every], "optimizer_state": with_power(optimizers[every], network, power)}
             rule["watch"] = measure.watch_indices(network, "signal_to_noise")
-        row: dict[str, Any] = {"network": name, "every": every, "power": power, "seed": seed}
-        try:
-            rows.append(row | scores(cl.fit(network, images, training, **rule), every, projection, images.test))
-        except FloatingPointError:  # a rate that is too large
-            absent = {1: NOISE, None: SHOWN[1:]}.get(every, ())
-            rows.append(row | {name: math.nan for name in ("validation_accuracy", *SHOWN) if name not in absent})
+        row = {"network": name, "every": every, "power": power, "seed": seed}
+        rows.append(row | trained(network, images, training, rule, every=every, projection=projection))
     return rows
 
 
-def draw(summary: list[dict[str, Any]], config: Config) -> Any:
+def averaged(rows: Rows) -> Rows:
+    """All scores, in the mean over the seeds."""
+    return report.summarise(rows, [*CHOICE, "power"], [*FORMATS, *NOISE], bounds=dict.fromkeys(FORMATS, report.SHARE))
+
+
+def table(rows: Rows, config: Config) -> Rows:
+    """The same of the best power for every network and period."""
+    return report.best(averaged(rows), CHOICE, "validation_accuracy")
+
+
+def panel(axis: Any, lines: dict[str, tuple[Rows, str]], config: Config, **words: Any) -> None:
+    """Draw the projected networks against the period: for every line of the figure its rows, and the name of its value."""
+    places = {**{every: every for every in config.every}, config.steps: 10 * max(config.every, default=1)}
+    points = [
+        {"line": line, "place": places[row["every"]]} | {f"y{end}": row[f"{name}{end}"] for end in ("", "_low", "_high")}
+        for line, (rows, name) in lines.items()
+        for row in rows
+        if row["network"] == SHARED
+    ]
+    x_label = "updates from one projection to the next"
+    report.curves(axis, points, "place", "y", "line", x_label=x_label, log_x=True, **words)
+    axis.set_xticks(list(places.values()), [*(f"{every:,}" for every in config.every), "never"])
+
+
+def draw(rows: Rows, config: Config) -> Any:
     """Accuracy just before and just after a projection, and how equal kernels are before it, against the period."""
     figure, axes = report.new_figure(2, size=(13.0, 6.0))
-    chosen = report.best(summary, CHOICE, "validation_accuracy")
-    plain = [row for row in summary if row["power"] == 0]
-    baselines = {row["network"]: report.interval_of(row, "accuracy") for row in chosen if row["network"] != SHARED}
-    apart = [row for row in chosen if row["network"] == APART]
-    colours = dict(zip(("first layer", "second layer"), (report.RUNG_STYLE[rung] for rung in ("conv", "tiled")), strict=True))
-    panels: list[tuple[dict[str, tuple[list[dict[str, Any]], str]], dict[str, Any]]] = [
-        (
-            {
-                "before a projection": (chosen, "accuracy"),
-                "after it": (chosen, "projected_accuracy"),
-                "before, rates of plain SGD": (plain, "accuracy"),
-            },
-            {"y_label": f"accuracy on {config.data}, 95 % interval", "y_format": ".0%", "baselines": baselines},
-        ),
-        (
-            {line: (chosen, name) for line, name in zip(colours, NOISE, strict=True)},
-            {
-                "y_label": "signal to noise of weights, log10",
-                "baselines": {
-                    f"start apart, {line}": report.interval_of(row, name)
-                    for row in apart
-                    for line, name in zip(colours, NOISE, strict=True)
-                },
-                "styles": {line: style._replace(label=line) for line, style in colours.items()},
-            },
-        ),
-    ]
-    places = {**{every: every for every in config.every}, config.steps: 10 * max(config.every, default=1)}
-    for axis, (lines, words) in zip(axes, panels, strict=True):
-        points = [
-            {"line": line, "place": places[row["every"]]} | {f"y{end}": row[f"{name}{end}"] for end in ("", "_low", "_high")}
-            for line, (rows, name) in lines.items()
-            for row in rows
-            if row["network"] == SHARED
-        ]
-        x_label = "updates from one projection to the next"
-        report.curves(axis, points, "place", "y", "line", x_label=x_label, log_x=True, **words)
-        axis.set_xticks(list(places.values()), [*(f"{every:,}" for every in config.every), "never"])
+    chosen, plain = table(rows, config), [row for row in averaged(rows) if row["power"] == 0]
+    right = {"before a projection": (chosen, "accuracy"), "after it": (chosen, "projected_accuracy")}
+    right["before, rates of plain SGD"] = plain, "accuracy"
+    others = {row["network"]: report.interval_of(row, "accuracy") for row in chosen if row["network"] != SHARED}
+    y_label = f"accuracy on {config.data}, 95 % interval"
+    panel(axes[0], right, config, y_label=y_label, y_format=".0%", baselines=others)
+    equal = {line: (chosen, name) for line, name in zip(LAYERS, NOISE, strict=True)}
+    [apart] = [row for row in chosen if row["network"] == APART]
+    starts = {f"start apart, {line}": report.interval_of(apart, name) for line, (_, name) in equal.items()}
+    panel(axes[1], equal, config, y_label="signal to noise of weights, log10", baselines=starts, styles=LAYERS)
     axes[1].set_xlim(axes[0].get_xlim())
     axes[0].set_title(f"LeNet on {config.size:,} training images")
     axes[1].set_title("how equal kernels are before it")
     return figure
 
 
-def main(config: Config) -> None:
-    """Run, draw and save."""
-    begin = time.perf_counter()
-    rows = run(config)
-    values = ["validation_accuracy", *SHOWN]
-    bounds = {name: report.SHARE for name in values if name not in NOISE}
-    summary = report.summarise(rows, [*CHOICE, "power"], values, bounds=bounds)
-    report.save_report(
-        "dynamic_sharing" if config.data in (Config.data, SMOKE.data) else f"dynamic_sharing_{config.data}",
-        rows,
-        config,
-        figure=draw(summary, config),
-        summary=report.best(summary, CHOICE, "validation_accuracy"),
-        formats=dict.fromkeys(("validation_accuracy", "accuracy", "projected_accuracy"), ".1%"),
-        seconds=time.perf_counter() - begin,
-        root=config.root,
-    )
-
-
 if __name__ == "__main__":
-    main(parse(Config(), SMOKE, __doc__))
+    main(__name__, Config(), SMOKE)

@@ -20,10 +20,8 @@ Reference: Ingrosso and Goldt 2022, Data-driven emergence of convolutional struc
 """
 
 import dataclasses
-import functools
 import itertools
 import math
-import time
 from typing import Any
 
 import jax
@@ -31,28 +29,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from convlab import measure, report, tasks
-from experiments.command import parse
+from experiments.command import Result, Rows, main
+from experiments.hidden_layer import Descent, Parameters, train
+from experiments.settings import styles
 
 BENT, CLONE = "bent process", "Gaussian clone"
-STYLES = {name: report.RUNG_STYLE[rung]._replace(label=name) for name, rung in ((BENT, "locally_connected"), (CLONE, "dense"))}
+STYLES = styles({BENT: "locally_connected", CLONE: "dense"})
 BOUNDS = {"participation": report.SHARE, "error": report.SHARE}
-Parameters = dict[str, jax.Array]
+FORMATS = {"participation": ".4f", "error": ".1%", "times_the_clone": ".2f"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Descent):
     """What is run.
 
     Args:
       space: Pixels around the circle, or along each axis of a torus.
       lengths: Correlation length of each class, in pixels.
       gains: Of the sigmoid that bends the process, growing.
-      units: Hidden ones.
-      scale: Of the first weights: standard deviation of what units make of an image, and of other weights.
-      learning_rate: Of the hidden layer; the read-out, whose gradient sums over the units, has it divided by their number.
-      steps: Of gradient descent.
-      batch_size: New examples at each.
-      looks: Times at which the network is measured, evenly spaced.
       shown: Units of the first seed that are drawn, the first ones.
       seeds: Runs with other examples and first weights.
       root: Folder that the results go to.
@@ -61,12 +55,6 @@ class Config:
     space: tuple[int, ...] = (200,)
     lengths: tuple[float, float] = (2.0, 14.0)
     gains: tuple[float, ...] = (0.3, 1.0, 3.0)
-    units: int = 40
-    scale: float = 0.01
-    learning_rate: float = 0.5
-    steps: int = 40_000
-    batch_size: int = 64
-    looks: int = 20
     shown: int = 6
     seeds: int = 5
     root: str = "runs"
@@ -78,51 +66,19 @@ FULL = Config(
 )
 
 
-def network(parameters: Parameters, x: jax.Array) -> jax.Array:
-    """The label that one dense layer of sigmoid units and their weighted sum make of images (n, pixels)."""
-    return jax.nn.sigmoid(x @ parameters["w"].T + parameters["b"]) @ parameters["v"] + parameters["c"]
+def participation_of(parameters: Parameters) -> jax.Array:
+    """How few weights carry each hidden unit."""
+    return measure.inverse_participation_ratio(parameters["w"], -1)
 
 
-def start(seed: jax.Array, config: Config) -> Parameters:
-    """First weights: hidden weights (unit, pixel) and biases, and those of the read-out."""
-    pixels, units = math.prod(config.space), config.units
-    w, b, v = jnp.split(config.scale * jax.random.normal(jax.random.key(seed), (units, pixels + 2)), (pixels, pixels + 1), 1)
-    return {"w": w / math.sqrt(pixels), "b": b[:, 0], "v": v[:, 0], "c": jnp.zeros(())}
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-@functools.partial(jax.vmap, in_axes=(None, None, 0, 0))
-def train(task: tasks.Task, config: Config, seed: jax.Array, parameters: Parameters) -> tuple[Parameters, jax.Array, jax.Array]:
-    """The network, and at every look the participation of its units and the error since the last on examples still unknown."""
-    outer, inner = config.learning_rate / config.units, config.learning_rate
-    rates = {"w": inner, "b": inner, "v": outer, "c": outer}
-
-    def loss(parameters: Parameters, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
-        made = network(parameters, x)
-        return jnp.mean((made - y) ** 2), jnp.mean((made > 0) != (y > 0))
-
-    def step(parameters: Parameters, key: jax.Array) -> tuple[Parameters, jax.Array]:
-        x, y = task.sample(key, config.batch_size)
-        gradient, error = jax.grad(loss, has_aux=True)(parameters, x.reshape(len(x), -1), 2.0 * y - 1)
-        return {name: parameters[name] - rates[name] * gradient[name] for name in rates}, error
-
-    def look(parameters: Parameters, key: jax.Array) -> tuple[Parameters, tuple[jax.Array, jax.Array]]:
-        parameters, errors = jax.lax.scan(step, parameters, jax.random.split(key, config.steps // config.looks))
-        return parameters, (measure.inverse_participation_ratio(parameters["w"], 1), errors.mean())
-
-    key = jax.random.fold_in(jax.random.key(seed), 1)
-    parameters, (participation, error) = jax.lax.scan(look, parameters, jax.random.split(key, config.looks))
-    return parameters, participation, error
-
-
-def run(config: Config) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+def run(config: Config) -> Result:
     """One row per gain, kind of input, seed and look; and of the largest gain the hidden weights of the first seed, by kind."""
     rows, weights, seeds = [], {}, jnp.arange(config.seeds)
-    first = jax.vmap(start, (0, None))(seeds, config)
-    before = np.median(measure.inverse_participation_ratio(first["w"], 2), 1)
+    first = jax.vmap(config.start, (0, None))(seeds, math.prod(config.space))
+    before = np.median(participation_of(first), 1)
     for gain, name in itertools.product(config.gains, STYLES):
         task = tasks.bent_process(config.space, config.lengths, gain, clone=name == CLONE)
-        parameters, participation, errors = train(task, config, seeds, first)
+        parameters, participation, errors = train(task, config, participation_of, seeds, first)
         weights[name], after = np.asarray(parameters["w"][0]), np.median(participation, 2)
         for seed in range(config.seeds):
             told = {"gain": gain, "input": name, "seed": seed}
@@ -130,10 +86,10 @@ def run(config: Config) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
             for number, (ratio, error) in enumerate(zip(after[seed], errors[seed], strict=True), 1):
                 step = number * (config.steps // config.looks)
                 rows.append(told | {"step": step, "participation": float(ratio), "error": float(error)})
-    return rows, weights
+    return Result(rows, weights)
 
 
-def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def table(rows: Rows, config: Config) -> Rows:
     """All at the end, and how many times the clone's participation the process has, seed by seed."""
     end = [row for row in rows if row["step"] == rows[-1]["step"]]
     lines = report.summarise(end, ["gain", "input"], list(BOUNDS), bounds=BOUNDS)
@@ -146,7 +102,7 @@ def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return lines
 
 
-def draw(rows: list[dict[str, Any]], weights: dict[str, np.ndarray], config: Config) -> Any:
+def draw(rows: Rows, config: Config, weights: dict[str, np.ndarray]) -> Any:
     """Hidden weights of both, each on its own scale; participation over the steps, and in the end by gain."""
     figure, axes = report.new_figure(4, rows=2, size=(15.0, 10.0))
     gain = config.gains[-1]
@@ -166,27 +122,13 @@ def draw(rows: list[dict[str, Any]], weights: dict[str, np.ndarray], config: Con
     report.curves(axes[2], summary, "step", "participation", "input", x_label="steps of gradient descent", title=title, **shown)
     title = f"after {config.steps:,} steps"
     x_label = "gain: how sharp the edges of the process are"
-    report.curves(axes[3], compared(rows), "gain", "participation", "input", x_label=x_label, title=title, log_x=True, **shown)
+    report.curves(
+        axes[3], table(rows, config), "gain", "participation", "input", x_label=x_label, title=title, log_x=True, **shown
+    )
     for axis in axes[2:]:
         axis.set_ylim(bottom=0)
     return figure
 
 
-def main(config: Config) -> None:
-    """Run, draw and save."""
-    begin = time.perf_counter()
-    rows, weights = run(config)
-    report.save_report(
-        "emergence",
-        rows,
-        config,
-        figure=draw(rows, weights, config),
-        summary=compared(rows),
-        formats={"participation": ".4f", "error": ".1%", "times_the_clone": ".2f"},
-        seconds=time.perf_counter() - begin,
-        root=config.root,
-    )
-
-
 if __name__ == "__main__":
-    main(parse(Config(), SMOKE, __doc__, full=FULL))
+    main(__name__, Config(), SMOKE, full=FULL)

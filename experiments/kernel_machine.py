@@ -20,24 +20,21 @@ Reference: Cho and Saul 2009, Kernel methods for deep learning (k); Mairal et al
 
 import dataclasses
 import functools
-import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-import convlab as cl
 from convlab import report
-from experiments.command import parse
-from experiments.settings import Source
+from experiments.command import Rows, main
+from experiments.gram_matrices import limits, products, windows
+from experiments.settings import Source, styles
 
 EVERY, MEAN, OWN, PIXELS = "every position", "mean over positions", "every position, a kernel each", "ridge on pixels"
 BOUNDS = {"error": report.POSITIVE, "accuracy": report.SHARE}
-STYLES = {
-    name: report.RUNG_STYLE[rung]._replace(label=name)
-    for name, rung in ((EVERY, "conv"), (OWN, "locally_connected"), (MEAN, "dense"))
-}
+STYLES = styles({EVERY: "conv", OWN: "locally_connected", MEAN: "dense"})
+FORMATS = {"accuracy": ".1%"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,45 +59,6 @@ class Config(Source):
 SMOKE = Config(size=30, test_size=20, widths=(4, 16), seeds=2)
 
 
-def windows(images: np.ndarray) -> jax.Array:
-    """The window of every position, and a one for the bias: (n, positions, taps)."""
-    p = cl.unfold(jnp.asarray(images), cl.Window((3, 3), 2))
-    p = p.reshape(len(p), -1, np.prod(p.shape[3:]))
-    return jnp.concatenate([p, jnp.ones_like(p[..., :1])], -1)
-
-
-def arc_cosine(p: jax.Array, q: jax.Array) -> jax.Array:
-    """Expected product of ReLU responses, over Gaussian kernels, of the windows p with the windows q: (of p, of q)."""
-    lengths = jnp.linalg.norm(p, axis=-1)[..., :, None] * jnp.linalg.norm(q, axis=-1)[..., None, :]
-    cosine = jnp.clip(p @ jnp.swapaxes(q, -1, -2) / lengths, -1, 1)
-    angle = jnp.arccos(cosine)
-    return lengths / (2 * jnp.pi) * (jnp.sqrt(1 - cosine**2) + (jnp.pi - angle) * cosine)
-
-
-@jax.jit
-def limits(p: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The Gram matrices of infinite width, read out at every position and in the mean."""
-    every = jnp.mean(jax.lax.map(lambda q: arc_cosine(q, q), jnp.swapaxes(p, 0, 1)), 0)
-    flat = p.reshape(-1, p.shape[-1])
-    mean = jax.lax.map(lambda x: arc_cosine(x, flat).mean(0).reshape(len(p), -1).mean(1), p)
-    return every, mean
-
-
-@functools.partial(jax.jit, static_argnames="width")
-def products(p: jax.Array, key: jax.Array, width: int) -> tuple[jax.Array, ...]:
-    """Sums over random kernels of the products of two images' responses: every position, its mean, a kernel each."""
-
-    def add(sums: tuple[jax.Array, ...], key: jax.Array) -> tuple[tuple[jax.Array, ...], None]:
-        first, second = jax.random.split(key)
-        shared, own = (jax.random.normal(first, p.shape[-1:]), jax.random.normal(second, p.shape[1:]))
-        h, free = jax.nn.relu(p @ shared), jax.nn.relu(jnp.einsum("nia,ia->ni", p, own))
-        pooled = h.mean(1)
-        each = h @ h.T / h.shape[1], pooled[:, None] * pooled, free @ free.T / h.shape[1]
-        return jax.tree.map(jnp.add, sums, each), None
-
-    return jax.lax.scan(add, (jnp.zeros((len(p), len(p))),) * 3, jax.random.split(key, width))[0]
-
-
 def accuracy(gram: jax.Array, labels: np.ndarray, size: int, ridge: float) -> float:
     """Of ridge regression on the first `size` images, on the others."""
     train, test = gram[:size, :size], gram[size:, :size]
@@ -110,7 +68,7 @@ def accuracy(gram: jax.Array, labels: np.ndarray, size: int, ridge: float) -> fl
     return float(jnp.mean((test @ dual + centre).argmax(1) == labels[size:]))
 
 
-def run(config: Config) -> list[dict[str, Any]]:
+def run(config: Config) -> Rows:
     """One row per read-out, width and seed; a width of None is infinite."""
     data = config.load()
     rows = []
@@ -137,7 +95,7 @@ def run(config: Config) -> list[dict[str, Any]]:
     return rows
 
 
-def slope(rows: list[dict[str, Any]], read: str) -> report.Interval:
+def slope(rows: Rows, read: str) -> report.Interval:
     """Power of the width that the error falls with: one fit per seed."""
     seeds = dict.fromkeys(row["seed"] for row in rows)
     lines = [[row for row in rows if row["read"] == read and row["seed"] == seed and "width" in row] for seed in seeds]
@@ -145,7 +103,12 @@ def slope(rows: list[dict[str, Any]], read: str) -> report.Interval:
     return report.interval([np.polyfit(x, y, 1)[0] for x, y in logs])
 
 
-def draw(rows: list[dict[str, Any]], config: Config) -> Any:
+def table(rows: Rows, config: Config) -> Rows:
+    """Error and accuracy, in the mean over the seeds."""
+    return report.summarise(rows, ["read", "width"], list(BOUNDS), bounds=BOUNDS)
+
+
+def draw(rows: Rows, config: Config) -> Any:
     """Distance from the limit, and accuracy, against the width."""
     figure, axes = report.new_figure(2, size=(13.0, 6.0))
     finite = report.summarise([row for row in rows if "width" in row], ["read", "width"], list(BOUNDS), bounds=BOUNDS)
@@ -170,21 +133,5 @@ def draw(rows: list[dict[str, Any]], config: Config) -> Any:
     return figure
 
 
-def main(config: Config) -> None:
-    """Run, draw and save."""
-    begin = time.perf_counter()
-    rows = run(config)
-    report.save_report(
-        "kernel_machine",
-        rows,
-        config,
-        figure=draw(rows, config),
-        summary=report.summarise(rows, ["read", "width"], list(BOUNDS), bounds=BOUNDS),
-        formats={"accuracy": ".1%"},
-        seconds=time.perf_counter() - begin,
-        root=config.root,
-    )
-
-
 if __name__ == "__main__":
-    main(parse(Config(), SMOKE, __doc__))
+    main(__name__, Config(), SMOKE)

@@ -30,11 +30,13 @@ What has been trained is kept in ROOT/ladder_runs. A run that was stopped goes o
 """
 
 import dataclasses
-import time
 
-from experiments.command import parse
-from experiments.ladder_figure import report_on
-from experiments.sizes import RUNGS, Sizes, run
+from experiments.command import main
+from experiments.ladder_figure import draw as draw
+from experiments.ladder_runs import run as run
+from experiments.ladder_table import FORMATS as FORMATS
+from experiments.ladder_table import table as table
+from experiments.sizes import RUNGS, Sizes
 
 Config = Sizes
 CHOSEN = tuple((dict.fromkeys(RUNGS, 1e-2) | {"dense": 3e-3, "convolution": 3e-2}).items())  # by the full run, at T = 4
@@ -85,12 +87,5 @@ FASHION = dataclasses.replace(
 )
 
 
-def main(config: Sizes) -> None:
-    """Run, draw and save."""
-    begin = time.perf_counter()
-    rows, reused = run(config)
-    report_on(rows, config, None if reused else time.perf_counter() - begin)
-
-
 if __name__ == "__main__":
-    main(parse(QUICK, SMOKE, __doc__, short=True, full=FULL, mnist1d=MNIST1D, fashion=FASHION))
+    main(__name__, QUICK, SMOKE, short=True, full=FULL, mnist1d=MNIST1D, fashion=FASHION)

@@ -1,15 +1,14 @@
-"""What the ladder's runs come to: errors, examples needed, prices, and the figure and table of them."""
+"""The figure of the ladder: errors against training images, what is needed against places, and prices."""
 
 import math
 from typing import Any
 
-import numpy as np
-
-from convlab import measure, report
+from convlab import report
 from convlab.report import RUNG_STYLE
+from experiments.command import Rows
+from experiments.ladder_table import CONV, EXPONENTS, geometric_mean, inside, needs, table
 from experiments.sizes import REORDERED, Sizes
 
-CONV = "convolution"
 TICKS = (0.01, 0.03, 0.1, 0.3, 1.0)  # of errors
 PRICES = (0.5, 1, 2, 4, 8, 16, 32)
 COUNTS = (30, 100, 300, 1000, 3000, 10_000, 30_000)
@@ -23,98 +22,12 @@ STYLES = {
     "tiled 2": RUNG_STYLE["tiled"]._replace(label="tiled 2"),
     CONV: RUNG_STYLE["conv"],
 }
-EXPONENTS = {"linear": 1.0, "dense": 1.0, "locally connected": 1.0, CONV: 0.0, "global convolution": 0.0}  # predicted
 
 
 def style(name: str) -> report.Style:
     """Return how a line is drawn: the rung's colour and marker, dashed and outside the legend for reordered pixels."""
     rung, _, control = name.partition(", ")
     return STYLES[rung]._replace(label=f"_{name}", line="--") if control else STYLES[rung]
-
-
-def grouped(rows: list[dict[str, Any]]) -> dict[tuple[str, int], list[dict[str, Any]]]:
-    """Group rows into lines, by network and number of places."""
-    lines: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for row in rows:
-        lines.setdefault((row["network"], row["places"]), []).append(row)
-    return lines
-
-
-def needs(rows: list[dict[str, Any]], target: float) -> dict[tuple[str, int], dict[int, float]]:
-    """Interpolate for each line and seed how many training images reach the target; inf where the largest set does not."""
-    found: dict[tuple[str, int], dict[int, float]] = {}
-    for line, runs in grouped(rows).items():
-        scores: dict[int, dict[int, float]] = {}
-        for row in runs:
-            scores.setdefault(row["seed"], {})[row["size"]] = row["accuracy"]
-        found[line] = {seed: measure.crossing(curve, target) for seed, curve in scores.items()}
-    return found
-
-
-def prices(needed: dict[tuple[str, int], dict[int, float]], config: Sizes) -> dict[tuple[str, int], dict[str, Any]]:
-    """Compare needs with the convolution's of the same seeds and places, by ratios, where all lie between the sizes tried."""
-    known = {line: found for line, found in needed.items() if inside(found, config)}
-    rows = [
-        {"network": name, "places": count, "seed": seed, "price": need}
-        for (name, count), found in known.items()
-        if (CONV, count) in known
-        for seed, need in found.items()
-    ]
-    if not rows:
-        return {}
-    compared = report.paired(rows, ["network", "places"], {"network": CONV}, "price", ratio=True)
-    names = {"price": "price_ratio", "price_low": "price_ratio_low", "price_high": "price_ratio_high", "p_holm": "price_p_holm"}
-    return {(row["network"], row["places"]): {new: row[old] for new, old in names.items()} for row in compared}
-
-
-def table(rows: list[dict[str, Any]], config: Sizes) -> list[dict[str, Any]]:
-    """Return one line of the table for each line of the figure: errors by size, examples needed, price, how well learnt."""
-    needed, lines = needs(rows, config.target), []
-    paid, growth = prices(needed, config), exponents(needed, config)
-    for (name, count), runs in grouped(rows).items():
-        line = {"places": count, "network": name, "weights": runs[0]["weights"]}
-        for size in config.sizes:
-            errors = [row["error"] for row in runs if row["size"] == size]
-            ends = report.interval(errors, bounds=report.SHARE) if errors else (None, None, None)
-            line |= dict(zip((f"error_at_{size}", f"error_at_{size}_low", f"error_at_{size}_high"), ends, strict=True))
-        line["examples_needed"] = shown(needed[name, count], [row["size"] for row in runs])
-        line |= paid.get((name, count), {}) | (growth.get(name, {}) if count == max(row["places"] for row in rows) else {})
-        losses = [np.mean([row["train_loss"] for row in runs if row["size"] == size]) for size in {r["size"] for r in runs}]
-        lines.append(line | {"largest_training_loss": float(max(losses)), "rate": runs[0]["rate"]})
-    return lines
-
-
-def geometric_mean(needed: dict[int, float]) -> float:
-    """Average needs on a logarithmic scale."""
-    return float(np.exp(np.mean(np.log(list(needed.values())))))
-
-
-def shown(found: dict[int, float], sizes: list[int]) -> str:
-    """Write the geometric mean of the needs, or how many seeds have one between the sizes tried."""
-    few, many = (sum(need <= min(sizes) for need in found.values()), sum(math.isinf(need) for need in found.values()))
-    if not few and not many:
-        return f"{geometric_mean(found):,.0f}"
-    bound = f"at most {min(sizes):,}" if few else f"over {max(sizes):,}"
-    return bound if max(few, many) == len(found) else f"{bound} for {few or many} of {len(found)} seeds"
-
-
-def exponents(needed: dict[tuple[str, int], dict[int, float]], config: Sizes) -> dict[str, dict[str, Any]]:
-    """Fit a power of the number of places to the needs of every seed; the interval is that of the seeds' exponents."""
-    growth = {}
-    for rung in config.rungs:
-        every = {count: found for (name, count), found in needed.items() if name == rung and inside(found, config)}
-        if len(every) > 1:
-            logs = [[math.log(found[seed]) for found in every.values()] for seed in range(config.seeds)]
-            powers = np.polyfit(np.log(list(every)), np.transpose(logs), 1)[0]
-            law = report.interval(powers)
-            growth[rung] = {"exponent": law.mean, "exponent_low": law.low, "exponent_high": law.high}
-            growth[rung] |= {"predicted_exponent": EXPONENTS.get(rung)}
-    return growth
-
-
-def inside(found: dict[int, float], config: Sizes) -> bool:
-    """Return True if all needs lie between the sizes tried."""
-    return all(min(config.sizes) < need < math.inf for need in found.values())
 
 
 def count_ticks(axis: Any, config: Sizes) -> None:
@@ -131,7 +44,7 @@ def place_title(what: str, count: int, config: Sizes) -> str:
     return f"{what} at {count} places" if count > 1 else f"{what} at one place"
 
 
-def draw_errors(axis: Any, rows: list[dict[str, Any]], config: Sizes, count: int) -> None:
+def draw_errors(axis: Any, rows: Rows, config: Sizes, count: int) -> None:
     """Draw test error against training images for one number of places."""
     some = [row for row in rows if row["places"] == count and row["control"] in ("", REORDERED)]
     if any(row["control"] for row in some):
@@ -158,7 +71,7 @@ def draw_errors(axis: Any, rows: list[dict[str, Any]], config: Sizes, count: int
         count_ticks(axis.xaxis, config)
 
 
-def draw_growth(axis: Any, rows: list[dict[str, Any]], config: Sizes) -> None:
+def draw_growth(axis: Any, rows: Rows, config: Sizes) -> None:
     """Draw examples needed against the number of places, and the predicted growth from the first point of each line."""
     logs = [
         {"network": name, "places": count, "log": math.log(need)}
@@ -178,24 +91,15 @@ def draw_growth(axis: Any, rows: list[dict[str, Any]], config: Sizes) -> None:
             (first, need), last = points[0], points[-1][0]
             axis.plot([first, last], [need, need * (last / first) ** exponent], ":", color=styles[name].colour, zorder=0)
     axis.plot([], [], ":", color="0.4", label="growth as predicted")
-    report.curves(
-        axis,
-        summary,
-        "places",
-        "needed",
-        "network",
-        x_label="places",
-        y_label="examples needed, 95 % interval",
-        title=f"training images needed for {100 * config.target:.0f} % right",
-        log_x=True,
-        baselines={"smallest set tried": min(config.sizes), "largest set tried": max(config.sizes)},
-        styles=styles,
-    )
+    title = f"training images needed for {100 * config.target:.0f} % right"
+    words: dict[str, Any] = {"x_label": "places", "y_label": "examples needed, 95 % interval", "title": title}
+    words["baselines"] = {"smallest set tried": min(config.sizes), "largest set tried": max(config.sizes)}
+    report.curves(axis, summary, "places", "needed", "network", log_x=True, styles=styles, **words)
     axis.set_yscale("log")
     count_ticks(axis.yaxis, config)
 
 
-def draw_prices(axis: Any, lines: list[dict[str, Any]], rows: list[dict[str, Any]], config: Sizes, count: int) -> None:
+def draw_prices(axis: Any, lines: Rows, rows: Rows, config: Sizes, count: int) -> None:
     """Draw what each network needs over what the convolution needs; an arrow starts where the largest set fell short."""
     found, some, short = needs(rows, config.target), [], {}
     reference = geometric_mean(found[CONV, count])
@@ -223,7 +127,7 @@ def draw_prices(axis: Any, lines: list[dict[str, Any]], rows: list[dict[str, Any
     axis.minorticks_off()
 
 
-def draw(rows: list[dict[str, Any]], config: Sizes) -> Any:
+def draw(rows: Rows, config: Sizes) -> Any:
     """Draw errors at the first and the last distance; with several distances also growth and prices."""
     counts = list(dict.fromkeys(row["places"] for row in rows))
     if len(counts) > 2:
@@ -238,19 +142,3 @@ def draw(rows: list[dict[str, Any]], config: Sizes) -> Any:
         for axis, count in zip(axes, counts, strict=True):
             draw_errors(axis, rows, config, count)
     return figure
-
-
-def report_on(rows: list[dict[str, Any]], config: Sizes, seconds: float | None) -> None:
-    """Draw the figure, write the table and save both."""
-    lines = table(rows, config)
-    formats = {f"error_at_{size}": ".1%" for size in config.sizes} | {"largest_training_loss": ".3f", "rate": "g"}
-    report.save_report(
-        config.name,
-        rows,
-        config,
-        figure=draw(rows, config),
-        summary=lines,
-        formats=formats,
-        seconds=seconds,
-        root=config.root,
-    )

@@ -24,22 +24,17 @@ import dataclasses
 import functools
 import itertools
 import math
-import time
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 
-from convlab import measure, report, tasks
-from convlab.layers import connect
+from convlab import report, tasks
 from convlab.train import learner
-from experiments.command import parse
+from experiments.command import Rows, main
+from experiments.squares import Squares, sayable
 
-TAPS = 3  # of a local window
-LOCAL, SHARED = ("conv", "locally_connected"), ("conv", "shared")
+FORMATS = {"limit": ".1%", "needed": ",.0f", "same_price": ",.0f", "best": ".1%"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,46 +76,14 @@ SMOKE = Config(length=8, apart=(1,), by_position=(False,), rungs=("conv",), leas
 FULL = Config(length=32, apart=(1, 3, 7, 15), units=8, most=65_536, many=400_000, steps=10_000, seeds=32)
 
 
-class Squares(nnx.Module):
-    """Units at the rung, squared and summed over positions; half of them begin as votes for "agree", half against."""
-
-    def __init__(self, length: int, rung: str, units: int, rngs: nnx.Rngs):
-        of, taps = ("conv", length) if rung == "shared" else (rung, TAPS)  # round a circle n offsets are all there are
-        self.layer = connect(of, 1, units, taps, padding="CIRCULAR", space=(length,), use_bias=False, rngs=rngs)
-        self.weight = nnx.Param(jnp.where(jnp.arange(units) % 2, -1.0, 1.0))
-        self.bias = nnx.Param(jnp.zeros(()))
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        score = (self.layer(x) ** 2).sum(1) @ self.weight[...] / math.sqrt(x.shape[1]) + self.bias[...]
-        return jnp.stack([-score, score], -1)
-
-
-def products(x: np.ndarray, rung: str) -> np.ndarray:
-    """What a rung has a coefficient for: products of pixels that its window sees together, summed where kernels are shared."""
-    signals = x[..., 0]
-    n = signals.shape[1]
-    each = [signals * np.roll(signals, -offset, 1) for offset in range(TAPS if rung in LOCAL else n // 2 + 1)]
-    if rung not in LOCAL:
-        each[-1] = each[-1][:, : n // 2]  # half the circle on, pairs come twice
-    return np.stack([p.sum(1) for p in each], 1) if rung in SHARED else np.concatenate(each, 1)
-
-
-def sayable(task: tasks.Task, rung: str, many: int) -> tuple[int, float]:
-    """Coefficients that a rung leaves free, and their accuracy on new examples when fitted to many by least squares."""
-    x, y = map(np.asarray, jax.jit(task.sample, static_argnums=1)(jax.random.key(0), 2 * many))
-    seen = np.concatenate([products(x, rung), np.ones((2 * many, 1), np.float32)], 1)
-    weights, *_ = np.linalg.lstsq(seen[:many], 2.0 * y[:many] - 1, rcond=None)
-    return seen.shape[1] - 1, float(np.mean((seen[many:] @ weights > 0) == y[many:]))
-
-
-def run(config: Config) -> list[dict[str, Any]]:
+def run(config: Config) -> Rows:
     """One row per task, rung and seed; `best` is the accuracy with the largest training set that was tried."""
     rows = []
     for by_position, apart, rung in itertools.product(config.by_position, config.apart, config.rungs):
         task = tasks.pairs(config.length, apart, by_position=by_position)
         build = functools.partial(Squares, config.length, rung, config.units)
         learn = learner(build, task.sample, config.most, steps=config.steps, optimizer=optax.adam(config.learning_rate))
-        needed = measure.examples_needed(learn, config.target, range(config.seeds), least=config.least, most=config.most)
+        needed = tasks.examples_needed(learn, config.target, range(config.seeds), least=config.least, most=config.most)
         coefficients, limit = sayable(task, rung, config.many)
         told = {"by_position": by_position, "apart": apart, "rung": rung, "coefficients": coefficients, "limit": limit}
         for seed, examples in enumerate(needed.examples):
@@ -130,29 +93,30 @@ def run(config: Config) -> list[dict[str, Any]]:
     return rows
 
 
-def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def table(rows: Rows, config: Config) -> Rows:
     """Geometric means over seeds, where all reached the target, beside the same price for every coefficient."""
     by = ["by_position", "apart", "rung", "coefficients", "limit"]
     logs = [row | {"log": math.log(row["needed"])} for row in rows]
     found = report.summarise(logs, by, ["log", "best"], bounds={"best": report.SHARE})
     reached = [row for row in found if math.isfinite(row["log"])]
     price = math.exp(np.mean([row["log"] - math.log(row["coefficients"]) for row in reached])) if reached else math.nan
-    table = []
+    lines = []
     for row in found:
         there = row in reached
         ends = {f"needed{end}": math.exp(row[f"log{end}"]) if there else None for end in ("", "_low", "_high")}
         same = {"same_price": price * row["coefficients"] if there else None}
         best = {f"best{end}": None if there else row[f"best{end}"] for end in ("", "_low", "_high")}
-        table.append({name: row[name] for name in by} | ends | same | best | {"seeds": row["seeds"]})
-    return table
+        lines.append({name: row[name] for name in by} | ends | same | best | {"seeds": row["seeds"]})
+    return lines
 
 
-def draw(table: list[dict[str, Any]], config: Config) -> Any:
+def draw(rows: Rows, config: Config) -> Any:
     """Examples needed by every rung, a panel for each task; where the target was never reached, the accuracy instead."""
+    lines = table(rows, config)
     cases, colour = list(itertools.product(config.by_position, config.apart)), report.RUNG_STYLE["dense"].colour
     figure, axes = report.new_figure(len(cases), rows=len(config.by_position), size=(14.0, 8.5))
     for axis, (by_position, apart) in zip(axes, cases, strict=True):
-        mine = [row for row in table if (row["by_position"], row["apart"]) == (by_position, apart)]
+        mine = [row for row in lines if (row["by_position"], row["apart"]) == (by_position, apart)]
         report.comparison(
             axis,
             [row | {"rung": report.RUNG_STYLE[row["rung"]].label} for row in mine],
@@ -174,22 +138,5 @@ def draw(table: list[dict[str, Any]], config: Config) -> Any:
     return figure
 
 
-def main(config: Config) -> None:
-    """Run, draw and save."""
-    begin = time.perf_counter()
-    rows = run(config)
-    table = summarise(rows)
-    report.save_report(
-        "price_of_bias",
-        rows,
-        config,
-        figure=draw(table, config),
-        summary=table,
-        formats={"limit": ".1%", "needed": ",.0f", "same_price": ",.0f", "best": ".1%"},
-        seconds=time.perf_counter() - begin,
-        root=config.root,
-    )
-
-
 if __name__ == "__main__":
-    main(parse(Config(), SMOKE, __doc__, full=FULL))
+    main(__name__, Config(), SMOKE, full=FULL)

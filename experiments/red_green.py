@@ -5,18 +5,10 @@ see. In training, class 0 has both boxes in the upper half and class 1 in the lo
 law) or dissimilar (the same images, class 0 moved down by 16 rows, class 1 up): a network that learnt where the boxes are,
 instead of their order, fails there. The images are raw, so that black is the value of zero padding.
 
-Theorem: with CIRCULAR and with FULL padding every network of this form gives an image and the moved image the same scores,
-trained or not. FULL (two pixels of zeros for three taps) keeps every output whose window touches the image. All outputs that
-it leaves out are 0, for black is 0, there is no bias, and ReLU(0) = 0. Layer by layer its maps are therefore those of an
-infinite black plane, cut to a part that holds all that is not 0. The strides make 8 together, and 16 rows are a multiple of
-them: moving the boxes moves the last map by two rows, and no box leaves the image. The maximum over positions stays as it is,
-as no response is below 0. Around a circle, rows that leave on one side enter on the other, and nothing is cropped. A padding
-that crops (VALID, SAME) breaks this, and so does a shift by four rows; with FULL, also a bias, or a black that is not 0.
-
 Predicted before the run: VALID and SAME learn the place, are right on similar images, and fail on dissimilar ones. CIRCULAR
 and FULL give both tests the same labels, image by image, and are right on fresh images at most as often as their windows
 allow: of an image they know the set of its windows of 17 pixels, 8 apart. Where no window holds both boxes the order is hidden,
-and around a circle red d columns left of green is green 32 - d columns left of red. `knowable` counts the best guess.
+and around a circle red d columns left of green is green 32 - d columns left of red (proof: `experiments.paddings`).
 
 The authors' code draws its validation and its "similar" images with the seed of its training images, so that these are its
 first 1,000 training images. Here they are fresh, and so are those that decide when training stops. The columns "as published"
@@ -33,39 +25,26 @@ Each run is saved below ROOT/red_green_runs when it ends: an experiment that was
 Reference: Kayhan and van Gemert 2020, On translation invariance in CNNs, section on the border.
 """
 
-import collections
 import dataclasses
 import functools
 import itertools
-import math
 import pathlib
-import time
 from typing import Any
 
-import jax
 import numpy as np
 import optax
-from flax import nnx
 
 import convlab as cl
 from convlab import report, tasks
 from convlab.data import Data, Split
-from convlab.models import Stage, Wiring
 from convlab.optim import kernel_mask
-from convlab.tasks.scenes import BOX, END, GAP, LEFT, SIDE
-from experiments.command import parse
+from experiments.command import Rows, main
+from experiments.paddings import OUTSIDE, PADDINGS, Order, knowable
 from experiments.settings import at_once
 
-TAPS, LAYERS = 3, ((32, 1), (32, 2), (64, 2), (64, 2))  # width and stride
-STRIDE = math.prod(stride for _, stride in LAYERS)
-FIELD = 1 + sum((TAPS - 1) * math.prod(stride for _, stride in LAYERS[:number]) for number in range(len(LAYERS)))
-PADDINGS = {"VALID": "VALID", "SAME": 1, "CIRCULAR": "CIRCULAR", "FULL": TAPS - 1}
-OUTSIDE: dict[str, Any] = {
-    "CIRCULAR": "wrap",
-    "FULL": "constant",
-}  # what windows see beyond the border
 PUBLISHED = "_as_published"
-RIGHT = [f"{test}{whose}" for whose in ("", PUBLISHED) for test in ("similar", "dissimilar")]
+SHARES = ("similar", "dissimilar", f"similar{PUBLISHED}", f"dissimilar{PUBLISHED}", "same")
+FORMATS = dict.fromkeys(SHARES, ".1%") | {"largest_change": ".2g", "epochs": ".0f"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,42 +75,6 @@ class Config:
 SMOKE = Config(paddings=("CIRCULAR",), size=20, held=20, epochs=1, batch_size=10, seeds=2)
 
 
-class Order(nnx.Module):
-    """Four layers, the largest of every channel over all positions, and a linear read-out."""
-
-    def __init__(self, padding: str, seed: int, *, use_bias: bool = False):
-        rngs, shape, stages = nnx.Rngs(seed), (SIDE, SIDE, 3), []
-        options: dict[str, Any] = {"padding": PADDINGS[padding], "use_bias": use_bias, "wiring": Wiring("conv"), "rngs": rngs}
-        for width, stride in LAYERS:
-            stages.append(Stage(shape, width, TAPS, stride, **options))
-            shape = stages[-1].output_shape
-        self.stages = nnx.List(stages)
-        self.head = nnx.Linear(shape[-1], 2, rngs=rngs)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        for stage in self.stages:
-            x = stage(x)
-        return self.head(x.max((1, 2)))
-
-
-def knowable(padding: str) -> float:
-    """Return the accuracy of the best guess from the set of an image's windows, for CIRCULAR or FULL padding.
-
-    The columns are enough: some row of windows holds both boxes, and modulo the strides both classes have the same rows.
-    """
-    shares = collections.defaultdict(lambda: np.zeros(2))
-    for left, label in itertools.product(range(*LEFT), range(2)):
-        for right in range(left + GAP, END):
-            colours = np.zeros((2, SIDE), bool)
-            for colour, column in zip(colours, (right, left) if label else (left, right), strict=True):
-                colour[column : column + BOX] = True
-            colours = np.pad(colours, [(0, 0), (FIELD - 1, FIELD - 1)], mode=OUTSIDE[padding])
-            begins = range(0, FIELD - 1 + SIDE, STRIDE)
-            seen = frozenset(colours[:, begin : begin + FIELD].tobytes() for begin in begins)
-            shares[seen][label] += 1 / (END - left - GAP) / (LEFT[1] - LEFT[0])
-    return float(sum(share.max() for share in shares.values()) / 2)
-
-
 def drawn(config: Config, seed: int) -> tuple[Data, Data]:
     """Draw the images of one seed, raw: as they are in training, and moved."""
     sizes = config.size, config.held, config.held
@@ -143,23 +86,14 @@ def trained(config: Config, optimizer: optax.GradientTransformation, part: tuple
     """Train one network, and score it on both pairs of test sets."""
     seed, padding = part
     still, moved = drawn(config, seed)
-    recipe = cl.Config(
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        learning_rate=1.0,
-        schedule="constant",
-        evaluations=config.epochs,
-        patience=config.patience,
-        progress=False,
-        seed=seed,
-    )
+    steps = {"epochs": config.epochs, "batch_size": config.batch_size, "learning_rate": 1.0, "schedule": "constant"}
+    recipe = cl.Config(**steps, evaluations=config.epochs, patience=config.patience, progress=False, seed=seed)
     name = f"{padding}, {config.size} images, {config.epochs} epochs, seed {seed}"
     saved = cl.Checkpoints(pathlib.Path(config.root, "red_green_runs", name), keep=1)
     fitted = cl.fit(Order(padding, seed), still, recipe, optimizer=optimizer, checkpoints=saved)
-    row = {"padding": padding, "seed": seed, "epochs": fitted.history[-1]["epoch"]}
     first = np.arange(min(config.held, config.size))
-    row |= scores(fitted, still.test, moved.test)
     published = scores(fitted, still.train.take(first), moved.train.take(first))
+    row = {"padding": padding, "seed": seed, "epochs": fitted.history[-1]["epoch"], **scores(fitted, still.test, moved.test)}
     row |= {f"{test}{PUBLISHED}": published[test] for test in ("similar", "dissimilar")}
     print(f"{name}: {row['similar']:.1%} similar, {row['dissimilar']:.1%} dissimilar, {row['epochs']:g} epochs", flush=True)
     return row
@@ -177,14 +111,21 @@ def scores(fitted: cl.Fitted, still: Split, moved: Split) -> dict[str, float]:
     }
 
 
-def run(config: Config) -> list[dict[str, Any]]:
+def run(config: Config) -> Rows:
     """Return one row per padding and seed."""
     optimizer = optax.chain(optax.add_decayed_weights(5e-5, kernel_mask), optax.adadelta(1.0, rho=0.9, eps=1e-6))
     return at_once(functools.partial(trained, config, optimizer), itertools.product(range(config.seeds), config.paddings))
 
 
-def draw(summary: list[dict[str, Any]], config: Config) -> Any:
+def table(rows: Rows, config: Config) -> Rows:
+    """Average over the seeds."""
+    bounds = dict.fromkeys(SHARES, report.SHARE) | {"largest_change": report.POSITIVE}
+    return report.summarise(rows, "padding", [*FORMATS], bounds=bounds)
+
+
+def draw(rows: Rows, config: Config) -> Any:
     """Draw the accuracy on similar and on dissimilar images, fresh and as published, with what can be known."""
+    summary = table(rows, config)
     figure, axes = report.new_figure(2, size=(14.0, 5.5))
     most = {f"most that {padding} can know": knowable(padding) for padding in OUTSIDE}
     titles = {"similar": "boxes where they were in training", "dissimilar": "boxes where the other class was"}
@@ -205,24 +146,5 @@ def draw(summary: list[dict[str, Any]], config: Config) -> Any:
     return figure
 
 
-def main(config: Config) -> None:
-    """Run, draw and save."""
-    begin = time.perf_counter()
-    rows = run(config)
-    shares = [*RIGHT, "same"]
-    bounds = dict.fromkeys(shares, report.SHARE) | {"largest_change": report.POSITIVE}
-    summary = report.summarise(rows, "padding", [*shares, "largest_change", "epochs"], bounds=bounds)
-    report.save_report(
-        "red_green",
-        rows,
-        config,
-        figure=draw(summary, config),
-        summary=summary,
-        formats=dict.fromkeys(shares, ".1%") | {"largest_change": ".2g", "epochs": ".0f"},
-        seconds=time.perf_counter() - begin,
-        root=config.root,
-    )
-
-
 if __name__ == "__main__":
-    main(parse(Config(), SMOKE, __doc__))
+    main(__name__, Config(), SMOKE)

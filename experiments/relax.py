@@ -14,7 +14,6 @@ after an epoch or more, both end two to three points above networks that had the
 
 import dataclasses
 import functools
-import time
 from typing import Any, Literal
 
 import jax
@@ -25,21 +24,20 @@ from flax import nnx
 import convlab as cl
 from convlab import report
 from convlab.data import Data, embed
-from experiments.command import parse
-from experiments.settings import Source
+from experiments.command import Rows, main
+from experiments.networks import linear
+from experiments.settings import Recipe, above, with_p
 
 LEAST = 12  # pixels that LeNet needs along each axis
+NEVER = {"rung": "conv", "release": None}
+FORMATS = {"accuracy": ".1%", "gain": ".1%", "unshared": ".1%"}
 LABELS = {"locally_connected": "released to local", "dense": "released to dense"}
-STARTS = {
-    "conv": "never released",
-    "locally_connected": "local from the start",
-    "dense": "dense from the start",
-    "linear": "linear classifier",
-}
+STARTS = {"conv": "never released", "locally_connected": "local from the start", "dense": "dense from the start"}
+STARTS |= {"linear": "linear classifier"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Source):
+class Config(Recipe):
     """What is run.
 
     Args:
@@ -47,18 +45,16 @@ class Config(Source):
       epochs: Passes over the training images, before and after the release together.
       releases: After how many of them the network is released.
       rungs: What it is released to.
-      seeds: Runs with other initial weights, subsets and orders.
-      batch_size: Images a step.
       learning_rate: Of SGD with momentum, falling along a cosine over all epochs: a released network goes on where it was.
-      momentum: Likewise.
+      momentum: Of SGD.
     """
 
     size: int = 1000
     epochs: int = 20
     releases: tuple[int, ...] = (0, 1, 3, 6, 10, 15)
     rungs: tuple[Literal["locally_connected", "dense"], ...] = ("locally_connected", "dense")
-    seeds: int = 3
     batch_size: int = 32
+    seeds: int = 3
     learning_rate: float = 0.05
     momentum: float = 0.9
 
@@ -74,10 +70,9 @@ class Course:
 
     def train(self, model: nnx.Module, epochs: int, optimizer: Any, remembered: Any = None, part: int = 0) -> cl.Fitted:
         """Train for some epochs, in an order of images of their own."""
-        config = cl.Config(
-            epochs=epochs, batch_size=self.config.batch_size, evaluations=1, progress=False, seed=1000 * part + self.seed
-        )
-        return cl.fit(model, self.data, config, optimizer=optimizer, optimizer_state=remembered)
+        seed, batch = 1000 * part + self.seed, self.config.batch_size
+        recipe = cl.Config(epochs=epochs, batch_size=batch, evaluations=1, progress=False, seed=seed)
+        return cl.fit(model, self.data, recipe, optimizer=optimizer, optimizer_state=remembered)
 
     def build(self, connectivity: str) -> nnx.Module:
         """The network at a rung."""
@@ -85,8 +80,8 @@ class Course:
         return cl.models.LeNet(shape, classes, batch_norm=True, connectivity=connectivity, rngs=nnx.Rngs(self.seed))
 
 
-def run(config: Config) -> list[dict[str, Any]]:
-    """One row per network, epoch of release and seed."""
+def run(config: Config) -> Rows:
+    """One row per network, epoch of release and seed, with its `gain`: what it has above the network never released."""
     data = config.load()
     space = tuple(max(n, LEAST) for n in data.image_shape[:-1])
     data = data.map(functools.partial(embed, space=space))
@@ -95,8 +90,7 @@ def run(config: Config) -> list[dict[str, Any]]:
     rows = []
     for seed in range(config.seeds):
         course = Course(config, data, seed)
-        linear = cl.models.MLP(data.image_shape, len(data.classes), (), rngs=nnx.Rngs(seed))
-        rows.append(row("linear", None, seed, course.train(linear, config.epochs, optimizer)))
+        rows.append(row("linear", None, seed, course.train(linear(data, seed), config.epochs, optimizer)))
         rows += [row(rung, None, seed, course.train(course.build(rung), config.epochs, optimizer)) for rung in config.rungs]
         model, remembered, done = course.build("conv"), None, 0
         for release in (*config.releases, config.epochs):
@@ -114,70 +108,40 @@ def run(config: Config) -> list[dict[str, Any]]:
                 unshared = float(np.mean([1 - change.shared for change in changes]))
                 rows.append(row(rung, release, seed, freed) | {"unshared": unshared})
                 print(f"seed {seed}, {LABELS[rung]} after {release}: {rows[-1]['accuracy']:.1%}", flush=True)
-    return rows
+    return above(rows, NEVER)
 
 
 def row(rung: str, release: int | None, seed: int, fitted: cl.Fitted) -> dict[str, Any]:
     """What is reported of a run; without a release it was trained as it is from the start."""
     last, weights = fitted.history[-1], sum(leaf.size for leaf in jax.tree.leaves(fitted.parameters))
-    scores = {"accuracy": last["test_accuracy"], "loss": last["loss"]}
-    return {"rung": rung, "release": release, "weights": weights, "seed": seed, **scores}
+    start = {"rung": rung, "release": release, "weights": weights, "seed": seed}
+    return start | {"accuracy": last["test_accuracy"], "loss": last["loss"]}
 
 
-def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows, with the accuracy each has above the network of the same seed that was never released."""
-    strict = {row["seed"]: row["accuracy"] for row in rows if row["rung"] == "conv"}
-    return [row | {"gain": row["accuracy"] - strict[row["seed"]]} for row in rows]
-
-
-def tested(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def table(rows: Rows, config: Config) -> Rows:
     """Mean and interval of every network, and how likely the gain of a release is by chance, corrected for their number."""
     bounds = {"accuracy": report.SHARE, "unshared": report.SHARE}
     summary = report.summarise(rows, ["rung", "release", "weights"], ["accuracy", "gain", "unshared"], bounds=bounds)
     pairs = [row for row in rows if row["rung"] == "conv" or row["release"] is not None]
-    tests = report.paired(pairs, ["rung", "release"], {"rung": "conv", "release": None}, "accuracy")
-    found = {(line["rung"], line["release"]): line["accuracy_p_holm"] for line in tests}
-    return [line | {"p": found.get((line["rung"], line["release"]))} for line in summary]
+    return with_p(summary, pairs, ["rung", "release"], NEVER)
 
 
-def main(config: Config) -> None:
-    """Run, draw and save."""
-    begin = time.perf_counter()
-    rows = compared(run(config))
-    summary = tested(rows)
+def draw(rows: Rows, config: Config) -> Any:
+    """What a release buys, and what kernels use it for, against its epoch."""
+    summary = table(rows, config)
+    starts = {line["rung"]: report.interval_of(line, "gain") for line in summary if line["release"] is None}
+    baselines = {label: starts[rung] for rung, label in STARTS.items() if rung in starts}
     released = [line for line in summary if line["release"] is not None]
-    baselines = {
-        label: report.interval_of(line, "gain")
-        for rung, label in STARTS.items()
-        for line in summary
-        if (line["rung"], line["release"]) == (rung, None)
-    }
     figure, axes = report.new_figure(2, size=(13.0, 6.0))
-    shown = {"gain": "gain over never released, 95 % interval", "unshared": "squares not shared, 95 % interval"}
-    for axis, (name, label) in zip(axes, shown.items(), strict=True):
-        report.curves(
-            axis,
-            released,
-            "release",
-            name,
-            labels=LABELS,
-            x_label=f"epoch of release, of {config.epochs}",
-            y_label=label,
-            title={"gain": f"what freedom buys on {config.data}", "unshared": "what kernels use it for"}[name],
-            y_format=".1%",
-            baselines=baselines if name == "gain" else None,
-        )
-    report.save_report(
-        "relax",
-        rows,
-        config,
-        figure=figure,
-        summary=summary,
-        formats={"accuracy": ".1%", "gain": ".1%", "unshared": ".1%"},
-        seconds=time.perf_counter() - begin,
-        root=config.root,
-    )
+    panels = [
+        ("gain", "gain over never released, 95 % interval", f"what freedom buys on {config.data}", baselines),
+        ("unshared", "squares not shared, 95 % interval", "what kernels use it for", None),
+    ]
+    shown = {"labels": LABELS, "x_label": f"epoch of release, of {config.epochs}", "y_format": ".1%"}
+    for axis, (name, y_label, title, heights) in zip(axes, panels, strict=True):
+        report.curves(axis, released, "release", name, y_label=y_label, title=title, baselines=heights, **shown)
+    return figure
 
 
 if __name__ == "__main__":
-    main(parse(Config(), SMOKE, __doc__))
+    main(__name__, Config(), SMOKE)

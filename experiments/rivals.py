@@ -1,10 +1,6 @@
-"""One training step of the same networks in convlab, in stock JAX and in PyTorch, and a process in which to run it apart."""
+"""One training step of the same networks in convlab and in stock JAX, for PyTorch's to be held against."""
 
 import functools
-import importlib.util
-import math
-import multiprocessing
-import os
 import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -91,22 +87,6 @@ def stock_model(network: Network, rngs: nnx.Rngs) -> nnx.Module:
     return nnx.Sequential(*layers(network, library))
 
 
-def torch_model(network: Network) -> Any:
-    """Build a network of the layers that PyTorch has."""
-    from torch import nn  # pyright: ignore[reportMissingImports]
-
-    library = types.SimpleNamespace(
-        conv=lambda c, d, size, padding: nn.Conv2d(c, d, size, padding=size // 2 if padding == "SAME" else 0),
-        norm=nn.BatchNorm2d,
-        relu=nn.ReLU,
-        tanh=nn.Tanh,
-        pool=lambda: nn.MaxPool2d(2),
-        flatten=nn.Flatten,
-        dense=nn.Linear,
-    )
-    return nn.Sequential(*layers(network, library))
-
-
 def plain_step(apply: Callable, optimizer: optax.GradientTransformation) -> Callable:
     """Write a training step as one does without a library of one's own."""
 
@@ -157,8 +137,7 @@ def convlab_contender(name: str, steps: int) -> Contender:
     optimizer = optax.sgd(1.0, momentum=MOMENTUM)
     state = train.initial(trainable, optimizer, 0, train.Recipe())
     step = functools.partial(train.train_step, apply=trainable.apply, optimizer=optimizer)
-    channels = network.image_shape[-1]
-    moments = np.zeros(channels, np.float32), np.ones(channels, np.float32), np.float32(RATE)
+    moments = np.zeros(network.image_shape[-1:], np.float32), np.ones(network.image_shape[-1:], np.float32), np.float32(RATE)
     batch = *jax.device_put(noise(network, network.batch)), *moments
     return Contender({"contender": "convlab"}, repeated(step, state, batch, steps), steps)
 
@@ -169,92 +148,3 @@ def stock_contender(name: str, steps: int) -> Contender:
     trainable = train.trainable(stock_model(network, nnx.Rngs(0)), network.image_shape)
     step, batch = plain_step(trainable.apply, optimizer), jax.device_put(noise(network, network.batch))
     return Contender({"contender": "stock JAX"}, repeated(step, plain_state(trainable, optimizer), batch, steps), steps)
-
-
-def contenders(name: str, steps: int, torch: bool, compile_torch: bool) -> list[Contender]:
-    """All that take a step of a network."""
-    made = [convlab_contender(name, steps), stock_contender(name, steps)]
-    return made + (torch_contenders(name, steps, compile_torch) if torch and importlib.util.find_spec("torch") else [])
-
-
-def torch_contenders(name: str, steps: int, compile_too: bool) -> list[Contender]:
-    """PyTorch's steps: eager and compiled, in both layouts of images."""
-    forms = [(layout, how) for how in ("eager", "compiled")[: 1 + compile_too] for layout in ("", ", channels last")]
-    made = []
-    for layout, how in forms:
-        call = torch_call(NETWORKS[name], steps, how == "compiled", bool(layout))
-        try:
-            call()
-        except Exception as error:  # torch.compile needs a C++ compiler
-            print(f"PyTorch {how}{layout} is left out: {str(error).splitlines()[0]}")
-            continue
-        made.append(Contender({"contender": f"PyTorch {how}{layout}"}, call, steps))
-    return made
-
-
-def torch_call(network: Network, steps: int, compiled: bool, channels_last: bool) -> Callable[[], None]:
-    """Return a function that takes some of PyTorch's steps on one batch and waits."""
-    import torch  # pyright: ignore[reportMissingImports]
-
-    torch.set_num_threads(os.cpu_count() or 1)  # as many as XLA has
-    images, labels = noise(network, network.batch)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    model = torch_model(network).to(memory_format=layout)
-    x, y = torch.tensor(images).permute(0, 3, 1, 2).contiguous(memory_format=layout), torch.tensor(labels).long()
-    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM)
-    forward: Callable = torch.compile(model) if compiled else model
-
-    def call() -> None:
-        loss = torch.zeros(())
-        for _ in range(steps):
-            optimizer.zero_grad()
-            loss = torch.nn.functional.cross_entropy(forward(x), y)
-            loss.backward()
-            optimizer.step()
-        assert math.isfinite(loss.item())
-
-    return call
-
-
-class Elsewhere:
-    """A process of its own, in which the C library hands freed memory back: it waits until it is told to run something.
-
-    A context; `contenders` makes them there, in place of those made before, and returns what runs them from here.
-    """
-
-    def __enter__(self) -> "Elsewhere":
-        context = multiprocessing.get_context("spawn")
-        self.pipe, its = context.Pipe()
-        self.process = context.Process(target=_serve, args=(its,))
-        self.process.start()
-        its.close()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.pipe.close()
-        self.process.join()
-
-    def contenders(self, make: Callable[..., Sequence[Contender]], *arguments: Any) -> list[Contender]:
-        """Call `make` there, a function of a module."""
-        told = self._ask((make, arguments))
-        return [Contender(labels, functools.partial(self._ask, number), steps) for number, (labels, steps) in enumerate(told)]
-
-    def _ask(self, message: Any) -> Any:
-        self.pipe.send(message)
-        return self.pipe.recv()
-
-
-def _serve(pipe: Any) -> None:
-    made: Sequence[Contender] = ()
-    while True:
-        try:
-            message = pipe.recv()
-        except EOFError:
-            return
-        if isinstance(message, int):
-            made[message].call()
-            pipe.send(None)
-        else:
-            make, arguments = message
-            made = make(*arguments)
-            pipe.send([(contender.labels, contender.steps) for contender in made])

@@ -23,52 +23,29 @@ import functools
 import inspect
 import math
 import pathlib
-import time
 import zlib
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 
-from convlab import measure, report, tasks
-from convlab.layers import connect
+from convlab import report, tasks
 from convlab.tasks import signals
 from convlab.train import learner
-from experiments.command import parse
+from experiments import theory_tasks
+from experiments.command import Rows, main
 from experiments.settings import at_once
+from experiments.theory_tasks import HALF, SIZES, Setting, Tasks, best_threshold, laws, predicted
 
-PATCHES, PIXELS, NOISE, HALF = "patches", "pixels", "noise", "half"
-SIZES = {PATCHES: "k, patches of 8 pixels", PIXELS: "d, pixels of each of 16 patches", NOISE: "standard deviation of the noise"}
-SIZES[HALF] = "d, pixels of each half"
-# what theory says of the need, up to a factor and logarithms; where it gives bounds, the lower and the upper one
-THEORY: dict[str, tuple[Callable[[float, float, float], float], ...]] = {
-    "conv": (lambda k, d, sigma: sigma**2 * (k + d),),
-    "locally_connected": (lambda k, d, sigma: sigma**2 * k * d, lambda k, d, sigma: sigma**2 * k * (k + d)),
-    "dense": (lambda k, d, sigma: sigma**2 * k**2 * d,),
-}
-HALVES = {"conv": 0.0, "locally_connected": 1.0, "dense": 2.0}  # exponents that theory gives
 MORE = "locally connected against conv"
-PACE = 0.3  # of a threshold's steps
+FORMATS = {"exponent": ".2f"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Tasks):
     """What is run.
 
     Args:
-      rungs: Of the networks.
-      patches: k of the first task, at 8 pixels.
-      dense_patches: k for the dense network, which needs more examples than there are soon.
-      pixels: d of the first task, at 16 patches.
-      noise: Standard deviations, at 16 patches of 8 pixels; the first of them where another number varies. At none of these
-        sizes does a linear rule, whose noise is that of all patches together, reach the target; a threshold on each patch does.
-      half: d of the second task.
-      dense_half: d for the dense network.
-      target: Accuracy to reach, of each task.
       least: Smallest training set.
       most: Largest training set.
       steps: Of training, at most.
@@ -77,14 +54,6 @@ class Config:
       root: Folder that the results go to.
     """
 
-    rungs: tuple[str, ...] = ("conv", "locally_connected", "dense")
-    patches: tuple[int, ...] = (16, 32, 64)
-    dense_patches: tuple[int, ...] = (16, 20, 24)
-    pixels: tuple[int, ...] = (4, 8, 16)
-    noise: tuple[float, ...] = (0.18, 0.22, 0.26)
-    half: tuple[int, ...] = (4, 8, 16, 32)
-    dense_half: tuple[int, ...] = (4, 8, 16)
-    target: tuple[float, float] = (0.94, 0.85)
     least: int = 1
     most: int = 12_000
     steps: int = 8000
@@ -110,97 +79,13 @@ FULL = Config(
 
 
 # of other code, other scores
-SOURCE = zlib.crc32("".join([pathlib.Path(__file__).read_text(), *map(inspect.getsource, (learner, signals))]).encode())
+CODE = (pathlib.Path(__file__).read_text("utf-8"), *map(inspect.getsource, (theory_tasks, learner, signals)))
+SOURCE = zlib.crc32("".join(CODE).encode())
 
 
-class Thresholds(nnx.Module):
-    """One unit for each patch at the rung, a soft threshold that is learnt, and their sum: the score of "plus".
-
-    The threshold takes steps of a third: at the pace of the kernel it rises above all units before that has found anything,
-    and what is below the threshold learns no more (of eight convolutions on 8 patches of 4 pixels, with all examples, three).
-    """
-
-    def __init__(self, patches: int, pixels: int, rung: str, rngs: nnx.Rngs):
-        self.layer = _layer(rung, patches * pixels, 1, pixels, rngs)
-        self.bias = nnx.Param(jnp.zeros(()))
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        h, b = self.layer(x), PACE * self.bias[...]
-        score = (nnx.relu(h - b) - nnx.relu(-h - b)).sum((1, 2))
-        return jnp.stack([-score, score], -1)
-
-
-class Energies(nnx.Module):
-    """Two units a pixel at the rung, squared, summed over each half, and weighed: the score of "first"."""
-
-    def __init__(self, half: int, rung: str, rngs: nnx.Rngs):
-        self.layer, self.half = _layer(rung, 2 * half, 2, 1, rngs), half
-        self.weight = nnx.Param(jax.random.normal(rngs.params(), (2, 2)) / math.sqrt(2))
-        self.bias = nnx.Param(jnp.zeros(()))
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        energy = (self.layer(x) ** 2).reshape(len(x), 2, self.half, 2).sum(2) / math.sqrt(self.half)
-        score = (energy * self.weight[...]).sum((1, 2)) + self.bias[...]
-        return jnp.stack([-score, score], -1)
-
-
-def _layer(rung: str, length: int, units: int, taps: int, rngs: nnx.Rngs) -> nnx.Module:
-    return connect(rung, 1, units, taps, taps, padding="VALID", space=(length,), use_bias=False, rngs=rngs)
-
-
-class Setting(NamedTuple):
-    """A task of one size, at one rung; of the same name where other numbers varied to the same task."""
-
-    name: str
-    varied: str
-    size: float
-    rung: str
-    task: tasks.Task
-    build: Callable[[nnx.Rngs], nnx.Module]
-    target: float
-    law: tuple[int, int, float] | None = None
-
-
-def settings(config: Config) -> Iterator[Setting]:
-    """All that is measured."""
-    key = jax.random.key(0)
-    for rung in config.rungs:
-        dense, base = rung == "dense", config.noise[0]
-        cases = [(PATCHES, k, (k, 8, base)) for k in (config.dense_patches if dense else config.patches)]
-        cases += [] if dense else [(PIXELS, d, (16, d, base)) for d in config.pixels]
-        cases += [] if dense else [(NOISE, sigma, (16, 8, sigma)) for sigma in config.noise]
-        for varied, size, (k, d, sigma) in cases:
-            task = tasks.random_patch(k, d, sigma, key)
-            name, build = f"{k} patches {d} pixels {sigma:g}", functools.partial(Thresholds, k, d, rung)
-            yield Setting(name, varied, size, rung, task, build, config.target[0], (k, d, sigma))
-        for half in config.dense_half if dense else config.half:
-            task = tasks.halves(half)
-            build = functools.partial(Energies, half, rung)
-            yield Setting(f"half {half}", HALF, half, rung, task, build, config.target[1])
-
-
-@functools.cache  # the table and the figure ask for it
-def laws(config: Config) -> dict[tuple[str, str], dict[float, tuple[int, int, float] | None]]:
-    """Patches, pixels and noise of every size of the first task, by what was varied and rung; None of the second."""
-    found: dict[tuple[str, str], dict[float, tuple[int, int, float] | None]] = {}
-    for case in settings(config):
-        found.setdefault((case.varied, case.rung), {})[case.size] = case.law
-    return found
-
-
-@functools.cache
-def best_threshold(k: int, sigma: float) -> float:
-    """Accuracy of the best rule that adds up what a threshold leaves of each patch, along the true signal: a ceiling."""
-    rng = np.random.default_rng(0)
-    h = sigma * rng.standard_normal((20_000, k))
-    h[:, 0] += 1
-    scores = ((np.maximum(h - b, 0) - np.maximum(-h - b, 0)).sum(1) for b in np.arange(0, 1, 0.05))
-    return max(float(np.mean(score > 0) + np.mean(score == 0) / 2) for score in scores)
-
-
-def run(config: Config) -> list[dict[str, Any]]:
+def run(config: Config) -> Rows:
     """One row per setting and seed; what was measured before, by a run that stopped, is taken from its file."""
-    cases = list(settings(config))
+    cases = list(theory_tasks.settings(config))
     different = {(case.name, case.rung): case for case in cases}
     needed = dict(zip(different, at_once(functools.partial(needs, config), different.values()), strict=True))
     return [
@@ -214,7 +99,7 @@ def needs(config: Config, case: Setting) -> tuple[float, ...]:
     """Examples that every seed needs."""
     learn = learner(case.build, case.task.sample, config.most, steps=config.steps, optimizer=optax.adam(config.learning_rate))
     own = (case.name, case.rung, case.target, config.least, config.most, config.steps, config.learning_rate, SOURCE)
-    found = measure.examples_needed(
+    found = tasks.examples_needed(
         learn,
         case.target,
         range(config.seeds),
@@ -227,7 +112,7 @@ def needs(config: Config, case: Setting) -> tuple[float, ...]:
     return found.examples
 
 
-def slopes(rows: list[dict[str, Any]], config: Config) -> list[dict[str, Any]]:
+def table(rows: Rows, config: Config) -> Rows:
     """An exponent for each number that was varied and rung, of the sizes that all seeds learnt, beside what theory says."""
     needed: dict[tuple[str, str], dict[float, list[float]]] = {}
     for row in rows:
@@ -251,75 +136,43 @@ def slopes(rows: list[dict[str, Any]], config: Config) -> list[dict[str, Any]]:
 
 def _exponent(needed: dict[float, Any]) -> dict[str, float | None]:
     known = {size: each for size, each in needed.items() if np.isfinite(each).all()}
-    exponent = measure.slope(known).exponent if len(known) > 1 else (None, None, None)
+    exponent = tasks.slope(known).exponent if len(known) > 1 else (None, None, None)
     return dict(zip(("exponent", "exponent_low", "exponent_high"), exponent, strict=True))
 
 
-def predicted(varied: str, rung: str, config: Config) -> list[float]:
-    """Exponents of what theory says at these sizes, fitted as those of what was measured are."""
-    if varied == HALF:
-        return [HALVES[rung]]
-    sizes = {size: of for size, of in laws(config)[varied, rung].items() if of}
-    if len(sizes) < 2:
-        return []
-    return sorted(measure.slope({size: [law(*of)] for size, of in sizes.items()}).exponent.mean for law in THEORY[rung])
-
-
-def draw(rows: list[dict[str, Any]], table: list[dict[str, Any]], config: Config) -> Any:
+def draw(rows: Rows, config: Config) -> Any:
     """Examples needed against the size of the task that all seeds learnt, a panel for each number that was varied."""
     unknown = {(row["varied"], row["size"], row["rung"]) for row in rows if not math.isfinite(row["needed"])}
     logs = [row | {"log": math.log(row["needed"])} for row in rows if (row["varied"], row["size"], row["rung"]) not in unknown]
     panels = [varied for varied in SIZES if any(row["varied"] == varied for row in logs)]
     figure, axes = report.new_figure(len(panels), size=(max(12.0, 6.0 * len(panels)), 6.5))
+    lines = table(rows, config)
     for axis, varied in zip(axes, panels, strict=True):
-        summary = report.summarise([row for row in logs if row["varied"] == varied], ["rung", "size"], "log")
+        means = report.summarise([row for row in logs if row["varied"] == varied], ["rung", "size"], "log")
         ends = {"log": "needed", "log_low": "needed_low", "log_high": "needed_high"}
-        summary = [row | {new: math.exp(row[old]) for old, new in ends.items()} for row in summary]
-        for line in table:
-            points = [row for row in summary if row["rung"] == line["rung"]]
-            if line["varied"] != varied or len(points) < 2 or line["exponent"] is None:
-                continue
-            style, first, last = report.RUNG_STYLE[line["rung"]], points[0], points[-1]
-            for power in predicted(varied, line["rung"], config):
-                ends = [first["needed"], first["needed"] * (last["size"] / first["size"]) ** power]
-                axis.plot([first["size"], last["size"]], ends, ":", color=style.colour, zorder=0)
-            told, at = f"{line['exponent']:.2f}", (last["size"], last["needed"])
-            axis.annotate(told, at, (14, -6), textcoords="offset points", color=style.colour, size=15)
+        means = [row | {new: math.exp(row[old]) for old, new in ends.items()} for row in means]
+        for line in (line for line in lines if line["varied"] == varied and line["exponent"] is not None):
+            draw_theory(axis, [row for row in means if row["rung"] == line["rung"]], line, config)
         axis.plot([], [], ":", color="0.4", label="as theory has it grow, from the first point")
-        report.curves(
-            axis,
-            summary,
-            "size",
-            "needed",
-            x_label=SIZES[varied],
-            y_label="examples needed, 95 % interval",
-            title=f"DSD against {varied}, {config.target[0]:.0%} right"
-            if varied != HALF
-            else f"halves, {config.target[1]:.0%} right",
-            log_x=True,
-            baselines={"largest set tried": config.most},
-        )
+        task, target = ("halves", 1) if varied == HALF else (f"DSD against {varied}", 0)
+        words: dict[str, Any] = {"x_label": SIZES[varied], "title": f"{task}, {config.target[target]:.0%} right"}
+        words |= {"y_label": "examples needed, 95 % interval", "baselines": {"largest set tried": config.most}}
+        report.curves(axis, means, "size", "needed", log_x=True, **words)
         axis.set_yscale("log")
         axis.margins(x=0.2)
     return figure
 
 
-def main(config: Config) -> None:
-    """Run, draw and save."""
-    begin = time.perf_counter()
-    rows = run(config)
-    table = slopes(rows, config)
-    report.save_report(
-        "sample_complexity",
-        rows,
-        config,
-        figure=draw(rows, table, config),
-        summary=table,
-        formats={"exponent": ".2f"},
-        seconds=time.perf_counter() - begin,
-        root=config.root,
-    )
+def draw_theory(axis: Any, points: Rows, line: dict[str, Any], config: Config) -> None:
+    """How theory has the need of a rung grow from the first point; the exponent that was measured, beside the last."""
+    if len(points) > 1:
+        colour, first, last = report.RUNG_STYLE[line["rung"]].colour, points[0], points[-1]
+        for power in predicted(line["varied"], line["rung"], config):
+            ends = [first["needed"], first["needed"] * (last["size"] / first["size"]) ** power]
+            axis.plot([first["size"], last["size"]], ends, ":", color=colour, zorder=0)
+        at = (last["size"], last["needed"])
+        axis.annotate(f"{line['exponent']:.2f}", at, (14, -6), textcoords="offset points", color=colour, size=15)
 
 
 if __name__ == "__main__":
-    main(parse(Config(), SMOKE, __doc__, full=FULL))
+    main(__name__, Config(), SMOKE, full=FULL)

@@ -1,4 +1,4 @@
-"""What experiments share: where images come from, a plain way to train, parts run at once, rows kept as they are finished."""
+"""What experiments share: where images come from, a plain way to train, looks of figures, parts run at once and kept."""
 
 import contextlib
 import dataclasses
@@ -6,11 +6,12 @@ import os
 import pathlib
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 from flax import nnx
 
 import convlab as cl
@@ -19,6 +20,7 @@ from convlab.data import Data
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
+Rows = list[dict[str, Any]]
 
 
 def at_once(run: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
@@ -47,6 +49,29 @@ def progress_of(description: str, total: int) -> Iterator[Callable[[int], None]]
         yield lambda number: bar.advance(task, number)
 
 
+def styles(rungs: Mapping[str, str]) -> dict[str, report.Style]:
+    """Give lines of a figure, by their names, the looks that these rungs have in every figure."""
+    return {name: report.RUNG_STYLE[rung]._replace(label=name) for name, rung in rungs.items()}
+
+
+def chance(labels: Any) -> float:
+    """Return the accuracy of guessing the largest class always."""
+    return float(np.bincount(labels).max() / len(labels))
+
+
+def above(rows: Rows, reference: Mapping[str, Any]) -> Rows:
+    """Add to every row its `gain`: the accuracy above that of the run of the same seed that has the reference's values."""
+    least = {row["seed"]: row["accuracy"] for row in rows if reference.items() <= row.items()}
+    return [row | {"gain": row["accuracy"] - least[row["seed"]]} for row in rows]
+
+
+def with_p(lines: Rows, rows: Rows, by: Sequence[str], reference: Mapping[str, Any]) -> Rows:
+    """Add to lines how likely their differences from a reference are by chance, corrected for their number: `p`."""
+    tests = report.paired(rows, by, reference, "accuracy")
+    found = {tuple(test[name] for name in by): test["accuracy_p_holm"] for test in tests}
+    return [line | {"p": found.get(tuple(line[name] for name in by))} for line in lines]
+
+
 def code_of(*files: str) -> str:
     """Return the text of the library and of these files: rows that other code has made are made anew."""
     library = sorted(pathlib.Path(str(cl.__file__)).parent.rglob("*.py"))
@@ -69,9 +94,9 @@ class Finished:
         self.reused = False
         lines = [line for line in report.read_lines(self.path) if {"code", "part", "rows"} <= {*line}]
         self.found = {line["part"]: line["rows"] for line in lines if line["code"] == self.code}
-        self.parts: dict[str, list[dict[str, Any]]] = dict(self.found)
+        self.parts: dict[str, Rows] = dict(self.found)
 
-    def rows(self, part: Any, make: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    def rows(self, part: Any, make: Callable[[], Rows]) -> Rows:
         """Return the rows of a part, by its name or any value with a repr; make them if they are not there."""
         name = repr(part)
         self.reused = self.reused or name in self.found
@@ -145,3 +170,7 @@ class Training(Recipe):
     def fit(self, model: nnx.Module, data: Data, seed: int) -> cl.Fitted:
         """Train on the seed's images, score once at the end."""
         return cl.fit(model, data.subset(self.size, seed), self.recipe(seed, "momentum"))
+
+    def accuracy(self, model: nnx.Module, data: Data, seed: int) -> float:
+        """Train, and return the accuracy on the test images."""
+        return self.fit(model, data, seed).history[-1]["test_accuracy"]

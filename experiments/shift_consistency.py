@@ -18,7 +18,6 @@ convolutional neural networks.
 
 import dataclasses
 import itertools
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,16 +28,14 @@ from flax import nnx
 
 import convlab as cl
 from convlab import measure, report
-from convlab.data import standardise
-from convlab.models import Head, Stack, Stage, Wiring
-from experiments.command import parse
-from experiments.settings import Training
+from convlab.data import Data, standardise
+from experiments.command import Rows, main
+from experiments.networks import NORMED, Layers
+from experiments.settings import Training, styles
 
 BEFORE, AFTER, CHANCE = "before training", "after training", "chance, mean over networks"
-STYLES = {
-    padding: report.RUNG_STYLE[rung]._replace(label=padding, line="none")
-    for padding, rung in (("CIRCULAR", "conv"), ("SAME", "dense"))
-}
+STYLES = {padding: style._replace(line="none") for padding, style in styles({"CIRCULAR": "conv", "SAME": "dense"}).items()}
+FORMATS = dict.fromkeys(("consistency", "accuracy", "shifted_accuracy", "by_chance"), ".1%")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,18 +61,11 @@ class Config(Training):
 SMOKE = Config(size=100, test_size=20, shifts=3, ways=("polyphase",), paddings=("CIRCULAR",), epochs=1, widths=(4, 5), seeds=2)
 
 
-class Halving(Stack):
-    """Layers that are downsampled by two, and a linear read-out of the mean over positions."""
-
-    def __init__(self, shape: Sequence[int], classes: int, way: str, padding: str, widths: Sequence[int], seed: int):
-        rngs, stages = nnx.Rngs(seed), []
-        own: dict[str, Any] = {"wiring": Wiring("conv"), "rngs": rngs, "padding": padding}
-        own |= {"batch_norm": True, "use_bias": False, "pool": measure.WAYS[way], "pool_window": cl.Window(3, 2, padding)}
-        for width in widths:
-            stages.append(Stage(shape, width, 3, **own))
-            shape = stages[-1].output_shape
-        self.stages = nnx.List(stages)
-        self.head = Head(shape, (classes,), mean=True, rngs=rngs)
+def halving(data: Data, config: Config, way: str, padding: str, seed: int) -> nnx.Module:
+    """Build layers that are downsampled by two, and a linear read-out of the mean over positions."""
+    halved = NORMED | {"padding": padding, "pool": measure.WAYS[way], "pool_window": cl.Window(3, 2, padding)}
+    layers = [{"features": width, "kernel_size": 3, **halved} for width in config.widths]
+    return Layers(data.image_shape, len(data.classes), layers, seed)
 
 
 def scores(model: nnx.Module, images: jax.Array, labels: np.ndarray, shifts: Sequence[tuple[int, ...]]) -> dict[str, float]:
@@ -93,7 +83,7 @@ def scores(model: nnx.Module, images: jax.Array, labels: np.ndarray, shifts: Seq
     }
 
 
-def run(config: Config) -> list[dict[str, Any]]:
+def run(config: Config) -> Rows:
     """One row per way, padding, seed and time."""
     data = config.load()
     test = data.test.take(np.arange(config.test_size))
@@ -101,7 +91,7 @@ def run(config: Config) -> list[dict[str, Any]]:
     shifts = measure.shifts(data.image_shape[:-1], config.shifts)
     rows = []
     for way, padding, seed in itertools.product(config.ways, config.paddings, range(config.seeds)):
-        model = Halving(data.image_shape, len(data.classes), way, padding, config.widths, seed)
+        model = halving(data, config, way, padding, seed)
         fitted = config.fit(model, data, seed)
         for when, each in ((BEFORE, model), (AFTER, fitted.model())):
             own = {"way": way, "padding": padding, "when": when, "seed": seed}
@@ -110,8 +100,14 @@ def run(config: Config) -> list[dict[str, Any]]:
     return rows
 
 
-def draw(summary: list[dict[str, Any]], config: Config) -> Any:
+def table(rows: Rows, config: Config) -> Rows:
+    """All shares, in the mean over the seeds."""
+    return report.summarise(rows, ["when", "way", "padding"], [*FORMATS], bounds=dict.fromkeys(FORMATS, report.SHARE))
+
+
+def draw(rows: Rows, config: Config) -> Any:
     """Consistency before and after training, and accuracy on shifted images, way by way."""
+    summary = table(rows, config)
     figure, axes = report.new_figure(3, size=(18.0, 6.5))
     null = {when: np.mean([line["by_chance"] for line in summary if line["when"] == when]) for when in (BEFORE, AFTER)}
     panels = [(BEFORE, "consistency"), (AFTER, "consistency"), (AFTER, "shifted_accuracy")]
@@ -135,23 +131,5 @@ def draw(summary: list[dict[str, Any]], config: Config) -> Any:
     return figure
 
 
-def main(config: Config) -> None:
-    """Run, draw and save."""
-    begin = time.perf_counter()
-    rows = run(config)
-    values = ["consistency", "accuracy", "shifted_accuracy", "by_chance"]
-    summary = report.summarise(rows, ["when", "way", "padding"], values, bounds=dict.fromkeys(values, report.SHARE))
-    report.save_report(
-        "shift_consistency",
-        rows,
-        config,
-        figure=draw(summary, config),
-        summary=summary,
-        formats=dict.fromkeys(values, ".1%"),
-        seconds=time.perf_counter() - begin,
-        root=config.root,
-    )
-
-
 if __name__ == "__main__":
-    main(parse(Config(), SMOKE, __doc__))
+    main(__name__, Config(), SMOKE)

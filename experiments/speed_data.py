@@ -11,24 +11,17 @@ decoding records on the way costs what decoding costs, which two cores cannot hi
 """
 
 import dataclasses
-import functools
-import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Iterator
 from typing import Any
 
 import jax
-from flax import nnx
 
 import convlab as cl
 from convlab import report, train
-from convlab.data import Data, batches, load, prepared
-from experiments.command import parse
+from convlab.data import load, prepared
+from experiments.command import Rows, main
+from experiments.feeds import forever, load_alone, loop, reading
 from experiments.stopwatch import Contender, interleave
 
 ROUTES = ("memory", "disk", "records")
@@ -61,62 +54,9 @@ class Config:
 
 
 SMOKE = Config(steps=2, seconds=0.0, reads=1)
-LOAD = """
-import json, resource, sys, time
-import convlab as cl
-import tensorflow_datasets.core
-options = json.loads(sys.argv[1])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-begin = time.perf_counter()
-data = cl.load(**options)
-seconds = time.perf_counter() - begin
-for images, labels in cl.data.batches(data.train, 128, stop=100):
-    pass
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps([seconds, (after - before) / 1e3]))
-"""
 
 
-def load_alone(options: dict[str, Any]) -> tuple[float, float]:
-    """Load in a process of its own and read 100 batches; return seconds of loading and growth of resident memory in MB."""
-    command = [sys.executable, "-c", LOAD, json.dumps(options)]
-    run = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"JAX_PLATFORMS": "cpu"})
-    return tuple(json.loads(run.stdout.splitlines()[-1]))
-
-
-def loop(config: Config, data: Data, feed: Iterator[tuple[Any, Any]]) -> Any:
-    """Return a function that takes `config.steps` training steps of a small network on what `feed` yields."""
-    model = cl.models.Pyramid(data.image_shape, len(data.classes), (8, 16), rngs=nnx.Rngs(0))
-    model, optimizer = train.trainable(model, data.image_shape), train.OPTIMIZERS["adam"](0.0)
-    state = train.initial(model, optimizer, 0, train.Recipe())
-    step = functools.partial(train.train_step, apply=model.apply, optimizer=optimizer)
-
-    def run() -> None:
-        nonlocal state
-        for _ in range(config.steps):
-            state, _ = step(state, *next(feed), data.mean, data.std, 1e-3)
-        jax.block_until_ready(state)
-
-    return run
-
-
-def forever(batch: tuple[Any, Any]) -> Iterator[tuple[Any, Any]]:
-    """Yield one batch again and again."""
-    while True:
-        yield batch
-
-
-def reading(config: Config, data: Data) -> float:
-    """Measure images a second, read in shuffled batches and left unused."""
-    feed = batches(data.train, config.batch_size)
-    next(feed)
-    begin, count = time.perf_counter(), 0
-    while time.perf_counter() - begin < config.seconds or count == 0:
-        count += len(next(feed)[1])
-    return count / (time.perf_counter() - begin)
-
-
-def run(config: Config) -> list[dict]:
+def run(config: Config) -> Rows:
     """One row per route, and the baseline."""
     with tempfile.TemporaryDirectory() as folder:
         options = {"name": config.data, "manual_dir": config.manual_dir, "size": config.size, "data_dir": folder}
@@ -132,12 +72,12 @@ def run(config: Config) -> list[dict]:
         for route, data in sets.items():
             decoded = sum(path.stat().st_size for path in place.path.glob("decoded*/*")) / 1e6
             rows[route]["disk_mb"] = place.megabytes - (decoded if route == "records" else 0)
-            rows[route]["images_per_s"] = reading(config, data)
+            rows[route]["images_per_s"] = reading(data, config.batch_size, config.seconds)
         training = cl.Config(steps=10**6, batch_size=config.batch_size)
         feeds = {route: train.feed(data, training, 10**6) for route, data in sets.items()}
         feeds[BASELINE] = forever(jax.device_put(next(train.feed(sets["memory"], training, 1))))
         contenders = [
-            Contender({"route": route}, loop(config, sets["memory"], feed), config.steps) for route, feed in feeds.items()
+            Contender({"route": route}, loop(config.steps, sets["memory"], feed), config.steps) for route, feed in feeds.items()
         ]
         for row in interleave(contenders, config.seconds, 3 if config.seconds else 1):
             rows[row["route"]] |= {f"step_{name}": row[name] for name in ("ms", "ms_low", "ms_high")}
@@ -146,11 +86,11 @@ def run(config: Config) -> list[dict]:
     return list(rows.values())
 
 
-def draw(rows: list[dict], batch_size: int) -> Any:
+def draw(rows: Rows, config: Config) -> Any:
     """Two panels: images read by every route next to those that a training step uses, and the seconds until it starts."""
     figure, (left, right) = report.new_figure(2, size=(12.0, 5.5))
     routes = [row | {"what": "read"} for row in rows if row["route"] != BASELINE]
-    uses = 1e3 * batch_size / rows[0]["step_ms"]
+    uses = 1e3 * config.batch_size / rows[0]["step_ms"]
     report.points(
         left,
         routes,
@@ -177,19 +117,5 @@ def draw(rows: list[dict], batch_size: int) -> Any:
     return figure
 
 
-def main(config: Config) -> None:
-    """Run, draw and save."""
-    begin = time.perf_counter()
-    rows = run(config)
-    report.save_report(
-        "speed_data",
-        rows,
-        config,
-        figure=draw(rows, config.batch_size),
-        seconds=time.perf_counter() - begin,
-        root=config.root,
-    )
-
-
 if __name__ == "__main__":
-    main(parse(Config(), SMOKE, __doc__, keep=False))
+    main(__name__, Config(), SMOKE, keep=False)

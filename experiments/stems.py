@@ -16,8 +16,6 @@ Answer: without a ReLU nothing from the nine numbers of the patch on, as it must
 import dataclasses
 import itertools
 import math
-import time
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -27,15 +25,18 @@ from flax import nnx
 
 import convlab as cl
 from convlab import measure, models, report
-from convlab.models import Head, Stack, Stage, Wiring
+from convlab.data import Data
 from convlab.models.resnet import PADDING, POOL_WINDOW
-from experiments.command import parse
-from experiments.settings import Training
+from experiments.command import Rows, main
+from experiments.networks import NORMED, Layers, linear
+from experiments.settings import Training, styles
 
 RELU, NOTHING, LINEAR = "ReLU after the stem", "nothing after the stem", "linear classifier"
 RIGHT = {"accuracy": report.SHARE}
 AFTER = {RELU: nnx.relu, NOTHING: nnx.identity}
-STYLES = {name: report.RUNG_STYLE[rung]._replace(label=name) for name, rung in ((RELU, "conv"), (NOTHING, "dense"))}
+STYLES = styles({RELU: "conv", NOTHING: "dense"})
+SHOWN = ("stem", "window_ratio", "stride_ratio", "weights", "multiply_adds", "field", "jump", "rank", "rank_after", "aliasing")
+FORMATS = {"accuracy": ".1%", "aliasing": ".1%"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,39 +58,27 @@ class Config(Training):
 SMOKE = Config(size=100, outputs=(4,), width=5, stems=("2x2",), epochs=1, seeds=2)
 
 
-class Stemmed(Stack):
-    """A first layer of d outputs, and a network that is the same for every d but for its 1x1 layer's inputs."""
-
-    def __init__(self, shape: Sequence[int], classes: int, outputs: int, after: str, width: int, seed: int):
-        rngs = nnx.Rngs(seed)
-        own: dict[str, Any] = {"wiring": Wiring("conv"), "rngs": rngs}
-        first = Stage(shape, outputs, 3, 2, activation=AFTER[after], **own)
-        mixed = Stage(first.output_shape, width, 1, batch_norm=True, use_bias=False, **own)
-        last = Stage(mixed.output_shape, 2 * width, 3, batch_norm=True, use_bias=False, **own)
-        self.stages = nnx.List([first, mixed, last])
-        self.head = Head(last.output_shape, (classes,), mean=True, rngs=rngs)
+def stemmed(data: Data, outputs: int, after: str, width: int, seed: int) -> nnx.Module:
+    """Build a first layer of d outputs, and a network that is the same for every d but for its 1x1 layer's inputs."""
+    first = {"features": outputs, "kernel_size": 3, "strides": 2, "activation": AFTER[after]}
+    others = [{"features": width, "kernel_size": 1, **NORMED}, {"features": 2 * width, "kernel_size": 3, **NORMED}]
+    return Layers(data.image_shape, len(data.classes), [first, *others], seed)
 
 
-def trained(config: Config, data: Any) -> list[dict[str, Any]]:
+def trained(config: Config, data: Data) -> Rows:
     """One row per number of outputs, what follows, and seed; and the linear classifier."""
-    shape, classes, rows = data.image_shape, len(data.classes), []
-
-    def accuracy(model: nnx.Module, seed: int) -> float:
-        return config.fit(model, data, seed).history[-1]["test_accuracy"]
-
+    rows = []
     for after, outputs in itertools.product(AFTER, config.outputs):
         for seed in range(config.seeds):
-            model = Stemmed(shape, classes, outputs, after, config.width, seed)
-            rows.append({"stem": after, "outputs": outputs, "seed": seed, "accuracy": accuracy(model, seed)})
+            right = config.accuracy(stemmed(data, outputs, after, config.width, seed), data, seed)
+            rows.append({"stem": after, "outputs": outputs, "seed": seed, "accuracy": right})
         print(f"{after}, {outputs} outputs: {rows[-1]['accuracy']:.1%}", flush=True)
     for seed in range(config.seeds):
-        rows.append(
-            {"stem": LINEAR, "seed": seed, "accuracy": accuracy(models.MLP(shape, classes, (), rngs=nnx.Rngs(seed)), seed)}
-        )
+        rows.append({"stem": LINEAR, "seed": seed, "accuracy": config.accuracy(linear(data, seed), data, seed)})
     return rows
 
 
-def in_use(config: Config, data: Any) -> list[dict[str, Any]]:
+def in_use(config: Config, data: Data) -> Rows:
     """One row per stem of `models.STEMS`, as a whole, on images of the data set."""
     images = jnp.asarray((np.asarray(data.train.images[:100], np.float32) - data.mean) / data.std)
     rows = []
@@ -97,17 +86,30 @@ def in_use(config: Config, data: Any) -> list[dict[str, Any]]:
         stem = models.STEMS[name]
         layers = [(cl.Window(size, step, PADDING), math.ceil(share * config.width)) for share, size, step in stem.layers]
         told = measure.stem_report(layers, images, jax.random.key(0), pool=POOL_WINDOW if stem.pool else None)
-        rows.append({"stem": name, "first": told[0].window_ratio} | told[-1]._asdict())
+        row = {"stem": name} | told[-1]._asdict()
+        rows.append({name: row[name] if np.isscalar(row[name]) else "x".join(map(str, row[name])) for name in SHOWN})
     return rows
 
 
-def draw(rows: list[dict[str, Any]], stems: list[dict[str, Any]], config: Config, patch: int) -> Any:
+def run(config: Config) -> Rows:
+    """All rows: of the networks that are trained, and of the stems in use."""
+    data = config.load()
+    return trained(config, data) + in_use(config, data)
+
+
+def table(rows: Rows, config: Config) -> Rows:
+    """Accuracies, in the mean over the seeds, and the stems in use."""
+    right = [row for row in rows if "accuracy" in row]
+    return report.summarise(right, ["stem", "outputs"], "accuracy", bounds=RIGHT) + [row for row in rows if "aliasing" in row]
+
+
+def draw(rows: Rows, config: Config) -> Any:
     """Accuracy against the outputs of the first layer; the stems in use by both ratios."""
+    lines, patch = table(rows, config), 9 * config.load().image_shape[-1]
     figure, axes = report.new_figure(2, size=(15.0, 6.5))
-    [null] = report.summarise([row for row in rows if row["stem"] == LINEAR], "stem", "accuracy", bounds=RIGHT)
     report.curves(
         axes[0],
-        report.summarise([row for row in rows if row["stem"] != LINEAR], ["stem", "outputs"], "accuracy", bounds=RIGHT),
+        [line for line in lines if line["stem"] in STYLES],
         "outputs",
         "accuracy",
         "stem",
@@ -116,11 +118,11 @@ def draw(rows: list[dict[str, Any]], stems: list[dict[str, Any]], config: Config
         y_format=".0%",
         log_x=True,
         title=f"{config.data}, {config.size} images",
-        baselines={LINEAR: report.interval_of(null, "accuracy")},
+        baselines={LINEAR: next(report.interval_of(line, "accuracy") for line in lines if line["stem"] == LINEAR)},
         styles=STYLES,
     )
     axes[0].axvline(patch, color="0.6", linestyle=":")
-    for row in stems:
+    for row in (line for line in lines if "aliasing" in line):
         place = row["window_ratio"], row["stride_ratio"]
         axes[1].plot(*place, "o", color=report.RUNG_STYLE["conv"].colour, markersize=10)
         axes[1].annotate(f"  {row['stem']}: {row['aliasing']:.0%} aliased", place, rotation=40, va="bottom")
@@ -132,35 +134,5 @@ def draw(rows: list[dict[str, Any]], stems: list[dict[str, Any]], config: Config
     return figure
 
 
-def main(config: Config) -> None:
-    """Run, draw and save."""
-    begin = time.perf_counter()
-    data = config.load()
-    rows, stems = trained(config, data), in_use(config, data)
-    shown = [
-        "stem",
-        "window_ratio",
-        "stride_ratio",
-        "weights",
-        "multiply_adds",
-        "field",
-        "jump",
-        "rank",
-        "rank_after",
-        "aliasing",
-    ]
-    table = [{name: row[name] if np.isscalar(row[name]) else "x".join(map(str, row[name])) for name in shown} for row in stems]
-    report.save_report(
-        "stems",
-        rows + table,
-        config,
-        figure=draw(rows, stems, config, 9 * data.image_shape[-1]),
-        summary=report.summarise(rows, ["stem", "outputs"], "accuracy", bounds=RIGHT) + table,
-        formats={"accuracy": ".1%", "aliasing": ".1%"},
-        seconds=time.perf_counter() - begin,
-        root=config.root,
-    )
-
-
 if __name__ == "__main__":
-    main(parse(Config(), SMOKE, __doc__))
+    main(__name__, Config(), SMOKE)

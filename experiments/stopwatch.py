@@ -103,3 +103,9 @@ def ceilings(dtype: str, least: int, large: bool = True) -> dict[str, float]:
     )
     moved = 2 * vector.nbytes / 1e6
     return {"gflops": 2 * side**3 / 1e6 / product["ms"], "gbs": moved / warm["ms"], "fresh_gbs": moved / fresh["ms"]}
+
+
+def floor(roof: dict[str, float], flops: float, moved: float) -> tuple[float, str]:
+    """Return the milliseconds that arithmetic or bytes need at the machine's ceilings, and which of the two needs more."""
+    arithmetic, traffic = flops / 1e6 / roof["gflops"], moved / 1e6 / roof["gbs"]
+    return max(arithmetic, traffic), "arithmetic" if arithmetic > traffic else "bytes"

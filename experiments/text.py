@@ -17,27 +17,21 @@ Reference: of the question, Zhang et al., Dive into Deep Learning, section 7.1, 
 
 import dataclasses
 import functools
-import time
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 import optax
-from flax import nnx
 
-import convlab as cl
-from convlab import measure, report, tasks
-from convlab.models import MLP
+from convlab import report, tasks
 from convlab.train import learner
-from experiments.command import parse
+from experiments.command import Rows, main
+from experiments.readers import CONVOLUTION, DENSE, LOCAL, STACKS, Network, networks
 from experiments.settings import at_once
 
-BAG, LOCAL, DENSE = "bag of words", "locally connected", "dense"
 LIST = "a list of the texts seen, and guesses"
-# taps and dilation of each layer, by the words that they see together
-STACKS = {1: ((1, 1),), 3: ((3, 1),), 5: ((3, 1), (3, 1)), 9: ((3, 1), (3, 3)), 15: ((3, 1), (3, 2), (3, 4))}
-COLOURS = {1: "null", 3: "low_rank", 5: "tiled", 9: "conv", 15: "shared", LOCAL: "locally_connected", DENSE: "dense"}
+COLOURS = {1: "null", 3: "low_rank", 5: "tiled", 9: "conv", 15: "shared"}  # of convolutions, by the words that they see
+FORMATS = {"accuracy": ".1%"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,128 +75,62 @@ SMOKE = Config(stacks=(1,), local=0, length=9, apart=(1, 3), vocabulary=4, size=
 FULL = Config(sizes=(50, 100, 200, 400, 800, 1600, 3200, 6400), vocabulary=64, width=128, steps=4000, seeds=32)
 
 
-class Reader(nnx.Module):
-    """Layers around a circle, each with a ReLU, the mean over all places, and a linear read-out."""
-
-    def __init__(self, stack: tuple[tuple[int, int], ...], config: Config, rung: str, rngs: nnx.Rngs):
-        own: dict[str, Any]
-        layer, own = (cl.Conv, {}) if rung == "conv" else (cl.LocallyConnected, {"space": (config.length,)})
-        own |= {"padding": "CIRCULAR", "kernel_init": nnx.initializers.he_normal(), "rngs": rngs}
-        channels = [config.vocabulary, *[config.width] * len(stack)]
-        self.layers = nnx.List(
-            layer(c, d, (taps,), kernel_dilation=dilation, **own)
-            for c, d, (taps, dilation) in zip(channels[:-1], channels[1:], stack, strict=True)
-        )
-        self.head = nnx.Linear(config.width, 2, rngs=rngs)
-
-    def features(self, x: jax.Array) -> jax.Array:
-        """What each place knows of the words around it."""
-        for layer in self.layers:
-            x = nnx.relu(layer(x))
-        return x
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return self.head(self.features(x).mean(-2))
-
-
-class Network(NamedTuple):
-    """One that is trained: what it is called, the words that a place sees, and whether the number of texts varies."""
-
-    name: str
-    sees: int
-    build: Callable[[nnx.Rngs], nnx.Module]
-    sweeps: bool
-
-
-def networks(config: Config) -> Iterator[Network]:
-    """All that are trained."""
-    kinds = [("convolution, sees {} words" if stack > 1 else BAG, stack, "conv") for stack in config.stacks]
-    kinds += [(f"{LOCAL}, sees {{}} words", config.local, "locally_connected")] if config.local else []
-    for name, stack, rung in kinds:
-        build = functools.partial(Reader, STACKS[stack], config, rung)
-        sees = field(build(rngs=nnx.Rngs(0)), config)
-        yield Network(name.format(sees), sees, build, stack == config.local)
-    shape = (config.length, config.vocabulary)
-    if config.local:
-        yield Network(DENSE, config.length, lambda rngs: MLP(shape, 2, (2 * config.width,), rngs=rngs), True)
-
-
-def field(model: Reader, config: Config) -> int:
-    """Words from the first to the last that one place sees, followed through the network."""
-    seen = measure.receptive_field(model.features, (config.length, config.vocabulary))
-    return int(np.ptp(np.flatnonzero(seen))) + 1
-
-
-def run(config: Config) -> list[dict[str, Any]]:
+def run(config: Config) -> Rows:
     """One row per network, distance, number of training texts and seed."""
-    return [row for rows in at_once(functools.partial(trained, config), networks(config)) for row in rows]
+    made = networks((config.length, config.vocabulary), config.width, config.stacks, config.local)
+    return [row for rows in at_once(functools.partial(trained, config), made) for row in rows]
 
 
-def trained(config: Config, network: Network) -> list[dict[str, Any]]:
+def trained(config: Config, network: Network) -> Rows:
     """One row per distance, number of training texts and seed; all are trained together."""
 
     def sample(key: jax.Array, n: int, apart: jax.Array) -> tuple[jax.Array, jax.Array]:
         return tasks.distance(config.length, apart, config.vocabulary).sample(key, n)
 
     cases = [(apart, config.size) for apart in config.apart]
-    cases += [(config.at, size) for size in config.sizes if network.sweeps and (config.at, size) not in cases]
+    if network.kind == DENSE or network.sees == config.local:
+        cases += [(config.at, size) for size in config.sizes if (config.at, size) not in cases]
     apart, size, seed = np.array([(*case, seed) for case in cases for seed in range(config.seeds)]).T
-    optimizer = optax.adam(config.dense_rate if network.name == DENSE else config.learning_rate)
+    optimizer = optax.adam(config.dense_rate if network.kind == DENSE else config.learning_rate)
     learn = learner(network.build, sample, size.max(), test=1000, steps=config.steps, batch_size=32, optimizer=optimizer)
-    told = {"network": network.name, "sees": network.sees}
     accuracies = learn(size, seed, apart)
-    print(*told.values(), *(f"{accuracy:.1%}" for accuracy in accuracies.reshape(-1, config.seeds).mean(1)), flush=True)
+    print(network.name, network.sees, *(f"{mean:.1%}" for mean in accuracies.reshape(-1, config.seeds).mean(1)), flush=True)
+    columns = {"apart": apart, "size": size, "seed": seed, "accuracy": accuracies}
     return [
-        told | dict(zip(("apart", "size", "seed"), numbers, strict=True)) | {"accuracy": accuracy}
-        for *numbers, accuracy in zip(apart.tolist(), size.tolist(), seed.tolist(), accuracies.tolist(), strict=True)
+        {"network": network.name, "sees": network.sees} | dict(zip(columns, values, strict=True))
+        for values in zip(*(column.tolist() for column in columns.values()), strict=True)
     ]
 
 
-def draw(rows: list[dict[str, Any]], config: Config) -> Any:
+def table(rows: Rows, config: Config) -> Rows:
+    """Means over seeds."""
+    return report.summarise(rows, ["network", "sees", "apart", "size"], "accuracy", bounds={"accuracy": report.SHARE})
+
+
+def draw(rows: Rows, config: Config) -> Any:
     """Accuracy against the distance, with the words that each network sees, and against the number of texts."""
     figure, axes = report.new_figure(1 + bool(config.sizes), size=(16.0, 7.0))
-    sees = {row["network"]: row["sees"] for row in rows}
-    styles = {name: _style(name, words) for name, words in sees.items()}
-    summary = summarise(rows)
+    sees, lines = {row["network"]: row["sees"] for row in rows}, table(rows, config)
+    styles = {name: style(name, words) for name, words in sees.items()}
     y_label = "accuracy on texts drawn anew, 95 % interval"
     shown: dict[str, Any] = {"y_label": y_label, "y_format": ".0%", "styles": styles, "baselines": {"chance": 0.5}}
-    report.curves(
-        axes[0],
-        [line for line in summary if line["size"] == config.size],
-        "apart",
-        "accuracy",
-        "network",
-        x_label="words from the verb to each noun",
-        title=f"{config.size} training texts; vertical: words a place sees",
-        band=True,
-        **shown,
-    )
+    title = f"{config.size} training texts; vertical: words a place sees"
+    along = {"x_label": "words from the verb to each noun", "title": title, "band": True}
+    at_size = [line for line in lines if line["size"] == config.size]
+    report.curves(axes[0], at_size, "apart", "accuracy", "network", **along, **shown)
     for name, words in sees.items():
-        if name.startswith("convolution"):
+        if name.startswith(CONVOLUTION):
             axes[0].axvline(words, color=styles[name].colour, linestyle=":", zorder=0)
     if config.sizes:
         names = {row["network"] for row in rows if row["size"] != config.size}
         sizes = np.geomspace(min(config.sizes), max(config.sizes))
         axes[1].plot(sizes, (1 + seen(config, sizes)) / 2, color="0.5", linestyle="--", zorder=0, label=LIST)
-        report.curves(
-            axes[1],
-            [line for line in summary if line["apart"] == config.at and line["network"] in names],
-            "size",
-            "accuracy",
-            "network",
-            x_label="training texts",
-            title=f"{config.at} words apart",
-            log_x=True,
-            **shown,
-        )
+        lines = [line for line in lines if line["apart"] == config.at and line["network"] in names]
+        shown |= {"x_label": "training texts", "title": f"{config.at} words apart", "log_x": True}
+        report.curves(axes[1], lines, "size", "accuracy", "network", **shown)
     for axis in axes:
         axis.set_ylim(0.4, 1.05)
     return figure
-
-
-def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Means over seeds."""
-    return report.summarise(rows, ["network", "sees", "apart", "size"], "accuracy", bounds={"accuracy": report.SHARE})
 
 
 def seen(config: Config, n: np.ndarray) -> np.ndarray:
@@ -210,26 +138,11 @@ def seen(config: Config, n: np.ndarray) -> np.ndarray:
     return 1 - (1 - 1 / (2 * config.length * (config.vocabulary - 3))) ** n
 
 
-def _style(name: str, sees: int) -> report.Style:
-    of = LOCAL if name.startswith(LOCAL) else DENSE if name == DENSE else sees
-    return report.RUNG_STYLE[COLOURS.get(of, "conv")]._replace(label=name)
-
-
-def main(config: Config) -> None:
-    """Run, draw and save."""
-    begin = time.perf_counter()
-    rows = run(config)
-    report.save_report(
-        "text",
-        rows,
-        config,
-        figure=draw(rows, config),
-        summary=summarise(rows),
-        formats={"accuracy": ".1%"},
-        seconds=time.perf_counter() - begin,
-        root=config.root,
-    )
+def style(name: str, sees: int) -> report.Style:
+    """The look of a network's line."""
+    rung = "locally_connected" if name.startswith(LOCAL) else "dense" if name == DENSE else COLOURS.get(sees, "conv")
+    return report.RUNG_STYLE[rung]._replace(label=name)
 
 
 if __name__ == "__main__":
-    main(parse(Config(), SMOKE, __doc__, full=FULL))
+    main(__name__, Config(), SMOKE, full=FULL)

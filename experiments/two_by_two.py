@@ -15,43 +15,21 @@ or a ReLU between, is shown to lose. A linear classifier is not told from 3x3 la
 """
 
 import dataclasses
+import functools
 import itertools
-import math
-import time
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from flax import nnx
 
 import convlab as cl
-from convlab import algebra, measure, report
-from convlab.models import Head, Stack, Stage, Wiring
-from experiments.command import parse
-from experiments.settings import Training
+from convlab import measure, report
+from experiments.command import Rows, main
+from experiments.networks import linear
+from experiments.settings import Training, above, with_p
+from experiments.units import BETWEEN, KINDS, PADDINGS, REFERENCE, network
 
-
-class Kind(NamedTuple):
-    """A unit: the taps of its layers along each axis, and the width between two layers in units of its own."""
-
-    sizes: tuple[int, ...]
-    between: float = 1.0
-
-
-LAW = algebra.middle_width(3, 2, 2, 1)
-REFERENCE, LINEAR = "3x3", "linear classifier"
-KINDS = {
-    REFERENCE: Kind((3,)),
-    "2x2 twice": Kind((2, 2)),
-    "2x2 twice, wide between": Kind((2, 2), LAW),
-    "5x5": Kind((5,)),
-    "3x3 twice": Kind((3, 3)),
-}
-BETWEEN: dict[str, dict[str, Any]] = {
-    "nothing": {"activation": nnx.identity},
-    "ReLU": {},
-    "batch norm, ReLU": {"batch_norm": True},
-}
-PADDINGS = {"one side": ("SAME", "SAME"), "in turn": ("SAME", "SAME_LOWER")}
+LINEAR = "linear classifier"
+FORMATS = {"accuracy": ".1%", "gain": "+.1%"}
 COSTS = {
     "weights": lambda model, shape: measure.weights_of(model),
     "multiply-adds": lambda model, shape: cl.count(model, shape).total.multiply_adds,
@@ -80,42 +58,7 @@ class Config(Training):
 SMOKE = Config(size=100, epochs=1, units=1, kinds=(REFERENCE, "2x2 twice"), between=("ReLU",), costs=("weights",), seeds=2)
 
 
-def pooled(shape: Sequence[int]) -> dict[str, Any]:
-    """Max pooling where at least 4 pixels are left of each axis."""
-    return {"pool": cl.max_pool} if min(shape[:-1]) >= 8 else {}
-
-
-class Units(Stack):
-    """A stem, units, and a linear read-out of the mean over positions."""
-
-    def __init__(
-        self,
-        shape: Sequence[int],
-        classes: int,
-        kind: Kind,
-        between: str,
-        sides: Sequence[str],
-        *,
-        width: int,
-        units: int,
-        seed: int,
-    ):
-        rngs = nnx.Rngs(seed)
-        own: dict[str, Any] = {"wiring": Wiring("conv"), "rngs": rngs}
-        last = {"batch_norm": True, "use_bias": False}
-        self.stages = nnx.List([Stage(shape, width, 3, **last, **pooled(shape), **own)])
-        side = itertools.cycle(sides)
-        for _ in range(units):
-            for number, size in enumerate(kind.sizes, 1):
-                inner = number < len(kind.sizes)
-                shape = self.stages[-1].output_shape
-                d, which = (math.ceil(kind.between * width), BETWEEN[between]) if inner else (width, last | pooled(shape))
-                padding = next(side) if size % 2 == 0 else "SAME"
-                self.stages.append(Stage(shape, d, size, padding=padding, **which, **own))
-        self.head = Head(self.stages[-1].output_shape, (classes,), mean=True, rngs=rngs)
-
-
-def networks(config: Config) -> list[dict[str, Any]]:
+def networks(config: Config) -> Rows:
     """Which networks are compared: every kind with all that it can have between its layers and as padding."""
     made = []
     for cost, name in itertools.product(config.costs, config.kinds):
@@ -125,61 +68,44 @@ def networks(config: Config) -> list[dict[str, Any]]:
     return made
 
 
-def run(config: Config) -> list[dict[str, Any]]:
-    """One row per network and seed."""
+def run(config: Config) -> Rows:
+    """One row per network and seed, with its `gain`: what it has above the network of 3x3 layers."""
     data = config.load()
-    shape, classes = data.image_shape, len(data.classes)
-    rows, done = [], {}
-
-    def build(kind: str, between: str, padding: str, width: int, seed: int = 0) -> nnx.Module:
-        options = {"width": width, "units": config.units, "seed": seed}
-        return Units(shape, classes, KINDS[kind], between or "nothing", PADDINGS[padding or "one side"], **options)
-
-    def train(model: nnx.Module, seed: int) -> float:
-        return config.fit(model, data, seed).history[-1]["test_accuracy"]
-
+    shape, rows, done = data.image_shape, [], {}
     for seed in range(config.seeds):
-        model = cl.models.MLP(shape, classes, (), rngs=nnx.Rngs(seed))
-        rows.append({"kind": LINEAR, "seed": seed, "weights": measure.weights_of(model), "accuracy": train(model, seed)})
+        model = linear(data, seed)
+        weights = measure.weights_of(model)
+        rows.append({"kind": LINEAR, "seed": seed, "weights": weights, "accuracy": config.accuracy(model, data, seed)})
     for each in networks(config):
         which = {name: each[name] for name in ("kind", "between", "padding")}
-
-        def cost(model: nnx.Module, cost: str = each["matched"]) -> int:
-            return COSTS[cost](model, shape)
-
-        target = cost(nnx.eval_shape(lambda: build(REFERENCE, "", "", config.width)))
-        width = measure.match_width(lambda width, which=which: build(**which, width=width), target, cost=cost)
-        shapes = nnx.eval_shape(lambda which=which, width=width: build(**which, width=width))
+        build = functools.partial(network, data, config.units, **which)
+        cost = functools.partial(COSTS[each["matched"]], shape=shape)
+        target = cost(nnx.eval_shape(lambda: network(data, config.units, REFERENCE, width=config.width)))
+        width = measure.match_width(lambda width, build=build: build(width=width), target, cost=cost)
+        shapes = nnx.eval_shape(lambda build=build, width=width: build(width=width))
         costs = {"weights": measure.weights_of(shapes), "multiply_adds": cl.count(shapes, shape).total.multiply_adds}
         key = (*which.values(), width)
-        done[key] = done.get(key) or [train(build(**which, width=width, seed=seed), seed) for seed in range(config.seeds)]
+        if key not in done:
+            done[key] = [config.accuracy(build(width=width, seed=seed), data, seed) for seed in range(config.seeds)]
         rows += [each | {"width": width, **costs, "seed": seed, "accuracy": score} for seed, score in enumerate(done[key])]
         print(", ".join(filter(None, each.values())), f"width {width}: {sum(done[key]) / config.seeds:.1%}", flush=True)
-    return rows
+    return above(rows, {"kind": REFERENCE})
 
 
-def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with what each has above the network of 3x3 layers of the same seed."""
-    reference = {row["seed"]: row["accuracy"] for row in rows if row["kind"] == REFERENCE}
-    return [row | {"gain": row["accuracy"] - reference[row["seed"]]} for row in rows]
-
-
-def tested(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def table(rows: Rows, config: Config) -> Rows:
     """Mean and interval of every network, and how likely its gains are by chance, corrected for the number of networks."""
-    by = ["matched", "kind", "between", "padding"]
-    constant = [*by, "width", "weights", "multiply_adds"]
-    summary = report.summarise(rows, constant, ["accuracy", "gain"], bounds={"accuracy": report.SHARE})
-    others = [line for line in summary if line["kind"] not in (REFERENCE, LINEAR)]
-    for matched in dict.fromkeys(line["matched"] for line in others):
-        lines = [line for line in others if line["matched"] == matched]
-        gains = [[row["gain"] for row in rows if all(row.get(name) == line[name] for name in by)] for line in lines]
-        for line, p in zip(lines, report.holm([report.p_value(each) for each in gains]), strict=True):
-            line["p"] = p
-    return summary
+    by, values = ["matched", "kind", "between", "padding"], ["accuracy", "gain"]
+    summary = report.summarise(rows, [*by, "width", "weights", "multiply_adds"], values, bounds={"accuracy": report.SHARE})
+    lines = [line for line in summary if line["kind"] == LINEAR]
+    for matched in config.costs:
+        runs, means = ([row for row in group if row.get("matched") == matched] for group in (rows, summary))
+        lines += with_p(means, runs, by, {"kind": REFERENCE, "between": "", "padding": ""})
+    return lines
 
 
-def draw(summary: list[dict[str, Any]], config: Config) -> Any:
+def draw(rows: Rows, config: Config) -> Any:
     """What each network has above the one of 3x3 layers, at equal weights and at equal multiply-adds."""
+    summary = table(rows, config)
     figure, axes = report.new_figure(len(config.costs), size=(11.0 + 3.0 * (len(config.costs) - 1), 7.5))
     for axis, matched in zip(axes, config.costs, strict=True):
         lines = [line for line in summary if line["matched"] == matched and line["kind"] != REFERENCE]
@@ -200,23 +126,6 @@ def draw(summary: list[dict[str, Any]], config: Config) -> Any:
     return figure
 
 
-def main(config: Config) -> None:
-    """Run, draw and save."""
-    begin = time.perf_counter()
-    rows = compared(run(config))
-    summary = tested(rows)
-    report.save_report(
-        "two_by_two",
-        rows,
-        config,
-        figure=draw(summary, config),
-        summary=summary,
-        formats={"accuracy": ".1%", "gain": "+.1%"},
-        seconds=time.perf_counter() - begin,
-        root=config.root,
-    )
-
-
 def named(line: dict[str, Any]) -> str:
     """What a network is called in the figure."""
     between = f"; {line['between']}" if line["between"] else ""
@@ -224,4 +133,4 @@ def named(line: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main(parse(Config(), SMOKE, __doc__))
+    main(__name__, Config(), SMOKE)

@@ -7,6 +7,7 @@ import pytest
 
 from experiments import claims
 from experiments.checks import Finding
+from experiments.checks.claim import PATH, read
 from experiments.claims import CLAIMS, OPEN, QUESTIONS, Config, answer, draw, kind, run
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -17,7 +18,7 @@ every_claim = pytest.mark.parametrize("quote", CHECKED, ids=lambda quote: quote[
 
 @functools.cache
 def found(quote):
-    return CHECKED[quote].check()
+    return CHECKED[quote].decide()
 
 
 @pytest.mark.slow
@@ -50,12 +51,30 @@ def test_a_question_is_answered_and_neither_true_nor_false():
     assert [answer(verdict) for verdict in ("true", "false", "true if a or b")] == ["yes", "no", "yes if a or b"]
     (row,) = run(Config(only="By what factor"))
     assert (row["verdict"], row["number"], row["counter-case"]) == ("yes", 4, "of one alone: false, 2")
-    assert not draw([row]).axes[0].patches
+    assert not draw([row], Config()).axes[0].patches
 
 
 def test_words_that_no_claim_has_are_an_error():
     with pytest.raises(ValueError, match="no claim contains 'xyz'"):
         run(Config(only="xyz"))
+
+
+@pytest.mark.parametrize(
+    "wanted, written, error",
+    [
+        ("[[claim]]\nquote", "[[clam]]\nquote", "entries .'clam'.; needs some of claim, question, open"),
+        ('check = "counts.', 'check = "count.', "check 'count.dense_weights'; needs one of .*counts.dense_weights"),
+        ("unit =", "units =", "fields .'units'.; needs some of .*unit"),
+        ("source =", "# source =", "has no source; needs it"),
+        ("{ pixels =", "{ pixel =", "an argument 'pixel'; needs some of pixels, claimed"),
+    ],
+)
+def test_a_claim_that_cannot_be_read_is_an_error_that_says_what_is_wrong(wanted, written, error, tmp_path):
+    text = PATH.read_text("utf-8")
+    assert wanted in text
+    (tmp_path / "claims.toml").write_text(text.replace(wanted, written, 1), "utf-8")
+    with pytest.raises(ValueError, match=error):
+        read(tmp_path / "claims.toml")
 
 
 @pytest.mark.parametrize("quote, source, experiment", OPEN)

@@ -1,18 +1,20 @@
 """What is compiled is kept for the next run, where that is wanted and possible, and changes no result."""
 
 import dataclasses
+import json
 import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import jax
 import pytest
 
-from experiments import command, derivation
+from experiments import command, compiling, derivation
 
 ROOT = pathlib.Path(__file__).parents[1]
-OPTIONS = ("jax_enable_compilation_cache", "jax_compilation_cache_dir", command.UNOPTIMISED, *command.KEPT)
+OPTIONS = ("jax_enable_compilation_cache", "jax_compilation_cache_dir", compiling.UNOPTIMISED, *compiling.KEPT)
 COUNTED = """
 import sys, jax, numpy as np
 from experiments import command, derivation
@@ -30,7 +32,7 @@ print(*(sum(event.endswith(name) for event in told) for name in ("cache_hits", "
 def settings(monkeypatch, tmp_path):
     """Environment and settings of JAX, put back afterwards: what is compiled is kept, by default in a folder of the test."""
     before = {name: jax.config.values[name] for name in OPTIONS}
-    for name in ("CONVLAB_CACHE", "JAX_COMPILATION_CACHE_DIR", command.UNOPTIMISED.upper(), *map(str.upper, command.KEPT)):
+    for name in ("CONVLAB_CACHE", "JAX_COMPILATION_CACHE_DIR", compiling.UNOPTIMISED.upper(), *map(str.upper, compiling.KEPT)):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     jax.config.update("jax_enable_compilation_cache", True)
@@ -71,12 +73,12 @@ def test_smoke_and_full_each_stand_for_a_whole_configuration_that_other_flags_ch
 def test_smoke_alone_is_not_optimised_and_the_environment_goes_first(settings):
     settings.setattr(command, "keep_freed_memory", lambda: True)
     for flags, environment, wanted in (([], None, False), (["--smoke"], None, True), (["--smoke"], "0", False)):
-        jax.config.update(command.UNOPTIMISED, False)
+        jax.config.update(compiling.UNOPTIMISED, False)
         if environment:
-            settings.setenv(command.UNOPTIMISED.upper(), environment)
+            settings.setenv(compiling.UNOPTIMISED.upper(), environment)
         settings.setattr(sys, "argv", ["experiment", *flags])
         command.parse(derivation.Config(), derivation.SMOKE, None)
-        assert jax.config.values[command.UNOPTIMISED] is wanted
+        assert jax.config.values[compiling.UNOPTIMISED] is wanted
 
 
 def test_a_second_run_compiles_nothing_and_results_are_the_same_bits(tmp_path):
@@ -91,29 +93,29 @@ def test_a_second_run_compiles_nothing_and_results_are_the_same_bits(tmp_path):
 
 def test_it_lies_in_the_cache_of_the_user_unless_jax_is_told_another_place(settings, tmp_path):
     if sys.platform.startswith("linux"):
-        assert command.keep_compilations()
+        assert compiling.keep_compilations()
         assert pathlib.Path(jax.config.jax_compilation_cache_dir).parent == tmp_path / "convlab" / "xla"
         settings.delenv("XDG_CACHE_HOME")
         settings.setenv("HOME", str(tmp_path))
-        assert command.keep_compilations()
+        assert compiling.keep_compilations()
         assert pathlib.Path(jax.config.jax_compilation_cache_dir).parent == tmp_path / ".cache" / "convlab" / "xla"
     settings.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "mine"))
-    assert command.keep_compilations()
+    assert compiling.keep_compilations()
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "mine")
     settings.setenv("JAX_COMPILATION_CACHE_DIR", "gs://bucket/folder")
-    assert command.keep_compilations()
+    assert compiling.keep_compilations()
     assert jax.config.jax_compilation_cache_dir == "gs://bucket/folder"
 
 
 def test_all_is_kept_however_small_or_quick_unless_jax_is_told_otherwise(settings, tmp_path):
     settings.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
-    assert command.keep_compilations()
-    assert [getattr(jax.config, name) for name in command.KEPT] == [0.0, -1]
-    for name in command.KEPT:
+    assert compiling.keep_compilations()
+    assert [getattr(jax.config, name) for name in compiling.KEPT] == [0.0, -1]
+    for name in compiling.KEPT:
         jax.config.update(name, 5)
     settings.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "5")
-    assert command.keep_compilations()
-    assert [getattr(jax.config, name) for name in command.KEPT] == [5, -1]
+    assert compiling.keep_compilations()
+    assert [getattr(jax.config, name) for name in compiling.KEPT] == [5, -1]
 
 
 @pytest.mark.parametrize("variable", ["XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR"])
@@ -123,7 +125,7 @@ def test_a_folder_that_cannot_be_written_does_not_stop_an_experiment(settings, t
     assert counts == [0, 0]
     settings.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
     settings.setattr(os, "access", lambda *_: False)
-    assert not command.keep_compilations()
+    assert not compiling.keep_compilations()
     assert not jax.config.jax_enable_compilation_cache
 
 
@@ -135,23 +137,23 @@ def test_benchmarks_compile_all_anew(settings, tmp_path):
     assert not jax.config.jax_enable_compilation_cache
     for path in (ROOT / "experiments").glob("*.py"):
         text = path.read_text()
-        if "stopwatch import" in text and "parse(Config()" in text:
+        if "stopwatch import" in text and "__main__" in text:
             assert "keep=False" in text, path
 
 
 def test_tests_do_without_what_other_runs_compiled():
     assert os.environ["CONVLAB_CACHE"] == "0"
-    assert not command.keep_compilations()
+    assert not compiling.keep_compilations()
 
 
 def test_faster_compilation_sets_flags_of_the_installed_xla_alone_and_none_that_are_set(settings):
     first, second = "--xla_cpu_multi_thread_eigen=true", "--xla_cpu_no_such_flag=true"  # one of every XLA, and one of none
-    settings.setattr(command, "FASTER", (first, second))
+    settings.setattr(compiling, "FASTER", (first, second))
     settings.delenv("XLA_FLAGS", raising=False)
-    command.compile_faster()
+    compiling.compile_faster()
     assert os.environ["XLA_FLAGS"] == first
     settings.setenv("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
-    command.compile_faster()
+    compiling.compile_faster()
     assert os.environ["XLA_FLAGS"] == "--xla_cpu_multi_thread_eigen=false"
 
 
@@ -165,3 +167,43 @@ def test_short_runs_alone_compile_faster(settings):
         settings.setattr(sys, "argv", ["experiment", *flags])
         command.parse(default, smoke, None, short=short, full=full)
     assert len(calls) == 2
+
+
+def experiment(result, **others):
+    """A module with a table of means and a figure of what `draw` is given."""
+    drawn = []
+    return types.SimpleNamespace(
+        __file__="folder/question.py", run=lambda config: result, draw=lambda *given: drawn.append(given), drawn=drawn, **others
+    )
+
+
+def test_a_report_holds_all_rows_and_the_table_and_takes_its_name_from_the_file_or_the_configuration(tmp_path):
+    rows = [{"seed": seed, "accuracy": 0.25 * seed} for seed in range(3)]
+    plain, config = experiment(rows), derivation.Config(root=str(tmp_path))
+    assert command.report_on(plain, config) == tmp_path / "question"
+    assert plain.drawn == [(rows, config)]
+    formats = {"accuracy": ".1%", "columns_that_are_not_there": ".2f"}
+    named = dataclasses.make_dataclass("Named", ["root", "name"])(str(tmp_path), "another")
+    shown = experiment(command.Result(rows, "pictures"), table=lambda rows, config: rows[1:2], FORMATS=formats)
+    folder = command.report_on(shown, named)
+    assert folder == tmp_path / "another"
+    assert shown.drawn == [(rows, named, "pictures")]
+    assert (folder / "table.csv").read_text().splitlines() == ["seed,accuracy", "0,0.0", "1,0.25", "2,0.5"]
+    assert [line.split() for line in (folder / "table.md").read_text().splitlines()][2] == ["|", "1", "|", "25.0", "|"]
+
+
+@pytest.mark.parametrize("reused", [False, True])
+def test_the_time_of_a_run_is_written_unless_rows_of_an_earlier_one_were_taken(tmp_path, reused):
+    folder = command.report_on(experiment(command.Result([{"seed": 0}], reused=reused)), derivation.Config(root=str(tmp_path)))
+    assert (json.loads((folder / "provenance.json").read_text()).get("seconds") is None) == reused
+
+
+def test_without_matplotlib_a_report_has_no_figure_and_says_why(tmp_path, capsys):
+    def draw(rows, config):
+        raise ImportError("matplotlib is needed")
+
+    module = experiment([{"seed": 0}])
+    module.draw = draw
+    folder = command.report_on(module, derivation.Config(root=str(tmp_path)))
+    assert "matplotlib is needed" in capsys.readouterr().out
+    assert not (folder / "figure.png").exists()

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pathlib
+import runpy
 import subprocess
 import sys
 import time
@@ -17,12 +18,11 @@ from flax import nnx
 
 import convlab
 from convlab.data import Data, Split
-from experiments.command import UNOPTIMISED
+from experiments.compiling import UNOPTIMISED
 from experiments.settings import at_once
 
 ROOT = pathlib.Path(__file__).parents[1]
-SHARED = {"__init__", "checks", "command", "ladder_figure", "parts", "rivals", "settings", "sizes", "stopwatch"}
-NAMES = sorted({path.stem for path in (ROOT / "experiments").glob("*.py")} - SHARED)
+NAMES = sorted(path.stem for path in (ROOT / "experiments").glob("*.py") if 'if __name__ == "__main__"' in path.read_text())
 QUICK = {"ladder"}  # the main job; the others are run at every change too, but not by the README's command
 FILES = {"table.md", "table.csv", "figure.png", "config.json", "provenance.json"}
 
@@ -32,8 +32,7 @@ def test_an_experiment_runs_and_reports(name, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv(UNOPTIMISED.upper(), os.environ.get(UNOPTIMISED.upper(), "0"))  # settled here, so not for later tests
     monkeypatch.setattr(sys, "argv", [name, "--smoke", "--root", str(tmp_path / "runs")])
-    module = __import__(f"experiments.{name}", fromlist=["main"])
-    module.main(module.parse(module.Config(), module.SMOKE, module.__doc__))
+    runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
     assert {path.name for path in (tmp_path / "runs" / name).iterdir()} == FILES
 
 
@@ -51,7 +50,7 @@ def test_the_showcased_run_is_whole_and_says_where_it_comes_from(name):
 def test_the_derivation_counts_as_the_text_does():
     from experiments import derivation
 
-    rows, pictures = derivation.run(derivation.Config())
+    rows, pictures, _ = derivation.run(derivation.Config())
     assert [row["weights"] for row in rows] == [4096, 4096, 225, 484, 9, 18]
     assert all(row["change_of_convolution"] < 1e-5 for row in rows)
     assert [row["change_of_any"] > 0.1 for row in rows] == [False, False, True, True, True, True]
@@ -60,47 +59,47 @@ def test_the_derivation_counts_as_the_text_does():
 
 @pytest.mark.slow
 def test_a_network_projected_at_every_update_trains_as_the_convolution_does():
-    from experiments import dynamic_sharing
-    from experiments.dynamic_sharing import CONV, SHARED, SMOKE
+    from experiments.dynamic_sharing import SMOKE
+    from experiments.periodic_sharing import CONV, SHARED, build, optimizer, with_power
 
     draw = np.random.default_rng(0)
     split = Split(draw.standard_normal((11, 13, 12, 1)).astype(np.float32), draw.integers(0, 3, 11).astype(np.int32))
     images = Data("noise", split, split, ("0", "1", "2"))
-    convolution, local = (dynamic_sharing.build(kind, (13, 12, 1), 3, 0) for kind in (CONV, SHARED))
+    convolution, local = (build(kind, (13, 12, 1), 3, 0) for kind in (CONV, SHARED))
     sgd = optax.sgd(SMOKE.learning_rate, momentum=SMOKE.momentum)
     config = convlab.Config(steps=4, batch_size=5, evaluations=1, progress=False)
     wanted = convlab.fit(convolution, images, config, optimizer=sgd).logits(split.images)
-    rule = dynamic_sharing.optimizer(SMOKE, local, 1)
+    rule = optimizer(sgd, local, 1)
     for power, same in ((1.0, True), (0.0, False)):
-        start = dynamic_sharing.with_power(rule, local, power)
+        start = with_power(rule, local, power)
         logits = convlab.fit(local, images, config, optimizer=rule, optimizer_state=start).logits(split.images)
         assert np.allclose(logits, wanted, atol=1e-4) == same
 
 
 @pytest.mark.slow
 def test_least_squares_at_every_rung_varies_as_much_as_is_predicted():
-    from experiments import linear_ladder
+    from experiments import least_squares
 
-    config = linear_ladder.Config(space=(5, 3), channels=(1, 2), noise=0.2, sizes=(40,))
-    w = linear_ladder.truth("tiled", config)
-    risks = linear_ladder.learner("tiled", config)(np.full(400, 40), np.arange(400))
-    for rung in linear_ladder.RUNGS:
-        apart, predicted = (linear_ladder.predicted(w, rung, n, config) for n in (np.inf, 40))
+    config = least_squares.Problem(space=(5, 3), channels=(1, 2), noise=0.2, sizes=(40,))
+    w = least_squares.truth("tiled", config)
+    risks = least_squares.learner("tiled", config)(np.full(400, 40), np.arange(400))
+    for rung in least_squares.RUNGS:
+        apart, predicted = (least_squares.predicted(w, rung, n, config) for n in (np.inf, 40))
         np.testing.assert_allclose(risks[rung].mean() - apart, predicted - apart, rtol=0.05, err_msg=rung)
 
 
 @pytest.mark.slow
 def test_round_a_torus_an_image_and_its_shift_score_alike_so_that_half_of_above_and_below_is_right():
-    from experiments import flying_pigs
-    from experiments.flying_pigs import CIRCULAR, ZERO
+    from experiments import birds_and_pigs
+    from experiments.birds_and_pigs import CIRCULAR, ZERO
 
-    draw = jax.jit(flying_pigs.sample, static_argnums=(1, 4))
-    x, y = draw(jax.random.key(0), 200, 1.0, True, flying_pigs.SMOKE)
+    draw = jax.jit(birds_and_pigs.sample, static_argnums=(1, 4))
+    x, y = draw(jax.random.key(0), 200, 1.0, True, birds_and_pigs.Images())
     assert np.all(np.asarray(y[::2] != y[1::2]))
     for network, alike in ((CIRCULAR, True), (ZERO, False)):
-        scores = np.asarray(jax.jit(flying_pigs.Pooled(network, 8, 5, nnx.Rngs(0)))(x))
+        scores = np.asarray(jax.jit(birds_and_pigs.Pooled(network, 8, 5, nnx.Rngs(0)))(x))
         scores = scores - np.median(scores, 0)  # so that both classes are guessed
-        right, equal = flying_pigs.right_and_equal(jnp.asarray(scores), y).tolist()
+        right, equal = birds_and_pigs.right_and_equal(jnp.asarray(scores), y).tolist()
         assert np.allclose(scores[::2], scores[1::2], atol=1e-5) == alike
         assert ((right, equal) == (0.5, 1)) == alike
 
@@ -108,33 +107,33 @@ def test_round_a_torus_an_image_and_its_shift_score_alike_so_that_half_of_above_
 @pytest.mark.slow
 @pytest.mark.parametrize("stack", [1, 3, 5])
 def test_a_convolution_scores_both_classes_alike_from_where_the_words_are_as_far_apart_as_it_sees(stack):
-    from experiments import text
+    from experiments import readers
 
-    config = text.Config(length=17)
-    network = text.Reader(text.STACKS[stack], config, "conv", nnx.Rngs(0))
-    sees = text.field(network, config)
+    network = readers.Reader(readers.STACKS[stack], (17, 8), 32, shared=True, rngs=nnx.Rngs(0))
+    sees = readers.field(network, (17, 8))
     assert sees == stack
     for apart in (sees - 1, sees):
         if apart:
-            words = convlab.tasks.distance(17, apart, config.vocabulary).sample(jax.random.key(0), 5)[0]
-            scores, exchanged = network(words), network(words[..., np.array([0, 2, 1, *range(3, config.vocabulary)])])
+            words = convlab.tasks.distance(17, apart, 8).sample(jax.random.key(0), 5)[0]
+            scores, exchanged = network(words), network(words[..., np.array([0, 2, 1, *range(3, 8)])])
             assert np.allclose(scores, exchanged, atol=1e-6) == (apart == sees)
 
 
 @pytest.mark.slow
 def test_a_rising_tone_of_higher_pitch_is_translated_along_log_frequency_alone():
-    from experiments import audio
+    from experiments.spectrograms import LINEAR, LOG
+    from experiments.translations import TONES, Shifts, residuals
 
-    left = {(row["tone"], row["axis"]): row["residual"] for row in audio.residuals(audio.Config(shifts=(8,), seeds=1))}
-    stays, rises = audio.TONES.values()
-    assert max(left[stays, audio.LOG], left[rises, audio.LOG], left[stays, audio.LINEAR]) < 0.04
-    assert left[rises, audio.LINEAR] > 0.2
+    left = {(row["tone"], row["axis"]): row["residual"] for row in residuals(Shifts(shifts=(8,), seeds=1))}
+    stays, rises = TONES.values()
+    assert max(left[stays, LOG], left[rises, LOG], left[stays, LINEAR]) < 0.04
+    assert left[rises, LINEAR] > 0.2
 
 
 @pytest.mark.slow
 def test_the_benchmark_runs_with_the_core_dependencies_alone(tmp_path):
     missing = "import sys; sys.modules.update(dict.fromkeys(['tyro', 'matplotlib', 'torch', 'tensorflow_datasets', 'scipy'])); "
-    code = missing + "import runpy; runpy.run_module('experiments.speed', run_name='__main__')"
+    code = missing + "import runpy; runpy.run_module('experiments.speed', run_name='__main__', alter_sys=True)"
     run = subprocess.run(
         [sys.executable, "-c", code, "--smoke"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True
     )
@@ -159,26 +158,27 @@ def test_parts_that_run_at_once_come_in_order_and_what_waits_is_not_begun_after_
 
 def test_needs_that_follow_the_theory_have_the_exponents_that_it_predicts():
     from experiments import sample_complexity as experiment
+    from experiments import theory_tasks as theory
 
     config = experiment.Config(rungs=("conv", "locally_connected"), noise=(0.2, 0.3), half=(2, 5))
     rows = [
         {"varied": case.varied, "size": case.size, "rung": case.rung, "seed": seed, "needed": needed * (1 + seed)}
-        for case in experiment.settings(config)
-        for needed in [experiment.THEORY[case.rung][-1](*case.law) if case.law else case.size ** experiment.HALVES[case.rung]]
+        for case in theory.settings(config)
+        for needed in [theory.THEORY[case.rung][-1](*case.law) if case.law else case.size ** theory.HALVES[case.rung]]
         for seed in range(2)
     ]
-    table = {(row["varied"], row["rung"]): row["exponent"] for row in experiment.slopes(rows, config)}
+    table = {(row["varied"], row["rung"]): row["exponent"] for row in experiment.table(rows, config)}
     for (varied, rung), exponent in table.items():
         if rung != experiment.MORE:
-            assert any(abs(exponent - power) < 1e-9 for power in experiment.predicted(varied, rung, config))
-    assert table[experiment.PATCHES, experiment.MORE] == pytest.approx(1)  # k (k + d) against k + d
-    assert table[experiment.PIXELS, experiment.MORE] == pytest.approx(0, abs=1e-9)
-    assert table[experiment.HALF, experiment.MORE] == pytest.approx(1)
-    assert table[experiment.NOISE, "conv"] == pytest.approx(2)
+            assert any(abs(exponent - power) < 1e-9 for power in theory.predicted(varied, rung, config))
+    assert table[theory.PATCHES, experiment.MORE] == pytest.approx(1)  # k (k + d) against k + d
+    assert table[theory.PIXELS, experiment.MORE] == pytest.approx(0, abs=1e-9)
+    assert table[theory.HALF, experiment.MORE] == pytest.approx(1)
+    assert table[theory.NOISE, "conv"] == pytest.approx(2)
 
 
 def test_the_best_threshold_of_one_patch_is_the_sign_and_of_many_beats_their_sum():
-    from experiments.sample_complexity import best_threshold
+    from experiments.theory_tasks import best_threshold
 
     normal = 0.5 * (1 + math.erf(2 / math.sqrt(2)))
     assert best_threshold(1, 0.5) == pytest.approx(normal, abs=0.005)
@@ -198,11 +198,12 @@ def test_a_list_knows_as_many_texts_as_there_are():
 
 @pytest.mark.parametrize("louder", [0, 1])
 def test_one_threshold_tells_loud_waves_from_quiet_ones_whichever_class_they_are(louder):
-    from experiments import audio
+    from experiments.listeners import by_peak
+    from experiments.spectrograms import LOG, Waves
 
     draw = np.random.default_rng(0)
     labels = draw.integers(0, 2, 20)
     waves = np.sin(0.5 * np.arange(512)) * np.where(labels == louder, 2.0, 1.0)[:, None] + 0.1 * draw.standard_normal((20, 512))
     loud, reversed_ = (Split(waves[..., None].astype(np.float32), each) for each in (labels, 1 - labels))
-    assert audio.by_peak(loud, loud, audio.Config(), audio.LOG) == 1
-    assert audio.by_peak(loud, reversed_, audio.Config(), audio.LOG) == 0
+    assert by_peak(loud, loud, Waves(), LOG) == 1
+    assert by_peak(loud, reversed_, Waves(), LOG) == 0

@@ -12,7 +12,7 @@ from networks import filled
 import convlab
 from convlab import tasks
 from experiments import red_green
-from experiments.red_green import PADDINGS, Order
+from experiments.paddings import PADDINGS, Order, knowable
 
 EXACT, CROPPING = ("CIRCULAR", "FULL"), ("VALID", "SAME")
 ROUNDING, SEEN = 1e-5, 1e-2  # of scores: what is no change, and what is one
@@ -103,6 +103,6 @@ def test_what_can_be_known_is_the_order_where_a_window_holds_both_boxes_and_thei
         window = any(max(red, green) - 16 <= begin <= min(red, green) + 3 for begin in range(-16, 32, 8))
         return red < green if window else (red % 8, green % 8)
 
-    assert red_green.knowable("FULL") == pytest.approx(guesses(on_a_plane))
-    assert red_green.knowable("CIRCULAR") == pytest.approx(guesses(lambda red, green: ((green - red) % 32, red % 8)))
-    assert 0.5 < red_green.knowable("CIRCULAR") < red_green.knowable("FULL") < 1
+    assert knowable("FULL") == pytest.approx(guesses(on_a_plane))
+    assert knowable("CIRCULAR") == pytest.approx(guesses(lambda red, green: ((green - red) % 32, red % 8)))
+    assert 0.5 < knowable("CIRCULAR") < knowable("FULL") < 1

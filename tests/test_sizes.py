@@ -13,9 +13,10 @@ from flax import nnx
 import convlab as cl
 from convlab import train
 from convlab.data import Data, Split, permute_pixels
-from experiments import ladder_figure, sizes
+from experiments import ladder_figure, ladder_table, sizes
+from experiments.ladder_runs import Runs, run
 from experiments.settings import Finished
-from experiments.sizes import REORDERED, SHIFTED, Curve, Runs, Sizes, curves_of
+from experiments.sizes import REORDERED, SHIFTED, Curve, Sizes, curves_of
 
 NETWORKS = {"rungs": ("dense", "convolution"), "reordered": ("convolution",), "features": (3, 4)}
 SMALL = Sizes(sizes=(20, 40), steps=(2, 3), seeds=2, **NETWORKS)
@@ -113,17 +114,17 @@ def test_a_dense_network_learns_the_same_from_reordered_pixels_and_a_convolution
 def test_prices_pair_the_seeds_and_leave_out_what_lies_outside_the_sizes_tried():
     config = dataclasses.replace(SMALL, sizes=(40, 800))
     needed = {("dense", 9): {0: 100.0, 1: 400.0}, ("linear", 9): {0: math.inf, 1: 50.0}, ("tiled 2", 9): {0: 40.0, 1: 90.0}}
-    found = ladder_figure.prices(needed | {("convolution", 9): {0: 50.0, 1: 200.0}}, config)
+    found = ladder_table.prices(needed | {("convolution", 9): {0: 50.0, 1: 200.0}}, config)
     assert list(found) == [("dense", 9)]
     assert [found["dense", 9][name] for name in ("price", "price_low", "price_high")] == pytest.approx([2, 2, 2])
-    assert ladder_figure.prices(needed, config) == {}
+    assert ladder_table.prices(needed, config) == {}
 
 
 def test_exponents_are_fitted_seed_by_seed_to_needs_between_the_sizes_tried():
     powers = (0.4, 0.5, 0.6)
     needed = {("dense", places): {s: 30.0 * places**power for s, power in enumerate(powers)} for places in (1, 9, 25, 81)}
     config = dataclasses.replace(SMALL, sizes=(50, 800), rungs=("dense", "convolution"), seeds=3)
-    growth = ladder_figure.exponents(needed, config)  # at one place 30 examples are fewer than the smallest set
+    growth = ladder_table.exponents(needed, config)  # at one place 30 examples are fewer than the smallest set
     assert list(growth) == ["dense"]
     assert growth["dense"]["exponent"] == pytest.approx(0.5)
     assert growth["dense"]["exponent_high"] == pytest.approx(0.5 + 4.3027 * 0.1 / 3**0.5, abs=1e-3)
@@ -131,10 +132,10 @@ def test_exponents_are_fitted_seed_by_seed_to_needs_between_the_sizes_tried():
 
 def test_needs_are_shown_with_the_seeds_that_have_none_between_the_sizes_tried():
     sizes = [50, 800]
-    assert ladder_figure.shown({0: 100.0, 1: 400.0}, sizes) == "200"
-    assert ladder_figure.shown({0: math.inf, 1: math.inf}, sizes) == "over 800"
-    assert ladder_figure.shown({0: math.inf, 1: 400.0}, sizes) == "over 800 for 1 of 2 seeds"
-    assert ladder_figure.shown({0: 50.0, 1: 50.0}, sizes) == "at most 50"
+    assert ladder_table.shown({0: 100.0, 1: 400.0}, sizes) == "200"
+    assert ladder_table.shown({0: math.inf, 1: math.inf}, sizes) == "over 800"
+    assert ladder_table.shown({0: math.inf, 1: 400.0}, sizes) == "over 800 for 1 of 2 seeds"
+    assert ladder_table.shown({0: 50.0, 1: 50.0}, sizes) == "at most 50"
 
 
 def test_the_table_names_its_rows_as_the_figure_and_tells_what_was_not_reached():
@@ -146,7 +147,7 @@ def test_the_table_names_its_rows_as_the_figure_and_tells_what_was_not_reached()
         for seed in range(2)
     ]
     config = dataclasses.replace(SMALL, sizes=(100, 400), target=0.9)
-    lines = ladder_figure.table(rows, config)
+    lines = ladder_table.table(rows, config)
     assert [line["network"] for line in lines] == ["dense", "convolution"] * 2
     assert [line["examples_needed"] for line in lines] == ["over 400", "200"] * 2
     assert not any("price" in line for line in lines)  # dense was not reached, and the convolution's is one
@@ -163,4 +164,4 @@ def test_a_configuration_that_does_not_fit_together_is_an_error():
         ({"distances": (5, 0)}, "do not fit a margin of 4"),
     ):
         with pytest.raises(ValueError, match=words):
-            sizes.run(dataclasses.replace(SMALL, **change))
+            run(dataclasses.replace(SMALL, **change))

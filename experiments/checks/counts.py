@@ -1,4 +1,4 @@
-"""Claims that counting decides: weights, offsets, pixels, multiply-adds, bytes."""
+"""Claims that counting decides: weights, offsets, pixels, multiply-adds."""
 
 import functools
 import itertools
@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 import convlab as cl
-from convlab import models
 from experiments.checks import Finding, one, weights
 
 
@@ -43,7 +42,13 @@ def weights_of_a_window() -> Finding:
     return Finding({f"Delta is {delta}": ratio < 5 / 4 for delta, ratio in ratios.items()}, ratios[1])
 
 
-def output_sizes(rule: Callable[[int, int, int, int], int] = lambda n, k, p, s: (n - k + p + s) // s) -> Finding:
+RULES: dict[str, Callable[[int, int, int, int], int]] = {  # of pixels, taps, padding and stride along one axis
+    "with stride": lambda n, k, p, s: (n - k + p + s) // s,
+    "without stride": lambda n, k, p, s: (n - k + p) // s,
+}
+
+
+def output_sizes(rule: str = "with stride") -> Finding:
     """A rule for output sizes against the places where a window of k lies on n + p pixels, s apart, over small sizes."""
     x, cases = jnp.zeros((12, 1)), itertools.product(range(3, 12), range(1, 4), range(4), range(1, 4))
 
@@ -52,7 +57,7 @@ def output_sizes(rule: Callable[[int, int, int, int], int] = lambda n, k, p, s: 
         return jax.eval_shape(functools.partial(cl.conv, window=window), x[:n], x[:k, :, None]).shape[0]
 
     right = [
-        sum(first + k <= n + p for first in range(0, n + p, s)) == outputs(n, k, p, s) == rule(n, k, p, s)
+        sum(first + k <= n + p for first in range(0, n + p, s)) == outputs(n, k, p, s) == RULES[rule](n, k, p, s)
         for n, k, p, s in cases
     ]
     return one(all(right), len(right))
@@ -109,32 +114,13 @@ def operations(of_a_product: int = 2) -> Finding:
     return one(53e9 < number < 54e9, number)
 
 
-def parameters_know_no_image(kind: type = cl.Conv) -> Finding:
+LAYERS = {"Conv": cl.Conv, "LocallyConnected": cl.LocallyConnected}
+
+
+def parameters_know_no_image(kind: str = "Conv") -> Finding:
     """Weights of a layer made for images of 16 x 16 pixels, over those of one made for 8 x 8."""
-    small, large = (weights(lambda rngs, n=n: kind(2, 3, (3, 3), space=(n, n), rngs=rngs)) for n in (8, 16))
+    small, large = (weights(lambda rngs, n=n: LAYERS[kind](2, 3, (3, 3), space=(n, n), rngs=rngs)) for n in (8, 16))
     return one(small == large, large / small)
-
-
-def first_layer_grows(layer: int = 0) -> Finding:
-    """Numbers that a layer of the book's residual network returns, over those that it reads, images of 32 x 32 colours."""
-    image = (32, 32, 3)
-    model = nnx.eval_shape(lambda: models.NetDeep(image, blocks=10, tied=True, rngs=nnx.Rngs(0)))
-    shapes = [image] + [row.output_shape for row in cl.count(model, image).layers if row.name.endswith("layer")]
-    number = math.prod(shapes[layer + 1]) / math.prod(shapes[layer])
-    return one(number > 2, number)
-
-
-def published_counts(side: int = 32) -> Finding:
-    """The weights of the book's networks for two classes of colour images, against those that it prints."""
-    shape = (side, side, 3)
-    printed = {
-        "MLP 512": (1_574_402, lambda rngs: models.MLP(shape, 2, (512,), rngs=rngs)),
-        "MLP 1024": (3_737_474, lambda rngs: models.MLP(shape, 2, (1024, 512, 128), rngs=rngs)),
-        "Net of width 32": (38_386, lambda rngs: models.Net(shape, width=32, rngs=rngs)),
-        "Net": (18_090, lambda rngs: models.Net(shape, rngs=rngs)),
-    }
-    counts = {name: weights(build) for name, (_, build) in printed.items()}
-    return Finding({name: counts[name] == count for name, (count, _) in printed.items()}, counts["Net"])
 
 
 def fewer_weights(large: int = 5, small: int = 3) -> Finding:
@@ -146,56 +132,3 @@ def fewer_weights(large: int = 5, small: int = 3) -> Finding:
     alone, twice = (cl.count(net, (2 * large, 2 * large, 7)).total for net in nets)
     number = 1 - twice.weights / alone.weights
     return one(number > 0 and twice.field == alone.field, number)
-
-
-def stem_saves(stem: str = "3x3x3") -> Finding:
-    """Multiply-adds of a ResNet's stem over those of the 7 x 7 one, on 224 x 224 pixels; ResNet-C has three 3 x 3 layers."""
-
-    def products(name: str) -> int:
-        image = (224, 224, 3)
-        model = nnx.eval_shape(lambda: models.ResNet(image, 1000, (1,), stem=name, rngs=nnx.Rngs(0)))
-        names = [f"stages/{number}/layer" for number in range(len(models.STEMS[name].layers))]
-        return sum(row.multiply_adds for row in cl.count(model, image).layers if row.name in names)
-
-    number = products(stem) / products("7x7")
-    return one(number < 1, number)
-
-
-ALEXNET = (  # as the text has it: channels, taps, stride, padding; whether 3 x 3 max pooling of stride 2 follows
-    (96, 11, 4, 1, True),
-    (256, 5, 1, 2, True),
-    (384, 3, 1, 1, False),
-    (384, 3, 1, 1, False),
-    (256, 3, 1, 1, True),
-)
-
-
-def alexnet(classes: int = 10) -> tuple[int, tuple[int, int], tuple[int, int]]:
-    """Weights of the text's AlexNet on (224, 224, 1), and the shapes of its two huge matrices."""
-    space, c, total = (224, 224), 1, 0
-    for d, size, stride, padding, pooled in ALEXNET:
-        pads = ((padding, padding),) * 2
-        total += weights(lambda rngs, c=c, d=d, size=size: cl.Conv(c, d, (size, size), rngs=rngs))
-        space, c = cl.Window((size, size), stride, pads).output_shape(space), d
-        space = cl.Window((3, 3), 2, "VALID").output_shape(space) if pooled else space
-    shapes = (math.prod(space) * c, 4096), (4096, 4096)
-    total += sum(weights(lambda rngs, s=shape: nnx.Linear(*s, rngs=rngs)) for shape in (*shapes, (4096, classes)))
-    return total, *shapes
-
-
-def nearly_a_gigabyte(bytes_a_weight: int = 4) -> Finding:
-    """Megabytes of AlexNet's two huge layers, and of the whole network, against 900 to 1000; those of the whole."""
-    total, *shapes = alexnet()
-    sizes = {"the two layers are": sum(map(math.prod, shapes)), "the whole network is": total}
-    holds = {f"{what} counted": 0.9e9 <= bytes_a_weight * many <= 1e9 for what, many in sizes.items()}
-    return Finding(holds, bytes_a_weight * total / 1e6)
-
-
-def two_matrices_take(claimed: int = 164) -> Finding:
-    """Bytes of AlexNet's two huge matrices in single precision, in megabytes of 2^20 and of 10^6."""
-    _, *shapes = alexnet()
-    taken = 4 * sum(map(math.prod, shapes))
-    return Finding(
-        {f"a MB has {name} bytes": round(taken / size) == claimed for name, size in (("2^20", 2**20), ("10^6", 10**6))},
-        taken / 1e6,
-    )

@@ -7,40 +7,44 @@ import jax.numpy as jnp
 
 import convlab as cl
 from convlab import algebra, measure
-from convlab.models.stage import Activation, Pool
 from experiments.checks import Finding, apart, equal, normal, one
 
 HALVING = cl.Window((2, 2), 2)
+POOLS = {"max": cl.max_pool, "mean": cl.mean_pool, "blur": cl.blur_pool}
+ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jax.nn.tanh}
 
 
-def mean_pooling_is_a_convolution(pool: Pool = cl.mean_pool) -> Finding:
+def mean_pooling_is_a_convolution(pool: str = "mean") -> Finding:
     """Pooling, against a convolution of each channel with equal weights."""
     x = normal(8, 6, 3)
-    h, conv = pool(x, HALVING), cl.conv(x, jnp.full((2, 2, 1, 3), 1 / 4), HALVING, groups=3)
+    h, conv = POOLS[pool](x, HALVING), cl.conv(x, jnp.full((2, 2, 1, 3), 1 / 4), HALVING, groups=3)
     return one(equal(h, conv), apart(h, conv))
 
 
-def pooling_is_no_convolution(pool: Pool = cl.max_pool) -> Finding:
+def pooling_is_no_convolution(pool: str = "max") -> Finding:
     """Whether pooling fails to add up, as every convolution does: the largest difference."""
     x, y = normal(8, 6, 1), normal(8, 6, 1, seed=1)
-    number = apart(pool(x + y, HALVING), pool(x, HALVING) + pool(y, HALVING))
+    together, alone = POOLS[pool](x + y, HALVING), POOLS[pool](x, HALVING) + POOLS[pool](y, HALVING)
+    number = apart(together, alone)
     return one(number > 1e-4, number)
 
 
-def maxima_from_relus(activation: Activation = jax.nn.relu) -> Finding:
+def maxima_from_relus(activation: str = "relu") -> Finding:
     """max(a, b) = relu(a - b) + b along rows, then columns, against 2 x 2 max pooling: the largest difference."""
     x = normal(8, 6, 2)
-    rows = activation(x[::2] - x[1::2]) + x[1::2]
-    h = activation(rows[:, ::2] - rows[:, 1::2]) + rows[:, 1::2]
+    positive = ACTIVATIONS[activation]
+    rows = positive(x[::2] - x[1::2]) + x[1::2]
+    h = positive(rows[:, ::2] - rows[:, 1::2]) + rows[:, 1::2]
     pooled = cl.max_pool(x, HALVING)
     return one(equal(h, pooled), apart(h, pooled))
 
 
-def minimum_by(pool: Pool = cl.max_pool) -> Finding:
+def minimum_by(pool: str = "max") -> Finding:
     """min(x) = -max(-x): the largest difference of a negated pooling of the negative image."""
     x = normal(8, 6, 2)
     least = x.reshape(4, 2, 3, 2, 2).min((1, 3))
-    return one(equal(-pool(-x, HALVING), least), apart(-pool(-x, HALVING), least))
+    h = -POOLS[pool](-x, HALVING)
+    return one(equal(h, least), apart(h, least))
 
 
 def pooling_forgives_one_pixel(side: int = 16) -> Finding:
@@ -54,10 +58,10 @@ def pooling_forgives_one_pixel(side: int = 16) -> Finding:
     return Finding({f"the stride is {stride}": still(stride) == 1 for stride in (1, 2)}, still(2))
 
 
-def pooling_aliases(pool: Pool = cl.max_pool) -> Finding:
+def pooling_aliases(pool: str = "max") -> Finding:
     """Share of the energy above what every second sample can tell, of [0, 0, 1, 1, ...] pooled; as it is, it has none."""
     x = jnp.tile(jnp.array([0.0, 0.0, 1.0, 1.0]), 4)[None, :, None]
-    pooled, raw = (float(measure.aliased_energy(h, 2)) for h in (pool(x, cl.Window((2,), 1, "CIRCULAR")), x))
+    pooled, raw = (float(measure.aliased_energy(h, 2)) for h in (POOLS[pool](x, cl.Window((2,), 1, "CIRCULAR")), x))
     return one(pooled > 0.01 and raw < 1e-6, pooled)
 
 

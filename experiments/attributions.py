@@ -1,0 +1,81 @@
+"""Ways to ask a network which pixels it looks at, and two tests of what they tell: faith and learning."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import convlab as cl
+from convlab import algebra, measure, report
+from convlab.measure.attribution import RULES
+
+TIMES, GRAD_CAM, OCCLUSION, EDGES, RANDOM = "gradient x image", "Grad-CAM", "occlusion", "edges", "random"
+WAYS = (*RULES, TIMES, GRAD_CAM, OCCLUSION)
+UNITS = {TIMES: "score", GRAD_CAM: "weighted activation", OCCLUSION: "score lost"}
+LAST = "stages/1/layer"  # of the network: the last layer with positions
+PARTS = 8  # an occluding window has an eighth of the image's side, and moves by half of its own
+
+
+def importance(model: nnx.Module, x: jax.Array, target: np.ndarray) -> dict[str, jax.Array]:
+    """How important each pixel is, (n, k, l), by every way; maps of coarser grids are spread over the image."""
+    space = x.shape[1:-1]
+    size = [max(2, side // PARTS) for side in space]
+    window = cl.Window(size, [side // 2 for side in size], "VALID")
+    gradients = {rule: measure.saliency(model, x, target, rule) for rule in RULES}
+    maps = {rule: jnp.abs(gradient).sum(-1) for rule, gradient in gradients.items()}
+    maps[TIMES] = (gradients["gradient"] * x).sum(-1)
+    maps[GRAD_CAM] = measure.grad_cam(model, x, LAST, target)
+    maps[OCCLUSION] = measure.occlusion(model, x, target, window)
+    return {way: jax.image.resize(each, (len(x), *space), "linear") for way, each in maps.items()}
+
+
+def edges(x: jax.Array) -> jax.Array:
+    """How steep each image is at each pixel, (n, k, l)."""
+    slopes = [cl.conv(x.mean(-1, keepdims=True), algebra.derivative(axis), _around(axis))[..., 0] for axis in range(2)]
+    return jnp.hypot(*slopes)
+
+
+def _around(axis: int) -> cl.Window:
+    return cl.Window((3, 1) if axis == 0 else (1, 3), padding="EDGE")
+
+
+def ranks(maps: jax.Array) -> np.ndarray:
+    """Ranks of the pixels of every map, less their mean."""
+    flat = np.asarray(jax.scipy.stats.rankdata(maps.reshape(len(maps), -1), axis=1))
+    return flat - flat.mean(1, keepdims=True)
+
+
+def correlation(one: np.ndarray, two: np.ndarray) -> float:
+    """Spearman's, of two maps an image; 0 where a map is the same everywhere; mean over images."""
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
+    return float(np.mean(np.sum(one * two, 1) / np.where(lengths > 0, lengths, 1)))
+
+
+def staying(model: nnx.Module, x: jax.Array, order: np.ndarray, share: float) -> float:
+    """How many predictions stay when the pixels of highest order take the mean colour of all images, which is zero.
+
+    Of equal ones those go that are drawn at random, as where a map is zero.
+    """
+    many, ties = round(share * order.shape[1]), np.random.default_rng(0).random(order.shape)
+    hidden = np.zeros(order.shape, bool)
+    np.put_along_axis(hidden, np.lexsort((ties, -order), 1)[:, :many], True, 1)
+    predict: Callable[[jax.Array], jax.Array] = jax.jit(lambda x: model(x).argmax(-1))
+    return float(jnp.mean(predict(jnp.where(hidden.reshape(*x.shape[:-1], 1), 0, x)) == predict(x)))
+
+
+def draw_pictures(axes: Any, picture: dict[str, Any]) -> None:
+    """The photograph and its edges, the maps after training above those before, the first layer and what it makes of it."""
+    image = picture["image"]
+    axes[0, 0].imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=1)
+    axes[0, 0].set(xticks=[], yticks=[])
+    axes[0, 0].set_title("a test image")
+    report.heat(axes[1, 0], image, picture["after"][EDGES], "its edges", label="steepness")
+    for row, when in zip(axes[:, 1:-1], ("after", "before"), strict=True):
+        for axis, way in zip(row, WAYS, strict=True):
+            report.heat(axis, image, picture[when][way], f"{way}\n{when} training", label=UNITS.get(way, "sum of |gradient|"))
+    kernels = np.moveaxis(np.asarray(picture["filters"]).mean(2), -1, 0)
+    report.filters(axes[0, -1], kernels, "kernels of\nthe first layer", columns=6)
+    report.feature_sheet(axes[1, -1], picture["features"], "what they make\nof the image", columns=6)

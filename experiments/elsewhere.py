@@ -1,0 +1,59 @@
+"""Training steps in convlab, stock JAX and PyTorch, and a process of its own in which to run them apart."""
+
+import functools
+import multiprocessing
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from experiments import pytorch, rivals
+from experiments.stopwatch import Contender
+
+
+def contenders(name: str, steps: int, torch: bool, compile_torch: bool) -> list[Contender]:
+    """All that take a step of a network."""
+    made = [rivals.convlab_contender(name, steps), rivals.stock_contender(name, steps)]
+    return made + (pytorch.network_contenders(name, steps, compile_torch) if torch and pytorch.installed() else [])
+
+
+class Elsewhere:
+    """A process of its own, in which the C library hands freed memory back: it waits until it is told to run something.
+
+    A context; `contenders` makes them there, in place of those made before, and returns what runs them from here.
+    """
+
+    def __enter__(self) -> "Elsewhere":
+        context = multiprocessing.get_context("spawn")
+        self.pipe, its = context.Pipe()
+        self.process = context.Process(target=_serve, args=(its,))
+        self.process.start()
+        its.close()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.pipe.close()
+        self.process.join()
+
+    def contenders(self, make: Callable[..., Sequence[Contender]], *arguments: Any) -> list[Contender]:
+        """Call `make` there, a function of a module."""
+        told = self._ask((make, arguments))
+        return [Contender(labels, functools.partial(self._ask, number), steps) for number, (labels, steps) in enumerate(told)]
+
+    def _ask(self, message: Any) -> Any:
+        self.pipe.send(message)
+        return self.pipe.recv()
+
+
+def _serve(pipe: Any) -> None:
+    made: Sequence[Contender] = ()
+    while True:
+        try:
+            message = pipe.recv()
+        except EOFError:
+            return
+        if isinstance(message, int):
+            made[message].call()
+            pipe.send(None)
+        else:
+            make, arguments = message
+            made = make(*arguments)
+            pipe.send([(contender.labels, contender.steps) for contender in made])

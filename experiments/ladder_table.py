@@ -1,0 +1,99 @@
+"""What the ladder's runs come to: examples needed, their prices and growth, and the table of them."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from convlab import report, tasks
+from experiments.command import Rows
+from experiments.sizes import Sizes
+
+CONV = "convolution"
+EXPONENTS = {"linear": 1.0, "dense": 1.0, "locally connected": 1.0, CONV: 0.0, "global convolution": 0.0}  # predicted
+FORMATS = {"error_at_*": ".1%", "largest_training_loss": ".3f", "rate": "g"}
+
+
+def grouped(rows: Rows) -> dict[tuple[str, int], Rows]:
+    """Group rows into lines, by network and number of places."""
+    lines: dict[tuple[str, int], Rows] = {}
+    for row in rows:
+        lines.setdefault((row["network"], row["places"]), []).append(row)
+    return lines
+
+
+def needs(rows: Rows, target: float) -> dict[tuple[str, int], dict[int, float]]:
+    """Interpolate for each line and seed how many training images reach the target; inf where the largest set does not."""
+    found: dict[tuple[str, int], dict[int, float]] = {}
+    for line, runs in grouped(rows).items():
+        scores: dict[int, dict[int, float]] = {}
+        for row in runs:
+            scores.setdefault(row["seed"], {})[row["size"]] = row["accuracy"]
+        found[line] = {seed: tasks.crossing(curve, target) for seed, curve in scores.items()}
+    return found
+
+
+def prices(needed: dict[tuple[str, int], dict[int, float]], config: Sizes) -> dict[tuple[str, int], dict[str, Any]]:
+    """Compare needs with the convolution's of the same seeds and places, by ratios, where all lie between the sizes tried."""
+    known = {line: found for line, found in needed.items() if inside(found, config)}
+    rows = [
+        {"network": name, "places": count, "seed": seed, "price": need}
+        for (name, count), found in known.items()
+        if (CONV, count) in known
+        for seed, need in found.items()
+    ]
+    if not rows:
+        return {}
+    compared = report.paired(rows, ["network", "places"], {"network": CONV}, "price", ratio=True)
+    names = {"price": "price_ratio", "price_low": "price_ratio_low", "price_high": "price_ratio_high", "p_holm": "price_p_holm"}
+    return {(row["network"], row["places"]): {new: row[old] for new, old in names.items()} for row in compared}
+
+
+def table(rows: Rows, config: Sizes) -> Rows:
+    """Return one line of the table for each line of the figure: errors by size, examples needed, price, how well learnt."""
+    needed, lines = needs(rows, config.target), []
+    paid, growth = prices(needed, config), exponents(needed, config)
+    for (name, count), runs in grouped(rows).items():
+        line = {"places": count, "network": name, "weights": runs[0]["weights"]}
+        for size in config.sizes:
+            errors = [row["error"] for row in runs if row["size"] == size]
+            ends = report.interval(errors, bounds=report.SHARE) if errors else (None, None, None)
+            line |= dict(zip((f"error_at_{size}", f"error_at_{size}_low", f"error_at_{size}_high"), ends, strict=True))
+        line["examples_needed"] = shown(needed[name, count], [row["size"] for row in runs])
+        line |= paid.get((name, count), {}) | (growth.get(name, {}) if count == max(row["places"] for row in rows) else {})
+        losses = [np.mean([row["train_loss"] for row in runs if row["size"] == size]) for size in {r["size"] for r in runs}]
+        lines.append(line | {"largest_training_loss": float(max(losses)), "rate": runs[0]["rate"]})
+    return lines
+
+
+def geometric_mean(needed: dict[int, float]) -> float:
+    """Average needs on a logarithmic scale."""
+    return float(np.exp(np.mean(np.log(list(needed.values())))))
+
+
+def shown(found: dict[int, float], sizes: list[int]) -> str:
+    """Write the geometric mean of the needs, or how many seeds have one between the sizes tried."""
+    few, many = (sum(need <= min(sizes) for need in found.values()), sum(math.isinf(need) for need in found.values()))
+    if not few and not many:
+        return f"{geometric_mean(found):,.0f}"
+    bound = f"at most {min(sizes):,}" if few else f"over {max(sizes):,}"
+    return bound if max(few, many) == len(found) else f"{bound} for {few or many} of {len(found)} seeds"
+
+
+def exponents(needed: dict[tuple[str, int], dict[int, float]], config: Sizes) -> dict[str, dict[str, Any]]:
+    """Fit a power of the number of places to the needs of every seed; the interval is that of the seeds' exponents."""
+    growth = {}
+    for rung in config.rungs:
+        every = {count: found for (name, count), found in needed.items() if name == rung and inside(found, config)}
+        if len(every) > 1:
+            logs = [[math.log(found[seed]) for found in every.values()] for seed in range(config.seeds)]
+            powers = np.polyfit(np.log(list(every)), np.transpose(logs), 1)[0]
+            law = report.interval(powers)
+            growth[rung] = {"exponent": law.mean, "exponent_low": law.low, "exponent_high": law.high}
+            growth[rung] |= {"predicted_exponent": EXPONENTS.get(rung)}
+    return growth
+
+
+def inside(found: dict[int, float], config: Sizes) -> bool:
+    """Return True if all needs lie between the sizes tried."""
+    return all(min(config.sizes) < need < math.inf for need in found.values())

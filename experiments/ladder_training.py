@@ -1,0 +1,80 @@
+"""The training of one of the ladder's networks on sets of one size, all seeds at once."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from flax import nnx
+
+import convlab as cl
+from convlab import data, train
+from experiments.command import Rows
+from experiments.sizes import FLATTENED, REORDERED, RUNGS, SHIFTED, Curve, Sizes, images, places, training_set
+
+CHOICE_SEEDS = (1000, 1001)  # of the runs that rates are chosen by; no other run has them
+SCORED = 1000  # training images at most that the training loss is of
+CHUNK = 50  # steps in one call
+
+
+@functools.cache
+def builder(config: Sizes, rung: str, flatten: bool) -> Callable[[nnx.Rngs], train.Trainable]:
+    """Compile the construction of a network."""
+    loaded = images(config)
+    shape = *(n + 2 * config.margin for n in loaded.image_shape[:-1]), loaded.image_shape[-1]
+    classes = len(loaded.classes)
+
+    def build(rngs: nnx.Rngs) -> nnx.Module:
+        if rung == "linear":
+            return cl.models.MLP(shape, classes, (), rngs=rngs)
+        return cl.models.Pyramid(shape, classes, config.features, flatten=flatten, rngs=rngs, **RUNGS[rung])
+
+    return train.compiled_build(build, shape)
+
+
+@functools.cache
+def shift(by: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Return the shift of centred images in training, one function for each distance."""
+    return data.chain(functools.partial(data.random_shift, by=by))
+
+
+def trained(config: Sizes, curve: Curve, size: int, steps: int, rate: float, choosing: bool = False) -> Rows:
+    """Train all seeds of a network on sets of one size; return one row for each."""
+    seeds = CHOICE_SEEDS if choosing else range(config.seeds)
+    placed = [training_set(config, curve.distance, curve.control == REORDERED, seed, choosing) for seed in seeds]
+    if curve.control == SHIFTED:  # trained on centred images, tested at all places
+        centred = [training_set(config, 0, False, seed, choosing) for seed in seeds]
+        placed = [dataclasses.replace(far, train=near.train) for near, far in zip(centred, placed, strict=True)]
+    sets = [dataclasses.replace(whole, train=whole.train.take(np.arange(size))) for whole in placed]
+    options = {"steps": steps, "batch_size": config.batch_size, "learning_rate": rate, "evaluations": 1, "chunk": CHUNK}
+    runs = cl.fit_many(
+        builder(config, curve.rung, curve.control == FLATTENED),
+        sets,
+        [cl.Config(**options, seed=seed, progress=False) for seed in seeds],
+        augment=shift(curve.distance) if curve.control == SHIFTED else None,
+    )
+    rows = []
+    for seed, run, one in zip(seeds, runs, sets, strict=True):
+        scored = run.evaluate(one.train.images[:SCORED], one.train.labels[:SCORED])
+        scores = {name: value for name, value in run.history[-1].items() if name.endswith("_accuracy")}
+        rows.append(
+            {
+                "network": curve.name,
+                "rung": curve.rung,
+                "control": curve.control,
+                "places": places(config, curve.distance),
+                "size": size,
+                "distinct": min(size, len(images(config, choosing).train)),
+                "seed": seed,
+                "weights": sum(array.size for array in jax.tree.leaves(run.parameters)),
+                "rate": rate,
+                "steps": steps,
+                "train_loss": scored["loss"],
+                "train_accuracy": scored["accuracy"],
+                "accuracy": scores["test_accuracy"],
+                "error": 1 - scores["test_accuracy"],
+            }
+            | ({"validation": scores["validation_accuracy"]} if choosing else {})
+        )
+    return rows

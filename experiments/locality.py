@@ -1,0 +1,55 @@
+"""How local the inputs of dense units are, beside the same of weights that are dealt to the units anew: the null."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import convlab as cl
+from convlab import measure
+
+
+@functools.partial(jax.jit, static_argnames=("window", "sides"))
+def shares(w: jax.Array, window: cl.Window, sides: tuple[int, ...]) -> dict[str, jax.Array]:
+    """How local a dense weight is: in the window, in the best patches of these sides, and as inputs in those of the first."""
+    patches = {f"patch_{side}": measure.patch_share(w, side) for side in sides}
+    inputs = {"inputs": measure.patch_share(w != 0, sides[0]), "distance": measure.mean_distance(w)}
+    return {"window": measure.local_share(w, window, w.shape[2:4]), **inputs, **patches}
+
+
+def of_weights(w: jax.Array, window: cl.Window, patch: int, seed: int) -> dict[str, float]:
+    """Tell how local a dense weight is, and how local it is when dealt; `patch` is a side in pixels."""
+    row, sides = {}, tuple(range(1, w.shape[2] + 1, 4))
+    for null, weight in (("", w), ("_dealt", measure.dealt(w, jax.random.key(seed)))):
+        found = shares(weight, window, (patch, *sides))
+        row |= {name + null: float(value) for name, value in found.items()}
+        row["patch" + null] = row[f"patch_{patch}{null}"]
+    return row
+
+
+def of_mask(kept: jax.Array, key: jax.Array, patch: int) -> dict[str, float]:
+    """Tell how local the inputs are that hidden units have kept: against inputs at any pixel, and against these dealt anew."""
+    return {name: float(value) for name, value in distances(kept, key, patch).items()}
+
+
+@functools.partial(jax.jit, static_argnames="patch")
+def distances(kept: jax.Array, key: jax.Array, patch: int) -> dict[str, jax.Array]:
+    """Measure how far apart and in how small a patch the kept inputs of a unit are."""
+    dealt = measure.dealt(kept, key)
+    distance = measure.mean_distance(kept)
+    return {
+        "pixels": distance,
+        "distance": distance / measure.mean_distance(jnp.ones_like(kept)),
+        "distance_dealt": distance / measure.mean_distance(dealt),
+        "patch": measure.patch_share(kept, patch),
+        "patch_dealt": measure.patch_share(dealt, patch),
+    }
+
+
+def units(w: np.ndarray, number: int = 32) -> np.ndarray:
+    """Some units that have inputs, drawn at random: their weights, and zeros where fewer have any."""
+    pictures = np.moveaxis(w[..., 0, :], -1, 0).reshape(-1, *w.shape[2:4])
+    living = pictures[np.abs(pictures).max((1, 2)) > 0]
+    drawn = np.random.default_rng(0).permutation(len(living))[:number]
+    return np.concatenate([living[drawn], np.zeros((number - len(drawn), *w.shape[2:4]))])

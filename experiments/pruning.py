@@ -1,0 +1,110 @@
+"""Perceptrons whose smallest weights are pruned, round after round, and what else their masks are tried with."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+import convlab as cl
+from convlab import optim
+from convlab.data import Data
+from experiments.settings import Source
+
+TICKET, OTHER, RANDOM = "smallest pruned, rewound", "same mask, other first weights", "mask at random"
+
+
+@dataclasses.dataclass(frozen=True)
+class Pruning(Source):
+    """How perceptrons are trained and pruned.
+
+    Args:
+      features: The units of the hidden layers.
+      share: The share of the weights that are left that is pruned in each round.
+      rounds: The number of rounds.
+      by: Where the smallest weights are sought: "layer" prunes this share of every layer, "global" that of all layers.
+      steps: The steps of training in every round.
+      batch_size: The images of a step.
+      learning_rate: The rate of Adam, falling along a cosine.
+    """
+
+    features: tuple[int, ...] = (256,)
+    share: float = 0.2
+    rounds: int = 20
+    by: str = "global"
+    steps: int = 800
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+
+    def build(self, data: Data, features: tuple[int, ...], seed: int) -> cl.train.Trainable:
+        """Build a perceptron."""
+        model = cl.models.MLP(data.image_shape, len(data.classes), features, rngs=nnx.Rngs(seed))
+        return cl.train.trainable(model, data.image_shape)
+
+    def recipe(self, seed: int) -> cl.Config:
+        """Return what `fit` is told."""
+        sizes = {"steps": self.steps, "batch_size": self.batch_size, "learning_rate": self.learning_rate}
+        return cl.Config(**sizes, seed=seed, evaluations=1, chunk=20, progress=False)
+
+    def linear(self, data: Data, seed: int) -> float:
+        """Train the linear classifier; return its accuracy."""
+        return cl.fit(self.build(data, (), seed), data, self.recipe(seed)).history[-1]["test_accuracy"]
+
+    def prune(self, data: Data, seed: int, other: int) -> Iterator[tuple[str, int, Any, float]]:
+        """Prune the network of one seed; yield the ways to go on from the mask of every round.
+
+        Args:
+          data: The images.
+          seed: The seed of the first weights, of the order of images and of random masks.
+          other: The seed of the other first weights.
+
+        Yields:
+          The name of the way, the number of the round, the mask and the accuracy.
+        """
+        model, elsewhere = (self.build(data, self.features, key) for key in (seed, other))
+        every = jax.tree.map(lambda array: jnp.ones(array.shape, bool), model.parameters)
+        adam = optax.adam(optax.cosine_decay_schedule(self.learning_rate, self.steps))
+        optimizer = optax.chain(adam, optim.keep_pruned(every))  # one for all masks, which are in its state: compiled once
+        scores = []
+
+        def train(parameters: Any, mask: Any) -> Any:
+            start: Any = optimizer.init(parameters)
+            network = model._replace(parameters=parameters)
+            state = (*start[:-1], mask)
+            fitted = cl.fit(network, data, self.recipe(seed), optimizer=optimizer, optimizer_state=state)
+            scores.append(fitted.history[-1]["test_accuracy"])
+            return fitted.parameters
+
+        pruned = optim.iterative_pruning(train, model.parameters, self.share, self.rounds, by=self.by)
+        for number, (_, mask) in enumerate(pruned):
+            drawn = shuffled(mask, seed)
+            train(optim.rewind(elsewhere.parameters, mask), mask)
+            train(optim.rewind(model.parameters, drawn), drawn)
+            for name, kept, accuracy in zip((TICKET, OTHER, RANDOM), (mask, mask, drawn), scores[-3:], strict=True):
+                yield name, number, kept, accuracy
+
+
+def shuffled(mask: Any, seed: int) -> Any:
+    """Keep as many weights in every array, at random."""
+    random = np.random.default_rng(seed)
+    return jax.tree.map(lambda kept: jnp.asarray(random.permutation(np.ravel(kept)).reshape(kept.shape)), mask)
+
+
+def kernels(mask: Any) -> list[Any]:
+    """Return the masks of kernels, without those of biases."""
+    named = jax.tree.map(lambda is_kernel, kept: kept if is_kernel else None, optim.kernel_mask(mask), mask)
+    return jax.tree.leaves(named)
+
+
+def weights_left(mask: Any) -> int:
+    """Count the weights that a mask keeps, without the biases."""
+    return sum(int(np.sum(kept)) for kept in kernels(mask))
+
+
+def weights_of(mask: Any) -> int:
+    """Count all weights, without the biases."""
+    return sum(kept.size for kept in kernels(mask))

@@ -1,0 +1,122 @@
+"""PyTorch's layers, and its training steps of the same networks, for the benchmarks to time where it is installed."""
+
+import importlib.util
+import math
+import os
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from experiments.implementations import UNIT
+from experiments.rivals import MOMENTUM, NETWORKS, RATE, Network, layers, noise
+from experiments.rooflines import Shape
+from experiments.stopwatch import Contender
+
+
+def installed() -> bool:
+    """Return True if PyTorch is installed."""
+    return importlib.util.find_spec("torch") is not None
+
+
+def leave_out(name: str, error: Exception) -> None:
+    """Say that something of PyTorch cannot run: torch.compile needs a C++ compiler."""
+    print(f"{name} is left out: {str(error).splitlines()[0]}")
+
+
+def layer_contenders(shape: Shape, compile_too: bool) -> Iterator[Contender]:
+    """PyTorch's convolution, and a locally connected layer in the two forms that its users write."""
+    import torch  # pyright: ignore[reportMissingImports]
+    from torch.nn import functional  # pyright: ignore[reportMissingImports]
+
+    n, side, c, d, k = shape
+    x = torch.randn(n, c, side, side, requires_grad=True)
+    shared = torch.randn(d, c, k, k, requires_grad=True)
+    local = torch.randn(side * side, c * k * k, d, requires_grad=True)
+
+    def einsum(x: Any, v: Any) -> Any:
+        return torch.einsum("nap,pad->npd", functional.unfold(x, k, padding=k // 2), v)
+
+    def product(x: Any, v: Any) -> Any:
+        return torch.bmm(functional.unfold(x, k, padding=k // 2).permute(2, 0, 1), v)
+
+    forms = {
+        "conv, torch": (lambda x, v: functional.conv2d(x, v, padding=k // 2), shared),
+        "local, torch einsum": (einsum, local),
+        "local, torch bmm": (product, local),
+    }
+    if compile_too:
+        forms |= {f"{name}, compiled": (call, v) for name, (call, v) in forms.items() if "local" in name}
+    for name, (call, v) in forms.items():
+        try:
+            call = torch.compile(call) if "compiled" in name else call
+            g = torch.randn_like(call(x, v))
+        except Exception as error:
+            leave_out(name, error)
+            continue
+        labels = {"name": name, "unit": UNIT, "weights": v.numel(), "convolutions": 1}
+
+        def forward(call: Any = call, v: Any = v) -> None:
+            with torch.no_grad():
+                call(x, v)
+
+        def both(call: Any = call, v: Any = v, g: Any = g) -> None:
+            x.grad = v.grad = None
+            call(x, v).backward(g)
+
+        yield Contender({**labels, "step": "forward"}, forward)
+        yield Contender({**labels, "step": "both"}, both)
+
+
+def model_of(network: Network) -> Any:
+    """Build a network of the layers that PyTorch has."""
+    from torch import nn  # pyright: ignore[reportMissingImports]
+
+    library = types.SimpleNamespace(
+        conv=lambda c, d, size, padding: nn.Conv2d(c, d, size, padding=size // 2 if padding == "SAME" else 0),
+        norm=nn.BatchNorm2d,
+        relu=nn.ReLU,
+        tanh=nn.Tanh,
+        pool=lambda: nn.MaxPool2d(2),
+        flatten=nn.Flatten,
+        dense=nn.Linear,
+    )
+    return nn.Sequential(*layers(network, library))
+
+
+def network_contenders(name: str, steps: int, compile_too: bool) -> list[Contender]:
+    """PyTorch's steps of a network: eager and compiled, in both layouts of images."""
+    forms = [(layout, how) for how in ("eager", "compiled")[: 1 + compile_too] for layout in ("", ", channels last")]
+    made = []
+    for layout, how in forms:
+        call = training_steps(NETWORKS[name], steps, how == "compiled", bool(layout))
+        try:
+            call()
+        except Exception as error:
+            leave_out(f"PyTorch {how}{layout}", error)
+            continue
+        made.append(Contender({"contender": f"PyTorch {how}{layout}"}, call, steps))
+    return made
+
+
+def training_steps(network: Network, steps: int, compiled: bool, channels_last: bool) -> Callable[[], None]:
+    """Return a function that takes some of PyTorch's steps on one batch and waits."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    torch.set_num_threads(os.cpu_count() or 1)  # as many as XLA has
+    images, labels = noise(network, network.batch)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model = model_of(network).to(memory_format=layout)
+    x, y = torch.tensor(images).permute(0, 3, 1, 2).contiguous(memory_format=layout), torch.tensor(labels).long()
+    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM)
+    forward: Callable = torch.compile(model) if compiled else model
+
+    def call() -> None:
+        loss = torch.zeros(())
+        for _ in range(steps):
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(forward(x), y)
+            loss.backward()
+            optimizer.step()
+        assert math.isfinite(loss.item())
+
+    return call

@@ -1,0 +1,100 @@
+"""Students of every rank that fit, by least squares, what a teacher that mixes kernels makes of a few Gaussian images."""
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax import lax
+
+from convlab import measure, train
+from convlab.layers import connect
+from convlab.rungs import Layout
+
+TEACHER = "teacher"
+
+
+@dataclasses.dataclass(frozen=True)
+class Teaching:
+    """The teachers and their students.
+
+    Args:
+      teacher_seeds: Runs with other teachers, images and initial weights.
+      teacher_ranks: Ranks of the students.
+      rank: Of the teacher.
+      common: Noise of the teacher's mixtures between positions, relative to what is common to them.
+      noise: Standard deviation of what is added to the teacher's outputs, which have about 1.
+      space: Pixels along each axis of the Gaussian images.
+      channels: Of these images, and of the teacher's outputs.
+      size: Number of them to learn from.
+      teacher_steps: Of Adam on all of them, its rate falling along a cosine.
+      teacher_rate: That rate.
+    """
+
+    teacher_seeds: int = 5
+    teacher_ranks: tuple[int, ...] = (1, 2, 3, 4, 6, 9, 14, 20)
+    rank: int = 2
+    common: float = 1.0
+    noise: float = 1.0
+    space: tuple[int, ...] = (8, 8)
+    channels: int = 2
+    size: int = 40
+    teacher_steps: int = 1000
+    teacher_rate: float = 0.03
+
+
+def free_rank(layout: Layout) -> int:
+    """The rank that kernels of their own at every position have: no mixture of more kernels says more."""
+    return min(math.prod(layout.positions), math.prod(layout.kernel))
+
+
+@functools.partial(jax.jit, static_argnames=("apply", "steps", "rate"))
+def least_squares(parameters: Any, x: jax.Array, y: jax.Array, *, apply: train.Apply, steps: int, rate: float) -> Any:
+    """Fit a network to targets by full-batch Adam; return its parameters. (`fit` trains classifiers.)"""
+    optimizer = optax.adam(optax.cosine_decay_schedule(rate, steps))
+
+    def error(parameters):
+        return jnp.mean((apply(parameters, {}, x, jax.random.key(0), True)[0] - y) ** 2)
+
+    def step(carry, _):
+        updates, state = optimizer.update(jax.grad(error)(carry[0]), carry[1])
+        return (optax.apply_updates(carry[0], updates), state), None
+
+    return lax.scan(step, (parameters, optimizer.init(parameters)), length=steps)[0][0]
+
+
+def teach(config: Teaching) -> Iterator[dict[str, Any]]:
+    """Yield one row per student and seed: its risk, and what of it no student can learn."""
+    layer = functools.partial(
+        connect, in_features=config.channels, out_features=config.channels, kernel_size=3, space=config.space, use_bias=False
+    )
+    students = [("conv", 1), *(("low_rank", rank) for rank in config.teacher_ranks), ("locally_connected", 0)]
+    for (rung, rank), seed in itertools.product(students, range(config.teacher_seeds)):
+        keys = jax.random.split(jax.random.key(seed), 4)
+        teacher = layer("low_rank", rank=config.rank, tied_noise=config.common, rngs=nnx.Rngs(2 * seed))
+        student = layer(rung, rank=rank or 1, rngs=nnx.Rngs(2 * seed + 1))
+        shape = (*config.space, config.channels)
+        x, far = jax.random.normal(keys[0], (config.size, *shape)), jax.random.normal(keys[1], (2000, *shape))
+        y, wanted = (
+            teacher(images) + config.noise * jax.random.normal(key, images.shape)
+            for images, key in zip((x, far), keys[2:], strict=True)
+        )
+        apply, parameters, *_ = train.trainable(student, shape)
+        parameters = least_squares(parameters, x, y, apply=apply, steps=config.teacher_steps, rate=config.teacher_rate)
+        made = apply(parameters, {}, far, keys[0], False)[0]
+        yield {
+            "task": TEACHER,
+            "network": rung,
+            "rank": rank or free_rank(student.layout),
+            "weights": measure.weights_of(student),
+            "seed": seed,
+            "risk": float(jnp.mean((made - wanted) ** 2)),
+            "zero": float(jnp.mean(wanted**2)),
+            "floor": float(jnp.mean((teacher(far) - wanted) ** 2)),
+        }
