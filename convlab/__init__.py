@@ -5,7 +5,7 @@ from convlab import measure as measure
 from convlab import models as models
 from convlab import tasks as tasks
 from convlab import train as train
-from convlab.check import any_size as any_size
+from convlab.check import allow_large_arrays as allow_large_arrays
 from convlab.convert import decompose as decompose
 from convlab.convert import lift_conv_to_dense as lift_conv_to_dense
 from convlab.convert import lift_conv_to_local as lift_conv_to_local
@@ -34,10 +34,10 @@ from convlab.ops.pool import blur_pool as blur_pool
 from convlab.ops.pool import max_pool as max_pool
 from convlab.ops.pool import mean_pool as mean_pool
 from convlab.ops.tiled import tiled as tiled
-from convlab.relax import carry as carry
 from convlab.relax import constrain as constrain
 from convlab.relax import diff as diff
 from convlab.relax import relax as relax
+from convlab.relax import transfer_optimizer_state as transfer_optimizer_state
 from convlab.report import save_report as save_report
 from convlab.train import Checkpoints as Checkpoints
 from convlab.train import Config as Config

@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 
 from convlab.geometry import MAXIMUM_RANK, Axis, Space, Window
 
-_any_size = contextvars.ContextVar("any_size", default=False)
+_allow_large_arrays = contextvars.ContextVar("allow_large_arrays", default=False)
 
 
 def is_known(value: Any) -> bool:
@@ -132,30 +132,30 @@ def bytes_of(tree: Any) -> int:
 
 
 @contextlib.contextmanager
-def any_size() -> Iterator[None]:
+def allow_large_arrays() -> Iterator[None]:
     """Inside, arrays that would not fit into the memory that is free are made all the same, instead of a MemoryError.
 
     Example:
-      >>> with any_size():
+      >>> with allow_large_arrays():
       ...     pass  # build, relax or train what you know to fit
     """
-    before = _any_size.set(True)
+    before = _allow_large_arrays.set(True)
     try:
         yield
     finally:
-        _any_size.reset(before)
+        _allow_large_arrays.reset(before)
 
 
 def fits(needed: dict[str, Any]) -> None:
     """Raise MemoryError unless the arrays, by what they are for, find room on the device that JAX computes on."""
-    if _any_size.get():
+    if _allow_large_arrays.get():
         return
     sizes = {what: bytes_of(tree) for what, tree in needed.items()}
     free, total = _free(), sum(sizes.values())
     if free is not None and total > free:
         parts = ", ".join(f"{size / 1e9:,.2f} GB for {what}" for what, size in sizes.items())
         raise MemoryError(
-            f"needs {total:,} bytes ({parts}) but {free:,} are free; inside convlab.any_size() it goes on all the same"
+            f"needs {total:,} bytes ({parts}) but {free:,} are free; convlab.allow_large_arrays() turns this check off"
         )
 
 

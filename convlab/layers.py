@@ -266,7 +266,7 @@ def connect(
     """Build the layer with the outputs of one convolution at the rung named: what `connectivity=` of a model means.
 
     Args:
-      connectivity: A rung ("dense", "locally_connected", "tiled", "low_rank", "conv"), or "shared": one kernel of every
+      connectivity: A rung ("dense", "locally_connected", "tiled", "low_rank", "conv"), or "global_conv": one kernel of every
         offset that can reach a pixel, the corner of the square that is shared but not local.
       in_features: Input channels.
       out_features: Output channels.
@@ -291,7 +291,7 @@ def connect(
     if connectivity not in CONNECTIVITY:
         raise ValueError(f"connectivity {connectivity!r} is unknown; needs one of {', '.join(CONNECTIVITY)}")
     window = lay_window(kernel_size, strides, padding, 1, space)
-    if connectivity == "shared":
+    if connectivity == "global_conv":
         window = window.widened(space)
         kernel_init = _seeing(kernel_init, math.prod(space) / math.prod(window.taps(len(space))))
     local = Layout(Untied(), window, in_features, out_features, space, use_bias=use_bias)
@@ -300,7 +300,7 @@ def connect(
     return Layer.from_layout(layout, kernel_init=kernel_init, rngs=rngs, **noise)
 
 
-CONNECTIVITY = {rung: rung for rung in LAYERS} | {"shared": "conv"}
+CONNECTIVITY = {rung: rung for rung in LAYERS} | {"global_conv": "conv"}
 
 
 def _seeing(kernel_init: Initializer, share: float) -> Initializer:

@@ -30,11 +30,11 @@ import numpy as np
 import convlab as cl
 from convlab import report, tasks
 from convlab.data import Data, Split
-from experiments import translations
-from experiments.command import Rows, main
-from experiments.listeners import NETWORKS, PEAKS, by_peak
-from experiments.spectrograms import WAVE, heard
-from experiments.translations import AXES, TONES, Shifts
+from experiments.parts import translations
+from experiments.parts.listeners import NETWORKS, PEAKS, by_peak
+from experiments.parts.spectrograms import WAVE, heard
+from experiments.parts.translations import AXES, TONES, Shifts
+from experiments.shared.command import Rows, main
 
 ALL, LOW, HIGH = "all", "low", "high"
 TESTS = {(ALL, ALL): "all, all", (LOW, LOW): "low, low", (LOW, HIGH): "low, high"}

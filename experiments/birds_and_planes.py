@@ -37,9 +37,9 @@ from flax import nnx
 import convlab as cl
 from convlab import report
 from convlab.data import Data
-from experiments.book_networks import LINEAR, NET, Name, Network, networks
-from experiments.command import Rows, main
-from experiments.settings import Source
+from experiments.parts.book_networks import LINEAR, NET, Name, Network, networks
+from experiments.shared.command import Rows, main
+from experiments.shared.settings import Source
 
 LARGEST = "largest class"
 SGD: dict[str, Any] = {"optimizer": "sgd", "schedule": "constant", "evaluations": 1, "progress": False}

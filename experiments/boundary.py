@@ -24,8 +24,8 @@ import numpy as np
 
 import convlab as cl
 from convlab import report
-from experiments.command import Rows, main
-from experiments.settings import Source, styles
+from experiments.shared.command import Rows, main
+from experiments.shared.settings import Source, styles
 
 NOISE, IMAGES = "Gaussian noise", "images"
 STYLES = styles({"SAME": "dense", "CIRCULAR": "conv", "REFLECT": "tiled", "EDGE": "locally_connected"})

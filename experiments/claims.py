@@ -22,7 +22,7 @@ from typing import Any
 from convlab import report
 from convlab.report.drawing import slide_style
 from experiments.checks.claim import Claim, Open, read
-from experiments.command import Rows, main
+from experiments.shared.command import Rows, main
 
 TABLES = read()
 CLAIMS, QUESTIONS, OPEN = TABLES["claim"], TABLES["question"], TABLES["open"]

@@ -20,8 +20,8 @@ import numpy as np
 
 import convlab as cl
 from convlab import algebra, report
-from experiments.command import Rows, main
-from experiments.settings import styles
+from experiments.shared.command import Rows, main
+from experiments.shared.settings import styles
 
 CROSSES, RANDOM, BRIGHT, CHANCE = "cross kernels", "random kernels", "brightest pixel", "drawn at random"
 POOL = cl.Window((2, 2), 2, "VALID")

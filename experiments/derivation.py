@@ -22,8 +22,8 @@ import numpy as np
 
 import convlab as cl
 from convlab import data, report
-from experiments.command import Result, Rows, main
-from experiments.settings import Source
+from experiments.shared.command import Result, Rows, main
+from experiments.shared.settings import Source
 
 FORMATS = {"change_of_any": ".2g", "change_of_convolution": ".2g"}
 

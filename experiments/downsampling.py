@@ -20,8 +20,8 @@ import numpy as np
 
 import convlab as cl
 from convlab import algebra, measure, report
-from experiments.command import Rows, main
-from experiments.settings import Source
+from experiments.shared.command import Rows, main
+from experiments.shared.settings import Source
 
 KINDS = ("images", "edges of images", "noise")
 VALUES = {

@@ -33,9 +33,9 @@ import optax
 
 import convlab as cl
 from convlab import data, measure, optim, report
-from experiments.command import Rows, main
-from experiments.periodic_sharing import APART, CONV, LINEAR, NOISE, SHARED, build, optimizer, trained, with_power
-from experiments.settings import Source, styles
+from experiments.parts.periodic_sharing import APART, CONV, LINEAR, NOISE, SHARED, build, optimizer, trained, with_power
+from experiments.shared.command import Rows, main
+from experiments.shared.settings import Source, styles
 
 CHOICE = ("network", "every")  # each of them has one power
 LAYERS = styles({"first layer": "conv", "second layer": "tiled"})
@@ -87,7 +87,7 @@ def run(config: Config) -> Rows:
     plain = plain.map(functools.partial(data.embed, space=space))
     shape, classes = plain.image_shape, len(plain.classes)
     first = build(SHARED, shape, classes, 0)
-    projection, never = jax.jit(optim.sharing(first)), config.steps
+    projection, never = jax.jit(optim.sharing_projection(first)), config.steps
     sgd = optax.sgd(config.learning_rate, momentum=config.momentum)
     optimizers = {every: optimizer(sgd, first, every) for every in (*config.every, never)}
     kinds = [(LINEAR, None, 0.0), (CONV, None, 0.0), *itertools.product([APART], [never], config.powers)]
@@ -100,7 +100,7 @@ def run(config: Config) -> Rows:
         rule: dict[str, Any] = {"optimizer": sgd}
         if every is not None:
             rule = {"optimizer": optimizers[every], "optimizer_state": with_power(optimizers[every], network, power)}
-            rule["watch"] = measure.watch_indices(network, "signal_to_noise")
+            rule["watch"] = measure.index_metrics(network, "signal_to_noise")
         row = {"network": name, "every": every, "power": power, "seed": seed}
         rows.append(row | trained(network, images, training, rule, every=every, projection=projection))
     return rows

@@ -29,9 +29,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from convlab import measure, report, tasks
-from experiments.command import Result, Rows, main
-from experiments.hidden_layer import Descent, Parameters, train
-from experiments.settings import styles
+from experiments.parts.hidden_layer import Descent, Parameters, train
+from experiments.shared.command import Result, Rows, main
+from experiments.shared.settings import styles
 
 BENT, CLONE = "bent process", "Gaussian clone"
 STYLES = styles({BENT: "locally_connected", CLONE: "dense"})

@@ -29,9 +29,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from convlab import report
-from experiments.birds_and_pigs import CIRCULAR, LINEAR, LOCAL, NETWORKS, STYLES, WITH, WITHOUT, Images, best, learns
-from experiments.command import Rows, main
-from experiments.settings import at_once
+from experiments.parts.birds_and_pigs import CIRCULAR, LINEAR, LOCAL, NETWORKS, STYLES, WITH, WITHOUT, Images, best, learns
+from experiments.shared.command import Rows, main
+from experiments.shared.settings import at_once
 
 WHICH, WHERE = "bird or pig", "above or below"
 BOUNDS = {"accuracy": report.SHARE, "equal": report.SHARE}

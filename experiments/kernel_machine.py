@@ -27,9 +27,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from convlab import report
-from experiments.command import Rows, main
-from experiments.gram_matrices import limits, products, windows
-from experiments.settings import Source, styles
+from experiments.parts.gram_matrices import limits, products, windows
+from experiments.shared.command import Rows, main
+from experiments.shared.settings import Source, styles
 
 EVERY, MEAN, OWN, PIXELS = "every position", "mean over positions", "every position, a kernel each", "ridge on pixels"
 BOUNDS = {"error": report.POSITIVE, "accuracy": report.SHARE}

@@ -31,12 +31,12 @@ What has been trained is kept in ROOT/ladder_runs. A run that was stopped goes o
 
 import dataclasses
 
-from experiments.command import main
-from experiments.ladder_figure import draw as draw
-from experiments.ladder_runs import run as run
-from experiments.ladder_table import FORMATS as FORMATS
-from experiments.ladder_table import table as table
-from experiments.sizes import RUNGS, Sizes
+from experiments.parts.ladder_figure import draw as draw
+from experiments.parts.ladder_runs import run as run
+from experiments.parts.ladder_table import FORMATS as FORMATS
+from experiments.parts.ladder_table import table as table
+from experiments.parts.sizes import RUNGS, Sizes
+from experiments.shared.command import main
 
 Config = Sizes
 CHOSEN = tuple((dict.fromkeys(RUNGS, 1e-2) | {"dense": 3e-3, "convolution": 3e-2}).items())  # by the full run, at T = 4

@@ -28,10 +28,10 @@ from typing import Any
 import numpy as np
 
 from convlab import report
-from experiments import locality
-from experiments.command import Result, Rows, main
-from experiments.s_nets import LASSO, LINEAR, NETS, SGD, SNets, first_weights, weights_left
-from experiments.settings import chance, styles
+from experiments.parts import locality
+from experiments.parts.s_nets import LASSO, LINEAR, NETS, SGD, SNets, first_weights, weights_left
+from experiments.shared.command import Result, Rows, main
+from experiments.shared.settings import chance, styles
 
 DEALT = ", dealt"
 STYLES = styles({"S-CONV": "conv", "S-LOCAL": "locally_connected", SGD: "dense", LASSO: "tiled"})

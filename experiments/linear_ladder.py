@@ -32,8 +32,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from convlab import report
-from experiments.command import Rows, main
-from experiments.least_squares import RUNGS, TEACHERS, Problem, enough, learner, needed, predicted, truth
+from experiments.parts.least_squares import RUNGS, TEACHERS, Problem, enough, learner, needed, predicted, truth
+from experiments.shared.command import Rows, main
 
 IMAGES = "training images, n"
 STYLES = {rung: report.RUNG_STYLE[rung]._replace(line="none") for rung in RUNGS}

@@ -32,13 +32,13 @@ from convlab import measure, report
 from convlab.data import Data, standardise
 from convlab.models import Net
 from convlab.report.drawing import slide_style
-from experiments.attributions import EDGES, RANDOM, WAYS, correlation, draw_pictures, edges, importance, ranks, staying
-from experiments.command import Result, Rows, main
-from experiments.settings import Recipe, styles
+from experiments.parts.attributions import EDGES, RANDOM, WAYS, correlation, draw_pictures, edges, importance, ranks, staying
+from experiments.shared.command import Result, Rows, main
+from experiments.shared.settings import Recipe, styles
 
-RUNGS = ("conv", "locally_connected", "dense", "shared", "tiled", "low_rank", "null")
+RUNGS = ("conv", "locally_connected", "dense", "global_conv", "tiled", "low_rank", "linear")
 STYLES = styles(dict(zip((*WAYS, EDGES), RUNGS, strict=True)))
-STYLES[RANDOM] = report.RUNG_STYLE["null"]._replace(label=RANDOM, marker="o", line=":")
+STYLES[RANDOM] = report.RUNG_STYLE["linear"]._replace(label=RANDOM, marker="o", line=":")
 CORRELATION = (-1.0, 1.0)
 BOUNDS = {"stay": report.SHARE, "untrained": CORRELATION, "edges": CORRELATION, "accuracy": report.SHARE}
 FORMATS = {"hidden": ".0%", "stay": ".1%", "untrained": ".2f", "edges": ".2f", "accuracy": ".1%"}
@@ -89,7 +89,7 @@ def looked(config: Config, data: Data, seed: int) -> tuple[Rows, Rows, dict[str,
     images = data.train.images[: config.images], data.test.images
     some, everything = (standardise(jnp.asarray(each), data.mean, data.std) for each in images)
     start = Net(data.image_shape, len(data.classes), width=config.width, activation=nnx.relu, rngs=nnx.Rngs(seed))
-    fitted = cl.fit(start, data, config.recipe(seed, evaluations=10), watch=measure.watch_activations(start, some))
+    fitted = cl.fit(start, data, config.recipe(seed, evaluations=10), parameter_metrics=measure.activation_metrics(start, some))
     over_time = [
         {"layer": layer, "seed": seed, "epoch": row["epoch"], "deviation": row[f"{layer}/deviation"]}
         for row, layer in itertools.product(fitted.history, measure.feature_maps(start, some[:1]))

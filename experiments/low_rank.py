@@ -27,9 +27,9 @@ from flax import nnx
 import convlab as cl
 from convlab import measure, report
 from convlab.layers import spatial
-from experiments.command import Rows, main
-from experiments.settings import Source, styles
-from experiments.students import TEACHER, Teaching, free_rank, teach
+from experiments.parts.students import TEACHER, Teaching, free_rank, teach
+from experiments.shared.command import Rows, main
+from experiments.shared.settings import Source, styles
 
 LINEAR = "linear classifier"
 FREE = {  # classifiers: rung, and noise between the kernels of positions at the start (None: nothing in common)

@@ -27,10 +27,10 @@ import numpy as np
 
 import convlab as cl
 from convlab import data, report
-from experiments import signal_networks
-from experiments.command import Result, Rows, main
-from experiments.settings import Finished, at_once, code_of, progress_of
-from experiments.signal_networks import NETWORKS
+from experiments.parts import signal_networks
+from experiments.parts.signal_networks import NETWORKS
+from experiments.shared.command import Result, Rows, main
+from experiments.shared.settings import Finished, at_once, code_of, progress_of
 
 IN_ORDER, SHUFFLED = "in order", "shuffled"
 BOUNDS = {"accuracy": report.SHARE, "train_accuracy": report.SHARE}

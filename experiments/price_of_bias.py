@@ -31,8 +31,8 @@ import optax
 
 from convlab import report, tasks
 from convlab.train import learner
-from experiments.command import Rows, main
-from experiments.squares import Squares, sayable
+from experiments.parts.squares import Squares, sayable
+from experiments.shared.command import Rows, main
 
 FORMATS = {"limit": ".1%", "needed": ",.0f", "same_price": ",.0f", "best": ".1%"}
 
@@ -45,7 +45,7 @@ class Config:
       length: Pixels of the circle.
       apart: How far on the other pixel of a pair is, at short range and at long range.
       by_position: Whether the two halves of the circle have opposite relations.
-      rungs: Of the layer; of "shared", one kernel of all offsets.
+      rungs: Of the layer; of "global_conv", one kernel of all offsets.
       units: Of the layer.
       target: Accuracy to reach.
       least: Smallest training set.
@@ -60,7 +60,7 @@ class Config:
     length: int = 16
     apart: tuple[int, ...] = (1, 7)
     by_position: tuple[bool, ...] = (False, True)
-    rungs: tuple[str, ...] = ("conv", "shared", "locally_connected", "dense")
+    rungs: tuple[str, ...] = ("conv", "global_conv", "locally_connected", "dense")
     units: int = 4
     target: float = 0.85
     least: int = 2

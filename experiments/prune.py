@@ -24,10 +24,10 @@ from typing import Any
 import jax
 
 from convlab import report
-from experiments.command import Rows, main
-from experiments.locality import of_mask
-from experiments.pruning import OTHER, RANDOM, TICKET, Pruning, weights_left, weights_of
-from experiments.settings import chance, styles
+from experiments.parts.locality import of_mask
+from experiments.parts.pruning import OTHER, RANDOM, TICKET, Pruning, weights_left, weights_of
+from experiments.shared.command import Rows, main
+from experiments.shared.settings import chance, styles
 
 PIXELS, DEALT = "against inputs at any pixel", "against the same pixels, dealt anew"
 DISTANCES = (TICKET, PIXELS, "distance"), (TICKET, DEALT, "distance_dealt"), (RANDOM, RANDOM, "distance")
@@ -37,7 +37,7 @@ BOUNDS = RIGHT | dict.fromkeys(("distance", "distance_dealt"), report.POSITIVE)
 BOUNDS |= dict.fromkeys(("patch", "patch_dealt"), report.SHARE)
 FORMATS = {"left": ".1f"} | dict.fromkeys(("chance", "accuracy", "patch", "patch_dealt"), ".1%")
 FORMATS |= dict.fromkeys(("distance", "distance_dealt"), ".3f")
-STYLES = styles({TICKET: "dense", OTHER: "shared", RANDOM: "low_rank", PIXELS: "locally_connected", DEALT: "tiled"})
+STYLES = styles({TICKET: "dense", OTHER: "global_conv", RANDOM: "low_rank", PIXELS: "locally_connected", DEALT: "tiled"})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,9 +38,9 @@ import convlab as cl
 from convlab import report, tasks
 from convlab.data import Data, Split
 from convlab.optim import kernel_mask
-from experiments.command import Rows, main
-from experiments.paddings import OUTSIDE, PADDINGS, Order, knowable
-from experiments.settings import at_once
+from experiments.parts.paddings import OUTSIDE, PADDINGS, Order, knowable
+from experiments.shared.command import Rows, main
+from experiments.shared.settings import at_once
 
 PUBLISHED = "_as_published"
 SHARES = ("similar", "dissimilar", f"similar{PUBLISHED}", f"dissimilar{PUBLISHED}", "same")

@@ -24,9 +24,9 @@ from flax import nnx
 import convlab as cl
 from convlab import report
 from convlab.data import Data, embed
-from experiments.command import Rows, main
-from experiments.networks import linear
-from experiments.settings import Recipe, above, with_p
+from experiments.parts.networks import linear
+from experiments.shared.command import Rows, main
+from experiments.shared.settings import Recipe, above, with_p
 
 LEAST = 12  # pixels that LeNet needs along each axis
 NEVER = {"rung": "conv", "release": None}
@@ -96,13 +96,17 @@ def run(config: Config) -> Rows:
         for release in (*config.releases, config.epochs):
             if release > done:
                 fitted = course.train(model, release - done, optimizer, remembered, part=done)
-                model, remembered, done = fitted.model(), fitted.optimizer, release
+                model, remembered, done = fitted.model(), fitted.optimizer_state, release
             if release == config.epochs:
                 rows.append(row("conv", None, seed, fitted))
                 break
             for rung in config.rungs:
                 free = cl.relax(model, rung, data.image_shape, optimizer=optimizer)
-                kept = None if remembered is None else cl.carry(optimizer, remembered, model, free, data.image_shape)
+                kept = (
+                    None
+                    if remembered is None
+                    else cl.transfer_optimizer_state(optimizer, remembered, model, free, data.image_shape)
+                )
                 freed = course.train(free, config.epochs - release, optimizer, kept, part=release)
                 changes = cl.diff(free, freed.model(), data.image_shape, show=False)
                 unshared = float(np.mean([1 - change.shared for change in changes]))

@@ -32,10 +32,10 @@ import optax
 from convlab import report, tasks
 from convlab.tasks import signals
 from convlab.train import learner
-from experiments import theory_tasks
-from experiments.command import Rows, main
-from experiments.settings import at_once
-from experiments.theory_tasks import HALF, SIZES, Setting, Tasks, best_threshold, laws, predicted
+from experiments.parts import theory_tasks
+from experiments.parts.theory_tasks import HALF, SIZES, Setting, Tasks, best_threshold, laws, predicted
+from experiments.shared.command import Rows, main
+from experiments.shared.settings import at_once
 
 MORE = "locally connected against conv"
 FORMATS = {"exponent": ".2f"}

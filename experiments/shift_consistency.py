@@ -29,9 +29,9 @@ from flax import nnx
 import convlab as cl
 from convlab import measure, report
 from convlab.data import Data, standardise
-from experiments.command import Rows, main
-from experiments.networks import NORMED, Layers
-from experiments.settings import Training, styles
+from experiments.parts.networks import NORMED, Layers
+from experiments.shared.command import Rows, main
+from experiments.shared.settings import Training, styles
 
 BEFORE, AFTER, CHANCE = "before training", "after training", "chance, mean over networks"
 STYLES = {padding: style._replace(line="none") for padding, style in styles({"CIRCULAR": "conv", "SAME": "dense"}).items()}
@@ -73,7 +73,7 @@ def scores(model: nnx.Module, images: jax.Array, labels: np.ndarray, shifts: Seq
     model.eval()
     predict: Callable[[jax.Array], jax.Array] = jax.jit(lambda x: model(x).argmax(-1))
     still = predict(images)
-    moved = jnp.stack([predict(measure.shift(images, by)) for by in shifts])
+    moved = jnp.stack([predict(measure.shift_images(images, by)) for by in shifts])
     shares = jnp.bincount(still, length=int(labels.max()) + 1) / len(still)
     return {
         "consistency": float(jnp.mean(moved == still)),
@@ -88,7 +88,7 @@ def run(config: Config) -> Rows:
     data = config.load()
     test = data.test.take(np.arange(config.test_size))
     images, labels = standardise(jnp.asarray(test.images), data.mean, data.std), np.asarray(test.labels)
-    shifts = measure.shifts(data.image_shape[:-1], config.shifts)
+    shifts = measure.sample_shifts(data.image_shape[:-1], config.shifts)
     rows = []
     for way, padding, seed in itertools.product(config.ways, config.paddings, range(config.seeds)):
         model = halving(data, config, way, padding, seed)

@@ -18,11 +18,11 @@ from typing import Any
 import jax
 
 from convlab import report
-from experiments import pytorch
-from experiments.command import Rows, main
-from experiments.implementations import UNIT, Implementations, contenders, pool_contenders
-from experiments.rooflines import Shape, means, placed, ratios
-from experiments.stopwatch import ceilings, interleave
+from experiments.parts import pytorch
+from experiments.parts.implementations import UNIT, Implementations, contenders, pool_contenders
+from experiments.parts.rooflines import Shape, means, placed, ratios
+from experiments.shared.command import Rows, main
+from experiments.shared.stopwatch import ceilings, interleave
 
 LOCAL = {"local, auto": "ours", "local, ConvLocal": "Linen ConvLocal", "local, masked dense": "masked dense (Keras)"}
 WHERE = {"scan": "in scan", "vmap": "vmap over networks"}

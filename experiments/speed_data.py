@@ -20,9 +20,9 @@ import jax
 import convlab as cl
 from convlab import report, train
 from convlab.data import load, prepared
-from experiments.command import Rows, main
-from experiments.feeds import forever, load_alone, loop, reading
-from experiments.stopwatch import Contender, interleave
+from experiments.parts.feeds import forever, load_alone, loop, reading
+from experiments.shared.command import Rows, main
+from experiments.shared.stopwatch import Contender, interleave
 
 ROUTES = ("memory", "disk", "records")
 BASELINE = "on the device"

@@ -16,12 +16,12 @@ from typing import Any
 import jax
 
 from convlab import report
-from experiments import parts
-from experiments.command import Rows, main
-from experiments.elsewhere import Elsewhere, contenders
-from experiments.loops import Loops, loop_rows, seed_rows
-from experiments.rivals import NETWORKS, convlab_contender
-from experiments.stopwatch import ceilings, compiled, floor, interleave
+from experiments.parts import training_step as parts
+from experiments.parts.elsewhere import Elsewhere, contenders
+from experiments.parts.loops import Loops, loop_rows, seed_rows
+from experiments.parts.rivals import NETWORKS, convlab_contender
+from experiments.shared.command import Rows, main
+from experiments.shared.stopwatch import ceilings, compiled, floor, interleave
 
 SHOWN = "question network contender memory ms ms_low ms_high images_per_s floor_ms ratio ratio_is compilations gflops gbs"
 PAUSE = 0.02  # seconds, in which the threads of the contender before fall asleep

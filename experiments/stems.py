@@ -27,9 +27,9 @@ import convlab as cl
 from convlab import measure, models, report
 from convlab.data import Data
 from convlab.models.resnet import PADDING, POOL_WINDOW
-from experiments.command import Rows, main
-from experiments.networks import NORMED, Layers, linear
-from experiments.settings import Training, styles
+from experiments.parts.networks import NORMED, Layers, linear
+from experiments.shared.command import Rows, main
+from experiments.shared.settings import Training, styles
 
 RELU, NOTHING, LINEAR = "ReLU after the stem", "nothing after the stem", "linear classifier"
 RIGHT = {"accuracy": report.SHARE}

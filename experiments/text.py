@@ -25,12 +25,12 @@ import optax
 
 from convlab import report, tasks
 from convlab.train import learner
-from experiments.command import Rows, main
-from experiments.readers import CONVOLUTION, DENSE, LOCAL, STACKS, Network, networks
-from experiments.settings import at_once
+from experiments.parts.readers import CONVOLUTION, DENSE, LOCAL, STACKS, Network, networks
+from experiments.shared.command import Rows, main
+from experiments.shared.settings import at_once
 
 LIST = "a list of the texts seen, and guesses"
-COLOURS = {1: "null", 3: "low_rank", 5: "tiled", 9: "conv", 15: "shared"}  # of convolutions, by the words that they see
+COLOURS = {1: "linear", 3: "low_rank", 5: "tiled", 9: "conv", 15: "global_conv"}  # of convolutions, by the words that they see
 FORMATS = {"accuracy": ".1%"}
 
 

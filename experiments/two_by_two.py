@@ -23,10 +23,10 @@ from flax import nnx
 
 import convlab as cl
 from convlab import measure, report
-from experiments.command import Rows, main
-from experiments.networks import linear
-from experiments.settings import Training, above, with_p
-from experiments.units import BETWEEN, KINDS, PADDINGS, REFERENCE, network
+from experiments.parts.networks import linear
+from experiments.parts.units import BETWEEN, KINDS, PADDINGS, REFERENCE, network
+from experiments.shared.command import Rows, main
+from experiments.shared.settings import Training, above, with_p
 
 LINEAR = "linear classifier"
 FORMATS = {"accuracy": ".1%", "gain": "+.1%"}

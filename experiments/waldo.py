@@ -25,9 +25,9 @@ import numpy as np
 import convlab as cl
 from convlab import report
 from convlab.data import Data
-from experiments.command import Result, Rows, main
-from experiments.scenes import STRIDE, Scenes, Searcher, hits, mapping
-from experiments.settings import Recipe, styles
+from experiments.parts.scenes import STRIDE, Scenes, Searcher, hits, mapping
+from experiments.shared.command import Result, Rows, main
+from experiments.shared.settings import Recipe, styles
 
 SEEN, UNSEEN = "where it was in training", "where it never was"
 TEMPLATE, CHANCE = "mean image, correlated", "drawn at random"

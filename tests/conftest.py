@@ -6,7 +6,7 @@ import hypothesis
 import jax
 import pytest
 
-from experiments.compiling import compile_faster
+from experiments.shared.compiling import compile_faster
 
 UNOPTIMISED = "JAX_DISABLE_MOST_OPTIMIZATIONS"  # set it to 0 to compile as users do
 MOST = 800  # programs that a process keeps, of 1 to 2 MB each

@@ -471,7 +471,7 @@ FAULTS = [
     ),
     Fault(
         "start what is carried anew",
-        "convlab/relax/carry.py",
+        "convlab/relax/optimizer_state.py",
         "return _rewritten(name[0], kept, before[layer], after[layer])",
         "return fresh",
         "tests/test_relax.py -k carried_state",
@@ -618,7 +618,7 @@ FAULTS = [
     ),
     Fault(
         "take finished parts that other code has made",
-        "experiments/settings.py",
+        "experiments/shared/settings.py",
         'if line["code"] == self.code}',
         "}",
         "tests/test_sizes.py -k finished",
@@ -632,7 +632,7 @@ FAULTS = [
     ),
     Fault(
         "stop doubling the steps after the first time",
-        "experiments/ladder_runs.py",
+        "experiments/parts/ladder_runs.py",
         'if abs(mean_of(rows, "accuracy") - before) <= MOVED:',
         "if True:",
         "tests/test_sizes.py -k doubled",

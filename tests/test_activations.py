@@ -10,8 +10,8 @@ from flax import nnx
 from networks import filled, images
 from strategies import gaussian
 
-from convlab.measure import activation_rank, feature_maps, watch_activations
-from convlab.train.training import check_watch
+from convlab.measure import activation_metrics, activation_rank, feature_maps
+from convlab.train.training import check_parameter_metrics
 
 
 def test_feature_maps_are_what_layers_return_in_evaluation_each_call_by_its_name(float64):
@@ -27,7 +27,7 @@ def test_watched_activations_are_those_of_the_images_whatever_statistics_run_alo
     x = images(9, 7, 5, 2)
     options = {"width": 4, "depth": 1, "batch_norm": True, "dropout": 0.5, "activation": nnx.relu}
     model = filled(lambda: cl.models.Net((7, 5, 2), 3, **options, rngs=nnx.Rngs(0)), deviation=1.0)
-    watch = watch_activations(model, x, "stages/0/layer", "stages/0/norm")
+    watch = activation_metrics(model, x, "stages/0/layer", "stages/0/norm")
     layer, norm = model.stages[0].layer, model.stages[0].norm
     norm.scale[...], norm.bias[...] = jnp.ones(4), jnp.zeros(4)
     parameters = nnx.to_pure_dict(nnx.state(model, nnx.Param))
@@ -35,7 +35,7 @@ def test_watched_activations_are_those_of_the_images_whatever_statistics_run_alo
     layer.bias[...] = jnp.array(np.asarray(layer.bias[...]) - [0, 0, 0, 99], jnp.float32)
     watched = jax.jit(watch)
     before, told = watched(parameters), watched(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
-    check_watch(watch, parameters)
+    check_parameter_metrics(watch, parameters)
     h = np.asarray(jax.jit(lambda x: layer(x))(x))
     np.testing.assert_allclose(told["stages/0/layer/mean"], h.mean(), rtol=1e-4)
     np.testing.assert_allclose(told["stages/0/layer/deviation"], h.std(), rtol=1e-4)

@@ -71,7 +71,7 @@ def without_time(history):
 
 def assert_same_run(got, expected):
     chex.assert_trees_all_equal(got.parameters, expected.parameters)
-    for mine, its in zip(*map(plain, (got.rest, expected.rest)), strict=True):
+    for mine, its in zip(*map(plain, (got.model_state, expected.model_state)), strict=True):
         np.testing.assert_array_equal(mine, its)
     assert without_time(got.history) == without_time(expected.history)
 

@@ -11,13 +11,15 @@ import types
 import jax
 import pytest
 
-from experiments import command, compiling, derivation
+from experiments import derivation
+from experiments.shared import command, compiling
 
 ROOT = pathlib.Path(__file__).parents[1]
 OPTIONS = ("jax_enable_compilation_cache", "jax_compilation_cache_dir", compiling.UNOPTIMISED, *compiling.KEPT)
 COUNTED = """
 import sys, jax, numpy as np
-from experiments import command, derivation
+from experiments import derivation
+from experiments.shared import command
 sys.argv = ["experiment"]
 command.parse(derivation.Config(), derivation.SMOKE, None)
 told = []

@@ -15,7 +15,7 @@ from networks import SMALL, TINY, filled, images, scores_of
 from strategies import gaussian
 
 from convlab import measure
-from convlab.measure import audit, downsampling, equivariance_error, shift, shift_consistency, shifts
+from convlab.measure import downsampling, equivariance_error, shift, shift_consistency, shifts
 from convlab.ops import pool
 
 aliased_energy, polyphase_pool = compiled(measure.aliased_energy), compiled(pool.polyphase_pool)

@@ -18,8 +18,8 @@ from flax import nnx
 
 import convlab
 from convlab.data import Data, Split
-from experiments.compiling import UNOPTIMISED
-from experiments.settings import at_once
+from experiments.shared.compiling import UNOPTIMISED
+from experiments.shared.settings import at_once
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = sorted(path.stem for path in (ROOT / "experiments").glob("*.py") if 'if __name__ == "__main__"' in path.read_text())
@@ -60,7 +60,7 @@ def test_the_derivation_counts_as_the_text_does():
 @pytest.mark.slow
 def test_a_network_projected_at_every_update_trains_as_the_convolution_does():
     from experiments.dynamic_sharing import SMOKE
-    from experiments.periodic_sharing import CONV, SHARED, build, optimizer, with_power
+    from experiments.parts.periodic_sharing import CONV, SHARED, build, optimizer, with_power
 
     draw = np.random.default_rng(0)
     split = Split(draw.standard_normal((11, 13, 12, 1)).astype(np.float32), draw.integers(0, 3, 11).astype(np.int32))
@@ -78,7 +78,7 @@ def test_a_network_projected_at_every_update_trains_as_the_convolution_does():
 
 @pytest.mark.slow
 def test_least_squares_at_every_rung_varies_as_much_as_is_predicted():
-    from experiments import least_squares
+    from experiments.parts import least_squares
 
     config = least_squares.Problem(space=(5, 3), channels=(1, 2), noise=0.2, sizes=(40,))
     w = least_squares.truth("tiled", config)
@@ -90,8 +90,8 @@ def test_least_squares_at_every_rung_varies_as_much_as_is_predicted():
 
 @pytest.mark.slow
 def test_round_a_torus_an_image_and_its_shift_score_alike_so_that_half_of_above_and_below_is_right():
-    from experiments import birds_and_pigs
-    from experiments.birds_and_pigs import CIRCULAR, ZERO
+    from experiments.parts import birds_and_pigs
+    from experiments.parts.birds_and_pigs import CIRCULAR, ZERO
 
     draw = jax.jit(birds_and_pigs.sample, static_argnums=(1, 4))
     x, y = draw(jax.random.key(0), 200, 1.0, True, birds_and_pigs.Images())
@@ -107,7 +107,7 @@ def test_round_a_torus_an_image_and_its_shift_score_alike_so_that_half_of_above_
 @pytest.mark.slow
 @pytest.mark.parametrize("stack", [1, 3, 5])
 def test_a_convolution_scores_both_classes_alike_from_where_the_words_are_as_far_apart_as_it_sees(stack):
-    from experiments import readers
+    from experiments.parts import readers
 
     network = readers.Reader(readers.STACKS[stack], (17, 8), 32, shared=True, rngs=nnx.Rngs(0))
     sees = readers.field(network, (17, 8))
@@ -121,8 +121,8 @@ def test_a_convolution_scores_both_classes_alike_from_where_the_words_are_as_far
 
 @pytest.mark.slow
 def test_a_rising_tone_of_higher_pitch_is_translated_along_log_frequency_alone():
-    from experiments.spectrograms import LINEAR, LOG
-    from experiments.translations import TONES, Shifts, residuals
+    from experiments.parts.spectrograms import LINEAR, LOG
+    from experiments.parts.translations import TONES, Shifts, residuals
 
     left = {(row["tone"], row["axis"]): row["residual"] for row in residuals(Shifts(shifts=(8,), seeds=1))}
     stays, rises = TONES.values()
@@ -158,7 +158,7 @@ def test_parts_that_run_at_once_come_in_order_and_what_waits_is_not_begun_after_
 
 def test_needs_that_follow_the_theory_have_the_exponents_that_it_predicts():
     from experiments import sample_complexity as experiment
-    from experiments import theory_tasks as theory
+    from experiments.parts import theory_tasks as theory
 
     config = experiment.Config(rungs=("conv", "locally_connected"), noise=(0.2, 0.3), half=(2, 5))
     rows = [
@@ -178,7 +178,7 @@ def test_needs_that_follow_the_theory_have_the_exponents_that_it_predicts():
 
 
 def test_the_best_threshold_of_one_patch_is_the_sign_and_of_many_beats_their_sum():
-    from experiments.theory_tasks import best_threshold
+    from experiments.parts.theory_tasks import best_threshold
 
     normal = 0.5 * (1 + math.erf(2 / math.sqrt(2)))
     assert best_threshold(1, 0.5) == pytest.approx(normal, abs=0.005)
@@ -198,8 +198,8 @@ def test_a_list_knows_as_many_texts_as_there_are():
 
 @pytest.mark.parametrize("louder", [0, 1])
 def test_one_threshold_tells_loud_waves_from_quiet_ones_whichever_class_they_are(louder):
-    from experiments.listeners import by_peak
-    from experiments.spectrograms import LOG, Waves
+    from experiments.parts.listeners import by_peak
+    from experiments.parts.spectrograms import LOG, Waves
 
     draw = np.random.default_rng(0)
     labels = draw.integers(0, 2, 20)

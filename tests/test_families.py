@@ -231,7 +231,7 @@ def test_an_initializer_reaches_every_kernel_and_dense_layer(network):
 
 @pytest.mark.parametrize(
     "network, connectivity",
-    [("SNet", "shared"), ("DNet", "dense"), ("AllCNN", "tiled"), ("ResNet", "dense")],
+    [("SNet", "global_conv"), ("DNet", "dense"), ("AllCNN", "tiled"), ("ResNet", "dense")],
 )
 def test_networks_train_in_tree_mode_with_finite_gradients_and_one_compilation_for_all_seeds(network, connectivity):
     build, shape = TINY[network]

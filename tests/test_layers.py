@@ -267,7 +267,7 @@ def test_layers_after_conv_get_the_keys_they_would_get_after_nnx_conv(use_bias):
 
 STARTS = [  # connectivity, tied_noise, channels out by (pixels, channels in): many where few numbers are drawn
     ("conv", None, {(7, 1): 2000, (28, 64): 64}),
-    ("shared", None, {(7, 64): 8, (28, 1): 16}),
+    ("global_conv", None, {(7, 64): 8, (28, 1): 16}),
     ("locally_connected", None, {(7, 1): 256, (7, 64): 8, (28, 1): 64, (28, 64): 2}),
     ("tiled", None, {(7, 64): 16, (28, 1): 1000}),
     ("low_rank", None, {(7, 64): 32, (28, 1): 1000}),
@@ -306,7 +306,7 @@ def test_starts_with_the_deviation_of_a_convolution_at_the_border_too(connectivi
     rngs = nnx.Rngs(jax.random.key(3, impl="rbg"))  # draws many numbers fast
     layer = nnx.jit(lambda rngs: layers.connect(connectivity, c, d, 3, rngs=rngs, **options))(rngs)
     square = squared_deviation(layer, space)
-    share = np.ones(space) if connectivity == "shared" else cl.Window((3, 3)).live(space).mean((2, 3))
+    share = np.ones(space) if connectivity == "global_conv" else cl.Window((3, 3)).live(space).mean((2, 3))
     for seen in np.unique(share):
         deviation = np.sqrt(square[share == seen].mean())
         assert deviation == pytest.approx(np.sqrt(seen), rel=0.05), f"positions that see {seen:.2f} of their window"
@@ -446,7 +446,7 @@ def shapes_of(*sizes, **options):
         ("locally_connected", (4, 5, 3, 2, 2, 3)),
         ("tiled", (3, 3, 3, 2, 2, 3)),
         ("conv", (3, 2, 2, 3)),
-        ("shared", (7 + 2 * 3, 5 + 4, 2, 3)),
+        ("global_conv", (7 + 2 * 3, 5 + 4, 2, 3)),
     ],
 )
 def test_connectivity_names_the_rung(connectivity, kernel):
@@ -468,7 +468,7 @@ def test_connect_builds_the_same_layer_as_its_class():
 @pytest.mark.parametrize("strides, padding", [(1, "SAME"), (2, "SAME"), ((2, 1), "VALID")])
 def test_shared_connectivity_sees_all_pixels_from_everywhere_with_weights_that_move_along(strides, padding):
     space = (7, 5)
-    layer = filled(lambda: layers.connect("shared", 2, 3, 3, strides, padding=padding, space=space, rngs=nnx.Rngs(0)))
+    layer = filled(lambda: layers.connect("global_conv", 2, 3, 3, strides, padding=padding, space=space, rngs=nnx.Rngs(0)))
     w = np.moveaxis(np.asarray(jax.jit(jax.jacobian(layer))(np.zeros((*space, 2), np.float32))), 2, -1)
     assert np.all(w != 0)
     s, t = as_axes(strides, 2)

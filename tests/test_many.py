@@ -38,7 +38,7 @@ def test_runs_are_those_of_fit(data, vmapped, chunk):
     runs = fit_many(build, data, [dataclasses.replace(config, chunk=chunk) for config in CONFIGS], vmapped=vmapped)
     for run, config in zip(runs, CONFIGS, strict=True):
         alone = fit(build(nnx.Rngs(config.seed)), data, config)
-        same((run.parameters, run.rest), (alone.parameters, alone.rest), 2e-3 if vmapped else 0)
+        same((run.parameters, run.model_state), (alone.parameters, alone.model_state), 2e-3 if vmapped else 0)
         for row, expected in zip(run.history, alone.history, strict=True):
             assert row.keys() == expected.keys()
             same([row["loss"], row["test_loss"]], [expected["loss"], expected["test_loss"]], 1e-3 if vmapped else 0)
@@ -123,7 +123,7 @@ def test_each_run_may_have_a_data_set_of_its_own(data, vmapped):
     build_ = many.compiled_build(build, SHAPE)
     for run, one, config in zip(fit_many(build_, others, CONFIGS, vmapped=vmapped), others, CONFIGS, strict=True):
         alone = fit(build(nnx.Rngs(config.seed)), one, config)
-        same((run.parameters, run.rest), (alone.parameters, alone.rest), 2e-3 if vmapped else 1e-4)
+        same((run.parameters, run.model_state), (alone.parameters, alone.model_state), 2e-3 if vmapped else 1e-4)
         same([run.mean, run.history[-1]["test_loss"]], [alone.mean, alone.history[-1]["test_loss"]], 1e-3)
 
 
@@ -138,5 +138,5 @@ def test_a_network_built_by_a_compiled_program_starts_as_it_would_without():
     start = many.compiled_build(build, SHAPE)
     for seed in (0, 5):
         made, expected = start(nnx.Rngs(seed)), trainable(build(nnx.Rngs(seed)), SHAPE)
-        same((made.parameters, made.rest), (expected.parameters, expected.rest), 1e-6)
+        same((made.parameters, made.model_state), (expected.parameters, expected.model_state), 1e-6)
         assert (made.apply, made.rows) == (expected.apply, expected.rows)

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from convlab.train import along, barrier, bezier, connect_by_curve, line
+from convlab.train import barrier, bezier_path, evaluate_along, fit_bezier, linear_path
 
 
 def tree(seed):
@@ -22,34 +22,34 @@ def ring(x, _=None):
 def test_paths_lead_from_one_network_to_the_other_and_the_line_is_the_curve_through_its_own_middle():
     a, b = tree(0), tree(1)
     middle = jax.tree.map(lambda a, b: (a + b) / 2, a, b)
-    for path in (line(a, b), bezier(a, tree(2), b)):
+    for path in (linear_path(a, b), bezier_path(a, tree(2), b)):
         assert jax.tree.all(jax.tree.map(np.array_equal, (path(0.0), path(1.0)), (a, b)))
     for t in (0.2, 0.7):
-        straight, bent = line(a, b)(t), bezier(a, middle, b)(t)
+        straight, bent = linear_path(a, b)(t), bezier_path(a, middle, b)(t)
         assert jax.tree.all(jax.tree.map(lambda x, y: np.allclose(x, y, atol=1e-6), straight, bent))
 
 
 def test_a_curve_is_at_the_weighted_mean_of_the_three_that_bernstein_gives():
     a, middle, b = tree(0), tree(1), tree(2)
     expected = jax.tree.map(lambda a, m, b: 0.49 * a + 0.42 * m + 0.09 * b, a, middle, b)
-    assert jax.tree.all(jax.tree.map(lambda x, y: np.allclose(x, y, atol=1e-6), bezier(a, middle, b)(0.3), expected))
+    assert jax.tree.all(jax.tree.map(lambda x, y: np.allclose(x, y, atol=1e-6), bezier_path(a, middle, b)(0.3), expected))
 
 
 def test_a_bowl_has_no_barrier():
     a, b = jnp.array([3.0, -1.0]), jnp.array([0.5, 2.0])
-    assert barrier(along(line(a, b), lambda x: x @ jnp.diag(jnp.array([1.0, 7.0])) @ x)) == 0
+    assert barrier(evaluate_along(linear_path(a, b), lambda x: x @ jnp.diag(jnp.array([1.0, 7.0])) @ x)) == 0
 
 
 def test_a_line_through_a_hill_has_its_height_over_the_line_of_the_ends():
-    rows = along(line(-1.0, 1.0), lambda x: 5 - x**2 + 0.5 * x, 21)
+    rows = evaluate_along(line(-1.0, 1.0), lambda x: 5 - x**2 + 0.5 * x, 21)
     assert barrier(rows) == pytest.approx(1.0)
     assert [row["t"] for row in rows] == pytest.approx(np.linspace(0, 1, 21))
 
 
 def test_a_curve_goes_around_the_hill_that_a_line_climbs():
     a, b = jnp.array([-1.0, 0.0]), jnp.array([0.6, 0.8])
-    middle = connect_by_curve(a, b, ring, optax.adam(0.05), range(300), key=jax.random.key(0))
-    straight, bent = (barrier(along(path, ring, 41)) for path in (line(a, b), bezier(a, middle, b)))
+    middle = fit_bezier(a, b, ring, optax.adam(0.05), range(300), key=jax.random.key(0))
+    straight, bent = (barrier(evaluate_along(path, ring, 41)) for path in (linear_path(a, b), bezier_path(a, middle, b)))
     assert straight > 0.25
     assert bent < 0.01
 
@@ -61,7 +61,7 @@ def test_a_curve_is_found_again_from_the_same_key_and_sees_every_batch():
         jax.debug.callback(lambda batch: seen.append(int(batch)), batch)
         return ring(x)
 
-    found = [connect_by_curve(a, b, loss, optax.sgd(0.1), range(7), key=jax.random.key(key)) for key in (3, 3, 4)]
+    found = [fit_bezier(a, b, loss, optax.sgd(0.1), range(7), key=jax.random.key(key)) for key in (3, 3, 4)]
     jax.effects_barrier()
     assert sorted(seen[:7]) == [*range(7)]
     assert np.array_equal(found[0], found[1])
@@ -70,15 +70,15 @@ def test_a_curve_is_found_again_from_the_same_key_and_sees_every_batch():
 
 def test_no_steps_leave_the_line():
     a, b = tree(0), tree(1)
-    middle = connect_by_curve(a, b, lambda x, _: 0.0, optax.sgd(0.1), [], key=jax.random.key(0))
-    assert jax.tree.all(jax.tree.map(np.array_equal, middle, line(a, b)(0.5)))
+    middle = fit_bezier(a, b, lambda x, _: 0.0, optax.sgd(0.1), [], key=jax.random.key(0))
+    assert jax.tree.all(jax.tree.map(np.array_equal, middle, linear_path(a, b)(0.5)))
 
 
 def test_scores_may_be_several_and_are_of_what_is_measured_anew_at_every_point():
     def score(x, mean):
         return {"loss": (x - mean) ** 2, "accuracy": mean}
 
-    assert along(line(0.0, 2.0), score, 3, refresh=lambda x: 3 * x) == [
+    assert evaluate_along(line(0.0, 2.0), score, 3, refresh=lambda x: 3 * x) == [
         {"t": 0.0, "loss": 0.0, "accuracy": 0.0},
         {"t": 0.5, "loss": 4.0, "accuracy": 3.0},
         {"t": 1.0, "loss": 16.0, "accuracy": 6.0},
@@ -88,14 +88,14 @@ def test_scores_may_be_several_and_are_of_what_is_measured_anew_at_every_point()
 def test_networks_of_two_forms_have_no_path_between_them():
     other = {"layer": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(1)}}
     with pytest.raises(ValueError, match=r"a and b have arrays of other shapes \(\['layer'\]\['bias'\]: \(3,\) and \(1,\)\)"):
-        line(tree(0), other)
+        linear_path(tree(0), other)
     with pytest.raises(ValueError, match=r"a and middle .* \(\['layer'\]\['bias'\]: \(3,\) and None\)"):
-        bezier(tree(0), {"layer": {"kernel": jnp.ones((2, 3))}}, tree(1))
+        bezier_path(tree(0), {"layer": {"kernel": jnp.ones((2, 3))}}, tree(1))
 
 
 def test_a_path_has_two_ends():
     with pytest.raises(ValueError, match="points must be at least 2, the ends of the path; got 1"):
-        along(line(0.0, 1.0), lambda x: x, 1)
+        evaluate_along(line(0.0, 1.0), lambda x: x, 1)
 
 
 @pytest.mark.parametrize("places", [(0,), (1,), (2,), (4,), (0, 4)])

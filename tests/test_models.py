@@ -76,7 +76,7 @@ def test_holds_as_many_weights_as_the_texts_count(build, weights):
         ("locally_connected", (7, 5, 3, 3, 2, 4), (7, 5, 4)),
         ("tiled", (3, 3, 3, 3, 2, 4), (4,)),
         ("conv", (3, 3, 2, 4), (4,)),
-        ("shared", (13, 9, 2, 4), (4,)),
+        ("global_conv", (13, 9, 2, 4), (4,)),
     ],
 )
 @pytest.mark.parametrize("network", ["MLP", "Pyramid", "Net"])
@@ -353,7 +353,7 @@ def test_dropout_falls_anew_in_every_step_of_training_by_the_seed_and_never_in_e
     second, _ = apply(parameters, then, x, key, True)
     again, _ = apply(parameters, rest, x, key, True)
     elsewhere = trained(1)
-    other, _ = jax.jit(elsewhere.apply, static_argnums=4)(parameters, elsewhere.rest, x, key, True)
+    other, _ = jax.jit(elsewhere.apply, static_argnums=4)(parameters, elsewhere.model_state, x, key, True)
     close(first, again, SINGLE)
     for told in (second, other):
         assert not np.allclose(first, told, atol=1e-3)

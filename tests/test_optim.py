@@ -307,7 +307,7 @@ def divided(by):
 @pytest.mark.usefixtures("float64")
 def test_descent_with_projection_is_training_the_convolution_with_a_rate_per_tap(padding, strides, momentum):
     conv, model = (network(rungs, padding, strides) for rungs in (CONV, FREE))
-    first, live, sgd, project = start(conv), counts(conv), optax.sgd(RATE, momentum), optim.sharing(model)
+    first, live, sgd, project = start(conv), counts(conv), optax.sgd(RATE, momentum), optim.sharing_projection(model)
     trained = train(conv, first, optax.chain(sgd, divided(live)))
     if padding != "SAME":  # every tap is live everywhere: one rate a layer, divided by the number of positions
         assert all((layer["kernel"] == layer["bias"]).all() for layer in live["layers"].values())
@@ -322,7 +322,7 @@ def test_descent_with_projection_is_training_the_convolution_with_a_rate_per_tap
 def test_under_adam_projection_is_not_training_the_convolution_and_tied_gradients_stay_tied():
     padding, strides, _ = WINDOWS[1]
     conv, model = (network(rungs, padding, strides) for rungs in (CONV, FREE))
-    first, project = start(conv), jax.jit(optim.sharing(model))
+    first, project = start(conv), jax.jit(optim.sharing_projection(model))
     begin = lifted(model, first)
     projected = train(model, begin, optax.chain(optax.adam(RATE), optim.project_every(project, 1)))
     close(project(projected), projected)
@@ -335,7 +335,7 @@ def test_under_adam_projection_is_not_training_the_convolution_and_tied_gradient
 
 def test_parameters_are_projected_after_every_third_update_and_at_no_other():
     layer = nnx.eval_shape(lambda: cl.LocallyConnected(2, 3, (3, 2), space=(5, 3), rngs=nnx.Rngs(0)))
-    project, parameters = jax.jit(optim.sharing(layer)), start(layer)
+    project, parameters = jax.jit(optim.sharing_projection(layer)), start(layer)
     leaves, structure = jax.tree.flatten(parameters)
     gradients = [jax.tree.unflatten(structure, gaussian(*(a.shape for a in leaves), seed=s)) for s in range(7)]
     gradients = jax.tree.map(np.float32, gradients)
@@ -362,7 +362,7 @@ def test_the_projection_is_computed_only_where_it_is_due():
 def test_a_dense_layer_is_projected_to_locality_or_to_a_convolution_and_its_bias_follows():
     layer = nnx.eval_shape(lambda: cl.Dense(2, 3, (3, 2), (2, 1), space=(5, 4), rngs=nnx.Rngs(0)))
     tree = start(layer)
-    local, conv = (jax.jit(optim.sharing(layer, to))(tree) for to in ("locally_connected", "conv"))
+    local, conv = (jax.jit(optim.sharing_projection(layer, to))(tree) for to in ("locally_connected", "conv"))
     shares = cl.decompose(tree["kernel"], layer.layout.window, layer.layout.space)
     whole, inside, shared = (np.sum(np.asarray(each["kernel"]) ** 2) for each in (tree, local, conv))
     close(inside / whole, float(shares["shared"]) + float(shares["local"]), 1e-6)
@@ -377,7 +377,9 @@ def test_the_layers_of_a_network_are_tied_also_as_the_state_of_nnx():
         return nnx.Sequential(layer, nnx.relu, nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
 
     model = filled(build, deviation=1)
-    optimizer = nnx.Optimizer(model, optax.chain(optax.sgd(0.1), optim.project_every(optim.sharing(model), 1)), wrt=nnx.Param)
+    optimizer = nnx.Optimizer(
+        model, optax.chain(optax.sgd(0.1), optim.project_every(optim.sharing_projection(model), 1)), wrt=nnx.Param
+    )
     arrays = lambda: jax.tree.map(np.array, nnx.to_pure_dict(nnx.state(model, nnx.Param)))["layers"]  # noqa: E731
     before = arrays()
     ones = jax.tree.map(np.ones_like, nnx.state(model, nnx.Param))
@@ -391,17 +393,17 @@ def test_the_layers_of_a_network_are_tied_also_as_the_state_of_nnx():
 def test_what_cannot_be_projected_is_refused():
     conv = nnx.eval_shape(lambda: cl.Conv(1, 2, (3, 3), rngs=nnx.Rngs(0)))
     with pytest.raises(ValueError, match=r"no layer of the model can be projected to 'conv': .* \['conv'\]"):
-        optim.sharing(conv)
+        optim.sharing_projection(conv)
     with pytest.raises(ValueError, match=r"no layer of the model can be projected to 'low_rank': .* \['dense'\]"):
-        optim.sharing(dense_layer()[0], "low_rank")  # that projection is not linear
+        optim.sharing_projection(dense_layer()[0], "low_rank")  # that projection is not linear
     with pytest.raises(ValueError, match="rung 'local' is unknown; needs one of dense, locally_connected"):
-        optim.sharing(conv, "local")
+        optim.sharing_projection(conv, "local")
     with pytest.raises(ValueError, match="the tree has no array a/c; it has a/b"):
         optim.at_paths({("a", "c"): jnp.negative})({"a": {"b": np.ones(1)}})
     with pytest.raises(ValueError, match="by 'nearness' is unknown; needs one of distance, outside"):
-        optim.far(conv, by="nearness")
+        optim.locality_penalty(conv, by="nearness")
     with pytest.raises(ValueError, match="no spatial layers"):
-        optim.far(filled(lambda: nnx.Linear(2, 3, rngs=nnx.Rngs(0))))
+        optim.locality_penalty(filled(lambda: nnx.Linear(2, 3, rngs=nnx.Rngs(0))))
 
 
 def test_a_masked_projection_leaves_what_is_hidden():
@@ -424,8 +426,8 @@ def dense_layer(padding="SAME"):
 @pytest.mark.parametrize("to", ["conv", "locally_connected"])
 def test_the_distance_is_zero_where_the_constraint_holds_and_its_gradient_leads_there(to):
     layer, tree = dense_layer()
-    project = jax.jit(optim.sharing(layer, to))
-    penalty = jax.jit(jax.value_and_grad(optim.distance(project)))
+    project = jax.jit(optim.sharing_projection(layer, to))
+    penalty = jax.jit(jax.value_and_grad(optim.projection_penalty(project)))
     (value, gradient), nearest = penalty(tree), project(tree)
     assert float(penalty(nearest)[0]) < 1e-20 < 1 < float(value)
     close(value, norm(tree, nearest) ** 2)
@@ -450,8 +452,12 @@ def test_a_dense_weight_counts_by_its_distance_from_the_centre_of_its_window(pad
 
     @jax.jit
     def penalties(tree):
-        local = optim.sharing(layer, "locally_connected")(tree)
-        return optim.far(layer)(tree), optim.far(layer, "outside", jnp.abs)(tree), optim.far(layer, "outside")(local)
+        local = optim.sharing_projection(layer, "locally_connected")(tree)
+        return (
+            optim.locality_penalty(layer)(tree),
+            optim.locality_penalty(layer, "outside", jnp.abs)(tree),
+            optim.locality_penalty(layer, "outside")(local),
+        )
 
     *got, of_local = penalties(tree)
     close(got, [near, outside])
@@ -467,7 +473,9 @@ def test_a_tap_counts_by_its_distance_from_the_centre_at_every_position(rung):
     tree = start(layer)
     kernel = np.tensordot(tree["weights"], tree["basis"], 1) if rung == "low_rank" else np.asarray(tree["kernel"])
     away = np.array([[math.hypot(2, 0.5)] * 2, [0.5] * 2, [math.hypot(2, 0.5)] * 2])
-    got, outside = jax.jit(lambda tree: (optim.far(layer, size=jnp.abs)(tree), optim.far(layer, by="outside")(tree)))(tree)
+    got, outside = jax.jit(
+        lambda tree: (optim.locality_penalty(layer, size=jnp.abs)(tree), optim.locality_penalty(layer, by="outside")(tree))
+    )(tree)
     close(got, (away[..., None, None] * np.abs(kernel)).sum())
     assert float(outside) == 0
 
@@ -475,7 +483,7 @@ def test_a_tap_counts_by_its_distance_from_the_centre_at_every_position(rung):
 @pytest.mark.usefixtures("float64")
 def test_the_gradient_that_is_added_is_the_slope_of_the_penalty_times_the_scheduled_weight():
     layer, tree = dense_layer()
-    penalty, zero = jax.jit(optim.far(layer)), jax.tree.map(np.zeros_like, tree)
+    penalty, zero = jax.jit(optim.locality_penalty(layer)), jax.tree.map(np.zeros_like, tree)
     optimizer = optim.add_penalty(penalty, lambda count: 0.5 * count)
     updates = descend(optimizer, tree, [zero, zero])  # at weight 0, then 0.5
     moved = jax.tree.map(lambda each: each[1] - each[0], updates)
@@ -488,10 +496,10 @@ def test_the_gradient_that_is_added_is_the_slope_of_the_penalty_times_the_schedu
 
 def test_a_strong_penalty_ties_a_local_layer_that_is_trained():
     layer = nnx.eval_shape(lambda: cl.LocallyConnected(1, 1, (3,), padding="VALID", space=(7,), rngs=nnx.Rngs(0)))
-    penalty, tree = optim.distance(optim.sharing(layer)), start(layer)
+    penalty, tree = optim.projection_penalty(optim.sharing_projection(layer)), start(layer)
     zero = jax.tree.map(np.zeros_like, tree)
     got = last(descend(optax.chain(optim.add_penalty(penalty, 1.0), optax.sgd(0.1)), tree, [zero] * 50))
-    close(got, jax.jit(optim.sharing(layer))(tree), 1e-4)
+    close(got, jax.jit(optim.sharing_projection(layer))(tree), 1e-4)
 
 
 # --- pruning ---------------------------------------------------------------------------------------------------------

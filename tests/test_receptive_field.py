@@ -11,7 +11,7 @@ from networks import SMALL, filled, images
 from strategies import gaussian
 
 import convlab as cl
-from convlab.measure import effective_field, feature_maps, precedents, receptive_field
+from convlab.measure import effective_receptive_field, feature_maps, input_dependencies, receptive_field
 from convlab.ops.pool import polyphase_pool
 
 
@@ -65,7 +65,7 @@ def test_gradients_reach_no_pixel_that_a_family_does_not_see(name):
     build, shape = SMALL[name]
     model = filled(lambda: build(rngs=nnx.Rngs(0)))
     layer = "stages/1/layer"
-    seen = precedents(model, shape, layer, (0, 1))
+    seen = input_dependencies(model, shape, layer, (0, 1))
     assert list(seen)[:2] == ["image", "stages/0/layer"]
     assert seen[layer].sum() == 1
     assert seen[layer][0, 1]
@@ -81,7 +81,7 @@ def test_gradients_reach_no_pixel_that_a_family_does_not_see(name):
 def test_the_way_back_is_the_one_through_the_windows_of_each_layer():
     windows = [cl.Window((3, 2), 2), cl.Window((2, 3), (1, 2), "VALID")]
     model = net(conv(2, 3, (3, 2), 2), nnx.relu, conv(3, 2, (2, 3), (1, 2), padding="VALID"))
-    seen = precedents(model, (9, 13, 2), position=(2, 1))
+    seen = input_dependencies(model, (9, 13, 2), position=(2, 1))
     between = np.zeros(windows[0].output_shape((9, 13)), bool)
     between.flat[windows[1].reads(between.shape)[2, 1].ravel()] = True
     pixels = np.zeros((9, 13), bool)
@@ -107,14 +107,14 @@ def test_what_is_masked_without_looking_at_the_image_is_not_seen():
 
 def test_a_layer_that_is_called_twice_is_told_apart():
     layer = conv(2, 2, (3, 3))
-    seen = precedents(lambda x: layer(layer(x)), (7, 5, 2))
+    seen = input_dependencies(lambda x: layer(layer(x)), (7, 5, 2))
     assert [int(mask.sum()) for mask in seen.values()] == [25, 9, 1]
 
 
 def test_what_is_asked_must_be_there_and_be_fixed():
     model = net(conv(2, 3, (3, 3)))
     with pytest.raises(ValueError, match="layer 'layers/7' is not called; needs one of image, layers/0, output"):
-        precedents(model, (7, 5, 2), "layers/7")
+        input_dependencies(model, (7, 5, 2), "layers/7")
     with pytest.raises(ValueError, match=r"position is \(7, 0\) but the output has \(7, 5\) positions"):
         receptive_field(model, (7, 5, 2), position=(7, 0))
     with pytest.raises(ValueError, match="which numbers gather reads depends on the image"):
@@ -144,14 +144,14 @@ def deep(kernels, window):
 @pytest.mark.parametrize("layers, size", [(2, (3, 5)), (7, (2, 3))])
 def test_the_effective_field_has_the_variance_of_all_its_layers_together(layers, size, float64):
     space = tuple(layers * k + 4 for k in size)
-    seen = effective_field(deep(np.ones((layers, *size, 1, 1)), cl.Window(size)), np.zeros((1, *space, 1)))
+    seen = effective_receptive_field(deep(np.ones((layers, *size, 1, 1)), cl.Window(size)), np.zeros((1, *space, 1)))
     np.testing.assert_allclose(seen.variance, [layers * (k**2 - 1) / 12 for k in size], rtol=1e-12)
     np.testing.assert_allclose(np.sum(seen.map), 1)
 
 
 def test_the_effective_radius_of_random_layers_grows_with_the_root_of_their_number(float64):
     x, (kernels,) = np.zeros((1, 41, 16)), gaussian((16, 3, 16, 16))
-    fields = [effective_field(deep(kernels[:n], cl.Window((3,))), x, squared=True) for n in (4, 16)]
+    fields = [effective_receptive_field(deep(kernels[:n], cl.Window((3,))), x, squared=True) for n in (4, 16)]
     variances = [np.asarray(field.variance)[0] for field in fields]
     np.testing.assert_allclose(variances, [4 * 8 / 12, 16 * 8 / 12], rtol=0.2)
     np.testing.assert_allclose(np.sqrt(variances[1] / variances[0]), 2, rtol=0.15)
@@ -192,19 +192,19 @@ def test_a_loop_is_refused_rather_than_overlooked(name):
 
 def test_a_network_that_does_not_listen_has_no_effective_field():
     with pytest.raises(ValueError, match=r"gradient of the output at \(2, 1\) is zero"):
-        effective_field(lambda x: nnx.relu(-jnp.abs(x) - 1), np.ones((1, 5, 3, 2)))
+        effective_receptive_field(lambda x: nnx.relu(-jnp.abs(x) - 1), np.ones((1, 5, 3, 2)))
 
 
 def test_a_number_an_image_has_no_axis_of_channels():
     with pytest.raises(ValueError, match=r"returns shape \(1,\); needs \(n, \*positions, channels\)"):
         receptive_field(lambda x: x.sum((1, 2)), (5, 1))
     with pytest.raises(ValueError, match=r"returns shape \(3,\); needs"):
-        effective_field(lambda x: x.sum((1, 2)), np.ones((3, 5, 1)))
+        effective_receptive_field(lambda x: x.sum((1, 2)), np.ones((3, 5, 1)))
 
 
 def test_on_one_axis_a_position_is_a_number():
     model = conv(1, 2, (3,))
     np.testing.assert_array_equal(np.flatnonzero(receptive_field(model, (7, 1), position=5)), [4, 5, 6])
-    assert np.flatnonzero(effective_field(model, np.ones((1, 7, 1)), 0).map).tolist() == [0, 1]
+    assert np.flatnonzero(effective_receptive_field(model, np.ones((1, 7, 1)), 0).map).tolist() == [0, 1]
     with pytest.raises(ValueError, match=r"position is \(3,\) but the output has \(5, 7\) positions"):
-        precedents(conv(1, 1, (3, 3)), (5, 7, 1), position=3)
+        input_dependencies(conv(1, 1, (3, 3)), (5, 7, 1), position=3)

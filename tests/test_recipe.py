@@ -75,7 +75,7 @@ def test_every_piece_has_a_key_of_its_own():
     state, _ = train_step(
         initial(model, optimizer, 0, recipe), *batch, np.zeros(2), np.ones(2), apply=apply, optimizer=optimizer, recipe=recipe
     )
-    assert len({tuple(key) for key in state.rest["keys"].tolist()}) == 4
+    assert len({tuple(key) for key in state.model_state["keys"].tolist()}) == 4
 
 
 def test_the_average_of_the_parameters_follows_them_and_is_what_is_scored(data):
@@ -131,7 +131,7 @@ def test_half_precision_computes_in_it_and_keeps_parameters_and_statistics_in_si
     fitted = fit(model, data, Config(steps=3, batch_size=16, dtype="bfloat16", evaluations=1, progress=False))
     assert (jnp.bfloat16, jnp.bfloat16) in seen
     assert (jnp.bfloat16, jnp.float32) in seen
-    assert {leaf.dtype for leaf in jax.tree.leaves((fitted.parameters, fitted.rest))} == {np.dtype(np.float32)}
+    assert {leaf.dtype for leaf in jax.tree.leaves((fitted.parameters, fitted.model_state))} == {np.dtype(np.float32)}
     close(
         [row["loss"] for row in trained(data, dtype="bfloat16").history], [row["loss"] for row in trained(data).history], 0.03
     )

@@ -12,7 +12,7 @@ from networks import filled
 import convlab
 from convlab import tasks
 from experiments import red_green
-from experiments.paddings import PADDINGS, Order, knowable
+from experiments.parts.paddings import PADDINGS, Order, knowable
 
 EXACT, CROPPING = ("CIRCULAR", "FULL"), ("VALID", "SAME")
 ROUNDING, SEEN = 1e-5, 1e-2  # of scores: what is no change, and what is one

@@ -322,7 +322,7 @@ def test_networks_that_write_into_themselves_are_followed_and_left_as_they_are()
     assert model.calls[...] == 0
     close(outputs(free, x), outputs(model, x), CLOSE)
     state = optax.adam(0.1).init(parameters(model))
-    carry(optax.adam(0.1), state, model, free, SHAPE)
+    transfer_optimizer_state(optax.adam(0.1), state, model, free, SHAPE)
 
 
 # --- held to a stricter rung -----------------------------------------------------------------------------------------
@@ -396,10 +396,10 @@ def test_a_carried_state_takes_the_step_that_the_strict_network_would_take(name,
     @nnx.jit
     def carried_and_moved(model, state):
         free = relax(model, to, shape)
-        carried = carry(optimizer, state, model, free, shape)
+        carried = transfer_optimizer_state(optimizer, state, model, free, shape)
         chex.assert_trees_all_equal_shapes_and_dtypes(carried, optimizer.init(parameters(free)))
         (step, moved), (_, free_moved) = (without_gradient(optimizer, *each) for each in ((model, state), (free, carried)))
-        back = carry(optimizer, carried, free, constrain(free, "conv", shape), shape)
+        back = transfer_optimizer_state(optimizer, carried, free, constrain(free, "conv", shape), shape)
         return step, parameters(relax(moved, to, shape)), parameters(free_moved), back
 
     step, expected, got, back = carried_and_moved(model, state)
@@ -445,8 +445,8 @@ def test_states_of_flax_are_carried_as_plain_ones_are(wrapped):
         state = jax.tree.unflatten(jax.tree.structure(state), jax.tree.leaves(plain))
     else:
         state = jax.tree.unflatten(jax.tree.structure(optimizer.init(nnx.state(model, nnx.Param))), jax.tree.leaves(plain))
-    carried = carry(optimizer, state, model, free, SHAPE)
-    close(jax.tree.leaves(carried), jax.tree.leaves(carry(optimizer, plain, model, free, SHAPE)), 0)
+    carried = transfer_optimizer_state(optimizer, state, model, free, SHAPE)
+    close(jax.tree.leaves(carried), jax.tree.leaves(transfer_optimizer_state(optimizer, plain, model, free, SHAPE)), 0)
     assert np.abs(jax.tree.leaves(carried)[2]).max() > 0
     if wrapped:
         training = nnx.Optimizer(free, optimizer, wrt=nnx.Param)
@@ -463,7 +463,7 @@ def test_states_of_other_optimizers_and_networks_are_refused():
     sgd, other = optax.sgd(0.1, momentum=0.9).init(parameters(model)), adam.init(parameters(free))
     for state in (sgd, other, adam.init(nnx.state(free, nnx.Param)), {}):
         with pytest.raises(ValueError, match="state is not what optimizer.init makes of the old network's parameters"):
-            carry(adam, state, model, free, SHAPE)
+            transfer_optimizer_state(adam, state, model, free, SHAPE)
 
 
 @pytest.mark.parametrize(
@@ -480,7 +480,7 @@ def test_what_has_not_the_shape_of_a_parameter_is_not_carried(optimizer, match):
     state = jax.jit(optimizer.init)(parameters(model))
     close(carry_compiled(optimizer, state, model, model, SHAPE), state, 0)
     with pytest.raises(ValueError, match=match):
-        carry(optimizer, state, model, relax_compiled(model, "dense", SHAPE), SHAPE)
+        transfer_optimizer_state(optimizer, state, model, relax_compiled(model, "dense", SHAPE), SHAPE)
 
 
 # --- what changed ----------------------------------------------------------------------------------------------------
@@ -527,7 +527,7 @@ def test_networks_of_other_layers_cannot_be_compared():
     with pytest.raises(ValueError, match="do not have the same spatial layers: layers/1 is in one of them only"):
         diff(model, nnx.Sequential(model.layers[0], further), SHAPE)
     with pytest.raises(ValueError, match="do not have the same spatial layers: layers/0 is in one of them only"):
-        carry(optax.sgd(0.1), optax.sgd(0.1).init(parameters(model)), model, nnx.Sequential(nnx.relu), SHAPE)
+        transfer_optimizer_state(optax.sgd(0.1), optax.sgd(0.1).init(parameters(model)), model, nnx.Sequential(nnx.relu), SHAPE)
     with pytest.raises(ValueError, match="layers/0 has other windows or channels"):
         diff(model, filled(lambda: nnx.Sequential(cl.Conv(2, 3, (2, 3), rngs=nnx.Rngs(0)))), SHAPE)
 
@@ -597,11 +597,11 @@ def test_training_goes_on_with_a_continuous_loss_and_what_the_optimizer_remember
         strict = cl.fit(model, data, config, optimizer=optimizer)
         old = strict.model()
         free = relax(old, "locally_connected", data.image_shape)
-        state = carry(optimizer, strict.optimizer, old, free, data.image_shape)
+        state = transfer_optimizer_state(optimizer, strict.optimizer_state, old, free, data.image_shape)
         short = cl.Config(steps=1, batch_size=32, evaluations=1, progress=False, seed=1)
         runs = [
             cl.fit(net, data, short, optimizer=optimizer, optimizer_state=kept)
-            for net, kept in ((old, strict.optimizer), (free, state), (free, None))
+            for net, kept in ((old, strict.optimizer_state), (free, state), (free, None))
         ]
         losses = [run.history[-1]["loss"] for run in runs]
         np.testing.assert_allclose(losses, losses[0], rtol=1e-5)
@@ -657,7 +657,7 @@ def test_a_subclass_with_a_call_of_its_own_is_not_taken_for_its_class(kind):
     close(outputs(free, x), outputs(model, x), 1e-5)
     assert [change.layer for change in diff(model, free, SHAPE, show=False)] == ["layers/1"]
     state = optax.adam(0.1).init(parameters(model))
-    carry(optax.adam(0.1), state, model, free, SHAPE)
+    transfer_optimizer_state(optax.adam(0.1), state, model, free, SHAPE)
     layer, _ = cl.count(model, SHAPE).layers
     assert (layer.weights, layer.multiply_adds) == (26, 0)
 
@@ -771,10 +771,10 @@ def test_a_network_that_would_not_fit_is_refused_before_it_is_built(monkeypatch)
     monkeypatch.setattr("convlab.check._free", lambda: 3 * needed)
     relax(model, "dense", SHAPE, optimizer=optax.sgd(0.1))
     with pytest.raises(
-        MemoryError, match=f"needs {4 * needed + 4:,} bytes .* but {3 * needed:,} are free; inside convlab.any_size"
+        MemoryError, match=f"needs {4 * needed + 4:,} bytes .* but {3 * needed:,} are free; convlab.allow_large_arrays"
     ):
         relax(model, "dense", SHAPE, optimizer=optax.adam(0.1))
-    with cl.any_size():
+    with cl.allow_large_arrays():
         relax(model, "dense", SHAPE, optimizer=optax.adam(0.1))
     way = 36 * (1 + 35) * 4  # the kernel once, and at all positions
     monkeypatch.setattr("convlab.check._free", lambda: needed + way - 1)

@@ -13,10 +13,10 @@ from flax import nnx
 import convlab as cl
 from convlab import train
 from convlab.data import Data, Split, permute_pixels
-from experiments import ladder_figure, ladder_table, sizes
-from experiments.ladder_runs import Runs, run
-from experiments.settings import Finished
-from experiments.sizes import REORDERED, SHIFTED, Curve, Sizes, curves_of
+from experiments.parts import ladder_figure, ladder_table, sizes
+from experiments.parts.ladder_runs import Runs, run
+from experiments.parts.sizes import REORDERED, SHIFTED, Curve, Sizes, curves_of
+from experiments.shared.settings import Finished
 
 NETWORKS = {"rungs": ("dense", "convolution"), "reordered": ("convolution",), "features": (3, 4)}
 SMALL = Sizes(sizes=(20, 40), steps=(2, 3), seeds=2, **NETWORKS)

@@ -123,7 +123,7 @@ def test_a_matrix_that_is_too_large_is_not_written_out(monkeypatch):
     monkeypatch.setitem(spectrum.METHODS, "krylov", lambda linear, most: np.array([7.0]))
     linear = layer(W((3, 3)), (64, 65), 1, 1)
     assert measure.singular_values(linear) == [7.0]
-    for find in (measure.rank, measure.null_space):
+    for find in (measure.matrix_rank, measure.null_space):
         with pytest.raises(ValueError, match="more than 16777216 entries"):
             find(linear)
 
@@ -141,27 +141,27 @@ def test_two_filters_on_a_whole_image_lose_exactly_what_three_keep(size, space):
     flat = lost.reshape(len(lost), -1)
     close(flat @ flat.T, np.eye(len(lost)))
     if size == 3:
-        assert measure.rank(layer(window, space, 1, 3)) == np.prod(space)
+        assert measure.matrix_rank(layer(window, space, 1, 3)) == np.prod(space)
 
 
 def test_one_filter_of_3x3_with_zeros_outside_loses_nothing():
     linear = layer(W((3, 3)), (7, 8))
-    assert measure.rank(linear) == 56
+    assert measure.matrix_rank(linear) == 56
     assert measure.null_space(linear).shape == (0, 7, 8, 1)
     assert measure.singular_values(linear)[-1] > 1e-6
 
 
 def test_of_a_patch_of_9_pixels_8_filters_keep_8_dimensions():
     linear = layer(W((3, 3), padding="VALID"), (3, 3), 1, 8)
-    assert measure.rank(linear) == 8
+    assert measure.matrix_rank(linear) == 8
     assert measure.null_space(linear).shape == (1, 3, 3, 1)
 
 
 def test_singular_values_below_the_tolerance_do_not_count():
     half = measure.Linear(lambda x: x * np.arange(3.0)[:, None], (3, 1))
-    assert measure.rank(half) == 2
-    assert measure.rank(half, tolerance=0.6) == 1
-    assert measure.rank(measure.Linear(jnp.zeros_like, (3, 1))) == 0
+    assert measure.matrix_rank(half) == 2
+    assert measure.matrix_rank(half, tolerance=0.6) == 1
+    assert measure.matrix_rank(measure.Linear(jnp.zeros_like, (3, 1))) == 0
 
 
 def test_layers_of_flax_and_of_the_library_are_linear_functions():
@@ -179,7 +179,7 @@ def test_numbers_of_two_bytes_have_their_ranks_too(dtype):
     assert (measure.activation_rank(h).rank, measure.activation_rank(jax.nn.relu(h)).rank) == (27, 32)
     for padding in ("SAME", "CIRCULAR"):
         identity = measure.convolution(np.eye(3, dtype=dtype).reshape(1, 1, 3, 3), W(1, padding=padding), (8, 8))
-        assert measure.rank(identity) == 192
+        assert measure.matrix_rank(identity) == 192
         np.testing.assert_allclose(measure.singular_values(identity), 1, atol=1e-6)
     half = measure.convolution(np.ones((2, 1, 1), dtype), W(2, padding="VALID"), (5,))
     lost = measure.null_space(half)

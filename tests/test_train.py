@@ -235,7 +235,7 @@ def test_an_optimizer_is_told_the_loss_and_the_gradient(made):
     own = optax.GradientTransformationExtraArgs(lambda parameters: jnp.zeros(()), update)
     fitted = fit(a_linear(), made, quick(steps=3), optimizer=own)
     assert told[-1] == ((), {"w": (30, 3), "b": (3,)}, [])
-    assert float(fitted.optimizer) == pytest.approx(3 * fitted.history[0]["loss"], rel=1e-5)
+    assert float(fitted.optimizer_state) == pytest.approx(3 * fitted.history[0]["loss"], rel=1e-5)
 
 
 def test_an_optimizer_that_searches_along_a_line_is_refused(made):
@@ -308,7 +308,7 @@ def test_fit_seeds_is_fit_from_each_seed_with_one_compilation(made):
 
 def test_batch_statistics_move_in_training_and_are_what_evaluation_reads(made):
     fitted = fit(Noisy(rngs=nnx.Rngs(0)), made, quick())
-    norm, parameters = numbers((fitted.rest["norm"], fitted.parameters))
+    norm, parameters = numbers((fitted.model_state["norm"], fitted.parameters))
     assert np.all(np.abs(norm["mean"]) > 0)
     assert np.all(norm["var"] != 1)
     x = np.asarray(standardise(made.test.images, made.mean, made.std)).reshape(31, -1)
@@ -326,9 +326,9 @@ def test_dropout_falls_anew_in_every_training_step_and_never_in_evaluation(made,
     def scores(rest, key, train):
         return apply(fitted.parameters, rest, x, jax.random.key(key), train)
 
-    close(scores(fitted.rest, 0, False)[0], fitted.logits(made.test.images), SINGLE)
-    assert same(scores(fitted.rest, 0, False)[0], scores(fitted.rest, 1, False)[0])
-    first, rest = scores(fitted.rest, 0, True)
+    close(scores(fitted.model_state, 0, False)[0], fitted.logits(made.test.images), SINGLE)
+    assert same(scores(fitted.model_state, 0, False)[0], scores(fitted.model_state, 1, False)[0])
+    first, rest = scores(fitted.model_state, 0, True)
     assert not np.allclose(first, scores(rest, 1, True)[0], atol=1e-3)
 
 
@@ -339,16 +339,18 @@ def test_every_training_step_gets_its_own_key_and_every_seed_its_own_row_of_keys
 
     rest = {"step": jnp.asarray(0), "seen": jnp.zeros((7, 2), jnp.uint32)}
     model = Trainable(apply, a_linear().parameters, rest)
-    rows = [tuple(row) for seed in (0, 1) for row in fit(model, made, quick(seed=seed)).rest["seen"].tolist()]
+    rows = [tuple(row) for seed in (0, 1) for row in fit(model, made, quick(seed=seed)).model_state["seen"].tolist()]
     assert len(set(rows)) == 14
 
 
 def test_linen_batch_statistics_move_in_training_and_stay_in_evaluation(made):
     fitted = fit(NoisyLinen(), made, quick())
-    start = train.trainable(NoisyLinen(), (5, 3, 2)).rest
-    assert not any(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (start, fitted.rest)), strict=True))
+    start = train.trainable(NoisyLinen(), (5, 3, 2)).model_state
+    assert not any(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (start, fitted.model_state)), strict=True))
     x, apply = np.ones((4, 5, 3, 2), np.float32), jax.jit(fitted.apply, static_argnums=4)
-    chex.assert_trees_all_equal(apply(fitted.parameters, fitted.rest, x, jax.random.key(0), False)[1], fitted.rest)
+    chex.assert_trees_all_equal(
+        apply(fitted.parameters, fitted.model_state, x, jax.random.key(0), False)[1], fitted.model_state
+    )
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
@@ -393,7 +395,7 @@ def test_what_a_model_sows_is_not_kept(made, build, graph):
         if isinstance(model, nnx.Module):
             model(jnp.ones((2, 5, 3, 2)))
         fitted = fit(model, made, quick(chunk=3))
-    assert jax.tree.leaves(fitted.rest) == []
+    assert jax.tree.leaves(fitted.model_state) == []
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ each_case = pytest.mark.parametrize("window, space, reads", [ZERO, REPEATED], id
 
 COMPILED = (
     *("local_share", "tile_share", "patch_share", "inverse_participation_ratio"),
-    *("signal_to_noise", "neighbour_distance", "mean_distance", "dealt"),
+    *("signal_to_noise", "neighbour_distance", "mean_distance", "shuffle_inputs"),
 )
 of = types.SimpleNamespace(**{name: compiled(getattr(measure, name)) for name in COMPILED})
 
@@ -272,24 +272,24 @@ def test_a_convolution_lies_in_patches_of_its_window_and_what_is_dealt_does_not(
     v = gaussian((3, 3, 2, 5))[0]
     w = cl.lift_conv_to_dense(v, cl.Window(3), (7, 11))
     close(of.patch_share(w, 3), 1.0)
-    assert of.patch_share(of.dealt(w, jax.random.key(0)), 3) < 0.5
+    assert of.patch_share(of.shuffle_inputs(w, jax.random.key(0)), 3) < 0.5
 
 
 def test_dealing_keeps_the_inputs_of_units_and_the_weights_of_pixels_and_nothing_else():
     random = np.random.default_rng(0)
     w = random.normal(size=(2, 3, 5, 7, 2, 3)) * (random.random((2, 3, 5, 7, 2, 3)) < random.random((2, 3, 1, 1, 1, 3)))
-    again = np.asarray(of.dealt(w, jax.random.key(1)))
+    again = np.asarray(of.shuffle_inputs(w, jax.random.key(1)))
     np.testing.assert_array_equal((again != 0).sum((2, 3, 4)), (w != 0).sum((2, 3, 4)))
     by_pixel, other = (np.sort(each.transpose(2, 3, 4, 0, 1, 5).reshape(70, 18)) for each in (w, again))
     np.testing.assert_array_equal(by_pixel, other)
     kept = np.mean(again[w != 0] == w[w != 0])
     assert kept < 0.2  # 1 of 9 or so that have an input there
-    np.testing.assert_array_equal(of.dealt(w != 0, jax.random.key(1)), again != 0)
+    np.testing.assert_array_equal(of.shuffle_inputs(w != 0, jax.random.key(1)), again != 0)
 
 
 def test_dealing_without_end_gives_every_unit_every_weight_equally_often():
     w = np.array([[1.0, 2.0, 3.0], [4.0, 0.0, 0.0], [0.0, 5.0, 0.0]])[..., None, None]
-    draws = jax.jit(jax.vmap(lambda key: measure.dealt(w, key)))(jax.random.split(jax.random.key(0), 4000))
+    draws = jax.jit(jax.vmap(lambda key: measure.shuffle_inputs(w, key)))(jax.random.split(jax.random.key(0), 4000))
     tables, counts = np.unique(np.asarray(draws)[..., 0, 0], axis=0, return_counts=True)
     assert len(tables) == 8
     assert counts.min() > 0.8 * 4000 / 8
@@ -303,7 +303,7 @@ EXPECTED |= dict.fromkeys(("locally_connected", "tiled", "low_rank"), OF_POSITIO
 @pytest.mark.parametrize("connectivity", CONNECTIVITY)
 def test_a_network_has_the_indices_of_its_rungs(connectivity):
     model = nnx.eval_shape(lambda: Two(connectivity))
-    told = jax.eval_shape(measure.watch_indices(model), nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+    told = jax.eval_shape(measure.index_metrics(model), nnx.to_pure_dict(nnx.state(model, nnx.Param)))
     expected = EXPECTED.get(connectivity, {"inverse_participation_ratio"})
     assert set(told) == {f"{layer}/{index}" for layer in ("first", "others/0/layers/0") for index in expected}
     assert all(value.shape == () for value in told.values())
@@ -354,7 +354,7 @@ def test_units_that_pruning_has_emptied_do_not_count():
 
 def test_a_layer_that_knows_no_positions_has_the_indices_of_a_kernel():
     layer = nnx.eval_shape(lambda: cl.Tiled(2, 3, (3, 3), period=2, rngs=nnx.Rngs(0)))
-    told = jax.eval_shape(measure.watch_indices(layer), nnx.to_pure_dict(nnx.state(layer, nnx.Param)))
+    told = jax.eval_shape(measure.index_metrics(layer), nnx.to_pure_dict(nnx.state(layer, nnx.Param)))
     assert set(told) == {"inverse_participation_ratio"}
 
 

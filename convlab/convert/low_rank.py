@@ -24,8 +24,8 @@ def lift_low_rank_to_local(
     Args:
       basis: The shared kernels.
       weights: The proportions at each position.
-      window: The pixels that each position reads. With it and `space`, dead taps are set to zero as by the other lifts; without,
-        they keep the values of the mixture, and so the result its rank.
+      window: The pixels that each position reads. If it and `space` are given, dead taps are set to zero as by
+        the other lifts. If None, they keep the values of the mixture, and the result keeps its rank.
       space: The number of input pixels along each spatial axis.
 
     Raises:

@@ -1,20 +1,20 @@
 """Measures: what a network costs, what it sees, and what its weights have become."""
 
-from convlab.measure.activations import Kept, activation_rank, feature_maps, watch_activations
+from convlab.measure.activations import Kept, activation_metrics, activation_rank, feature_maps
 from convlab.measure.attribution import grad_cam, occlusion, saliency
 from convlab.measure.cost.count import Cost, Count, count
 from convlab.measure.cost.memory import Memory, memory
 from convlab.measure.cost.summary import summary
 from convlab.measure.cost.width import match_width, weights_of
 from convlab.measure.equivariance.downsampling import WAYS, aliased_energy, downsampling
-from convlab.measure.equivariance.layers import audit
-from convlab.measure.equivariance.shift import equivariance_error, shift, shift_consistency, shifts
-from convlab.measure.receptive_field.effective import effective_field
-from convlab.measure.receptive_field.pixels import precedents, receptive_field
-from convlab.measure.spectrum import Linear, convolution, null_space, rank, singular_values
+from convlab.measure.equivariance.layers import equivariance_by_layer
+from convlab.measure.equivariance.shift import equivariance_error, sample_shifts, shift_consistency, shift_images
+from convlab.measure.receptive_field.effective import effective_receptive_field
+from convlab.measure.receptive_field.pixels import input_dependencies, receptive_field
+from convlab.measure.spectrum import Linear, convolution, matrix_rank, null_space, singular_values
 from convlab.measure.stem import Stem, stem_report
-from convlab.measure.weights.layers import indices, watch_indices
-from convlab.measure.weights.patches import dealt, mean_distance, patch_share
+from convlab.measure.weights.layers import index_metrics, indices
+from convlab.measure.weights.patches import mean_distance, patch_share, shuffle_inputs
 from convlab.measure.weights.shares import (
     inverse_participation_ratio,
     local_share,
@@ -33,12 +33,12 @@ __all__ = [
     "WAYS",
     "activation_rank",
     "aliased_energy",
-    "audit",
+    "equivariance_by_layer",
     "convolution",
     "count",
-    "dealt",
+    "shuffle_inputs",
     "downsampling",
-    "effective_field",
+    "effective_receptive_field",
     "equivariance_error",
     "feature_maps",
     "grad_cam",
@@ -52,19 +52,19 @@ __all__ = [
     "null_space",
     "occlusion",
     "patch_share",
-    "precedents",
-    "rank",
+    "input_dependencies",
+    "matrix_rank",
     "receptive_field",
     "saliency",
-    "shift",
+    "shift_images",
     "shift_consistency",
-    "shifts",
+    "sample_shifts",
     "signal_to_noise",
     "singular_values",
     "stem_report",
     "summary",
     "tile_share",
-    "watch_activations",
-    "watch_indices",
+    "activation_metrics",
+    "index_metrics",
     "weights_of",
 ]

@@ -49,10 +49,10 @@ def feature_maps(model: Any, images: Float[Array, "n k l c"], *layers: str) -> d
     return {name: maps[name] for name in numbers}
 
 
-def watch_activations(
+def activation_metrics(
     model: nnx.Module, images: Float[Array, "n k l c"], *layers: str
 ) -> Callable[[Any], dict[str, Float[Array, ""]]]:
-    r"""Make of what layers return on some images a function of the parameters: what `fit(..., watch=)` asks for.
+    r"""Make of what layers return on some images a function of the parameters: what `fit(..., parameter_metrics=)` asks for.
 
     Batch norms take the statistics of these images, as nobody hands over those that run along.
 
@@ -71,7 +71,7 @@ def watch_activations(
     Example:
       >>> from convlab.models import MLP
       >>> model = MLP((4, 4, 1), 3, (5,), rngs=nnx.Rngs(0))
-      >>> watch = watch_activations(model, jnp.ones((2, 4, 4, 1)), "head/layers/0")
+      >>> watch = activation_metrics(model, jnp.ones((2, 4, 4, 1)), "head/layers/0")
       >>> list(watch(nnx.to_pure_dict(nnx.state(model, nnx.Param))))
       ['head/layers/0/mean', 'head/layers/0/deviation', 'head/layers/0/dead']
     """

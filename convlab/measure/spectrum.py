@@ -142,7 +142,7 @@ def singular_values(linear: Linear, method: str = "auto", *, most: int | None = 
     return METHODS[method](linear, most)[:most]
 
 
-def rank(linear: Linear, tolerance: float | None = None) -> int:
+def matrix_rank(linear: Linear, tolerance: float | None = None) -> int:
     """Count the directions that reach the activations: singular values above a share of the largest.
 
     Args:

@@ -26,7 +26,7 @@ class Wiring:
     """How the spatial layers of a network are connected: arguments of `convlab.layers.connect`.
 
     Args:
-      connectivity: A rung, or "shared".
+      connectivity: A rung, or "global_conv".
       period: Of "tiled".
       rank: Of "low_rank".
       tied_noise: Of the rungs with several kernels.

@@ -9,30 +9,31 @@
 | `add_penalty` | the gradient of any scalar function of them is added | before the optimizer |
 | `keep_pruned` | pruned weights stay at exactly zero | last in a chain |
 
-Penalties are `distance` (from a projection: soft tying, soft locality) and `far` (size by the distance from the window's
-centre). `sharing` reads off a model the projection of each of its kernels, `at_paths` makes one of
-several. `prune`, `rewind` and `iterative_pruning` find a mask for `keep_pruned`. Masks and labels are Optax's.
+Penalties are `projection_penalty` (the distance from a projection: soft tying, soft locality) and `locality_penalty` (the size
+of weights by their distance from the window's centre). `sharing_projection` reads the projection of each kernel off a model, and
+`at_paths` makes one of several. `prune`, `rewind` and `iterative_pruning` find a mask for `keep_pruned`. Masks and labels are
+those of Optax.
 """
 
 from convlab.optim.leaves import at_paths, kernel_mask
-from convlab.optim.penalties import add_penalty, distance, far
+from convlab.optim.penalties import add_penalty, locality_penalty, projection_penalty
 from convlab.optim.pruning import iterative_pruning, keep_pruned, prune, rewind
-from convlab.optim.sharing import project_every, sharing, tie_gradients
+from convlab.optim.sharing import project_every, sharing_projection, tie_gradients
 from convlab.optim.thresholds import beta_lasso, soft_threshold
 
 __all__ = [
     "add_penalty",
     "at_paths",
     "beta_lasso",
-    "distance",
-    "far",
+    "projection_penalty",
+    "locality_penalty",
     "iterative_pruning",
     "keep_pruned",
     "kernel_mask",
     "project_every",
     "prune",
     "rewind",
-    "sharing",
+    "sharing_projection",
     "soft_threshold",
     "tie_gradients",
 ]

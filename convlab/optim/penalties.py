@@ -51,16 +51,16 @@ def add_penalty(penalty: Penalty, weight: Number) -> optax.GradientTransformatio
     return optax.GradientTransformation(init, update)
 
 
-def distance(projection: Projection) -> Penalty:
+def projection_penalty(projection: Projection) -> Penalty:
     r"""Return the squared distance of the parameters from their projection: zero exactly where the constraint holds.
 
     $$r(\theta) = \sum (\theta - P\theta)^2$$
 
-    With `sharing(model)` it is soft tying, each kernel's distance from the mean over live positions; with
-    `sharing(model, to="locally_connected")` it is soft locality, the squared weights outside the windows.
+    With `sharing_projection(model)` it is soft tying, each kernel's distance from the mean over live positions; with
+    `sharing_projection(model, to="locally_connected")` it is soft locality, the squared weights outside the windows.
 
     Args:
-      projection: A function of the parameters, such as `sharing(model)`.
+      projection: A function of the parameters, such as `sharing_projection(model)`.
 
     Example:
       >>> float(distance(lambda p: jnp.full_like(p, p.mean()))(jnp.array([1.0, 3.0])))
@@ -74,7 +74,7 @@ def distance(projection: Projection) -> Penalty:
     return penalty
 
 
-def far(model: nnx.Module, by: str = "distance", size: Callable[[Array], Array] = jnp.square) -> Penalty:
+def locality_penalty(model: nnx.Module, by: str = "distance", size: Callable[[Array], Array] = jnp.square) -> Penalty:
     r"""Return the size of the kernels of a model, each weight counted by how far it reads from the window's centre.
 
     $$r(W) = \sum_{ijklcd} \rho_{ijkl} \, s(W_{ijklcd})$$

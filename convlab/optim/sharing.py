@@ -20,7 +20,7 @@ from convlab.rungs import Layout, at, contains, transfer, tying
 Projection = Callable[[Tree], Tree]
 
 
-def sharing(model: nnx.Module, to: str = "conv", **parameters: Any) -> Projection:
+def sharing_projection(model: nnx.Module, to: str = "conv", **parameters: Any) -> Projection:
     """Read off a model the projection of its parameters: every freer layer as near as a stricter rung is.
 
     A kernel is projected to the stricter rung, then lifted back. Where that rung has one bias for all positions, a bias per
@@ -41,7 +41,7 @@ def sharing(model: nnx.Module, to: str = "conv", **parameters: Any) -> Projectio
     Example:
       >>> from convlab.layers import LocallyConnected
       >>> layer = LocallyConnected(1, 2, (3, 3), space=(4, 5), rngs=nnx.Rngs(0))
-      >>> kernel = sharing(layer)(nnx.to_pure_dict(nnx.state(layer)))["kernel"]
+      >>> kernel = sharing_projection(layer)(nnx.to_pure_dict(nnx.state(layer)))["kernel"]
       >>> bool((kernel[1, 1] == kernel[2, 3]).all())
       True
     """
@@ -72,13 +72,14 @@ def project_every(projection: Projection, steps: int) -> optax.GradientTransform
     $$\theta_{t+1} = P(\theta_t + u_t) \text{ where } m \text{ divides } t + 1, \text{ else } \theta_t + u_t$$
 
     Stands last in a chain, so that `u` is the whole step. The parameters are the projected ones up to one rounding; the
-    projection is computed only in the steps that need it. With `sharing(model)` it is dynamic weight sharing; m = 1 under plain
+    projection is computed only in the steps that need it. With `sharing_projection(model)` it is
+    dynamic weight sharing; m = 1 under plain
     gradient descent (with momentum or not, but not under Adam) is then training a convolution in which the rate of every tap is
     divided by the number of positions at which it is live. Running batch statistics are of the networks before: score a network
     with batch norm some steps after a projection.
 
     Args:
-      projection: A function of the parameters, such as `sharing(model)`.
+      projection: A function of the parameters, such as `sharing_projection(model)`.
       steps: The number of updates from one projection to the next, m.
 
     Raises:
@@ -120,11 +121,12 @@ def tie_gradients(projection: Projection) -> optax.GradientTransformation:
 
     $$g \leftarrow P g$$
 
-    With `sharing(model)` before plain gradient descent it trains the same convolution as `project_every(..., 1)` after it.
+    With `sharing_projection(model)` before plain gradient descent it trains the same convolution as `project_every(..., 1)`
+    after it.
     Under Adam the two differ, and this one stays exactly tied: every position sees the same gradient.
 
     Args:
-      projection: A linear function of trees like the parameters, such as `sharing(model)`.
+      projection: A linear function of trees like the parameters, such as `sharing_projection(model)`.
 
     Example:
       >>> optimizer = optax.chain(tie_gradients(lambda g: jnp.full_like(g, g.mean())), optax.sgd(1.0))

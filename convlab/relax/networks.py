@@ -53,7 +53,7 @@ def relax(
         patterns that no layer fits; a subclass with a call of its own, a layer inside `nnx.WeightNorm` or `nnx.SpectralNorm`,
         layers that are stacked, and arrays that two layers share.
       TypeError: `model` is no Flax NNX module, or needs more than images.
-      MemoryError: It would not fit; the error names the bytes. Inside `convlab.any_size()` it goes on all the same.
+      MemoryError: It would not fit; the error names the bytes. Inside `convlab.allow_large_arrays()` it goes on all the same.
 
     Example:
       >>> from convlab.layers import Conv

@@ -30,12 +30,12 @@ class Style(NamedTuple):
 
 RUNG_STYLE = {
     "dense": Style("dense", "#D55E00", "o"),
-    "shared": Style("shared, not local", "#CC79A7", "P"),
+    "global_conv": Style("shared, not local", "#CC79A7", "P"),
     "locally_connected": Style("locally connected", "#E69F00", "s"),
     "tiled": Style("tiled", "#009E73", "^"),
     "low_rank": Style("low rank", "#56B4E9", "D"),
     "conv": Style("convolution", "#0072B2", "v"),
-    "null": Style("null", "#767676", "X", "--"),
+    "linear": Style("linear", "#767676", "X", "--"),
 }
 """Freest first, in colours that colour-blind readers tell apart (Okabe and Ito, 2008); gray is for null baselines."""
 
@@ -133,7 +133,7 @@ def curves(
       log_x: Space x logarithmically.
       band: Draw intervals as bands rather than bars.
       baselines: Heights of gray horizontal lines by label, e.g. {"chance": 0.1}; an `Interval` is shaded.
-      labels: What to call a group in the legend, e.g. {"null": "linear classifier"}.
+      labels: What to call a group in the legend, e.g. {"linear": "linear classifier"}.
       styles: Of groups that are no rungs, so that a group looks the same in all panels.
 
     Raises:
@@ -226,7 +226,7 @@ def _baselines(axis: "matplotlib.axes.Axes", heights: Mapping[str, Baseline]) ->
 
 def draw_baselines(line: Callable[..., Any], span: Callable[..., Any], baselines: Mapping[str, Baseline]) -> None:
     """Draw gray lines by label, and intervals as bands, by the axis's own functions for lines and bands of one direction."""
-    colour = RUNG_STYLE["null"].colour
+    colour = RUNG_STYLE["linear"].colour
     for (label, at), dashes in zip(baselines.items(), itertools.cycle(("--", ":", "-.", (0, (8, 2, 1, 2, 1, 2))))):
         mean, *ends = at if isinstance(at, Interval) else [at]
         line(mean, color=colour, linestyle=dashes, label=label, zorder=1)
@@ -237,7 +237,7 @@ def draw_baselines(line: Callable[..., Any], span: Callable[..., Any], baselines
 def styles_of(names: Sequence[Any]) -> dict[Any, Style]:
     """Styles by group in order of appearance; groups that are no rungs take those of the rungs that are not there."""
     names = list(dict.fromkeys(names))
-    spare = [style for rung, style in RUNG_STYLE.items() if rung not in names and rung != "null"]
+    spare = [style for rung, style in RUNG_STYLE.items() if rung not in names and rung != "linear"]
     spare = itertools.cycle(spare or RUNG_STYLE.values())
     return {name: RUNG_STYLE.get(name) or next(spare)._replace(label=str(name)) for name in names}
 

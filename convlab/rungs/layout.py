@@ -234,7 +234,7 @@ class Layout:
         The variance is the same for all s.
 
         Raises:
-          MemoryError: The arrays would not fit into the free memory; see `convlab.any_size`.
+          MemoryError: The arrays would not fit into the free memory; see `convlab.allow_large_arrays`.
         """
         if how.tied_noise is not None and not self.tying.has_noise:
             raise ValueError(f"a {self.rung} layer takes no tied_noise: it has one kernel")

@@ -5,7 +5,7 @@ Every function returns a `Task`; its docstring gives the law, its symmetries, an
 
 from convlab.tasks.hierarchy import hierarchy
 from convlab.tasks.processes import bent_process, covariance
-from convlab.tasks.sample_complexity import Needed, Slope, crossing, examples_needed, one_by_one, slope
+from convlab.tasks.sample_complexity import SampleComplexity, Slope, crossing, examples_needed, one_by_one, slope
 from convlab.tasks.scenes import coordinates, flying, red_green, template
 from convlab.tasks.sequences import chirps, distance, spectrogram
 from convlab.tasks.signals import halves, pairs, parity, random_patch
@@ -13,7 +13,7 @@ from convlab.tasks.task import Task
 from convlab.tasks.teachers import linear_teacher
 
 __all__ = [
-    "Needed",
+    "SampleComplexity",
     "Slope",
     "Task",
     "bent_process",

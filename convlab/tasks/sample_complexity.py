@@ -20,7 +20,7 @@ FARTHEST = 8  # times the last size that fell short, at most, is tried next
 Learn = Callable[[Int[np.ndarray, "s"], Int[np.ndarray, "s"]], Float[np.ndarray, "s"]]
 
 
-class Needed(NamedTuple):
+class SampleComplexity(NamedTuple):
     """How many examples it took to reach a target.
 
     Attributes:
@@ -71,7 +71,7 @@ def examples_needed(
     path: str | os.PathLike[str] | None = None,
     of: str = "",
     show: Callable[[int, int, float], None] = lambda size, seed, score: None,
-) -> Needed:
+) -> SampleComplexity:
     r"""Find for every seed the smallest training set that reaches a target, on a geometric grid of sizes.
 
     $$n^* = n_j \,(n_{j+1} / n_j)^{(t - s_j) / (s_{j+1} - s_j)}, \qquad s_j < t \le s_{j+1}$$
@@ -134,7 +134,7 @@ def examples_needed(
             place = grid.index(size)
             ends[seed] = (low, place) if scores[seed, size] >= target else (place, high)
     tried = [{size: score for (of_seed, size), score in scores.items() if of_seed == seed} for seed in seeds]
-    return Needed(tuple(crossing(curve, target) for curve in tried), scores)
+    return SampleComplexity(tuple(crossing(curve, target) for curve in tried), scores)
 
 
 def crossing(scores: Mapping[int, float], target: float) -> float:
@@ -180,7 +180,7 @@ def slope(needed: Mapping[float, Sequence[float]], *, draws: int = 2000, seed: i
     seeds, 90 of four and 91 of eight. With a single seed at some k its ends are nan.
 
     Args:
-      needed: n* of every seed, by what was varied; see `Needed.examples`.
+      needed: n* of every seed, by what was varied; see `SampleComplexity.examples`.
       draws: Of the bootstrap.
       seed: Of the draws.
       level: Probability that the interval stands for.

@@ -13,7 +13,7 @@ from convlab.train.log import Log, Writer
 from convlab.train.loop import feed, fit
 from convlab.train.many import Runs, compiled_build, fit_many, fit_seeds
 from convlab.train.memory import keep_freed_memory
-from convlab.train.mode_connectivity import along, barrier, bezier, connect_by_curve, line
+from convlab.train.mode_connectivity import barrier, bezier_path, evaluate_along, fit_bezier, linear_path
 from convlab.train.step import Apply, Recipe, State, Trainable, cross_entropy, initial, train_step, train_steps, trainable
 
 __all__ = [
@@ -29,11 +29,11 @@ __all__ = [
     "State",
     "Trainable",
     "Writer",
-    "along",
+    "evaluate_along",
     "barrier",
-    "bezier",
+    "bezier_path",
     "compiled_build",
-    "connect_by_curve",
+    "fit_bezier",
     "cross_entropy",
     "feed",
     "fit",
@@ -42,7 +42,7 @@ __all__ = [
     "initial",
     "keep_freed_memory",
     "learner",
-    "line",
+    "linear_path",
     "train_step",
     "train_steps",
     "trainable",

@@ -67,7 +67,7 @@ class Run(NamedTuple):
     history: list[dict[str, float]]
     losses: list[float]
     seconds: float
-    best: Tree = None  # parameters and rest of the best score, where it is asked for
+    best: Tree = None  # parameters and model state of the best score, if the run has a patience
 
     @property
     def arrays(self) -> dict[str, jax.Array]:
@@ -208,7 +208,7 @@ class Saver:
             )
         saved = {path: (shape, dtype) for path, shape, dtype in told["leaves"]}
         if any(path.startswith(BEST) for path in saved):
-            fresh = fresh._replace(best=(fresh.state.scored, fresh.state.rest))
+            fresh = fresh._replace(best=(fresh.state.scored, fresh.state.model_state))
         expected = {path: (list(leaf.shape), str(leaf.dtype)) for path, leaf in jax.tree.map(_bare, fresh.arrays).items()}
         wrong = differences(told, self.identity) + [
             f"{path}: {_shown(saved.get(path))} was saved, the model has {_shown(expected.get(path))}"

@@ -15,7 +15,8 @@ from convlab.train.step import Trainable, by_path, cast
 Kind = TypeVar("Kind")
 # Compiled functions that are only traced: JAX keeps their traces, so that another run of the same network needs none.
 _step = jax.jit(
-    lambda p, rest, x, apply, dtype: (apply(cast(p, dtype), rest, x, jax.random.key(0), True), rest), static_argnums=(3, 4)
+    lambda p, model_state, x, apply, dtype: (apply(cast(p, dtype), model_state, x, jax.random.key(0), True), model_state),
+    static_argnums=(3, 4),
 )
 _update = jax.jit(
     lambda p, optimizer: optax.with_extra_args_support(optimizer).update(p, optimizer.init(p), p, value=jnp.zeros(()), grad=p),
@@ -53,18 +54,18 @@ def check(model: Trainable, data: Data, config: Config) -> None:
             f" and their deviation {data.std}"
         )
     x = jax.ShapeDtypeStruct((2, *data.image_shape), config.dtype)
-    (logits, after), rest = _step.eval_shape(model.parameters, model.rest, x, model.apply, config.dtype)
+    (logits, after), model_state = _step.eval_shape(model.parameters, model.model_state, x, model.apply, config.dtype)
     if logits.shape != (2, len(data.classes)):
         raise ValueError(
             f"the model makes outputs of shape {logits.shape} from 2 images but {data.name} has {len(data.classes)} classes:"
             f" needs {(2, len(data.classes))}"
         )
-    before, after = by_path(rest), by_path(after)
+    before, after = by_path(model_state), by_path(after)
     for path in {**before, **after}:
         was, is_now = before.get(path), after.get(path)
         if was is None or is_now is None or (was.shape, was.dtype) != (is_now.shape, is_now.dtype):
             raise ValueError(
-                f"a step changes {path} of the model's rest from {_form(was)} to {_form(is_now)}; needs one form, as the"
+                f"a step changes {path} of the model state from {_form(was)} to {_form(is_now)}; needs one form, as the"
                 " next step starts from what the last one left"
             )
 

@@ -26,7 +26,7 @@ class Fitted:
     Attributes:
       apply: The network as a pure function.
       parameters: Trained arrays, a plain pytree.
-      rest: Arrays that are not trained, such as batch statistics.
+      model_state: Arrays that are not trained, such as batch statistics.
       history: One row per evaluation: step, epoch, seconds, loss (mean since the last row), test_loss, test_accuracy, and
         validation_loss, validation_accuracy where there is such a split; and what was watched.
       config: How it was trained.
@@ -34,19 +34,19 @@ class Fitted:
       step_seconds: Wall time of a step, compilation and evaluation excluded.
       mean: Of the training pixels, per channel.
       std: Of the training pixels, per channel.
-      optimizer: What the optimizer remembered after the last step.
+      optimizer_state: What the optimizer remembered after the last step.
     """
 
     apply: Apply
     parameters: Tree
-    rest: Tree
+    model_state: Tree
     history: list[dict[str, float]]
     config: Config
     seconds: float
     step_seconds: float
     mean: np.ndarray
     std: np.ndarray
-    optimizer: optax.OptState = ()
+    optimizer_state: optax.OptState = ()
 
     def logits(self, images: ArrayLike) -> Float[np.ndarray, "n classes"]:
         """Score raw images, in the units of the data that were fitted.
@@ -55,7 +55,7 @@ class Fitted:
           ValueError: No image.
         """
         images = images if isinstance(images, Stored) else np.asarray(images)
-        call = functools.partial(logits_of, self.parameters, self.rest, mean=self.mean, std=self.std, apply=self.apply)
+        call = functools.partial(logits_of, self.parameters, self.model_state, mean=self.mean, std=self.std, apply=self.apply)
         return score(call, padded(images, EVALUATION_BATCH))
 
     def evaluate(self, images: ArrayLike, labels: ArrayLike) -> dict[str, float]:
@@ -81,7 +81,7 @@ class Fitted:
         """
         if not isinstance(self.apply, NnxApply):
             raise TypeError("only an NNX module can be put together again; use logits(images) or apply")
-        return nnx.merge(self.apply.evaluate, self.parameters, self.rest)
+        return nnx.merge(self.apply.evaluate, self.parameters, self.model_state)
 
 
 def score(call: Callable[[Any], Array], batches: Iterable[tuple[Any, int]]) -> np.ndarray:

@@ -96,7 +96,7 @@ def _network(model: Trainable) -> tuple[str, Any]:
     """The module that a function is of, or the function; with its name."""
     apply: Any = model.apply
     if isinstance(apply, NnxApply):
-        apply = nnx.merge(apply.train, model.parameters, model.rest)
+        apply = nnx.merge(apply.train, model.parameters, model.model_state)
     elif isinstance(apply, LinenApply):
         apply = apply.module
     return getattr(apply, "__qualname__", _name(apply)), apply

@@ -70,10 +70,10 @@ def learner(
     descent = optax.adam(3e-3) if optimizer is None else optimizer
     if not tolerance < 1:
         raise ValueError(f"tolerance is {tolerance}; needs less than 1, where the running mean of the loss begins")
-    rest = jax.tree.leaves(nnx.state(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Not(nnx.Param)))
-    if rest:
+    model_state = jax.tree.leaves(nnx.state(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Not(nnx.Param)))
+    if model_state:
         raise ValueError(
-            f"the network has {len(rest)} arrays that are not parameters; needs one without batch norm and dropout"
+            f"the network has {len(model_state)} arrays that are not parameters; needs one without batch norm and dropout"
         )
 
     def one(n: Array, seed: Array, *others: Array) -> Array:

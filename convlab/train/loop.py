@@ -22,8 +22,8 @@ from convlab.train.identity import identity
 from convlab.train.log import Log
 from convlab.train.mesh import Placement, is_first
 from convlab.train.services import Service, logging, saving, scoring, showing
-from convlab.train.step import Augment, Trainable, Watch, initial, trainable
-from convlab.train.training import Stack, Training, check_watch
+from convlab.train.step import Augment, ParameterMetrics, Trainable, initial, trainable
+from convlab.train.training import Stack, Training, check_parameter_metrics
 
 
 def fit(
@@ -36,7 +36,7 @@ def fit(
     augment: Augment | None = None,
     checkpoints: Checkpoints | str | os.PathLike[str] | None = None,
     log: Log | str | os.PathLike[str] | None = None,
-    watch: Watch | None = None,
+    parameter_metrics: ParameterMetrics | None = None,
 ) -> Fitted:
     """Train a classifier on the training images and score it on the test images.
 
@@ -52,20 +52,20 @@ def fit(
       config: How to train.
       optimizer: An Optax transformation instead of the one that `config` names. Besides gradient and parameters it is told the
         loss, as `value`, and the gradient, as `grad`.
-      optimizer_state: What the optimizer remembers at the start: `Fitted.optimizer` of a run before, to another rung by
-        `convlab.carry`. Absent, nothing; what a checkpoint remembers goes before.
+      optimizer_state: What the optimizer remembers at the start: `Fitted.optimizer_state` of a run before, to another rung by
+        `convlab.transfer_optimizer_state`. Absent, nothing; what a checkpoint remembers goes before.
       augment: Changes every batch of raw training images, with a key; see `convlab.data.chain`. Part of the compiled step.
       checkpoints: Where to save the run, or a folder for it alone. If it was saved there before, it goes on from the last whole
         checkpoint, with the same batches, random keys and result as if it had never stopped; the numbers inside `optimizer` and
         inside functions must be the same, as they cannot be compared. SIGTERM and Ctrl-C save before they end the process.
       log: Where to write the history while it grows, or a folder for it.
-      watch: A jittable function of the parameters that are scored, such as `convlab.measure.watch_indices` makes; it returns
-        scalars by name, which join each row of the history.
+      parameter_metrics: A jittable function of the scored parameters that returns scalars by name, such as
+        `convlab.measure.index_metrics` makes. They join each row of the history.
 
     Raises:
       ValueError: The model's output is not one logit per class, `optimizer_state` is of another model, what was saved is of
         another run, `config` has a patience but the data no validation split, its mesh does not fit the batch, `watch`
-        returns what is not a scalar or has the name of a score, the training images are not finite, the model's `rest` changes
+        returns what is not a scalar or has the name of a score, the training images are not finite, the model state changes
         its form, or `optimizer` asks for more than it is told.
       TypeError: An argument is of another kind.
       DamagedError: There are checkpoints, and none is whole.
@@ -84,7 +84,12 @@ def fit(
         services.append(functools.partial(saving, checkpoints, facts))
     if log is not None:
         services.append(functools.partial(logging, log))
-    options = {"optimizer": optimizer, "optimizer_state": optimizer_state, "augment": augment, "watch": watch}
+    options = {
+        "optimizer": optimizer,
+        "optimizer_state": optimizer_state,
+        "augment": augment,
+        "parameter_metrics": parameter_metrics,
+    }
     [fitted] = train([model], Stack([data], [config]), services, **options)
     return fitted
 
@@ -97,13 +102,13 @@ def train(
     optimizer: optax.GradientTransformation | None = None,
     optimizer_state: optax.OptState | None = None,
     augment: Augment | None = None,
-    watch: Watch | None = None,
+    parameter_metrics: ParameterMetrics | None = None,
 ) -> list[Fitted]:
     """Train a run, or all that one program holds; see `fit`."""
     model, config = models[0], stack.configs[0]
     for data in stack.sets:
         check(model, data, config)
-    check_watch(watch, model.parameters)
+    check_parameter_metrics(parameter_metrics, model.parameters)
     steps = config.steps_on(len(stack.sets[0].train))
     rates = [each.rates(steps) if optimizer is None else np.ones(steps, np.float32) for each in stack.configs]
     optimizer = optimizer or optimizer_of(config.optimizer, config.weight_decay)
@@ -116,7 +121,7 @@ def train(
     with contextlib.ExitStack() as contexts:
         contexts.enter_context(placement.ambient())
         training = Training(stack, state, stack.join(rates), fixed, placement)
-        around = *services, *[showing] * (config.progress and is_first()), functools.partial(scoring, watch)
+        around = *services, *[showing] * (config.progress and is_first()), functools.partial(scoring, parameter_metrics)
         calls = [contexts.enter_context(service(training)) for service in around]
         feeding = feeds(stack, steps, training.step)
         while not training.is_over:

@@ -18,7 +18,7 @@ from convlab.train.checks import check_kinds, in_folder
 from convlab.train.config import Config
 from convlab.train.fitted import Fitted
 from convlab.train.loop import fit, train
-from convlab.train.step import Augment, Trainable, Tree, Watch, trainable
+from convlab.train.step import Augment, ParameterMetrics, Trainable, Tree, trainable
 from convlab.train.training import Stack
 
 VARIED = ("seed", "learning_rate", "schedule")  # fields of a configuration in which runs of one program may differ
@@ -48,9 +48,9 @@ class Runs(Sequence[Fitted]):
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *(run.parameters for run in self._runs))
 
     @property
-    def rest(self) -> Tree:
+    def model_state(self) -> Tree:
         """Arrays that are not trained, stacked likewise."""
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *(run.rest for run in self._runs))
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *(run.model_state for run in self._runs))
 
     def scores(self, name: str) -> Float[np.ndarray, "runs rows"]:
         """Gather one figure of the histories, such as "test_accuracy": a row per run, a column per score.
@@ -86,13 +86,13 @@ def compiled_build(build: Callable[[nnx.Rngs], nnx.Module], image_shape: Sequenc
 
     def arrays(key: jax.Array) -> tuple[Tree, Tree]:
         made = trainable(build(nnx.Rngs(key)), image_shape)
-        return made.parameters, made.rest
+        return made.parameters, made.model_state
 
     draw = jax.jit(arrays, compiler_options=QUICKLY_COMPILED)
 
     def start(rngs: nnx.Rngs) -> Trainable:
-        parameters, rest = draw(rngs.params.key[...])
-        return described._replace(parameters=parameters, rest=rest)
+        parameters, model_state = draw(rngs.params.key[...])
+        return described._replace(parameters=parameters, model_state=model_state)
 
     return start
 
@@ -128,7 +128,7 @@ def fit_many(
     vmapped: bool | None = None,
     augment: Augment | None = None,
     checkpoints: Checkpoints | str | os.PathLike[str] | None = None,
-    watch: Watch | None = None,
+    parameter_metrics: ParameterMetrics | None = None,
 ) -> Runs:
     """Fit the same network in several ways: seeds, learning rates, schedules, or anything else of a configuration.
 
@@ -141,7 +141,7 @@ def fit_many(
         layer gained 0.3 of its time by it, networks with convolutions lost as much: there one goes after the other.
       augment: As of `fit`.
       checkpoints: Where to save the runs, each in a folder of its own number below; not for runs that are vmapped.
-      watch: As of `fit`.
+      parameter_metrics: As of `fit`.
 
     Raises:
       ValueError: As of `fit`; there is no configuration; or the runs cannot be vmapped: they differ in more than seed, learning
@@ -163,11 +163,15 @@ def fit_many(
         raise ValueError(f"these runs cannot be vmapped: {obstacle}; pass vmapped=False")
     if vmapped or (vmapped is None and not obstacle and jax.default_backend() != "cpu"):
         models = [trainable(build(nnx.Rngs(config.seed)), sets[0].image_shape, config.seed) for config in configs]
-        return Runs(train(models, Stack(sets, configs, vmapped=True), augment=augment, watch=watch))
+        return Runs(train(models, Stack(sets, configs, vmapped=True), augment=augment, parameter_metrics=parameter_metrics))
     runs = []
     for number, (one, config) in enumerate(zip(sets, configs, strict=True)):
         own = checkpoints and dataclasses.replace(checkpoints, folder=pathlib.Path(os.fspath(checkpoints.folder), str(number)))
-        runs.append(fit(build(nnx.Rngs(config.seed)), one, config, augment=augment, checkpoints=own, watch=watch))
+        runs.append(
+            fit(
+                build(nnx.Rngs(config.seed)), one, config, augment=augment, checkpoints=own, parameter_metrics=parameter_metrics
+            )
+        )
     return Runs(runs)
 
 

@@ -17,7 +17,7 @@ from convlab.train.step import Tree, by_path
 Path = Callable[[Float[Array, ""] | float], Tree]
 
 
-def line(a: Tree, b: Tree) -> Path:
+def linear_path(a: Tree, b: Tree) -> Path:
     r"""Return the straight path from one network to another.
 
     $$\theta(t) = (1 - t) a + t b$$
@@ -30,14 +30,14 @@ def line(a: Tree, b: Tree) -> Path:
       ValueError: They are not of one network.
 
     Example:
-      >>> line({"w": jnp.array([0.0, 2.0])}, {"w": jnp.array([4.0, 2.0])})(0.25)
+      >>> linear_path({"w": jnp.array([0.0, 2.0])}, {"w": jnp.array([4.0, 2.0])})(0.25)
       {'w': Array([1., 2.], dtype=float32)}
     """
     _check_alike(a=a, b=b)
     return lambda t: jax.tree.map(lambda a, b: (1 - t) * a + t * b, a, b)
 
 
-def bezier(a: Tree, middle: Tree, b: Tree) -> Path:
+def bezier_path(a: Tree, middle: Tree, b: Tree) -> Path:
     r"""Return the quadratic curve from one network to another that a third one bends.
 
     $$\theta(t) = (1 - t)^2 a + 2 t (1 - t) \theta_m + t^2 b$$
@@ -51,7 +51,7 @@ def bezier(a: Tree, middle: Tree, b: Tree) -> Path:
       ValueError: They are not of one network.
 
     Example:
-      >>> bezier(jnp.array([-1.0, 0.0]), jnp.array([0.0, 2.0]), jnp.array([1.0, 0.0]))(0.5)
+      >>> bezier_path(jnp.array([-1.0, 0.0]), jnp.array([0.0, 2.0]), jnp.array([1.0, 0.0]))(0.5)
       Array([0., 1.], dtype=float32)
 
     Reference: Garipov et al. 2018, Loss surfaces, mode connectivity, and fast ensembling of DNNs, equation 4.
@@ -60,7 +60,7 @@ def bezier(a: Tree, middle: Tree, b: Tree) -> Path:
     return lambda t: jax.tree.map(lambda a, m, b: (1 - t) ** 2 * a + 2 * t * (1 - t) * m + t**2 * b, a, middle, b)
 
 
-def along(
+def evaluate_along(
     path: Path, loss: Callable[..., Any], points: int = 11, *, refresh: Callable[[Tree], Any] | None = None
 ) -> list[dict[str, float]]:
     """Score the networks on a path at evenly spaced points, the ends among them.
@@ -81,7 +81,7 @@ def along(
       ValueError: `points` is less than 2.
 
     Example:
-      >>> along(line(jnp.array(-1.0), jnp.array(1.0)), lambda x: x**2, 3)
+      >>> evaluate_along(linear_path(jnp.array(-1.0), jnp.array(1.0)), lambda x: x**2, 3)
       [{'t': 0.0, 'loss': 1.0}, {'t': 0.5, 'loss': 0.0}, {'t': 1.0, 'loss': 1.0}]
     """
     if points < 2:
@@ -118,7 +118,7 @@ def barrier(rows: Iterable[Mapping[str, float]], name: str = "loss") -> float:
     """
     rows = list(rows)
     if len(rows) < 2:
-        raise ValueError(f"rows holds {len(rows)} points but a path has two ends; along() scores them")
+        raise ValueError(f"rows holds {len(rows)} points but a path has two ends; evaluate_along() scores them")
     for row in rows:
         if name not in row:
             raise ValueError(f"name {name!r} is not in a row; it has {', '.join(key for key in row if key != 't')}")
@@ -127,7 +127,7 @@ def barrier(rows: Iterable[Mapping[str, float]], name: str = "loss") -> float:
     return float(np.max([0.0 * (first + last), *heights], initial=0.0))
 
 
-def connect_by_curve(
+def fit_bezier(
     a: Tree,
     b: Tree,
     loss: Callable[[Tree, Any], Float[Array, ""]],
@@ -151,7 +151,7 @@ def connect_by_curve(
       key: Of the points on the path.
 
     Returns:
-      The middle, for `bezier(a, middle, b)`.
+      The middle, for `bezier_path(a, middle, b)`.
 
     Raises:
       ValueError: The ends are not of one network.
@@ -160,19 +160,20 @@ def connect_by_curve(
       >>> def ring(x, _):
       ...     return (jnp.linalg.norm(x) - 1) ** 2
       >>> a, b = jnp.array([-1.0, 0.1]), jnp.array([1.0, 0.1])
-      >>> middle = connect_by_curve(a, b, ring, optax.adam(0.1), range(200), key=jax.random.key(0))
-      >>> [barrier(along(path, lambda x: ring(x, None))) < 0.05 for path in (line(a, b), bezier(a, middle, b))]
+      >>> middle = fit_bezier(a, b, ring, optax.adam(0.1), range(200), key=jax.random.key(0))
+      >>> paths = linear_path(a, b), bezier_path(a, middle, b)
+      >>> [barrier(evaluate_along(path, lambda x: ring(x, None))) < 0.05 for path in paths]
       [False, True]
 
     Reference: Garipov et al. 2018, equation 2.
     """
-    middle = line(a, b)(0.5)
+    middle = linear_path(a, b)(0.5)
     state = optimizer.init(middle)
 
     @jax.jit
     def step(middle, state, a, b, batch, key):
         t = jax.random.uniform(key)
-        gradient = jax.grad(lambda middle: loss(bezier(a, middle, b)(t), batch))(middle)
+        gradient = jax.grad(lambda middle: loss(bezier_path(a, middle, b)(t), batch))(middle)
         updates, state = optimizer.update(gradient, state, middle)
         return optax.apply_updates(middle, updates), state
 

@@ -16,7 +16,7 @@ import numpy as np
 from convlab.train.checkpoint import Checkpoints, Run, Saver
 from convlab.train.log import Log
 from convlab.train.signals import Stop
-from convlab.train.step import Watch
+from convlab.train.step import ParameterMetrics
 from convlab.train.training import Training
 
 Service = Callable[[Training], contextlib.AbstractContextManager[Callable[[], None]]]
@@ -55,9 +55,9 @@ def logging(log: Log, training: Training) -> Iterator[Callable[[], None]]:
 
 
 @contextlib.contextmanager
-def scoring(watch: Watch | None, training: Training) -> Iterator[Callable[[], None]]:
+def scoring(parameter_metrics: ParameterMetrics | None, training: Training) -> Iterator[Callable[[], None]]:
     """Score the runs, and what is watched of their parameters, as often as their configuration says."""
-    scored, watched = training.config.scored(training.steps), watch and jax.jit(watch)
+    scored, watched = training.config.scored(training.steps), parameter_metrics and jax.jit(parameter_metrics)
     training.ends |= scored
     yield lambda: training.score(watched) if training.step in scored else None
 

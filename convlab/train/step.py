@@ -23,7 +23,7 @@ from convlab.layers import spatial
 
 Tree = Any
 Augment = Callable[[jax.Array, jax.Array], jax.Array]  # of a batch of raw images and a key
-Watch = Callable[[Tree], Mapping[str, jax.Array]]  # of the parameters: scalars by name
+ParameterMetrics = Callable[[Tree], Mapping[str, jax.Array]]  # of the parameters: scalars by name
 
 
 @runtime_checkable
@@ -31,7 +31,7 @@ class Apply(Protocol):
     """A network as a pure function: the logits, and the next value of what is not trained (batch statistics, keys)."""
 
     def __call__(
-        self, parameters: Tree, rest: Tree, x: jax.Array, key: jax.Array, train: bool, /
+        self, parameters: Tree, model_state: Tree, x: jax.Array, key: jax.Array, train: bool, /
     ) -> tuple[jax.Array, Tree]: ...
 
 
@@ -41,14 +41,14 @@ class Trainable(NamedTuple):
     Attributes:
       apply: The function.
       parameters: Any pytree.
-      rest: Batch statistics, keys; any pytree.
+      model_state: Batch statistics, keys; any pytree.
       rows: Paths (`jax.tree_util.keystr`) of the parameters whose first axis is that of output rows: on a mesh with an axis "i"
         each device holds its own rows of them.
     """
 
     apply: Apply
     parameters: Tree
-    rest: Tree
+    model_state: Tree
     rows: tuple[str, ...] = ()
 
 
@@ -56,7 +56,7 @@ class State(NamedTuple):
     """All that a step changes, as one plain pytree; with the seed it also says which batch comes next."""
 
     parameters: Tree
-    rest: Tree
+    model_state: Tree
     optimizer: optax.OptState
     key: jax.Array
     step: jax.Array
@@ -92,7 +92,7 @@ def initial(
 
     Raises:
       ValueError: What the optimizer should remember is not of this model and optimizer.
-      MemoryError: It would not fit into the memory that is free; see `convlab.any_size`.
+      MemoryError: It would not fit into the memory that is free; see `convlab.allow_large_arrays`.
     """
     state = _first.eval_shape(model.parameters, optimizer)
     check.fits({"the parameters": model.parameters, "a gradient": model.parameters, "the optimizer's state": state})
@@ -100,11 +100,13 @@ def initial(
     if remembered is not None:
         described = [jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree) for tree in (fresh, remembered)]
         if described[0] != described[1]:
-            raise ValueError("optimizer_state is not one of this optimizer for this model; see convlab.carry")
+            raise ValueError(
+                "optimizer_state is not one of this optimizer for this model; see convlab.transfer_optimizer_state"
+            )
         fresh = remembered
     average = model.parameters if recipe.average else None
     step, key, bad = jnp.zeros((), jnp.int32), jax.random.key(seed), jnp.zeros((), bool)
-    return jax.tree.map(jnp.copy, State(model.parameters, model.rest, fresh, key, step, bad, average))
+    return jax.tree.map(jnp.copy, State(model.parameters, model.model_state, fresh, key, step, bad, average))
 
 
 def cross_entropy(logits: Float[Array, "n classes"], labels: Int[Array, " n"], smoothing: float = 0.0) -> Float[Array, " n"]:
@@ -122,8 +124,8 @@ class NnxApply:
     train: nnx.GraphDef
     evaluate: nnx.GraphDef
 
-    def __call__(self, parameters: Tree, rest: Tree, x: jax.Array, key: jax.Array, train: bool, /):
-        model = nnx.merge(self.train if train else self.evaluate, parameters, rest)
+    def __call__(self, parameters: Tree, model_state: Tree, x: jax.Array, key: jax.Array, train: bool, /):
+        model = nnx.merge(self.train if train else self.evaluate, parameters, model_state)
         logits = model(x)
         nnx.pop(model, nnx.Intermediate)  # what it sows
         return logits, nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
@@ -145,11 +147,11 @@ class LinenApply:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, LinenApply) and self.module == other.module
 
-    def __call__(self, parameters: Tree, rest: Tree, x: jax.Array, key: jax.Array, train: bool, /):
+    def __call__(self, parameters: Tree, model_state: Tree, x: jax.Array, key: jax.Array, train: bool, /):
         told: dict[str, Any] = {"train": train} if "train" in inspect.signature(type(self.module).__call__).parameters else {}
-        variables, mutable = {"params": parameters, **rest}, list(rest) if train else []
+        variables, mutable = {"params": parameters, **model_state}, list(model_state) if train else []
         logits, new = self.module.apply(variables, x, rngs={"dropout": key}, mutable=mutable, **told)
-        return logits, {**rest, **new}
+        return logits, {**model_state, **new}
 
 
 def trainable(model: nnx.Module | linen.Module | Trainable, image_shape: Sequence[int], seed: int = 0) -> Trainable:
@@ -172,9 +174,9 @@ def trainable(model: nnx.Module | linen.Module | Trainable, image_shape: Sequenc
         copy.eval()
         evaluation, *_ = nnx.split(copy, nnx.Param, ...)
         copy.train()
-        training, parameters, rest = nnx.split(copy, nnx.Param, ...)
+        training, parameters, model_state = nnx.split(copy, nnx.Param, ...)
         apply = _APPLIES.setdefault((training, evaluation), NnxApply(training, evaluation))
-        return Trainable(apply, nnx.to_pure_dict(parameters), nnx.to_pure_dict(rest), tuple(_rows(copy)))
+        return Trainable(apply, nnx.to_pure_dict(parameters), nnx.to_pure_dict(model_state), tuple(_rows(copy)))
     if isinstance(model, linen.Module):
         told: dict[str, Any] = {"train": False} if "train" in inspect.signature(type(model).__call__).parameters else {}
         variables = dict(model.init(jax.random.key(seed), jnp.zeros((1, *image_shape)), **told))
@@ -222,13 +224,13 @@ def train_step(
         images = augment(images, own)
     images = standardise(images, mean, std)
 
-    def loss(parameters, rest, images, labels, key):
+    def loss(parameters, model_state, images, labels, key):
         low, x = (cast(tree, recipe.dtype) for tree in (parameters, images))
-        logits, rest = apply(low, rest, x, key, True)
+        logits, model_state = apply(low, model_state, x, key, True)
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-        return cross_entropy(logits, labels, recipe.label_smoothing).mean(), rest
+        return cross_entropy(logits, labels, recipe.label_smoothing).mean(), model_state
 
-    value, rest, gradient = _gradient(loss, state, images, labels, key, recipe.accumulate)
+    value, model_state, gradient = _gradient(loss, state, images, labels, key, recipe.accumulate)
     bad = state.bad | ~jnp.isfinite(value)
     update = optax.with_extra_args_support(optimizer).update
     updates, inner = update(gradient, state.optimizer, state.parameters, value=value, grad=gradient)
@@ -239,7 +241,7 @@ def train_step(
         decay = jnp.minimum(recipe.average, (1 + state.step) / (10 + state.step))
         mixed = optax.incremental_update(parameters, average, 1 - decay)
         average = jax.tree.map(lambda new, old: new.astype(old.dtype), mixed, average)
-    return State(parameters, rest, inner, state.key, state.step + 1, bad, average), value
+    return State(parameters, model_state, inner, state.key, state.step + 1, bad, average), value
 
 
 @compiled  # pyright: ignore[reportCallIssue]
@@ -262,21 +264,21 @@ def train_steps(
 
 
 def _gradient(loss: Callable, state: State, images: Array, labels: Array, key: Array, pieces: int) -> tuple[Array, Tree, Tree]:
-    """Value, rest and gradient of the mean loss, over a batch that is taken in pieces of every `pieces`-th image."""
+    """Value, model state and gradient of the mean loss, over a batch that is taken in pieces of every `pieces`-th image."""
     both = jax.value_and_grad(loss, has_aux=True)
     if pieces == 1:
-        (value, rest), gradient = both(state.parameters, state.rest, images, labels, key)
-        return value, rest, gradient
+        (value, model_state), gradient = both(state.parameters, state.model_state, images, labels, key)
+        return value, model_state, gradient
 
     def add(carry, piece):
-        rest, gradient = carry
-        (value, rest), part = both(state.parameters, rest, *piece)
-        return (rest, jax.tree.map(lambda g, p: g + p / pieces, gradient, part)), value
+        model_state, gradient = carry
+        (value, model_state), part = both(state.parameters, model_state, *piece)
+        return (model_state, jax.tree.map(lambda g, p: g + p / pieces, gradient, part)), value
 
     cut = [jnp.moveaxis(a.reshape(-1, pieces, *a.shape[1:]), 1, 0) for a in (images, labels)]
-    start = state.rest, jax.tree.map(jnp.zeros_like, state.parameters)
-    (rest, gradient), values = lax.scan(add, start, (*cut, jax.random.split(key, pieces)))
-    return values.mean(), rest, gradient
+    start = state.model_state, jax.tree.map(jnp.zeros_like, state.parameters)
+    (model_state, gradient), values = lax.scan(add, start, (*cut, jax.random.split(key, pieces)))
+    return values.mean(), model_state, gradient
 
 
 def by_path(tree: Tree) -> dict[str, Any]:
@@ -297,8 +299,8 @@ def cast(tree: Tree, dtype: str) -> Tree:
 
 
 @functools.partial(jax.jit, static_argnames="apply")
-def logits_of(parameters: Tree, rest: Tree, images: Array, mean: Array, std: Array, *, apply: Apply) -> Array:
+def logits_of(parameters: Tree, model_state: Tree, images: Array, mean: Array, std: Array, *, apply: Apply) -> Array:
     """Score a batch; every device of a mesh gets all scores."""
-    logits = apply(parameters, rest, standardise(images, mean, std), jax.random.key(0), False)[0]
+    logits = apply(parameters, model_state, standardise(images, mean, std), jax.random.key(0), False)[0]
     empty = jax.sharding.get_abstract_mesh().empty
     return logits if empty else lax.with_sharding_constraint(logits, jax.sharding.PartitionSpec())

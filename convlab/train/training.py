@@ -21,7 +21,7 @@ from convlab.train.checkpoint import METRIC, Run
 from convlab.train.config import Config
 from convlab.train.fitted import EVALUATION_BATCH, Fitted, measure, padded, score
 from convlab.train.mesh import Placement
-from convlab.train.step import FIXED, State, Tree, Watch, by_path, logits_of, train_step, train_steps
+from convlab.train.step import FIXED, ParameterMetrics, State, Tree, by_path, logits_of, train_step, train_steps
 
 SPLITS = ("validation", "test")
 SCORES = {"step", "epoch", "seconds", "loss", *(f"{split}_{key}" for split in SPLITS for key in ("loss", "accuracy"))}
@@ -86,7 +86,7 @@ class Training:
         self.losses: list[list[float]] = [[] for _ in stack.configs]
         self.waiting: collections.deque[tuple[int, jax.Array]] = collections.deque()
         self.state, self.step, self.best = placement.state(state), 0, None
-        self.begin, self.watch = time.perf_counter(), Stopwatch()
+        self.begin, self.stopwatch = time.perf_counter(), Stopwatch()
 
     def resume(self, run: Run) -> None:
         """Go on from what a checkpoint holds."""
@@ -116,20 +116,20 @@ class Training:
         self.waiting.append((self.step, self.loss))
         while self.waiting and self.waiting[0][1].is_ready():  # pyright: ignore[reportAttributeAccessIssue]
             self._look()
-        self.watch.count(count, self.state)
+        self.stopwatch.count(count, self.state)
 
-    def score(self, watch: Watch | None = None) -> None:
+    def score(self, parameter_metrics: ParameterMetrics | None = None) -> None:
         """Add a row to the history of every run."""
-        with self.watch.paused(self.state):
+        with self.stopwatch.paused(self.state):
             self.check()
             size, images = self.config.batch_size, len(self.stack.sets[0].train)
             known = {"step": self.step, "epoch": self.step * size / images, "seconds": self.seconds}
-            parts = self.losses, *map(self._scores, SPLITS), self._watched(watch)
+            parts = self.losses, *map(self._scores, SPLITS), self._metrics(parameter_metrics)
             for history, losses, validation, test, watched in zip(self.histories, *parts, strict=True):
                 history.append(known | {"loss": float(np.mean(losses))} | validation | test | watched)
             self.losses = [[] for _ in self.losses]
             if self.config.patience is not None and best_of(self.histories[0]) is self.histories[0][-1]:
-                self.best = jax.tree.map(jnp.copy, self.placement.fetch((self.state.scored, self.state.rest)))
+                self.best = jax.tree.map(jnp.copy, self.placement.fetch((self.state.scored, self.state.model_state)))
 
     def _scores(self, name: str) -> list[dict[str, float]]:
         """Score every run on a split, where there is one."""
@@ -139,7 +139,7 @@ class Training:
 
         def call(batch: Any) -> jax.Array:
             [batch], (mean, std) = self.placement.batch(batch), self.moments
-            arrays = self.state.scored, self.state.rest, batch, mean, std
+            arrays = self.state.scored, self.state.model_state, batch, mean, std
             return self.stack.over(logits_of)(*arrays, apply=self.fixed["apply"])
 
         cuts = zip(*(padded(split.images, self.placement.multiple(EVALUATION_BATCH)) for split in splits), strict=True)
@@ -147,8 +147,8 @@ class Training:
         rows = [measure(one, split.labels) for one, split in zip(self.stack.split(logits), splits, strict=True)]
         return [{f"{name}_{key}": value for key, value in row.items()} for row in rows]
 
-    def _watched(self, watch: Watch | None) -> list[dict[str, float]]:
-        known = watch and self.placement.fetch(self.stack.over(watch)(self.state.scored))
+    def _metrics(self, parameter_metrics: ParameterMetrics | None) -> list[dict[str, float]]:
+        known = parameter_metrics and self.placement.fetch(self.stack.over(parameter_metrics)(self.state.scored))
         return [{name: float(value) for name, value in one.items()} for one in self.stack.split(jax.device_get(known or {}))]
 
     def check(self) -> None:
@@ -199,21 +199,21 @@ class Training:
 
     def run(self) -> Run:
         """Return what a checkpoint holds."""
-        with self.watch.paused(self.state):
+        with self.stopwatch.paused(self.state):
             self.check()
             state = self.placement.fetch(self.state)
         return Run(state, list(self.histories[0]), list(self.losses[0]), self.seconds, self.best)
 
     def fitted(self) -> list[Fitted]:
         """Return what is left when it is over: the best parameters if it had a patience, else the last."""
-        with self.watch.paused(self.state):
+        with self.stopwatch.paused(self.state):
             state = self.placement.fetch(self.state)
-        times, apply = (self.seconds, self.watch.mean), self.fixed["apply"]
-        arrays = self.stack.split((*(self.best or (state.scored, state.rest)), state.optimizer))
+        times, apply = (self.seconds, self.stopwatch.mean), self.fixed["apply"]
+        arrays = self.stack.split((*(self.best or (state.scored, state.model_state)), state.optimizer))
         runs = zip(arrays, self.histories, self.stack.configs, self.stack.sets, strict=True)
         return [
-            Fitted(apply, parameters, rest, history, config, *times, data.mean, data.std, optimizer)
-            for (parameters, rest, optimizer), history, config, data in runs
+            Fitted(apply, parameters, model_state, history, config, *times, data.mean, data.std, optimizer)
+            for (parameters, model_state, optimizer), history, config, data in runs
         ]
 
 
@@ -222,18 +222,20 @@ def best_of(history: Sequence[dict[str, float]]) -> dict[str, float]:
     return max(history, key=lambda row: (row[METRIC], -row["step"]))
 
 
-def check_watch(watch: Watch | None, parameters: Tree) -> None:
-    """Raise ValueError unless a watch returns scalars by names that no score has."""
-    if watch is None:
+def check_parameter_metrics(parameter_metrics: ParameterMetrics | None, parameters: Tree) -> None:
+    """Raise ValueError unless parameter metrics are scalars by names that no score has."""
+    if parameter_metrics is None:
         return
-    told = jax.eval_shape(watch, parameters)
+    told = jax.eval_shape(parameter_metrics, parameters)
     if not isinstance(told, Mapping):
-        raise ValueError(f"watch returns a {type(told).__name__}; needs a dict of scalars by name")
+        raise ValueError(f"parameter_metrics returns a {type(told).__name__}; needs a dict of scalars by name")
     for name, value in told.items():
         if name in SCORES:
-            raise ValueError(f"watch returns {name!r}, which is the name of a score; call it otherwise")
+            raise ValueError(f"parameter_metrics returns {name!r}, which is the name of a score; call it otherwise")
         if value.shape != ():
-            raise ValueError(f"watch returns an array of shape {value.shape} as {name!r}; needs scalars: reduce or index it")
+            raise ValueError(
+                f"parameter_metrics returns an array of shape {value.shape} as {name!r}; needs scalars: reduce or index it"
+            )
 
 
 @jax.jit

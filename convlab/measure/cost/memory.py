@@ -23,7 +23,7 @@ class Memory(NamedTuple):
 
     Attributes:
       parameters: Trained arrays.
-      rest: Arrays that are not trained: running statistics, keys.
+      model_state: Arrays that are not trained: running statistics, keys.
       gradients: One for every trained array; 0 without an optimizer.
       optimizer: State of the optimizer; 0 without one.
       activations: What all layers return for one batch, kept for the gradient. Not in it: what activation functions and
@@ -31,7 +31,7 @@ class Memory(NamedTuple):
     """
 
     parameters: int
-    rest: int
+    model_state: int
     gradients: int
     optimizer: int
     activations: int
@@ -69,7 +69,7 @@ def memory(model: nnx.Module, image_shape: Sequence[int], *, optimizer: Optimize
     size = bytes_of(parameters)
     return Memory(
         parameters=size,
-        rest=bytes_of(nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))),
+        model_state=bytes_of(nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))),
         gradients=0 if optimizer is None else size,
         optimizer=bytes_of(state),
         activations=batch_size * count(model, image_shape).total.output_bytes,

@@ -40,7 +40,7 @@ class Unit(NamedTuple):
     steps: list[Step]
 
 
-def audit(model: Any, images: Float[Array, "n k l c"], delta: Delta = 1) -> list[dict[str, Any]]:
+def equivariance_by_layer(model: Any, images: Float[Array, "n k l c"], delta: Delta = 1) -> list[dict[str, Any]]:
     r"""Find where in a network shift invariance, or equivariance, is lost.
 
     $$E = f(T X) - T f(X) = \sum_l (D_{l-1} - D_l), \qquad p_l = \langle D_{l-1} - D_l, E \rangle / (\|E\| \, \|f(X)\|)$$
@@ -71,7 +71,7 @@ def audit(model: Any, images: Float[Array, "n k l c"], delta: Delta = 1) -> list
       >>> from flax import nnx
       >>> from convlab.layers import Conv
       >>> net = nnx.Sequential(Conv(1, 2, (3, 3), rngs=nnx.Rngs(0)), nnx.relu, lambda h: h.reshape(len(h), -1))
-      >>> for row in audit(net, jnp.arange(30.0).reshape(1, 5, 6, 1)):
+      >>> for row in equivariance_by_layer(net, jnp.arange(30.0).reshape(1, 5, 6, 1)):
       ...     print(row["layer"], row["cause"])
       layers/0 padding
       reshape flatten

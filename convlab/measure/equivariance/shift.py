@@ -30,7 +30,7 @@ class Equivariance(NamedTuple):
     error: Float[Array, ""]
 
 
-def shift(x: Float[Array, "n k l c"], delta: Delta) -> Float[Array, "n k l c"]:
+def shift_images(x: Float[Array, "n k l c"], delta: Delta) -> Float[Array, "n k l c"]:
     r"""Move images around a circle: all axes but the first and last.
 
     $$H_{nklc} = X_{n,\,k-\delta,\,l-\epsilon,\,c}$$
@@ -43,7 +43,7 @@ def shift(x: Float[Array, "n k l c"], delta: Delta) -> Float[Array, "n k l c"]:
       ValueError: Another number of entries than spatial axes.
 
     Example:
-      >>> shift(jnp.arange(4.0).reshape(1, 4, 1), 1).squeeze()
+      >>> shift_images(jnp.arange(4.0).reshape(1, 4, 1), 1).squeeze()
       Array([3., 0., 1., 2.], dtype=float32)
     """
     x = jnp.asarray(x)
@@ -103,16 +103,16 @@ def equivariance_error(function: Function, x: Float[Array, "n k l c"], delta: De
     """
     x = jnp.asarray(x)
     deltas, strides = as_shift(delta, x.ndim - 2), as_axes("stride", stride, x.ndim - 2)
-    h, moved = function(x), function(shift(x, deltas))
+    h, moved = function(x), function(shift_images(x, deltas))
     if jnp.ndim(h) < 2:
         raise ValueError(f"the function returns shape {jnp.shape(h)}; needs images (n, *space, c) or vectors (n, d)")
     if h.ndim > 2:
-        h = shift(h, [d // s for d, s in zip(deltas, strides, strict=True)])
+        h = shift_images(h, [d // s for d, s in zip(deltas, strides, strict=True)])
     error = jnp.linalg.norm((moved - h).ravel()) / jnp.linalg.norm(h.ravel())
     return Equivariance(jnp.sqrt(jnp.mean((moved - h) ** 2, (0, -1))), error)
 
 
-def shifts(space: Space, number: int | None = None, *, seed: int = 0) -> list[tuple[int, ...]]:
+def sample_shifts(space: Space, number: int | None = None, *, seed: int = 0) -> list[tuple[int, ...]]:
     """List shifts around the circle: all of them but the one that moves nothing, or some at random.
 
     Args:
@@ -124,7 +124,7 @@ def shifts(space: Space, number: int | None = None, *, seed: int = 0) -> list[tu
       ValueError: There are fewer than `number`.
 
     Example:
-      >>> shifts((2, 3))
+      >>> sample_shifts((2, 3))
       [(0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
     """
     every = list(np.ndindex(*as_space(space)))[1:]
@@ -153,14 +153,14 @@ def shift_consistency(predict: Function, images: Float[Array, "n k l c"], shifts
 
     Example:
       >>> x = jax.random.normal(jax.random.key(0), (5, 8, 7, 1))
-      >>> shift_consistency(lambda x: x.mean((1, 2)) > 0, x, shifts((8, 7)))
+      >>> shift_consistency(lambda x: x.mean((1, 2)) > 0, x, sample_shifts((8, 7)))
       1.0
 
     Reference: Zhang 2019, Making convolutional networks shift-invariant again, section 4.1.
     """
     images = jnp.asarray(images)
     still = _labels(predict(images))
-    same = [jnp.mean(_labels(predict(shift(images, delta))) == still) for delta in shifts]
+    same = [jnp.mean(_labels(predict(shift_images(images, delta))) == still) for delta in shifts]
     if not same:
         raise ValueError("shifts is empty; needs at least one")
     return float(np.mean(np.array(same, float)))

@@ -24,7 +24,7 @@ class Effective(NamedTuple):
     variance: Float[Array, "r"]
 
 
-def effective_field(
+def effective_receptive_field(
     model: Any, images: Float[Array, "n k l c"], position: Position = None, *, squared: bool = False
 ) -> Effective:
     r"""Measure how much each pixel moves one output, averaged over images and channels.
@@ -49,7 +49,7 @@ def effective_field(
       >>> from convlab.ops.conv import conv
       >>> x, v = jnp.zeros((1, 31, 1)), jnp.ones((3, 1, 1))
       >>> deep = lambda x: conv(conv(conv(x, v, Window(3)), v, Window(3)), v, Window(3))
-      >>> float(effective_field(deep, x).variance[0])
+      >>> float(effective_receptive_field(deep, x).variance[0])
       2.0
 
     Reference: Luo et al. 2016, Understanding the effective receptive field in deep convolutional neural networks, section 2.

@@ -24,7 +24,7 @@ IMAGE, OUTPUT = "image", "output"
 Position = int | Sequence[int] | None  # of an output: an int where there is one axis, None for the central one
 
 
-def precedents(
+def input_dependencies(
     model: Any, image_shape: Sequence[int], layer: str = OUTPUT, position: Position = None
 ) -> dict[str, Bool[np.ndarray, "..."]]:
     r"""Find which pixels, through which positions of every layer, lead to one output.
@@ -50,7 +50,7 @@ def precedents(
       >>> from flax import nnx
       >>> from convlab.layers import Conv
       >>> net = nnx.Sequential(*(Conv(1, 1, (3,), 2, rngs=nnx.Rngs(0)) for _ in range(2)))
-      >>> for name, mask in precedents(net, (9, 1), position=[1]).items():
+      >>> for name, mask in input_dependencies(net, (9, 1), position=[1]).items():
       ...     print(name, *np.flatnonzero(mask))
       image 1 2 3 4 5 6 7
       layers/0 1 2 3
@@ -65,7 +65,7 @@ def precedents(
 def receptive_field(
     model: Any, image_shape: Sequence[int], layer: str = OUTPUT, position: Position = None
 ) -> Bool[np.ndarray, "k l"]:
-    r"""Find which pixels can change one output: arguments as in `precedents`, of which this is the image.
+    r"""Find which pixels can change one output: arguments as in `input_dependencies`, of which this is the image.
 
     Away from borders its extent is $1 + \sum_l (k_l - 1) \prod_{m < l} s_m$ with k taps and stride s: the field in `count`.
 
@@ -76,7 +76,7 @@ def receptive_field(
       >>> receptive_field(layer, (7, 9, 1)).sum(0)
       array([0, 0, 3, 3, 3, 3, 3, 0, 0])
     """
-    return precedents(model, image_shape, layer, position)[IMAGE]
+    return input_dependencies(model, image_shape, layer, position)[IMAGE]
 
 
 def with_channels(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -77,13 +77,13 @@ def indices(model: nnx.Module, *names: str) -> list[dict[str, Any]]:
       layers/0 shared 1.0
     """
     rungs = {_name(path): layer.layout.rung for path, layer in spatial(model).items()}
-    told = jax.jit(watch_indices(model, *names))(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+    told = jax.jit(index_metrics(model, *names))(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
     split = [(*name.rpartition("/")[::2], float(value)) for name, value in told.items()]
     return [{"layer": layer, "rung": rungs[layer], "index": index, "value": value} for layer, index, value in split]
 
 
-def watch_indices(model: nnx.Module, *names: str) -> Callable[[Any], dict[str, Float[Array, ""]]]:
-    """Make of the indices a function of the network's parameters: what `fit(..., watch=)` asks for.
+def index_metrics(model: nnx.Module, *names: str) -> Callable[[Any], dict[str, Float[Array, ""]]]:
+    """Make of the indices a function of the network's parameters: what `fit(..., parameter_metrics=)` asks for.
 
     Args:
       model: A Flax NNX module; only its layout is kept.
@@ -98,7 +98,7 @@ def watch_indices(model: nnx.Module, *names: str) -> Callable[[Any], dict[str, F
     Example:
       >>> from convlab.models import MLP
       >>> model = MLP((4, 4, 1), 3, (5,), rngs=nnx.Rngs(0))
-      >>> list(watch_indices(model, "inverse_participation_ratio")(nnx.to_pure_dict(nnx.state(model, nnx.Param))))
+      >>> list(index_metrics(model, "inverse_participation_ratio")(nnx.to_pure_dict(nnx.state(model, nnx.Param))))
       ['stages/0/layer/inverse_participation_ratio']
     """
     if unknown := {*names} - {*NAMES}:

@@ -20,7 +20,8 @@ def patch_share(w: Float[Array, "i j k l c d"] | Bool[Array, "i j k l c d"], siz
 
     $$\sum_{ijd} \max_{kl} \sum_{abc} W_{ij,\,k+a,\,l+b,\,cd}^2 \,\Big/\, \sum_{ijklcd} W_{ijklcd}^2$$
 
-    The best patch is above average for random weights too, the more the fewer inputs a unit has: compare with `dealt`.
+    The best patch is above average for random weights too, all the more the fewer inputs a unit has. Compare with the share
+    after `shuffle_inputs`.
 
     Args:
       w: A dense weight, or which of its entries are left.
@@ -81,7 +82,7 @@ def mean_distance(w: Float[Array, "i j k l c d"] | Bool[Array, "i j k l c d"]) -
     return distances / jnp.sum(inputs * (inputs - 1))
 
 
-def dealt(w: Float[Array, "i j k l c d"] | Bool[Array, "i j k l c d"], key: jax.Array, rounds: int = 20) -> Array:
+def shuffle_inputs(w: Float[Array, "i j k l c d"] | Bool[Array, "i j k l c d"], key: jax.Array, rounds: int = 20) -> Array:
     """Deal the weights of every pixel to the units anew, at random: the null of whatever is local.
 
     In every round units trade in pairs: of the inputs that one of the two has, each gets as many as it had, with their weights,
@@ -99,7 +100,7 @@ def dealt(w: Float[Array, "i j k l c d"] | Bool[Array, "i j k l c d"], key: jax.
 
     Example:
       >>> w = jnp.array([[1.0, 0.0, 3.0], [0.0, 5.0, 0.0]])[..., None, None]  # two units of three pixels
-      >>> [int((dealt(w, jax.random.key(0)) != 0)[unit].sum()) for unit in range(2)]
+      >>> [int((shuffle_inputs(w, jax.random.key(0)) != 0)[unit].sum()) for unit in range(2)]
       [2, 1]
 
     Reference: Strona et al. 2014, A fast and unbiased procedure to randomize ecological binary matrices (the trades).

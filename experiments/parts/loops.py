@@ -15,10 +15,10 @@ import convlab as cl
 from convlab import train
 from convlab.data import Data, Split, standardise
 from convlab.data.feeding import order
-from experiments import rivals
-from experiments.command import Rows
-from experiments.rivals import NETWORKS
-from experiments.stopwatch import Contender, interleave
+from experiments.parts import rivals
+from experiments.parts.rivals import NETWORKS
+from experiments.shared.command import Rows
+from experiments.shared.stopwatch import Contender, interleave
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 

@@ -5,17 +5,17 @@ from typing import Any
 
 from convlab import report
 from convlab.report import RUNG_STYLE
-from experiments.command import Rows
-from experiments.ladder_table import CONV, EXPONENTS, geometric_mean, inside, needs, table
-from experiments.sizes import REORDERED, Sizes
+from experiments.parts.ladder_table import CONV, EXPONENTS, geometric_mean, inside, needs, table
+from experiments.parts.sizes import REORDERED, Sizes
+from experiments.shared.command import Rows
 
 TICKS = (0.01, 0.03, 0.1, 0.3, 1.0)  # of errors
 PRICES = (0.5, 1, 2, 4, 8, 16, 32)
 COUNTS = (30, 100, 300, 1000, 3000, 10_000, 30_000)
 STYLES = {
-    "linear": RUNG_STYLE["null"]._replace(label="linear"),
+    "linear": RUNG_STYLE["linear"]._replace(label="linear"),
     "dense": RUNG_STYLE["dense"],
-    "global convolution": RUNG_STYLE["shared"]._replace(label="global convolution"),
+    "global convolution": RUNG_STYLE["global_conv"]._replace(label="global convolution"),
     "locally connected": RUNG_STYLE["locally_connected"],
     "low rank 4": RUNG_STYLE["low_rank"]._replace(label="low rank 4"),
     "tiled 4": RUNG_STYLE["tiled"]._replace(label="tiled 4", colour="#7A5195", marker="<"),

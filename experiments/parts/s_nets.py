@@ -12,8 +12,8 @@ from flax import nnx
 import convlab as cl
 from convlab import data as images
 from convlab import optim
-from experiments.networks import linear
-from experiments.settings import Source
+from experiments.parts.networks import linear
+from experiments.shared.settings import Source
 
 LINEAR = "linear classifier"
 SGD, LASSO = "S-FC", "S-FC, beta-lasso"

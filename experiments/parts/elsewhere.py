@@ -5,8 +5,8 @@ import multiprocessing
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from experiments import pytorch, rivals
-from experiments.stopwatch import Contender
+from experiments.parts import pytorch, rivals
+from experiments.shared.stopwatch import Contender
 
 
 def contenders(name: str, steps: int, torch: bool, compile_torch: bool) -> list[Contender]:

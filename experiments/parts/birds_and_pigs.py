@@ -33,7 +33,7 @@ STYLES = {
     ZERO: report.RUNG_STYLE["tiled"]._replace(label="convolution, zero padding"),
     LOCAL: report.RUNG_STYLE["locally_connected"],
     DENSE: report.RUNG_STYLE["dense"],
-    LINEAR: report.RUNG_STYLE["null"]._replace(label="linear"),
+    LINEAR: report.RUNG_STYLE["linear"]._replace(label="linear"),
 }
 WITH, WITHOUT = "best with place", "best without place"
 

@@ -7,10 +7,10 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from experiments.implementations import UNIT
-from experiments.rivals import MOMENTUM, NETWORKS, RATE, Network, layers, noise
-from experiments.rooflines import Shape
-from experiments.stopwatch import Contender
+from experiments.parts.implementations import UNIT
+from experiments.parts.rivals import MOMENTUM, NETWORKS, RATE, Network, layers, noise
+from experiments.parts.rooflines import Shape
+from experiments.shared.stopwatch import Contender
 
 
 def installed() -> bool:

@@ -35,7 +35,7 @@ def by_positions(power: Any, network: nnx.Module) -> optax.GradientTransformatio
 def optimizer(sgd: optax.GradientTransformation, network: nnx.Module, every: int) -> optax.GradientTransformation:
     """Scale the gradients, take a step of SGD, project. The power stands in the state, where it can be set."""
     scaled = optax.inject_hyperparams(by_positions, static_args="network")(1.0, network)
-    return optax.chain(scaled, sgd, optim.project_every(optim.sharing(network), every))
+    return optax.chain(scaled, sgd, optim.project_every(optim.sharing_projection(network), every))
 
 
 def with_power(optimizer: optax.GradientTransformation, network: nnx.Module, power: float) -> optax.OptState:

@@ -11,7 +11,7 @@ import numpy as np
 
 import convlab as cl
 from convlab import tasks
-from experiments.command import Rows
+from experiments.shared.command import Rows
 
 Learn = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
 TEACHERS = ("dense", "locally_connected", "tiled", "low_rank", "conv")

@@ -9,7 +9,7 @@ from flax import nnx
 import convlab as cl
 from convlab import algebra
 from convlab.data import Data
-from experiments.networks import NORMED, Layers
+from experiments.parts.networks import NORMED, Layers
 
 
 class Kind(NamedTuple):

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from experiments import ladder_training, sizes
-from experiments.command import Result, Rows
-from experiments.ladder_training import trained
-from experiments.settings import Finished, at_once, code_of, progress_of
-from experiments.sizes import Curve, Sizes, check, curves_of, sizes_of
+from experiments.parts import ladder_training, sizes
+from experiments.parts.ladder_training import trained
+from experiments.parts.sizes import Curve, Sizes, check, curves_of, sizes_of
+from experiments.shared.command import Result, Rows
+from experiments.shared.settings import Finished, at_once, code_of, progress_of
 
 CANDIDATES = (1e-3, 3e-3, 1e-2, 3e-2)  # learning rates of Adam
 LEARNT = 0.01  # training loss below which a set counts as learnt

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import jax
 
 from convlab import data
-from experiments.settings import Source
+from experiments.shared.settings import Source
 
 RUNGS: dict[str, dict[str, Any]] = {
     "linear": {},
     "dense": {"connectivity": "dense"},
-    "global convolution": {"connectivity": "shared"},
+    "global convolution": {"connectivity": "global_conv"},
     "locally connected": {"connectivity": "locally_connected"},
     "low rank 4": {"connectivity": "low_rank", "rank": 4},
     "tiled 4": {"connectivity": "tiled", "period": 4},

@@ -11,7 +11,7 @@ from flax import nnx
 
 import convlab as cl
 from convlab import train
-from experiments.rivals import MOMENTUM, NETWORKS, RATE, convlab_model
+from experiments.parts.rivals import MOMENTUM, NETWORKS, RATE, convlab_model
 
 
 class Part(NamedTuple):

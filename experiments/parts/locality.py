@@ -21,7 +21,7 @@ def shares(w: jax.Array, window: cl.Window, sides: tuple[int, ...]) -> dict[str,
 def of_weights(w: jax.Array, window: cl.Window, patch: int, seed: int) -> dict[str, float]:
     """Tell how local a dense weight is, and how local it is when dealt; `patch` is a side in pixels."""
     row, sides = {}, tuple(range(1, w.shape[2] + 1, 4))
-    for null, weight in (("", w), ("_dealt", measure.dealt(w, jax.random.key(seed)))):
+    for null, weight in (("", w), ("_dealt", measure.shuffle_inputs(w, jax.random.key(seed)))):
         found = shares(weight, window, (patch, *sides))
         row |= {name + null: float(value) for name, value in found.items()}
         row["patch" + null] = row[f"patch_{patch}{null}"]
@@ -36,7 +36,7 @@ def of_mask(kept: jax.Array, key: jax.Array, patch: int) -> dict[str, float]:
 @functools.partial(jax.jit, static_argnames="patch")
 def distances(kept: jax.Array, key: jax.Array, patch: int) -> dict[str, jax.Array]:
     """Measure how far apart and in how small a patch the kept inputs of a unit are."""
-    dealt = measure.dealt(kept, key)
+    dealt = measure.shuffle_inputs(kept, key)
     distance = measure.mean_distance(kept)
     return {
         "pixels": distance,

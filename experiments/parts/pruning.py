@@ -13,7 +13,7 @@ from flax import nnx
 import convlab as cl
 from convlab import optim
 from convlab.data import Data
-from experiments.settings import Source
+from experiments.shared.settings import Source
 
 TICKET, OTHER, RANDOM = "smallest pruned, rewound", "same mask, other first weights", "mask at random"
 

@@ -14,7 +14,7 @@ from convlab.rungs import Layout, transfer, transfer_bias
 KeyPath = tuple[Any, ...]
 
 
-def carry(
+def transfer_optimizer_state(
     optimizer: optax.GradientTransformation, state: optax.OptState, old: nnx.Module, new: nnx.Module, image_shape: Sequence[int]
 ) -> optax.OptState:
     """Take an optimizer's state from a network to what `relax` or `constrain` made of it.
@@ -32,8 +32,8 @@ def carry(
 
     Args:
       optimizer: An Optax transformation.
-      state: Its state for the parameters of `old`: as plain dictionaries (as in `Fitted.optimizer`), as `nnx.state` has them,
-        or as `opt_state` of an `nnx.Optimizer` of all `nnx.Param`.
+      state: Its state for the parameters of `old`: as plain dictionaries (as in `Fitted.optimizer_state`), as
+        `nnx.state` has them, or as `opt_state` of an `nnx.Optimizer` of all `nnx.Param`.
       old: The network before.
       new: The network after, with the same layers at the same paths.
       image_shape: (*space, c) of one image.
@@ -52,7 +52,8 @@ def carry(
       >>> old = nnx.Sequential(Conv(1, 2, (3, 3), rngs=nnx.Rngs(0)))
       >>> sgd = optax.sgd(0.1, momentum=0.9)
       >>> state = sgd.init(nnx.to_pure_dict(nnx.state(old, nnx.Param)))
-      >>> carry(sgd, state, old, relax(old, "dense", (5, 7, 1)), (5, 7, 1))[0].trace["layers"][0]["kernel"].shape
+      >>> new = relax(old, "dense", (5, 7, 1))
+      >>> transfer_optimizer_state(sgd, state, old, new, (5, 7, 1))[0].trace["layers"][0]["kernel"].shape
       (5, 7, 5, 7, 1, 2)
     """
     start = _kind_of(state, optimizer, old)

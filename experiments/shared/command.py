@@ -20,8 +20,8 @@ import jax
 from convlab import report
 from convlab.extras import how_to_install
 from convlab.train import keep_freed_memory
-from experiments.compiling import UNOPTIMISED, compile_faster, keep_compilations
-from experiments.settings import Rows
+from experiments.shared.compiling import UNOPTIMISED, compile_faster, keep_compilations
+from experiments.shared.settings import Rows
 
 Config = TypeVar("Config")
 

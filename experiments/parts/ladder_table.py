@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from convlab import report, tasks
-from experiments.command import Rows
-from experiments.sizes import Sizes
+from experiments.parts.sizes import Sizes
+from experiments.shared.command import Rows
 
 CONV = "convolution"
 EXPONENTS = {"linear": 1.0, "dense": 1.0, "locally connected": 1.0, CONV: 0.0, "global convolution": 0.0}  # predicted

@@ -11,14 +11,14 @@ from convlab import tasks
 from convlab.layers import connect
 
 TAPS = 3  # of a local window
-LOCAL, SHARED = ("conv", "locally_connected"), ("conv", "shared")
+LOCAL, SHARED = ("conv", "locally_connected"), ("conv", "global_conv")
 
 
 class Squares(nnx.Module):
     """Units at the rung, squared and summed over positions; half of them begin as votes for "agree", half against."""
 
     def __init__(self, length: int, rung: str, units: int, rngs: nnx.Rngs):
-        of, taps = ("conv", length) if rung == "shared" else (rung, TAPS)  # round a circle n offsets are all there are
+        of, taps = ("conv", length) if rung == "global_conv" else (rung, TAPS)  # round a circle n offsets are all there are
         self.layer = connect(of, 1, units, taps, padding="CIRCULAR", space=(length,), use_bias=False, rngs=rngs)
         self.weight = nnx.Param(jnp.where(jnp.arange(units) % 2, -1.0, 1.0))
         self.bias = nnx.Param(jnp.zeros(()))

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.command import Rows
-from experiments.stopwatch import floor
+from experiments.shared.command import Rows
+from experiments.shared.stopwatch import floor
 
 STEPS = ("forward", "both")
 

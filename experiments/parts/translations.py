@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from convlab import report
-from experiments.command import Rows
-from experiments.spectrograms import HOP, LINEAR, LOG, PER_OCTAVE, Waves, tones, transform
+from experiments.parts.spectrograms import HOP, LINEAR, LOG, PER_OCTAVE, Waves, tones, transform
+from experiments.shared.command import Rows
 
 TONES = {0.0: "a tone that stays", 0.75: "a tone that rises by 3/4 of an octave"}
 AXES = {LOG: "conv", LINEAR: "dense"}  # and the rungs of their colours

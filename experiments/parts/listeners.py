@@ -10,7 +10,7 @@ from flax import nnx
 import convlab as cl
 from convlab.data import Split
 from convlab.models import MLP
-from experiments.spectrograms import LINEAR, LOG, WAVE, Waves, heard
+from experiments.parts.spectrograms import LINEAR, LOG, WAVE, Waves, heard
 
 
 class Listener(nnx.Module):
@@ -54,8 +54,8 @@ NETWORKS = {
     "shared, linear frequency": Network(LINEAR, "dense", _picture(False)),
     "own at each log-frequency": Network(LOG, "low_rank", _picture(True)),
     "own at each linear frequency": Network(LINEAR, "locally_connected", _picture(True)),
-    "shared, on the wave": Network(WAVE, "shared", lambda shape, seed: Listener(shape, (64, 32), (8, 4), False, seed)),
-    NULL: Network(LOG, "null", lambda shape, seed: MLP(shape, 2, (), rngs=nnx.Rngs(seed))),
+    "shared, on the wave": Network(WAVE, "global_conv", lambda shape, seed: Listener(shape, (64, 32), (8, 4), False, seed)),
+    NULL: Network(LOG, "linear", lambda shape, seed: MLP(shape, 2, (), rngs=nnx.Rngs(seed))),
 }
 PEAKS = {"peak, log-frequency": LOG, "peak, linear frequency": LINEAR}  # one threshold on the peak of the mean spectrum
 

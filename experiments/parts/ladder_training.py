@@ -10,8 +10,8 @@ from flax import nnx
 
 import convlab as cl
 from convlab import data, train
-from experiments.command import Rows
-from experiments.sizes import FLATTENED, REORDERED, RUNGS, SHIFTED, Curve, Sizes, images, places, training_set
+from experiments.parts.sizes import FLATTENED, REORDERED, RUNGS, SHIFTED, Curve, Sizes, images, places, training_set
+from experiments.shared.command import Rows
 
 CHOICE_SEEDS = (1000, 1001)  # of the runs that rates are chosen by; no other run has them
 SCORED = 1000  # training images at most that the training loss is of

@@ -10,8 +10,8 @@ from flax import linen, nnx
 from jax import lax
 
 import convlab as cl
-from experiments.rooflines import STEPS, Shape
-from experiments.stopwatch import Contender, compiled
+from experiments.parts.rooflines import STEPS, Shape
+from experiments.shared.stopwatch import Contender, compiled
 
 UNIT = "conv, lax"
 

@@ -39,14 +39,14 @@ def without_time(history):
 
 def test_every_row_tells_what_is_watched_of_the_parameters_that_it_scores(data):
     averaged = dataclasses.replace(CONFIG, average=0.9)
-    fitted = fit(build(nnx.Rngs(0)), data, averaged, watch=norm)
+    fitted = fit(build(nnx.Rngs(0)), data, averaged, parameter_metrics=norm)
     assert [type(row["norm"]) for row in fitted.history] == [float] * 3
     np.testing.assert_allclose(fitted.history[-1]["norm"], norm(fitted.parameters)["norm"], rtol=1e-6)
     assert len({row["norm"] for row in fitted.history}) == 3
 
 
 def test_watching_changes_nothing_else(data):
-    watched, alone = (fit(build(nnx.Rngs(0)), data, CONFIG, watch=watch) for watch in (norm, None))
+    watched, alone = (fit(build(nnx.Rngs(0)), data, CONFIG, parameter_metrics=watch) for watch in (norm, None))
     assert jax.tree.all(jax.tree.map(np.array_equal, watched.parameters, alone.parameters))
     seen = [{name: value for name, value in row.items() if name != "norm"} for row in watched.history]
     assert without_time(seen) == without_time(alone.history)
@@ -59,22 +59,29 @@ def test_it_is_compiled_once_for_all_rows_and_runs(data):
         traces.append(parameters)
         return norm(parameters)
 
-    fit(build(nnx.Rngs(0)), data, CONFIG, watch=watch)
+    fit(build(nnx.Rngs(0)), data, CONFIG, parameter_metrics=watch)
     first = len(traces)
     assert first <= 2  # one of them without compiling, to see that it returns scalars
-    fit(build(nnx.Rngs(1)), data, dataclasses.replace(CONFIG, evaluations=9), watch=watch)
+    fit(build(nnx.Rngs(1)), data, dataclasses.replace(CONFIG, evaluations=9), parameter_metrics=watch)
     assert len(traces) <= first + 1
     traces.clear()
-    fit_seeds(build, data, CONFIG, vmapped=True, watch=watch)
+    fit_seeds(build, data, CONFIG, vmapped=True, parameter_metrics=watch)
     assert len(traces) <= 2
 
 
 def test_a_run_that_goes_on_has_watched_all_along(data, tmp_path):
-    whole = fit(build(nnx.Rngs(0)), data, CONFIG, watch=norm)
+    whole = fit(build(nnx.Rngs(0)), data, CONFIG, parameter_metrics=norm)
     saved = Checkpoints(tmp_path / "run", every=4)
-    fit(build(nnx.Rngs(0)), data, CONFIG, watch=norm, checkpoints=saved)
+    fit(build(nnx.Rngs(0)), data, CONFIG, parameter_metrics=norm, checkpoints=saved)
     (tmp_path / "run" / "9").rename(tmp_path / "9")  # as if it had been stopped after step 8
-    again = fit(build(nnx.Rngs(0)), data, CONFIG, watch=norm, checkpoints=saved, log=Log(tmp_path / "log", tensorboard=False))
+    again = fit(
+        build(nnx.Rngs(0)),
+        data,
+        CONFIG,
+        parameter_metrics=norm,
+        checkpoints=saved,
+        log=Log(tmp_path / "log", tensorboard=False),
+    )
     assert without_time(again.history) == without_time(whole.history)
     lines = [json.loads(line) for line in (tmp_path / "log" / "history.jsonl").read_text().splitlines()]
     assert [line["norm"] for line in lines] == [row["norm"] for row in whole.history]
@@ -85,15 +92,15 @@ def test_a_run_may_go_on_with_another_watch(data, tmp_path):
     saved = Checkpoints(tmp_path / "run", every=4)
     fit(build(nnx.Rngs(0)), data, CONFIG, checkpoints=saved)
     (tmp_path / "run" / "9").rename(tmp_path / "9")
-    again = fit(build(nnx.Rngs(0)), data, CONFIG, watch=norm, checkpoints=saved)
+    again = fit(build(nnx.Rngs(0)), data, CONFIG, parameter_metrics=norm, checkpoints=saved)
     assert ["norm" in row for row in again.history] == [False, False, True]
 
 
 @pytest.mark.parametrize("vmapped", [False, True])
 def test_several_runs_are_watched_each_on_its_own(data, vmapped):
     configs = [dataclasses.replace(CONFIG, seed=seed) for seed in (0, 3)]
-    runs = fit_many(build, data, configs, vmapped=vmapped, watch=norm)
-    alone = [fit(build(nnx.Rngs(config.seed)), data, config, watch=norm) for config in configs]
+    runs = fit_many(build, data, configs, vmapped=vmapped, parameter_metrics=norm)
+    alone = [fit(build(nnx.Rngs(config.seed)), data, config, parameter_metrics=norm) for config in configs]
     expected = [[row["norm"] for row in fitted.history] for fitted in alone]
     np.testing.assert_allclose(runs.scores("norm"), expected, rtol=1e-5 if vmapped else 0)
     assert [*runs[0].history[0]] == [*alone[0].history[0]]
@@ -101,15 +108,15 @@ def test_several_runs_are_watched_each_on_its_own(data, vmapped):
 
 def test_on_a_mesh_all_is_watched(data):
     mesh = jax.make_mesh((1, 1), ("n", "i"))
-    placed = fit(build(nnx.Rngs(0)), data, dataclasses.replace(CONFIG, mesh=mesh), watch=norm)
-    alone = fit(build(nnx.Rngs(0)), data, CONFIG, watch=norm)
+    placed = fit(build(nnx.Rngs(0)), data, dataclasses.replace(CONFIG, mesh=mesh), parameter_metrics=norm)
+    alone = fit(build(nnx.Rngs(0)), data, CONFIG, parameter_metrics=norm)
     np.testing.assert_allclose([row["norm"] for row in placed.history], [row["norm"] for row in alone.history], rtol=1e-5)
 
 
 def test_indices_of_a_network_can_be_watched(data):
     options = {"kernel_size": 3, "connectivity": "locally_connected", "tied_noise": 0}
     model = models.MLP(SHAPE, 3, (2,), **options, rngs=nnx.Rngs(0))
-    fitted = fit(model, data, CONFIG, watch=measure.watch_indices(model, "shared"))
+    fitted = fit(model, data, CONFIG, parameter_metrics=measure.index_metrics(model, "shared"))
     [name] = {name for row in fitted.history for name in row if name.endswith("/shared")}
     shared = [row[name] for row in fitted.history]
     assert 1 > shared[0] > shared[1] > shared[2] > 0.5  # starts as a convolution, from which its gradient leads
@@ -126,6 +133,6 @@ def test_indices_of_a_network_can_be_watched(data):
 )
 def test_what_is_no_row_is_refused_before_training(data, watch, message):
     with pytest.raises(ValueError, match=message):
-        fit(build(nnx.Rngs(0)), data, CONFIG, watch=watch)
+        fit(build(nnx.Rngs(0)), data, CONFIG, parameter_metrics=watch)
     with pytest.raises(ValueError, match=message):
-        fit_many(build, data, [CONFIG], vmapped=True, watch=watch)
+        fit_many(build, data, [CONFIG], vmapped=True, parameter_metrics=watch)

@@ -13,7 +13,7 @@ from flax import nnx
 
 import convlab as cl
 from convlab import train
-from experiments.stopwatch import Contender
+from experiments.shared.stopwatch import Contender
 
 RATE, MOMENTUM = 0.01, 0.9
 
@@ -107,7 +107,7 @@ def plain_step(apply: Callable, optimizer: optax.GradientTransformation) -> Call
 
 def plain_state(network: train.Trainable, optimizer: optax.GradientTransformation) -> Any:
     """Return what a plain step changes, in arrays of its own."""
-    state = (network.parameters, network.rest, optimizer.init(network.parameters), jax.random.key(0))
+    state = (network.parameters, network.model_state, optimizer.init(network.parameters), jax.random.key(0))
     return jax.tree.map(jnp.copy, state)
 
 

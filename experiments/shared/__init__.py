@@ -1,0 +1,1 @@
+"""What all experiments share: the command line, the compilation cache, settings and timing."""
