@@ -1,9 +1,10 @@
-"""convlab walks the ladder from a dense layer to a convolution and back, exactly, and measures what each rung costs."""
+"""convlab: the ladder from dense layers to convolutions, with exact conversions and measurements."""
 
 from convlab import algebra as algebra
 from convlab import measure as measure
 from convlab import models as models
 from convlab import tasks as tasks
+from convlab import testing as testing
 from convlab import train as train
 from convlab.check import allow_large_arrays as allow_large_arrays
 from convlab.convert import decompose as decompose

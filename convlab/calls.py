@@ -1,4 +1,4 @@
-"""What a network does with one image: which modules it calls, on what shapes, and which of them are convolutions."""
+"""Trace a network on one image: the modules that it calls, their shapes, and their layouts."""
 
 import contextlib
 import inspect
@@ -14,12 +14,18 @@ from jax.extend.core import Jaxpr
 from convlab.layers import Layer
 from convlab.rungs import Layout, Shared, lay_window
 
-Path = tuple[Any, ...]  # names and numbers that lead to a module
-Mark = Callable[[int, jax.Array], jax.Array]  # of the number of a call, and an array that goes in or comes out
+Path = tuple[Any, ...]  # the attribute names and indices that lead to a module
+Mark = Callable[[int, jax.Array], jax.Array]  # from the number of a call and its input or output to an array
 
 
 class Call(NamedTuple):
-    """A call of a module: shapes and dtypes of what went in and came out."""
+    """Record one call of a module: the shapes and dtypes of its input and output.
+
+    Attributes:
+      module: The module.
+      x: The shape and dtype of the input.
+      h: The shape and dtype of the output.
+    """
 
     module: nnx.Module
     x: jax.ShapeDtypeStruct
@@ -27,25 +33,31 @@ class Call(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """What a network did with one image: its calls, with their paths, its first result, and its operations."""
+    """Record what a network computes from one image.
+
+    Attributes:
+      calls: The calls with the paths of their modules, in order.
+      output: The shape and dtype of the network's first output array.
+      jaxpr: The operations.
+    """
 
     calls: list[tuple[Path, Call]]
     output: jax.ShapeDtypeStruct
     jaxpr: Jaxpr
 
 
-def _as_it_is(number: int, array: jax.Array) -> jax.Array:
+def _unchanged(number: int, array: jax.Array) -> jax.Array:
     return array
 
 
 @contextlib.contextmanager
-def recorded(*kinds: type[nnx.Module], enter: Mark = _as_it_is, leave: Mark = _as_it_is) -> Iterator[list[Call]]:
-    """Note every call of modules of these kinds, without calls inside such calls.
+def recorded(*kinds: type[nnx.Module], enter: Mark = _unchanged, leave: Mark = _unchanged) -> Iterator[list[Call]]:
+    """Record every call of modules of the given classes, except calls nested in such calls.
 
     Args:
-      kinds: Which modules.
-      enter: Marks what goes into a call, by its number.
-      leave: Marks what comes out.
+      kinds: The classes of modules to record.
+      enter: A function of the number of a call and its input, which returns the input to use.
+      leave: A function of the number of a call and its output, which returns the output to use.
 
     Example:
       >>> layer = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
@@ -57,15 +69,15 @@ def recorded(*kinds: type[nnx.Module], enter: Mark = _as_it_is, leave: Mark = _a
     calls, inside, originals = [], [], {kind: kind.__call__ for kind in kinds}
 
     def recording(original):
-        def call(self, *given, **named):
+        def call(self, *args, **kwargs):
             if inside:
-                return original(self, *given, **named)
-            bound = inspect.signature(original).bind(self, *given, **named)
+                return original(self, *args, **kwargs)
+            bound = inspect.signature(original).bind(self, *args, **kwargs)
             _, first, *_ = bound.arguments
             x = bound.arguments[first] = enter(len(calls), jnp.asarray(bound.arguments[first]))
             inside.append(self)
             h = leave(len(calls), original(*bound.args, **bound.kwargs))
-            calls.append(Call(inside.pop(), _form(x), _form(h)))
+            calls.append(Call(inside.pop(), _shape_of(x), _shape_of(h)))
             return h
 
         return call
@@ -79,35 +91,38 @@ def recorded(*kinds: type[nnx.Module], enter: Mark = _as_it_is, leave: Mark = _a
             kind.__call__ = original
 
 
-def _form(array: jax.Array) -> jax.ShapeDtypeStruct:
+def _shape_of(array: jax.Array) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(array.shape, array.dtype)
 
 
-PLACE = "_convlab_place"
+PATH_ATTRIBUTE = "_convlab_path"
 
 
-class _Place:
-    """Where a module stands, which it says itself, as transforms make new modules of it; equal to no other, so never cached."""
+class _PathTag:
+    """Hold the path of a module inside it, because transforms make new modules.
+
+    Two paths never compare equal, so that no compiled function is reused from a cache.
+    """
 
     def __init__(self, path: Path):
         self.path = path
 
 
 def follow(
-    model: nnx.Module, image_shape: Sequence[int], *kinds: type[nnx.Module], enter: Mark = _as_it_is, leave: Mark = _as_it_is
+    model: nnx.Module, image_shape: Sequence[int], *kinds: type[nnx.Module], enter: Mark = _unchanged, leave: Mark = _unchanged
 ) -> Trace:
-    """Follow one image through a network in evaluation mode, without computing anything.
+    """Trace one image through a network in evaluation mode, without computing anything.
 
     Args:
-      model: A Flax NNX module that takes images (n, *image_shape); left as it is, whatever it writes into itself.
-      image_shape: (*space, c) of one image.
-      kinds: Which modules are noted.
-      enter: Marks what goes into a call, by its number.
-      leave: Marks what comes out.
+      model: A Flax NNX module that takes images (n, *image_shape). It is not changed, even if it writes to itself.
+      image_shape: The shape (*space, c) of one image.
+      kinds: The classes of modules to record.
+      enter: A function of the number of a call and its input, as in `recorded`.
+      leave: A function of the number of a call and its output, as in `recorded`.
 
     Raises:
-      ValueError: The model does not take such images, or holds layers that are stacked.
-      TypeError: It is no Flax NNX module, or needs more than images.
+      ValueError: The model does not accept such images, or contains stacked layers.
+      TypeError: The model is not a Flax NNX module, or requires more arguments than images.
 
     Example:
       >>> [(path, call)] = follow(nnx.Sequential(nnx.Linear(3, 2, rngs=nnx.Rngs(0))), (5, 7, 3), nnx.Linear).calls
@@ -116,38 +131,38 @@ def follow(
     """
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     modules_of(model)
-    _takes_images(model, image)
+    _check_takes_images(model, image)
     model = nnx.clone(model)
     model.eval()
     for path, module in modules_of(model).items():
         if isinstance(module, (Layer, nnx.Conv, nnx.Linear)):
-            _stands_alone(path, module)
+            _check_not_stacked(path, module)
         if isinstance(module, kinds):
-            setattr(module, PLACE, _Place(path))
+            setattr(module, PATH_ATTRIBUTE, _PathTag(path))
     definition, state = nnx.split(model)
     run = jax.make_jaxpr(lambda state, x: nnx.merge(definition, state)(x), return_shape=True)
     try:
         with recorded(*kinds, enter=enter, leave=leave) as calls:
             traced, output = run(state, image)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{type(model).__name__} does not take images of {image.shape}: {error}") from error
+        raise ValueError(f"{type(model).__name__} does not accept images of {image.shape}: {error}") from error
     first = next(iter(jax.tree.leaves(output)), jax.ShapeDtypeStruct((), jnp.float32))
-    return Trace([(getattr(call.module, PLACE).path, call) for call in calls], first, traced.jaxpr)
+    return Trace([(getattr(call.module, PATH_ATTRIBUTE).path, call) for call in calls], first, traced.jaxpr)
 
 
 def modules_of(model: nnx.Module) -> dict[Path, nnx.Module]:
-    """The modules that a network holds, itself among them, by path; a shared one once.
+    """Return all modules of a network by path, including the network itself. Shared modules occur once.
 
     Raises:
-      TypeError: It is no Flax NNX module.
+      TypeError: The model is not a Flax NNX module.
     """
     if not isinstance(model, nnx.Module):
         kind = type(model).__name__
-        raise TypeError(f"needs a Flax NNX module, got {kind}; for a Linen module there is convlab.relax.transfer_variables")
+        raise TypeError(f"model must be a Flax NNX module, got {kind}; convlab.relax.transfer_variables is for Linen modules")
     return {tuple(path): module for path, module in nnx.iter_modules(model)}
 
 
-def _takes_images(model: nnx.Module, image: jax.ShapeDtypeStruct) -> None:
+def _check_takes_images(model: nnx.Module, image: jax.ShapeDtypeStruct) -> None:
     """Raise TypeError unless the model can be called with images alone."""
     kind = type(model)
     try:
@@ -155,12 +170,12 @@ def _takes_images(model: nnx.Module, image: jax.ShapeDtypeStruct) -> None:
     except TypeError as error:
         raise TypeError(
             f"{kind.__name__} must be callable with images alone ({error}): give its other arguments a default,"
-            " or call it in a module that does"
+            " or wrap it in a module that does"
         ) from None
 
 
-def _stands_alone(path: Path, module: Any) -> None:
-    """Raise ValueError where the arrays of several layers lie in one, which only a transform can call."""
+def _check_not_stacked(path: Path, module: Any) -> None:
+    """Raise ValueError if a module holds the stacked arrays of several layers, as `nnx.vmap` makes."""
     layout, name, axes = layout_of(module), "kernel", 2
     if layout is not None:
         name, *_ = layout.tying.arrays
@@ -168,27 +183,27 @@ def _stands_alone(path: Path, module: Any) -> None:
     shape = jnp.shape(getattr(module, name)) if isinstance(module, nnx.Linear) or layout is not None else ()
     if shape and len(shape) != axes:
         raise ValueError(
-            f"{name_of(path)} is of stacked layers (as by nnx.vmap or nnx.scan): its {name} has shape {shape}, one layer's has"
-            f" {axes} axes; hold the layers in an nnx.List"
+            f"{name_of(path)} holds stacked layers, as nnx.vmap and nnx.scan make: its {name} has shape {shape}, but one"
+            f" layer's has {axes} axes; hold the layers in an nnx.List"
         )
 
 
 def name_of(path: Path) -> str:
-    """Write a path as its parts, divided by strokes."""
+    """Join the parts of a path with slashes."""
     return "/".join(map(str, path)) or "the model"
 
 
 def is_stock(module: nnx.Module) -> bool:
-    """Whether a spatial layer computes what its class says: a subclass may do anything in a call of its own."""
+    """Return True if a spatial layer has the call and the convolution of its own class."""
     kind = Layer if isinstance(module, Layer) else nnx.Conv
     convolution = getattr(module, "conv_general_dilated", jax.lax.conv_general_dilated)
     return type(module).__call__ is kind.__call__ and convolution is jax.lax.conv_general_dilated
 
 
 def layout_of(module: nnx.Module) -> Layout | None:
-    """Rung and window of a spatial layer; None for all else.
+    """Return the layout of a spatial layer, or None for any other module.
 
-    Also for subclasses with a call of their own, and for Flax's convolutions of images spread with zeros.
+    It is also None for subclasses that override the call, and for Flax convolutions with input dilation.
     """
     if not isinstance(module, (Layer, nnx.Conv)) or not is_stock(module):
         return None

@@ -1,18 +1,18 @@
-"""Optional packages: imported where they are used; errors name the extra that installs them."""
+"""Import of optional packages, with errors that name the extra that installs them."""
 
 import importlib
 import types
 
 
 def require(module: str, extra: str = "experiments") -> types.ModuleType:
-    """Import an optional module, or say which extra installs it.
+    """Import an optional module.
 
     Args:
       module: The dotted name of the module.
       extra: The name of the extra that installs it.
 
     Raises:
-      ImportError: The module, or a package that it needs, is missing.
+      ImportError: The module, or a package that it needs, is missing. The message names the extra.
 
     Example:
       >>> require("math").__name__
@@ -25,7 +25,7 @@ def require(module: str, extra: str = "experiments") -> types.ModuleType:
 
 
 def how_to_install(extra: str) -> str:
-    """Return the sentence that says how to install an extra, from a checkout and from PyPI.
+    """Return the part of an error message that says how to install an extra.
 
     The distribution is named convlab-jax because the name convlab belongs to another project on PyPI.
 

@@ -1,6 +1,7 @@
-"""Kernels of other libraries, read and written: the same numbers in the axis order of their layers.
+"""Read and write kernels of other libraries, which have the same numbers in another axis order.
 
-Each pair is a bijection on what the other layer uses. Axes by the alphabet: positions i j, pixels k l, taps a b, channels c d.
+Each pair of functions is a bijection on the weights that the other layer uses. Axes are named by the alphabet: positions i
+j, pixels k l, taps a b, channels c d.
 """
 
 import math
@@ -17,7 +18,7 @@ def from_torch(kernel: Float[Array, "d c a b"]) -> Float[Array, "a b c d"]:
     """Read the `weight` of `torch.nn.Conv1d`, `Conv2d` or `Conv3d` (OIHW), grouped or not.
 
     Raises:
-      ValueError: The kernel has not 1 to 3 spatial axes.
+      ValueError: The kernel does not have 1 to 3 spatial axes.
 
     Example:
       >>> from_torch(jnp.ones((7, 2, 3, 5))).shape
@@ -31,7 +32,7 @@ def to_torch(v: Float[Array, "a b c d"]) -> Float[Array, "d c a b"]:
     """Write a kernel as the `weight` of a PyTorch convolution (OIHW).
 
     Raises:
-      ValueError: `v` has not 1 to 3 spatial axes.
+      ValueError: `v` does not have 1 to 3 spatial axes.
 
     Example:
       >>> to_torch(jnp.ones((3, 5, 2, 7))).shape
@@ -51,14 +52,14 @@ def from_linen_local(kernel: Float[Array, "i j cab d"], window: Window) -> Float
       >>> from_linen_local(jnp.ones((4, 5, 2 * 3 * 3, 7)), Window(3)).shape
       (4, 5, 3, 3, 2, 7)
     """
-    kernel, rank = check.kernel("kernel", kernel, spatial=1, others="cab d")
-    size = window.taps(rank)
-    kernel = kernel.reshape(*kernel.shape[:rank], _channels(kernel, size), *size, kernel.shape[-1])
-    return jnp.moveaxis(kernel, rank, -2)
+    kernel, ndim = check.kernel("kernel", kernel, spatial=1, others="cab d")
+    size = window.taps(ndim)
+    kernel = kernel.reshape(*kernel.shape[:ndim], _channels(kernel, size), *size, kernel.shape[-1])
+    return jnp.moveaxis(kernel, ndim, -2)
 
 
 def to_linen_local(v: Float[Array, "i j a b c d"]) -> Float[Array, "i j cab d"]:
-    """Write a locally connected kernel as that of `flax.linen.ConvLocal`.
+    """Write a locally connected kernel in the layout of `flax.linen.ConvLocal`.
 
     Raises:
       ValueError: `v` is not a locally connected kernel with 1 to 3 spatial axes.
@@ -67,17 +68,19 @@ def to_linen_local(v: Float[Array, "i j a b c d"]) -> Float[Array, "i j cab d"]:
       >>> to_linen_local(jnp.ones((4, 5, 3, 3, 2, 7))).shape
       (4, 5, 18, 7)
     """
-    v, rank = check.kernel("v", v, spatial=2, others="c d")
-    return jnp.moveaxis(v, -2, rank).reshape(*v.shape[:rank], -1, v.shape[-1])
+    v, ndim = check.kernel("v", v, spatial=2, others="c d")
+    return jnp.moveaxis(v, -2, ndim).reshape(*v.shape[:ndim], -1, v.shape[-1])
 
 
 def from_keras_local_1(kernel: Float[Array, "ij abc d"], window: Window, space: Space) -> Float[Array, "i j a b c d"]:
-    """Read the kernel of Keras' `LocallyConnected1D/2D(implementation=1)`: positions fused, taps and channel fused.
+    """Read the kernel of Keras' `LocallyConnected1D/2D(implementation=1)`.
+
+    Keras fuses the positions in one axis, and taps and channel in another.
 
     Args:
-      kernel: One row of positions, as Keras keeps it with channels last.
-      window: The layer's window (Keras: padding "VALID").
-      space: Pixels along each spatial axis of the input.
+      kernel: The kernel of a Keras layer with channels last.
+      window: The layer's window. Its padding is "VALID" in Keras.
+      space: The number of input pixels along each spatial axis.
 
     Raises:
       ValueError: The fused axes do not hold the positions or whole windows.
@@ -94,7 +97,7 @@ def from_keras_local_1(kernel: Float[Array, "ij abc d"], window: Window, space: 
 
 
 def to_keras_local_1(v: Float[Array, "i j a b c d"]) -> Float[Array, "ij abc d"]:
-    """Write a locally connected kernel as that of Keras' `LocallyConnected1D/2D(implementation=1)`.
+    """Write a locally connected kernel for Keras' `LocallyConnected1D/2D(implementation=1)`.
 
     Raises:
       ValueError: `v` is not a locally connected kernel with 1 to 3 spatial axes.
@@ -103,17 +106,17 @@ def to_keras_local_1(v: Float[Array, "i j a b c d"]) -> Float[Array, "ij abc d"]
       >>> to_keras_local_1(jnp.ones((2, 3, 3, 3, 2, 7))).shape
       (6, 18, 7)
     """
-    v, rank = check.kernel("v", v, spatial=2, others="c d")
-    return v.reshape(math.prod(v.shape[:rank]), -1, v.shape[-1])
+    v, ndim = check.kernel("v", v, spatial=2, others="c d")
+    return v.reshape(math.prod(v.shape[:ndim]), -1, v.shape[-1])
 
 
 def from_keras_local_2(kernel: Float[Array, "k l c i j d"], window: Window, space: Space) -> Float[Array, "i j a b c d"]:
-    """Read the kernel of Keras' `LocallyConnected1D/2D(implementation=2)`: a dense weight that Keras masks.
+    """Read the kernel of Keras' `LocallyConnected1D/2D(implementation=2)`, a masked dense weight.
 
     Args:
-      kernel: The dense weight as Keras keeps it with channels last; what its mask hides is left behind.
+      kernel: The dense weight of a Keras layer with channels last. Weights that its mask hides are dropped.
       window: The layer's window.
-      space: Pixels along each spatial axis of the input.
+      space: The number of input pixels along each spatial axis.
 
     Raises:
       ValueError: The kernel has other pixels or positions.
@@ -122,13 +125,13 @@ def from_keras_local_2(kernel: Float[Array, "k l c i j d"], window: Window, spac
       >>> from_keras_local_2(jnp.ones((4, 5, 2, 2, 3, 7)), Window(3, padding="VALID"), (4, 5)).shape
       (2, 3, 3, 3, 2, 7)
     """
-    kernel, rank = check.kernel("kernel", kernel, spatial=2, others="c d")
-    w = kernel.transpose(*range(rank + 1, 2 * rank + 1), *range(rank + 1), 2 * rank + 1)
+    kernel, ndim = check.kernel("kernel", kernel, spatial=2, others="c d")
+    w = kernel.transpose(*range(ndim + 1, 2 * ndim + 1), *range(ndim + 1), 2 * ndim + 1)
     return project_dense_to_local(w, window, space)
 
 
 def to_keras_local_2(v: Float[Array, "i j a b c d"], window: Window, space: Space) -> Float[Array, "k l c i j d"]:
-    """Write a locally connected kernel as that of Keras' `LocallyConnected1D/2D(implementation=2)`.
+    """Write a locally connected kernel for Keras' `LocallyConnected1D/2D(implementation=2)`.
 
     Raises:
       ValueError: `v` does not hold one kernel of this window per output position.
@@ -138,12 +141,13 @@ def to_keras_local_2(v: Float[Array, "i j a b c d"], window: Window, space: Spac
       (4, 5, 2, 2, 3, 7)
     """
     w = lift_local_to_dense(v, window, space)
-    rank = len(as_space(space))
-    return w.transpose(*range(rank, 2 * rank + 1), *range(rank), 2 * rank + 1)
+    ndim = len(as_space(space))
+    return w.transpose(*range(ndim, 2 * ndim + 1), *range(ndim), 2 * ndim + 1)
 
 
 def _channels(kernel: Array, size: tuple[int, ...]) -> int:
+    """Return the number of channels that the fused axis of a kernel holds besides the taps."""
     fused, taps = kernel.shape[-2], math.prod(size)
     if fused % taps:
-        raise ValueError(f"kernel fuses {fused} entries, which are not whole windows of {size} taps")
+        raise ValueError(f"kernel fuses {fused} entries, but whole windows of {size} taps need a multiple of {taps}")
     return fused // taps

@@ -1,4 +1,4 @@
-"""Where every output position of a window reads: the index pattern on which all rungs of the ladder stand."""
+"""The index pattern of sliding windows, which all rungs share: the pixel that each tap reads."""
 
 import dataclasses
 import functools
@@ -13,14 +13,24 @@ Size = int | Sequence[int]
 Padding = str | int | Sequence[int | tuple[int, int]]
 Space = Sequence[int]
 
-MAXIMUM_RANK = 3
+MAXIMUM_NDIM = 3
 
 
 class Axis(NamedTuple):
-    """One spatial axis of a window laid on an image: `outputs` windows of `size` taps over `pixels` pixels.
+    """Describe one spatial axis of a window on an image.
 
-    Tap `a` of output `i` stands at coordinate `stride * i + dilation * a - low`; `mode` says what a coordinate outside
-    the image reads ("zero": nothing).
+    The axis has `outputs` windows of `size` taps over `pixels` pixels. Tap a of output i is at coordinate `stride * i +
+    dilation * a - low`. The mode defines what a coordinate outside the image reads; under "zero" it reads nothing.
+
+    Attributes:
+      pixels: The number of pixels of the image along the axis.
+      outputs: The number of output positions.
+      size: The number of taps.
+      stride: The distance between neighbouring outputs in pixels.
+      dilation: The distance between neighbouring taps in pixels.
+      low: The number of pixels added before the first pixel.
+      high: The number of pixels added after the last pixel.
+      mode: The kind of padding, a key of `OUTSIDE`.
     """
 
     pixels: int
@@ -34,22 +44,22 @@ class Axis(NamedTuple):
 
     @property
     def reads(self) -> np.ndarray:
-        """Pixel that each tap of each output reads, -1 where it reads padding: int, (outputs, size)."""
+        """The pixel that each tap of each output reads: int, (outputs, size). -1 marks zero padding."""
         i, a = np.arange(self.outputs)[:, None], np.arange(self.size)
         return OUTSIDE[self.mode](self.stride * i + self.dilation * a - self.low, self.pixels)
 
     @property
     def extent(self) -> int:
-        """Coordinates from the first tap of an output to its last."""
+        """The number of coordinates from the first tap of an output to its last."""
         return self.dilation * (self.size - 1) + 1
 
     @property
     def reach(self) -> int:
-        """Coordinates from the first that any output reads to the last."""
+        """The number of coordinates from the first that any output reads to the last."""
         return self.stride * (self.outputs - 1) + self.extent
 
 
-OUTSIDE: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {  # the pixel that coordinate k reads in an image of n, -1: none
+OUTSIDE: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {  # pixel number of coordinate k among n pixels, -1: none
     "zero": lambda k, n: np.where((k >= 0) & (k < n), k, -1),
     "wrap": lambda k, n: k % n,
     "reflect": lambda k, n: n - 1 - np.abs(k % max(2 * n - 2, 1) - (n - 1)),
@@ -66,7 +76,7 @@ def _around(n: int, extent: int, stride: int) -> tuple[int, int]:
     return (extent - 1) // 2, extent // 2
 
 
-# name -> (pixels added below and above from pixels, window extent and stride; what they read)
+# name -> (function from pixels, window extent and stride to the padding at start and end; key of OUTSIDE)
 PADDINGS: dict[str, tuple[Callable[[int, int, int], tuple[int, ...]], str]] = {
     "SAME": (_same, "zero"),
     "SAME_LOWER": (lambda n, extent, stride: _same(n, extent, stride)[::-1], "zero"),
@@ -81,23 +91,24 @@ PADDINGS: dict[str, tuple[Callable[[int, int, int], tuple[int, ...]], str]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """Say which pixels each output position reads: size, strides, padding and dilation of a sliding window.
+    """Define a sliding window: the pixels that each output position reads.
 
-    Output `i` reads through tap `a` the pixel `stride * i + dilation * a - low` along each spatial axis; `low` follows
-    from the padding. An int means the same along every axis and leaves the rank open; a sequence fixes it.
+    Along each spatial axis, tap a of output i reads pixel `stride * i + dilation * a - low`, where `low` follows from the
+    padding. An int applies to every axis and leaves the number of axes open. A sequence has one entry per axis.
 
     Args:
-      size: Taps along each axis, at least 1.
-      strides: Pixels between neighbouring outputs, at least 1.
-      padding: What is added around the image. With zeros: "SAME" (ceil(n / stride) outputs, the odd pixel above),
-        "SAME_LOWER" (the odd pixel below), "VALID" (nothing), "FULL" (every overlap), "CAUSAL" (one axis, all below),
-        an int, or per axis an int or a (low, high) pair. With pixels, (extent - 1) // 2 below and extent // 2 above:
-        "CIRCULAR" (the image repeats), "REFLECT" (mirrored at the border pixel), "EDGE" (the border pixel repeats).
-      dilation: Pixels between neighbouring taps, at least 1.
+      size: The number of taps along each axis, at least 1.
+      strides: The distance between neighbouring outputs in pixels, at least 1.
+      padding: The pixels added around the image. Zeros: "SAME" (ceil(n / stride) outputs, an odd pixel goes to the end),
+        "SAME_LOWER" (an odd pixel goes to the start), "VALID" (none), "FULL" (every overlap), "CAUSAL" (one axis, all at
+        the start), an int, or per axis an int or a (low, high) pair. Image pixels, (extent - 1) // 2 at the start and
+        extent // 2 at the end: "CIRCULAR" (the image repeats), "REFLECT" (it is mirrored at the border pixel), "EDGE" (the
+        border pixel repeats).
+      dilation: The distance between neighbouring taps in pixels, at least 1.
 
     Raises:
-      ValueError: A size, stride or dilation below 1, a negative or unknown padding, or ranks that disagree.
-      TypeError: A size, stride, dilation or padding that is not an integer.
+      ValueError: A size, stride or dilation is below 1, padding is negative or unknown, or sequences differ in length.
+      TypeError: A size, stride, dilation or padding is not an integer.
 
     Example:
       >>> Window((3, 5), strides=2, padding="SAME").output_shape((7, 8))
@@ -114,59 +125,59 @@ class Window:
             object.__setattr__(self, name, _integers(name, getattr(self, name), least=1))
         object.__setattr__(self, "padding", _padding(self.padding))
         named = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        ranks = {name: len(value) for name, value in named.items() if isinstance(value, tuple)}
-        if len(set(ranks.values())) > 1:
-            raise ValueError(f"{self} mixes numbers of spatial axes: {ranks}; every sequence needs one entry per axis")
-        if ranks:
-            self._settle(next(iter(ranks.values())))
+        ndims = {name: len(value) for name, value in named.items() if isinstance(value, tuple)}
+        if len(set(ndims.values())) > 1:
+            raise ValueError(f"{self} mixes numbers of spatial axes: {ndims}; every sequence needs one entry per axis")
+        if ndims:
+            self._settle(next(iter(ndims.values())))
 
-    def _settle(self, rank: int) -> None:
-        """Broadcast every int to `rank` axes, so that equal windows compare equal."""
-        if not 1 <= rank <= MAXIMUM_RANK:
-            raise ValueError(f"{self} has {rank} spatial axes; needs 1 to {MAXIMUM_RANK}")
-        if self.padding == "CAUSAL" and rank != 1:
-            raise ValueError(f"padding 'CAUSAL' knows one spatial axis (time); this window has {rank}")
+    def _settle(self, ndim: int) -> None:
+        """Broadcast every int to `ndim` axes, so that equal windows compare equal."""
+        if not 1 <= ndim <= MAXIMUM_NDIM:
+            raise ValueError(f"{self} has {ndim} spatial axes; needs 1 to {MAXIMUM_NDIM}")
+        if self.padding == "CAUSAL" and ndim != 1:
+            raise ValueError(f"padding 'CAUSAL' needs one spatial axis (time), but this window has {ndim}")
         for name in ("size", "strides", "dilation"):
             value = getattr(self, name)
-            object.__setattr__(self, name, (value,) * rank if isinstance(value, int) else value)
+            object.__setattr__(self, name, (value,) * ndim if isinstance(value, int) else value)
         if isinstance(self.padding, int):
-            object.__setattr__(self, "padding", ((self.padding, self.padding),) * rank)
+            object.__setattr__(self, "padding", ((self.padding, self.padding),) * ndim)
 
     @property
-    def rank(self) -> int | None:
-        """Number of spatial axes, None while every argument is an int."""
+    def ndim(self) -> int | None:
+        """The number of spatial axes, or None while every argument is an int."""
         return len(self.size) if isinstance(self.size, tuple) else None
 
-    def of_rank(self, rank: int) -> "Window":
-        """Return this window with every int broadcast to `rank` spatial axes.
+    def with_ndim(self, ndim: int) -> "Window":
+        """Return this window with every int broadcast to `ndim` spatial axes.
 
         Raises:
-          ValueError: The window already has another rank, or `rank` is not 1, 2 or 3.
+          ValueError: The window has another number of spatial axes, or `ndim` is not 1, 2 or 3.
         """
-        if self.rank is None:
+        if self.ndim is None:
             window = Window(self.size, self.strides, self.padding, self.dilation)
-            window._settle(rank)
+            window._settle(ndim)
             return window
-        if self.rank != rank:
-            raise ValueError(f"{self} has {self.rank} spatial axes but {rank} are needed here")
+        if self.ndim != ndim:
+            raise ValueError(f"{self} has {self.ndim} spatial axes but {ndim} are needed here")
         return self
 
-    def taps(self, rank: int) -> tuple[int, ...]:
-        """Return the taps along each of `rank` spatial axes.
+    def taps(self, ndim: int) -> tuple[int, ...]:
+        """Return the number of taps along each of `ndim` spatial axes.
 
         Raises:
-          ValueError: The window has another rank.
+          ValueError: The window has another number of spatial axes.
         """
-        return as_axes("size", self.of_rank(rank).size, rank)
+        return as_axes("size", self.with_ndim(ndim).size, ndim)
 
     def axes(self, space: Space) -> tuple[Axis, ...]:
         """Lay the window on an image of `space` pixels: one `Axis` per spatial axis.
 
         Raises:
-          ValueError: No output position fits, an empty space, or another rank than the window's.
+          ValueError: No output position fits, an axis has no pixels, or the window has another number of spatial axes.
         """
         sizes = as_space(space)
-        return _axes(self.of_rank(len(sizes)), sizes)
+        return _axes(self.with_ndim(len(sizes)), sizes)
 
     def output_shape(self, space: Space) -> tuple[int, ...]:
         """Count the output positions along each axis of an image of `space` pixels.
@@ -177,7 +188,10 @@ class Window:
         return tuple(axis.outputs for axis in self.axes(space))
 
     def reads(self, space: Space) -> np.ndarray:
-        """Number of the pixel (row by row) that each tap reads, -1 where it reads zero padding: int, (*out, *window)."""
+        """Return the row-major number of the pixel that each tap reads: int, (*out, *window).
+
+        Dead taps, which read zero padding, have -1.
+        """
         axes = self.axes(space)
         pixels = np.zeros((), int)
         for axis in axes:
@@ -185,7 +199,9 @@ class Window:
         return np.where(self.live(space), _interleaved(pixels), -1)
 
     def live(self, space: Space) -> np.ndarray:
-        """Which taps read a real pixel (the others are dead: they only ever see zero padding): bool, (*out, *window).
+        """Return which taps read a real pixel: bool, (*out, *window).
+
+        The other taps are dead: they read only zero padding.
 
         Example:
           >>> Window(3).live((4,)).sum(axis=0)
@@ -195,7 +211,7 @@ class Window:
         return _interleaved(functools.reduce(np.logical_and.outer, alive))
 
     def coverage(self, space: Space) -> np.ndarray:
-        """How many output positions read each pixel: int, (*space).
+        """Count the output positions that read each pixel: int, (*space).
 
         Example:
           >>> Window(3).coverage((3, 3))
@@ -208,9 +224,10 @@ class Window:
 
     @classmethod
     def full(cls, space: Space) -> "Window":
-        """Return the window of every offset that can reach a pixel: 2n - 1 taps an axis, stride 1, zero padding.
+        """Return the window of all offsets that can reach a pixel, with stride 1 and zero padding.
 
-        With it, a locally connected layer is the re-indexed dense layer, and a convolution is shared but not local.
+        It has 2n - 1 taps along an axis of n pixels. With it, a locally connected layer is a re-indexed dense layer, and a
+        convolution shares weights without being local.
 
         Example:
           >>> Window.full((4, 5)).size
@@ -219,17 +236,17 @@ class Window:
         return cls(1).widened(space)
 
     def widened(self, space: Space) -> "Window":
-        """Return the window with the same output positions and every offset that can reach a pixel: locality given up."""
+        """Return the window with the same output positions and all offsets that can reach a pixel."""
         reach = tuple(axis.stride * (axis.outputs - 1) for axis in self.axes(space))
         size = tuple(n + r for n, r in zip(space, reach, strict=True))
         return Window(size, tuple(axis.stride for axis in self.axes(space)), tuple((r, r) for r in reach))
 
 
 def as_space(space: Space) -> tuple[int, ...]:
-    """Return the pixels along each spatial axis as a tuple.
+    """Return the number of pixels along each spatial axis as a tuple.
 
     Raises:
-      ValueError: An axis without pixels.
+      ValueError: An axis has no pixels.
       TypeError: `space` is not a sequence of integers.
     """
     sizes = _integers("space", space, least=1)
@@ -238,18 +255,18 @@ def as_space(space: Space) -> tuple[int, ...]:
     return sizes
 
 
-def as_axes(name: str, value: Size, rank: int) -> tuple[int, ...]:
-    """Return `value` as one integer of at least 1 per spatial axis; an int means the same along all.
+def as_axes(name: str, value: Size, ndim: int) -> tuple[int, ...]:
+    """Return `value` as one integer of at least 1 per spatial axis, repeating an int for all axes.
 
     Raises:
-      ValueError: An entry below 1, or another number of entries than `rank`.
-      TypeError: Not integers.
+      ValueError: An entry is below 1, or the number of entries differs from `ndim`.
+      TypeError: `value` is neither an integer nor a sequence of integers.
     """
     numbers = _integers(name, value, least=1)
     if isinstance(numbers, int):
-        return (numbers,) * rank
-    if len(numbers) != rank:
-        raise ValueError(f"{name} has {len(numbers)} entries {numbers} but {rank} spatial axes need one each")
+        return (numbers,) * ndim
+    if len(numbers) != ndim:
+        raise ValueError(f"{name} has {len(numbers)} entries {numbers} but {ndim} spatial axes need one each")
     return numbers
 
 
@@ -257,8 +274,8 @@ def as_integer(name: str, value: object, least: int = 1) -> int:
     """Return `value` as an int of at least `least`.
 
     Raises:
-      ValueError: It is smaller.
-      TypeError: It is not an integer.
+      ValueError: `value` is smaller than `least`.
+      TypeError: `value` is not an integer.
     """
     try:
         if isinstance(value, (bool, np.bool_)):
@@ -272,7 +289,7 @@ def as_integer(name: str, value: object, least: int = 1) -> int:
 
 
 def _interleaved(table: np.ndarray) -> np.ndarray:
-    """Bring axes (i, a, j, b, ...) into the order (i, j, ..., a, b, ...)."""
+    """Reorder axes (i, a, j, b, ...) to (i, j, ..., a, b, ...)."""
     return table.transpose(*range(0, table.ndim, 2), *range(1, table.ndim, 2))
 
 
@@ -300,7 +317,7 @@ def _padding(padding: Padding) -> str | int | tuple[tuple[int, int], ...]:
 
 @functools.lru_cache(maxsize=1024)
 def _axes(window: Any, space: tuple[int, ...]) -> tuple[Axis, ...]:
-    """Lay out a window whose integers are all broadcast to the axes of `space`."""
+    """Lay a window on an image, with all integers broadcast to the axes of `space`."""
     axes, padding = [], window.padding
     for r, (n, size, stride, dilation) in enumerate(zip(space, window.size, window.strides, window.dilation, strict=True)):
         extent = dilation * (size - 1) + 1

@@ -1,4 +1,4 @@
-"""Flax NNX layers, thin over the rungs: they hold arrays, cast them, call the op and add the bias."""
+"""Flax NNX layers, one class per rung: they hold the arrays and apply the rung's layout to them."""
 
 import math
 from collections.abc import Mapping
@@ -19,11 +19,11 @@ DEFAULT_BIAS_INIT = nnx.initializers.zeros_init()
 
 
 class Layer(nnx.Module):
-    """What the layers of all rungs share. Use one of its subclasses.
+    """Base class of the layers of all rungs. Use one of its subclasses.
 
     Attributes:
-      layout: Tying, window, channels and all else that fixes the shapes (static).
-      bias: One number per channel, or per position and channel, or None.
+      layout: The tying, the window, the channels and everything else that fixes the shapes (static).
+      bias: The bias per channel or per position and channel, or None.
     """
 
     tying: type[Tying]
@@ -65,9 +65,15 @@ class Layer(nnx.Module):
 
     @staticmethod
     def from_layout(layout: Layout, variables: Mapping[str, nnx.Variable] | None = None, **options: Any) -> "Layer":
-        """Make the layer that a layout describes: with these variables, without drawing any, or as `options` say."""
+        """Make the layer that a layout describes, with given variables or newly drawn ones.
 
-        def made(**more: Any) -> Layer:
+        Args:
+          layout: The description of the layer.
+          variables: The layer's variables by name. If None, the layer draws new ones from `rngs`, one of the options.
+          **options: The other arguments of the layer, as in `Conv`.
+        """
+
+        def build(**arguments: Any) -> Layer:
             tying = layout.tying
             return LAYERS[tying.name](
                 layout.in_features,
@@ -78,12 +84,12 @@ class Layer(nnx.Module):
                 space=layout.space,
                 **vars(tying),
                 **options,
-                **more,
+                **arguments,
             )
 
         if variables is None:
-            return made()
-        layer = nnx.eval_shape(lambda: made(rngs=nnx.Rngs(0)))
+            return build()
+        layer = nnx.eval_shape(lambda: build(rngs=nnx.Rngs(0)))
         for name, variable in variables.items():
             setattr(layer, name, variable)
         return layer
@@ -92,7 +98,7 @@ class Layer(nnx.Module):
         """Apply the layer to images with any number of leading batch axes.
 
         Raises:
-          ValueError: The images have other channels, spatial axes or (where the layer has positions) pixels.
+          ValueError: The images have other channels, spatial axes or, if the layer knows its pixels, another size.
         """
         return self.layout.forward(
             x,
@@ -105,15 +111,16 @@ class Layer(nnx.Module):
 
 
 class Dense(Layer):
-    r"""Own weight for every pair of output and pixel; the window only says which outputs there are.
+    r"""Fully connected layer on images: a separate weight for every pair of output position and pixel.
 
     $$H_{ijd} = \sum_{klc} W_{ijklcd} X_{klc} + u_{ijd}$$
 
-    Arguments of `Conv`, and:
+    The window only fixes the output positions. The other arguments are those of `Conv`.
 
     Args:
-      space: Pixels along each spatial axis of the input.
-      tied_noise: None starts with independent weights; s with a convolution plus noise of s times its size.
+      space: The number of input pixels along each spatial axis.
+      tied_noise: The noise between positions. If None, weights are independent. Otherwise they start as a convolution plus
+        noise of this relative size.
 
     Example:
       >>> layer = Dense(2, 7, (3, 3), strides=2, space=(8, 6), rngs=nnx.Rngs(0))
@@ -126,16 +133,17 @@ class Dense(Layer):
 
 
 class LocallyConnected(Layer):
-    r"""Own kernel at every output position.
+    r"""Locally connected layer: a separate kernel at every output position.
 
     $$H_{ijd} = \sum_{abc} V_{ijabcd} X_{i+a,\,j+b,\,c} + u_{ijd}$$
 
-    Every kernel starts with the fan-in of one window; taps that read only padding start, and stay, at zero.
-    Arguments of `Conv`, and:
+    The fan-in of every kernel is that of one window. Dead taps, which read only padding, start at zero and stay there. The
+    other arguments are those of `Conv`.
 
     Args:
-      space: Pixels along each spatial axis of the input.
-      tied_noise: None starts with independent kernels; s with one kernel for all positions plus noise of s times its size.
+      space: The number of input pixels along each spatial axis.
+      tied_noise: The noise between positions. If None, kernels are independent. Otherwise they start as one common kernel
+        plus noise of this relative size.
 
     Example:
       >>> layer = LocallyConnected(2, 7, (3, 3), space=(8, 6), rngs=nnx.Rngs(0))
@@ -148,15 +156,16 @@ class LocallyConnected(Layer):
 
 
 class Tiled(Layer):
-    r"""Kernels that repeat every `period` positions.
+    r"""Tiled layer: kernels repeat every `period` positions.
 
     $$H_{ijd} = \sum_{abc} V_{i \bmod p,\, j \bmod q,\, abcd} X_{i+a,\,j+b,\,c} + u_d$$
 
-    Arguments of `Conv`, and:
+    The other arguments are those of `Conv`.
 
     Args:
-      period: Positions along each side of the tile: an int, or one per axis.
-      tied_noise: None starts with independent kernels; s with one kernel plus noise of s times its size.
+      period: The number of positions along each side of a tile, an int or one per axis.
+      tied_noise: The noise between positions. If None, kernels are independent. Otherwise they start as one common kernel
+        plus noise of this relative size.
 
     Example:
       >>> Tiled(2, 7, (3, 3), period=2, rngs=nnx.Rngs(0)).kernel.shape
@@ -168,17 +177,18 @@ class Tiled(Layer):
 
 
 class LowRank(Layer):
-    r"""The same few kernels mixed at every position in its own proportions.
+    r"""Low-rank layer: every position mixes the same few kernels with its own weights.
 
     $$H_{ijd} = \sum_r w_{ijr} \sum_{abc} U_{rabcd} X_{i+a,\,j+b,\,c} + u_d$$
 
-    The proportions of each position start as a random unit vector, so that its kernel has a convolution's variance.
-    Arguments of `Conv`, and:
+    The mixing weights of each position start as a random unit vector, so that its kernel has a convolution's variance. The
+    other arguments are those of `Conv`.
 
     Args:
-      space: Pixels along each spatial axis of the input.
-      rank: Number of kernels.
-      tied_noise: None starts with independent proportions; s with the same everywhere plus noise of s times their size.
+      space: The number of input pixels along each spatial axis.
+      rank: The number of kernels.
+      tied_noise: The noise between positions. If None, mixing weights are independent. Otherwise they start equal at all
+        positions plus noise of this relative size.
 
     Example:
       >>> layer = LowRank(2, 7, (3, 3), rank=4, space=(8, 6), rngs=nnx.Rngs(0))
@@ -192,33 +202,35 @@ class LowRank(Layer):
 
 
 class Conv(Layer):
-    r"""One kernel for all positions: a drop-in for `flax.nnx.Conv` (same names, arrays and outputs).
+    r"""Convolution, a drop-in for `flax.nnx.Conv`: one kernel for all positions.
 
     $$H_{ijd} = \sum_{abc} V_{abcd} X_{i+a,\,j+b,\,c} + u_d$$
 
+    Names, arrays and outputs are those of Flax.
+
     Args:
-      in_features: Input channels.
-      out_features: Output channels.
-      kernel_size: Taps along each axis. An int is one spatial axis, as in Flax, or one size along all axes of `space`. Or a
-        whole `Window`, which has strides, padding and dilation.
-      strides: Pixels between neighbouring outputs.
-      padding: As in `Window`.
-      kernel_dilation: Pixels between neighbouring taps.
-      feature_group_count: Groups of channels that do not see each other.
-      use_bias: False, "channel" (one number per output channel), "position" (one per position and channel, needs
-        `space`), or True: "position" for dense and locally connected layers, "channel" for the others.
-      space: Pixels along each spatial axis of the input, where an array differs by position.
-      dtype: Of the computation; absent, the common one of input and arrays.
-      param_dtype: Of the arrays.
-      precision: Of the multiplications, as in `jax.lax`.
-      preferred_element_type: Of the sums and the result, as in `jax.lax`.
-      kernel_init: Initializer of one kernel.
-      bias_init: Initializer of the bias.
-      rngs: Keys; the stream `params` is used.
+      in_features: The number of input channels.
+      out_features: The number of output channels.
+      kernel_size: The number of taps along each axis. An int means one spatial axis, as in Flax, or one size for all axes
+        of `space`. A `Window` also sets strides, padding and dilation.
+      strides: The distance between neighbouring outputs in pixels.
+      padding: The padding, as in `Window`.
+      kernel_dilation: The distance between neighbouring taps in pixels.
+      feature_group_count: The number of groups of channels without connections between them.
+      use_bias: False, "channel" (one number per output channel), "position" (one per position and channel, needs `space`),
+        or True: "position" for dense and locally connected layers, "channel" for the others.
+      space: The number of input pixels along each spatial axis. Required if an array differs by position.
+      dtype: The dtype of the computation. If None, the common dtype of the input and the arrays.
+      param_dtype: The dtype of the arrays.
+      precision: The precision of the multiplications, as in `jax.lax`.
+      preferred_element_type: The dtype of the sums and the result, as in `jax.lax`.
+      kernel_init: The initializer of one kernel.
+      bias_init: The initializer of the bias.
+      rngs: The random streams, of which `params` is used.
 
     Raises:
-      ValueError: A value is missing, unknown, out of range or not for this rung.
-      TypeError: A size that is not an integer.
+      ValueError: A value is missing, unknown, out of range or not supported by this rung.
+      TypeError: A size is not an integer.
 
     Example:
       >>> layer = Conv(2, 7, (3, 3), strides=2, padding="CIRCULAR", rngs=nnx.Rngs(0))
@@ -232,14 +244,14 @@ class Conv(Layer):
 
 WRITTEN = {layer.tying: layer for layer in (Dense, LocallyConnected, Tiled, LowRank, Conv)}
 LAYERS: dict[str, type[Layer]] = {}
-for _tying in RUNGS.values():  # a rung without a class of its own above gets one here, under its tying's name
-    _named = {"tying": _tying, "__doc__": _tying.__doc__, "__module__": __name__}
-    LAYERS[_tying.name] = WRITTEN.get(_tying) or type(_tying.__name__, (Layer,), _named)
+for _tying in RUNGS.values():  # a rung without a class above gets one under its tying's name
+    _members = {"tying": _tying, "__doc__": _tying.__doc__, "__module__": __name__}
+    LAYERS[_tying.name] = WRITTEN.get(_tying) or type(_tying.__name__, (Layer,), _members)
     globals()[LAYERS[_tying.name].__name__] = LAYERS[_tying.name]
 
 
 def spatial(model: nnx.Module) -> dict[tuple[Any, ...], Layer]:
-    """Return the layers of a network that stand on a rung, by path.
+    """Return the spatial layers of a network, that is, its convlab layers, by path.
 
     Example:
       >>> list(spatial(nnx.Sequential(Conv(1, 2, (3, 3), rngs=nnx.Rngs(0)), nnx.relu)))
@@ -263,26 +275,29 @@ def connect(
     rngs: nnx.Rngs,
     **parameters: Any,
 ) -> Layer:
-    """Build the layer with the outputs of one convolution at the rung named: what `connectivity=` of a model means.
+    """Build the layer of a given connectivity that has the outputs of a given convolution.
+
+    The models build their spatial layers with it.
 
     Args:
-      connectivity: A rung ("dense", "locally_connected", "tiled", "low_rank", "conv"), or "global_conv": one kernel of every
-        offset that can reach a pixel, the corner of the square that is shared but not local.
-      in_features: Input channels.
-      out_features: Output channels.
-      kernel_size: Taps of the convolution along each axis.
-      strides: Pixels between neighbouring outputs.
-      padding: As in `Window`.
-      space: Pixels along each spatial axis of the input.
-      tied_noise: Of the rungs with several kernels.
-      kernel_init: Initializer of one kernel.
-      use_bias: As in `Conv`.
-      rngs: Keys; the stream `params` is used.
-      **parameters: The parameters of all rungs, of which this one takes its own: `period` of "tiled", at most the positions
-        there are, and `rank` of "low_rank", at most the positions and the entries of a kernel.
+      connectivity: The rung, one of "dense", "locally_connected", "tiled", "low_rank", "symmetric" and "conv", or
+        "global_conv". A global convolution has one kernel of all offsets that can reach a pixel: it shares weights without
+        being local.
+      in_features: The number of input channels.
+      out_features: The number of output channels.
+      kernel_size: The number of taps of the convolution along each axis.
+      strides: The distance between neighbouring outputs in pixels.
+      padding: The padding, as in `Window`.
+      space: The number of input pixels along each spatial axis.
+      tied_noise: The noise between positions, on rungs with several kernels.
+      kernel_init: The initializer of one kernel.
+      use_bias: The sharing of the bias, as in `Conv`.
+      rngs: The random streams, of which `params` is used.
+      **parameters: The parameters of all rungs; the layer uses those of its own. `period` of "tiled" is clipped to the
+        positions. `rank` of "low_rank" is clipped to the positions and to the entries of a kernel.
 
     Raises:
-      ValueError: An unknown connectivity, or an argument out of range.
+      ValueError: The connectivity is unknown, or an argument is out of range.
 
     Example:
       >>> connect("tiled", 1, 4, 3, space=(8, 8), rngs=nnx.Rngs(0)).kernel.shape
@@ -293,7 +308,7 @@ def connect(
     window = lay_window(kernel_size, strides, padding, 1, space)
     if connectivity == "global_conv":
         window = window.widened(space)
-        kernel_init = _seeing(kernel_init, math.prod(space) / math.prod(window.taps(len(space))))
+        kernel_init = _rescaled(kernel_init, math.prod(space) / math.prod(window.taps(len(space))))
     local = Layout(Untied(), window, in_features, out_features, space, use_bias=use_bias)
     layout = at(local, CONNECTIVITY[connectivity], **parameters)
     noise: dict[str, Any] = {"tied_noise": tied_noise} if layout.tying.has_noise else {}
@@ -303,8 +318,8 @@ def connect(
 CONNECTIVITY = {rung: rung for rung in LAYERS} | {"global_conv": "conv"}
 
 
-def _seeing(kernel_init: Initializer, share: float) -> Initializer:
-    """Initialise kernels of which every position sees only a `share` of the taps, as if the others were not there."""
+def _rescaled(kernel_init: Initializer, share: float) -> Initializer:
+    """Scale an initializer to the share of taps that each position reads, to keep the output variance."""
 
     def scaled(key, shape, dtype=None, out_sharding=None):
         kernel = kernel_init(key, shape, dtype)

@@ -1,6 +1,6 @@
-"""Flax Linen modules, thin over the rungs; parameter names and shapes are those of `convlab.layers`.
+"""Flax Linen modules, one per rung, with the parameter names and shapes of `convlab.layers`.
 
-Fields are named as in `flax.linen.Conv`; the pixels are read off the images.
+The fields are named as in `flax.linen.Conv`. The number of pixels is taken from the images.
 """
 
 import dataclasses
@@ -20,7 +20,10 @@ from convlab.rungs import RUNGS, ByPixel, Layout, Mixed, Periodic, Shared, Start
 
 
 class Layer(linen.Module):
-    """What the modules of all rungs share. Use one of its subclasses; fields are documented in `convlab.layers.Conv`."""
+    """Base class of the modules of all rungs. Use one of its subclasses.
+
+    `convlab.layers.Conv` documents the fields.
+    """
 
     features: int
     kernel_size: Size
@@ -44,7 +47,7 @@ class Layer(linen.Module):
         """Apply the module to images with any number of leading batch axes."""
         x = jnp.asarray(x)
         layout = layout_of(self, x.shape)
-        x, _ = check.images(x, layout.ndim, f"{layout.window} is laid on {layout.ndim} of them")
+        x, _ = check.images(x, layout.ndim, f"{layout.window} has {layout.ndim}")
         start = Start(self.kernel_init, self.param_dtype, self.tied_noise)
         arrays = {}
         for name in self.tying.arrays:
@@ -63,48 +66,48 @@ class Layer(linen.Module):
 
 
 def layout_of(module: Any, shape: Sequence[int]) -> Layout:
-    """Return the layout of a spatial module, one of these or `linen.Conv`, on images of a shape (*n, *space, c)."""
+    """Return the layout of a convlab module or a `linen.Conv` on images of shape (*n, *space, c)."""
     tying = module.tying if isinstance(module, Layer) else Shared
     window = lay_window(module.kernel_size, module.strides, module.padding, module.kernel_dilation, None)
     parameters = {field.name: getattr(module, field.name) for field in dataclasses.fields(tying)}
-    space, features = shape[-1 - (window.rank or 1) : -1], (shape[-1], module.features)
+    space, features = shape[-1 - (window.ndim or 1) : -1], (shape[-1], module.features)
     return Layout(tying.of(parameters), window, *features, space, module.feature_group_count, module.use_bias)
 
 
 class Dense(Layer):
-    """Own weight for every pair of output and pixel: `convlab.layers.Dense`."""
+    """Fully connected layer on images, as `convlab.layers.Dense`."""
 
     tying = ByPixel
 
 
 class LocallyConnected(Layer):
-    """Own kernel at every output position: `convlab.layers.LocallyConnected`."""
+    """Locally connected layer, as `convlab.layers.LocallyConnected`."""
 
     tying = Untied
 
 
 class Tiled(Layer):
-    """Kernels that repeat every `period` positions: `convlab.layers.Tiled`."""
+    """Tiled layer, whose kernels repeat every `period` positions, as `convlab.layers.Tiled`."""
 
     tying = Periodic
     period: Size = 2
 
 
 class LowRank(Layer):
-    """The same few kernels mixed at every position: `convlab.layers.LowRank`."""
+    """Low-rank layer, whose positions mix the same few kernels, as `convlab.layers.LowRank`."""
 
     tying = Mixed
     rank: int = 2
 
 
 class Conv(Layer):
-    """One kernel for all positions: `convlab.layers.Conv`."""
+    """Convolution with one kernel for all positions, as `convlab.layers.Conv`."""
 
     tying = Shared
 
 
 MODULES = {module.tying: module for module in (Dense, LocallyConnected, Tiled, LowRank, Conv)}
-for _tying in (kind for kind in RUNGS.values() if kind not in MODULES):  # a rung without a class of its own gets one here
+for _tying in (kind for kind in RUNGS.values() if kind not in MODULES):  # a rung without a class above gets one
     _fields = {field.name: field.default for field in dataclasses.fields(_tying)}
-    _named = {"tying": _tying, "__doc__": _tying.__doc__, "__module__": __name__} | _fields
-    globals()[_tying.__name__] = type(_tying.__name__, (Layer,), _named | {"__annotations__": dict.fromkeys(_fields, Any)})
+    _members = {"tying": _tying, "__doc__": _tying.__doc__, "__module__": __name__} | _fields
+    globals()[_tying.__name__] = type(_tying.__name__, (Layer,), _members | {"__annotations__": dict.fromkeys(_fields, Any)})

@@ -1,24 +1,25 @@
-"""Batch norm, as Flax has it, in the form that compilers do well: once its statistics are known it is an affine map."""
+"""Batch norm as in Flax, computed as one affine map of the images."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-MOMENTUM = 0.9  # of the running statistics, as in PyTorch; Flax's 0.99 has not forgotten its start after 300 steps
+MOMENTUM = 0.9  # for running statistics, as in PyTorch; with Flax's 0.99 the start still counts after 300 steps
 
 
 class BatchNorm(nnx.BatchNorm):
-    r"""Normalise each channel over the batch and all positions; in evaluation, by the running statistics.
+    r"""Normalise each channel over the batch and all positions.
 
     $$H_{ijd} = \alpha_d X_{ijd} + (\beta_d - \alpha_d \mu_d), \qquad \alpha_d = \gamma_d / \sqrt{\sigma^2_d + \epsilon}$$
 
-    A drop-in for `flax.nnx.BatchNorm`: same arguments, arrays and, to rounding, results; its default momentum is 0.9. One
-    multiplication and one addition a pixel leave the compiler little to do twice: trained on CPU it takes half the time.
-    The statistics are of the whole batch, also where that is spread over the devices of a mesh.
+    In evaluation it uses the running statistics. It is a drop-in for `flax.nnx.BatchNorm`: arguments, arrays and, up to
+    rounding, results are the same. Only the default momentum is 0.9. One multiplication and one addition per pixel leave
+    little to optimise for the compiler: training on CPU takes half the time. The statistics are those of the whole batch,
+    even if it is sharded over the devices of a mesh.
 
     Raises:
-      ValueError: Images have another number of channels.
+      ValueError: The images have another number of channels.
 
     Reference: Ioffe and Szegedy 2015, Batch normalization, algorithm 1.
     """
@@ -29,26 +30,26 @@ class BatchNorm(nnx.BatchNorm):
     def __call__(
         self, x: Float[Array, "*n d"], use_running_average: bool | None = None, *, mask: Array | None = None
     ) -> Float[Array, "*n d"]:
-        """Normalise images; in training, also move the running statistics towards those of the batch."""
+        """Normalise images. In training, also move the running statistics towards those of the batch."""
         if x.shape[-1] != self.num_features and self.axis == -1:
-            raise ValueError(f"x of shape {x.shape} has {x.shape[-1]} channels, needs {self.num_features}")
+            raise ValueError(f"x of shape {x.shape} has {x.shape[-1]} channels but needs {self.num_features}")
         if mask is not None or self.axis_name is not None or self.axis != -1:
             return super().__call__(x, use_running_average, mask=mask)
         running = self.use_running_average if use_running_average is None else use_running_average
         mean, variance = self.mean[...], self.var[...]
         if not running:
             mean, variance = self._statistics(x)
-            for kept, new in ((self.mean, mean), (self.var, variance)):
-                moved = self.momentum * kept[...] + (1 - self.momentum) * jax.lax.stop_gradient(new)
-                kept[...] = moved.astype(kept[...].dtype)
-        given = [p[...] for p in (self.scale, self.bias) if p is not None]
+            for statistic, new in ((self.mean, mean), (self.var, variance)):
+                average = self.momentum * statistic[...] + (1 - self.momentum) * jax.lax.stop_gradient(new)
+                statistic[...] = average.astype(statistic[...].dtype)
+        parameters = [p[...] for p in (self.scale, self.bias) if p is not None]
         alpha = jax.lax.rsqrt(variance + self.epsilon) * (1 if self.scale is None else self.scale[...])
         beta = (0 if self.bias is None else self.bias[...]) - mean * alpha
-        dtype = self.dtype or jnp.result_type(x, *given)
+        dtype = self.dtype or jnp.result_type(x, *parameters)
         return x.astype(dtype) * alpha.astype(dtype) + beta.astype(dtype)
 
     def _statistics(self, x: Array) -> tuple[Array, Array]:
-        """Mean and variance of each channel, at least in float32."""
+        """Return the mean and the variance of each channel, at least in float32."""
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         axes = tuple(range(x.ndim - 1))
         mean = x.mean(axes)

@@ -1,7 +1,7 @@
-"""The windows of an image: what every rung multiplies its kernel with, and pooling reduces.
+"""Gather the windows of images, which every rung multiplies with its kernel and pooling reduces.
 
-Windows are built from strided slices, one axis at a time, so an axis costs its number of taps and every derivative is a
-sum of slices; nothing is multiplied, so an infinite pixel stays in the windows that hold it.
+Windows are built from strided slices, one axis at a time. So an axis costs its number of taps, and every derivative is a
+sum of slices. There are no multiplications, so an infinite pixel affects only the windows that contain it.
 """
 
 import functools
@@ -16,7 +16,7 @@ from convlab.geometry import Axis, Window
 
 
 def extend(x: Array, axes: tuple[Axis, ...], start: int, fill: float = 0.0) -> Array:
-    """Pad the spatial axes of `x`, which begin at `start`, so that every window of `axes` lies inside."""
+    """Pad images so that all windows lie inside. Their spatial axes begin at axis `start`."""
     low_high = [(axis.low, axis.high) for axis in axes]
     if not any(map(any, low_high)):
         return x
@@ -27,14 +27,17 @@ def extend(x: Array, axes: tuple[Axis, ...], start: int, fill: float = 0.0) -> A
 
 
 def taps(x: Array, axis: Axis, number: int) -> Iterator[Array]:
-    """Yield, tap by tap, what all outputs read along axis `number` of the extended image `x`: a strided slice each."""
+    """Yield, tap by tap, a strided slice of the padded images `x`: what all outputs read along an axis."""
     for a in range(axis.size):
         first = axis.dilation * a
         yield lax.slice_in_dim(x, first, first + axis.stride * (axis.outputs - 1) + 1, axis.stride, number)
 
 
 def windows(x: Array, axes: tuple[Axis, ...], start: int, after: int = 1) -> Array:
-    """Gather the windows of images whose spatial axes begin at `start`; the taps stand before the last `after` axes."""
+    """Gather the windows of images whose spatial axes begin at axis `start`.
+
+    The taps become new axes in front of the last `after` axes.
+    """
     x = extend(x, axes, start)
     for r, axis in enumerate(axes):
         x = jnp.stack(list(taps(x, axis, start + r)), x.ndim - after)
@@ -44,7 +47,15 @@ def windows(x: Array, axes: tuple[Axis, ...], start: int, after: int = 1) -> Arr
 def fold(
     p: Array, axes: tuple[Axis, ...], start: int, after: int = 1, between: Callable[[Array], Array] = lambda p: p
 ) -> Array:
-    """Add up windows where they overlap, axis by axis with `between` after each: the transpose of `windows` without padding."""
+    """Add up windows where they overlap: the transpose of `windows` without padding.
+
+    Args:
+      p: The windows, with their taps in front of the last `after` axes.
+      axes: The spatial axes of the window.
+      start: The first spatial axis of `p`.
+      after: The number of axes after the taps.
+      between: A function applied to the sum after each axis.
+    """
     for r in reversed(range(len(axes))):
         axis, number = axes[r], start + r
         sums = []
@@ -57,21 +68,21 @@ def fold(
     return p
 
 
-def unfold(x: Float[Array, "*n k l c"], window: Window, rank: int | None = None) -> Float[Array, "*n i j a b c"]:
-    r"""Gather the windows of images: the patches that all rungs multiply with their kernels.
+def unfold(x: Float[Array, "*n k l c"], window: Window, ndim: int | None = None) -> Float[Array, "*n i j a b c"]:
+    r"""Gather the windows of images, that is, the patches that all rungs multiply with their kernels.
 
     $$P_{ijabc} = X_{s i + t a - p,\, s j + t b - p,\, c}$$
 
     Args:
-      x: Images, any number of leading batch axes.
-      window: Where each output position reads (stride s, dilation t, padding p).
-      rank: Number of spatial axes; needed only where every argument of the window is an int.
+      x: The images, with any number of leading batch axes.
+      window: The pixels that each output position reads (stride s, dilation t, padding p).
+      ndim: The number of spatial axes. Needed only if every argument of the window is an int.
 
     Returns:
-      One window per output position: batch axes, output positions, taps, channels.
+      One window per output position. The axes are batch axes, output positions, taps, channels.
 
     Raises:
-      ValueError: The window fits nowhere, or the number of spatial axes is not known.
+      ValueError: The window fits nowhere, or the number of spatial axes is unknown.
       TypeError: `x` is not floating.
 
     Example:
@@ -80,8 +91,8 @@ def unfold(x: Float[Array, "*n k l c"], window: Window, rank: int | None = None)
              [1., 2., 3.],
              [2., 3., 4.]], dtype=float32)
     """
-    rank = window.rank if rank is None else rank
-    if rank is None:
-        raise ValueError(f"{window} leaves the number of spatial axes open; give its size as a tuple, or rank")
-    x, space = check.images(x, rank, f"{window} is laid on {rank} of them")
-    return windows(x, window.axes(space), x.ndim - 1 - rank)
+    ndim = window.ndim if ndim is None else ndim
+    if ndim is None:
+        raise ValueError(f"{window} leaves the number of spatial axes open; give its size as a tuple, or ndim")
+    x, space = check.images(x, ndim, f"{window} has {ndim}")
+    return windows(x, window.axes(space), x.ndim - 1 - ndim)

@@ -1,1 +1,4 @@
-"""One question a file; run one with `python -m experiments.NAME`, see README.md here for the answers."""
+"""Experiments, one question per file, run by `python -m experiments.NAME`.
+
+README.md in this folder holds the answers.
+"""

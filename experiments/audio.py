@@ -1,24 +1,26 @@
-"""Along which axis of a sound may kernels be shared?
+"""Along which axes of a spectrogram may kernels be shared?
 
-A tone that rises or falls, at any pitch (`convlab.tasks.chirps`). In a spectrogram of log-frequency, windows as many cycles
-long at every pitch, a tone that is higher is the same picture further along; on an axis of linear frequency its slope grows
-with its pitch. First that is measured: what is left of the difference of two chirps after the best translation. Then networks
-learn to tell rising from falling, or a quick rise from a slow one, from all pitches or from low ones only, and are tried on
-high ones that they never heard: on the wave, on either axis with kernels shared along time and frequency, and with kernels
-shared along time but of their own at each frequency. All end in the mean over all places, so that only kernels can know a
-pitch. Predicted: all can learn what they heard; on pitches never heard only kernels shared along log-frequency are as good.
-Nulls: a linear read-out, and one threshold on one number, the peak of the spectrum's mean over time, which a quick rise
-spreads.
+The signals are tones that rise or fall, at any pitch (`convlab.tasks.chirps`). A spectrogram of log-frequency uses windows that
+hold the same number of cycles at every pitch, so a higher tone is the same picture, shifted. On an axis of linear frequency the
+slope of the tone grows with its pitch. The experiment first measures this: what the best translation leaves of the difference
+of two chirps. Then networks learn to tell rising from falling tones, or quick rises from slow ones. They train on all pitches
+or on low ones only, and are tested on high pitches that they never heard. They read the wave, or a spectrogram on either axis.
+Their kernels are shared along time and frequency, or shared along time with a different kernel at each frequency. Every network
+ends in the mean over all positions, so that only its kernels can encode a pitch.
 
-Answer: two octaves up, the best translation leaves 2 % of a rising tone along log-frequency and 73 % along linear frequency. On
-pitches never heard the speed of the rise is told by kernels shared along log-frequency alone (95 %, all other networks 48 to
-54 %; one threshold 78 % there, 53 % along linear frequency); its direction by kernels shared along either axis (98 and 100 %),
-as higher pitch makes a slope steeper and does not turn it.
+Prediction: all networks learn the pitches that they train on. On pitches never heard, only kernels shared along log-frequency
+are as accurate as before. Null models: a linear read-out, and one threshold on the peak of the mean spectrum over time, which a
+quick rise spreads.
+
+Answer: two octaves up, the best translation leaves 2 % of a rising tone along log-frequency and 73 % along linear
+frequency. On pitches never heard, only kernels shared along log-frequency tell the speed of the rise (95 %; all other
+networks 48 to 54 %, one threshold 78 % there and 53 % along linear frequency). Its direction is told by kernels shared
+along either axis (98 and 100 %), because a higher pitch makes a slope steeper but does not change its sign.
 
     python -m experiments.audio                                                              (4 minutes)
 
-Reference: of the scale, Brown 1991, Calculation of a constant Q spectral transform; of the question, Zhang et al., Dive into
-Deep Learning, section 7.1, exercises (convolutions for audio).
+References: Brown 1991, Calculation of a constant Q spectral transform (the frequency scale); Zhang et al., Dive into Deep
+Learning, section 7.1, exercises (convolutions for audio: the question).
 """
 
 import dataclasses
@@ -44,18 +46,18 @@ FORMATS = {"accuracy": ".1%", "residual": ".1%"}
 
 @dataclasses.dataclass(frozen=True)
 class Config(Shifts):
-    """What is run.
+    """The settings of the experiment.
 
     Args:
-      networks: Names in `NETWORKS`.
-      questions: Names in `QUESTIONS`.
-      size: Training waves.
-      test_size: Waves of each test.
-      steps: Of training, 50 waves each.
-      wave_steps: Those of the network on the wave, which is slower to learn, and quicker to run.
-      learning_rate: Of Adam, falling along a cosine.
-      wave_rate: That of the network on the wave, which some seeds do not learn by larger steps.
-      root: Folder that the results go to.
+      networks: The networks: names in `NETWORKS`.
+      questions: The tasks: names in `QUESTIONS`.
+      size: The number of training waves.
+      test_size: The number of waves in each test.
+      steps: The number of training steps, each with 50 waves.
+      wave_steps: The number of steps of the network on the wave, which learns more slowly and runs faster.
+      learning_rate: The learning rate of Adam, which decays along a cosine.
+      wave_rate: The learning rate of the network on the wave. With larger steps some seeds do not learn.
+      root: The folder of the results.
     """
 
     networks: tuple[str, ...] = tuple(NETWORKS)
@@ -69,7 +71,7 @@ class Config(Shifts):
     root: str = "runs"
 
     def recipe(self, seed: int, hears: str) -> cl.Config:
-        """What `fit` is told."""
+        """Return the configuration of `fit`."""
         steps, rate = (self.wave_steps, self.wave_rate) if hears == WAVE else (self.steps, self.learning_rate)
         return cl.Config(steps=steps, batch_size=50, learning_rate=rate, evaluations=1, progress=False, seed=seed)
 
@@ -82,20 +84,20 @@ FULL = Config(samples=2048, size=5000, test_size=5000, steps=3000, wave_steps=20
 
 @functools.cache  # a sampler is compiled once
 def law(config: Config, pitches: str, question: str) -> tasks.Task:
-    """Chirps of these pitches."""
+    """Return the distribution of chirps in a range of pitches."""
     octaves = config.octaves if pitches == ALL else config.octaves / 2
     lowest = config.lowest * 2 ** (config.octaves / 2 if pitches == HIGH else 0)
     return tasks.chirps(config.samples, lowest=lowest, octaves=octaves, sweep=QUESTIONS[question], noise=config.noise)
 
 
 def accuracies(config: Config, question: str, seed: int) -> Rows:
-    """One row per network, pitches trained on and pitches tried."""
-    sizes, told = (seed, config.size, config.test_size), {"question": question}
+    """Train and test all networks for one seed, on all ranges of pitches."""
+    sizes, labels = (seed, config.size, config.test_size), {"question": question}
     data = {pitches: law(config, pitches, question).data(*sizes) for pitches in (ALL, LOW, HIGH)}
     scores: dict[tuple[str, str, str], float] = {}
     for name in config.networks:
         network = NETWORKS[name]
-        test = {pitches: heard(np.asarray(each.test.images), config, network.hears) for pitches, each in data.items()}
+        test = {pitches: heard(np.asarray(part.test.images), config, network.hears) for pitches, part in data.items()}
         for learnt in (ALL, LOW):
             train = Split(heard(np.asarray(data[learnt].train.images), config, network.hears), data[learnt].train.labels)
             model = network.build(train.images.shape[1:], seed)
@@ -107,29 +109,29 @@ def accuracies(config: Config, question: str, seed: int) -> Rows:
     for name, kind in PEAKS.items():
         scores |= {(name, on, tried): by_peak(data[on].train, data[tried].test, config, kind) for on, tried in TESTS}
     return [
-        told | {"network": name, "trained_on": learnt, "tested_on": tried, "seed": seed, "accuracy": score}
+        labels | {"network": name, "trained_on": learnt, "tested_on": tried, "seed": seed, "accuracy": score}
         for (name, learnt, tried), score in scores.items()
     ]
 
 
 def run(config: Config) -> Rows:
-    """The residuals, and the accuracies on every question."""
+    """Return the rows of the residuals and of the accuracies on every question."""
     runs = [accuracies(config, question, seed) for question in config.questions for seed in range(config.seeds)]
     return translations.residuals(config) + [row for rows in runs for row in rows]
 
 
 def table(rows: Rows, config: Config) -> Rows:
-    """The means over seeds, of the accuracies and of the residuals."""
-    scored, left = ([row for row in rows if name in row] for name in ("accuracy", "residual"))
+    """Average accuracies and residuals over the seeds."""
+    scored, residuals = ([row for row in rows if name in row] for name in ("accuracy", "residual"))
     by, bounds = ["question", "network", "trained_on", "tested_on"], {"accuracy": report.SHARE}
-    return (report.summarise(scored, by, "accuracy", bounds=bounds) if scored else []) + translations.table(left)
+    return (report.summarise(scored, by, "accuracy", bounds=bounds) if scored else []) + translations.table(residuals)
 
 
 def draw(rows: Rows, config: Config) -> Any:
-    """One tone at two pitches on both axes; what translation leaves; and accuracies, on pitches heard and never heard."""
+    """Draw one tone at two pitches on both axes, what the best translation leaves, and the accuracies."""
     panels = 4 + len(TONES)
     figure, axes = report.new_figure(panels + len(config.questions), rows=2, size=(22.0, 12.0))
-    lines, places = table(rows, config), {tests: place for place, tests in enumerate(TESTS)}
+    lines, x_of_tests = table(rows, config), {tests: place for place, tests in enumerate(TESTS)}
     translations.draw_tone(axes[:4], config, config.shifts[-1])
     translations.draw(axes[4:panels], [line for line in lines if "tone" in line])
     styles = {name: report.RUNG_STYLE[network.style]._replace(label=name) for name, network in NETWORKS.items()}
@@ -138,9 +140,9 @@ def draw(rows: Rows, config: Config) -> Any:
     words: dict[str, Any] = {"x_label": "pitches trained on, and tested on", "styles": styles, "baselines": {"chance": 0.5}}
     words |= {"y_label": "accuracy on new waves, 95 % interval", "y_format": ".0%"}
     for axis, question in zip(axes[panels:], config.questions, strict=True):
-        some = [line for line in lines if line.get("question") == question]
-        some = [line | {"place": places[line["trained_on"], line["tested_on"]]} for line in some]
-        report.curves(axis, some, "place", "accuracy", "network", title=question, **words)
+        points = [line for line in lines if line.get("question") == question]
+        points = [line | {"place": x_of_tests[line["trained_on"], line["tested_on"]]} for line in points]
+        report.curves(axis, points, "place", "accuracy", "network", title=question, **words)
         axis.set_xticks(range(len(TESTS)), list(TESTS.values()))
         axis.set_ylim(0.2, 1.03)
     return figure

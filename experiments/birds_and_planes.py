@@ -1,29 +1,30 @@
-"""Which of a book's networks tells birds from planes, and what would its convolution do without shared weights?
+"""How well do a textbook's networks tell birds from planes, with and without shared weights?
 
-The two-class task of *Deep Learning with PyTorch* (Stevens, Antiga and Viehmann 2020): 10,000 training and 2,000 test images
-of CIFAR-10, the perceptrons of its chapter 7, the networks of its chapter 8, all by its recipe (cross entropy, plain SGD in
-batches of 64, rate 1e-2 and 3e-3 for the deep ones, 100 epochs), and one that it does not have: Net with a kernel of its own
-at every position. The book's figures stand beside ours; it trained each network once, and looked at the same 2,000 images
-whenever it chose. Null baselines: the share of the largest class, and a linear classifier, at a tenth of the rate, as at
-the full one its accuracy jumps by 20 points from one epoch to the next.
+This is the two-class task of *Deep Learning with PyTorch* (Stevens, Antiga and Viehmann 2020), with 10,000 training and 2,000
+test images of CIFAR-10. The networks are the perceptrons of chapter 7 and the networks of chapter 8. All train by the book's
+recipe: cross entropy, plain SGD in batches of 64, 100 epochs, and a learning rate of 1e-2, or 3e-3 for the deep networks. We
+add one network that is not in the book: Net with a different kernel at every position. The book's numbers are shown next to
+ours. The book trained each network once and looked at the same 2,000 images while choosing. Null models: the share of the
+most frequent class, and a linear classifier. The latter has a tenth of the learning rate, because at the full one its accuracy
+jumps by 20 points from one epoch to the next.
 
-Kernels start as PyTorch's do: uniform up to 1/sqrt(fan-in), the fan-in being that of one window at every rung. Ours are the
-biases, which start at zero (PyTorch draws them likewise); pixels standardised by the moments of these two classes (the book's
-are of all ten), so that zero padding around an image is the mean grey of the training images; an order of images in which the
-last batch of an epoch goes on into the next; and blocks that are 10, not 100, where --deep-blocks does not say otherwise.
+Kernels start as PyTorch's do: uniform up to 1/sqrt(fan-in), where the fan-in is that of one window on every rung. There are
+four differences from the book. Biases start at zero (PyTorch draws them like kernels). Pixels are standardised by the moments
+of these two classes (the book's are of all ten), so that zero padding around an image is the mean grey of the training images.
+The last batch of an epoch is filled with images of the next epoch. There are 10 blocks, not 100, unless --deep-blocks is set.
 
-Answer: its convolution does, with the accuracy that it prints (89 %). Without shared weights the same network learns all
-training images and gets 1.9 points less on the others, seed by seed [-0.2, 4.0]: three seeds do not show a difference. Nor do
-they for width, depth, dropout and residuals, which stay within a point of Net; a linear classifier is already at 80 %. Ten
-blocks reach 90 % with weights of their own, and 71 % as one block applied ten times: its batch norm has one running mean for
-ten depths, and with the statistics of the batch it is right 88 to 89 % of the time.
+Answer: its convolution reaches the accuracy that the book prints (89 %). Without shared weights the same network learns all
+training images. It is 1.9 points less accurate on test images, paired by seed [-0.2, 4.0]: three seeds do not show a
+difference. Nor do they show one for width, depth, dropout and residual connections, which stay within a point of Net. A linear
+classifier already reaches 80 %. Ten blocks reach 90 % with weights of their own, and 71 % as one block applied ten times,
+because its batch norm has one running mean for ten depths. With the statistics of the batch it reaches 88 to 89 %.
 
     python -m experiments.birds_and_planes                                  (cifar10 from its server)
     python -m experiments.birds_and_planes --data folder:PATH/cifar10.zip   (train/airplane/*.png and so on)
-    python -m experiments.birds_and_planes --nets net net_local --seeds 1   (a part)
+    python -m experiments.birds_and_planes --nets net net_local --seeds 1   (some of the networks)
 
-Each network and seed is saved below ROOT/birds_and_planes_runs: an interrupted run goes on where it was, and what is finished
-is not trained again.
+Each network and seed is saved below ROOT/birds_and_planes_runs. An interrupted run continues, and finished networks are not
+trained again.
 """
 
 import dataclasses
@@ -43,7 +44,7 @@ from experiments.shared.settings import Source
 
 LARGEST = "largest class"
 SGD: dict[str, Any] = {"optimizer": "sgd", "schedule": "constant", "evaluations": 1, "progress": False}
-BOOK_SECONDS = 172.7  # of training Net, on its authors' CPU
+BOOK_SECONDS = 172.7  # training time of Net on the CPU of the book's authors
 BOUNDS = {"train_accuracy": report.SHARE, "accuracy": report.SHARE, "seconds": report.POSITIVE}
 COLUMNS = ("net", "weights", "multiply_adds", "train_accuracy", "book_train", "accuracy", "book", "seconds", "book_seconds")
 ENDS = ("train_accuracy_low", "train_accuracy_high", "accuracy_low", "accuracy_high", "seeds")
@@ -52,17 +53,17 @@ FORMATS = {"train_accuracy": ".1%", "accuracy": ".1%", "book_train": ".0%", "boo
 
 @dataclasses.dataclass(frozen=True)
 class Config(Source):
-    """What is run.
+    """The settings of the experiment.
 
     Args:
-      classes: The two that are told apart.
-      nets: Which networks.
-      deep_blocks: Of the deep networks; the book has 100.
-      epochs: Passes over the training images.
-      seeds: Runs with other initial weights, orders and dropout.
-      batch_size: Images a step.
-      learning_rate: Of SGD, constant.
-      deep_learning_rate: Of the deep networks.
+      classes: The two classes.
+      nets: The networks to train.
+      deep_blocks: The number of blocks of the deep networks. The book has 100.
+      epochs: The number of passes over the training images.
+      seeds: The number of runs, each with its own initial weights, batch order and dropout.
+      batch_size: The number of images per step.
+      learning_rate: The constant learning rate of SGD.
+      deep_learning_rate: The constant learning rate of the deep networks.
     """
 
     data: str = "cifar10"
@@ -77,7 +78,7 @@ class Config(Source):
 
     @property
     def dataset(self) -> str:
-        """The data set's name, without the folder or archive it comes from."""
+        """The data set's name, without the folder or archive that contains it."""
         return pathlib.Path(self.data).stem
 
 
@@ -85,7 +86,7 @@ SMOKE = Config(data="digits", classes=("0", "1"), nets=("linear", "l2", "deep_ti
 
 
 def train(config: Config, data: Data, network: Network) -> Rows:
-    """One row per seed."""
+    """Train a network for all seeds and return one row for each."""
     options = {"epochs": config.epochs, "batch_size": config.batch_size, "learning_rate": network.learning_rate}
     printed = network if config.classes == Config.classes else network._replace(train=None, test=None)
     rows = []
@@ -104,7 +105,7 @@ def train(config: Config, data: Data, network: Network) -> Rows:
 
 
 def run(config: Config) -> Rows:
-    """One row per network and seed, and one for the largest class."""
+    """Return one row per network and seed, and one row for the most frequent class."""
     data = config.load().relabel({name: name for name in config.classes})
     largest = np.bincount(data.train.labels).argmax()
     splits = {"train_accuracy": data.train, "accuracy": data.test}
@@ -115,7 +116,10 @@ def run(config: Config) -> Rows:
 
 
 def table(rows: Rows, config: Config) -> Rows:
-    """The mean over seeds, beside what the book prints; and what a network has above Net, seed by seed, if Net was run."""
+    """Average over the seeds, next to the book's numbers and the gains over Net.
+
+    The gains are paired by seed. If Net was not run, there are none.
+    """
     constant = ["net", "weights", "multiply_adds", "book_train", "book", "book_seconds"]
     lines = report.summarise(rows, constant, list(BOUNDS), bounds=BOUNDS)
     gains: dict[str, dict[str, Any]] = {}
@@ -127,7 +131,7 @@ def table(rows: Rows, config: Config) -> Rows:
 
 
 def draw(rows: Rows, config: Config) -> Any:
-    """Test accuracy of every network, the book's figures beside it, and the null baselines."""
+    """Draw the test accuracy of every network, the book's numbers, and the null models."""
     lines = table(rows, config)
     figure, [axis] = report.new_figure(size=(13.0, 6.5))
     null = [line for line in lines if line["net"] in (LARGEST, LINEAR)]

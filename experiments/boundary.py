@@ -1,12 +1,12 @@
-"""What happens at the boundary of an image: can a pixel's place be read off its features?
+"""Do the features at a pixel reveal how far it is from the border?
 
-Convolutions with random weights and ReLU are stacked, each with one padding mode; a linear read-out, fitted by ridge
-regression, guesses from the features at a pixel how far it lies from the border, on images not seen before. Noise has no
-content that could tell; that of images tells something by itself: their null is the read-out of the raw window. Around an
-image zero padding is the mean grey of the training images, as pixels are standardised; around noise it is the mean, 0.
+Convolutions with random weights and ReLU are stacked, all with the same padding mode. A linear read-out, fitted by ridge
+regression, predicts from the features at a pixel its distance from the border, on new images. Noise has no content that could
+reveal the distance. Images have such content, so their null model is a read-out of the raw window. Around an image zero padding
+is the mean grey of the training images, because pixels are standardised. Around noise it is the mean, 0.
 
-Answer: with zero padding yes, more at every layer (64 % of the variance after eight, on noise); with circular padding not at
-all; where pixels are repeated a little, which fades.
+Answer: yes with zero padding, and more at every layer (64 % of the variance after eight layers, on noise). With circular
+padding not at all. With repeated border pixels a little, and less in deeper layers.
 
     python -m experiments.boundary                                                     (1 minute on 2 cores)
     python -m experiments.boundary --data fashion_mnist --manual-dir DIR
@@ -34,16 +34,16 @@ FORMATS = {"explained": ".1%"}
 
 @dataclasses.dataclass(frozen=True)
 class Config(Source):
-    """What is run.
+    """The settings of the experiment.
 
     Args:
-      data: Name of the data set that the images come from.
-      size: Images that the read-out is fitted on, and as many that it is scored on.
-      paddings: Modes of padding that keep the size.
-      depth: Layers at most.
-      width: Channels of every layer.
-      ridge: Weight of the squared norm of the read-out, in units of the mean squared feature.
-      seeds: Networks, with noise and images of their own.
+      data: The name of the data set.
+      size: The number of images that the read-out is fitted to, and the number that it is evaluated on.
+      paddings: The padding modes, which keep the size.
+      depth: The largest number of layers.
+      width: The number of channels of every layer.
+      ridge: The weight of the read-out's squared norm, in units of the mean squared feature.
+      seeds: The number of runs, each with its own network, noise and images.
     """
 
     size: int = 100
@@ -58,16 +58,19 @@ SMOKE = Config(size=20, depth=2, width=5, seeds=2)
 
 
 def distance(space: tuple[int, ...]) -> np.ndarray:
-    """How far each pixel lies from the nearest border."""
+    """Return the distance of each pixel from the nearest border."""
     i, j = np.indices(space)
     return np.minimum.reduce([i, j, space[0] - 1 - i, space[1] - 1 - j]).astype(np.float32)
 
 
 def readable(h: jax.Array, ridge: float) -> float:
-    """Share of the variance of the distance that a linear read-out explains, fitted on the first half of the images."""
-    wanted = jnp.broadcast_to(distance(h.shape[1:3]), h.shape[:3])
+    """Return the share of the variance of the distance that a linear read-out of the features explains.
+
+    The read-out is fitted to the first half of the images and evaluated on the second half.
+    """
+    distances = jnp.broadcast_to(distance(h.shape[1:3]), h.shape[:3])
     h = jnp.concatenate([h, jnp.ones_like(h[..., :1])], -1)
-    (x, held), (y, target) = (jnp.split(array.reshape(2, -1, *array.shape[3:]), 2) for array in (h, wanted))
+    (x, held), (y, target) = (jnp.split(array.reshape(2, -1, *array.shape[3:]), 2) for array in (h, distances))
     x, held, y, target = x[0], held[0], y[0], target[0]
     squares = x.T @ x
     weights = jnp.linalg.solve(squares + ridge * jnp.trace(squares) / len(squares) * jnp.eye(len(squares)), x.T @ y)
@@ -75,7 +78,7 @@ def readable(h: jax.Array, ridge: float) -> float:
 
 
 def run(config: Config) -> Rows:
-    """One row per kind of image, padding, depth and seed."""
+    """Return one row per kind of image, padding, depth and seed."""
     data = config.load()
     rows = []
     for seed in range(config.seeds):
@@ -98,17 +101,17 @@ def run(config: Config) -> Rows:
 
 
 def row(kind: str, padding: str, depth: int, seed: int, explained: float) -> dict[str, Any]:
-    """What is reported of one read-out; depth 0 is the raw window."""
+    """Return the row of one read-out. Depth 0 is the raw window."""
     return {"of": kind, "padding": padding, "depth": depth, "seed": seed, "explained": explained}
 
 
 def table(rows: Rows, config: Config) -> Rows:
-    """The share that is explained, in the mean over the seeds."""
+    """Average the explained share over the seeds."""
     return report.summarise(rows, ["of", "padding", "depth"], "explained", bounds={"explained": (-math.inf, 1)})
 
 
 def draw(rows: Rows, config: Config) -> Any:
-    """What is explained on noise and on images, against the depth."""
+    """Draw the explained share on noise and on images, against the depth."""
     summary = table(rows, config)
     figure, axes = report.new_figure(2, size=(13.0, 6.0))
     for axis, kind in zip(axes, (NOISE, IMAGES), strict=True):

@@ -1,10 +1,11 @@
-"""Do two small cross kernels and max pooling make a large cross stand out, and in how much noise?
+"""Do two small cross kernels with max pooling detect a large cross, and in how much noise?
 
-The drawing of a textbook, run: a 3x3 kernel of each cross (zero in the mean), then 2x2 max pooling, on pictures of one large
-cross, + or x, with Gaussian noise. A hit is a single largest pooled response that covers the cross's centre, and in the channel
-of its kind. Baselines: random kernels of the same norm, the brightest pooled pixel, and a place drawn at random.
+This runs a textbook's drawing: one 3x3 kernel of each cross, with mean zero, then 2x2 max pooling, on pictures of one large
+cross, + or x, with Gaussian noise. A cross is found if a unique largest pooled response covers its centre, and named if the
+response is also in the channel of its kind. Baselines: random kernels of the same norm, the brightest pooled pixel, and a
+random position.
 
-Answer: yes, every one without noise, 38 % of them in noise of 0.4 of their brightness.
+Answer: yes. They find every cross without noise, and 38 % in noise of 0.4 of the crosses' brightness.
 
     python -m experiments.crosses                                                      (1 minute on 2 cores)
 
@@ -31,15 +32,15 @@ FORMATS = {"found": ".1%", "found_and_named": ".1%"}
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run.
+    """The settings of the experiment.
 
     Args:
-      side: Pixels of a picture along each axis.
-      arm: Pixels from the centre of a cross to its ends.
-      noise: Standard deviations of the noise; a cross has the value 1.
-      pictures: Of each kind of cross, at places drawn at random.
-      seeds: Draws of places, noise and random kernels.
-      root: Folder that the results go to.
+      side: The number of pixels of a picture along each axis.
+      arm: The number of pixels from the centre of a cross to its ends.
+      noise: The standard deviations of the noise. A cross has the value 1.
+      pictures: The number of pictures of each kind of cross, at random positions.
+      seeds: The number of runs, each with its own positions, noise and random kernels.
+      root: The folder of the results.
     """
 
     side: int = 24
@@ -54,9 +55,9 @@ SMOKE = Config(noise=(0.0, 0.5), pictures=10, seeds=2)
 
 
 def pictures(config: Config, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Crosses on black, first all +, then all x; their centres, and their kinds."""
-    many = 2 * config.pictures
-    centres = rng.integers(config.arm, config.side - config.arm, (many, 2))
+    """Draw crosses on black, first all + and then all x. Return them with their centres and kinds."""
+    count = 2 * config.pictures
+    centres = rng.integers(config.arm, config.side - config.arm, (count, 2))
     kinds = np.repeat([0, 1], config.pictures)
     i, j = (np.arange(config.side)[:, None] - centres[:, 0, None, None], np.arange(config.side) - centres[:, 1, None, None])
     inside = np.maximum(np.abs(i), np.abs(j)) <= config.arm
@@ -66,17 +67,17 @@ def pictures(config: Config, rng: np.random.Generator) -> tuple[np.ndarray, np.n
 
 @jax.jit
 def peaks(x: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Place and channel of the largest pooled response, and how often it occurs."""
+    """Return the position and channel of the largest pooled response, and how often it occurs."""
     h = cl.max_pool(cl.conv(x, v, cl.Window(v.shape[:2])), POOL)
     flat = h.reshape(len(h), -1)
-    place, channel = jnp.divmod(flat.argmax(1), h.shape[-1])
-    return jnp.stack(jnp.divmod(place, h.shape[2]), 1), channel, (flat == flat.max(1, keepdims=True)).sum(1)
+    position, channel = jnp.divmod(flat.argmax(1), h.shape[-1])
+    return jnp.stack(jnp.divmod(position, h.shape[2]), 1), channel, (flat == flat.max(1, keepdims=True)).sum(1)
 
 
 def run(config: Config) -> Rows:
-    """One row per kernels, noise and seed."""
-    crosses = [kernel - kernel.mean() for kernel in (algebra.upright_cross(), algebra.diagonal_cross())]
-    known = jnp.concatenate([kernel / jnp.linalg.norm(kernel) for kernel in crosses], -1)
+    """Return one row per kernels, noise and seed."""
+    centred = [kernel - kernel.mean() for kernel in (algebra.upright_cross(), algebra.diagonal_cross())]
+    crosses = jnp.concatenate([kernel / jnp.linalg.norm(kernel) for kernel in centred], -1)
     rows = []
     for seed in range(config.seeds):
         rng = np.random.default_rng(seed)
@@ -85,22 +86,22 @@ def run(config: Config) -> Rows:
         random = drawn / jnp.linalg.norm(drawn, axis=(0, 1))
         for noise in config.noise:
             x = jnp.asarray(clean + noise * rng.standard_normal(clean.shape).astype(np.float32))
-            for name, v in ((CROSSES, known), (RANDOM, random), (BRIGHT, jnp.ones((1, 1, 1, 1)))):
-                place, channel, times = peaks(x, v)
-                found = (place == centres // 2).all(1) & (times == 1)
-                right = channel == kinds if v.shape[-1] == 2 else jnp.ones_like(found)
-                rows.append({"kernels": name, "noise": noise, "seed": seed, "found": float(found.mean())})
-                rows[-1] |= {"found_and_named": float((found & right).mean()) if v.shape[-1] == 2 else None}
+            for name, v in ((CROSSES, crosses), (RANDOM, random), (BRIGHT, jnp.ones((1, 1, 1, 1)))):
+                position, channel, times = peaks(x, v)
+                is_found = (position == centres // 2).all(1) & (times == 1)
+                is_named = channel == kinds if v.shape[-1] == 2 else jnp.ones_like(is_found)
+                rows.append({"kernels": name, "noise": noise, "seed": seed, "found": float(is_found.mean())})
+                rows[-1] |= {"found_and_named": float((is_found & is_named).mean()) if v.shape[-1] == 2 else None}
     return rows
 
 
 def table(rows: Rows, config: Config) -> Rows:
-    """The share of crosses that are found, in the mean over the seeds."""
+    """Average the share of crosses that are found over the seeds."""
     return report.summarise(rows, ["kernels", "noise"], list(FORMATS), bounds=dict.fromkeys(FORMATS, report.SHARE))
 
 
 def draw(rows: Rows, config: Config) -> Any:
-    """A cross of each kind in noise, and how many are found against the noise."""
+    """Draw a cross of each kind in noise, and the share of crosses found against the noise."""
     figure, axes = report.new_figure(3, size=(18.0, 5.5))
     rng = np.random.default_rng(0)
     x = pictures(dataclasses.replace(config, pictures=1), rng)[0]

@@ -1,11 +1,12 @@
-"""Where does a convolution come from? The chapter's derivation, executed on an image, one row a step.
+"""How does a convolution follow from a dense layer? A textbook derivation, run on an image.
 
-A dense layer on an image is written with two indices a side, re-indexed by offsets, and then constrained: the same kernel
-everywhere (translation), a small window (locality), both, and channels added back. Each step is the orthogonal projection of
-one dense weight, once drawn at random, once a convolution all along: what an assumption costs, and that it costs nothing
-where it holds. The pictures are the dense matrices; equal weights have equal colours, white is no weight.
+A dense layer on an image is written with two indices per side and re-indexed by offsets. It is then constrained to the same
+kernel everywhere (translation equivariance), to a small window (locality), to both, and to both with channels. Each step is the
+orthogonal projection of one dense weight. Once the dense weight is random, which shows what an assumption costs. Once it is a
+convolution, which shows that an assumption costs nothing where it holds. The pictures are the dense matrices. Equal weights
+have equal colours, and white means no weight.
 
-Answer: 4,096 weights become 225 by translation, 484 by locality, 9 by both; for a convolution nothing changes.
+Answer: 4,096 weights become 225 by translation, 484 by locality, 9 by both. For a convolution nothing changes.
 
     python -m experiments.derivation                                        (10 seconds on 2 cores)
 
@@ -30,14 +31,14 @@ FORMATS = {"change_of_any": ".2g", "change_of_convolution": ".2g"}
 
 @dataclasses.dataclass(frozen=True)
 class Config(Source):
-    """What is run.
+    """The settings of the experiment.
 
     Args:
-      data: Name of the data set the image comes from.
-      image: Number of the test image.
-      size: Taps of the local window along each axis.
-      channels: Output channels of the last step.
-      seed: Of the weights.
+      data: The name of the data set.
+      image: The index of the test image.
+      size: The number of taps of the local window along each axis.
+      channels: The number of output channels in the last step.
+      seed: The seed of the weights.
     """
 
     image: int = 0
@@ -50,7 +51,11 @@ SMOKE = Config(size=2)
 
 
 class Step(NamedTuple):
-    """One step of the derivation: what is assumed, the shape of its kernel, and the ways between it and the dense weight."""
+    """One step of the derivation.
+
+    It holds the assumption, the shape of the kernel, and the maps from the kernel to the dense weight (`lift`) and back
+    (`project`).
+    """
 
     name: str
     assumed: str
@@ -61,7 +66,7 @@ class Step(NamedTuple):
 
 
 def steps(space: tuple[int, ...], size: int, channels: int) -> list[Step]:
-    """The derivation on images of `space` pixels."""
+    """Return the steps of the derivation for images of `space` pixels."""
     full, small = cl.Window.full(space), cl.Window((size,) * len(space))
 
     def local(name: str, assumed: str, window: cl.Window) -> Step:
@@ -85,20 +90,20 @@ def steps(space: tuple[int, ...], size: int, channels: int) -> list[Step]:
 
 
 def change(step: Step, w: jax.Array, x: jax.Array) -> float:
-    """Largest change of the output when the dense weight is replaced by its projection, relative to the largest output."""
+    """Return the largest change of the output, relative to the largest output, if the weight is projected."""
     before, after = cl.dense(x, w), cl.dense(x, step.lift(step.project(w)))
     return float(jnp.abs(after - before).max() / jnp.abs(before).max())
 
 
 def run(config: Config) -> Result:
-    """One row per step, and the dense matrix of each with the number of the weight in every entry."""
+    """Return one row per step, and the dense matrix of each with the index of the weight in every entry."""
     loaded = config.load()
     x = data.standardise(loaded.test.images[config.image : config.image + 1], loaded.mean, loaded.std)[0, ..., :1]
     space, rows, pictures = x.shape[:-1], [], {}
     for step in steps(space, config.size, config.channels):
         key = jax.random.key(config.seed)
         dense = jax.random.normal(key, (*space, *space, *step.shape[-2:]))
-        obedient = cl.lift_conv_to_dense(
+        convolution = cl.lift_conv_to_dense(
             jax.random.normal(key, (*(config.size,) * len(space), *step.shape[-2:])), cl.Window(config.size), space
         )
         numbers = 1 + jnp.arange(np.prod(step.shape), dtype=jnp.float32).reshape(step.shape)
@@ -113,14 +118,14 @@ def run(config: Config) -> Result:
                 "slots": int(np.prod(step.shape)),
                 "weights": len(np.unique(units[units > 0])),
                 "change_of_any": change(step, dense, x),
-                "change_of_convolution": change(step, obedient, x),
+                "change_of_convolution": change(step, convolution, x),
             }
         )
     return Result(rows, pictures)
 
 
 def draw(rows: Rows, config: Config, pictures: dict[str, np.ndarray]) -> Any:
-    """The dense matrix of every step."""
+    """Draw the dense matrix of every step."""
     figure, axes = report.new_figure(len(pictures), rows=2, size=(12.0, 8.5))
     for axis, (title, matrix) in zip(axes, pictures.items(), strict=True):
         report.matrix_picture(axis, matrix, title)

@@ -1,11 +1,16 @@
-"""What does each way to downsample do to an image that moves by a pixel?
+"""How much do methods of downsampling change when an image moves by one pixel?
 
-Max, mean, strided, blur and adaptive polyphase downsampling by two, on images, on the responses of edge kernels to them, and on
-noise; all around a circle, so that no border takes part. Three numbers: by how much the result for a moved image differs from
-the result moved (by the better of the two nearest places), how far the mean over positions drifts, and which share of the
-energy before sampling lies above what the samples can tell apart. Polyphase is the null: it makes no error.
+Max, mean, strided, blur and adaptive polyphase downsampling by two are applied to images, to the responses of edge kernels, and
+to noise. All use circular padding, so that there is no border. The experiment measures three numbers:
 
-Answer: polyphase nothing; striding most; blur keeps the mean in its place, but the result is not the old one moved.
+- The difference between the result for a moved image and the moved result, at the better of the two nearest positions.
+- The drift of the mean over positions.
+- The share of the energy before sampling that lies above the Nyquist frequency of the samples.
+
+Polyphase downsampling is the null model: it makes no error.
+
+Answer: polyphase makes no error, and striding makes the largest. Blur keeps the mean in its place, but its result for the moved
+image is not the moved result.
 
     python -m experiments.downsampling                                                 (1 minute on 2 cores)
 
@@ -34,13 +39,13 @@ BOUNDS = {"error": report.POSITIVE, "drift": report.POSITIVE, "aliased": report.
 
 @dataclasses.dataclass(frozen=True)
 class Config(Source):
-    """What is run.
+    """The settings of the experiment.
 
     Args:
-      data: Name of the data set that the images come from.
-      batch: Images of one draw.
-      window: Taps of max, mean and blur along each axis.
-      seeds: Draws of images.
+      data: The name of the data set.
+      batch: The number of images in each draw.
+      window: The number of taps of max, mean and blur along each axis.
+      seeds: The number of draws of images.
     """
 
     batch: int = 100
@@ -52,7 +57,7 @@ SMOKE = Config(batch=5, seeds=2)
 
 
 def run(config: Config) -> Rows:
-    """One row per kind of image, way and draw."""
+    """Return one row per kind of image, method and draw."""
     data = config.load()
     edges = algebra.on_channels(algebra.sobel(0), data.image_shape[-1])
     rows = []
@@ -68,12 +73,12 @@ def run(config: Config) -> Rows:
 
 
 def table(rows: Rows, config: Config) -> Rows:
-    """The three numbers, in the mean over the draws."""
+    """Average the three numbers over the draws."""
     return report.summarise(rows, ["of", "way"], list(VALUES), bounds=BOUNDS)
 
 
 def draw(rows: Rows, config: Config) -> Any:
-    """The three numbers, way by way."""
+    """Draw the three numbers for every method."""
     summary = table(rows, config)
     figure, axes = report.new_figure(3, size=(18.0, 6.5))
     ways = list(dict.fromkeys(line["way"] for line in summary))

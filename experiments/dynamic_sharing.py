@@ -1,21 +1,21 @@
-"""How often must the kernels of a locally connected network be made equal, for it to be worth a convolution?
+"""How often must kernels be made equal for a local network to be as accurate as a convolution?
 
-A brain cannot copy weights from place to place at every step, but perhaps now and then. LeNet starts as a convolution, every
-position learns on its own, and at every m-th update all kernels become their mean. Scored just before a projection (as
-trained) and just after it, against m; beside it how equal the kernels still are before it: Pogodin's signal-to-noise ratio
-of the weights. Baselines: the convolution, the network that is never projected, the same with kernels that start apart, and
-a linear classifier.
+A brain cannot copy weights from position to position at every step, but perhaps now and then. LeNet starts as a convolution,
+every position learns separately, and at every m-th update all kernels are replaced by their mean. The accuracy is measured just
+before such a projection (as trained) and just after it, against m. So is the similarity of the kernels before it, as Pogodin's
+signal-to-noise ratio of the weights. Baselines: the convolution, the network that is never projected, the same with kernels
+that start independent, and a linear classifier.
 
-Projecting at every update is SGD on the convolution, at a rate that is divided by n, the number of positions at which a tap
-is live: the mean of gradients, not their sum. So rates of spatial arrays are multiplied by n to a power: 0 is plain SGD, and
-with 1 the network projected at every update is the convolution trained beside it, up to rounding. Each m has the power of the
-best mean accuracy on validation images, of the network as trained. LeNet has no batch norm here, whose statistics would be
-of the networks before a projection.
+Projecting at every update is SGD on the convolution with the mean of the gradients in place of their sum. The learning rate is
+in effect divided by n, the number of positions at which a tap is live. The learning rates of spatial arrays are therefore multiplied by n
+to a power. With power 0 this is plain SGD. With power 1 the network projected at every update is the convolution trained
+without projections, up to rounding. Each m has the power with the best mean accuracy on validation images, of the network as
+trained. LeNet has no batch norm here, because its statistics would be those of the networks before a projection.
 
-Answer: the more often the better, and not told from the convolution only at every update (0.6 points below [-3.3, 4.6], five
-seeds). The gain needs the larger rates that go with sums, and the rarer the projections, the smaller the rates that the
-network bears; at the rates of plain SGD the period makes little difference. Starting as a convolution is worth something by
-itself, even if nothing is ever projected.
+Answer: more projections are better. Only the network projected at every update is not shown to differ from the convolution (0.6
+points below [-3.3, 4.6], five seeds). The gain needs the larger learning rates of summed gradients. The rarer the projections,
+the smaller the learning rates that the network tolerates. At the learning rates of plain SGD the period makes little
+difference. Starting as a convolution helps even if nothing is ever projected.
 
     python -m experiments.dynamic_sharing --seeds 5                         (9 minutes on 2 busy cores, 3 of processor time)
     python -m experiments.dynamic_sharing --data fashion_mnist --manual-dir DIR --powers 0 0.25 0.5
@@ -37,26 +37,27 @@ from experiments.parts.periodic_sharing import APART, CONV, LINEAR, NOISE, SHARE
 from experiments.shared.command import Rows, main
 from experiments.shared.settings import Source, styles
 
-CHOICE = ("network", "every")  # each of them has one power
+CHOICE = ("network", "every")  # the columns for whose values one power is chosen
 LAYERS = styles({"first layer": "conv", "second layer": "tiled"})
 FORMATS: dict[str, str] = dict.fromkeys(("validation_accuracy", "accuracy", "projected_accuracy"), ".1%")
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Source):
-    """What is run.
+    """The settings of the experiment.
 
     Args:
-      margin: Empty pixels added around every image; LeNet needs 12 along each axis.
-      size: Number of training images.
-      validation: Share of all training images that rates are chosen by.
-      every: Numbers of updates from one projection to the next; one as long as the run, so never before its end, is added.
-      powers: To which the number of live positions is taken, in the rates of spatial arrays.
-      seeds: Runs with other initial weights, subsets and orders.
-      steps: The run ends one update before this one, which every period should divide.
-      batch_size: Images a step.
-      learning_rate: Of SGD, constant.
-      momentum: Of SGD.
+      margin: The number of empty pixels added around every image. LeNet needs 12 pixels along each axis.
+      size: The number of training images.
+      validation: The share of the training images that is held out to choose the power.
+      every: The numbers of updates from one projection to the next. A period as long as the run, which never projects, is
+        added.
+      powers: The powers of the number of live positions that multiply the learning rates of spatial arrays.
+      seeds: The number of runs, each with its own initial weights, subset and batch order.
+      steps: The number of steps plus one: the run ends just before this update. Every period should divide it.
+      batch_size: The number of images per step.
+      learning_rate: The constant learning rate of SGD.
+      momentum: The momentum of SGD.
     """
 
     data: str = "mnist1d"
@@ -81,11 +82,11 @@ SMOKE = Config(data="digits", margin=2, size=100, every=(), powers=(0.0,), seeds
 
 
 def run(config: Config) -> Rows:
-    """One row per network, period, power and seed."""
-    plain = config.load()
-    space = tuple(n + 2 * config.margin for n in plain.image_shape[:-1])
-    plain = plain.map(functools.partial(data.embed, space=space))
-    shape, classes = plain.image_shape, len(plain.classes)
+    """Return one row per network, period, power and seed."""
+    dataset = config.load()
+    space = tuple(n + 2 * config.margin for n in dataset.image_shape[:-1])
+    dataset = dataset.map(functools.partial(data.embed, space=space))
+    shape, classes = dataset.image_shape, len(dataset.classes)
     first = build(SHARED, shape, classes, 0)
     projection, never = jax.jit(optim.sharing_projection(first)), config.steps
     sgd = optax.sgd(config.learning_rate, momentum=config.momentum)
@@ -94,44 +95,47 @@ def run(config: Config) -> Rows:
     kinds += itertools.product([SHARED], optimizers, config.powers)
     rows = []
     for (name, every, power), seed in itertools.product(kinds, range(config.seeds)):
-        images = plain.hold_out(config.validation, seed).subset(config.size, seed)
+        images = dataset.hold_out(config.validation, seed).subset(config.size, seed)
         training = cl.Config(steps=config.steps - 1, batch_size=config.batch_size, seed=seed, evaluations=1, progress=False)
         network = build(name, shape, classes, seed)
-        rule: dict[str, Any] = {"optimizer": sgd}
+        options: dict[str, Any] = {"optimizer": sgd}
         if every is not None:
-            rule = {"optimizer": optimizers[every], "optimizer_state": with_power(optimizers[every], network, power)}
-            rule["watch"] = measure.index_metrics(network, "signal_to_noise")
+            options = {"optimizer": optimizers[every], "optimizer_state": with_power(optimizers[every], network, power)}
+            options["parameter_metrics"] = measure.index_metrics(network, "signal_to_noise")
         row = {"network": name, "every": every, "power": power, "seed": seed}
-        rows.append(row | trained(network, images, training, rule, every=every, projection=projection))
+        rows.append(row | trained(network, images, training, options, every=every, projection=projection))
     return rows
 
 
 def averaged(rows: Rows) -> Rows:
-    """All scores, in the mean over the seeds."""
+    """Average all scores over the seeds."""
     return report.summarise(rows, [*CHOICE, "power"], [*FORMATS, *NOISE], bounds=dict.fromkeys(FORMATS, report.SHARE))
 
 
 def table(rows: Rows, config: Config) -> Rows:
-    """The same of the best power for every network and period."""
+    """Return the averages of the best power for every network and period."""
     return report.best(averaged(rows), CHOICE, "validation_accuracy")
 
 
 def panel(axis: Any, lines: dict[str, tuple[Rows, str]], config: Config, **words: Any) -> None:
-    """Draw the projected networks against the period: for every line of the figure its rows, and the name of its value."""
-    places = {**{every: every for every in config.every}, config.steps: 10 * max(config.every, default=1)}
+    """Draw the projected networks against the period.
+
+    `lines` holds, by the name of each line, its rows and the column to draw.
+    """
+    x_of_period = {**{every: every for every in config.every}, config.steps: 10 * max(config.every, default=1)}
     points = [
-        {"line": line, "place": places[row["every"]]} | {f"y{end}": row[f"{name}{end}"] for end in ("", "_low", "_high")}
+        {"line": line, "place": x_of_period[row["every"]]} | {f"y{end}": row[f"{name}{end}"] for end in ("", "_low", "_high")}
         for line, (rows, name) in lines.items()
         for row in rows
         if row["network"] == SHARED
     ]
     x_label = "updates from one projection to the next"
     report.curves(axis, points, "place", "y", "line", x_label=x_label, log_x=True, **words)
-    axis.set_xticks(list(places.values()), [*(f"{every:,}" for every in config.every), "never"])
+    axis.set_xticks(list(x_of_period.values()), [*(f"{every:,}" for every in config.every), "never"])
 
 
 def draw(rows: Rows, config: Config) -> Any:
-    """Accuracy just before and just after a projection, and how equal kernels are before it, against the period."""
+    """Draw accuracies at a projection, and the similarity of kernels before it, by period."""
     figure, axes = report.new_figure(2, size=(13.0, 6.0))
     chosen, plain = table(rows, config), [row for row in averaged(rows) if row["power"] == 0]
     right = {"before a projection": (chosen, "accuracy"), "after it": (chosen, "projected_accuracy")}

@@ -1,18 +1,19 @@
-r"""Does a dense layer become local by itself, and what in its inputs makes it so?
+r"""Does a dense layer become local by itself, and which property of its inputs causes this?
 
-A network of one hidden layer, dense, tells two processes on a circle apart by their correlation length: Gaussian ones bent by a
-sigmoid, which gives them edges, or their Gaussian clones, of the same mean and the same covariance. Everything else is equal:
-gradient descent on the squared error of labels -1 and 1, all first weights small, new examples at every step. Measured is how
-few weights carry a hidden unit, by the inverse participation ratio
+A dense network with one hidden layer tells two processes on a circle apart by their correlation length. The inputs are Gaussian
+processes passed through a sigmoid, which gives them edges, or their Gaussian clones, which have the same mean and covariance.
+Everything else is equal: gradient descent on the squared error of labels -1 and 1, small initial weights, new examples at every
+step. The inverse participation ratio measures how few weights carry a hidden unit:
 
 $$\sum_k w_k^4 \,/\, \Big( \sum_k w_k^2 \Big)^2$$
 
-which is 1 / s for s equal weights and 3 / (d + 2) for d Gaussian ones, as at the start: the null. Its median over the units is
-predicted to grow on the bent process, whose higher orders tell where its edges are, the more the larger its gain, and to stay
-on the clone.
+It is 1 / s for s equal weights. For d Gaussian weights, as at the start, it is 3 / (d + 2), which is the null model.
 
-Answer: yes, in settings chosen for it: where the edges are sharp units become bumps at places of their own, with four times the
-clone's participation; in other settings that were tried it was 1.0 to 2.6 times.
+Prediction: its median over the units grows on the sigmoid process, whose higher moments reveal where its edges are, and grows
+more for a larger gain. On the clone it stays the same.
+
+Answer: yes, in settings chosen for it. Where the edges are sharp, units become bumps at different positions, with four times
+the participation ratio of the clone. In other settings that were tried it was 1.0 to 2.6 times.
 
     python -m experiments.emergence                              (3 minutes)
 
@@ -41,15 +42,15 @@ FORMATS = {"participation": ".4f", "error": ".1%", "times_the_clone": ".2f"}
 
 @dataclasses.dataclass(frozen=True)
 class Config(Descent):
-    """What is run.
+    """The settings of the experiment.
 
     Args:
-      space: Pixels around the circle, or along each axis of a torus.
-      lengths: Correlation length of each class, in pixels.
-      gains: Of the sigmoid that bends the process, growing.
-      shown: Units of the first seed that are drawn, the first ones.
-      seeds: Runs with other examples and first weights.
-      root: Folder that the results go to.
+      space: The number of pixels around the circle, or along each axis of a torus.
+      lengths: The correlation length of each class, in pixels.
+      gains: The gains of the sigmoid, in increasing order.
+      shown: The number of hidden units of the first seed that are drawn.
+      seeds: The number of runs, each with its own examples and initial weights.
+      root: The folder of the results.
     """
 
     space: tuple[int, ...] = (200,)
@@ -67,12 +68,15 @@ FULL = Config(
 
 
 def participation_of(parameters: Parameters) -> jax.Array:
-    """How few weights carry each hidden unit."""
+    """Return the inverse participation ratio of each hidden unit's weights."""
     return measure.inverse_participation_ratio(parameters["w"], -1)
 
 
 def run(config: Config) -> Result:
-    """One row per gain, kind of input, seed and look; and of the largest gain the hidden weights of the first seed, by kind."""
+    """Return one row per gain, input, seed and measurement, and the hidden weights to draw.
+
+    These are the weights of the first seed at the largest gain, by input.
+    """
     rows, weights, seeds = [], {}, jnp.arange(config.seeds)
     first = jax.vmap(config.start, (0, None))(seeds, math.prod(config.space))
     before = np.median(participation_of(first), 1)
@@ -81,16 +85,16 @@ def run(config: Config) -> Result:
         parameters, participation, errors = train(task, config, participation_of, seeds, first)
         weights[name], after = np.asarray(parameters["w"][0]), np.median(participation, 2)
         for seed in range(config.seeds):
-            told = {"gain": gain, "input": name, "seed": seed}
-            rows.append(told | {"step": 0, "participation": float(before[seed])})
+            labels = {"gain": gain, "input": name, "seed": seed}
+            rows.append(labels | {"step": 0, "participation": float(before[seed])})
             for number, (ratio, error) in enumerate(zip(after[seed], errors[seed], strict=True), 1):
                 step = number * (config.steps // config.looks)
-                rows.append(told | {"step": step, "participation": float(ratio), "error": float(error)})
+                rows.append(labels | {"step": step, "participation": float(ratio), "error": float(error)})
     return Result(rows, weights)
 
 
 def table(rows: Rows, config: Config) -> Rows:
-    """All at the end, and how many times the clone's participation the process has, seed by seed."""
+    """Average the last measurements, with the ratio of the process to the clone, paired by seed."""
     end = [row for row in rows if row["step"] == rows[-1]["step"]]
     lines = report.summarise(end, ["gain", "input"], list(BOUNDS), bounds=BOUNDS)
     by = {(row["gain"], row["input"], row["seed"]): row["participation"] for row in end}
@@ -103,7 +107,10 @@ def table(rows: Rows, config: Config) -> Rows:
 
 
 def draw(rows: Rows, config: Config, weights: dict[str, np.ndarray]) -> Any:
-    """Hidden weights of both, each on its own scale; participation over the steps, and in the end by gain."""
+    """Draw hidden weights for both inputs, and the participation ratio by step and by gain.
+
+    The weights of each unit are divided by the largest.
+    """
     figure, axes = report.new_figure(4, rows=2, size=(15.0, 10.0))
     gain = config.gains[-1]
     for axis, (name, w) in zip(axes, weights.items(), strict=False):

@@ -1,24 +1,28 @@
-"""Birds fly and pigs do not: when does it pay to know where a thing is, and who can know?
+"""When does it help a network to know the position of an object, and which networks can know it?
 
-One of two patterns stands in noise, birds mostly in the upper half and pigs in the lower: rho turns that from never mind (0) to
-always (1), by `tasks.flying`. One network at several rungs, two layers of 5x5 and 3x3 windows, ReLU, the largest of every
-channel over all positions, and a linear read-out, so that only the layers differ: convolutions round a torus, convolutions
-padded with zeros, kernels of their own at each position, dense ones; and a linear classifier of the pixels.
+"Birds fly and pigs do not": one of two patterns stands in noise, birds mostly in the upper half and pigs mostly in the
+lower (`tasks.flying`). The strength rho goes from 0 (the halves are equally likely) to 1 (always the usual half). One
+network is tried with several kinds of layers: convolutions with circular padding (on a torus), convolutions with zero
+padding, locally connected layers and dense layers. It has two layers, with 5x5 and 3x3 windows, ReLUs, the maximum of every
+channel over all positions, and a linear read-out, so that only the layers differ. A linear classifier of the pixels is
+added.
 
-Predicted: round a torus nothing depends on rho, as a shift of the image leaves all scores; kernels of their own have to learn
-each pattern at every place, but can learn the half too, and overtake from some rho on, the sooner the more examples; zero
-padding can find out where the border is, and so have both. In a second task both patterns are the same, and the half is the
-class: an image and itself half a torus further have opposite labels and, round a torus, equal scores, so that exactly half of
-such pairs' labels are right. The noise is such that the best rule without place is right 85 % of the time: hard enough for the
-half to matter, which gives (1 + rho) / 2. Baselines: chance, the half alone, and the best rules with place and without.
+Predictions: on a torus nothing depends on rho, because a shift of the image leaves all scores the same. Local kernels have to
+learn each pattern at every position, but they can learn the half too. They overtake the circular convolution from some rho on,
+which is smaller with more examples. Zero padding can reveal where the border is, and so combines both advantages.
+
+In a second task both patterns are the same, and the half is the class. An image and the same image shifted by half a torus have
+opposite labels and, on a torus, equal scores, so that exactly half of such pairs' labels are right. The noise is chosen so that
+the best rule without position is right 85 % of the time. The half, which alone is right (1 + rho) / 2 of the time, then
+matters. Baselines: chance, the half alone, and the best rules with and without position.
 
 Answer: local kernels overtake a circular convolution at a rho of about 0.8 with 1,000 examples and 0.7 with 4,000, a difference
-that five seeds do not show (p = 0.06). Padded with zeros a convolution finds out the half and is behind neither anywhere.
-Round a torus exactly half of above and below is right.
+that five seeds do not show (p = 0.06). A convolution with zero padding learns the half, and is never behind either of them. On
+a torus exactly half of above and below is right.
 
     python -m experiments.flying_pigs                       (4 1/2 minutes of processor time)
 
-Reference: of the question, Zhang et al., Dive into Deep Learning, section 7.1, exercises: what if pigs could fly?
+Reference: Zhang et al., Dive into Deep Learning, section 7.1, exercises: what if pigs could fly? (the question)
 """
 
 import dataclasses
@@ -41,14 +45,14 @@ FORMATS = {"accuracy": ".1%", "equal": ".1%", "rho": ".2f"}
 
 @dataclasses.dataclass(frozen=True)
 class Config(Images):
-    """What is run.
+    """The settings of the experiment.
 
     Args:
-      networks: Names in `NETWORKS`.
-      rho: Of how much the half tells.
-      sizes: Training sets.
-      seeds: Runs with other examples and initial weights.
-      root: Folder that the results go to.
+      networks: The networks: names in `NETWORKS`.
+      rho: The strengths of the relation between pattern and half.
+      sizes: The sizes of the training sets.
+      seeds: The number of runs, each with its own examples and initial weights.
+      root: The folder of the results.
     """
 
     networks: tuple[str, ...] = NETWORKS
@@ -63,52 +67,54 @@ FULL = Config(rho=tuple(step / 10 for step in range(11)), sizes=(1000, 4000, 16_
 
 
 def trained(config: Config, network: str) -> Rows:
-    """How often a network is right: a row per question, size, rho and seed."""
+    """Train a network on all tasks. Return one row of accuracy per question, size, rho and seed."""
     learn = learns(network, config, max(config.sizes))
-    rho, seeds = (np.ravel(each) for each in np.meshgrid([*config.rho, 1.0], range(config.seeds), indexing="ij"))
-    alike = np.arange(len(rho)) >= len(config.rho) * config.seeds  # the last are the second task
+    rho, seeds = (np.ravel(values) for values in np.meshgrid([*config.rho, 1.0], range(config.seeds), indexing="ij"))
+    is_where = np.arange(len(rho)) >= len(config.rho) * config.seeds  # the last runs are of the second task
     rows = []
     for size in config.sizes:
-        scores = learn(np.full(len(rho), size), seeds, rho.astype(np.float32), alike)
-        for one, seed, second, (right, equal) in zip(rho.tolist(), seeds.tolist(), alike, scores.tolist(), strict=True):
-            told = {"question": WHERE, "equal": equal} if second else {"question": WHICH, "rho": one}
-            rows.append(told | {"network": network, "examples": size, "seed": seed, "accuracy": right})
+        scores = learn(np.full(len(rho), size), seeds, rho.astype(np.float32), is_where)
+        for one, seed, second, (right, equal) in zip(rho.tolist(), seeds.tolist(), is_where, scores.tolist(), strict=True):
+            labels = {"question": WHERE, "equal": equal} if second else {"question": WHICH, "rho": one}
+            rows.append(labels | {"network": network, "examples": size, "seed": seed, "accuracy": right})
     print(f"{network}: trained {len(rows)} times", flush=True)
     return rows
 
 
 def run(config: Config) -> Rows:
-    """One row per question, network, size, rho and seed, and what the best rules reach."""
+    """Return one row per question, network, size, rho and seed, and the accuracies of the best rules."""
     rows = []
     for rho in config.rho:
-        told = {"question": WHICH, "rho": rho, "seed": 0}
-        rows += [told | {"network": rule, "accuracy": float(right)} for rule, right in best(jnp.float32(rho), config).items()]
-    return rows + [row for each in at_once(functools.partial(trained, config), config.networks) for row in each]
+        labels = {"question": WHICH, "rho": rho, "seed": 0}
+        rows += [labels | {"network": rule, "accuracy": float(right)} for rule, right in best(jnp.float32(rho), config).items()]
+    return rows + [row for part in at_once(functools.partial(trained, config), config.networks) for row in part]
 
 
 def crossing(rows: Rows, size: int) -> report.Interval | None:
-    """The rho from which on kernels of their own are better than a circular convolution, seed by seed."""
-    found = []
+    """Return the rho from which local kernels beat a circular convolution, interpolated for every seed."""
+    crossings = []
     for seed in dict.fromkeys(row["seed"] for row in rows):
-        mine = [row for row in rows if row["seed"] == seed and row.get("examples") == size and row["question"] == WHICH]
-        own, shared = ({row["rho"]: row["accuracy"] for row in mine if row["network"] == name} for name in (LOCAL, CIRCULAR))
-        rho = sorted(own.keys() & shared.keys())
-        ahead = [own[each] - shared[each] for each in rho]
-        behind = max((place for place, gap in enumerate(ahead) if gap <= 0), default=-1)
-        if not 0 <= behind < len(rho) - 1:
+        runs = [row for row in rows if row["seed"] == seed and row.get("examples") == size and row["question"] == WHICH]
+        local, circular = (
+            {row["rho"]: row["accuracy"] for row in runs if row["network"] == name} for name in (LOCAL, CIRCULAR)
+        )
+        rho = sorted(local.keys() & circular.keys())
+        gaps = [local[value] - circular[value] for value in rho]
+        last = max((index for index, gap in enumerate(gaps) if gap <= 0), default=-1)
+        if not 0 <= last < len(rho) - 1:
             return None
-        low, high = ahead[behind : behind + 2]
-        found.append(rho[behind] + (rho[behind + 1] - rho[behind]) * low / (low - high))
-    return report.interval(found, bounds=report.SHARE)
+        low, high = gaps[last : last + 2]
+        crossings.append(rho[last] + (rho[last + 1] - rho[last]) * low / (low - high))
+    return report.interval(crossings, bounds=report.SHARE)
 
 
 def means(rows: Rows) -> Rows:
-    """Means over seeds."""
+    """Average over the seeds."""
     return report.summarise(rows, ["question", "network", "examples", "rho"], list(BOUNDS), bounds=BOUNDS)
 
 
 def table(rows: Rows, config: Config) -> Rows:
-    """Where local kernels overtake, for each size, and the means over seeds."""
+    """Return the rho at which local kernels overtake, for each size, and the averages over seeds."""
     lines = []
     for size in config.sizes:
         if at := crossing(rows, size):
@@ -118,7 +124,7 @@ def table(rows: Rows, config: Config) -> Rows:
 
 
 def draw(rows: Rows, config: Config) -> Any:
-    """Accuracy against rho, a panel for each size, and a last one for above or below."""
+    """Draw accuracy against rho, with a panel for each size, and a last panel for above or below."""
     figure, axes = report.new_figure(len(config.sizes) + 1, size=(6.0 * (len(config.sizes) + 1), 6.5))
     for axis, size in zip(axes, config.sizes, strict=False):
         draw_size(axis, rows, config, size)
@@ -141,7 +147,7 @@ def draw(rows: Rows, config: Config) -> Any:
 
 
 def draw_size(axis: Any, rows: Rows, config: Config, size: int) -> None:
-    """Accuracy against rho after so many examples, the best rules, and where local kernels overtake."""
+    """Draw accuracy against rho for one size, the best rules, and where local kernels overtake."""
     axis.plot(config.rho, [(1 + rho) / 2 for rho in config.rho], ":", color="#767676", label="told the half, and no more")
     for name, line in ((WITH, "-"), (WITHOUT, "--")):
         heights = [row["accuracy"] for row in rows if row["network"] == name]

@@ -1,17 +1,17 @@
-r"""Is a convolution with random kernels a kernel machine, and how fast does width make it one?
+r"""Is a convolution with random kernels a kernel machine in the limit of infinite width?
 
-Random 3x3 kernels at stride 2, ReLU, and a linear read-out fitted by ridge regression: of every position's features, or of
-their mean over positions. As the width grows their Gram matrix tends to an expectation that is known in closed form, the
-arc-cosine kernel of the windows p: at equal positions, or between all pairs of them,
+Random 3x3 kernels at stride 2 and ReLU are followed by a linear read-out, fitted by ridge regression to the features of every
+position, or to their mean over positions. As the width grows, the Gram matrix of the features tends to an expectation in closed
+form, the arc-cosine kernel k of the windows p. It is taken at equal positions, or between all pairs of positions:
 
 $$K(x, x') = \frac{1}{N} \sum_{ij} k(p_{ij}, p'_{ij}), \quad \frac{1}{N^2} \sum_{ij, i'j'} k(p_{ij}, p'_{i'j'}), \quad
 k(p, q) = \frac{|p| |q|}{2 \pi} (\sin\theta + (\pi - \theta) \cos\theta)$$
 
-Read out at every position, kernels that are shared and kernels of their own have the same expectation: sharing shows only in
-the mean over positions. Null: ridge regression on the pixels.
+With a read-out of every position, shared kernels and a different kernel at every position have the same expectation. Sharing
+shows only in the mean over positions. Null model: ridge regression on the pixels.
 
-Answer: yes, at one over about the root of the width. Read out at every position, sharing leaves the limit as it is, and the
-accuracy at 1,024 kernels within 0.1 points [-0.2, 0.3] over ten seeds.
+Answer: yes, and the distance falls about as one over the root of the width. With a read-out of every position, sharing does not
+change the limit, and the accuracies at 1,024 kernels differ by 0.1 points [-0.2, 0.3] over ten seeds.
 
     python -m experiments.kernel_machine                                               (1 minute on 2 cores)
 
@@ -39,14 +39,14 @@ FORMATS = {"accuracy": ".1%"}
 
 @dataclasses.dataclass(frozen=True)
 class Config(Source):
-    """What is run.
+    """The settings of the experiment.
 
     Args:
-      size: Training images.
-      test_size: Test images.
-      widths: Numbers of random kernels, growing.
-      ridge: Weight of the squared norm, in units of the mean diagonal of the Gram matrix.
-      seeds: Draws of kernels and of training images.
+      size: The number of training images.
+      test_size: The number of test images.
+      widths: The numbers of random kernels, in increasing order.
+      ridge: The weight of the squared norm, in units of the mean diagonal of the Gram matrix.
+      seeds: The number of draws of kernels and of training images.
     """
 
     size: int = 500
@@ -60,7 +60,7 @@ SMOKE = Config(size=30, test_size=20, widths=(4, 16), seeds=2)
 
 
 def accuracy(gram: jax.Array, labels: np.ndarray, size: int, ridge: float) -> float:
-    """Of ridge regression on the first `size` images, on the others."""
+    """Fit ridge regression to the first `size` images and return its accuracy on the others."""
     train, test = gram[:size, :size], gram[size:, :size]
     targets = jax.nn.one_hot(labels[:size], labels.max() + 1)
     centre = targets.mean(0)
@@ -69,7 +69,7 @@ def accuracy(gram: jax.Array, labels: np.ndarray, size: int, ridge: float) -> fl
 
 
 def run(config: Config) -> Rows:
-    """One row per read-out, width and seed; a width of None is infinite."""
+    """Return one row per read-out, width and seed. A width of None is infinite."""
     data = config.load()
     rows = []
     for seed in range(config.seeds):
@@ -81,13 +81,13 @@ def run(config: Config) -> Rows:
         flat = images.reshape(len(images), -1)
         rows.append({"read": PIXELS, "seed": seed, "accuracy": score(jnp.asarray(flat @ flat.T))})
         p = windows(images)
-        every, mean = limits(p)
-        limit: dict[str, jax.Array] = {EVERY: every, MEAN: mean, OWN: every}
+        at_positions, mean = limits(p)
+        limit: dict[str, jax.Array] = {EVERY: at_positions, MEAN: mean, OWN: at_positions}
         rows += [{"read": read, "seed": seed, "accuracy": score(gram)} for read, gram in limit.items()]
-        done, sums = 0, (0.0, 0.0, 0.0)
+        summed, sums = 0, (0.0, 0.0, 0.0)
         for width in config.widths:
-            more = products(p, jax.random.fold_in(jax.random.key(seed), width), width - done)
-            sums, done = tuple(a + b for a, b in zip(sums, more, strict=True)), width
+            added = products(p, jax.random.fold_in(jax.random.key(seed), width), width - summed)
+            sums, summed = tuple(a + b for a, b in zip(sums, added, strict=True)), width
             for read, total in zip((EVERY, MEAN, OWN), sums, strict=True):
                 gram = total / width
                 error = float(jnp.linalg.norm(gram - limit[read]) / jnp.linalg.norm(limit[read]))
@@ -96,7 +96,7 @@ def run(config: Config) -> Rows:
 
 
 def slope(rows: Rows, read: str) -> report.Interval:
-    """Power of the width that the error falls with: one fit per seed."""
+    """Fit the power of the width with which the error falls, for every seed."""
     seeds = dict.fromkeys(row["seed"] for row in rows)
     lines = [[row for row in rows if row["read"] == read and row["seed"] == seed and "width" in row] for seed in seeds]
     logs = [np.log([[row["width"], row["error"]] for row in line]).T for line in lines]
@@ -104,12 +104,12 @@ def slope(rows: Rows, read: str) -> report.Interval:
 
 
 def table(rows: Rows, config: Config) -> Rows:
-    """Error and accuracy, in the mean over the seeds."""
+    """Average error and accuracy over the seeds."""
     return report.summarise(rows, ["read", "width"], list(BOUNDS), bounds=BOUNDS)
 
 
 def draw(rows: Rows, config: Config) -> Any:
-    """Distance from the limit, and accuracy, against the width."""
+    """Draw the distance from the limit and the accuracy against the width."""
     figure, axes = report.new_figure(2, size=(13.0, 6.0))
     finite = report.summarise([row for row in rows if "width" in row], ["read", "width"], list(BOUNDS), bounds=BOUNDS)
     limited = [row for row in rows if "width" not in row]

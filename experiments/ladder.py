@@ -1,32 +1,38 @@
-"""How many examples is sharing kernels worth, and when is it worth nothing?
+"""How many more examples does a network need without weight sharing, and when does sharing not help?
 
-Small images stand at random places on a larger canvas, up to T pixels from its centre along both axes: at (2T + 1)^2 places.
-The same network (three 3x3 layers, batch norm, max pooling, the mean of every channel, a linear read-out) is trained with its
-layers at every rung, on sets of growing size. All rungs of one seed see the same images. The controls: a single place (T = 0),
-the same pixels in one random order (dashed), and a linear classifier; with --full also a read-out of all pixels, and a dense
-network whose centred images are shifted at random while it trains. A linear and a dense network have no dashed line: from first
-weights that are reordered alike they learn the same from reordered pixels.
+Small images are placed at random on a larger canvas, up to T pixels from its centre along both axes, that is at (2T + 1)^2
+places. The same network (three 3x3 layers, batch norm, max pooling, the mean of every channel, a linear read-out) is trained
+with its layers on every rung, on sets of growing size. All rungs of one seed see the same images.
 
-Predictions, written before the first run, for the examples that are needed to classify 90 % of the test images right, against
-the number of places. Dense and locally connected networks: in proportion to it (exponent about 1). Convolution and global
-convolution: the same number everywhere (exponent about 0). Tiles of period p: what the convolution needs, times
-min(places, p^2). Rank 4: between convolution and locally connected. At a single place every rung needs as many examples as the
-convolution (price 1).
+Controls: a single place (T = 0), the same pixels in one random order (dashed), and a linear classifier. With --full there are
+also a read-out of all pixels, and a dense network whose centred images are shifted at random in training. Linear and dense
+networks have no dashed line, because with their initial weights reordered in the same way they learn the same function from
+reordered pixels.
 
-Answer: at 81 places the convolution classifies 90 % right after 453 training images; the dense network needs 13 times as many
-placed images, locally connected kernels 15 times, tiles of period two 4.5 times. At one place no rung is shown to need more or
-fewer than the convolution. Dense and locally connected needs grow with the number of places to the power of 0.94 [0.87, 1.01]
-and 0.95 [0.89, 1.02], as predicted. The convolutions' needs were predicted not to grow; the convolution's nearly trebles from
-one place to nine and then hardly grows, the global one's grows throughout. Tiles cost less than predicted but for period two at
-81 places. Rank four is between convolution and locally connected at 81 places, and elsewhere not told apart from the latter.
+Predictions, written before the first run, for the number of examples needed to classify 90 % of the test images correctly, as a
+function of the number of places:
+
+- Dense and locally connected networks: proportional to it (exponent about 1).
+- Convolution and global convolution: the same everywhere (exponent about 0).
+- Tiles of period p: the need of the convolution times min(places, p^2).
+- Rank 4: between convolution and locally connected.
+- At a single place every rung needs as many examples as the convolution (price 1).
+
+Answer: at 81 places the convolution classifies 90 % correctly with 453 training images. The dense network needs 13 times as
+many, locally connected kernels 15 times, and tiles of period two 4.5 times. At one place no rung is shown to need more or
+fewer than the convolution. The needs of dense and locally connected networks grow with the number of places to the power of
+0.94 [0.87, 1.01] and 0.95 [0.89, 1.02], as predicted. The needs of both convolutions were predicted to stay the same. The
+convolution's nearly trebles from one place to nine and then hardly grows, and the global one's grows throughout. Tiles need
+fewer examples than predicted, except period two at 81 places. Rank four lies between convolution and locally connected at 81
+places. At other numbers of places it is not shown to differ from locally connected.
 
     python -m experiments.ladder                         (digits on 16x16 pixels at three sizes)
     python -m experiments.ladder --full --distances 4    (ten sizes, five seeds, rates chosen on validation images)
-    python -m experiments.ladder --full                  (the same at four distances, with what the command above trained)
-    python -m experiments.ladder --mnist1d               (signals that come displaced; both read-outs)
+    python -m experiments.ladder --full                  (the same at four distances; reuses the runs of the command above)
+    python -m experiments.ladder --mnist1d               (signals whose places vary already; both read-outs)
     python -m experiments.ladder --fashion               (Fashion-MNIST on 40x40 pixels, sized for a GPU; never run yet)
 
-What has been trained is kept in ROOT/ladder_runs. A run that was stopped goes on where it was, and --distances 4 runs a part.
+Finished runs are kept in ROOT/ladder_runs. An interrupted run continues, and --distances 4 runs only that distance.
 """
 
 import dataclasses
@@ -39,7 +45,7 @@ from experiments.parts.sizes import RUNGS, Sizes
 from experiments.shared.command import main
 
 Config = Sizes
-CHOSEN = tuple((dict.fromkeys(RUNGS, 1e-2) | {"dense": 3e-3, "convolution": 3e-2}).items())  # by the full run, at T = 4
+CHOSEN = tuple((dict.fromkeys(RUNGS, 1e-2) | {"dense": 3e-3, "convolution": 3e-2}).items())  # the full run's choice at T = 4
 
 QUICK = Sizes(rates=CHOSEN)
 SMOKE = dataclasses.replace(

@@ -1,18 +1,18 @@
-"""Does a fully connected network learn to look locally, as a convolution does, when small weights are set to zero?
+"""Does a dense network learn local kernels when its small weights are set to zero?
 
-S-net (a 9x9 layer of stride 2, then two dense ones) is trained with its first layer as a convolution, locally connected and
-dense, and dense once more with beta-lasso, which adds an L1 penalty to the same SGD and sets every weight below a threshold to
-exactly zero. How many weights are left, and where do they look?
+S-net (a 9x9 layer of stride 2, then two dense layers) is trained with its first layer as a convolution, locally connected and
+dense, and dense once more with beta-lasso. Beta-lasso adds an L1 penalty to the same SGD and sets every weight below a
+threshold to exactly zero. The experiment counts the weights that are left and measures where they lie.
 
-Nothing draws unit (i, j) of a dense layer to the pixels around (i, j): units are exchangeable. So a unit is as local as the
-patch of the window's size that holds most of it, wherever that is ("patch" of its squared weights, "inputs" of those that are
-not zero), and the share inside the window that its convolution would have ("window") can say little. As few weights lie in
-one patch easily, the null deals the weights of every pixel to the units anew ("dealt"). Null baselines of the accuracy: a
-linear classifier (Adam, no augmentation), and the share of the largest class.
+Nothing ties unit (i, j) of a dense layer to the pixels around (i, j), because units are exchangeable. The share of a unit
+inside the window that its convolution would have ("window") is therefore of little use. A unit is as local as the patch of the
+window's size that holds most of it, wherever that patch is. "patch" is that share of its squared weights, and "inputs" that of
+its nonzero weights. As a few weights easily lie in one patch, the null model shuffles which units read each pixel ("dealt").
+Null models of the accuracy: a linear classifier (Adam, no augmentation), and the share of the most frequent class.
 
-Answer: partly. Of 1,229,312 first weights beta-lasso leaves 34,000 (S-CONV has 648, S-LOCAL 108,000) at an accuracy that three
-seeds do not tell from plain SGD's, and more of them lie in one patch than chance puts there. But a unit still looks at several
-places, and no gain is seen on plain SGD or on the linear classifier, where locality and sharing gain two points.
+Answer: partly. Of 1,229,312 first weights beta-lasso leaves 34,000 (S-CONV has 648, S-LOCAL 108,000), at an accuracy that three
+seeds do not distinguish from plain SGD's. More of them lie in one patch than in the null model. But a unit still looks at
+several places, and no gain over plain SGD or the linear classifier is seen, where locality and sharing gain two points.
 
     python -m experiments.learn_convolution                                                            (some minutes, 2 cores)
     python -m experiments.learn_convolution --data fashion_mnist --manual-dir DIR --size 10000 --flip  (8 minutes)
@@ -43,13 +43,13 @@ STYLES |= {name + DEALT: STYLES[name]._replace(label=name + DEALT, line=":", mar
 
 @dataclasses.dataclass(frozen=True)
 class Config(SNets):
-    """What is run.
+    """The settings of the experiment.
 
     Args:
-      size: Number of training images; absent, all.
-      nets: Which networks.
-      patch: Share of the image's side that a patch has, 9 of 28 pixels as the window.
-      seeds: Runs with other initial weights, subsets and orders.
+      size: The number of training images. If None, all.
+      nets: The networks to train.
+      patch: The side of a patch, as a share of the image's side. The default, 9 of 28 pixels, is the window's.
+      seeds: The number of runs, each with its own initial weights, subset and batch order.
     """
 
     size: int | None = None
@@ -62,17 +62,17 @@ SMOKE = Config(size=100, nets=(LASSO,), width=2, seeds=1, steps=3)
 
 
 def run(config: Config) -> Result:
-    """One row per network and seed; and first weights as dense ones, of one seed, by network."""
-    whole = config.load()
-    patch = round(config.patch * whole.image_shape[0])
+    """Return one row per network and seed, and the first weights of each network as dense ones."""
+    data = config.load()
+    patch = round(config.patch * data.image_shape[0])
     rows, weights = [], {}
     for name, seed in itertools.product((LINEAR, *config.nets), range(config.seeds)):
         begin = time.perf_counter()
-        fitted = config.fit(name, whole.subset(config.size or len(whole.train), seed), seed)
-        row = {"net": name, "seed": seed, "chance": chance(whole.test.labels), "accuracy": fitted.history[-1]["test_accuracy"]}
+        fitted = config.fit(name, data.subset(config.size or len(data.train), seed), seed)
+        row = {"net": name, "seed": seed, "chance": chance(data.test.labels), "accuracy": fitted.history[-1]["test_accuracy"]}
         if name != LINEAR:
             model = fitted.model()
-            weights[name], window = first_weights(model, whole.image_shape)
+            weights[name], window = first_weights(model, data.image_shape)
             row |= weights_left(model) | locality.of_weights(weights[name], window, patch, seed)
         rows.append(row | {"seconds": time.perf_counter() - begin})
         print(f"{name}, seed {seed}: {row['accuracy']:.1%} with {row.get('first', 0):,} first weights", flush=True)
@@ -80,7 +80,10 @@ def run(config: Config) -> Result:
 
 
 def profile(rows: Rows) -> Rows:
-    """The shares in patches of every side as rows, of networks and, where the first layer is dense, of their nulls."""
+    """Return the shares in patches of every side as rows, with those of null models.
+
+    Only dense first layers have null models.
+    """
     lines = []
     for net, column, share in ((row["net"], column, row[column]) for row in rows for column in row):
         side = column.removeprefix("patch_").removesuffix("_dealt")
@@ -92,13 +95,13 @@ def profile(rows: Rows) -> Rows:
 
 
 def table(rows: Rows, config: Config) -> Rows:
-    """Accuracy, weights that are left and where they lie, in the mean over the seeds."""
+    """Average accuracy, the numbers of nonzero weights and where they lie over the seeds."""
     bounds = dict.fromkeys(["accuracy", *LOCAL], report.SHARE) | dict.fromkeys([*COUNTS, *DISTANCES], report.POSITIVE)
     return report.summarise(rows, ["net", "chance"], ["accuracy", *COUNTS, *LOCAL, *DISTANCES], bounds=bounds)
 
 
 def draw(rows: Rows, config: Config, weights: dict[str, np.ndarray]) -> Any:
-    """Accuracy against weights, where weights lie, and what units look at without and with beta-lasso."""
+    """Draw accuracy against weights, where weights lie, and the units of dense layers."""
     summary = table(rows, config)
     dense = [name for name in config.nets if NETS[name][0] == "dense"]
     figure, axes = report.new_figure(2 + len(dense), rows=2, size=(13.0, 11.0))

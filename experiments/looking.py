@@ -1,15 +1,16 @@
-"""Which of the ways to ask a network what it looks at tells anything about what it learnt?
+"""Which attribution methods show what a network learnt?
 
-One network is trained on photographs and asked about those of the test set that it gets right, in six ways: the size of the
-score's gradient, the same with the two other rules for ReLUs (guided backpropagation, DeconvNet), the gradient times the image,
-Grad-CAM, and occlusion. Two tests.
-Faith: hide the pixels that a way calls the most important, and count predictions that stay. Learning: ask the same network
-before training, and correlate the ranks of its pixels with those after; a way that says the same of a network that knows
-nothing has not told what was learnt. Baselines: pixels drawn at random, and the photograph's own edges.
+One network is trained on photographs. Six methods then attribute its predictions on the test images that it classifies
+correctly: the magnitude of the score's gradient, the same with two other rules for ReLUs (guided backpropagation, DeconvNet),
+the gradient times the image, Grad-CAM, and occlusion. There are two tests.
 
-Answer: occlusion and the gradient times the image, which find a tenth of the pixels without which six predictions of ten fall.
-The pixels of the others matter at most three points more than pixels drawn at random, and guided backpropagation has most in
-common with an untrained network. Three seeds of one network: an illustration.
+Faith: hide the pixels that a method ranks highest, and count the predictions that stay. Learning: attribute the same network
+before training, and correlate the ranks of its pixels with those after training. A method whose maps are the same for an
+untrained network has not shown what was learnt. Baselines: random pixels, and the photograph's own edges.
+
+Answer: occlusion and the gradient times the image, which find a tenth of the pixels whose removal changes six predictions of
+ten. The pixels of the other methods matter at most three points more than random pixels. The maps of guided backpropagation have
+most in common with those of an untrained network. Three seeds of one network are an illustration only.
 
     python -m experiments.looking                                                      (1 minute on 2 cores)
     python -m experiments.looking --data folder:PATH/cifar10.zip --classes airplane bird
@@ -46,14 +47,14 @@ FORMATS = {"hidden": ".0%", "stay": ".1%", "untrained": ".2f", "edges": ".2f", "
 
 @dataclasses.dataclass(frozen=True)
 class Config(Recipe):
-    """What is run.
+    """The settings of the experiment.
 
     Args:
-      classes: That are told apart; absent, all of the data set.
-      size: Training images; absent, all.
-      width: Channels of the network's first layer.
-      images: Test images that are asked about.
-      hidden: Shares of the pixels that are hidden, the most important first.
+      classes: The classes that the network distinguishes. If empty, all of the data set.
+      size: The number of training images. If None, all.
+      width: The number of channels of the network's first layer.
+      images: The number of test images that are attributed.
+      hidden: The shares of the pixels to hide, those of highest rank first.
     """
 
     classes: tuple[str, ...] = ()
@@ -69,36 +70,44 @@ class Config(Recipe):
 SMOKE = Config(size=100, epochs=2, width=6, images=5, hidden=(0.1, 0.4), seeds=1)
 
 
-def asked(config: Config) -> Data:
-    """The images of the wanted classes."""
+def load(config: Config) -> Data:
+    """Load the images of the chosen classes."""
     data = config.load()
     data = data.relabel({name: name for name in config.classes}) if config.classes else data
     return data.subset(config.size, 0) if config.size else data
 
 
 def run(config: Config) -> Result:
-    """One row per way, seed and share hidden; beside them one per layer, seed and epoch, and the maps of one photograph."""
-    data = asked(config)
-    found = [looked(config, data, seed) for seed in range(config.seeds)]
-    over_time = [row for _, rows, _ in found for row in rows]
-    return Result([row for rows, *_ in found for row in rows], arrays={"over time": over_time, "picture": found[0][2]})
+    """Return one row per method, seed and share hidden.
+
+    The arrays hold activations by epoch and the maps of one image.
+    """
+    data = load(config)
+    runs = [attribute(config, data, seed) for seed in range(config.seeds)]
+    over_time = [row for _, rows, _ in runs for row in rows]
+    return Result([row for rows, *_ in runs for row in rows], arrays={"over time": over_time, "picture": runs[0][2]})
 
 
-def looked(config: Config, data: Data, seed: int) -> tuple[Rows, Rows, dict[str, Any]]:
-    """Train one network; return rows by way and share hidden, rows by layer and epoch, and the maps of one photograph."""
+def attribute(config: Config, data: Data, seed: int) -> tuple[Rows, Rows, dict[str, Any]]:
+    """Train and attribute one network.
+
+    Returns rows by method and share hidden, rows by layer and epoch, and the maps of one image.
+    """
     images = data.train.images[: config.images], data.test.images
-    some, everything = (standardise(jnp.asarray(each), data.mean, data.std) for each in images)
+    train_images, test_images = (standardise(jnp.asarray(x), data.mean, data.std) for x in images)
     start = Net(data.image_shape, len(data.classes), width=config.width, activation=nnx.relu, rngs=nnx.Rngs(seed))
-    fitted = cl.fit(start, data, config.recipe(seed, evaluations=10), parameter_metrics=measure.activation_metrics(start, some))
+    fitted = cl.fit(
+        start, data, config.recipe(seed, evaluations=10), parameter_metrics=measure.activation_metrics(start, train_images)
+    )
     over_time = [
         {"layer": layer, "seed": seed, "epoch": row["epoch"], "deviation": row[f"{layer}/deviation"]}
-        for row, layer in itertools.product(fitted.history, measure.feature_maps(start, some[:1]))
+        for row, layer in itertools.product(fitted.history, measure.feature_maps(start, train_images[:1]))
     ]
     model, labels, rows = fitted.model(), np.asarray(data.test.labels), []
     for network in (start, model):
         network.eval()
-    right = np.flatnonzero(np.asarray(model(everything).argmax(-1)) == labels)[: config.images]
-    x, target = everything[right], labels[right]
+    right = np.flatnonzero(np.asarray(model(test_images).argmax(-1)) == labels)[: config.images]
+    x, target = test_images[right], labels[right]
     after, before = importance(model, x, target), importance(start, x, target)
     after |= {EDGES: edges(x), RANDOM: jax.random.uniform(jax.random.key(seed), x.shape[:-1])}
     edge = ranks(after[EDGES])
@@ -107,20 +116,22 @@ def looked(config: Config, data: Data, seed: int) -> tuple[Rows, Rows, dict[str,
         row |= {"untrained": correlation(order, ranks(before[way]))} if way in before else {}
         row |= {"edges": correlation(order, edge)} if way != EDGES else {}
         rows += [row | {"hidden": share, "stay": staying(model, x, order, share)} for share in config.hidden]
-    print(f"seed {seed}: {rows[-1]['accuracy']:.1%} right, {len(x)} images asked about", flush=True)
+    print(f"seed {seed}: {rows[-1]['accuracy']:.1%} right, {len(x)} images attributed", flush=True)
     picture = {"image": data.test.images[right[0]] / 255, "filters": fitted.parameters["stages"][0]["layer"]["kernel"]}
-    picture |= {when: {way: maps[0] for way, maps in each.items()} for when, each in (("after", after), ("before", before))}
+    picture |= {
+        when: {way: maps[0] for way, maps in maps_of.items()} for when, maps_of in (("after", after), ("before", before))
+    }
     picture["features"] = nnx.relu(next(iter(measure.feature_maps(model, x[:1]).values())))[0]
     return rows, over_time, picture
 
 
 def table(rows: Rows, config: Config) -> Rows:
-    """The mean over seeds."""
+    """Average over the seeds."""
     return report.summarise(rows, ["way", "hidden"], list(BOUNDS), bounds=BOUNDS)
 
 
 def draw(rows: Rows, config: Config, arrays: dict[str, Any]) -> Any:
-    """One photograph, its maps after training and before, what the first layer is, and the two tests."""
+    """Draw one photograph, its maps after and before training, the first layer, and the two tests."""
     figure, [blank] = report.new_figure(size=(24.0, 15.5))
     figure.delaxes(blank)
     with slide_style():
@@ -134,10 +145,10 @@ def draw(rows: Rows, config: Config, arrays: dict[str, Any]) -> Any:
     words: dict[str, Any] = {"x_label": "pixels hidden, the most important first (share)", "y_format": ".0%", "styles": STYLES}
     words |= {"y_label": "predictions that stay, 95 % interval", "title": "faith: lower is better"}
     report.curves(faith, lines, "hidden", "stay", "way", **words)
-    some = [line for line in lines if line["way"] in WAYS and line["hidden"] == config.hidden[0]]
+    points = [line for line in lines if line["way"] in WAYS and line["hidden"] == config.hidden[0]]
     words = {"x_label": "rank correlation with the map before training", "title": "learning: lower is better"}
     words |= {"label": "95 % interval", "baselines": {"nothing in common": 0.0}}
-    report.comparison(learning, some, "way", "untrained", **words)
+    report.comparison(learning, points, "way", "untrained", **words)
     bounds = {"deviation": report.POSITIVE}
     lines = report.summarise(arrays["over time"], ["layer", "epoch"], "deviation", bounds=bounds)
     words = {"x_label": "passes over the training images", "y_label": "deviation of what a layer returns"}

@@ -1,15 +1,19 @@
-"""How many kernels must positions be able to mix: is there a best rank between a convolution and free local kernels?
+"""What is the best rank of a low-rank layer, between a convolution and free local kernels?
 
-A low-rank layer gives every position its own mixture of r shared kernels. Two questions. (i) Does the risk have its minimum
-where it should? A teacher mixes two kernels (half of every mixture is common to all positions) and adds noise to what it
-makes of Gaussian images; students of every rank fit it by least squares on few images. Too low a rank cannot follow it, too
-high a rank learns its noise. Left end: a convolution, which is rank one with constant proportions; right end: free kernels.
-Bottom line: the teacher's noise; null: predicting zero. (ii) What is the best rank for a classifier, the network of the ladder
-at rank r in every layer, whose positions start apart or all alike? Baselines: a convolution, free kernels with either start,
-and a linear classifier as null.
+A low-rank layer gives every position its own mixture of r shared kernels. There are two questions.
 
-Answer: (i) it should, and does: rank two, for each of ten teachers. (ii) On signals at random places three seeds show no rank
-to beat the convolution; mixtures are within 0.4 points of it if all positions start alike, and far below if they start apart.
+(i) Does the risk have its minimum at the true rank? A teacher mixes two kernels (half of every mixture is common to all
+positions) and adds noise to its outputs on Gaussian images. Students of every rank fit it by least squares on few images. If
+the rank is too low they cannot represent it, and if it is too high they learn its noise. The left end is a convolution, which
+is rank one with constant weights, and the right end free kernels. The lower bound is the teacher's noise. Null model:
+predicting zero.
+
+(ii) What is the best rank of a classifier? It is the network of the ladder with rank r in every layer. Its positions start
+independent or all equal. Baselines: a convolution, free kernels with either start, and a linear classifier as null model.
+
+Answer: (i) yes: the minimum is at rank two, for each of ten teachers. (ii) On signals at random places three seeds show no rank
+that beats the convolution. Mixtures are within 0.4 points of it if all positions start equal, and far below if they start
+independent.
 
     python -m experiments.low_rank --teacher-seeds 10                       (5 minutes on 2 busy cores)
     python -m experiments.low_rank --data fashion_mnist --manual-dir DIR
@@ -32,7 +36,7 @@ from experiments.shared.command import Rows, main
 from experiments.shared.settings import Source, styles
 
 LINEAR = "linear classifier"
-FREE = {  # classifiers: rung, and noise between the kernels of positions at the start (None: nothing in common)
+FREE = {  # the rung of a classifier and its `tied_noise` (None: the positions start independent)
     "low_rank": ("low_rank", None),
     "low rank, starts shared": ("low_rank", 0.0),
     "locally_connected": ("locally_connected", None),
@@ -45,17 +49,18 @@ BOUNDS = dict.fromkeys(("risk", "zero", "floor"), report.POSITIVE) | dict.fromke
 
 @dataclasses.dataclass(frozen=True)
 class Config(Source, Teaching):
-    """What is run.
+    """The settings of the experiment.
 
     Args:
-      data: Name of the data set of the second question.
-      ranks: Of the classifiers.
-      seeds: Runs with other initial weights and orders.
-      features: Channels of their layers.
-      steps: Of their training.
-      batch_size: Images a step.
-      learning_rates: Of Adam, falling along a cosine: each network has the one of the best mean accuracy on validation images.
-      validation: Share of the training images that are these.
+      data: The name of the data set of the second question.
+      ranks: The ranks of the classifiers.
+      seeds: The number of runs of every classifier, each with its own initial weights and batch order.
+      features: The numbers of channels of the classifiers' layers.
+      steps: The number of training steps of the classifiers.
+      batch_size: The number of images per step.
+      learning_rates: The learning rates of Adam, which decay along a cosine. Each network has the one with the best mean
+        accuracy on validation images.
+      validation: The share of the training images that is held out for validation.
     """
 
     data: str = "mnist1d"
@@ -87,7 +92,7 @@ SMOKE = Config(
 
 
 def classify(config: Config) -> Iterator[dict[str, Any]]:
-    """Yield one row per classifier and seed: its accuracy on test images."""
+    """Train the classifiers. Yield one row of accuracy per classifier, learning rate and seed."""
     images = config.load()
     shape, classes = images.image_shape, len(images.classes)
     options: dict[str, Any] = {"steps": config.steps, "batch_size": config.batch_size, "evaluations": 1, "progress": False}
@@ -109,26 +114,29 @@ def classify(config: Config) -> Iterator[dict[str, Any]]:
 
 
 def run(config: Config) -> Rows:
-    """One row per student and seed, then one per classifier, rate and seed."""
+    """Return one row per student and seed, and one per classifier, learning rate and seed."""
     return [*teach(config), *classify(config)]
 
 
 def table(rows: Rows, config: Config) -> Rows:
-    """The means over seeds; of the classifiers, with the rate that is best on validation images."""
+    """Average over the seeds. Classifiers have the learning rate that is best on validation images."""
     lines = report.summarise(rows, ["task", "network", "rank", "weights", "learning_rate"], list(BOUNDS), bounds=BOUNDS)
     return report.best(lines, ["task", "network", "rank"], "validation_accuracy")
 
 
 def draw(rows: Rows, config: Config) -> Any:
-    """Risk of the students, and accuracy of the classifiers, against the rank; the convolution stands left of rank one."""
+    """Draw the risk of the students and the accuracy of the classifiers against the rank.
+
+    The convolution stands left of rank one.
+    """
     figure, axes = report.new_figure(2, size=(13.0, 6.0))
     lines = table(rows, config)
-    taught, (null, *classifiers) = ([line for line in lines if line["task"] == task] for task in (TEACHER, config.data))
+    students, (null, *classifiers) = ([line for line in lines if line["task"] == task] for task in (TEACHER, config.data))
     words: dict[str, dict[str, Any]] = {
         "risk": {
             "y_label": "squared error on new images, 95 % interval",
             "title": f"students of a teacher of rank {config.rank}, {config.size} images",
-            "baselines": {"predicting zero": taught[0]["zero"], "the teacher's noise": taught[0]["floor"]},
+            "baselines": {"predicting zero": students[0]["zero"], "the teacher's noise": students[0]["floor"]},
         },
         "accuracy": {
             "y_label": f"accuracy on {config.data}, 95 % interval",
@@ -137,11 +145,11 @@ def draw(rows: Rows, config: Config) -> Any:
             "baselines": {LINEAR: report.interval_of(null, "accuracy")},
         },
     }
-    for axis, lines, (value, shown) in zip(axes, (taught, classifiers), words.items(), strict=True):
+    for axis, lines, (value, shown) in zip(axes, (students, classifiers), words.items(), strict=True):
         lines = [line | {"place": 0.6 if line["network"] == "conv" else line["rank"]} for line in lines]
         report.curves(axis, lines, "place", value, "network", x_label="rank of the kernels", log_x=True, styles=STYLES, **shown)
-        places = {line["place"]: f"{line['rank']}" for line in lines} | {lines[0]["place"]: "conv", lines[-1]["place"]: "free"}
-        axis.set_xticks(list(places), list(places.values()))
+        ticks = {line["place"]: f"{line['rank']}" for line in lines} | {lines[0]["place"]: "conv", lines[-1]["place"]: "free"}
+        axis.set_xticks(list(ticks), list(ticks.values()))
     return figure
 
 

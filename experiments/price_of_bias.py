@@ -1,19 +1,20 @@
-"""What does an assumption save where it holds, and what does it cost where it does not?
+"""How many examples does an inductive bias save, and what does it cost where it is wrong?
 
-Locality and sharing are what makes a convolution of a dense layer. Four tasks keep or break either: do the pixels of a circle
-agree with those one further on, or with those seven further on; everywhere, or on the first half only, while on the second
-they must differ (`tasks.pairs`). Four layers assume either or not: windows of three pixels or of all, one kernel or one at
-each position. All else is the same: a few units, squares, their sums over positions, and a linear read-out. So a rung weighs
-those products of two pixels that its assumptions leave free, and each task can be said exactly by the rung that assumes what
-it keeps. Measured is the smallest training set with which networks trained by Adam reach the target on new examples.
+Locality and weight sharing turn a dense layer into a convolution. Four tasks satisfy or violate each of them. The question is
+whether the pixels of a circle agree with those one further on, or with those seven further on. It is the same everywhere, or
+reversed on the second half of the circle (`tasks.pairs`). Four layers assume locality, sharing, both or neither: windows of
+three pixels or of all pixels, one kernel or one for each position. Everything else is the same: a few units, squares, their
+sums over positions, and a linear read-out. A rung therefore has a coefficient for every product of two pixels that its
+assumptions leave free. Each task can be expressed exactly on the rung that assumes what the task satisfies. The experiment
+measures the smallest training set with which networks trained by Adam reach the target on new examples.
 
-Predicted: each coefficient that is left free has the same price in examples, so that the rung which assumes all that the task
-keeps needs the fewest; a rung that assumes what the task breaks is at chance whatever their number. Baselines: chance, the
-largest set tried, and what the products that a rung sees can tell of the label at all, by least squares on many examples.
+Predictions: each free coefficient has the same price in examples, so the rung that assumes everything that the task satisfies
+needs the fewest. A rung that assumes what the task violates is at chance with any number of examples. Baselines: chance, the
+largest set tried, and the accuracy that the products seen by a rung allow at all, by least squares on many examples.
 
-Answer: a coefficient costs 2 to 3 examples on every rung but the convolution, which needs 4 in all, less than two for each;
-dense needs 380. It is not one price: dense pays 2.6 to 2.8, more than the 2.4 fitted to all, in the mean of each of its cells.
-Whatever assumes what the task breaks stays at chance with 8,192.
+Answer: a coefficient costs 2 to 3 examples on every rung except the convolution, which needs 4 in all, less than two for each.
+The dense layer needs 380. The price is not the same everywhere: dense layers pay 2.6 to 2.8 in the mean of each task, more than
+the 2.4 fitted to all. A rung that assumes what the task violates stays at chance with 8,192 examples.
 
     python -m experiments.price_of_bias                                                (2 minutes on 2 cores)
 
@@ -39,22 +40,22 @@ FORMATS = {"limit": ".1%", "needed": ",.0f", "same_price": ",.0f", "best": ".1%"
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run.
+    """The settings of the experiment.
 
     Args:
-      length: Pixels of the circle.
-      apart: How far on the other pixel of a pair is, at short range and at long range.
+      length: The number of pixels of the circle.
+      apart: The distances between the two pixels of a pair, at short range and at long range.
       by_position: Whether the two halves of the circle have opposite relations.
-      rungs: Of the layer; of "global_conv", one kernel of all offsets.
-      units: Of the layer.
-      target: Accuracy to reach.
-      least: Smallest training set.
-      most: Largest training set.
-      many: Examples that tell what a rung can say at all.
-      steps: Of training, at most.
-      learning_rate: Of Adam.
-      seeds: Runs with other examples and initial weights.
-      root: Folder that the results go to.
+      rungs: The rungs of the layer. "global_conv" is one kernel of all offsets.
+      units: The number of units of the layer.
+      target: The accuracy to reach.
+      least: The size of the smallest training set.
+      most: The size of the largest training set.
+      many: The number of examples that determine which accuracy a rung allows at all.
+      steps: The largest number of training steps.
+      learning_rate: The learning rate of Adam.
+      seeds: The number of runs, each with its own examples and initial weights.
+      root: The folder of the results.
     """
 
     length: int = 16
@@ -77,7 +78,7 @@ FULL = Config(length=32, apart=(1, 3, 7, 15), units=8, most=65_536, many=400_000
 
 
 def run(config: Config) -> Rows:
-    """One row per task, rung and seed; `best` is the accuracy with the largest training set that was tried."""
+    """Return one row per task, rung and seed. `best` is the accuracy with the largest training set tried."""
     rows = []
     for by_position, apart, rung in itertools.product(config.by_position, config.apart, config.rungs):
         task = tasks.pairs(config.length, apart, by_position=by_position)
@@ -85,41 +86,47 @@ def run(config: Config) -> Rows:
         learn = learner(build, task.sample, config.most, steps=config.steps, optimizer=optax.adam(config.learning_rate))
         needed = tasks.examples_needed(learn, config.target, range(config.seeds), least=config.least, most=config.most)
         coefficients, limit = sayable(task, rung, config.many)
-        told = {"by_position": by_position, "apart": apart, "rung": rung, "coefficients": coefficients, "limit": limit}
+        labels = {"by_position": by_position, "apart": apart, "rung": rung, "coefficients": coefficients, "limit": limit}
         for seed, examples in enumerate(needed.examples):
             best = needed.scores[max(key for key in needed.scores if key[0] == seed)]
-            rows.append(told | {"seed": seed, "needed": examples, "best": best})
-        print(*told.values(), *(f"{examples:.0f}" for examples in needed.examples), flush=True)
+            rows.append(labels | {"seed": seed, "needed": examples, "best": best})
+        print(*labels.values(), *(f"{examples:.0f}" for examples in needed.examples), flush=True)
     return rows
 
 
 def table(rows: Rows, config: Config) -> Rows:
-    """Geometric means over seeds, where all reached the target, beside the same price for every coefficient."""
+    """Return geometric means over the seeds, next to the prediction of one common price.
+
+    If some seed did not reach the target, the line has the accuracy instead.
+    """
     by = ["by_position", "apart", "rung", "coefficients", "limit"]
     logs = [row | {"log": math.log(row["needed"])} for row in rows]
-    found = report.summarise(logs, by, ["log", "best"], bounds={"best": report.SHARE})
-    reached = [row for row in found if math.isfinite(row["log"])]
+    means = report.summarise(logs, by, ["log", "best"], bounds={"best": report.SHARE})
+    reached = [row for row in means if math.isfinite(row["log"])]
     price = math.exp(np.mean([row["log"] - math.log(row["coefficients"]) for row in reached])) if reached else math.nan
     lines = []
-    for row in found:
-        there = row in reached
-        ends = {f"needed{end}": math.exp(row[f"log{end}"]) if there else None for end in ("", "_low", "_high")}
-        same = {"same_price": price * row["coefficients"] if there else None}
-        best = {f"best{end}": None if there else row[f"best{end}"] for end in ("", "_low", "_high")}
+    for row in means:
+        is_reached = row in reached
+        ends = {f"needed{end}": math.exp(row[f"log{end}"]) if is_reached else None for end in ("", "_low", "_high")}
+        same = {"same_price": price * row["coefficients"] if is_reached else None}
+        best = {f"best{end}": None if is_reached else row[f"best{end}"] for end in ("", "_low", "_high")}
         lines.append({name: row[name] for name in by} | ends | same | best | {"seeds": row["seeds"]})
     return lines
 
 
 def draw(rows: Rows, config: Config) -> Any:
-    """Examples needed by every rung, a panel for each task; where the target was never reached, the accuracy instead."""
+    """Draw the examples that every rung needs, with a panel for each task.
+
+    If the target was never reached, the accuracy is shown instead.
+    """
     lines = table(rows, config)
     cases, colour = list(itertools.product(config.by_position, config.apart)), report.RUNG_STYLE["dense"].colour
     figure, axes = report.new_figure(len(cases), rows=len(config.by_position), size=(14.0, 8.5))
     for axis, (by_position, apart) in zip(axes, cases, strict=True):
-        mine = [row for row in lines if (row["by_position"], row["apart"]) == (by_position, apart)]
+        points = [row for row in lines if (row["by_position"], row["apart"]) == (by_position, apart)]
         report.comparison(
             axis,
-            [row | {"rung": report.RUNG_STYLE[row["rung"]].label} for row in mine],
+            [row | {"rung": report.RUNG_STYLE[row["rung"]].label} for row in points],
             "rung",
             "needed",
             label=f"geometric mean of {config.seeds} seeds, 95 % interval",
@@ -128,12 +135,12 @@ def draw(rows: Rows, config: Config) -> Any:
             references={"one price for every coefficient, fitted to all": "same_price"},
             baselines={"largest set tried": config.most},
         )
-        axis.set(xscale="log", xlim=(config.least / 2, 1.5 * config.most), ylim=(len(mine) - 0.5, -0.5))
-        for place, row in enumerate(mine):
+        axis.set(xscale="log", xlim=(config.least / 2, 1.5 * config.most), ylim=(len(points) - 0.5, -0.5))
+        for index, row in enumerate(points):
             if row["needed"] is None:
-                axis.plot([config.most], [place], "X", color=colour, markersize=12)
+                axis.plot([config.most], [index], "X", color=colour, markersize=12)
                 axis.text(
-                    0.7 * config.most, place, f"never: {row['best']:.0%} right", color=colour, size=14, ha="right", va="center"
+                    0.7 * config.most, index, f"never: {row['best']:.0%} right", color=colour, size=14, ha="right", va="center"
                 )
     return figure
 

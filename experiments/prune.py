@@ -1,16 +1,16 @@
-"""Does pruning the small weights of a dense network leave it locally connected, and do its winning tickets train as well?
+"""Does pruning make a dense network locally connected, and do its winning tickets train well?
 
-A perceptron with one hidden layer is trained, the smallest weights are pruned, those that are left go back to their first
-values, and so on, round after round (iterative magnitude pruning; as many weights are left as the lottery ticket asks for). In
-every round: accuracy, and how far apart the inputs are that the hidden units have kept, in units of what it would be at random.
-There are two such nulls, as reading only the middle of the images brings inputs together, too: inputs at any pixel, and at the
-pixels that the mask reads, dealt to the units anew. The control of the accuracy has as many weights in every array, at random.
-Null baselines: a linear classifier, and the share of the largest class.
+A perceptron with one hidden layer is trained in rounds. After every round its smallest weights are pruned, and the remaining
+weights are reset to their initial values (iterative magnitude pruning, as in the lottery ticket hypothesis). Every round
+measures the accuracy, and the distance between the inputs that a hidden unit has kept, relative to a null model. There are two
+null models of the distance: inputs at random pixels, and the pixels that the mask reads, shuffled between the units. The second
+is needed because reading only the middle of the images also brings inputs together. The control of the accuracy is a random mask with as many weights in
+every array. Null models of the accuracy: a linear classifier, and the share of the most frequent class.
 
-Answer: a little, and late. The mask is not local before nine weights of ten are gone; with one of a hundred left the inputs
-of a unit are a tenth closer than at random. Rewound, the network is not told from the whole one by three seeds down to a tenth
-of its weights, and is well above a mask at random. That lead is nearly all the first weights' there: with other ones it is
-gone. With a hundredth left, when the mask has become local, most of it is the mask's.
+Answer: a little, and late. The mask is not local before nine weights of ten are gone. With one of a hundred left, the inputs of
+a unit are a tenth closer than at random. Three seeds do not distinguish the rewound network from the whole one down to a tenth
+of its weights, and it is well above a random mask. At that size nearly all of this lead is due to the initial weights: it is
+gone with other ones. With a hundredth left, when the mask has become local, most of the lead is due to the mask.
 
     python -m experiments.prune                                                     (some minutes, 2 cores)
     python -m experiments.prune --data fashion_mnist --manual-dir DIR --size 10000  (6 minutes)
@@ -42,12 +42,12 @@ STYLES = styles({TICKET: "dense", OTHER: "global_conv", RANDOM: "low_rank", PIXE
 
 @dataclasses.dataclass(frozen=True)
 class Config(Pruning):
-    """What is run.
+    """The settings of the experiment.
 
     Args:
-      size: Number of training images; absent, all.
-      patch: Side of the patch, in pixels, whose share of a unit's inputs is told.
-      seeds: Runs with other initial weights, subsets and orders.
+      size: The number of training images. If None, all.
+      patch: The side of the patch, in pixels, in which a unit's inputs are counted.
+      seeds: The number of runs, each with its own initial weights, subset and batch order.
     """
 
     size: int | None = None
@@ -59,7 +59,7 @@ SMOKE = Config(size=100, features=(16,), rounds=1, share=0.5, patch=3, seeds=1, 
 
 
 def run(config: Config) -> Rows:
-    """One row per round, way to go on from its mask, and seed, and those of the linear classifier."""
+    """Return one row per round, retraining and seed, and those of the linear classifier."""
     data, rows = config.load(), []
     null = {"chance": chance(data.test.labels)}
     for seed in range(config.seeds):
@@ -75,13 +75,13 @@ def run(config: Config) -> Rows:
 
 
 def table(rows: Rows, config: Config) -> Rows:
-    """Every fifth round, in the mean over the seeds; the others are in table.csv."""
+    """Average every fifth round over the seeds. The other rounds are in table.csv."""
     summary = report.summarise(rows, ["weights", "chance", "round", "left", "count"], list(BOUNDS), bounds=BOUNDS)
     return [line for line in summary if (line["round"] or 0) % 5 == 0]
 
 
 def draw(rows: Rows, config: Config) -> Any:
-    """Accuracy, and how far apart inputs are, against the share of the weights that is left."""
+    """Draw the accuracy and the distance between inputs against the share of the remaining weights."""
     figure, axes = report.new_figure(2, size=(13.0, 6.0))
     pruned = [row for row in rows if row["weights"] != LINEAR]
     null = next(report.interval_of(line, "accuracy") for line in table(rows, config) if line["weights"] == LINEAR)

@@ -1,26 +1,27 @@
-"""Can a convolution tell where things are? Only as far as its padding tells it where the border is.
+"""Can a convolution know positions? Only if its padding reveals the border.
 
-Black images with one red and one green box; the class is which of the two is on the left, which a network without places can
-see. In training, class 0 has both boxes in the upper half and class 1 in the lower half. Test images are similar (the same
-law) or dissimilar (the same images, class 0 moved down by 16 rows, class 1 up): a network that learnt where the boxes are,
-instead of their order, fails there. The images are raw, so that black is the value of zero padding.
+Black images show one red and one green box. The class is which of the two is on the left, which a network can see without
+knowing positions. In training, class 0 has both boxes in the upper half and class 1 in the lower half. Test images are
+similar (the same distribution) or dissimilar (the same images, with class 0 moved down by 16 rows and class 1 up). A network
+that learnt where the boxes are, instead of their order, fails on dissimilar images. The images are raw, so that black is the
+value of zero padding.
 
-Predicted before the run: VALID and SAME learn the place, are right on similar images, and fail on dissimilar ones. CIRCULAR
-and FULL give both tests the same labels, image by image, and are right on fresh images at most as often as their windows
-allow: of an image they know the set of its windows of 17 pixels, 8 apart. Where no window holds both boxes the order is hidden,
-and around a circle red d columns left of green is green 32 - d columns left of red (proof: `experiments.paddings`).
+Predictions before the run: VALID and SAME learn the position, are right on similar images, and fail on dissimilar ones.
+CIRCULAR and FULL give both tests the same labels, image by image. On fresh images they are right at most as often as their
+windows allow: they know of an image the set of its windows of 17 pixels, 8 apart. If no window holds both boxes, the order is
+hidden. On a circle, red d columns left of green is also green 32 - d columns left of red (proof: `experiments.parts.paddings`).
 
-The authors' code draws its validation and its "similar" images with the seed of its training images, so that these are its
-first 1,000 training images. Here they are fresh, and so are those that decide when training stops. The columns "as published"
-are of the first 1,000 training images, and of these moved.
+The authors' code draws its validation and its "similar" images with the seed of its training images, so they are its first
+1,000 training images. Here they are fresh, and so are the images that decide when training stops. The columns "as published"
+refer to the first 1,000 training images, and to the same images moved.
 
-Answer: VALID and SAME learn the place and not the order: they are right on 100 and 99 % of similar images, and on 0 and 6 % of
-dissimilar ones. CIRCULAR and FULL give every image and the moved image the same scores. They are right on 66 and 86 %, where 67
-and 87 % can be known.
+Answer: VALID and SAME learn the position and not the order: they are right on 100 and 99 % of similar images, and on 0 and 6 %
+of dissimilar ones. CIRCULAR and FULL give every image and the moved image the same scores. They are right on 66 and 86 %, where
+67 and 87 % is the most that can be known.
 
     python -m experiments.red_green                                    (22 minutes on 2 cores)
 
-Each run is saved below ROOT/red_green_runs when it ends: an experiment that was interrupted does not train it again.
+Each run is saved below ROOT/red_green_runs when it ends. An interrupted experiment does not train it again.
 
 Reference: Kayhan and van Gemert 2020, On translation invariance in CNNs, section on the border.
 """
@@ -49,17 +50,17 @@ FORMATS = dict.fromkeys(SHARES, ".1%") | {"largest_change": ".2g", "epochs": ".0
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run.
+    """The settings of the experiment.
 
     Args:
-      paddings: Names in `PADDINGS`.
+      paddings: The paddings: names in `PADDINGS`.
       size: The number of training images.
       held: The number of images for validation, and for each of the tests.
-      epochs: The passes over the training images at most.
-      patience: The epochs without a better validation accuracy before training stops.
-      batch_size: The number of images a step.
-      seeds: The number of runs with other images and initial weights.
-      root: The folder that the results go to.
+      epochs: The largest number of passes over the training images.
+      patience: The number of epochs without a better validation accuracy after which training stops.
+      batch_size: The number of images per step.
+      seeds: The number of runs, each with its own images and initial weights.
+      root: The folder of the results.
     """
 
     paddings: tuple[str, ...] = tuple(PADDINGS)
@@ -76,14 +77,14 @@ SMOKE = Config(paddings=("CIRCULAR",), size=20, held=20, epochs=1, batch_size=10
 
 
 def drawn(config: Config, seed: int) -> tuple[Data, Data]:
-    """Draw the images of one seed, raw: as they are in training, and moved."""
+    """Draw the raw images of one seed, unmoved and moved."""
     sizes = config.size, config.held, config.held
     still, moved = (tasks.red_green(moved=moved).data(seed, *sizes).with_standardisation("none") for moved in (False, True))
     return still, moved
 
 
 def trained(config: Config, optimizer: optax.GradientTransformation, part: tuple[int, str]) -> dict[str, Any]:
-    """Train one network, and score it on both pairs of test sets."""
+    """Train one network and evaluate it on both pairs of test sets."""
     seed, padding = part
     still, moved = drawn(config, seed)
     steps = {"epochs": config.epochs, "batch_size": config.batch_size, "learning_rate": 1.0, "schedule": "constant"}
@@ -100,7 +101,7 @@ def trained(config: Config, optimizer: optax.GradientTransformation, part: tuple
 
 
 def scores(fitted: cl.Fitted, still: Split, moved: Split) -> dict[str, float]:
-    """Return the shares that are right, the share of equal labels, and the largest change of a score."""
+    """Return both accuracies, the share of equal labels, and the largest change of a score."""
     first, second = (fitted.logits(np.asarray(split.images)) for split in (still, moved))
     labels = first.argmax(1), second.argmax(1)
     return {
@@ -124,7 +125,7 @@ def table(rows: Rows, config: Config) -> Rows:
 
 
 def draw(rows: Rows, config: Config) -> Any:
-    """Draw the accuracy on similar and on dissimilar images, fresh and as published, with what can be known."""
+    """Draw the accuracies on similar and on dissimilar images, with the most that can be known."""
     summary = table(rows, config)
     figure, axes = report.new_figure(2, size=(14.0, 5.5))
     most = {f"most that {padding} can know": knowable(padding) for padding in OUTSIDE}

@@ -1,16 +1,21 @@
-"""How many examples does each rung need, and how does the need grow with the task?
+"""How many examples does each rung need, and how does this number grow with the task?
 
-Two tasks of theory, and the network that it speaks of at three rungs. A signal of d pixels in one of k patches, its sign the
-class (DSD): one unit a patch, a soft threshold, and their sum. Which half of 2d Gaussian pixels has more energy: units of one
-tap, squares, and two weights a unit, one for each half. At every size of the task the smallest training set is looked for at
-which networks trained by Adam reach the target on new examples; exponents are fitted in log-log, their intervals by bootstrap
-over seeds. Predicted for DSD, up to logarithms: convolution k + d, locally connected k d to k (k + d), dense k^2 d and more,
-all times the variance of the noise; for the halves 1, d and d^2. Baseline: the largest set that was tried.
+Two tasks of theory are learnt by the networks of the theory, on three rungs.
+
+- DSD: a signal of d pixels is in one of k patches, and its sign is the class. The network has one unit per patch, a soft
+  threshold, and their sum.
+- Halves: which half of 2d Gaussian pixels has more energy? The network has units of one tap, squares, and two weights per unit,
+  one for each half.
+
+At every size of the task the experiment searches for the smallest training set with which networks trained by Adam reach the
+target on new examples. Exponents are fitted on logarithmic axes, with bootstrap intervals over seeds. Predictions for DSD, up
+to logarithms: convolution k + d, locally connected k d to k (k + d), dense k^2 d and more, all times the variance of the noise.
+For the halves: 1, d and d^2. Baseline: the largest set that was tried.
 
 Answer: in the number of patches the need of local kernels grows by 0.9 of a power faster than a convolution's (exponents 1.45
-and 0.57), and dense networks need 14 times theirs, with an exponent of 2.0; for the halves the exponents are 0.2, 1.05 and 2.1.
-All of these are as theory has it. Not as predicted are the exponents in the pixels of a patch for a convolution, 0.98 and not
-0.34, and in the noise for both rungs, 3.9 and 4.0 and not 2.
+and 0.57). Dense networks need 14 times as many examples as local ones, with an exponent of 2.0. For the halves the exponents
+are 0.2, 1.05 and 2.1. All of these agree with theory. Two results do not: the exponent in the pixels of a patch is 0.98 instead
+of 0.34 for a convolution, and the exponents in the noise are 3.9 and 4.0 instead of 2 for both rungs.
 
     python -m experiments.sample_complexity                                         (4 1/2 minutes on 2 cores)
 
@@ -43,15 +48,15 @@ FORMATS = {"exponent": ".2f"}
 
 @dataclasses.dataclass(frozen=True)
 class Config(Tasks):
-    """What is run.
+    """The settings of the experiment.
 
     Args:
-      least: Smallest training set.
-      most: Largest training set.
-      steps: Of training, at most.
-      learning_rate: Of Adam.
-      seeds: Runs with other examples and initial weights.
-      root: Folder that the results go to.
+      least: The size of the smallest training set.
+      most: The size of the largest training set.
+      steps: The largest number of training steps.
+      learning_rate: The learning rate of Adam.
+      seeds: The number of runs, each with its own examples and initial weights.
+      root: The folder of the results.
     """
 
     least: int = 1
@@ -78,13 +83,13 @@ FULL = Config(
 )
 
 
-# of other code, other scores
+# the source text of all code that determines scores; scores of other code are not reused
 CODE = (pathlib.Path(__file__).read_text("utf-8"), *map(inspect.getsource, (theory_tasks, learner, signals)))
 SOURCE = zlib.crc32("".join(CODE).encode())
 
 
 def run(config: Config) -> Rows:
-    """One row per setting and seed; what was measured before, by a run that stopped, is taken from its file."""
+    """Return one row per setting and seed. Scores that an interrupted run measured are reused."""
     cases = list(theory_tasks.settings(config))
     different = {(case.name, case.rung): case for case in cases}
     needed = dict(zip(different, at_once(functools.partial(needs, config), different.values()), strict=True))
@@ -96,52 +101,55 @@ def run(config: Config) -> Rows:
 
 
 def needs(config: Config, case: Setting) -> tuple[float, ...]:
-    """Examples that every seed needs."""
+    """Return the number of examples that every seed needs."""
     learn = learner(case.build, case.task.sample, config.most, steps=config.steps, optimizer=optax.adam(config.learning_rate))
-    own = (case.name, case.rung, case.target, config.least, config.most, config.steps, config.learning_rate, SOURCE)
-    found = tasks.examples_needed(
+    identity = (case.name, case.rung, case.target, config.least, config.most, config.steps, config.learning_rate, SOURCE)
+    complexity = tasks.examples_needed(
         learn,
         case.target,
         range(config.seeds),
         least=config.least,
         most=config.most,
         path=pathlib.Path(config.root, "sample_complexity_runs", f"{case.name} {case.rung}.jsonl"),
-        of=str(own),
+        of=str(identity),
     )
-    print(f"{case.name}, {case.rung}:", *(f"{examples:.0f}" for examples in found.examples), flush=True)
-    return found.examples
+    print(f"{case.name}, {case.rung}:", *(f"{examples:.0f}" for examples in complexity.examples), flush=True)
+    return complexity.examples
 
 
 def table(rows: Rows, config: Config) -> Rows:
-    """An exponent for each number that was varied and rung, of the sizes that all seeds learnt, beside what theory says."""
+    """Fit an exponent for each varied number and rung, next to the prediction.
+
+    Only sizes that all seeds learnt are used.
+    """
     needed: dict[tuple[str, str], dict[float, list[float]]] = {}
     for row in rows:
         needed.setdefault((row["varied"], row["rung"]), {}).setdefault(row["size"], []).append(row["needed"])
-    found = []
+    lines = []
     for (varied, rung), sizes in needed.items():
-        geometric = {f"at {size:g}": float(np.exp(np.mean(np.log(each)))) for size, each in sizes.items()}
+        geometric = {f"at {size:g}": float(np.exp(np.mean(np.log(examples)))) for size, examples in sizes.items()}
         row = {"varied": varied, "rung": rung} | _exponent(sizes)
         row["predicted"] = " to ".join(dict.fromkeys(f"{power:.2f}" for power in predicted(varied, rung, config)))
         row["examples"] = ", ".join(f"{n:,.0f} {at}" for at, n in geometric.items())
         row["best_threshold"] = ", ".join(
             f"{best_threshold(law[0], law[2]):.1%}" for law in laws(config)[varied, rung].values() if law
         )
-        found.append(row)
+        lines.append(row)
     for varied in SIZES:
         conv, local = (needed.get((varied, rung), {}) for rung in ("conv", "locally_connected"))
         if both := {size: np.divide(local[size], conv[size]) for size in conv if size in local}:
-            found.append({"varied": varied, "rung": MORE} | _exponent(both))
-    return found
+            lines.append({"varied": varied, "rung": MORE} | _exponent(both))
+    return lines
 
 
 def _exponent(needed: dict[float, Any]) -> dict[str, float | None]:
-    known = {size: each for size, each in needed.items() if np.isfinite(each).all()}
+    known = {size: examples for size, examples in needed.items() if np.isfinite(examples).all()}
     exponent = tasks.slope(known).exponent if len(known) > 1 else (None, None, None)
     return dict(zip(("exponent", "exponent_low", "exponent_high"), exponent, strict=True))
 
 
 def draw(rows: Rows, config: Config) -> Any:
-    """Examples needed against the size of the task that all seeds learnt, a panel for each number that was varied."""
+    """Draw examples needed against the size of the task, with a panel for each number that was varied."""
     unknown = {(row["varied"], row["size"], row["rung"]) for row in rows if not math.isfinite(row["needed"])}
     logs = [row | {"log": math.log(row["needed"])} for row in rows if (row["varied"], row["size"], row["rung"]) not in unknown]
     panels = [varied for varied in SIZES if any(row["varied"] == varied for row in logs)]
@@ -164,14 +172,17 @@ def draw(rows: Rows, config: Config) -> Any:
 
 
 def draw_theory(axis: Any, points: Rows, line: dict[str, Any], config: Config) -> None:
-    """How theory has the need of a rung grow from the first point; the exponent that was measured, beside the last."""
+    """Draw the predicted growth of a rung's need from its first point.
+
+    The measured exponent is written at the last point.
+    """
     if len(points) > 1:
         colour, first, last = report.RUNG_STYLE[line["rung"]].colour, points[0], points[-1]
         for power in predicted(line["varied"], line["rung"], config):
             ends = [first["needed"], first["needed"] * (last["size"] / first["size"]) ** power]
             axis.plot([first["size"], last["size"]], ends, ":", color=colour, zorder=0)
-        at = (last["size"], last["needed"])
-        axis.annotate(f"{line['exponent']:.2f}", at, (14, -6), textcoords="offset points", color=colour, size=15)
+        position = (last["size"], last["needed"])
+        axis.annotate(f"{line['exponent']:.2f}", position, (14, -6), textcoords="offset points", color=colour, size=15)
 
 
 if __name__ == "__main__":

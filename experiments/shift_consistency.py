@@ -1,14 +1,15 @@
-"""Does a network see the same thing one pixel further, and what does it cost to make it?
+"""Does a prediction stay the same if the image moves by a pixel, and what does that cost?
 
-One network of two 3x3 layers with batch norm and ReLU, each downsampled by two in one of six ways, then the mean over
-positions. With circular padding the layers commute with every shift, so that what is lost is lost in downsampling; with zero
-padding also at the border. Around an image zero padding is the mean grey of the training images, as pixels are standardised.
-Counted before training and after: on how many test images the prediction stays as it was under
-all shifts around the circle, and how many shifted images are classified right. Null: the share of the largest class among the
-predictions, squared and summed, which labels drawn independently would agree by.
+One network has two 3x3 layers with batch norm and ReLU, each downsampled by two with one of six methods, then the mean over
+positions. With circular padding the layers commute with every shift, so that only downsampling can break equivariance. With
+zero padding the border breaks it too. Around an image zero padding is the mean grey of the training images, because pixels are
+standardised. Two numbers are measured before and after training: the share of predictions that stay the same under all shifts
+around the circle, and the accuracy on shifted images. The null model is the rate at which independent labels with the same
+class frequencies would agree: the sum of the squared shares of the predicted classes.
 
-Answer: only with circular padding and polyphase downsampling, exactly; a blur comes near. Both together cost 2.7 points of
-accuracy on still images against max pooling [0.6, 4.8], seed by seed. With zero padding at most a third of predictions stay.
+Answer: only with circular padding and polyphase downsampling do all predictions stay; a blur comes near. Both together cost 2.7
+points of accuracy on unshifted images against max pooling [0.6, 4.8], paired by seed. With zero padding at most a third of the
+predictions stay.
 
     python -m experiments.shift_consistency                                            (2 minutes on 2 cores)
 
@@ -40,14 +41,14 @@ FORMATS = dict.fromkeys(("consistency", "accuracy", "shifted_accuracy", "by_chan
 
 @dataclasses.dataclass(frozen=True)
 class Config(Training):
-    """What is run.
+    """The settings of the experiment.
 
     Args:
-      test_size: Test images that are shifted.
-      shifts: How many shifts are tried; absent, all.
-      ways: Names in `measure.WAYS`.
-      paddings: Of layers and windows.
-      widths: Channels of the layers.
+      test_size: The number of test images that are shifted.
+      shifts: The number of shifts. If None, all.
+      ways: The methods of downsampling: names in `measure.WAYS`.
+      paddings: The paddings of layers and windows.
+      widths: The numbers of channels of the layers.
     """
 
     test_size: int = 297
@@ -69,7 +70,7 @@ def halving(data: Data, config: Config, way: str, padding: str, seed: int) -> nn
 
 
 def scores(model: nnx.Module, images: jax.Array, labels: np.ndarray, shifts: Sequence[tuple[int, ...]]) -> dict[str, float]:
-    """How often predictions stay, are right, are right on shifted images, and would agree by chance."""
+    """Return the rates of stable, correct, correct after a shift, and chance agreement."""
     model.eval()
     predict: Callable[[jax.Array], jax.Array] = jax.jit(lambda x: model(x).argmax(-1))
     still = predict(images)
@@ -84,7 +85,7 @@ def scores(model: nnx.Module, images: jax.Array, labels: np.ndarray, shifts: Seq
 
 
 def run(config: Config) -> Rows:
-    """One row per way, padding, seed and time."""
+    """Return one row per method, padding, seed and time."""
     data = config.load()
     test = data.test.take(np.arange(config.test_size))
     images, labels = standardise(jnp.asarray(test.images), data.mean, data.std), np.asarray(test.labels)
@@ -93,20 +94,20 @@ def run(config: Config) -> Rows:
     for way, padding, seed in itertools.product(config.ways, config.paddings, range(config.seeds)):
         model = halving(data, config, way, padding, seed)
         fitted = config.fit(model, data, seed)
-        for when, each in ((BEFORE, model), (AFTER, fitted.model())):
-            own = {"way": way, "padding": padding, "when": when, "seed": seed}
-            rows.append(own | scores(each, images, labels, shifts))
+        for when, network in ((BEFORE, model), (AFTER, fitted.model())):
+            columns = {"way": way, "padding": padding, "when": when, "seed": seed}
+            rows.append(columns | scores(network, images, labels, shifts))
         print(f"{way}, {padding}, seed {seed}: {rows[-1]['consistency']:.1%} stay", flush=True)
     return rows
 
 
 def table(rows: Rows, config: Config) -> Rows:
-    """All shares, in the mean over the seeds."""
+    """Average all shares over the seeds."""
     return report.summarise(rows, ["when", "way", "padding"], [*FORMATS], bounds=dict.fromkeys(FORMATS, report.SHARE))
 
 
 def draw(rows: Rows, config: Config) -> Any:
-    """Consistency before and after training, and accuracy on shifted images, way by way."""
+    """Draw the consistency before and after training, and the accuracy on shifted images."""
     summary = table(rows, config)
     figure, axes = report.new_figure(3, size=(18.0, 6.5))
     null = {when: np.mean([line["by_chance"] for line in summary if line["when"] == when]) for when in (BEFORE, AFTER)}

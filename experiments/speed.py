@@ -1,13 +1,14 @@
-"""How fast is every rung, in every implementation, next to what else there is?
+"""How fast is every rung, in every implementation, compared with other libraries?
 
-Layers on eight shapes, forward and forward with backward, in a plain jitted step, inside `lax.scan`, and under `vmap` over
-networks, timed in turn in one process. Next to them XLA's convolution of equal arithmetic (the unit of all ratios), Linen's
-ConvLocal, the masked dense layer of Keras, and PyTorch where it is installed. Every row also has compile time, temporary
-memory, and its distance from the roofline: the time that its arithmetic or its bytes need at the machine's measured ceilings.
+Layers on eight shapes are timed forward, and forward with backward, in a plain jitted step, inside `lax.scan`, and under `vmap`
+over networks. All contenders take turns in one process. They are compared with XLA's convolution of equal arithmetic (the unit
+of all ratios), Linen's ConvLocal, the masked dense layer of Keras, and PyTorch if it is installed. Every row also has the
+compile time, the temporary memory, and the distance from the roofline: the time that the layer's arithmetic or its bytes need
+at the machine's measured peak rates.
 
-Answer: a locally connected layer costs about 1.4 convolutions (Linen's 11 to 23, by the price of new memory), unless its
-weights outgrow the cache; and a convolution costs no more in a loop and under `vmap` than in a plain step (XLA's own 16 and 4
-to 9 times as much).
+Answer: a locally connected layer costs about 1.4 convolutions (Linen's costs 11 to 23, because of new memory), unless its
+weights do not fit into the cache. A convolution costs no more in a loop and under `vmap` than in a plain step (XLA's own costs
+16 and 4 to 9 times as much).
 
     python -m experiments.speed                                (7 minutes on 2 cores)
 """
@@ -26,7 +27,7 @@ from experiments.shared.stopwatch import ceilings, interleave
 
 LOCAL = {"local, auto": "ours", "local, ConvLocal": "Linen ConvLocal", "local, masked dense": "masked dense (Keras)"}
 WHERE = {"scan": "in scan", "vmap": "vmap over networks"}
-LINES = {  # one look for every contender in all panels
+LINES = {  # the style of every contender, the same in all panels
     name: report.Style(name, colour, marker)
     for name, colour, marker in (
         ("ours", "#0072B2", "o"),
@@ -44,17 +45,17 @@ LINES = {  # one look for every contender in all panels
 
 @dataclasses.dataclass(frozen=True)
 class Config(Implementations):
-    """What is run.
+    """The settings of the experiment.
 
     Args:
-      shapes: Batch x side x channels in x channels out x kernel side.
-      pools: Batch x side x channels, pooled 2x2.
-      dtypes: Of images and kernels; absent, float32, on accelerators also bfloat16.
-      seconds: Spent on each contender.
-      least: Calls of each contender at least.
-      torch: Time PyTorch too, where it is installed.
-      compile_torch: Also with torch.compile.
-      root: Folder that the results go to.
+      shapes: The shapes: batch x side x channels in x channels out x kernel side.
+      pools: The shapes of 2x2 pooling: batch x side x channels.
+      dtypes: The dtypes of images and kernels. If empty, float32, and on accelerators also bfloat16.
+      seconds: The time spent on each contender, in seconds.
+      least: The smallest number of calls of each contender.
+      torch: Whether PyTorch is timed if it is installed.
+      compile_torch: Whether PyTorch is also timed with torch.compile.
+      root: The folder of the results.
     """
 
     shapes: tuple[str, ...] = (
@@ -86,7 +87,7 @@ SMOKE = Config(shapes=("5x6x2x3x3",), pools=("2x4x2",), seconds=0.0, least=1, le
 
 
 def run(config: Config) -> Rows:
-    """One row per shape, contender and step."""
+    """Return one row per shape, contender and step."""
     accelerator = jax.default_backend() != "cpu"
     rows: Rows = []
     for dtype in config.dtypes or ("float32", "bfloat16")[: 1 + accelerator]:
@@ -106,12 +107,12 @@ def run(config: Config) -> Rows:
 
 
 def table(rows: Rows, config: Config) -> Rows:
-    """One row per contender: geometric means over shapes."""
+    """Return one row per contender: geometric means over shapes."""
     return means(rows)
 
 
 def draw(rows: Rows, config: Config) -> Any:
-    """Three panels: locally connected layers, convolutions where research code uses them, temporary memory."""
+    """Draw the times of local layers and of convolutions, and the temporary memory."""
     rows = [row for row in rows if row["dtype"] == rows[0]["dtype"] and len(row.get("shape", "").split("x")) == 5]
     figure, (left, middle, right) = report.new_figure(3, size=(17.0, 7.0))
     words: dict[str, Any] = {"x_label": "batch x side x in x out x kernel", "by": "line", "x": "shape", "styles": LINES}

@@ -1,11 +1,11 @@
-"""What does it cost to bring images to a training step, from memory, from decoded files, and from compressed records?
+"""How fast do images reach a training step from memory, decoded files or compressed records?
 
-A data set is prepared in a new directory, read again, and fed to the same compiled step by every route, in turn in one process;
-the baseline is that step on one batch that lies on the device already. Times of preparing and reading are of one process each
-and include opening the data set, not importing the libraries.
+A data set is prepared in a new directory, loaded again, and fed to the same compiled step by every route, in turn in one
+process. The baseline is that step on one batch that is already on the device. Preparing and loading are timed in a process
+each. Their times include opening the data set, but not importing the libraries.
 
-Answer: where the step takes a few milliseconds, images in memory and decoded images on disk feed it without holding it up;
-decoding records on the way costs what decoding costs, which two cores cannot hide.
+Answer: if the step takes a few milliseconds, images in memory and decoded images on disk feed it without delay. Decoding
+records during training costs the time of decoding, which two cores cannot hide.
 
     python -m experiments.speed_data --data fashion_mnist --manual-dir DIR      (3 minutes on 2 cores)
 """
@@ -30,17 +30,17 @@ BASELINE = "on the device"
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run.
+    """The settings of the experiment.
 
     Args:
-      data: Name of the data set.
-      manual_dir: Where files lie that were fetched by hand.
-      size: Pixels along each side that images are brought to; absent, as they are.
-      batch_size: Images a step.
-      steps: Of one turn of the loop.
-      seconds: Of every contender.
-      reads: Loads of the prepared set, of which the median counts.
-      root: Folder that the results go to.
+      data: The name of the data set.
+      manual_dir: The folder of files that were downloaded by hand.
+      size: The number of pixels along each side that images are resized to. If None, they are not resized.
+      batch_size: The number of images per step.
+      steps: The number of steps in one turn of the loop.
+      seconds: The time spent on every contender, in seconds.
+      reads: The number of loads of the prepared set. Their median is reported.
+      root: The folder of the results.
     """
 
     data: str = "digits"
@@ -57,7 +57,7 @@ SMOKE = Config(steps=2, seconds=0.0, reads=1)
 
 
 def run(config: Config) -> Rows:
-    """One row per route, and the baseline."""
+    """Return one row per route and one for the baseline."""
     with tempfile.TemporaryDirectory() as folder:
         options = {"name": config.data, "manual_dir": config.manual_dir, "size": config.size, "data_dir": folder}
         rows: dict[str, dict[str, Any]] = {BASELINE: {"data": config.data, "route": BASELINE}}
@@ -68,10 +68,10 @@ def run(config: Config) -> Rows:
             rows[route]["resident_mb"] = statistics.median(memory)
         sets = {route: load(**{**options, "keep": route}) for route in ROUTES}
         rows["memory"]["prepare_s"] = first
-        (place,) = prepared(folder)
+        (prepared_set,) = prepared(folder)
         for route, data in sets.items():
-            decoded = sum(path.stat().st_size for path in place.path.glob("decoded*/*")) / 1e6
-            rows[route]["disk_mb"] = place.megabytes - (decoded if route == "records" else 0)
+            decoded = sum(path.stat().st_size for path in prepared_set.path.glob("decoded*/*")) / 1e6
+            rows[route]["disk_mb"] = prepared_set.megabytes - (decoded if route == "records" else 0)
             rows[route]["images_per_s"] = reading(data, config.batch_size, config.seconds)
         training = cl.Config(steps=10**6, batch_size=config.batch_size)
         feeds = {route: train.feed(data, training, 10**6) for route, data in sets.items()}
@@ -87,7 +87,7 @@ def run(config: Config) -> Rows:
 
 
 def draw(rows: Rows, config: Config) -> Any:
-    """Two panels: images read by every route next to those that a training step uses, and the seconds until it starts."""
+    """Draw the reading rate of every route, and the time before training starts."""
     figure, (left, right) = report.new_figure(2, size=(12.0, 5.5))
     routes = [row | {"what": "read"} for row in rows if row["route"] != BASELINE]
     uses = 1e3 * config.batch_size / rows[0]["step_ms"]

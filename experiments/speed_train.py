@@ -1,9 +1,11 @@
-"""How fast is a training step next to PyTorch, and what does the loop around it add?
+"""How fast is a training step compared with PyTorch, and how much time does the training loop add?
 
-Four questions: how many images a second convlab's step trains, stock JAX's and PyTorch's, in turn; what `fit` adds to a loop
-written by hand over the same batches; what eight seeds cost in units of one; and how far each part of a step stands above its
-floor, the time that its arithmetic or its bytes need at the machine's measured ceilings. Every step is timed in two processes
-in turn: in one freed memory is kept (`train.keep_freed_memory`), in the other the C library hands it back, as it does unasked.
+There are four questions. How many images per second do the steps of convlab, stock JAX and PyTorch train, in turn? How much
+time does `fit` add to a loop written by hand over the same batches? How long do eight seeds take in units of one? How far is
+each part of a step from its floor, the time that its arithmetic or its bytes need at the machine's measured peak rates?
+
+Every step is timed in two processes that alternate. One keeps freed memory (`train.keep_freed_memory`). In the other the C library
+returns it to the system, which is its default.
 
     python -m experiments.speed_train                          (10 minutes on 2 cores)
 """
@@ -24,22 +26,22 @@ from experiments.shared.command import Rows, main
 from experiments.shared.stopwatch import ceilings, compiled, floor, interleave
 
 SHOWN = "question network contender memory ms ms_low ms_high images_per_s floor_ms ratio ratio_is compilations gflops gbs"
-PAUSE = 0.02  # seconds, in which the threads of the contender before fall asleep
+PAUSE = 0.02  # seconds in which the threads of the previous contender fall asleep
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Loops):
-    """What is run.
+    """The settings of the experiment.
 
     Args:
-      networks: Names in `rivals.NETWORKS`.
-      loops: Those whose loop is timed.
-      parts: Those whose step is taken apart.
-      steps: Of one call.
-      part_seconds: Spent on each part of a step.
-      torch: Time PyTorch too, where it is installed.
-      compile_torch: Also with torch.compile.
-      root: Folder that the results go to.
+      networks: The networks: names in `rivals.NETWORKS`.
+      loops: The networks whose training loop is timed.
+      parts: The networks whose step is timed part by part.
+      steps: The number of steps in one call.
+      part_seconds: The time spent on each part of a step, in seconds.
+      torch: Whether PyTorch is timed if it is installed.
+      compile_torch: Whether PyTorch is also timed with torch.compile.
+      root: The folder of the results.
     """
 
     networks: tuple[str, ...] = ("LeNet", "Three", "Net")
@@ -69,7 +71,7 @@ SMOKE = Config(
 
 
 def step_rows(name: str, config: Config, elsewhere: Elsewhere) -> Rows:
-    """Images a second of every contender, and in units of the fastest form of PyTorch."""
+    """Measure the images per second of every contender, also in units of PyTorch's fastest form."""
     arguments = (name, config.steps, config.torch, config.compile_torch)
     kept, handed_back = contenders(*arguments), elsewhere.contenders(contenders, *arguments)
     for memory, made in (("kept", kept), ("handed back", handed_back)):
@@ -85,22 +87,22 @@ def step_rows(name: str, config: Config, elsewhere: Elsewhere) -> Rows:
 
 
 def part_rows(name: str, config: Config, roof: dict[str, float]) -> Rows:
-    """Time of every part of convlab's step, of all together and of the whole step, next to their floors."""
+    """Time every part of convlab's step, all parts together and the whole step, next to their floors."""
     made = list(parts.of(name))
     timed = [compiled({"contender": part.name}, part.call, jax.device_put(part.arguments)) for part in made]
     *rows, step = interleave([*timed, convlab_contender(name, config.steps)], config.part_seconds, config.least)
     floors = {part.name: floor(roof, part.flops, 4 * part.numbers)[0] for part in made}
     rows.sort(key=lambda row: -row["ms"])
     rows += [{"contender": "all parts", "ms": sum(row["ms"] for row in rows)}, step | {"contender": "the whole step"}]
-    least = [floors.get(row["contender"], sum(floors.values())) for row in rows]
+    floor_times = [floors.get(row["contender"], sum(floors.values())) for row in rows]
     return [
-        row | {"floor_ms": each, "ratio": row["ms"] / each, "ratio_is": "time to floor"}
-        for row, each in zip(rows, least, strict=True)
+        row | {"floor_ms": floor_ms, "ratio": row["ms"] / floor_ms, "ratio_is": "time to floor"}
+        for row, floor_ms in zip(rows, floor_times, strict=True)
     ]
 
 
 def run(config: Config) -> Rows:
-    """One row per question, network and contender."""
+    """Return one row per question, network and contender."""
     roof = ceilings("float32", config.least, large=config.least > 1)
     rows: Rows = [{"question": "ceilings", **roof}]
     with Elsewhere() as elsewhere:
@@ -118,12 +120,12 @@ def run(config: Config) -> Rows:
 
 
 def table(rows: Rows, config: Config) -> Rows:
-    """Leave to the file what the table has no room for."""
+    """Select the columns of the table. The others are in table.csv."""
     return [{name: row.get(name) for name in SHOWN.split()} for row in rows]
 
 
 def draw(rows: Rows, config: Config) -> Any:
-    """One panel per network: images a second, of PyTorch in its fastest form."""
+    """Draw the images per second, with one panel per network. PyTorch is shown in its fastest form."""
     steps = [row for row in rows if row["question"] == "step"]
     names = list(dict.fromkeys(row["network"] for row in steps))
     figure, axes = report.new_figure(len(names), rows=len(names), size=(11.0, 3.2 * len(names)))

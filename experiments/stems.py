@@ -1,13 +1,17 @@
-"""Do more outputs than a patch has numbers buy anything, and what do the stems in use make of an image?
+"""Are more outputs than a patch has numbers useful, and how do the stems in use compare?
 
 A discussion held that a first layer from 27 numbers (3x3x3) to 32 "dilutes" and that more outputs than the patch are pointless.
-First panel: a 3x3 layer of stride 2 with d outputs, a ReLU after it or nothing, then one and the same network that
-reads out the mean over positions (every position is more accurate and so unsteady that nothing shows). Without the ReLU
-all widths from the patch on are the same functions; with it they are not. Second panel: the stems of `models.STEMS` by the two
-ratios that were mixed up, outputs a number of the patch and outputs a number of new pixels, and what aliases.
 
-Answer: without a ReLU nothing from the nine numbers of the patch on, as it must be; with one perhaps a point of accuracy, 1.3
-[-0.6, 3.1] at 36 outputs, which five seeds do not show. All of these networks are far below a linear classifier.
+First panel: a 3x3 layer of stride 2 has d outputs, followed by a ReLU or by nothing. The network after it is the same for every
+d and reads out the mean over positions. (A read-out of every position is more accurate, but its accuracy varies
+too much to show a difference.) Without the ReLU all widths from the patch on represent the same functions; with it they do not.
+
+Second panel: the stems of `models.STEMS` by the two ratios that the discussion confused, outputs per number of the patch and
+outputs per number of new pixels, with the share of aliased energy.
+
+Answer: without a ReLU nothing is gained beyond the nine numbers of the patch, as theory demands. With one, the gain is perhaps
+a point of accuracy, 1.3 [-0.6, 3.1] at 36 outputs, which five seeds do not show. All of these networks are far below a linear
+classifier.
 
     python -m experiments.stems                                                        (1 minute on 2 cores)
     python -m experiments.stems --data fashion_mnist --manual-dir DIR --size 2000  (8 minutes)
@@ -41,12 +45,12 @@ FORMATS = {"accuracy": ".1%", "aliasing": ".1%"}
 
 @dataclasses.dataclass(frozen=True)
 class Config(Training):
-    """What is run.
+    """The settings of the experiment.
 
     Args:
-      outputs: Of the first layer.
-      width: Channels of what follows, and of the stems in use.
-      stems: Names in `models.STEMS`.
+      outputs: The numbers of outputs of the first layer.
+      width: The number of channels of the following layers, and of the stems in use.
+      stems: The stems in use: names in `models.STEMS`.
     """
 
     outputs: tuple[int, ...] = (1, 2, 4, 9, 18, 36)
@@ -59,14 +63,14 @@ SMOKE = Config(size=100, outputs=(4,), width=5, stems=("2x2",), epochs=1, seeds=
 
 
 def stemmed(data: Data, outputs: int, after: str, width: int, seed: int) -> nnx.Module:
-    """Build a first layer of d outputs, and a network that is the same for every d but for its 1x1 layer's inputs."""
+    """Build a first layer of d outputs, and a network that is otherwise the same for all d."""
     first = {"features": outputs, "kernel_size": 3, "strides": 2, "activation": AFTER[after]}
     others = [{"features": width, "kernel_size": 1, **NORMED}, {"features": 2 * width, "kernel_size": 3, **NORMED}]
     return Layers(data.image_shape, len(data.classes), [first, *others], seed)
 
 
 def trained(config: Config, data: Data) -> Rows:
-    """One row per number of outputs, what follows, and seed; and the linear classifier."""
+    """Return the rows of the trained networks, and those of the linear classifier."""
     rows = []
     for after, outputs in itertools.product(AFTER, config.outputs):
         for seed in range(config.seeds):
@@ -79,32 +83,32 @@ def trained(config: Config, data: Data) -> Rows:
 
 
 def in_use(config: Config, data: Data) -> Rows:
-    """One row per stem of `models.STEMS`, as a whole, on images of the data set."""
+    """Return one row per stem of `models.STEMS`, measured on images of the data set."""
     images = jnp.asarray((np.asarray(data.train.images[:100], np.float32) - data.mean) / data.std)
     rows = []
     for name in config.stems:
         stem = models.STEMS[name]
         layers = [(cl.Window(size, step, PADDING), math.ceil(share * config.width)) for share, size, step in stem.layers]
-        told = measure.stem_report(layers, images, jax.random.key(0), pool=POOL_WINDOW if stem.pool else None)
-        row = {"stem": name} | told[-1]._asdict()
+        reports = measure.stem_report(layers, images, jax.random.key(0), pool=POOL_WINDOW if stem.pool else None)
+        row = {"stem": name} | reports[-1]._asdict()
         rows.append({name: row[name] if np.isscalar(row[name]) else "x".join(map(str, row[name])) for name in SHOWN})
     return rows
 
 
 def run(config: Config) -> Rows:
-    """All rows: of the networks that are trained, and of the stems in use."""
+    """Return the rows of the trained networks and of the stems in use."""
     data = config.load()
     return trained(config, data) + in_use(config, data)
 
 
 def table(rows: Rows, config: Config) -> Rows:
-    """Accuracies, in the mean over the seeds, and the stems in use."""
+    """Average accuracies over the seeds, and add the stems in use."""
     right = [row for row in rows if "accuracy" in row]
     return report.summarise(right, ["stem", "outputs"], "accuracy", bounds=RIGHT) + [row for row in rows if "aliasing" in row]
 
 
 def draw(rows: Rows, config: Config) -> Any:
-    """Accuracy against the outputs of the first layer; the stems in use by both ratios."""
+    """Draw the accuracy against the outputs of the first layer, and the stems in use by both ratios."""
     lines, patch = table(rows, config), 9 * config.load().image_shape[-1]
     figure, axes = report.new_figure(2, size=(15.0, 6.5))
     report.curves(
@@ -123,9 +127,9 @@ def draw(rows: Rows, config: Config) -> Any:
     )
     axes[0].axvline(patch, color="0.6", linestyle=":")
     for row in (line for line in lines if "aliasing" in line):
-        place = row["window_ratio"], row["stride_ratio"]
-        axes[1].plot(*place, "o", color=report.RUNG_STYLE["conv"].colour, markersize=10)
-        axes[1].annotate(f"  {row['stem']}: {row['aliasing']:.0%} aliased", place, rotation=40, va="bottom")
+        position = row["window_ratio"], row["stride_ratio"]
+        axes[1].plot(*position, "o", color=report.RUNG_STYLE["conv"].colour, markersize=10)
+        axes[1].annotate(f"  {row['stem']}: {row['aliasing']:.0%} aliased", position, rotation=40, va="bottom")
     axes[1].axhline(1, color="0.6", linestyle=":")
     axes[1].axvline(1, color="0.6", linestyle=":")
     axes[1].set(xscale="log", yscale="log", xlabel="outputs / numbers in the field", ylabel="outputs / numbers in new pixels")

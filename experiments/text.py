@@ -1,18 +1,18 @@
-"""How far apart may words stand that belong together, and does a network read further than it sees?
+"""How far apart may related words stand, and does a network use words outside its receptive field?
 
-"Dog bites man" or "man bites dog": which of two nouns follows the verb, l words away, around a circle of words. Exchanging the
-nouns leaves the bag of all windows of up to l words as it is (`convlab.tasks.distance`), so that circular convolutions with
-global pooling must be at chance from where l reaches their receptive field, and can be right everywhere below: the field is
-measured on the network. Kernels of their own at every place know where on the circle a noun stands, and dense layers see all,
-but both have to learn every place by itself. Nulls: a bag of words, the same network with windows of one word; and, against the
-number of texts, what knows the texts that it has seen and guesses at the others, as there are but a few hundred texts.
+"Dog bites man" or "man bites dog": the class is which of two nouns follows the verb, l words away, in a circle of words.
+Exchanging the nouns changes no window of up to l words (`convlab.tasks.distance`). Circular convolutions with global pooling
+must therefore be at chance as soon as l reaches their receptive field, and can be right on all texts below it. The receptive
+field is measured on the network. Local kernels know the position of a noun on the circle, and dense layers see all words, but
+both have to learn every position separately. Null models: a bag of words, which is the same network with windows of one word.
+For the number of texts, a list of the training texts that guesses on all others, since there are only a few hundred texts.
 
-Answer: no. Convolutions with fields of 3, 5, 9 and 15 words are right in every text up to 2, 4, 8 and 14 words, and at chance
-from 3, 5, 9 and 15 on. Kernels that are not shared do hardly better than a list of the texts that they saw.
+Answer: no. Convolutions with receptive fields of 3, 5, 9 and 15 words are right on every text up to 2, 4, 8 and 14 words, and
+at chance from 3, 5, 9 and 15 on. Kernels that are not shared are hardly better than a list of the training texts.
 
     python -m experiments.text                              (4 minutes on 2 cores)
 
-Reference: of the question, Zhang et al., Dive into Deep Learning, section 7.1, exercises (convolutions for text).
+Reference: Zhang et al., Dive into Deep Learning, section 7.1, exercises (convolutions for text: the question).
 """
 
 import dataclasses
@@ -30,29 +30,35 @@ from experiments.shared.command import Rows, main
 from experiments.shared.settings import at_once
 
 LIST = "a list of the texts seen, and guesses"
-COLOURS = {1: "linear", 3: "low_rank", 5: "tiled", 9: "conv", 15: "global_conv"}  # of convolutions, by the words that they see
+COLOURS = {
+    1: "linear",
+    3: "low_rank",
+    5: "tiled",
+    9: "conv",
+    15: "global_conv",
+}  # the rung whose colour a convolution has, by its receptive field in words
 FORMATS = {"accuracy": ".1%"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is run.
+    """The settings of the experiment.
 
     Args:
-      stacks: Convolutions, by the words that they see: 1, 3, 5, 9 or 15.
-      local: The stack that is also trained with kernels of their own at every place; 0: none, and no dense network.
-      length: Words of a text.
-      apart: l, words from the verb to each noun.
-      vocabulary: Words there are, three of them marked.
-      size: Training texts where l varies.
-      sizes: Training texts of the stack `local`, as a convolution too, and of the dense network, `at` words apart.
-      at: Words apart where the number of training texts varies.
-      width: Channels of every layer, and twice as many units of the dense network.
-      steps: Of training, at most; it stops at a mean loss of 0.01.
-      learning_rate: Of Adam.
-      dense_rate: That of the dense network, which larger steps keep from fitting.
-      seeds: Runs with other texts and initial weights.
-      root: Folder that the results go to.
+      stacks: The convolutions, by their receptive fields in words: 1, 3, 5, 9 or 15.
+      local: The stack that is also trained as locally connected layers, beside a dense network. If 0, neither is trained.
+      length: The number of words in a text.
+      apart: The distances l from the verb to each noun, in words.
+      vocabulary: The number of different words. Three of them are the verb and the nouns.
+      size: The number of training texts when l varies.
+      sizes: The numbers of training texts at distance `at`, for the stack `local`, its convolution and the dense network.
+      at: The distance l when the number of training texts varies.
+      width: The number of channels of every layer, and half the number of units of the dense network.
+      steps: The largest number of training steps. Training stops at a mean loss of 0.01.
+      learning_rate: The learning rate of Adam.
+      dense_rate: The learning rate of the dense network, which does not fit with larger steps.
+      seeds: The number of runs, each with its own texts and initial weights.
+      root: The folder of the results.
     """
 
     stacks: tuple[int, ...] = tuple(STACKS)
@@ -76,13 +82,13 @@ FULL = Config(sizes=(50, 100, 200, 400, 800, 1600, 3200, 6400), vocabulary=64, w
 
 
 def run(config: Config) -> Rows:
-    """One row per network, distance, number of training texts and seed."""
+    """Return one row per network, distance, number of training texts and seed."""
     made = networks((config.length, config.vocabulary), config.width, config.stacks, config.local)
     return [row for rows in at_once(functools.partial(trained, config), made) for row in rows]
 
 
 def trained(config: Config, network: Network) -> Rows:
-    """One row per distance, number of training texts and seed; all are trained together."""
+    """Train a network in all cases together, and return one row per case and seed."""
 
     def sample(key: jax.Array, n: int, apart: jax.Array) -> tuple[jax.Array, jax.Array]:
         return tasks.distance(config.length, apart, config.vocabulary).sample(key, n)
@@ -103,21 +109,21 @@ def trained(config: Config, network: Network) -> Rows:
 
 
 def table(rows: Rows, config: Config) -> Rows:
-    """Means over seeds."""
+    """Average over the seeds."""
     return report.summarise(rows, ["network", "sees", "apart", "size"], "accuracy", bounds={"accuracy": report.SHARE})
 
 
 def draw(rows: Rows, config: Config) -> Any:
-    """Accuracy against the distance, with the words that each network sees, and against the number of texts."""
+    """Draw the accuracy against the distance, with every receptive field, and against the number of texts."""
     figure, axes = report.new_figure(1 + bool(config.sizes), size=(16.0, 7.0))
     sees, lines = {row["network"]: row["sees"] for row in rows}, table(rows, config)
     styles = {name: style(name, words) for name, words in sees.items()}
     y_label = "accuracy on texts drawn anew, 95 % interval"
     shown: dict[str, Any] = {"y_label": y_label, "y_format": ".0%", "styles": styles, "baselines": {"chance": 0.5}}
     title = f"{config.size} training texts; vertical: words a place sees"
-    along = {"x_label": "words from the verb to each noun", "title": title, "band": True}
+    by_distance = {"x_label": "words from the verb to each noun", "title": title, "band": True}
     at_size = [line for line in lines if line["size"] == config.size]
-    report.curves(axes[0], at_size, "apart", "accuracy", "network", **along, **shown)
+    report.curves(axes[0], at_size, "apart", "accuracy", "network", **by_distance, **shown)
     for name, words in sees.items():
         if name.startswith(CONVOLUTION):
             axes[0].axvline(words, color=styles[name].colour, linestyle=":", zorder=0)
@@ -134,12 +140,15 @@ def draw(rows: Rows, config: Config) -> Any:
 
 
 def seen(config: Config, n: np.ndarray) -> np.ndarray:
-    """Share of all texts, equally likely, that are among n: there is one for each verb's place, class and filler."""
+    """Return the expected share of all texts that are among n training texts.
+
+    There is one text for each position of the verb, class and filler word, all equally likely.
+    """
     return 1 - (1 - 1 / (2 * config.length * (config.vocabulary - 3))) ** n
 
 
 def style(name: str, sees: int) -> report.Style:
-    """The look of a network's line."""
+    """Return the style of a network's line."""
     rung = "locally_connected" if name.startswith(LOCAL) else "dense" if name == DENSE else COLOURS.get(sees, "conv")
     return report.RUNG_STYLE[rung]._replace(label=name)
 

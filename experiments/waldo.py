@@ -1,13 +1,14 @@
-"""Does a network that learnt to say whether the digit is there also know where, at places it never saw it?
+"""Can a network that detects a digit also locate it, at positions where it never saw it?
 
-Scenes of digits scattered over a dark ground; the network says whether one of them is the wanted digit, by the largest entry of
-its last response map. In training the wanted digit stands in the left of the scene only, the others anywhere. A hit: the map's
-peak lies on the wanted digit, in scenes of test images, where it stands on the left again and where it stands on the right.
-One network at three rungs. Baselines: correlation with the mean image of the wanted digit, and a place drawn at random.
+Scenes show digits on a dark ground. The network says whether one of them is the target digit, by the largest entry of its last
+response map. In training the target digit stands only on the left of the scene, and the others anywhere. A hit means that the
+peak of the map lies on the target digit. Hits are counted in scenes of test images, with the target digit on the left and on
+the right. One network is trained on three rungs. Baselines: correlation with the mean image of the target digit, and a random
+position.
 
-Answer: as a convolution, in seven scenes of ten on either side, with seeds that differ very much (19 to 98 %). A local network
-finds it a third of the time on the left and, in the mean, less often than chance on the right; a dense one is not told from
-chance on either side by five seeds.
+Answer: the convolution can, in seven scenes of ten on either side, but its seeds differ very much (19 to 98 %). A local network
+finds it in a third of the scenes on the left and, in the mean, less often than chance on the right. Five seeds do not
+distinguish a dense network from chance on either side.
 
     python -m experiments.waldo                                                        (5 minutes on 2 cores)
 
@@ -32,24 +33,24 @@ from experiments.shared.settings import Recipe, styles
 SEEN, UNSEEN = "where it was in training", "where it never was"
 TEMPLATE, CHANCE = "mean image, correlated", "drawn at random"
 STYLES = report.RUNG_STYLE | styles({TEMPLATE: "tiled"})
-MARK = "#E69F00"  # of the wanted digit, and of a peak
+MARK = "#E69F00"  # the colour of the frame of the target digit, and of a peak
 BOUNDS = {"hits": report.SHARE, "accuracy": report.SHARE}
 FORMATS = {"hits": ".1%", "accuracy": ".1%"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Recipe):
-    """What is run.
+    """The settings of the experiment.
 
     Args:
-      data: Name of the data set that the figures come from.
-      rungs: Of the network.
-      wanted: Class that is looked for.
-      side: Pixels of a scene along each axis, at least three times those of a figure.
-      clutter: Numbers of other figures, in test scenes; training scenes have any number up to the last.
-      size: Training scenes, half of them with the wanted figure.
-      test_size: Scenes for every number of others and both sides.
-      widths: Channels of the two layers before the map.
+      data: The name of the data set of the figures.
+      rungs: The rungs of the network.
+      wanted: The class of the target figure.
+      side: The number of pixels of a scene along each axis, at least three times that of a figure.
+      clutter: The numbers of other figures in test scenes. Training scenes have any number up to the last.
+      size: The number of training scenes, half of them with the target figure.
+      test_size: The number of test scenes for every side and number of other figures.
+      widths: The numbers of channels of the two layers before the map.
     """
 
     rungs: tuple[str, ...] = ("conv", "locally_connected", "dense")
@@ -67,49 +68,49 @@ SMOKE = Config(rungs=("conv",), clutter=(0, 2), size=100, test_size=20, widths=(
 
 
 def run(config: Config) -> Result:
-    """One row per rung, side, number of others and seed; and a scene with the maps of all rungs."""
+    """Return one row per rung, side, number of other figures and seed, and one scene with maps."""
     data = config.load()
     train, test = (Scenes(split, config.wanted, config.side) for split in (data.train, data.test))
-    found = [searched(config, train, test, seed) for seed in range(config.seeds)]
-    return Result([row for rows, _ in found for row in rows], arrays=found[0][1])
+    searches = [searched(config, train, test, seed) for seed in range(config.seeds)]
+    return Result([row for rows, _ in searches for row in rows], arrays=searches[0][1])
 
 
 def searched(config: Config, train: Scenes, test: Scenes, seed: int) -> tuple[Rows, dict[str, Any]]:
-    """The rows of one seed, and a scene with its maps."""
+    """Train the networks of one seed. Return their rows, and a scene with their maps."""
     numbers, both = range(config.clutter[-1] + 1), (False, True)
-    split, _ = train.many(seed, config.size, numbers, both, right=False)
-    check, _ = test.many(1000 + seed, config.test_size, numbers, both, right=False)
+    split, _ = train.sample(seed, config.size, numbers, both, right=False)
+    check, _ = test.sample(1000 + seed, config.test_size, numbers, both, right=False)
     scenes = Data("scenes", split, check, ("absent", "there"))
     tests = {
-        (side, others): test.many(2000 + seed, config.test_size, (others,), (True,), side == UNSEEN)
+        (side, others): test.sample(2000 + seed, config.test_size, (others,), (True,), side == UNSEEN)
         for side, others in itertools.product((SEEN, UNSEEN), config.clutter)
     }
-    split, places = tests[UNSEEN, config.clutter[-1]]
-    rows, picture = [], {"scene": split.images[0, ..., 0], "place": places[0], "size": test.n}
+    split, corners = tests[UNSEEN, config.clutter[-1]]
+    rows, picture = [], {"scene": split.images[0, ..., 0], "place": corners[0], "size": test.n}
     for rung in config.rungs:
         fitted = cl.fit(Searcher(scenes.image_shape, config.widths, rung, seed), scenes, config.recipe(seed))
-        found, accuracy = mapping(fitted.model(), scenes), fitted.history[-1]["test_accuracy"]
+        response, accuracy = mapping(fitted.model(), scenes), fitted.history[-1]["test_accuracy"]
         print(f"{rung}, seed {seed}: {accuracy:.1%} of scenes classified right", flush=True)
-        for (side, others), (split, places) in tests.items():
-            share = hits(np.asarray(found(np.asarray(split.images))), places, test.n, STRIDE)
+        for (side, others), (split, corners) in tests.items():
+            share = hits(np.asarray(response(np.asarray(split.images))), corners, test.n, STRIDE)
             rows.append({"by": rung, "side": side, "others": others, "seed": seed, "hits": share, "accuracy": accuracy})
-        picture[rung] = np.asarray(found(tests[UNSEEN, config.clutter[-1]][0].images[:1]))[0]
+        picture[rung] = np.asarray(response(tests[UNSEEN, config.clutter[-1]][0].images[:1]))[0]
     template = np.asarray(train.figures[train.wanted], np.float32).mean(0)
     template = jnp.asarray(template - template.mean())[..., None, None]
     correlated = functools.partial(cl.conv, v=template, window=cl.Window(template.shape[:2]))
-    for (side, others), (split, places) in tests.items():
+    for (side, others), (split, corners) in tests.items():
         maps = np.asarray(correlated(jnp.asarray(split.images, jnp.float32)))[..., 0]
-        rows.append({"by": TEMPLATE, "side": side, "others": others, "seed": seed, "hits": hits(maps, places, test.n, 1)})
+        rows.append({"by": TEMPLATE, "side": side, "others": others, "seed": seed, "hits": hits(maps, corners, test.n, 1)})
     return rows, picture
 
 
 def table(rows: Rows, config: Config) -> Rows:
-    """The mean over seeds."""
+    """Average over the seeds."""
     return report.summarise(rows, ["by", "side", "others"], list(BOUNDS), bounds=BOUNDS)
 
 
 def draw(rows: Rows, config: Config, picture: dict[str, Any]) -> Any:
-    """The maps of the rungs over a scene, and hits against the number of other figures on both sides."""
+    """Draw the maps of all rungs over a scene, and hits against the number of other figures on both sides."""
     from matplotlib.patches import Rectangle
 
     figure, axes = report.new_figure(3 + len(config.rungs), rows=2, size=(16.0, 10.5))

@@ -38,15 +38,15 @@ FAULTS = [
         "swap i and j of a locally connected kernel",
         "convlab/ops/local.py",
         "    return windowed(",
-        "    if rank == 2 and v.shape[0] == v.shape[1]:\n        v = v.swapaxes(0, 1)\n    return windowed(",
+        "    if ndim == 2 and v.shape[0] == v.shape[1]:\n        v = v.swapaxes(0, 1)\n    return windowed(",
         "tests/test_ops.py -k 'loops or lax'",
     ),
     Fault(
         "fuse channels in the wrong order",
         "convlab/foreign.py",
-        "    kernel = kernel.reshape(*kernel.shape[:rank], _channels(kernel, size), *size, kernel.shape[-1])\n"
-        "    return jnp.moveaxis(kernel, rank, -2)",
-        "    return kernel.reshape(*kernel.shape[:rank], *size, _channels(kernel, size), kernel.shape[-1])",
+        "    kernel = kernel.reshape(*kernel.shape[:ndim], _channels(kernel, size), *size, kernel.shape[-1])\n"
+        "    return jnp.moveaxis(kernel, ndim, -2)",
+        "    return kernel.reshape(*kernel.shape[:ndim], *size, _channels(kernel, size), kernel.shape[-1])",
         "tests/test_foreign.py",
     ),
     Fault(
@@ -220,15 +220,15 @@ FAULTS = [
     Fault(
         "shuffle each shard for itself",
         "convlab/data/feeding.py",
-        "first = step * size + part * each",
+        "first = step * size + part * shard_size",
         "first = step * size + part",
         "tests/test_feeding.py -k processes",
     ),
     Fault(
         "read the labels of other images",
         "convlab/data/feeding.py",
-        "return split.images[places], split.labels[places]",
-        "return split.images[places], split.labels[np.sort(places)]",
+        "return split.images[indices], split.labels[indices]",
+        "return split.images[indices], split.labels[np.sort(indices)]",
         "tests/test_feeding.py -k epoch",
     ),
     Fault(
@@ -241,8 +241,8 @@ FAULTS = [
     Fault(
         "go on with the batches of the beginning",
         "convlab/train/loop.py",
-        "feeds(stack, steps, training.step)",
-        "feeds(stack, steps, 0)",
+        "feed_stack(stack, steps, training.step)",
+        "feed_stack(stack, steps, 0)",
         "tests/test_checkpoint.py -k goes_on_as_if",
     ),
     Fault(
@@ -332,8 +332,8 @@ FAULTS = [
     Fault(
         "transpose by the wrong operand",
         "convlab/kernels/trilinear.py",
-        "OTHERS[wrt][1 - place]: (q, p)[place]}",
-        "OTHERS[wrt][1 - place]: (p, q)[1 - place] * 2}",
+        "OTHERS[wrt][1 - operand]: (q, p)[operand]}",
+        "OTHERS[wrt][1 - operand]: (p, q)[1 - operand] * 2}",
         "tests/test_ops.py -k second_order",
     ),
     Fault(
@@ -409,16 +409,16 @@ FAULTS = [
     Fault(
         "prune a share of all instead of what is left",
         "convlab/optim/pruning.py",
-        "round(share * len(places))",
-        "round(share * len(left))",
+        "round(share * len(entries))",
+        "round(share * len(remaining))",
         "tests/test_optim.py -k smallest_share",
     ),
     Fault(
         "add what came in after the last activation of a block",
         "convlab/models/resnet.py",
-        "return self.activation(h + (self._carried(x) if self.shortcut is None else self.shortcut(x)))",
-        "return self.activation(h) + (self._carried(x) if self.shortcut is None else self.shortcut(x))",
-        "tests/test_families.py -k adds_what",
+        "return self.activation(h + (self._subsampled(x) if self.shortcut is None else self.shortcut(x)))",
+        "return self.activation(h) + (self._subsampled(x) if self.shortcut is None else self.shortcut(x))",
+        "tests/test_families.py -k adds_its_input",
     ),
     Fault(
         "leave the hidden layer of a head without its batch norm",
@@ -437,16 +437,16 @@ FAULTS = [
     Fault(
         "look for the best patch over all units together",
         "convlab/measure/weights/patches.py",
-        "best = jnp.max(held, range(rank, 2 * rank))",
-        "best = jnp.max(held)",
+        "best = jnp.max(sums, range(ndim, 2 * ndim))",
+        "best = jnp.max(sums)",
         "tests/test_weights.py -k patch",
     ),
     Fault(
-        "deal without counting the inputs of a unit",
+        "shuffle without counting the inputs of a unit",
         "convlab/measure/weights/patches.py",
-        "gets = jnp.where(one, place < jnp.sum(one & (x != 0), 1, keepdims=True), draw < 0.5)",
-        "gets = draw < 0.5",
-        "tests/test_weights.py -k dealing",
+        "to_first = jnp.where(exclusive, order < jnp.sum(exclusive & (x != 0), 1, keepdims=True), draw < 0.5)",
+        "to_first = draw < 0.5",
+        "tests/test_weights.py -k shuffling",
     ),
     Fault(
         "draw filters down the columns",
@@ -472,7 +472,7 @@ FAULTS = [
     Fault(
         "start what is carried anew",
         "convlab/relax/optimizer_state.py",
-        "return _rewritten(name[0], kept, before[layer], after[layer])",
+        "return _converted(name[0], value, before[layer], after[layer])",
         "return fresh",
         "tests/test_relax.py -k carried_state",
     ),
@@ -591,8 +591,8 @@ FAULTS = [
     Fault(
         "give all runs the moments of the first data set",
         "convlab/train/training.py",
-        "stack.join([data.mean for data in stack.sets])",
-        "stack.join([stack.sets[0].mean for _ in stack.sets])",
+        "stack.join([data.mean for data in stack.datasets])",
+        "stack.join([stack.datasets[0].mean for _ in stack.datasets])",
         "tests/test_many.py -k own",
     ),
     Fault(
@@ -612,7 +612,7 @@ FAULTS = [
     Fault(
         "correct no probability for the number of tests",
         "convlab/report/pairs.py",
-        "(len(probabilities) - rank) * probabilities[test]",
+        "(len(probabilities) - before) * probabilities[test]",
         "probabilities[test]",
         "tests/test_report.py -k 'holm or paired or corrected'",
     ),

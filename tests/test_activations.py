@@ -1,4 +1,4 @@
-"""What layers return: as they are called, watched while training, and the dimensions that it fills."""
+"""Outputs of layers: feature maps, metrics during training, and ranks."""
 
 import compiled as cl
 import jax
@@ -14,7 +14,7 @@ from convlab.measure import activation_metrics, activation_rank, feature_maps
 from convlab.train.training import check_parameter_metrics
 
 
-def test_feature_maps_are_what_layers_return_in_evaluation_each_call_by_its_name(float64):
+def test_feature_maps_are_the_outputs_of_each_layer_call_in_evaluation_mode(float64):
     layer = filled(lambda: cl.Conv(2, 2, (3, 2), param_dtype=jnp.float64, rngs=nnx.Rngs(0)))
     (x,), call = gaussian((2, 5, 7, 2)), jax.jit(lambda x: layer(x))
     maps = feature_maps(nnx.Sequential(layer, nnx.relu, nnx.Dropout(0.5, rngs=nnx.Rngs(1)), layer), x)
@@ -23,37 +23,37 @@ def test_feature_maps_are_what_layers_return_in_evaluation_each_call_by_its_name
     close(maps["layers/0 (2)"], call(np.maximum(call(x), 0)))
 
 
-def test_watched_activations_are_those_of_the_images_whatever_statistics_run_along():
+def test_activation_metrics_use_the_statistics_of_their_images():
     x = images(9, 7, 5, 2)
     options = {"width": 4, "depth": 1, "batch_norm": True, "dropout": 0.5, "activation": nnx.relu}
     model = filled(lambda: cl.models.Net((7, 5, 2), 3, **options, rngs=nnx.Rngs(0)), deviation=1.0)
-    watch = activation_metrics(model, x, "stages/0/layer", "stages/0/norm")
+    metrics = activation_metrics(model, x, "stages/0/layer", "stages/0/norm")
     layer, norm = model.stages[0].layer, model.stages[0].norm
     norm.scale[...], norm.bias[...] = jnp.ones(4), jnp.zeros(4)
     parameters = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     layer.kernel[...] = jnp.array(2 * np.asarray(layer.kernel[...]))
     layer.bias[...] = jnp.array(np.asarray(layer.bias[...]) - [0, 0, 0, 99], jnp.float32)
-    watched = jax.jit(watch)
-    before, told = watched(parameters), watched(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
-    check_parameter_metrics(watch, parameters)
+    compiled = jax.jit(metrics)
+    before, after = compiled(parameters), compiled(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+    check_parameter_metrics(metrics, parameters)
     h = np.asarray(jax.jit(lambda x: layer(x))(x))
-    np.testing.assert_allclose(told["stages/0/layer/mean"], h.mean(), rtol=1e-4)
-    np.testing.assert_allclose(told["stages/0/layer/deviation"], h.std(), rtol=1e-4)
-    assert float(told["stages/0/layer/dead"]) == (h.max((0, 1, 2)) <= 0).mean() == 0.25
-    assert float(before["stages/0/layer/mean"]) != float(told["stages/0/layer/mean"])
-    assert abs(float(told["stages/0/norm/mean"])) < 1e-5
-    np.testing.assert_allclose(told["stages/0/norm/deviation"], 1, rtol=1e-3)
+    np.testing.assert_allclose(after["stages/0/layer/mean"], h.mean(), rtol=1e-4)
+    np.testing.assert_allclose(after["stages/0/layer/deviation"], h.std(), rtol=1e-4)
+    assert float(after["stages/0/layer/dead"]) == (h.max((0, 1, 2)) <= 0).mean() == 0.25
+    assert float(before["stages/0/layer/mean"]) != float(after["stages/0/layer/mean"])
+    assert abs(float(after["stages/0/norm/mean"])) < 1e-5
+    np.testing.assert_allclose(after["stages/0/norm/deviation"], 1, rtol=1e-3)
 
 
-@pytest.mark.parametrize("d, kept", [(20, 20), (32, 27)])
-def test_a_stem_of_27_inputs_fills_at_most_27_dimensions_and_more_after_the_relu(d, kept, float64):
+@pytest.mark.parametrize("d, rank", [(20, 20), (32, 27)])
+def test_a_stem_of_27_inputs_has_rank_27_before_the_relu_and_more_after(d, rank, float64):
     x, v = gaussian((4, 11, 13, 3), (3, 3, 3, d))
     h = cl.conv(x, v, cl.Window(3, 2))
-    assert activation_rank(h).rank == kept
+    assert activation_rank(h).rank == rank
     assert activation_rank(jax.nn.relu(h)).rank == d
 
 
-def test_one_channel_to_many_by_one_tap_is_a_line_until_a_bias_and_a_relu_bend_it(float64):
+def test_one_tap_on_one_channel_has_rank_1_until_bias_and_relu(float64):
     x, v, bias = gaussian((4, 7, 5, 1), (1, 1, 1, 6), (6,))
     h = cl.conv(x, v, cl.Window(1))
     assert activation_rank(h).rank == 1
@@ -62,7 +62,7 @@ def test_one_channel_to_many_by_one_tap_is_a_line_until_a_bias_and_a_relu_bend_i
     assert activation_rank(np.maximum(0, np.asarray(h) + bias)).rank > 3
 
 
-def test_the_effective_rank_counts_directions_of_equal_size(float64):
+def test_the_effective_rank_of_equal_singular_values_is_their_number(float64):
     turn = np.linalg.qr(gaussian((5, 5))[0])[0]
     assert activation_rank(turn * [1, 1, 1, 0, 0]) == (3, pytest.approx(3))
     rank, effective = activation_rank(turn * [1, 0.5, 1e-3, 0, 0])

@@ -1,4 +1,4 @@
-"""What a network looks at: rules for ReLUs against loops, maps against equations, and what cannot be told is refused."""
+"""Attribution: rules for ReLUs against NumPy, maps against their equations, and errors."""
 
 import tracemalloc
 
@@ -20,7 +20,7 @@ WEIGHTS = gaussian((10, 7), (7, 5), (5, 3))
 
 
 def mlp(relu):
-    """Images of 5 pixels and 2 channels through two hidden layers."""
+    """A network of two hidden layers on images of 5 pixels and 2 channels."""
 
     def scores(x):
         a, b, c = map(jnp.array, WEIGHTS)
@@ -30,14 +30,14 @@ def mlp(relu):
 
 
 def by_hand(x, targets, rule):
-    """What comes back to the pixels of the network above, in NumPy."""
+    """The gradients of that network by its pixels under a rule, in NumPy."""
     a, b, c = WEIGHTS
     first = x.reshape(len(x), -1) @ a
     second = np.maximum(first, 0) @ b
     back = c.T[targets]
-    for given, weight in ((second, b), (first, a)):
+    for entering, weight in ((second, b), (first, a)):
         if rule != "deconvnet":
-            back = back * (given > 0)
+            back = back * (entering > 0)
         if rule != "gradient":
             back = back * (back > 0)
         back = back @ weight.T
@@ -53,13 +53,13 @@ SPELLINGS = {
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_rules_pass_back_what_the_equations_say_however_the_relu_is_spelled(rule, float64):
+def test_rules_give_the_gradients_of_their_equations_for_every_form_of_relu(rule, float64):
     (x,), targets = gaussian((6, 5, 2), seed=1), np.array([0, 2, 1, 1, 0, 2])
     for spelled in SPELLINGS.values():
         close(saliency(mlp(spelled), x, targets, rule), by_hand(x, targets, rule))
 
 
-def test_the_gradient_of_a_network_is_its_gradient_and_the_rules_differ_from_it():
+def test_the_gradient_rule_gives_the_gradient_and_the_others_do_not():
     pool = cl.Window(2, 2, "VALID")
 
     class Net(nnx.Module):
@@ -85,38 +85,38 @@ def looped(x):
 
 
 @jax.custom_vjp
-def own(x):
+def custom(x):
     return nnx.relu(x) + 1
 
 
-own.defvjp(lambda x: (own(x), x), lambda x, g: (g,))
+custom.defvjp(lambda x: (custom(x), x), lambda x, g: (g,))
 
 
 @pytest.mark.parametrize(
     "activation, why",
     [
-        (nnx.tanh, "there is none"),
-        (nnx.softplus, "there is none"),
-        (nnx.leaky_relu, "there is none"),
-        (looped, "one stands inside a scan"),
-        (own, "one stands inside a custom_vjp_call"),
+        (nnx.tanh, "the network has none"),
+        (nnx.softplus, "the network has none"),
+        (nnx.leaky_relu, "the network has none"),
+        (looped, "one is inside a scan"),
+        (custom, "one is inside a custom_vjp_call"),
     ],
 )
-def test_a_rule_without_a_relu_to_change_is_refused_but_the_gradient_is_given(activation, why):
+def test_a_rule_needs_a_relu_but_the_gradient_does_not(activation, why):
     x = images(2, 5, 2)
-    with pytest.raises(ValueError, match=f"rule 'guided' changes what ReLUs pass back, but {why}"):
+    with pytest.raises(ValueError, match=f"rule 'guided' changes the derivative of ReLUs, but {why}"):
         saliency(mlp(activation), x, 1, "guided")
     plain = jax.jit(jax.grad(lambda x: mlp(activation)(x)[:, 1].sum()))(x)
     np.testing.assert_allclose(saliency(mlp(activation), x, 1), plain, rtol=1e-5, atol=1e-5)
 
 
-def test_the_maximum_that_a_norm_takes_of_a_variance_is_no_relu():
+def test_the_maximum_in_a_norm_is_no_relu():
     norm = filled(lambda: nnx.LayerNorm(10, rngs=nnx.Rngs(0)))
-    with pytest.raises(ValueError, match="there is none"):
+    with pytest.raises(ValueError, match="the network has none"):
         saliency(lambda x: norm(x.reshape(len(x), -1)), images(2, 5, 2), 1, "guided")
 
 
-def test_what_is_asked_for_must_be_there():
+def test_unknown_rules_classes_and_layers_are_errors():
     x, net = images(2, 5, 2), mlp(nnx.relu)
     with pytest.raises(ValueError, match="rule 'smooth' is unknown; needs one of gradient, guided, deconvnet"):
         saliency(net, x, 1, "smooth")
@@ -128,11 +128,11 @@ def test_what_is_asked_for_must_be_there():
     layer = filled(lambda: nnx.Sequential(nnx.Linear(2, 3, rngs=nnx.Rngs(0))))
     with pytest.raises(ValueError, match="layer 'layers/1' is not called; needs one of layers/0"):
         feature_maps(layer, x, "layers/1")
-    with pytest.raises(ValueError, match="returns shape \\(2, 3\\), which has no positions to show"):
+    with pytest.raises(ValueError, match="returns shape \\(2, 3\\), which has no positions to map"):
         grad_cam(nnx.Sequential(lambda x: x.mean(1), *layer.layers), x, "layers/1", 0)
 
 
-def test_occlusion_is_the_score_that_is_lost_with_each_window(float64):
+def test_occlusion_is_the_fall_of_the_score_for_each_window(float64):
     (x,), window, targets = gaussian((3, 5, 7, 2)), cl.Window((2, 3), (1, 2)), [2, 0, 1]
     (weight,) = gaussian((70, 3), seed=1)
 
@@ -179,7 +179,7 @@ CROSSES = {"+": np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]]), "x": np.array([[1, 
 
 
 @pytest.mark.parametrize("name", CROSSES)
-def test_two_cross_kernels_and_max_pooling_highlight_a_large_cross_at_its_centre_alone(name):
+def test_two_cross_kernels_and_max_pooling_highlight_a_large_cross_only_at_its_centre(name):
     kernel = CROSSES[name][..., None, None].astype(np.float32)
     for parity in (0, 1):
         centre, arm = np.array([12 + parity, 14 + parity]), 5
@@ -192,7 +192,7 @@ def test_two_cross_kernels_and_max_pooling_highlight_a_large_cross_at_its_centre
         assert np.argwhere(response == response.max()).tolist() == [(centre // 2).tolist()]
 
 
-def test_a_map_is_laid_over_the_whole_image_and_says_what_it_shows():
+def test_a_heat_map_covers_the_whole_image_and_has_a_label():
     figure, [axis] = new_figure()
     over = np.array([[0.0, 2, 0], [-1, 0, 0]])
     heat(axis, np.full((6, 9, 3), 0.5), over, "a bird", label="fall of the score")
@@ -206,11 +206,11 @@ def test_a_map_is_laid_over_the_whole_image_and_says_what_it_shows():
     assert figure.axes[1].get_ylabel() == "fall of the score"
     with pytest.raises(ValueError, match=r"image has shape \(6,\) and over \(2, 3\)"):
         heat(axis, np.ones(6), over, label="")
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="NaN or inf"):
         heat(axis, np.ones((6, 9)), over * np.nan, label="")
 
 
-def test_every_channel_has_its_picture():
+def test_a_feature_sheet_shows_every_channel():
     figure, [axis] = new_figure()
     maps = gaussian((4, 3, 5))[0]
     feature_sheet(axis, maps, columns=2)
@@ -226,7 +226,7 @@ def as_it_is():
     return layer
 
 
-def test_where_an_activation_is_exactly_zero_nothing_is_passed_back():
+def test_the_gradient_of_relu_at_zero_is_zero():
     net = nnx.Sequential(as_it_is(), nnx.relu, lambda h: h.sum((1, 2)))
     x = np.zeros((1, 3, 2, 1), np.float32)
     x[0, 1, 1, 0] = 2
@@ -234,7 +234,7 @@ def test_where_an_activation_is_exactly_zero_nothing_is_passed_back():
 
 
 @pytest.mark.parametrize("look", ["saliency", "grad_cam"])
-def test_a_derivative_of_its_own_is_kept_by_the_gradient(look):
+def test_the_gradient_rule_keeps_custom_derivatives(look):
     straight = jax.custom_jvp(lambda x: jnp.maximum(x, 0))
     straight.defjvp(lambda x, t: (jnp.maximum(x[0], 0), 3 * t[0]))
     net = nnx.Sequential(as_it_is(), straight, lambda h: h.sum((1, 2)))
@@ -245,7 +245,7 @@ def test_a_derivative_of_its_own_is_kept_by_the_gradient(look):
         np.testing.assert_allclose(np.ravel(grad_cam(net, x, "layers/0", 0)), [3, 0])
 
 
-def test_occlusion_needs_no_memory_for_every_window_of_every_position():
+def test_occlusion_does_not_hold_all_occluded_images_in_memory():
     x, weight = jnp.array(np.ones((2, 64, 64, 1))), jnp.array(np.ones((4096, 1)))
     tracemalloc.start()
     fall = occlusion(lambda x: x.reshape(len(x), -1) @ weight, x, 0, cl.Window(16, 8, "VALID"))

@@ -251,7 +251,7 @@ def test_a_hundred_kills_lose_nothing(tmp_path):
 def test_two_runs_do_not_share_a_folder(tmp_path):
     process = start(tmp_path, 10**6)
     wait_for(lambda: tmp_path.exists() and steps_in(tmp_path), process)
-    with pytest.raises(ValueError, match="another process trains into .*needs a folder of its own"):
+    with pytest.raises(ValueError, match="in use by another process; each run needs a folder of its own"):
         run(tmp_path)
     process.kill()
     process.communicate()
@@ -278,7 +278,7 @@ def largest(folder):
 @pytest.mark.parametrize("which", ["arrays", "run.json", disk.MANIFEST])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(stopped, whole, damage, which):
     damage(largest(stopped / "13" / which) if which == "arrays" else stopped / "13" / which)
-    with pytest.warns(UserWarning, match="a checkpoint is damaged, the one of step 10 is used: .*13"):
+    with pytest.warns(UserWarning, match="a checkpoint is damaged, so the run resumes from step 10: .*13"):
         assert_same_run(run(stopped), whole)
     assert (stopped / "13.damaged").exists()
 
@@ -317,7 +317,7 @@ def test_a_run_does_not_start_afresh_over_damaged_checkpoints(stopped):
         flip(largest(stopped / str(step) / "arrays"))
     with (
         warnings.catch_warnings(),
-        pytest.raises(DamagedError, match="none of the 3 checkpoints in .* is whole .*does not start afresh"),
+        pytest.raises(DamagedError, match="holds 3 checkpoints, but all are damaged .*does not overwrite them"),
     ):
         warnings.simplefilter("ignore")
         run(stopped)
@@ -333,32 +333,34 @@ def test_a_half_written_checkpoint_is_none(stopped, whole):
 
 
 def test_another_model_is_refused_path_by_path_with_both_shapes(stopped):
-    with pytest.raises(ValueError, match="is of another run; pass another folder, or what was saved") as error:
+    with pytest.raises(
+        ValueError, match="belongs to another run; pass another folder, or the arguments of the saved run"
+    ) as error:
         run(stopped, width=9)
     text = str(error.value)
     for line in (
-        ".parameters['first']['kernel']: (30, 8) float32 was saved, the model has (30, 9) float32",
-        ".parameters['last']['kernel']: (8, 4) float32 was saved, the model has (9, 4) float32",
+        ".parameters['first']['kernel']: the checkpoint has (30, 8) float32, the model has (30, 9) float32",
+        ".parameters['last']['kernel']: the checkpoint has (8, 4) float32, the model has (9, 4) float32",
     ):
         assert line in text
     assert "['last']['bias']" not in text
 
 
 def test_another_optimizer_names_what_it_lacks(stopped):
-    with pytest.raises(ValueError, match=r"optimizer.* was saved, the model has nothing"):
+    with pytest.raises(ValueError, match=r"optimizer.*: the checkpoint has .*, the model has nothing"):
         fit(Net(rngs=nnx.Rngs(0)), made(), config(), optimizer=optax.sgd(0.1), checkpoints=Checkpoints(stopped))
 
 
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"learning_rate": 0.5}, "learning_rate: 0.001 was saved, now 0.5"),
-        ({"seed": 1}, "seed: 0 was saved, now 1"),
-        ({"data": made(66)}, r"data: \['made', 67, 5, 3, 2\] was saved, now \['made', 66"),
+        ({"learning_rate": 0.5}, "learning_rate: the checkpoint has 0.001, this run has 0.5"),
+        ({"seed": 1}, "seed: the checkpoint has 0, this run has 1"),
+        ({"data": made(66)}, r"data: the checkpoint has \['made', 67, 5, 3, 2\], this run has \['made', 66"),
     ],
 )
 def test_another_configuration_or_data_set_is_refused(stopped, options, message):
-    with pytest.raises(ValueError, match=rf"is of another run[\s\S]*{message}"):
+    with pytest.raises(ValueError, match=rf"belongs to another run[\s\S]*{message}"):
         run(stopped, **options)
 
 
@@ -384,12 +386,12 @@ class Dense(linen.Module):
         return self.activation(linen.Dense(4)(x.reshape(len(x), -1)))
 
 
-def one_way(parameters, rest, x, key, train, /):
-    return x.reshape(len(x), -1) @ parameters, rest
+def one_way(parameters, model_state, x, key, train, /):
+    return x.reshape(len(x), -1) @ parameters, model_state
 
 
-def another_way(parameters, rest, x, key, train, /):
-    return -x.reshape(len(x), -1) @ parameters, rest
+def another_way(parameters, model_state, x, key, train, /):
+    return -x.reshape(len(x), -1) @ parameters, model_state
 
 
 def as_they_are(images, key):
@@ -433,7 +435,8 @@ def test_what_differs_without_a_change_of_shapes_is_told_by_its_name(first, seco
 def test_another_model_of_the_same_arrays_is_refused(tmp_path):
     saved = {"checkpoints": Checkpoints(tmp_path)}
     fit(Linear(), made(), config(**PLAIN), **saved)
-    with pytest.raises(ValueError, match=r"These differ:\n  model \(Flax .*\): 'Linear \w+' was saved, now 'Linear \w+'$"):
+    differ = r"These differ:\n  model \(Flax .*\): the checkpoint has 'Linear \w+', this run has 'Linear \w+'$"
+    with pytest.raises(ValueError, match=differ):
         fit(Linear(nnx.gelu), made(), config(**PLAIN), **saved)
 
 
@@ -452,8 +455,8 @@ def test_a_checkpoint_of_another_version_is_refused_with_what_is_needed_and_what
     assert told.pop("version") == identity.VERSION
     (folder / "run.json").write_text(json.dumps(told | saved))
     disk.seal(folder, folder.rglob("*"))
-    wanted = f"goes on from version {identity.VERSION}: finish the run with the release .* or pass another folder"
-    with pytest.raises(ValueError, match=rf"1 is of version {version} of convlab's checkpoints, .* {wanted}"):
+    needed = f"resumes from version {identity.VERSION} only: finish the run with the release .* or pass another folder"
+    with pytest.raises(ValueError, match=rf"1 has format version {version}, but this release {needed}"):
         run(tmp_path, **PLAIN)
     assert steps_in(tmp_path) == [1]
 
@@ -462,10 +465,10 @@ def test_a_description_has_nothing_of_its_process():
     def held():
         return Linear(jax.nn.relu), Dense(lambda x: x), functools.partial(held, {"b", "a"}), jnp.float32, np.ones(3), object()
 
-    assert " at 0x" not in identity.described(held())
-    assert identity.described(held()) == identity.described(held())
+    assert " at 0x" not in identity.describe(held())
+    assert identity.describe(held()) == identity.describe(held())
     for name in ("relu", "<lambda>", "{'a', 'b'}", "float32", "kernel"):
-        assert name in identity.described(held())
+        assert name in identity.describe(held())
 
 
 @pytest.mark.parametrize("options", [{"every": 0}, {"keep": 0}, {"full": "panic"}, {"every": 1.5}])
@@ -496,8 +499,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_step_arrays_and_last_checkp
             checkpoints=Checkpoints(tmp_path, every=1, keep=500),
         )
     text = str(error.value)
-    step = int(text.split("the loss of step ")[1].split()[0])
-    assert re.search(r"before it all parameters were finite, the largest \S+ in \['linear'\]\['kernel'\]", text)
+    step = int(re.search(r"the loss is \S+ at step (\d+);", text)[1])
+    assert re.search(r"all parameters were finite, and the largest magnitude was \S+ in \['linear'\]\['kernel'\]", text)
     assert f"the last checkpoint is {tmp_path / str(max(steps_in(tmp_path)))}" in text
     assert max(steps_in(tmp_path)) == step - 1
 
@@ -527,11 +530,11 @@ def test_a_full_disk_ends_the_run_only_when_asked_and_leaves_what_was_saved(tmp_
 
     monkeypatch.setattr(checkpoint.Saver, "_write", no_room)
     if full == "stop":
-        with pytest.raises(OSError, match="could not be written .*those before are whole.*No space left"):
+        with pytest.raises(OSError, match="could not be written .*earlier checkpoints are intact.*No space left"):
             run(tmp_path, full=full)
         assert steps_in(tmp_path) == [5, 10]
     else:
-        with pytest.warns(UserWarning, match="training goes on: .*No space left"):
+        with pytest.warns(UserWarning, match="training continues: .*No space left"):
             assert_same_run(run(tmp_path, full=full), whole)
         assert steps_in(tmp_path)[-2:] == [10, 20]
     for step in steps_in(tmp_path):

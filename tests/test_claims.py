@@ -55,18 +55,18 @@ def test_a_question_is_answered_and_neither_true_nor_false():
 
 
 def test_words_that_no_claim_has_are_an_error():
-    with pytest.raises(ValueError, match="no claim contains 'xyz'"):
+    with pytest.raises(ValueError, match="only is 'xyz', but no claim contains that"):
         run(Config(only="xyz"))
 
 
 @pytest.mark.parametrize(
     "wanted, written, error",
     [
-        ("[[claim]]\nquote", "[[clam]]\nquote", "entries .'clam'.; needs some of claim, question, open"),
-        ('check = "counts.', 'check = "count.', "check 'count.dense_weights'; needs one of .*counts.dense_weights"),
-        ("unit =", "units =", "fields .'units'.; needs some of .*unit"),
-        ("source =", "# source =", "has no source; needs it"),
-        ("{ pixels =", "{ pixel =", "an argument 'pixel'; needs some of pixels, claimed"),
+        ("[[claim]]\nquote", "[[clam]]\nquote", "unknown kind .'clam'.; choose from claim, question, open"),
+        ('check = "counts.', 'check = "count.', "check 'count.dense_weights'; choose from .*counts.dense_weights"),
+        ("unit =", "units =", "fields .'units'.; choose from .*unit"),
+        ("source =", "# source =", "has no source, which every claim needs"),
+        ("{ pixels =", "{ pixel =", "an unknown argument 'pixel'; choose from pixels, claimed"),
     ],
 )
 def test_a_claim_that_cannot_be_read_is_an_error_that_says_what_is_wrong(wanted, written, error, tmp_path):

@@ -68,7 +68,7 @@ def test_smoke_and_full_each_stand_for_a_whole_configuration_that_other_flags_ch
     with pytest.raises(SystemExit):  # where there is no such run it is no flag
         command.parse(default, smoke, None)
     settings.setattr(sys, "argv", ["experiment", "--full", "--smoke"])
-    with pytest.raises(ValueError, match="hold --smoke and --full; needs one"):
+    with pytest.raises(ValueError, match="--smoke and --full cannot be combined"):
         command.parse(default, smoke, None, full=full)
 
 

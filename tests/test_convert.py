@@ -308,7 +308,7 @@ def test_shares_of_gaussian_weights_are_the_ratios_of_the_dimensions(window):
     reads = window.reads(space).reshape(20, -1)
     pairs = [set(row[row >= 0]) for row in reads]
     local = sum(map(len, pairs)) / 400
-    zeros = np.zeros((*window.of_rank(2).size, 1, 1))
+    zeros = np.zeros((*window.with_ndim(2).size, 1, 1))
     embed = jax.jit(jax.jacobian(lambda v: cl.lift_conv_to_dense(v, window, space)))(zeros)
     shared = np.linalg.matrix_rank(np.asarray(embed).reshape(400, -1)) / 400
     expected = {"shared": shared, "local": local - shared, "rest": 1 - local}
@@ -332,7 +332,7 @@ BAD = [
     (
         lambda: cl.lift_conv_to_dense(ones(3, 3, 2, 3), W3, SPACE, 2),
         ValueError,
-        "2 groups do not divide 3 output channels",
+        "groups must divide the 3 output channels, got 2",
     ),
     (lambda: cl.lift_conv_to_local(ones(5, 5, 2, 3), cl.Window(5, padding="VALID"), SPACE), ValueError, "fits nowhere"),
     (
@@ -350,7 +350,7 @@ BAD = [
     (
         lambda: cl.project_dense_to_conv(ones(4, 5, 4, 5, 3, 4), W3, SPACE, 2),
         ValueError,
-        "2 groups do not divide 3 input",
+        "groups must divide the 3 input channels, got 2",
     ),
     (lambda: cl.project_local_to_tiled(ones(4, 5, 3, 3, 2, 3), W3, SPACE, 5), ValueError, r"period \(5, 5\) exceeds"),
     (lambda: cl.project_local_to_tiled(ones(4, 5, 3, 3, 2, 3), W3, SPACE, 0), ValueError, "period must be at least 1"),

@@ -1,4 +1,4 @@
-"""Costs: against loops over taps, against the compiler's own count, and against the numbers that the texts print."""
+"""Costs against loops over taps, the compiler's counts and published numbers."""
 
 import functools
 import math
@@ -19,12 +19,12 @@ from convlab.norm import BatchNorm
 
 
 def shapes(kind, *sizes, **options):
-    """A network or layer of shapes only."""
+    """The shapes of a network or layer."""
     return nnx.eval_shape(lambda: kind(*sizes, **options, rngs=nnx.Rngs(0)))
 
 
 def numbers(kind, *sizes, **options):
-    """The same with numbers."""
+    """A network or layer with its weights."""
     return filled(lambda: kind(*sizes, **options, rngs=nnx.Rngs(0)))
 
 
@@ -34,15 +34,15 @@ def entries(layer):
 
 @given(windows(cells=300))
 @settings(max_examples=25)
-def test_multiply_adds_are_the_taps_that_read_a_pixel_and_live_weights_those_that_ever_do(drawn):
+def test_multiply_adds_count_taps_on_pixels_and_live_weights_count_taps_that_read_one(drawn):
     window, space, reads = drawn
     taps = list(oracle.each_tap(reads))
-    places = [(window.size, window.strides), {"padding": window.padding, "kernel_dilation": window.dilation}]
-    build = functools.partial(shapes, **places[1], space=space, use_bias=False)
-    conv = cl.count(build(cl.Conv, 3, 2, *places[0]), (*space, 3)).total
-    local = cl.count(build(cl.LocallyConnected, 3, 2, *places[0]), (*space, 3)).total
-    low = cl.count(build(cl.LowRank, 3, 2, *places[0], rank=4), (*space, 3)).total
-    dense = cl.count(build(cl.Dense, 3, 2, *places[0]), (*space, 3)).total
+    arguments = [(window.size, window.strides), {"padding": window.padding, "kernel_dilation": window.dilation}]
+    build = functools.partial(shapes, **arguments[1], space=space, use_bias=False)
+    conv = cl.count(build(cl.Conv, 3, 2, *arguments[0]), (*space, 3)).total
+    local = cl.count(build(cl.LocallyConnected, 3, 2, *arguments[0]), (*space, 3)).total
+    low = cl.count(build(cl.LowRank, 3, 2, *arguments[0], rank=4), (*space, 3)).total
+    dense = cl.count(build(cl.Dense, 3, 2, *arguments[0]), (*space, 3)).total
     positions, pixels = np.prod(oracle.out_shape(reads)), np.prod(space)
     assert conv.multiply_adds == local.multiply_adds == 6 * len(taps)
     assert low.multiply_adds == 4 * 6 * len(taps) + 4 * 2 * positions
@@ -53,14 +53,14 @@ def test_multiply_adds_are_the_taps_that_read_a_pixel_and_live_weights_those_tha
     assert conv.weights == 6 * np.prod(window.size)
 
 
-def test_a_tile_counts_the_taps_that_some_position_of_its_place_reads():
+def test_a_weight_of_a_tile_is_live_if_any_of_its_positions_reads_a_pixel():
     layer = shapes(cl.Tiled, 1, 1, (3,), padding="SAME", period=4, use_bias=False)
-    total = cl.count(layer, (4, 1)).total  # each kernel stands at one position; both border taps are dead
+    total = cl.count(layer, (4, 1)).total  # one position per kernel; both border taps are dead
     assert (total.weights, total.live, total.multiply_adds) == (12, 10, 10)
 
 
 @pytest.mark.parametrize("connectivity", CONNECTIVITY)
-def test_weights_are_those_of_the_arrays_and_bytes_four_times_as_many(connectivity):
+def test_weights_are_the_sizes_of_the_arrays_and_bytes_four_times_as_many(connectivity):
     layer = shapes(connect, connectivity, 2, 3, (3, 2), (2, 1), space=(7, 5))
     total = cl.count(layer, (7, 5, 2)).total
     assert total.weights == entries(layer)
@@ -76,17 +76,17 @@ def floats(*shape):
 
 
 def flops(op, *arrays):
-    """What XLA's own analysis of the compiled op says."""
+    """The number of operations by XLA's analysis of the compiled op."""
     return jax.jit(op).lower(*arrays).compile().cost_analysis()["flops"]
 
 
 @pytest.mark.parametrize("padding", ["VALID", "SAME", "FULL", "CIRCULAR", ((2, 0), (1, 2))], ids=str)
-def test_the_compiler_counts_the_same_for_its_own_convolution_also_at_borders(padding):
+def test_the_compiler_counts_the_same_for_its_convolution_also_at_borders(padding):
     window, x, v = cl.Window((3, 2), (2, 1), padding), floats(1, 9, 8, 3), floats(3, 2, 3, 5)
-    places = [(3, 2), (2, 1)]
-    conv = cl.count(shapes(cl.Conv, 3, 5, *places, padding=padding, use_bias=False), (9, 8, 3)).total
+    arguments = [(3, 2), (2, 1)]
+    conv = cl.count(shapes(cl.Conv, 3, 5, *arguments, padding=padding, use_bias=False), (9, 8, 3)).total
     assert flops(functools.partial(cl.conv, window=window, implementation="lax"), x, v) == 2 * conv.multiply_adds
-    low = cl.count(shapes(cl.LowRank, 3, 5, *places, padding=padding, rank=4, space=(9, 8), use_bias=False), (9, 8, 3)).total
+    low = cl.count(shapes(cl.LowRank, 3, 5, *arguments, padding=padding, rank=4, space=(9, 8), use_bias=False), (9, 8, 3)).total
     arrays = floats(4, *v.shape), floats(*window.output_shape((9, 8)), 4)
     assert flops(functools.partial(cl.low_rank, window=window, implementation="lax"), x, *arrays) == 2 * low.multiply_adds
 
@@ -112,30 +112,30 @@ def test_the_compiler_counts_the_same_for_dense_layers():
     assert flops(jnp.dot, floats(8, 7), floats(7, 5)) == 8 * 2 * cl.count(linear, (7,)).total.multiply_adds
 
 
-# --- against the texts -----------------------------------------------------------------------------------------------
+# --- against published numbers ---------------------------------------------------------------------------------------
 
 MEGAPIXEL, CIFAR, MNIST, IMAGENET = (1000, 1000, 1), (32, 32, 3), (28, 28, 1), (224, 224, 3)
 D2L, BOOK, FORUM = "Dive into Deep Learning", "Deep Learning with PyTorch", "the forum on it"
 
 
 def of(kind, *sizes, **options):
-    """How to build a network or layer of shapes only."""
+    """A function that builds the shapes of a network or layer."""
     return functools.partial(shapes, kind, *sizes, **options)
 
 
 def units(space, number):
-    """A dense layer of so many units on an image."""
+    """A dense layer with a number of units on an image."""
     return of(cl.Dense, 1, number, space, padding="VALID", space=space, use_bias=False)
 
 
 def stem(*channels):
-    """Convolutions of 3x3 without bias, the first of stride 2."""
+    """Convolutions of 3x3 without bias, the first with stride 2."""
     pairs = list(zip(channels, channels[1:], strict=False))
     return nnx.Sequential(*(shapes(cl.Conv, *pair, (3, 3), 1 if n else 2, use_bias=False) for n, pair in enumerate(pairs)))
 
 
 def padded(space, size):
-    """Taps of a SAME window that read padding, of odd size and stride 1."""
+    """The number of taps on padding of a SAME window of odd size and stride 1."""
     return math.prod(n * size for n in space) - math.prod(n * size - size**2 // 4 for n in space)
 
 
@@ -143,7 +143,7 @@ LENET, NET, DEEP, MLP = cl.models.LeNet, cl.models.Net, cl.models.NetDeep, cl.mo
 FULL = of(cl.Conv, 1, 1, cl.Window.full(MEGAPIXEL[:2]).size, use_bias=False)
 LARGE = of(cl.Conv, 128, 128, (5, 5), use_bias=False)
 STEM, STEM_C = of(cl.Conv, 3, 64, (7, 7), 2, use_bias=False), functools.partial(stem, 3, 32, 32, 64)
-PUBLISHED = [  # what, by whom, what is counted, of which network on which images, the number, and by how much it is off
+PUBLISHED = [  # description, source, attribute, network, image shape, published number, and its error
     ("a megapixel to 1000 units", D2L, "weights", units((1000, 1000), 1000), MEGAPIXEL, 10**9, 0),
     ("100,000 pixels to 1000 units", D2L, "weights", units((400, 250), 1000), (400, 250, 1), 10**8, 0),
     ("V of a megapixel, 'at most 1 million'", D2L, "weights", FULL, MEGAPIXEL, 10**6, 10**6 - 3_996_001),
@@ -165,17 +165,19 @@ PUBLISHED = [  # what, by whom, what is counted, of which network on which image
 ]
 
 
-@pytest.mark.parametrize("what, by, name, build, shape, printed, off", PUBLISHED, ids=[row[0] for row in PUBLISHED])
-def test_counts_what_is_published_or_by_how_much_that_is_off(what, by, name, build, shape, printed, off):
-    assert getattr(cl.count(build(), shape).total, name) == printed - off
+@pytest.mark.parametrize(
+    "description, source, name, build, shape, published, error", PUBLISHED, ids=[row[0] for row in PUBLISHED]
+)
+def test_counts_equal_published_numbers_or_differ_by_known_amounts(description, source, name, build, shape, published, error):
+    assert getattr(cl.count(build(), shape).total, name) == published - error
 
 
-def test_the_stem_that_should_save_arithmetic_costs_three_times_as_much():
+def test_the_stem_meant_to_save_arithmetic_costs_three_times_as_much():
     plain, deep = (cl.count(model, IMAGENET).total.multiply_adds for model in (STEM(), STEM_C()))
     assert 3.0 < deep / plain < 3.1
 
 
-def test_weights_depend_on_kernel_and_filters_alone_unless_every_position_has_its_own():
+def test_weights_depend_only_on_kernel_and_filters_unless_positions_have_separate_kernels():
     spaces = ((16, 11), (32, 22))
     for rung, ratio in (("conv", 1), ("tiled", 1), ("locally_connected", 4), ("dense", 16)):
         small, large = (
@@ -185,7 +187,7 @@ def test_weights_depend_on_kernel_and_filters_alone_unless_every_position_has_it
 
 
 def net(image, rung, layers, widths):
-    """Spatial layers (channels, size, stride) at a rung, then dense ones, without bias: weights of all."""
+    """The number of weights of spatial layers (channels, size, stride) and dense layers."""
     *space, c = image
     total = 0
     for d, size, stride in layers:
@@ -206,7 +208,7 @@ def test_the_shallow_and_the_deep_net_have_as_many_weights_as_their_formulas(s, 
         assert net((s, s, 3), rung, *shallow) == 6 * s**2 * a**2 + 24 * c * a + first
     deep = [(a * 2 ** ((n + 1) // 2), 3, 1 + n % 2) for n in range(8)], (64 * a, c)
     assert [d // a for d, _, _ in deep[0]] == [1, 2, 2, 4, 4, 8, 8, 16]
-    local = (45 + 4) * s**2 * a**2 + (27 * s**2 + 64 * c) * a  # the paper prints another number
+    local = (45 + 4) * s**2 * a**2 + (27 * s**2 + 64 * c) * a  # the paper has another number
     assert net((s, s, 3), "locally_connected", *deep) == local
     assert net((s, s, 3), "conv", *deep) == (9 * 254 + 4 * s**2) * a**2 + (27 + 64 * c) * a
 
@@ -214,7 +216,7 @@ def test_the_shallow_and_the_deep_net_have_as_many_weights_as_their_formulas(s, 
 # --- networks --------------------------------------------------------------------------------------------------------
 
 
-def test_a_network_is_the_sum_of_its_layers_and_is_left_as_it_was():
+def test_a_network_costs_the_sum_of_its_layers_and_is_not_changed():
     model = numbers(cl.models.Pyramid, (12, 11, 1), 10, (2, 3))
     before = jax.tree.map(np.array, nnx.to_pure_dict(nnx.state(model)))
     layers, total = cl.count(model, (12, 11, 1))
@@ -226,7 +228,7 @@ def test_a_network_is_the_sum_of_its_layers_and_is_left_as_it_was():
     assert not model.stages[0].norm.use_running_average
 
 
-def test_a_layer_that_is_called_twice_costs_its_products_twice_and_its_weights_once():
+def test_a_layer_called_twice_counts_its_multiply_adds_twice_and_its_weights_once():
     class Twice(nnx.Module):
         def __init__(self):
             self.layer = cl.Conv(2, 2, (3, 3), rngs=nnx.Rngs(0))
@@ -239,13 +241,13 @@ def test_a_layer_that_is_called_twice_costs_its_products_twice_and_its_weights_o
     assert (twice.multiply_adds, twice.weights) == (2 * once.multiply_adds, once.weights)
 
 
-def test_images_that_the_model_does_not_take_are_refused():
+def test_images_that_do_not_fit_the_model_are_an_error():
     with pytest.raises(ValueError, match="x has 3 channels"):
         cl.count(shapes(cl.Conv, 2, 2, (3, 3)), (5, 5, 3))
 
 
 class Several(nnx.Module):
-    """Returns what it computes, and what it computed before."""
+    """A network that returns its output and an intermediate array."""
 
     def __init__(self):
         self.first, self.second = shapes(cl.Conv, 2, 3, (3, 2), (2, 1)), shapes(cl.Conv, 3, 4, (3, 3), (2, 1))
@@ -255,21 +257,21 @@ class Several(nnx.Module):
         return {"b": h, "a": self.second(h)}
 
 
-def test_of_several_results_the_first_is_the_networks():
+def test_the_first_of_several_outputs_is_measured():
     layers, total = cl.count(Several(), (7, 5, 2))
     assert total.multiply_adds == sum(layer.multiply_adds for layer in layers) > 0
     assert total[2] == layers[1].output_shape == (2, 5, 4)
     assert (total.field, total.jump) == (layers[1].field, layers[1].jump)
 
 
-def test_shapes_alone_cost_what_the_network_costs_and_are_never_in_memory():
+def test_a_model_of_shapes_has_the_same_costs_and_is_never_in_memory():
     options = {"width": 4, "batch_norm": True, "dropout": 0.2}
     model = shapes(cl.models.Net, (7, 5, 2), **options)
     assert cl.count(model, (7, 5, 2)) == cl.count(numbers(cl.models.Net, (7, 5, 2), **options), (7, 5, 2))
     total = cl.count(shapes(cl.Dense, 1, 1, 3, space=MEGAPIXEL[:2]), MEGAPIXEL).total
     assert (total.weights, total.multiply_adds, total.bytes) == (10**12 + 10**6, 10**12, 4 * (10**12 + 10**6))
     wide = cl.count(FULL(), MEGAPIXEL).total
-    assert (wide.live, wide.multiply_adds) == (1999**2, 10**12)  # as many products as the dense layer
+    assert (wide.live, wide.multiply_adds) == (1999**2, 10**12)  # as many multiply-adds as the dense layer
 
 
 def test_counts_in_the_tree_mode_of_flax_too():
@@ -300,7 +302,7 @@ def test_bytes_are_those_of_each_dtype(dtype, param_dtype, sizes):
     assert (total.bytes, total.input_bytes, total.output_bytes) == (sizes[0] * 39, 4 * 70, sizes[1] * 60)
 
 
-def test_what_layers_return_and_move_is_added_up_over_calls():
+def test_activations_and_bytes_are_summed_over_calls():
     model = nnx.eval_shape(Plain)
     layers, total = cl.count(model, (7, 5, 2))
     rows = {row.name: row for row in layers}
@@ -311,7 +313,7 @@ def test_what_layers_return_and_move_is_added_up_over_calls():
 
 
 class Masked(nnx.Module):
-    """A batch norm that hands its call on to the class above it."""
+    """A batch norm whose call is that of its base class."""
 
     def __init__(self):
         self.norm = BatchNorm(3, rngs=nnx.Rngs(0))
@@ -320,11 +322,11 @@ class Masked(nnx.Module):
         return self.norm(x, mask=jnp.ones(x.shape, bool))
 
 
-def test_a_call_within_a_call_is_one():
+def test_a_call_inside_a_call_is_counted_once():
     assert cl.count(nnx.eval_shape(Masked), (7, 5, 3)).total.activations == 7 * 5 * 3
 
 
-def test_intensity_is_products_per_byte_and_weights_are_read_once_for_a_batch():
+def test_intensity_is_multiply_adds_per_byte_with_weights_read_once_per_batch():
     conv = cl.count(shapes(cl.Conv, 2, 3, (3, 2), padding="VALID", use_bias=False), (7, 5, 2)).total
     products, weights, images = 5 * 4 * 36, 4 * 36, 4 * (70 + 60)
     assert conv.multiply_adds == products
@@ -339,7 +341,7 @@ def test_intensity_is_products_per_byte_and_weights_are_read_once_for_a_batch():
 
 
 class Plain(nnx.Module):
-    """A network of Flax's own layers, named against the order of their letters, with an array of its own in a list."""
+    """A network of Flax layers, with names not in alphabetical order and an array in a list."""
 
     def __init__(self):
         rngs = nnx.Rngs(0)
@@ -356,7 +358,7 @@ class Plain(nnx.Module):
         return self.again(x)
 
 
-def test_layers_of_flax_cost_what_ours_cost_and_every_array_is_counted_once():
+def test_flax_layers_have_the_same_costs_and_every_array_is_counted_once():
     model = filled(Plain)
     layers, total = cl.count(model, (7, 5, 2))
     assert total.weights == entries(model)
@@ -368,7 +370,7 @@ def test_layers_of_flax_cost_what_ours_cost_and_every_array_is_counted_once():
     assert cl.count(spread, (7, 5, 2)).total[3:6] == (57, 57, 0)
 
 
-def test_layers_come_in_the_order_in_which_the_network_names_them():
+def test_layers_are_listed_in_the_order_of_definition():
     names = [row.name for row in cl.count(Plain(), (7, 5, 2)).layers]
     blocks = [f"blocks/{number}" for number in range(1, 11)]
     shared = {"blocks/0", "again"} & {*names}
@@ -381,13 +383,13 @@ def test_layers_come_in_the_order_in_which_the_network_names_them():
 
 
 def summary(capsys, model, image_shape, **options):
-    """The cells of the lines of a printed summary, by the name in front."""
+    """The cells of each row of a printed summary by the layer's name."""
     cl.summary(model, image_shape, **options)
     lines = capsys.readouterr().out.splitlines()
     cells = [
         [cell.strip() for cell in line.strip("┃│").replace("┃", "│").split("│")] for line in lines if "│" in line or "┃" in line
     ]
-    return lines[0].strip(), {first: rest for first, *rest in cells}
+    return lines[0].strip(), {first: columns for first, *columns in cells}
 
 
 @pytest.mark.parametrize(
@@ -401,7 +403,7 @@ def summary(capsys, model, image_shape, **options):
         (lambda rngs: Plain(), (7, 5, 2)),
     ],
 )
-def test_a_summary_has_a_line_for_every_layer_and_one_for_all(capsys, build, shape):
+def test_a_summary_has_a_row_for_every_layer_and_a_total(capsys, build, shape):
     model = nnx.eval_shape(lambda: build(nnx.Rngs(0)))
     layers, total = cl.count(model, shape)
     title, lines = summary(capsys, model, shape)
@@ -414,7 +416,7 @@ def test_a_summary_has_a_line_for_every_layer_and_one_for_all(capsys, build, sha
         assert float(lines[row.name][8] or 0) == pytest.approx(row.intensity(), rel=1e-3)
 
 
-def test_a_summary_shows_the_columns_that_are_asked_for(capsys):
+def test_a_summary_shows_the_chosen_columns(capsys):
     model = nnx.Sequential(shapes(cl.Conv, 2, 3, (3, 2), (2, 1)), lambda x: jnp.sort(x, 1), shapes(nnx.Linear, 3, 4))
     _, lines = summary(capsys, model, (7, 5, 2), columns=("layer", "jump", "activations", "field", "intensity"))
     assert lines["layer"] == ["jump", "activations", "field", "intensity"]
@@ -425,7 +427,7 @@ def test_a_summary_shows_the_columns_that_are_asked_for(capsys):
         cl.summary(model, (7, 5, 2), ("layer", "flops"))
 
 
-def test_a_summary_says_how_a_layer_is_connected_and_what_it_reads(capsys):
+def test_a_summary_shows_the_tying_and_window_of_a_layer(capsys):
     layer = shapes(cl.Tiled, 2, 4, (3, 2), strides=(1, 2), kernel_dilation=2, period=(2, 1), padding=1)
     _, lines = summary(capsys, nnx.Sequential(layer), (9, 8, 2))
     assert lines["layers/0"][:2] == ["Tiled, period 2x1", "3x2, stride 1x2, dilation 2x2, padding 1x1"]
@@ -436,8 +438,8 @@ def test_a_summary_says_how_a_layer_is_connected_and_what_it_reads(capsys):
         shapes(cl.Conv, 3, 1, (3, 3), padding=((1, 0), (0, 2))),
     )
     _, lines = summary(capsys, model, (6, 5, 2))
-    told = [lines[f"layers/{number}"][:3] for number in range(4)]
-    assert told[0] == ["LowRank, rank 5", "3x3, SAME", "6x5x4"]
-    assert told[1] == ["Conv, 2 groups", "3x3, CIRCULAR", "6x5x4"]
-    assert told[2] == ["Dense", "", "6x5x3"]
-    assert told[3] == ["Conv", "3x3, padding 1x0 below, 0x2 above", "5x5x1"]
+    cells_of = [lines[f"layers/{number}"][:3] for number in range(4)]
+    assert cells_of[0] == ["LowRank, rank 5", "3x3, SAME", "6x5x4"]
+    assert cells_of[1] == ["Conv, 2 groups", "3x3, CIRCULAR", "6x5x4"]
+    assert cells_of[2] == ["Dense", "", "6x5x3"]
+    assert cells_of[3] == ["Conv", "3x3, padding 1x0 below, 0x2 above", "5x5x1"]

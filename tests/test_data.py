@@ -753,7 +753,7 @@ def test_other_names_that_cannot_be_opened_are_value_errors(tmp_path, offline, n
 
 def test_public_names_are_all_there():
     assert set(convlab.data.__all__) >= {"Data", "Split", "load"}
-    assert loading.OWN.keys() == {"digits", "mnist1d"}
+    assert loading.LOCAL.keys() == {"digits", "mnist1d"}
     for name in convlab.data.__all__:
         assert getattr(convlab.data, name) is not None
     for name in ("embed", "permute_pixels", "standardise"):

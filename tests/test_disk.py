@@ -173,7 +173,7 @@ def test_images_that_find_no_room_decoded_are_loaded_without_or_refused(digits):
     subprocess.run(["rm", "-r", str(decoded)], check=True)
     out, error = limited(folder, 50_000)
     assert out == "loaded 1437\n"
-    assert "decoded images are not kept" in error
+    assert "decoded images cannot be stored" in error
     out, error = limited(folder, 50_000, keep="disk")
     assert "OSError" in error.splitlines()[-1]
     assert "keep='records'" in error

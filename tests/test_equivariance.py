@@ -1,4 +1,4 @@
-"""What shifts do: to ops, to ways of downsampling, to predictions, and to whole networks, unit by unit."""
+"""Effects of shifts on ops, downsampling, predictions and networks, layer by layer."""
 
 import functools
 import itertools
@@ -15,7 +15,14 @@ from networks import SMALL, TINY, filled, images, scores_of
 from strategies import gaussian
 
 from convlab import measure
-from convlab.measure import downsampling, equivariance_error, shift, shift_consistency, shifts
+from convlab.measure import (
+    downsampling,
+    equivariance_by_layer,
+    equivariance_error,
+    sample_shifts,
+    shift_consistency,
+    shift_images,
+)
 from convlab.ops import pool
 
 aliased_energy, polyphase_pool = compiled(measure.aliased_energy), compiled(pool.polyphase_pool)
@@ -34,34 +41,34 @@ def test_circular_convolutions_commute_with_every_shift(float64):
         close(equivariance_error(f, x, delta).map, np.zeros((7, 11)))
 
 
-def test_zero_padding_fails_in_a_band_along_the_border_and_nowhere_else(float64):
+def test_zero_padding_breaks_equivariance_only_in_a_band_along_the_border(float64):
     f, x = conv("SAME")
-    found = equivariance_error(f, x, (1, 2))
+    result = equivariance_error(f, x, (1, 2))
     band = np.ones((7, 11), bool)
     band[1 + 1 : -1, 2 + 2 : -2] = False  # half a window, and on the side where pixels come in the shift more
-    np.testing.assert_array_equal(np.asarray(found.map) > 1e-12, band)
-    assert float(found.error) > 0.1
+    np.testing.assert_array_equal(np.asarray(result.map) > 1e-12, band)
+    assert float(result.error) > 0.1
 
 
-def test_stride_commutes_with_its_own_multiples_and_with_no_other_shift(float64):
+def test_stride_commutes_only_with_shifts_by_its_multiples(float64):
     f, x = conv("CIRCULAR", strides=(2, 3), space=(8, 9))
     for delta in itertools.product(range(4), range(6)):
         error = float(equivariance_error(f, x, delta, (2, 3)).error)
         assert (error < 1e-12) == (delta[0] % 2 == 0 and delta[1] % 3 == 0)
 
 
-def test_a_shift_needs_one_number_an_axis():
+def test_a_shift_needs_one_number_per_axis():
     with pytest.raises(ValueError, match=r"delta is \(1, 2, 3\); needs an integer, or one for each of 2 spatial axes"):
-        shift(np.ones((1, 7, 5, 2)), (1, 2, 3))
+        shift_images(np.ones((1, 7, 5, 2)), (1, 2, 3))
 
 
 def test_max_pooling_breaks_the_sampling_theorem():
     x, window = np.array([0.0, 0, 1, 1, 0, 0, 1, 1]).reshape(1, 8, 1), cl.Window((2,), 2, "VALID")
-    pooled = [np.ravel(cl.max_pool(shift(x, delta), window)).tolist() for delta in (0, 1)]
+    pooled = [np.ravel(cl.max_pool(shift_images(x, delta), window)).tolist() for delta in (0, 1)]
     assert pooled == [[0, 1, 0, 1], [1, 1, 1, 1]]
 
 
-def test_even_kernels_drift_by_half_a_pixel_a_layer_unless_sides_alternate():
+def test_even_kernels_shift_by_half_a_pixel_per_layer_unless_padding_sides_alternate():
     def centre(paddings):
         h = np.eye(31)[None, :, 15:16]
         for padding in paddings:
@@ -79,8 +86,8 @@ def test_polyphase_pooling_of_a_shifted_image_is_a_shift_of_the_pooled_image(siz
     (x,), window = gaussian((2, 8, 9, 3)), cl.Window(size, (2, 3), "CIRCULAR")
     h = np.asarray(polyphase_pool(x, window))
     assert h.shape == (2, 4, 3, 3)
-    for delta in shifts((8, 9), 20):
-        for still, moved in zip(h, np.asarray(polyphase_pool(shift(x, delta), window)), strict=True):
+    for delta in sample_shifts((8, 9), 20):
+        for still, moved in zip(h, np.asarray(polyphase_pool(shift_images(x, delta), window)), strict=True):
             assert any(np.array_equal(moved, np.roll(still, by, (0, 1))) for by in np.ndindex(4, 3))
 
 
@@ -106,7 +113,7 @@ def test_polyphase_components_must_be_of_one_size():
         polyphase_pool(np.ones((7, 6, 2)), cl.Window((1, 1), 2, "CIRCULAR"))
 
 
-def test_only_polyphase_downsampling_commutes_and_blur_aliases_least_of_the_windows():
+def test_only_polyphase_downsampling_commutes_and_blur_aliases_least():
     rows = {row["way"]: row for row in downsampling(gaussian((3, 8, 12, 2))[0])}
     assert {name for name, row in rows.items() if row["error"] < 1e-6} == {"polyphase", "blur, polyphase"}
     assert rows["mean"]["aliased"] == pytest.approx(rows["blur"]["aliased"])  # of two taps they are one
@@ -115,7 +122,7 @@ def test_only_polyphase_downsampling_commutes_and_blur_aliases_least_of_the_wind
     assert rows["polyphase"]["drift"] < 1e-5 < rows["strided"]["drift"]
 
 
-def test_aliased_energy_is_that_above_the_frequency_limit_of_the_samples(float64):
+def test_aliased_energy_is_the_energy_above_the_frequency_limit_of_the_samples(float64):
     k, l = np.arange(12)[:, None], np.arange(8)  # noqa: E741
 
     def wave(u, v):
@@ -126,8 +133,8 @@ def test_aliased_energy_is_that_above_the_frequency_limit_of_the_samples(float64
         close(aliased_energy(above, stride), 1.0)
     close(aliased_energy(wave(1, 1) + 2 * wave(5, 1), 2), 0.8)
     close(aliased_energy(gaussian((2, 12, 8, 3))[0], 1), 0.0)
-    one = np.cos(20 / 36 * np.pi * np.arange(36)).reshape(1, 36, 1)
-    close([aliased_energy(one, 1), aliased_energy(one, 2)], [0.0, 1.0])
+    wave_1d = np.cos(20 / 36 * np.pi * np.arange(36)).reshape(1, 36, 1)
+    close([aliased_energy(wave_1d, 1), aliased_energy(wave_1d, 2)], [0.0, 1.0])
 
 
 class Circular(nnx.Module):
@@ -149,26 +156,26 @@ def circular_net(pool):
     return jax.jit(lambda x: model(x))
 
 
-def test_circular_layers_and_global_pooling_do_not_notice_a_shift_and_cannot_tell_left_from_right(float64):
+def test_circular_layers_and_global_pooling_are_shift_invariant(float64):
     model = circular_net(lambda h: h)
     x = np.zeros((5, 7, 10, 2))
     x[:, 2:4, 1:3] = 1  # on the left
-    close(model(x), model(shift(x, (0, 5))))
-    assert shift_consistency(model, gaussian(x.shape)[0], shifts((7, 10), 9)) == 1
+    close(model(x), model(shift_images(x, (0, 5))))
+    assert shift_consistency(model, gaussian(x.shape)[0], sample_shifts((7, 10), 9)) == 1
 
 
-def test_polyphase_nets_are_consistent_from_the_start_and_strided_ones_are_not():
-    x, every = images(40, 8, 12, 2), shifts((8, 12), 8)
+def test_untrained_polyphase_nets_are_consistent_and_strided_ones_are_not():
+    x, shifts = images(40, 8, 12, 2), sample_shifts((8, 12), 8)
     pools = {"polyphase": polyphase_pool, "max": cl.max_pool}
     nets = {name: circular_net(functools.partial(pool, window=cl.Window(2, 2, "CIRCULAR"))) for name, pool in pools.items()}
-    consistent = {name: shift_consistency(net, x, every) for name, net in nets.items()}
+    consistent = {name: shift_consistency(net, x, shifts) for name, net in nets.items()}
     assert consistent["polyphase"] == 1
     assert consistent["max"] < 1
-    h, g = nets["polyphase"](x), nets["polyphase"](shift(x, (3, 5)))
+    h, g = nets["polyphase"](x), nets["polyphase"](shift_images(x, (3, 5)))
     np.testing.assert_allclose(h, g, rtol=1e-5, atol=1e-6)
 
 
-def test_consistency_is_the_share_of_pairs():
+def test_consistency_is_the_share_of_unchanged_predictions():
     def first(x):
         return np.asarray(x)[:, 2:-2][:, 0, 0] > 1.5
 
@@ -182,30 +189,30 @@ def test_consistency_is_the_share_of_pairs():
         shift_consistency(first, x, [])
 
 
-def test_shifts_are_all_or_some_without_repetition():
-    assert len(shifts((3, 4))) == 11
-    some = shifts((3, 4), 7)
-    assert len(set(some)) == 7
-    assert set(some) < set(shifts((3, 4)))
+def test_sampled_shifts_do_not_repeat():
+    assert len(sample_shifts((3, 4))) == 11
+    sample = sample_shifts((3, 4), 7)
+    assert len(set(sample)) == 7
+    assert set(sample) < set(sample_shifts((3, 4)))
     with pytest.raises(ValueError, match="number is 12 but images of"):
-        shifts((3, 4), 12)
+        sample_shifts((3, 4), 12)
 
 
 @pytest.mark.parametrize("name", ["ResNet-zeros"])
-def test_the_parts_of_a_network_add_up_to_the_whole_change(name):
+def test_the_parts_of_a_network_add_up_to_its_relative_error(name):
     build, shape = (SMALL | TINY)[name]
     model, x = filled(lambda: build(rngs=nnx.Rngs(0))), images(3, *shape)
-    rows = audit(model, x, (1, 2))
+    rows = equivariance_by_layer(model, x, (1, 2))
     model.eval()
     definition, state = nnx.split(model)
-    h, moved = (np.asarray(scores_of(definition, state, each)[0]) for each in (x, shift(x, (1, 2))))
-    whole = np.linalg.norm(moved - h) / np.linalg.norm(h)
-    assert whole > 1e-3
-    np.testing.assert_allclose(sum(row["part"] for row in rows), whole, rtol=1e-4)
+    h, moved = (np.asarray(scores_of(definition, state, batch)[0]) for batch in (x, shift_images(x, (1, 2))))
+    total = np.linalg.norm(moved - h) / np.linalg.norm(h)
+    assert total > 1e-3
+    np.testing.assert_allclose(sum(row["part"] for row in rows), total, rtol=1e-4)
 
 
 def causes(model, delta=1):
-    return [(row["layer"], row["cause"]) for row in audit(model, images(2, 6, 8, 2), delta)]
+    return [(row["layer"], row["cause"]) for row in equivariance_by_layer(model, images(2, 6, 8, 2), delta)]
 
 
 def sequence(build):
@@ -217,7 +224,7 @@ def mean(x):
     return x.mean((1, 2))
 
 
-def test_the_audit_names_what_loses_the_shift():
+def test_equivariance_by_layer_names_the_layer_and_the_cause():
     def parts(padding, strides=1, last=mean, norm=lambda x: x):
         return sequence(lambda rngs: [cl.Conv(2, 4, (3, 3), strides, padding=padding, rngs=rngs), norm, nnx.relu, last])
 
@@ -239,25 +246,25 @@ def double(strides, size=(3, 3)):
     return layer, jax.jit(lambda x: layer(x))
 
 
-def test_the_error_of_a_unit_is_that_of_its_commutator_where_positions_are_left(float64):
+def test_the_error_of_a_single_layer_is_its_equivariance_error(float64):
     (x,), (layer, function) = gaussian((2, 7, 11, 2)), double(1, (3, 5))
-    [row] = audit(layer, x, (1, 2))
+    [row] = equivariance_by_layer(layer, x, (1, 2))
     expected = float(equivariance_error(function, x, (1, 2)).error)
     assert (row["layer"], row["kind"], row["cause"]) == ("Conv", "Conv", "padding")
     close([row["part"], row["error"]], [expected, expected])
 
 
-def test_padding_and_stride_of_one_layer_are_told_apart(float64):
+def test_padding_and_stride_of_one_layer_are_separate_causes(float64):
     (x,), (layer, function) = gaussian((2, 8, 12, 2)), double(2)
-    assert [row["cause"] for row in audit(layer, x, 2)] == ["padding"]
-    rows = audit(layer, x, (1, 0))
+    assert [row["cause"] for row in equivariance_by_layer(layer, x, 2)] == ["padding"]
+    rows = equivariance_by_layer(layer, x, (1, 0))
     assert [row["cause"] for row in rows] == ["padding", "stride"]
-    whole = sum(row["part"] for row in rows)
-    close(whole, float(equivariance_error(function, x, (1, 0), 2).error))
-    close([row["part"] for row in rows], [row["error"] ** 2 / whole for row in rows])
+    total = sum(row["part"] for row in rows)
+    close(total, float(equivariance_error(function, x, (1, 0), 2).error))
+    close([row["part"] for row in rows], [row["error"] ** 2 / total for row in rows])
 
 
-def test_a_score_is_no_label():
+def test_a_floating_score_is_no_label():
     def score(x):
         return np.asarray(x).mean((1, 2, 3))
 
@@ -267,16 +274,16 @@ def test_a_score_is_no_label():
     assert shift_consistency(lambda x: score(x) > 0, x, [1]) == 1
 
 
-def test_what_cannot_be_compared_is_refused():
+def test_outputs_without_a_relative_change_are_errors():
     (x,) = gaussian((3, 8, 12, 2))
     x[1] = 0
-    with pytest.raises(ValueError, match="'max', 'mean', .* makes of an image zeros"):
+    with pytest.raises(ValueError, match="'max', 'mean', .* returns zeros"):
         downsampling(x)
     with pytest.raises(ValueError, match=r"returns shape \(3,\); needs images"):
         equivariance_error(lambda x: np.asarray(x).mean((1, 2, 3)), x, 1)
 
 
-def test_a_norm_over_all_positions_moves_with_the_image_and_loses_nothing():
+def test_a_norm_over_all_positions_is_equivariant():
     def around(norm, last=mean):
         def layers(rngs):
             first, second = (cl.Conv(c, 4, (3, 3), padding="CIRCULAR", rngs=rngs) for c in (2, 4))
@@ -300,7 +307,7 @@ def test_a_norm_over_all_positions_moves_with_the_image_and_loses_nothing():
     assert causes(around(by_column)) == [("layers/1", "norm")]
 
 
-def test_what_comes_after_a_norm_is_still_charged():
+def test_layers_after_a_norm_are_still_measured():
     def layers(rngs):
         first, last = (cl.Conv(c, 4, (3, 3), strides, rngs=rngs) for c, strides in ((2, 1), (4, 2)))
         return first, nnx.GroupNorm(4, 2, rngs=rngs), nnx.relu, last, mean
@@ -308,21 +315,21 @@ def test_what_comes_after_a_norm_is_still_charged():
     assert causes(sequence(layers)) == [("layers/0", "padding"), ("layers/3", "padding"), ("layers/3", "stride")]
 
 
-def test_polyphase_pooling_loses_nothing_and_what_comes_after_it_is_still_charged():
+def test_polyphase_pooling_is_equivariant_and_layers_after_it_are_still_measured():
     pooling = functools.partial(pool.polyphase_pool, window=cl.Window(1, 2, "CIRCULAR"))
     assert causes(pooling, 2) == []
     model = sequence(lambda rngs: [pooling, cl.Conv(2, 4, (3, 3), rngs=rngs), mean])
     assert causes(model, 2) == [("layers/1", "padding")]
 
 
-def test_an_output_of_zeros_or_of_no_numbers_is_not_audited():
+def test_an_output_of_zeros_or_nan_has_no_relative_error():
     x = images(2, 6, 8, 2)
     for lost in (lambda x: 0 * x, lambda x: jnp.log(-jnp.abs(x))):
-        with pytest.raises(ValueError, match="no change is relative to that"):
-            audit(lost, x)
+        with pytest.raises(ValueError, match="needs a positive and finite norm"):
+            equivariance_by_layer(lost, x)
 
 
-def test_a_score_that_is_not_a_number_names_no_class():
+def test_scores_that_are_nan_are_an_error():
     x = np.ones((3, 5, 7, 1))
     with pytest.raises(ValueError, match="scores that are nan"):
         shift_consistency(lambda x: np.asarray(x).mean((1, 2)) * [1.0, np.nan], x, [1])

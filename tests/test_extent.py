@@ -1,4 +1,4 @@
-"""What each layer sees: against the pixels that reach an output, and against the formula of the texts."""
+"""Receptive fields of layers against the pixels that reach an output, and against the formula."""
 
 import functools
 
@@ -16,7 +16,7 @@ SHAPE = (31, 29, 2)
 
 
 def shapes(kind, *sizes, **options):
-    """A network or layer of shapes only."""
+    """The shapes of a network or layer."""
     return nnx.eval_shape(lambda: kind(*sizes, **options, rngs=nnx.Rngs(0)))
 
 
@@ -25,8 +25,8 @@ def pool(reduce, *window):
 
 
 def chain(*makers):
-    """A sequence of layers, made in order, and functions."""
-    return lambda: nnx.Sequential(*(each() if getattr(each, "makes", False) else each for each in makers))
+    """A function that builds a sequence of layers and functions."""
+    return lambda: nnx.Sequential(*(maker() if getattr(maker, "makes", False) else maker for maker in makers))
 
 
 def layer(kind, *sizes, **options):
@@ -38,7 +38,7 @@ def layer(kind, *sizes, **options):
 
 
 class Branches(nnx.Module):
-    """Two branches of other widths and strides, a shortcut without weights, and calls within calls."""
+    """Two branches of different widths and strides, a residual connection, and nested calls."""
 
     def __init__(self, connectivity="conv"):
         rngs = nnx.Rngs(0)
@@ -55,7 +55,7 @@ class Branches(nnx.Module):
 
 
 class Sides(nnx.Module):
-    """Two layers that look to either side."""
+    """Two layers whose windows extend to opposite sides."""
 
     def __init__(self):
         rngs = nnx.Rngs(0)
@@ -108,20 +108,21 @@ NETWORKS = {
 
 
 def reached(model, axis):
-    """First pixel and number of pixels from first to last that reach a central output and the next one along an axis.
+    """The first pixel and the extent of the pixels that reach two outputs along an axis.
 
-    Every row of pixels in turn is not a number: that gets through any weight, maximum and activation.
+    The outputs are a central one and the next. One row of pixels at a time is nan, which passes any weight, maximum and
+    activation.
     """
     x = np.repeat(gaussian(SHAPE)[0][None].astype(np.float32), SHAPE[axis], 0)
     np.moveaxis(x, axis + 1, 1)[np.arange(SHAPE[axis]), np.arange(SHAPE[axis])] = np.nan
     h = np.moveaxis(np.isnan(jax.jit(model)(x)), axis + 1, 1)
     h = h[:, :, h.shape[2] // 2].any(-1)
-    found = [np.flatnonzero(h[:, place]) for place in (h.shape[1] // 2, h.shape[1] // 2 + 1)]
-    return [(pixels[0], pixels[-1] - pixels[0] + 1) for pixels in found]
+    pixels_of = [np.flatnonzero(h[:, position]) for position in (h.shape[1] // 2, h.shape[1] // 2 + 1)]
+    return [(pixels[0], pixels[-1] - pixels[0] + 1) for pixels in pixels_of]
 
 
 @pytest.mark.parametrize("build", NETWORKS.values(), ids=NETWORKS)
-def test_an_output_sees_from_the_first_pixel_that_reaches_it_to_the_last(build):
+def test_the_field_ranges_from_the_first_pixel_that_reaches_an_output_to_the_last(build):
     total = cl.count(nnx.eval_shape(build), SHAPE).total
     model = filled(build)
     model.eval()
@@ -132,7 +133,7 @@ def test_an_output_sees_from_the_first_pixel_that_reaches_it_to_the_last(build):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_along_a_chain_the_field_is_one_plus_extents_less_one_times_the_strides_before(seed):
+def test_the_field_of_a_chain_follows_its_formula(seed):
     random = np.random.default_rng(seed)
     sizes, strides, dilations = random.integers(1, 6, 7), random.integers(1, 4, 7), random.integers(1, 4, 7)
     layers, expected, field, jump = [], [], 1, 1
@@ -150,12 +151,12 @@ def test_along_a_chain_the_field_is_one_plus_extents_less_one_times_the_strides_
     assert cl.count(plain, (97, 1)).total.field == (1 + sum(sizes - 1),)
 
 
-def test_what_a_network_sees_does_not_end_at_the_border_of_a_small_image():
+def test_the_field_can_exceed_a_small_image():
     model = nnx.eval_shape(chain(layer(cl.Conv, 1, 1, (7, 5), (2, 2)), layer(cl.Conv, 1, 1, (7, 5))))
     assert cl.count(model, (7, 5, 1)).total.field == cl.count(model, (97, 83, 1)).total.field == (19, 13)
 
 
-def test_layers_that_read_all_pixels_see_the_whole_image_and_have_no_neighbours():
+def test_the_field_of_dense_layers_is_the_whole_image_without_a_jump():
     lenet = shapes(cl.models.LeNet, (28, 23, 1), 10)
     rows = {row.name: (row.field, row.jump) for row in cl.count(lenet, (28, 23, 1)).layers}
     assert rows["stages/0/layer"] == ((5, 5), (1, 1))
@@ -166,7 +167,7 @@ def test_layers_that_read_all_pixels_see_the_whole_image_and_have_no_neighbours(
         assert (row.field, row.jump) == ((13, 11), (None, None))
 
 
-def test_a_pyramid_sees_what_its_windows_say_and_its_head_everything():
+def test_the_field_of_a_pyramid_follows_from_its_windows_and_that_of_its_head_is_the_image():
     for connectivity in ("conv", "tiled", "low_rank", "locally_connected"):
         model = shapes(cl.models.Pyramid, (20, 20, 1), 3, (2, 2, 2), connectivity=connectivity)
         rows = {row.name: (row.field[0], row.jump[0]) for row in cl.count(model, (20, 20, 1)).layers}
@@ -175,7 +176,7 @@ def test_a_pyramid_sees_what_its_windows_say_and_its_head_everything():
 
 
 class Applied(nnx.Module):
-    """A function, then a layer."""
+    """A function, followed by a layer."""
 
     def __init__(self, function):
         self.function = function
@@ -185,7 +186,7 @@ class Applied(nnx.Module):
         return self.layer(self.function(x))
 
 
-def seen(function):
+def field_and_jump(function):
     [row] = cl.count(nnx.eval_shape(lambda: Applied(function)), SHAPE).layers
     return row.field, row.jump
 
@@ -206,8 +207,8 @@ def seen(function):
     ],
     ids=["sort", "gather", "cumsum", "strides", "beside", "reshape", "loop", "attention", "flat", "roll"],
 )
-def test_what_is_not_known_is_none(function):
-    field, jump = seen(function)
+def test_an_unknown_field_is_none(function):
+    field, jump = field_and_jump(function)
     assert (field[0], jump[0]) == (None, None)
 
 
@@ -228,9 +229,9 @@ def test_what_is_not_known_is_none(function):
     ],
     ids=["squeeze", "row", "normed", "zero", "mixed", "wrap", "channels", "difference", "pad", "around", "flip"],
 )
-def test_what_is_done_to_images_between_layers_is_followed(function, field, jump):
-    assert seen(function) == (field, jump)
+def test_operations_between_layers_change_the_field(function, field, jump):
+    assert field_and_jump(function) == (field, jump)
 
 
-def test_a_layer_of_flax_that_spreads_its_image_is_not_known():
+def test_the_field_of_a_flax_layer_with_input_dilation_is_unknown():
     assert cl.count(shapes(nnx.ConvTranspose, 2, 2, (3, 3)), SHAPE).total.field == (None, None)

@@ -44,7 +44,7 @@ def resnet(depth, image_shape, classes, **own):
     ],
     ids=["18", "34", "20", "20-projected", "56", "AllCNN", "AllCNN-normed"],
 )
-def test_holds_as_many_weights_as_published(build, weights):
+def test_numbers_of_weights_are_those_published(build, weights):
     assert cl.measure.weights_of(build()) == weights
 
 
@@ -130,7 +130,7 @@ def test_the_local_weights_of_a_d_net_are_those_of_its_eight_layers():
 
 @pytest.mark.parametrize("connectivity", CONNECTIVITY)
 @pytest.mark.parametrize("network", TINY)
-def test_every_spatial_layer_is_of_the_rung_that_was_asked_for(network, connectivity):
+def test_every_spatial_layer_is_on_the_requested_rung(network, connectivity):
     build, shape = TINY[network]
     model = shapes(lambda: build(connectivity=connectivity, rank=3, rngs=nnx.Rngs(0)))
     layers = [layer for _, layer in nnx.iter_modules(model) if isinstance(layer, Layer)]
@@ -159,7 +159,7 @@ def staged(stage, x, size, strides=1):
 
 
 @pytest.mark.parametrize("network", ["ResNet", "ResNet-zeros"])
-def test_a_residual_network_adds_what_came_in_before_the_last_activation_of_each_block(network):
+def test_a_block_adds_its_input_before_its_last_activation(network):
     build, shape = TINY[network]
     model = filled(lambda: build(rngs=nnx.Rngs(0)))
     stem, *blocks = model.stages
@@ -185,7 +185,7 @@ def test_a_residual_network_adds_what_came_in_before_the_last_activation_of_each
     close(scores_of(*nnx.split(model), x)[0], by_hand(x), 1e-4)
 
 
-def test_all_cnn_is_the_mean_of_what_its_last_layer_says_everywhere():
+def test_all_cnn_is_the_mean_of_its_last_layer_over_positions():
     build, shape = TINY["AllCNN"]
     model = filled(lambda: build(rngs=nnx.Rngs(0)))
     steps = zip(model.stages, (*[1] * 6, 0, 0, 0), (1, 1, 2, 1, 1, 2, 1, 1, 1), strict=True)
@@ -266,7 +266,10 @@ def test_networks_train_in_tree_mode_with_finite_gradients_and_one_compilation_f
 @pytest.mark.parametrize(
     "build, message",
     [
-        (lambda: models.AllCNN((8, 32, 3), 10, rngs=nnx.Rngs(0)), r"at least 9 pixels .* got image_shape \(8, 32, 3\)"),
+        (
+            lambda: models.AllCNN((8, 32, 3), 10, rngs=nnx.Rngs(0)),
+            r"image_shape is \(8, 32, 3\) but AllCNN needs at least 9 pixels",
+        ),
         (lambda: models.AllCNN((32, 32, 3), 10, width=0, rngs=nnx.Rngs(0)), "width must be at least 1"),
         (lambda: models.SNet((32, 32, 3), 10, width=0, rngs=nnx.Rngs(0)), "width must be at least 1"),
         (lambda: models.DNet((32, 32, 3), 10, connectivity="convolution", rngs=nnx.Rngs(0)), "'convolution' is unknown"),
@@ -275,14 +278,14 @@ def test_networks_train_in_tree_mode_with_finite_gradients_and_one_compilation_f
         (lambda: models.ResNet((32, 32, 3), 10, width=0, rngs=nnx.Rngs(0)), "width must be at least 1"),
         (
             lambda: models.Block((7, 5, 4), 3, projection=False, wiring=models.Wiring(), rngs=nnx.Rngs(0)),
-            "keeps its input's 4 channels but has 3",
+            "features is 3 but a block without projection needs at least its 4 input channels",
         ),
     ],
 )
-def test_refuses_what_does_not_fit(build, message):
+def test_refuses_invalid_arguments(build, message):
     with pytest.raises(ValueError, match=message):
         shapes(lambda: (build(), None)[1])
 
 
-def test_all_cnn_takes_the_smallest_images_it_names():
+def test_all_cnn_accepts_the_smallest_documented_images():
     assert shapes(lambda: models.AllCNN((9, 9, 1), 10, rngs=nnx.Rngs(0))).stages[-1].output_shape == (1, 1, 10)

@@ -194,7 +194,7 @@ def test_decoded_images_of_several_blocks_keep_their_order(tmp_path, monkeypatch
     from convlab.data import records
 
     expected = load("digits", data_dir=tmp_path)
-    monkeypatch.setattr(records, "EXAMPLES", 100)
+    monkeypatch.setattr(records, "BLOCK", 100)
     monkeypatch.setattr(store.disk, "BLOCK", 10_000)
     again = load("digits", data_dir=tmp_path, again=True)
     np.testing.assert_array_equal(again.train.images, expected.train.images)

@@ -78,7 +78,7 @@ def test_linen_conv_local_computes_the_same_from_the_written_kernel(padding):
 
 
 @each_local
-def test_locally_connected_computes_what_lax_does_from_its_own_kernel(space, size, strides):
+def test_locally_connected_equals_lax_with_its_kernel(space, size, strides):
     rank, window = len(space), cl.Window(size, strides, "VALID")
     kernel, x = gaussian((*window.output_shape(space), C * int(np.prod(size)), D), (3, *space, C), seed=2)
     letters = "DHW"[-rank:]
@@ -91,7 +91,7 @@ def test_locally_connected_computes_what_lax_does_from_its_own_kernel(space, siz
 
 
 @each_local
-def test_linen_local_kernels_come_back_from_the_round_trip(space, size, strides):
+def test_linen_local_kernels_survive_a_round_trip(space, size, strides):
     window = cl.Window(size, strides)
     v = local_kernel(window, space)
     back = compiled(foreign.from_linen_local)(compiled(foreign.to_linen_local)(v), window)
@@ -155,7 +155,7 @@ def test_keras_implementation_2_computes_the_same(space, size, strides, padding)
 
 @pytest.mark.parametrize("padding", ["VALID", "SAME"])
 @each_local
-def test_keras_kernels_come_back_from_the_round_trip(space, size, strides, padding):
+def test_keras_kernels_survive_a_round_trip(space, size, strides, padding):
     window = cl.Window(size, strides, padding)
     v = local_kernel(window, space, 3)
 
@@ -183,7 +183,7 @@ MISFITS = [
     (
         lambda: foreign.from_linen_local(np.ones((2, 3, 19, 7)), WINDOW),
         ValueError,
-        r"kernel fuses 19 entries, which are not whole windows of \(3, 3\) taps",
+        r"kernel fuses 19 entries, but whole windows of \(3, 3\) taps need a multiple of 9",
     ),
     (lambda: foreign.from_linen_local(np.ones((2, 18, 7)), WINDOW), ValueError, "has 2 spatial axes but 1 are needed"),
     (

@@ -46,7 +46,7 @@ def test_padding_with_pixels_reads_what_numpy_pads(padding, mode, n):
 
 
 @pytest.mark.parametrize("strides", [1, 2, 3])
-def test_widened_keeps_the_outputs_and_sees_every_pixel_from_each(strides):
+def test_widened_keeps_the_outputs_and_reads_every_pixel_from_each(strides):
     window, space = Window((3, 2), strides, "SAME"), (7, 5)
     wide = window.widened(space)
     assert wide.output_shape(space) == window.output_shape(space)
@@ -83,8 +83,8 @@ def test_equal_windows_are_equal_and_hash_equal_however_they_are_written():
     other = Window([3, np.int64(3)], (2, 2), ((1, 1), (1, 1)), 1)
     assert one == other
     assert hash(one) == hash(other)
-    assert Window(3, 2, 1).of_rank(2) == one
-    assert Window(3).rank is None
+    assert Window(3, 2, 1).with_ndim(2) == one
+    assert Window(3).ndim is None
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_equal_windows_are_equal_and_hash_equal_however_they_are_written():
         ({"size": ()}, ValueError, "has 0 spatial axes"),
     ],
 )
-def test_a_window_that_makes_no_sense_is_refused(arguments, error, match):
+def test_an_invalid_window_is_refused(arguments, error, match):
     with pytest.raises(error, match=match):
         Window(**arguments)
 
@@ -125,7 +125,7 @@ def test_a_window_that_makes_no_sense_is_refused(arguments, error, match):
         (Window(3), (8.0, 8), TypeError, "space must be an integer"),
     ],
 )
-def test_a_space_that_does_not_fit_is_refused(window, space, error, match):
+def test_an_invalid_space_is_refused(window, space, error, match):
     for ask in (window.output_shape, window.live, window.coverage, window.reads):
         with pytest.raises(error, match=match):
             ask(space)

@@ -20,7 +20,7 @@ FLOORS = [  # a room imports from lower floors only; rooms of one floor stand al
     {"ops", "convert", "foreign", "rungs", "algebra"},
     {"layers", "linen", "norm"},
     {"calls", "optim"},
-    {"models", "train", "measure", "relax", "tasks"},
+    {"models", "train", "measure", "relax", "tasks", "testing"},
 ]
 NEIGHBOURS = {
     ("algebra", "ops"),

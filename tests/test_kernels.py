@@ -85,9 +85,9 @@ def test_every_implementation_equals_its_loops_and_its_gradients_are_its_transpo
 
 def test_blocks_are_several_and_cover_all_positions():
     form = Form("local", AXES)
-    cut = blocks.grid(S, form, 500)
-    assert np.prod(cut.starts) > 1
-    assert tuple(b * m for b, m in zip(cut.block, cut.starts, strict=True)) == (S, *form.outputs)
+    grid = blocks.make_grid(S, form, 500)
+    assert np.prod(grid.blocks) > 1
+    assert tuple(b * m for b, m in zip(grid.block, grid.blocks, strict=True)) == (S, *form.outputs)
 
 
 @pytest.mark.parametrize("family, name", NAMES)
@@ -170,7 +170,7 @@ def test_fold_is_the_transpose_of_gathering_windows(drawn):
     close(*jax.jit(lambda g: (fold(g, axes, 1), jax.linear_transpose(lambda x: gather(x, axes, 1), x)(g)[0]))(g), 1e-11)
 
 
-def test_results_have_the_dtype_asked_for_and_sums_that_of_the_wider():
+def test_results_have_the_requested_dtype_and_sums_the_wider_dtype():
     these = arrays(made("conv"))
     x, v = (jnp.asarray(these[name].astype(jnp.bfloat16)) for name in "xv")
     h = layer(x, v, Form("conv", AXES), jnp.float32)
@@ -179,7 +179,7 @@ def test_results_have_the_dtype_asked_for_and_sums_that_of_the_wider():
     assert gradient.dtype == jnp.bfloat16
 
 
-def test_an_unknown_implementation_is_refused_with_those_that_are():
+def test_an_unknown_implementation_raises_an_error_with_the_known_names():
     form = Form("local", AXES, "fast")
     x, v, _ = arrays(form).values()
     with pytest.raises(ValueError, match="implementation 'fast' is unknown; needs 'auto', 'blocks', 'windows'"):

@@ -149,7 +149,7 @@ def test_dtype_casts_image_arrays_and_bias_in_both_forms(name):
 
 
 @each_rung
-def test_whole_numbers_are_images_like_any_other(name):
+def test_integer_images_are_accepted(name):
     layer = a_layer(name)
     x = np.random.default_rng(0).integers(0, 256, (2, 7, 5, 2)).astype(np.uint8)
     [h], [expected] = outputs(x, layer), outputs(x.astype(np.float32), layer)
@@ -158,7 +158,7 @@ def test_whole_numbers_are_images_like_any_other(name):
 
 
 @each_rung
-def test_precision_and_type_of_sums_reach_the_op(name):
+def test_precision_and_element_type_reach_the_op(name):
     fields = {
         "precision": jax.lax.Precision.HIGHEST,
         "preferred_element_type": jnp.float32,
@@ -240,7 +240,7 @@ def test_conv_takes_as_many_batch_axes_as_nnx_conv(batch):
     chex.assert_shape(got, (*batch, 7, 5, 3))
 
 
-def test_conv_takes_whole_numbers_as_nnx_conv_does():
+def test_conv_accepts_integers_as_nnx_conv_does():
     theirs, ours = twins(2, 3, (3, 2))
     x = np.random.default_rng(0).integers(0, 256, (2, 7, 5, 2)).astype(np.uint8)
     got, expected = outputs(x, ours, theirs)
@@ -371,13 +371,13 @@ def test_shared_part_of_a_dense_weight_falls_with_noise_likewise(noise):
 
 
 @pytest.mark.parametrize("noise", [0.5, 2.0])
-def test_proportions_of_low_rank_kernels_are_unit_vectors_that_correlate_likewise(noise):
+def test_mixing_weights_of_low_rank_kernels_are_unit_vectors_with_the_same_correlation(noise):
     weights = np.asarray(start_of("LowRank", (2, 3, (3, 3)), rank=2000, space=(3, 2), tied_noise=noise)["weights"])
     close(np.linalg.norm(weights, axis=-1), np.ones((3, 2)), 1e-5)
     assert float(weights[0, 0] @ weights[2, 1]) == pytest.approx(1 / (1 + noise**2), abs=0.08)
 
 
-def test_independent_kernels_have_nothing_in_common():
+def test_independent_kernels_are_uncorrelated():
     kernel = np.asarray(start_of("LocallyConnected", (32, 32, (3, 3)), space=(7, 7))["kernel"])
     assert abs(np.corrcoef(np.ravel(kernel[1, 1]), np.ravel(kernel[3, 4]))[0, 1]) < 0.05
 
@@ -410,7 +410,7 @@ def test_dead_taps_start_at_zero_and_stay_there_while_live_ones_learn(padding, s
 
 
 @each_rung
-def test_seeds_decide_the_start(name):
+def test_the_seed_determines_the_initial_arrays(name):
     def start(seed):
         made = getattr(layers, name)(2, 3, (3, 2), space=(7, 5), use_bias=False, rngs=nnx.Rngs(seed), **OWN[name])
         return jax.tree.map(np.asarray, state_of(made))
@@ -466,7 +466,7 @@ def test_connect_builds_the_same_layer_as_its_class():
 
 
 @pytest.mark.parametrize("strides, padding", [(1, "SAME"), (2, "SAME"), ((2, 1), "VALID")])
-def test_shared_connectivity_sees_all_pixels_from_everywhere_with_weights_that_move_along(strides, padding):
+def test_global_conv_reads_all_pixels_from_every_position_with_shared_weights(strides, padding):
     space = (7, 5)
     layer = filled(lambda: layers.connect("global_conv", 2, 3, 3, strides, padding=padding, space=space, rngs=nnx.Rngs(0)))
     w = np.moveaxis(np.asarray(jax.jit(jax.jacobian(layer))(np.zeros((*space, 2), np.float32))), 2, -1)
@@ -476,13 +476,13 @@ def test_shared_connectivity_sees_all_pixels_from_everywhere_with_weights_that_m
     np.testing.assert_array_equal(w[:, 1:, :, t:], w[:, :-1, :, :-t])
 
 
-def test_tiles_shrink_to_the_positions_there_are():
+def test_a_period_is_clipped_to_the_positions():
     layer = shapes_of("tiled", 2, 3, (3, 3), padding="VALID", space=(3, 7), period=4)
     assert layer.kernel.shape == (1, 4, 3, 3, 2, 3)
 
 
 @pytest.mark.parametrize("connectivity", layers.CONNECTIVITY)
-def test_connect_takes_noise_where_there_are_several_kernels_and_ignores_it_elsewhere(connectivity):
+def test_connect_uses_noise_only_on_rungs_with_several_kernels(connectivity):
     @jax.jit
     def starts():
         noises = (0.0, 1.0)
@@ -562,8 +562,8 @@ MISUSES = [  # layer, arguments, error, message
         (name, {"feature_group_count": 2}, ValueError, f"a {rung} layer takes no groups, got 2")
         for name, rung in (("Dense", "dense"), ("Tiled", "tiled"), ("LowRank", "low_rank"))
     ),
-    ("Conv", {"feature_group_count": 4}, ValueError, "4 groups do not divide 6 input channels"),
-    ("Conv", {"feature_group_count": 3}, ValueError, "3 groups do not divide 10 output channels"),
+    ("Conv", {"feature_group_count": 4}, ValueError, "groups must divide the 6 input channels, got 4"),
+    ("Conv", {"feature_group_count": 3}, ValueError, "groups must divide the 10 output channels, got 3"),
     ("Conv", {"feature_group_count": 0}, ValueError, "groups must be an integer of at least 1, got 0"),
     ("Conv", {"feature_group_count": 2.0}, ValueError, "groups must be an integer of at least 1, got 2.0"),
     ("Conv", {"kernel_size": (3, 2.0)}, TypeError, "size must be an integer"),
@@ -571,13 +571,13 @@ MISUSES = [  # layer, arguments, error, message
     ("Conv", {"strides": 1.5}, TypeError, "strides must be an integer"),
     ("Conv", {"strides": (1, 2, 1)}, ValueError, "mixes numbers of spatial axes"),
     ("Conv", {"padding": "same"}, ValueError, "padding 'same' is unknown; needs one of SAME"),
-    ("Conv", {"padding": "CAUSAL"}, ValueError, "padding 'CAUSAL' knows one spatial axis"),
+    ("Conv", {"padding": "CAUSAL"}, ValueError, "padding 'CAUSAL' needs one spatial axis"),
     ("Dense", {"kernel_size": (9, 9), "padding": "VALID"}, ValueError, "fits nowhere"),
 ]
 
 
 @pytest.mark.parametrize("name, wrong, error, message", MISUSES, ids=lambda value: str(value)[:40])
-def test_refuses_what_makes_no_layer(name, wrong, error, message):
+def test_refuses_invalid_arguments(name, wrong, error, message):
     arguments = {"kernel_size": (3, 2), "space": (7, 5), **OWN[name], **wrong}
     with pytest.raises(error, match=message):
         getattr(layers, name)(6, 10, rngs=nnx.Rngs(0), **arguments)
@@ -586,7 +586,7 @@ def test_refuses_what_makes_no_layer(name, wrong, error, message):
 @pytest.mark.parametrize(
     "sizes, error", [((0, 3), ValueError), ((2, 0), ValueError), ((2.0, 3), TypeError), ((2, "3"), TypeError)]
 )
-def test_refuses_channels_that_are_no_number(sizes, error):
+def test_refuses_channels_that_are_not_integers(sizes, error):
     with pytest.raises(error, match="(in|out)_features must be"):
         cl.Conv(*sizes, (3, 2), rngs=nnx.Rngs(0))
 
@@ -596,10 +596,10 @@ def test_refuses_channels_that_are_no_number(sizes, error):
     [
         ({"tied_noise": 0.5}, "takes no tied_noise"),
         ({"use_bias": "pixel"}, "use_bias must be"),
-        ({"feature_group_count": 4}, "4 groups do not divide 6 input channels"),
+        ({"feature_group_count": 4}, "groups must divide the 6 input channels, got 4"),
     ],
 )
-def test_linen_modules_refuse_the_same(wrong, message):
+def test_linen_modules_refuse_the_same_arguments(wrong, message):
     with pytest.raises(ValueError, match=message):
         convlab.linen.Conv(10, (3, 2), **wrong).init(jax.random.key(0), jnp.ones((7, 5, 6)))
 

@@ -79,17 +79,17 @@ def test_a_network_that_diverged_or_has_no_score_for_a_label_has_none():
 def test_what_cannot_be_learnt_so_is_refused():
     with pytest.raises(ValueError, match="arrays that are not parameters"):
         learner(lambda rngs: nnx.BatchNorm(1, rngs=rngs), sample, 5)
-    with pytest.raises(ValueError, match="sizes are 3 to 6; needs 1 to 5"):
+    with pytest.raises(ValueError, match="sizes must lie between 1 and 5, got 3 to 6"):
         learner(build, sample, 5)(np.array([3, 6]), np.array([0, 1]))
     for sizes, seeds, match in (
-        ([3], [2**31], "seeds are"),
+        ([3], [2**31], "seeds must lie between"),
         ([3.5], [0], "float64"),
-        ([3, 3], [0], "one per run"),
+        ([3, 3], [0], "one entry per run"),
         ([], [], "one"),
     ):
         with pytest.raises(ValueError, match=match):
             learner(build, sample, 5)(np.array(sizes), np.array(seeds))
-    with pytest.raises(ValueError, match="tolerance is 1.1"):
+    with pytest.raises(ValueError, match="tolerance must be below 1, .* got 1.1"):
         learner(build, sample, 5, tolerance=1.1)
     with pytest.raises(ValueError, match="steps"):
         learner(build, sample, 5, steps=0)

@@ -151,7 +151,7 @@ def test_the_picture_of_another_run_goes_and_none_is_drawn_without_rows_or_matpl
 
 def test_a_folder_that_cannot_be_made_warns_once_and_stops_nothing(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.warns(UserWarning, match="the log in .* could not be written, training goes on") as warned:
+    with pytest.warns(UserWarning, match="the log in .* could not be written; training continues") as warned:
         written(tmp_path / "file" / "log", ROWS, tensorboard=None)
     assert len(warned) == 1
 

@@ -89,24 +89,24 @@ def test_runs_are_saved_apart_and_go_on(data, tmp_path):
 )
 def test_what_cannot_be_vmapped_is_refused(data, changes, message):
     first = dataclasses.replace(CONFIG, **changes) if "patience" in changes else CONFIG
-    with pytest.raises(ValueError, match=f"cannot be vmapped: {message}; pass vmapped=False"):
+    with pytest.raises(ValueError, match=f"the runs cannot be vmapped: {message}; pass vmapped=False"):
         fit_many(build, data, [first, dataclasses.replace(CONFIG, **changes)], vmapped=True)
 
 
 def test_no_run_at_all_is_refused(data):
-    with pytest.raises(ValueError, match="configs is empty; needs one configuration, or a seed, at least"):
+    with pytest.raises(ValueError, match="configs is empty; needs at least one configuration or seed"):
         fit_seeds(build, data, CONFIG, seeds=())
 
 
 def test_runs_in_one_program_are_checked_as_one_alone_is(data):
-    with pytest.raises(ValueError, match=r"outputs of shape \(2, 4\) from 2 images but made has 3 classes"):
+    with pytest.raises(ValueError, match=r"an array of shape \(2, 4\) for 2 images, but made has 3 classes"):
         fit_many(lambda rngs: models.MLP(SHAPE, 4, (), rngs=rngs), data, [CONFIG], vmapped=True)
 
 
 def test_a_loss_that_is_not_finite_names_its_run(data):
     wild = dataclasses.replace(CONFIG, optimizer="sgd", learning_rate=1e30)
     with pytest.raises(
-        FloatingPointError, match=r"the loss of run 1 \(seed 0, learning_rate 1e\+30\) is \S+ at step 2; before it"
+        FloatingPointError, match=r"the loss of run 1 \(seed 0, learning_rate 1e\+30\) is \S+ at step 2; before this step"
     ):
         fit_many(build, data, [dataclasses.replace(wild, learning_rate=0.01), wild], vmapped=True)
 
@@ -128,7 +128,7 @@ def test_each_run_may_have_a_data_set_of_its_own(data, vmapped):
 
 
 def test_data_sets_that_do_not_fit_the_runs_are_an_error(data):
-    with pytest.raises(ValueError, match="data holds 2 data sets for 3 configurations"):
+    with pytest.raises(ValueError, match="data has 2 data sets for 3 configurations"):
         fit_many(build, [data, data], CONFIGS)
     with pytest.raises(ValueError, match="splits of different sizes"):
         fit_many(build, [data, data, data.subset(40)], CONFIGS, vmapped=True)

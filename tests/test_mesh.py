@@ -69,7 +69,7 @@ def test_two_processes_are_one_and_go_on_with_what_one_saved(tmp_path):
         both = list(pool.map(results, children))
     assert both[0] == both[1]
     *runs, refused = both[0]
-    assert refused == "the 2 processes that train together have different configurations; needs one"
+    assert refused == "config differs among the 2 processes that train together; needs the same in all"
     for each in runs:
         assert_same(each, alone)
     assert (tmp_path / "10" / "run.json").exists()
@@ -77,7 +77,7 @@ def test_two_processes_are_one_and_go_on_with_what_one_saved(tmp_path):
 
 @pytest.mark.parametrize(
     "axes, batch, message",
-    [(("rows",), 8, r"mesh has axes \['rows'\]; needs 'n' for the batch"), (("n",), 7, None)],
+    [(("rows",), 8, r"mesh has axes \['rows'\]; needs only 'n' for the batch"), (("n",), 7, None)],
 )
 def test_meshes_that_do_not_fit_are_refused(axes, batch, message):
     mesh = jax.make_mesh((1,), axes)
@@ -91,4 +91,4 @@ def test_meshes_that_do_not_fit_are_refused(axes, batch, message):
 def test_one_process_agrees_with_itself():
     assert is_first()
     placement = Placement(Config(mesh=jax.make_mesh((1,), ("n",))))
-    assert [placement.agreed(number) for number in (None, 15)] == [None, 15]
+    assert [placement.max_over_processes(number) for number in (None, 15)] == [None, 15]

@@ -65,7 +65,7 @@ def applied(module, x):
         *("tied-100", "untied-100", "untied-10", "MLP-1", "MLP-3", "linear"),
     ],
 )
-def test_holds_as_many_weights_as_the_texts_count(build, weights):
+def test_numbers_of_weights_are_those_of_the_literature(build, weights):
     assert count(built(build)) == weights
 
 
@@ -80,7 +80,7 @@ def test_holds_as_many_weights_as_the_texts_count(build, weights):
     ],
 )
 @pytest.mark.parametrize("network", ["MLP", "Pyramid", "Net"])
-def test_connectivity_decides_the_shape_of_the_kernels(network, connectivity, kernel, bias):
+def test_connectivity_determines_the_shapes_of_the_kernels(network, connectivity, kernel, bias):
     layer = built(lambda: SMALL[network][0](connectivity=connectivity, period=3, rngs=nnx.Rngs(0))).stages[0].layer
     assert (layer.kernel.shape, layer.bias.shape) == (kernel, bias)
 
@@ -165,7 +165,7 @@ def test_without_hidden_layers_it_is_a_linear_classifier():
     close(two - one, one - zero, SINGLE)
 
 
-def test_a_head_on_means_knows_no_position_and_one_on_pixels_does():
+def test_a_head_on_means_ignores_positions_and_one_on_pixels_does_not():
     x = images(4, 7, 5, 2)
     moved = np.asarray(x)[:, ::-1]
     for mean, same in ((True, True), (False, False)):
@@ -243,7 +243,7 @@ def test_net_is_two_tanh_stages_with_max_pooling_and_two_matrices():
     close(scores(model, x), by_hand(x), SINGLE)
 
 
-def test_a_residual_net_adds_what_went_in_before_it_pools_from_the_third_layer_on():
+def test_a_residual_net_has_residual_connections_before_pooling_from_the_third_layer_on():
     build, shape = SMALL["NetRes"]
     model = filled(lambda: build(rngs=nnx.Rngs(0)))
 
@@ -319,7 +319,7 @@ def test_an_initializer_reaches_every_kernel_and_dense_layer(network):
 # --- dropout ---------------------------------------------------------------------------------------------------------
 
 
-def test_dropout_takes_whole_channels_of_each_image_after_pooling_and_scales_the_others():
+def test_dropout_removes_whole_channels_after_pooling_and_scales_the_others():
     options = {"wiring": models.Wiring(), "activation": jnp.exp, "pool": cl.max_pool}
     plain, dropped = (
         filled(lambda p=p: models.Stage((7, 5, 2), 13, 3, dropout=p, rngs=nnx.Rngs(0), **options)) for p in (0.0, 0.4)
@@ -338,7 +338,7 @@ def test_dropout_takes_whole_channels_of_each_image_after_pooling_and_scales_the
     close(applied(dropped, x), h, SINGLE)
 
 
-def test_dropout_falls_anew_in_every_step_of_training_by_the_seed_and_never_in_evaluation():
+def test_dropout_differs_by_step_and_seed_in_training_and_is_off_in_evaluation():
     @nnx.jit
     def build(key):
         return models.Net((7, 5, 2), 3, width=8, dropout=0.4, rngs=nnx.Rngs(params=0, dropout=key))
@@ -364,7 +364,7 @@ def test_dropout_falls_anew_in_every_step_of_training_by_the_seed_and_never_in_e
 
 
 @pytest.mark.parametrize("connectivity", ["conv", "locally_connected"])
-def test_batch_statistics_run_over_images_and_positions_per_channel(connectivity):
+def test_batch_statistics_are_taken_per_channel_over_images_and_positions(connectivity):
     build, shape = SMALL["Pyramid"]
     model, x = filled(lambda: build(connectivity=connectivity, rngs=nnx.Rngs(0))), images(4, *shape)
     norm, kept, h = model.stages[0].norm, model.stages[0].norm.momentum, np.asarray(applied(model.stages[0].layer, x))
@@ -415,7 +415,7 @@ def test_refuses_an_unknown_connectivity(network):
 
 
 @pytest.mark.parametrize("network", SMALL)
-def test_refuses_a_wiring_that_there_is_not(network):
+def test_refuses_unknown_arguments_of_the_wiring(network):
     with pytest.raises(TypeError, match="conectivity"):
         SMALL[network][0](conectivity="conv", rngs=nnx.Rngs(0))
 
@@ -425,18 +425,18 @@ def test_refuses_a_wiring_that_there_is_not(network):
     [
         (
             lambda: models.LeNet((11, 28, 1), 10, rngs=nnx.Rngs(0)),
-            r"at least 12 pixels .* got image_shape \(11, 28, 1\)",
+            r"image_shape is \(11, 28, 1\) but LeNet needs at least 12 pixels",
         ),
         (lambda: models.Net((3, 8, 1), 10, rngs=nnx.Rngs(0)), "fits nowhere"),
         (lambda: models.Net((7, 7, 1), 10, depth=3, rngs=nnx.Rngs(0)), "fits nowhere"),
-        (lambda: models.Net(depth=2, residual=True, rngs=nnx.Rngs(0)), "depth is 2; needs at least 3"),
+        (lambda: models.Net(depth=2, residual=True, rngs=nnx.Rngs(0)), "depth is 2 but residual=True needs at least 3"),
         (lambda: models.Net(depth=0, rngs=nnx.Rngs(0)), "depth must be at least 1"),
         (lambda: models.Net(width=1, rngs=nnx.Rngs(0)), "width must be at least 2"),
-        (lambda: models.Net(dropout=1.0, rngs=nnx.Rngs(0)), "at least 0 and below 1; got 1.0"),
+        (lambda: models.Net(dropout=1.0, rngs=nnx.Rngs(0)), "dropout must be at least 0 and below 1, got 1.0"),
         (lambda: models.NetDeep(blocks=0, rngs=nnx.Rngs(0)), "blocks must be at least 1"),
         (
             lambda: models.Stage((7, 5, 2), 3, 3, wiring=models.Wiring(), residual=True, rngs=nnx.Rngs(0)),
-            r"adds its input of \(7, 5, 2\) to its output of \(7, 5, 3\)",
+            r"residual needs equal shapes, but the input has \(7, 5, 2\) and the output \(7, 5, 3\)",
         ),
         (lambda: models.Pyramid((3, 8, 1), 10, rngs=nnx.Rngs(0)), "fits nowhere"),
         (lambda: models.MLP((7, 5, 2), 3, (4,), kernel_size=0, rngs=nnx.Rngs(0)), "size must be at least 1"),
@@ -446,10 +446,10 @@ def test_refuses_a_wiring_that_there_is_not(network):
         ),
     ],
 )
-def test_refuses_what_does_not_fit(build, message):
+def test_refuses_invalid_arguments(build, message):
     with pytest.raises(ValueError, match=message):
         built(build)
 
 
-def test_lenet_takes_the_smallest_images_it_names():
+def test_lenet_accepts_the_smallest_documented_images():
     assert built(lambda: models.LeNet((12, 12, 1), 10, rngs=nnx.Rngs(0))).head.layers[0].in_features == math.prod((1, 1, 16))

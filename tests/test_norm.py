@@ -32,7 +32,7 @@ def both(**options):
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("running", [False, True])
-def test_equals_that_of_flax_with_its_statistics_and_gradients(options, running):
+def test_equals_flax_batch_norm_with_statistics_and_gradients(options, running):
     x = np.asarray(3 + gaussian(SHAPE)[0], np.float32)
 
     def of(layer):
@@ -60,14 +60,14 @@ def test_statistics_of_half_precision_are_kept_in_single_precision():
     assert layer.mean[...].dtype == layer.var[...].dtype == jnp.float32
 
 
-def test_masks_are_those_of_flax():
+def test_masks_behave_as_in_flax():
     x, mask = np.asarray(gaussian(SHAPE)[0], np.float32), np.arange(3).reshape(3, 1, 1, 1) < 2
     theirs, ours = (nnx.jit(lambda layer: layer(x, mask=mask))(layer) for layer in both())
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
 def test_other_numbers_of_channels_are_refused():
-    with pytest.raises(ValueError, match=r"x of shape \(3, 5\) has 5 channels, needs 7"):
+    with pytest.raises(ValueError, match=r"x of shape \(3, 5\) has 5 channels but needs 7"):
         filled(lambda: BatchNorm(7, rngs=nnx.Rngs(0)))(np.ones((3, 5)))
 
 

@@ -102,7 +102,7 @@ def test_pools_equal_their_loops(drawn):
     (x,) = gaussian((*space, LANES))
     if not oracle.live(reads).any(tuple(range(len(space), 2 * len(space)))).all():
         for pool in POOLS.values():
-            with pytest.raises(ValueError, match="see padding only"):
+            with pytest.raises(ValueError, match="read padding only"):
                 pool(x, window)
         return
     close(cl.max_pool(x, window), oracle.pool(x, reads, lambda pixels: pixels.max(0)))
@@ -189,7 +189,7 @@ def test_mean_pooling_is_a_depthwise_convolution_and_max_pooling_is_not_linear()
     x, y = gaussian((*SPACE, C), (*SPACE, C))
     kernel = np.ones((3, 2, 1, C)) / 6
     close(cl.mean_pool(x, WINDOW), cl.conv(x, kernel, WINDOW, groups=C))
-    window = cl.Window(2, 2, "VALID").of_rank(2)
+    window = cl.Window(2, 2, "VALID").with_ndim(2)
     both, one, other = (np.asarray(cl.max_pool(each, window)) for each in (x + y, x, y))
     assert np.abs(both - one - other).max() > 0.1
 
@@ -471,7 +471,7 @@ def ones(*shape):
 W33 = cl.Window((3, 3))
 BAD = [
     (lambda: cl.conv(X, ones(3, 3, 3, 5), W33), ValueError, r"x has 4 channels but v of shape \(3, 3, 3, 5\) reads 3"),
-    (lambda: cl.conv(X, ones(3, 3, 2, 5), W33, 2), ValueError, "2 groups do not divide 5 output channels of v"),
+    (lambda: cl.conv(X, ones(3, 3, 2, 5), W33, 2), ValueError, "groups must divide the 5 output channels of v, got 2"),
     (lambda: cl.conv(X, ones(3, 3, 4, 5), W33, 0), ValueError, "groups must be an integer of at least 1, got 0"),
     (
         lambda: cl.conv(X, ones(3, 2, 4, 5), W33),
@@ -523,7 +523,7 @@ BAD = [
     (lambda: cl.dense(X, ones(2, 8, 6, 4, 5)), ValueError, "needs one axis per spatial axis and one axis"),
     (lambda: cl.max_pool(X.astype(np.uint8), W33), TypeError, "x has dtype uint8"),
     (lambda: cl.mean_pool(ones(4), W33), ValueError, "needs 2 spatial axes and channels"),
-    (lambda: cl.max_pool(X, cl.Window((2, 2), padding=3)), ValueError, "see padding only"),
+    (lambda: cl.max_pool(X, cl.Window((2, 2), padding=3)), ValueError, "read padding only"),
     (lambda: cl.unfold(X, cl.Window(3)), ValueError, "leaves the number of spatial axes open"),
 ]
 

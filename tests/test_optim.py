@@ -146,7 +146,7 @@ def test_a_mask_may_be_a_tree_and_learning_rates_may_be_injected():
         (optim.soft_threshold, {"learning_rate": 0.1, "lam": 3.0}),
     ],
 )
-def test_all_numbers_may_be_injected_and_the_kernels_still_get_their_zeros(make, numbers):
+def test_all_numbers_may_be_injected_and_kernels_still_get_exact_zeros(make, numbers):
     theta, gradients = tree(0), [tree(1), tree(2)]
     got = last(descend(optax.inject_hyperparams(make)(**numbers), theta, gradients))
     close(got, last(descend(make(**numbers), theta, gradients)), 1e-6)
@@ -154,7 +154,7 @@ def test_all_numbers_may_be_injected_and_the_kernels_still_get_their_zeros(make,
     assert not (got["layer"]["bias"] == 0).any()
 
 
-def test_arrays_of_low_precision_keep_their_dtype_and_their_zeros():
+def test_arrays_of_low_precision_keep_their_dtype_and_exact_zeros():
     theta = tree(0, jnp.bfloat16)
     got = descend(optim.beta_lasso(0.1, 0.03, 11.0), theta, [tree(1)])
     chex.assert_trees_all_equal_dtypes(last(got), theta)
@@ -163,7 +163,7 @@ def test_arrays_of_low_precision_keep_their_dtype_and_their_zeros():
     assert not ((kernel > 0) & (kernel < 0.33)).any()
 
 
-def test_what_starts_below_the_threshold_is_warned_of_by_name():
+def test_a_warning_names_arrays_that_start_below_the_threshold():
     with pytest.warns(UserWarning, match=r"beta_lasso: \d+% of \['layer'\]\['kernel'\] start below beta \* lam = 1 "):
         optim.beta_lasso(0.1, lam=0.1, beta=10).init(tree(0))
     with warnings.catch_warnings():
@@ -171,7 +171,7 @@ def test_what_starts_below_the_threshold_is_warned_of_by_name():
         optim.beta_lasso(0.1, lam=0.01, beta=10).init(tree(0))
 
 
-def test_numbers_that_make_no_sense_are_refused():
+def test_invalid_numbers_are_refused():
     for wrong in ({"lam": -1.0}, {"beta": -1.0}, {"learning_rate": math.nan}, {"lam": math.inf}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be at least 0 and finite"):
             optim.beta_lasso(**{"learning_rate": 0.1, "lam": 0.1, "beta": 1.0, **wrong})
@@ -390,7 +390,7 @@ def test_the_layers_of_a_network_are_tied_also_as_the_state_of_nnx():
     close(after[2], jax.tree.map(lambda p: p - 0.1, before[2]), 1e-7)
 
 
-def test_what_cannot_be_projected_is_refused():
+def test_models_without_projectable_layers_are_refused():
     conv = nnx.eval_shape(lambda: cl.Conv(1, 2, (3, 3), rngs=nnx.Rngs(0)))
     with pytest.raises(ValueError, match=r"no layer of the model can be projected to 'conv': .* \['conv'\]"):
         optim.sharing_projection(conv)
@@ -406,7 +406,7 @@ def test_what_cannot_be_projected_is_refused():
         optim.locality_penalty(filled(lambda: nnx.Linear(2, 3, rngs=nnx.Rngs(0))))
 
 
-def test_a_masked_projection_leaves_what_is_hidden():
+def test_a_masked_projection_keeps_hidden_arrays():
     projection = optim.at_paths({("a",): jnp.zeros_like, ("b",): jnp.zeros_like})
     optimizer = optax.masked(optim.project_every(projection, 1), {"a": True, "b": False})
     ones = {"a": np.ones(2, np.float32), "b": np.ones(2, np.float32)}
@@ -530,7 +530,7 @@ def test_the_smallest_share_of_what_is_left_is_pruned_to_the_weight():
     assert np.asarray(optim.prune(tree, 0.0)["first"]["kernel"]).all()
 
 
-def test_pruned_together_the_smallest_of_all_arrays_go():
+def test_global_pruning_removes_the_smallest_weights_of_all_arrays():
     tree = network_tree()
     mask = optim.prune(tree, 0.5, by="global")
     sizes, kept = (
@@ -541,7 +541,7 @@ def test_pruned_together_the_smallest_of_all_arrays_go():
     assert kept[:35].sum() < kept[35:].sum()
 
 
-def test_equal_weights_are_pruned_by_number_all_the_same_and_other_arrays_if_asked():
+def test_ties_are_pruned_to_the_exact_number_and_other_arrays_on_request():
     assert np.sum(np.asarray(optim.prune(jax.device_put(np.ones((7, 5), np.float32)), 0.2))) == 28
     mask = optim.prune(network_tree(), 0.2, which={"first": False, "second": True})
     assert [int(np.asarray(each).sum()) for each in jax.tree.leaves(mask)] == [35, 12, 26]  # biases sort before kernels
@@ -562,7 +562,7 @@ def test_pruned_weights_stay_at_zero_under_any_optimizer_and_the_others_are_not_
     close(got, jax.tree.map(lambda a, kept: np.where(kept, a, 0), plain, mask), 1e-6)
 
 
-def test_rewinding_restores_the_bits_of_what_is_kept():
+def test_rewinding_restores_kept_weights_bit_for_bit():
     tree = network_tree()
     mask = optim.prune(network_tree(1), 0.4)
     got = optim.rewind(tree, mask)
@@ -571,7 +571,7 @@ def test_rewinding_restores_the_bits_of_what_is_kept():
         assert not np.asarray(after)[~kept].any()
 
 
-def test_rounds_train_what_the_last_ones_left_from_the_first_values():
+def test_each_round_trains_the_remaining_weights_from_their_initial_values():
     first, calls = network_tree(), []
 
     def train(parameters, mask):
@@ -597,7 +597,7 @@ def test_a_mask_of_another_network_is_refused():
             use({"second": ones["second"]})
 
 
-def test_rounds_that_cannot_be_are_refused_before_any_training():
+def test_invalid_rounds_are_refused_before_any_training():
     def train(parameters, mask):
         raise AssertionError("trained")
 
@@ -609,12 +609,12 @@ def test_rounds_that_cannot_be_are_refused_before_any_training():
         optim.iterative_pruning(train, network_tree(), 0.5, -1)
 
 
-def test_what_cannot_be_pruned_is_refused():
+def test_invalid_arguments_of_prune_are_refused():
     with pytest.raises(ValueError, match="share must be from 0 to 1, got 1.5"):
         optim.prune(network_tree(), 1.5)
     with pytest.raises(ValueError, match="by must be 'layer' or 'global', got 'network'"):
         optim.prune(network_tree(), 0.5, by="network")
     with pytest.raises(
-        ValueError, match=r"the mask has not the arrays of the parameters \(the array: \(2, 3\), needs \(3, 2\)\)"
+        ValueError, match=r"mask must have the structure and shapes of the parameters \(the array: \(2, 3\), needs \(3, 2\)\)"
     ):
         optim.keep_pruned(np.ones((2, 3), bool)).init(np.ones((3, 2)))

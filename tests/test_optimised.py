@@ -1,17 +1,18 @@
 """The rungs as users compile them, with the optimisations of XLA that the other tests leave out for speed."""
 
-import conftest
 import jax
 import pytest
 from assertions import close
 from strategies import gaussian
 from test_ops import LINEAR, POOLS, SPACE, WINDOW, case
 
+from experiments.shared import compiling
+
 pytestmark = pytest.mark.usefixtures("float64")
 AS_USERS = {
     "xla_backend_optimization_level": 3,
     "xla_llvm_disable_expensive_passes": False,
-    **({"xla_cpu_use_fusion_emitters": True} if conftest.known("xla_cpu_use_fusion_emitters") else {}),
+    **({"xla_cpu_use_fusion_emitters": True} if compiling.is_flag("--xla_cpu_use_fusion_emitters") else {}),
 }
 
 

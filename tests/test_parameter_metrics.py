@@ -1,4 +1,4 @@
-"""What is watched while training joins the history, the log and the checkpoints, of one run or of many."""
+"""Parameter metrics join the history, the log and the checkpoints, for one run or several."""
 
 import dataclasses
 import json
@@ -37,7 +37,7 @@ def without_time(history):
     return [{name: value for name, value in row.items() if name != "seconds"} for row in history]
 
 
-def test_every_row_tells_what_is_watched_of_the_parameters_that_it_scores(data):
+def test_each_row_has_the_metrics_of_the_parameters_that_it_scores(data):
     averaged = dataclasses.replace(CONFIG, average=0.9)
     fitted = fit(build(nnx.Rngs(0)), data, averaged, parameter_metrics=norm)
     assert [type(row["norm"]) for row in fitted.history] == [float] * 3
@@ -45,31 +45,31 @@ def test_every_row_tells_what_is_watched_of_the_parameters_that_it_scores(data):
     assert len({row["norm"] for row in fitted.history}) == 3
 
 
-def test_watching_changes_nothing_else(data):
-    watched, alone = (fit(build(nnx.Rngs(0)), data, CONFIG, parameter_metrics=watch) for watch in (norm, None))
-    assert jax.tree.all(jax.tree.map(np.array_equal, watched.parameters, alone.parameters))
-    seen = [{name: value for name, value in row.items() if name != "norm"} for row in watched.history]
+def test_parameter_metrics_change_nothing_else(data):
+    with_metrics, alone = (fit(build(nnx.Rngs(0)), data, CONFIG, parameter_metrics=metrics) for metrics in (norm, None))
+    assert jax.tree.all(jax.tree.map(np.array_equal, with_metrics.parameters, alone.parameters))
+    seen = [{name: value for name, value in row.items() if name != "norm"} for row in with_metrics.history]
     assert without_time(seen) == without_time(alone.history)
 
 
-def test_it_is_compiled_once_for_all_rows_and_runs(data):
+def test_parameter_metrics_compile_once_for_all_rows_and_runs(data):
     traces = []
 
-    def watch(parameters):
+    def metrics(parameters):
         traces.append(parameters)
         return norm(parameters)
 
-    fit(build(nnx.Rngs(0)), data, CONFIG, parameter_metrics=watch)
+    fit(build(nnx.Rngs(0)), data, CONFIG, parameter_metrics=metrics)
     first = len(traces)
     assert first <= 2  # one of them without compiling, to see that it returns scalars
-    fit(build(nnx.Rngs(1)), data, dataclasses.replace(CONFIG, evaluations=9), parameter_metrics=watch)
+    fit(build(nnx.Rngs(1)), data, dataclasses.replace(CONFIG, evaluations=9), parameter_metrics=metrics)
     assert len(traces) <= first + 1
     traces.clear()
-    fit_seeds(build, data, CONFIG, vmapped=True, parameter_metrics=watch)
+    fit_seeds(build, data, CONFIG, vmapped=True, parameter_metrics=metrics)
     assert len(traces) <= 2
 
 
-def test_a_run_that_goes_on_has_watched_all_along(data, tmp_path):
+def test_a_resumed_run_has_parameter_metrics_in_every_row(data, tmp_path):
     whole = fit(build(nnx.Rngs(0)), data, CONFIG, parameter_metrics=norm)
     saved = Checkpoints(tmp_path / "run", every=4)
     fit(build(nnx.Rngs(0)), data, CONFIG, parameter_metrics=norm, checkpoints=saved)
@@ -88,7 +88,7 @@ def test_a_run_that_goes_on_has_watched_all_along(data, tmp_path):
     assert (tmp_path / "log" / "history.csv").read_text().splitlines()[0].endswith(",norm")
 
 
-def test_a_run_may_go_on_with_another_watch(data, tmp_path):
+def test_a_run_may_resume_with_other_parameter_metrics(data, tmp_path):
     saved = Checkpoints(tmp_path / "run", every=4)
     fit(build(nnx.Rngs(0)), data, CONFIG, checkpoints=saved)
     (tmp_path / "run" / "9").rename(tmp_path / "9")
@@ -97,7 +97,7 @@ def test_a_run_may_go_on_with_another_watch(data, tmp_path):
 
 
 @pytest.mark.parametrize("vmapped", [False, True])
-def test_several_runs_are_watched_each_on_its_own(data, vmapped):
+def test_each_of_several_runs_has_its_own_parameter_metrics(data, vmapped):
     configs = [dataclasses.replace(CONFIG, seed=seed) for seed in (0, 3)]
     runs = fit_many(build, data, configs, vmapped=vmapped, parameter_metrics=norm)
     alone = [fit(build(nnx.Rngs(config.seed)), data, config, parameter_metrics=norm) for config in configs]
@@ -106,14 +106,14 @@ def test_several_runs_are_watched_each_on_its_own(data, vmapped):
     assert [*runs[0].history[0]] == [*alone[0].history[0]]
 
 
-def test_on_a_mesh_all_is_watched(data):
+def test_parameter_metrics_on_a_mesh_see_all_parameters(data):
     mesh = jax.make_mesh((1, 1), ("n", "i"))
     placed = fit(build(nnx.Rngs(0)), data, dataclasses.replace(CONFIG, mesh=mesh), parameter_metrics=norm)
     alone = fit(build(nnx.Rngs(0)), data, CONFIG, parameter_metrics=norm)
     np.testing.assert_allclose([row["norm"] for row in placed.history], [row["norm"] for row in alone.history], rtol=1e-5)
 
 
-def test_indices_of_a_network_can_be_watched(data):
+def test_indices_of_a_network_as_parameter_metrics(data):
     options = {"kernel_size": 3, "connectivity": "locally_connected", "tied_noise": 0}
     model = models.MLP(SHAPE, 3, (2,), **options, rngs=nnx.Rngs(0))
     fitted = fit(model, data, CONFIG, parameter_metrics=measure.index_metrics(model, "shared"))
@@ -124,15 +124,18 @@ def test_indices_of_a_network_can_be_watched(data):
 
 
 @pytest.mark.parametrize(
-    "watch, message",
+    "metrics, message",
     [
-        (lambda p: {"test_loss": 0.0}, "watch returns 'test_loss', which is the name of a score; call it otherwise"),
-        (lambda p: {"all": jnp.ones(3)}, r"watch returns an array of shape \(3,\) as 'all'; needs scalars"),
-        (lambda p: jnp.ones(()), "watch returns a ShapeDtypeStruct; needs a dict of scalars by name"),
+        (
+            lambda p: {"test_loss": 0.0},
+            "parameter_metrics returns 'test_loss', which is the name of a score; choose another name",
+        ),
+        (lambda p: {"all": jnp.ones(3)}, r"parameter_metrics returns an array of shape \(3,\) as 'all'; needs scalars"),
+        (lambda p: jnp.ones(()), "parameter_metrics returns a ShapeDtypeStruct; needs a dict of scalars by name"),
     ],
 )
-def test_what_is_no_row_is_refused_before_training(data, watch, message):
+def test_invalid_parameter_metrics_are_refused_before_training(data, metrics, message):
     with pytest.raises(ValueError, match=message):
-        fit(build(nnx.Rngs(0)), data, CONFIG, parameter_metrics=watch)
+        fit(build(nnx.Rngs(0)), data, CONFIG, parameter_metrics=metrics)
     with pytest.raises(ValueError, match=message):
-        fit_many(build, data, [CONFIG], vmapped=True, parameter_metrics=watch)
+        fit_many(build, data, [CONFIG], vmapped=True, parameter_metrics=metrics)

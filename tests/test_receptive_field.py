@@ -1,4 +1,4 @@
-"""What reaches an output: pixel by pixel against formulas and loops, through layers, and by how much."""
+"""Receptive fields pixel by pixel against formulas and loops, and the effective field."""
 
 import functools
 
@@ -27,7 +27,7 @@ conv = functools.partial(layer, cl.Conv)
 
 
 POOL = functools.partial(cl.max_pool, window=cl.Window(2, 2, "VALID"))
-NETS = {  # all that comes between, on images of (31, 29, 2)
+NETS = {  # networks for images of (31, 29, 2)
     "strides and dilation": lambda: net(conv(2, 3, (3, 5), (2, 1)), nnx.relu, conv(3, 2, (2, 3), kernel_dilation=(1, 2))),
     "pools": lambda: net(conv(2, 3, (3, 3)), POOL, nnx.relu, POOL, conv(3, 2, (3, 2))),
     "flax": lambda: net(
@@ -42,17 +42,17 @@ NETS = {  # all that comes between, on images of (31, 29, 2)
 
 
 @pytest.mark.parametrize("name", ["strides and dilation", "pools", "flax"])
-def test_the_pixels_that_reach_the_middle_are_a_box_of_the_size_that_the_formula_says(name):
+def test_the_field_of_the_central_output_is_a_box_of_the_counted_size(name):
     model = NETS[name]()
     mask = receptive_field(model, (31, 29, 2))
     rows, columns = mask.any(1), mask.any(0)
     assert (rows.sum(), columns.sum()) == cl.count(model, (31, 29, 2)).total.field
     np.testing.assert_array_equal(mask, np.outer(rows, columns))
-    for along in (rows, columns):
-        assert along[np.flatnonzero(along)[0] : np.flatnonzero(along)[-1] + 1].all()
+    for line in (rows, columns):
+        assert line[np.flatnonzero(line)[0] : np.flatnonzero(line)[-1] + 1].all()
 
 
-def test_a_maximum_of_blocks_and_a_shortcut_pass_on_all_that_they_may():
+def test_a_maximum_and_a_residual_connection_depend_on_all_their_operands():
     model = NETS["blocks"]()
     assert cl.count(model, (31, 29, 2)).total.field == (6, 4)
     mask = receptive_field(model, (31, 29, 2), position=(7, 7))
@@ -61,37 +61,37 @@ def test_a_maximum_of_blocks_and_a_shortcut_pass_on_all_that_they_may():
 
 
 @pytest.mark.parametrize("name", ["Net"])
-def test_gradients_reach_no_pixel_that_a_family_does_not_see(name):
+def test_gradients_are_zero_outside_the_receptive_field(name):
     build, shape = SMALL[name]
     model = filled(lambda: build(rngs=nnx.Rngs(0)))
     layer = "stages/1/layer"
-    seen = input_dependencies(model, shape, layer, (0, 1))
-    assert list(seen)[:2] == ["image", "stages/0/layer"]
-    assert seen[layer].sum() == 1
-    assert seen[layer][0, 1]
-    assert not seen["head/layers/0"].any()
+    masks = input_dependencies(model, shape, layer, (0, 1))
+    assert list(masks)[:2] == ["image", "stages/0/layer"]
+    assert masks[layer].sum() == 1
+    assert masks[layer][0, 1]
+    assert not masks["head/layers/0"].any()
     extent = next(cost.field for cost in cl.count(model, shape).layers if cost.name == layer)
-    assert 0 < seen["image"].any(1).sum() <= extent[0]
+    assert 0 < masks["image"].any(1).sum() <= extent[0]
     gradient = jax.jit(jax.grad(lambda x: feature_maps(model, x, layer)[layer][:, 0, 1].sum()))
     reached = np.abs(gradient(images(5, *shape))).max((0, -1)) > 0
     assert reached.any()
-    assert not (reached & ~seen["image"]).any()
+    assert not (reached & ~masks["image"]).any()
 
 
-def test_the_way_back_is_the_one_through_the_windows_of_each_layer():
+def test_dependencies_follow_the_windows_of_each_layer():
     windows = [cl.Window((3, 2), 2), cl.Window((2, 3), (1, 2), "VALID")]
     model = net(conv(2, 3, (3, 2), 2), nnx.relu, conv(3, 2, (2, 3), (1, 2), padding="VALID"))
-    seen = input_dependencies(model, (9, 13, 2), position=(2, 1))
+    masks = input_dependencies(model, (9, 13, 2), position=(2, 1))
     between = np.zeros(windows[0].output_shape((9, 13)), bool)
     between.flat[windows[1].reads(between.shape)[2, 1].ravel()] = True
     pixels = np.zeros((9, 13), bool)
     reads = windows[0].reads((9, 13))[between]
     pixels.flat[reads[reads >= 0]] = True
-    np.testing.assert_array_equal(seen["layers/0"], between)
-    np.testing.assert_array_equal(seen["image"], pixels)
+    np.testing.assert_array_equal(masks["layers/0"], between)
+    np.testing.assert_array_equal(masks["image"], pixels)
 
 
-def test_a_weight_of_zero_passes_nothing_on_and_signs_do_not_matter():
+def test_zero_weights_remove_dependencies_and_signs_do_not_matter():
     layer = conv(1, 1, (3, 3), use_bias=False)
     layer.kernel[...] = jnp.array(np.array([[1.0, 0, -1], [0, -1, 0], [0, 0, 1]])[..., None, None])
     twice = net(layer, lambda h: h - layer(h) * 0 + h * jnp.float32(0))
@@ -99,29 +99,29 @@ def test_a_weight_of_zero_passes_nothing_on_and_signs_do_not_matter():
     np.testing.assert_array_equal(receptive_field(twice, (5, 5, 1)), receptive_field(layer, (5, 5, 1)))
 
 
-def test_what_is_masked_without_looking_at_the_image_is_not_seen():
+def test_pixels_behind_a_constant_mask_are_no_dependencies():
     mask = np.arange(35).reshape(7, 5, 1) % 2 == 0
-    for position, seen in (((2, 2), 1), ((2, 3), 0)):
-        assert receptive_field(lambda x: jnp.where(mask, x, 0), (7, 5, 2), position=position).sum() == seen
+    for position, pixels in (((2, 2), 1), ((2, 3), 0)):
+        assert receptive_field(lambda x: jnp.where(mask, x, 0), (7, 5, 2), position=position).sum() == pixels
 
 
-def test_a_layer_that_is_called_twice_is_told_apart():
+def test_two_calls_of_a_layer_have_separate_masks():
     layer = conv(2, 2, (3, 3))
-    seen = input_dependencies(lambda x: layer(layer(x)), (7, 5, 2))
-    assert [int(mask.sum()) for mask in seen.values()] == [25, 9, 1]
+    masks = input_dependencies(lambda x: layer(layer(x)), (7, 5, 2))
+    assert [int(mask.sum()) for mask in masks.values()] == [25, 9, 1]
 
 
-def test_what_is_asked_must_be_there_and_be_fixed():
+def test_unknown_layers_and_positions_and_dynamic_indices_are_errors():
     model = net(conv(2, 3, (3, 3)))
     with pytest.raises(ValueError, match="layer 'layers/7' is not called; needs one of image, layers/0, output"):
         input_dependencies(model, (7, 5, 2), "layers/7")
     with pytest.raises(ValueError, match=r"position is \(7, 0\) but the output has \(7, 5\) positions"):
         receptive_field(model, (7, 5, 2), position=(7, 0))
-    with pytest.raises(ValueError, match="which numbers gather reads depends on the image"):
+    with pytest.raises(ValueError, match="operation gather reads indices that depend on the image"):
         receptive_field(lambda x: polyphase_pool(x, cl.Window(1, 2, "CIRCULAR")), (6, 4, 2))
 
 
-def test_two_3x3_layers_see_what_one_5x5_layer_sees_but_44_of_144_numbers_differ_at_the_border(float64):
+def test_two_3x3_layers_equal_one_5x5_layer_except_for_44_of_144_outputs_at_the_border(float64):
     x, first, second = gaussian((12, 12, 2), (3, 3, 2, 3), (3, 3, 3, 2))
     window = cl.Window(3)
 
@@ -130,7 +130,7 @@ def test_two_3x3_layers_see_what_one_5x5_layer_sees_but_44_of_144_numbers_differ
 
     points = np.zeros((2, 9, 9, 2))
     points[:, 4, 4] = np.eye(2)
-    response = np.asarray(jax.jit(twice)(points))  # of each input channel: the kernel, turned by half
+    response = np.asarray(jax.jit(twice)(points))  # for each input channel, the kernel rotated by 180 degrees
     fused = np.moveaxis(response[:, 2:7, 2:7][:, ::-1, ::-1], 0, -2)
     differ = np.abs(jax.jit(lambda x: cl.conv(x, fused, cl.Window(5)) - twice(x))(x)).max(-1) > 1e-10
     assert differ.sum() == 44
@@ -142,14 +142,14 @@ def deep(kernels, window):
 
 
 @pytest.mark.parametrize("layers, size", [(2, (3, 5)), (7, (2, 3))])
-def test_the_effective_field_has_the_variance_of_all_its_layers_together(layers, size, float64):
+def test_the_variance_of_the_effective_field_is_the_sum_over_layers(layers, size, float64):
     space = tuple(layers * k + 4 for k in size)
-    seen = effective_receptive_field(deep(np.ones((layers, *size, 1, 1)), cl.Window(size)), np.zeros((1, *space, 1)))
-    np.testing.assert_allclose(seen.variance, [layers * (k**2 - 1) / 12 for k in size], rtol=1e-12)
-    np.testing.assert_allclose(np.sum(seen.map), 1)
+    field = effective_receptive_field(deep(np.ones((layers, *size, 1, 1)), cl.Window(size)), np.zeros((1, *space, 1)))
+    np.testing.assert_allclose(field.variance, [layers * (k**2 - 1) / 12 for k in size], rtol=1e-12)
+    np.testing.assert_allclose(np.sum(field.map), 1)
 
 
-def test_the_effective_radius_of_random_layers_grows_with_the_root_of_their_number(float64):
+def test_the_effective_radius_of_random_layers_grows_with_the_square_root_of_depth(float64):
     x, (kernels,) = np.zeros((1, 41, 16)), gaussian((16, 3, 16, 16))
     fields = [effective_receptive_field(deep(kernels[:n], cl.Window((3,))), x, squared=True) for n in (4, 16)]
     variances = [np.asarray(field.variance)[0] for field in fields]
@@ -157,7 +157,7 @@ def test_the_effective_radius_of_random_layers_grows_with_the_root_of_their_numb
     np.testing.assert_allclose(np.sqrt(variances[1] / variances[0]), 2, rtol=0.15)
 
 
-UNLINEAR = {  # what every position along the first axis reads, of five; the second axis is left alone
+NONLINEAR = {  # the number of rows that each of five rows depends on
     "sort": (lambda x: jnp.sort(x, 1), [5, 5, 5, 5, 5]),
     "order": (lambda x: x[:, ::-1] * jnp.argsort(x, 1), [5, 5, 5, 5, 5]),
     "running maximum": (lambda x: jax.lax.cummax(x, 1), [1, 2, 3, 4, 5]),
@@ -172,37 +172,37 @@ UNLINEAR = {  # what every position along the first axis reads, of five; the sec
 }
 
 
-@pytest.mark.parametrize("name", UNLINEAR)
-def test_what_is_no_sum_passes_on_all_that_it_reads(name):
-    function, reads = UNLINEAR[name]
-    for place, many in enumerate(reads):
-        mask = receptive_field(function, (5, 3, 2), position=(place, 1))
-        assert mask.sum() == mask[:, 1].sum() == many
+@pytest.mark.parametrize("name", NONLINEAR)
+def test_nonlinear_operations_depend_on_all_that_they_read(name):
+    function, reads = NONLINEAR[name]
+    for row, number in enumerate(reads):
+        mask = receptive_field(function, (5, 3, 2), position=(row, 1))
+        assert mask.sum() == mask[:, 1].sum() == number
 
 
 @pytest.mark.parametrize("name", ["scan", "while"])
-def test_a_loop_is_refused_rather_than_overlooked(name):
+def test_a_loop_is_an_error(name):
     loops = {
         "scan": lambda x: jax.lax.fori_loop(0, 2, lambda _, h: jnp.roll(h, 1, 1) + h, x),
         "while": lambda x: jax.lax.while_loop(lambda h: h.sum() < 0, lambda h: jnp.roll(h, 1, 1) + h, x),
     }
-    with pytest.raises(ValueError, match=f"{name} is not known here"):
+    with pytest.raises(ValueError, match=f"operation {name} has no rule"):
         receptive_field(loops[name], (5, 3, 2))
 
 
-def test_a_network_that_does_not_listen_has_no_effective_field():
+def test_a_constant_network_has_no_effective_field():
     with pytest.raises(ValueError, match=r"gradient of the output at \(2, 1\) is zero"):
         effective_receptive_field(lambda x: nnx.relu(-jnp.abs(x) - 1), np.ones((1, 5, 3, 2)))
 
 
-def test_a_number_an_image_has_no_axis_of_channels():
+def test_an_output_without_channels_is_an_error():
     with pytest.raises(ValueError, match=r"returns shape \(1,\); needs \(n, \*positions, channels\)"):
         receptive_field(lambda x: x.sum((1, 2)), (5, 1))
     with pytest.raises(ValueError, match=r"returns shape \(3,\); needs"):
         effective_receptive_field(lambda x: x.sum((1, 2)), np.ones((3, 5, 1)))
 
 
-def test_on_one_axis_a_position_is_a_number():
+def test_a_position_on_one_axis_is_an_integer():
     model = conv(1, 2, (3,))
     np.testing.assert_array_equal(np.flatnonzero(receptive_field(model, (7, 1), position=5)), [4, 5, 6])
     assert np.flatnonzero(effective_receptive_field(model, np.ones((1, 7, 1)), 0).map).tolist() == [0, 1]

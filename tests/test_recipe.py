@@ -65,12 +65,12 @@ def test_a_batch_in_pieces_is_the_batch(data, pieces):
 
 
 def test_every_piece_has_a_key_of_its_own():
-    def apply(parameters, rest, x, key, train, /):
-        keys = rest["keys"].at[rest["count"]].set(jax.random.key_data(key))
-        return x.reshape(len(x), -1) @ parameters, {"keys": keys, "count": rest["count"] + 1}
+    def apply(parameters, model_state, x, key, train, /):
+        keys = model_state["keys"].at[model_state["count"]].set(jax.random.key_data(key))
+        return x.reshape(len(x), -1) @ parameters, {"keys": keys, "count": model_state["count"] + 1}
 
-    rest = {"keys": jnp.zeros((4, 2), jnp.uint32), "count": jnp.zeros((), int)}
-    model, optimizer, recipe = Trainable(apply, jnp.zeros((30, 3)), rest), optax.sgd(0.1), Recipe(accumulate=4)
+    model_state = {"keys": jnp.zeros((4, 2), jnp.uint32), "count": jnp.zeros((), int)}
+    model, optimizer, recipe = Trainable(apply, jnp.zeros((30, 3)), model_state), optax.sgd(0.1), Recipe(accumulate=4)
     batch = jnp.ones((8, *SHAPE)), jnp.zeros(8, int)
     state, _ = train_step(
         initial(model, optimizer, 0, recipe), *batch, np.zeros(2), np.ones(2), apply=apply, optimizer=optimizer, recipe=recipe
@@ -94,8 +94,8 @@ def test_the_average_of_the_parameters_follows_them_and_is_what_is_scored(data):
 
 
 def of_one_dtype(dtype):
-    def apply(parameters, rest, x, key, train, /):
-        return x.reshape(len(x), -1).astype(dtype) @ parameters, rest
+    def apply(parameters, model_state, x, key, train, /):
+        return x.reshape(len(x), -1).astype(dtype) @ parameters, model_state
 
     return Trainable(apply, jnp.ones((30, 3), dtype), {})
 
@@ -139,8 +139,8 @@ def test_half_precision_computes_in_it_and_keeps_parameters_and_statistics_in_si
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum"])
 def test_decay_is_added_to_the_gradient_of_kernels_only(data, optimizer):
-    def apply(parameters, rest, x, key, train, /):
-        return x.reshape(len(x), -1) @ parameters["w"] + parameters["bias"].sum(0) + parameters["b"], rest
+    def apply(parameters, model_state, x, key, train, /):
+        return x.reshape(len(x), -1) @ parameters["w"] + parameters["bias"].sum(0) + parameters["b"], model_state
 
     start = {"w": jnp.ones((30, 3)), "bias": jnp.ones((2, 3)), "b": jnp.ones(3)}
     options = {"steps": 1, "batch_size": 16, "optimizer": optimizer, "learning_rate": 0.1, "schedule": "constant"}
@@ -178,7 +178,7 @@ def test_patience_ends_a_run_and_returns_the_best_parameters(data):
 
 def test_patience_without_a_validation_split_is_refused(data):
     bare = Data("made", data.train, data.test, data.classes)
-    with pytest.raises(ValueError, match="patience 2 looks at a validation split, and made has none"):
+    with pytest.raises(ValueError, match="patience 2 needs a validation split, but made has none"):
         trained(bare, patience=2)
 
 
@@ -194,13 +194,15 @@ def test_steps_in_one_call_are_the_steps(data, chunk):
 def test_a_gradient_that_is_not_finite_is_found_by_its_array_and_step(data, chunk):
     """The square root of nothing has a value but no gradient: the loss is finite until the step after."""
 
-    def apply(parameters, rest, x, key, train, /):
-        spoilt = jnp.where(rest["step"] == 5, jnp.sqrt(parameters["bad"] * 0).sum(), 0.0)
-        return x.reshape(len(x), -1) @ parameters["w"] + spoilt, {"step": rest["step"] + train}
+    def apply(parameters, model_state, x, key, train, /):
+        spoilt = jnp.where(model_state["step"] == 5, jnp.sqrt(parameters["bad"] * 0).sum(), 0.0)
+        return x.reshape(len(x), -1) @ parameters["w"] + spoilt, {"step": model_state["step"] + train}
 
     model = Trainable(apply, {"w": jnp.zeros((30, 3)), "bad": jnp.ones(2)}, {"step": jnp.zeros((), int)})
     config = Config(steps=20, batch_size=16, optimizer="sgd", evaluations=1, chunk=chunk, progress=False)
-    with pytest.raises(FloatingPointError, match=r"the loss of step \d+ is nan; before it \['bad'\] is not finite already"):
+    with pytest.raises(
+        FloatingPointError, match=r"the loss is nan at step \d+; before this step, \['bad'\] is not finite already"
+    ):
         fit(model, data, config)
 
 
@@ -231,9 +233,9 @@ class Spoilt(nnx.Module):
 
 def test_parameters_that_are_not_finite_are_neither_returned_nor_saved(data, tmp_path):
     config = Config(steps=4, batch_size=16, optimizer="sgd", evaluations=1, progress=False)
-    with pytest.raises(FloatingPointError, match=r"after step 4 \['bad'\] is not finite, though the losses up to it are; try"):
+    with pytest.raises(FloatingPointError, match=r"after step 4, \['bad'\] is not finite, although all losses are finite; try"):
         fit(Spoilt(nnx.Rngs(0)), data, config)
-    with pytest.raises(FloatingPointError, match=rf"after step 4 .*; the last checkpoint is {tmp_path / '3'}; try"):
+    with pytest.raises(FloatingPointError, match=rf"after step 4, .*; the last checkpoint is {tmp_path / '3'}; try"):
         fit(Spoilt(nnx.Rngs(0)), data, config, checkpoints=Checkpoints(tmp_path, every=1))
     with pytest.raises(FloatingPointError, match=r"the parameters of run 0 \(seed 0, .* are not finite after step 4"):
         fit_many(Spoilt, data, [config], vmapped=True)

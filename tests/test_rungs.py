@@ -15,6 +15,7 @@ from strategies import gaussian
 
 import convlab as cl
 from convlab.rungs import RUNGS, ByPixel, Layout, Shared, Start, Untied, at, contains, transfer
+from convlab.testing import assert_matches_dense, assert_same_function
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -47,6 +48,10 @@ def draw(layout, seed=0):
     return dict(zip(shapes, gaussian(*shapes.values(), seed=seed), strict=True))
 
 
+def function(layout, arrays):
+    return lambda x: layout.forward(x, arrays, None)
+
+
 @functools.cache
 def matrix(layout):
     """The matrix that takes the entries of a linear rung's kernel to the dense layer, found by its derivative."""
@@ -75,6 +80,7 @@ def test_every_rung_computes_the_loops_of_its_dense_matrix_at_the_products_and_t
     dense = at(layout, ByPixel.name)
     arrays = draw(layout)
     w, [x] = np.asarray(transfer(arrays, layout, dense)["kernel"]), gaussian((*layout.space, 2), seed=1)
+    assert_matches_dense(function(layout, arrays), w, tolerance=1e-10)
     close(layout.forward(x, arrays, None), oracle.dense(x, w), 1e-10)
     close(layout.tying.squared_norm(arrays, layout), (w**2).sum(), 1e-9)
     products = sum(1 for _ in oracle.each_tap(oracle.tables(layout.space, *window_of(layout)))) * 6
@@ -108,17 +114,17 @@ def test_a_mixture_contains_another_where_its_rank_is_as_high_and_tiles_where_th
 @every_rung
 def test_lifting_to_every_freer_rung_is_exact_and_projecting_comes_back(rung, geometry):
     layout = layout_of(rung, geometry, 2, 3)
-    arrays, [x] = draw(layout), gaussian((2, *layout.space, 2), seed=1)
+    arrays = draw(layout)
     for name in (name for name, kind in RUNGS.items() if RUNGS[rung].within(kind)):
         free = at(layout, name, period=2)
         if not contains(free, layout):
             continue
         lifted = transfer(arrays, layout, free)
-        close(free.forward(x, lifted, None), layout.forward(x, arrays, None), 1e-10)
+        assert_same_function(function(free, lifted), function(layout, arrays), (*layout.space, 2), tolerance=1e-10)
         if free.tying.by_pixel and not layout.tying.is_linear:
             continue  # what a mixture says on padding, and with it its rank, is not in a dense layer
         back = transfer(lifted, free, layout)
-        close(layout.forward(x, back, None), layout.forward(x, arrays, None), 1e-10)
+        assert_same_function(function(layout, back), function(layout, arrays), (*layout.space, 2), tolerance=1e-10)
         if layout.tying.is_linear and free.tying.tile(free) != free.positions:  # repeated, to the bit
             v, w = layout.tying.kernels(arrays, layout), free.tying.kernels(lifted, free)
             repeats = np.indices(free.tying.tile(free)) % np.reshape(layout.tying.tile(layout), (-1, *(1,) * layout.ndim))
@@ -184,13 +190,13 @@ def group(taps, dilation):
     [cl.Window((3, 3)), cl.Window((4, 4)), cl.Window((3, 2)), cl.Window((3, 3), dilation=(1, 2)), cl.Window((3, 2, 3))],
 )
 def test_symmetric_kernels_are_all_that_look_the_same_flipped_and_turned(window):
-    layout = at(Layout(Untied(), window, 1, 1, (5,) * window.rank), "symmetric")
+    layout = at(Layout(Untied(), window, 1, 1, (5,) * window.ndim), "symmetric")
     [v] = gaussian((*window.size, 1, 1))
-    symmetries = [*group(window.size, window.dilation or (1,) * window.rank)]
+    symmetries = [*group(window.size, window.dilation or (1,) * window.ndim)]
     mean = np.mean([turn(v) for turn in symmetries], 0)
     circular = dataclasses.replace(layout, window=dataclasses.replace(window, padding="CIRCULAR"))  # no tap is dead
-    one = (0,) * window.rank
-    close(circular.tying.kernels(circular.tying.project(jnp.asarray(v[(None,) * window.rank]), circular), circular)[one], mean)
+    one = (0,) * window.ndim
+    close(circular.tying.kernels(circular.tying.project(jnp.asarray(v[(None,) * window.ndim]), circular), circular)[one], mean)
     arrays = draw(layout)
     kernel = np.asarray(layout.tying.kernels(arrays, layout))[one]
     for turn in symmetries:

@@ -1,4 +1,4 @@
-"""How many examples it takes, against scores whose crossing is known; and the exponent of a power law."""
+"""Sample complexity, for scores whose crossing is known, and the exponent of a power law."""
 
 import json
 import math
@@ -6,12 +6,12 @@ import math
 import numpy as np
 import pytest
 
-from convlab.tasks import crossing, examples_needed, one_by_one, slope
+from convlab.tasks import crossing, examples_needed, per_run, slope
 
 
 def crossing_at(*places):
-    """Scores that reach 0 at a size of the seed's own, straight in its logarithm."""
-    return one_by_one(lambda size, seed: math.log(size / places[seed]))
+    """Make a learner whose scores are linear in the logarithm of the size and reach 0 at one size per seed."""
+    return per_run(lambda size, seed: math.log(size / places[seed]))
 
 
 def test_the_crossing_is_found_seed_by_seed_wherever_it_is():
@@ -20,7 +20,7 @@ def test_the_crossing_is_found_seed_by_seed_wherever_it_is():
     np.testing.assert_allclose(found.examples, places, rtol=1e-9)
 
 
-def test_a_target_that_is_met_at_once_or_never_says_so():
+def test_a_target_reached_at_the_smallest_size_or_never_gives_that_size_or_inf():
     found = examples_needed(crossing_at(3.0, 5000.0), 0.0, [0, 1], least=10, most=1000)
     assert found.examples == (10.0, math.inf)
 
@@ -39,7 +39,7 @@ def test_few_sizes_are_tried_and_all_seeds_in_one_call():
     assert len(found.scores) < sum(map(len, calls))
 
 
-def test_what_was_found_is_not_asked_again_and_a_line_that_was_cut_off_is(tmp_path):
+def test_known_scores_are_not_computed_again_unless_their_line_is_damaged(tmp_path):
     path, asked = tmp_path / "folder" / "scores.jsonl", []
 
     def learn(size, seed):
@@ -47,7 +47,7 @@ def test_what_was_found_is_not_asked_again_and_a_line_that_was_cut_off_is(tmp_pa
         return math.log(size / (50.0, 400.0)[seed])
 
     def needed(seeds=(0, 1)):
-        return examples_needed(one_by_one(learn), 0.0, seeds, least=10, most=1000, path=path).examples
+        return examples_needed(per_run(learn), 0.0, seeds, least=10, most=1000, path=path).examples
 
     first = needed()
     many = len(asked)
@@ -60,7 +60,7 @@ def test_what_was_found_is_not_asked_again_and_a_line_that_was_cut_off_is(tmp_pa
     assert all(json.loads(line) for line in path.read_text().splitlines()[:-1] if line.endswith("}"))
 
 
-def test_scores_of_anything_else_and_damaged_lines_are_left_alone(tmp_path):
+def test_scores_of_other_learners_and_damaged_lines_are_ignored(tmp_path):
     path = tmp_path / "scores.jsonl"
 
     def needed(place, of):
@@ -74,7 +74,7 @@ def test_scores_of_anything_else_and_damaged_lines_are_left_alone(tmp_path):
         assert (needed(-1.0, "one"), needed(-1.0, "other")) == (pytest.approx(50), pytest.approx(500))  # -1 cannot be learnt
 
 
-def test_a_score_that_is_not_a_number_is_not_kept_and_the_others_are(tmp_path):
+def test_valid_scores_are_kept_when_another_score_is_nan(tmp_path):
     asked = []
 
     def needed(of_three):
@@ -82,7 +82,7 @@ def test_a_score_that_is_not_a_number_is_not_kept_and_the_others_are(tmp_path):
             asked.append((size, seed))
             return of_three if seed == 3 and of_three else math.log(size / 300)
 
-        return examples_needed(one_by_one(learn), 0.0, [3, 4], least=200, most=1000, path=tmp_path / "scores.jsonl").examples
+        return examples_needed(per_run(learn), 0.0, [3, 4], least=200, most=1000, path=tmp_path / "scores.jsonl").examples
 
     with pytest.raises(ValueError, match=r"\(seed, size\) \[\(3, 200\)\] are nan"):
         needed(math.nan)
@@ -91,14 +91,14 @@ def test_a_score_that_is_not_a_number_is_not_kept_and_the_others_are(tmp_path):
     assert asked.count((200, 4)) == 1
 
 
-def test_scores_without_a_bound_cross_at_the_size_that_reaches_the_target():
+def test_infinite_scores_cross_at_the_size_that_reaches_the_target():
     for low, high in ((-math.inf, 1.0), (0.0, math.inf)):
-        learn = one_by_one(lambda size, seed, low=low, high=high: low if size < 50 else high)
+        learn = per_run(lambda size, seed, low=low, high=high: low if size < 50 else high)
         (found,) = examples_needed(learn, 0.5, [0], least=10, most=1000).examples
         assert 50 <= found < 50 * 2**0.5
 
 
-def test_one_by_one_is_asked_for_nothing_that_is_known(tmp_path):
+def test_a_learner_per_run_is_called_only_for_runs_without_a_score(tmp_path):
     asked = []
 
     def learn(size, seed):
@@ -106,7 +106,7 @@ def test_one_by_one_is_asked_for_nothing_that_is_known(tmp_path):
         return math.log(size / (20, 700, 90)[seed])
 
     for seeds in ([0, 1], np.arange(3)):
-        examples_needed(one_by_one(learn), 0.0, seeds, least=10, most=1000, path=tmp_path / "scores.jsonl")
+        examples_needed(per_run(learn), 0.0, seeds, least=10, most=1000, path=tmp_path / "scores.jsonl")
     assert len(asked) == len(set(asked))
 
 
@@ -116,7 +116,7 @@ def test_no_size_far_beyond_the_need_is_tried():
     assert found.examples[0] == pytest.approx(513)
 
 
-def test_new_scores_are_told():
+def test_show_is_called_with_every_new_score():
     told = []
     examples_needed(crossing_at(50.0), 0.0, [0], least=10, most=100, show=lambda *row: told.append(row))
     assert all(score == pytest.approx(math.log(size / 50)) for size, _, score in told)
@@ -139,7 +139,7 @@ def test_one_seed_gives_an_exponent_and_no_interval():
     assert math.isnan(exponent.high)
 
 
-def test_seeds_count_alike_where_there_are_unequally_many():
+def test_all_seeds_have_equal_weight_if_their_numbers_differ():
     needed = {1.0: [1.0], 2.0: [4.0, 4.0, 4.0], 4.0: [4.0]}
     k, n = np.log([1, 2, 2, 2, 4]), np.log([1, 4, 4, 4, 4])
     exponent, at_one = np.polyfit(k, n, 1)
@@ -151,23 +151,23 @@ def test_seeds_count_alike_where_there_are_unequally_many():
     "call, match",
     [
         (lambda: slope({2.0: [1.0]}), "needs at least two"),
-        (lambda: slope({2.0: [1.0], 4.0: [math.inf, 2.0]}), r"at \[4.0\] are not positive numbers"),
-        (lambda: slope({2.0: [1.0], 4.0: [0.0]}), r"at \[4.0\] are not positive numbers"),
+        (lambda: slope({2.0: [1.0], 4.0: [math.inf, 2.0]}), r"at \[4.0\] is not finite and positive"),
+        (lambda: slope({2.0: [1.0], 4.0: [0.0]}), r"at \[4.0\] is not finite and positive"),
         (lambda: slope({0.0: [1.0], 4.0: [2.0]}), "all positive"),
         (lambda: slope({1.0: [1.0], 4.0: [2.0]}, level=95), "level 95"),
         (lambda: examples_needed(crossing_at(1.0), math.nan, [0], least=1, most=2), "target is nan"),
         (lambda: examples_needed(lambda n, s: np.ones((1, 1)), 0.0, [0], least=1, most=2), r"shape \(1, 1\)"),
-        (lambda: examples_needed(crossing_at(1.0), 0.0, [], least=1, most=2), "at least one run"),
+        (lambda: examples_needed(crossing_at(1.0), 0.0, [], least=1, most=2), "at least one seed"),
         (lambda: examples_needed(crossing_at(1.0), 0.0, [0], least=5, most=2), "sizes that grow"),
-        (lambda: examples_needed(one_by_one(lambda *_: math.nan), 0.0, [0], least=1, most=2), "are nan"),
+        (lambda: examples_needed(per_run(lambda *_: math.nan), 0.0, [0], least=1, most=2), "are nan"),
     ],
 )
-def test_what_cannot_be_bracketed_is_refused(call, match):
+def test_invalid_arguments_raise_errors(call, match):
     with pytest.raises(ValueError, match=match):
         call()
 
 
-def test_a_crossing_is_straight_in_the_logarithm_of_the_size_and_ends_are_said():
+def test_crossing_is_linear_in_the_logarithm_of_the_size_and_handles_both_ends():
     scores = {size: math.log(size / 97.0) for size in (640, 11, 40, 160)}
     assert crossing(scores, 0.0) == pytest.approx(97.0)
     assert crossing(scores, math.log(20 / 97)) == pytest.approx(20.0)

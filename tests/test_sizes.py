@@ -159,9 +159,9 @@ def test_the_table_names_its_rows_as_the_figure_and_tells_what_was_not_reached()
 
 def test_a_configuration_that_does_not_fit_together_is_an_error():
     for change, words in (
-        ({"steps": (2,)}, "needs a number of steps for each size"),
+        ({"steps": (2,)}, "one number of steps for each size"),
         ({"rungs": ("dens",)}, "rungs .'dens'. are unknown"),
-        ({"distances": (5, 0)}, "do not fit a margin of 4"),
+        ({"distances": (5, 0)}, "do not lie between 0 and margin, 4 pixels"),
     ):
         with pytest.raises(ValueError, match=words):
             run(dataclasses.replace(SMALL, **change))

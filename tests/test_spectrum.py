@@ -1,4 +1,4 @@
-"""What layers keep and lose of images: exact ranks and singular values, and three ways to them."""
+"""Matrices of linear layers: ranks, null spaces, and three methods for singular values."""
 
 import compiled as cl
 import jax
@@ -21,7 +21,7 @@ W = cl.Window
 
 @pytest.fixture(autouse=True)
 def _in_few_programs(monkeypatch):
-    """Compile whole what the searches call: a linear function is no argument of jit, so its matrix is a program of none."""
+    """Compile matrices and transfer functions as whole programs, to save time."""
     matrix = measure.Linear.matrix
 
     def in_one_program(linear):
@@ -38,13 +38,13 @@ def layer(window, space, c=1, d=1, seed=0):
 
 
 def written_out(v, window, space):
-    """Write out the matrix by the oracle, (activations, pixels)."""
+    """Build the matrix with the oracle, (activations, pixels)."""
     c, d = v.shape[-2:]
-    rank, v = len(space), np.asarray(v)
-    window = window.of_rank(rank)
+    ndim, v = len(space), np.asarray(v)
+    window = window.with_ndim(ndim)
     reads = oracle.tables(space, window.size, window.strides, window.dilation, window.padding)
     w = oracle.dense_matrix(lambda _: v, reads, space, c, d)
-    return np.moveaxis(w, -1, rank).reshape(-1, np.prod(space) * c)
+    return np.moveaxis(w, -1, ndim).reshape(-1, np.prod(space) * c)
 
 
 # --- the matrix ------------------------------------------------------------------------------------------------------
@@ -69,7 +69,7 @@ OPS = {
 
 
 @pytest.mark.parametrize("function", OPS.values(), ids=OPS)
-def test_a_layer_and_its_transpose_give_one_inner_product(function):
+def test_a_layer_and_its_transpose_are_adjoint(function):
     linear = measure.Linear(function, (5, 7, 2))
     x, y = gaussian((5, 7, 2), linear.output_shape, seed=1)
     h, back, expected = jax.jit(lambda x, y: (linear.apply(x), linear.transpose(y), function(x) - function(0 * x)))(x, y)
@@ -93,11 +93,11 @@ def test_the_singular_values_on_a_torus_are_those_of_all_frequencies(window, spa
     np.testing.assert_array_equal(measure.singular_values(linear), measure.singular_values(linear, "fourier"))
 
 
-def test_zeros_outside_change_the_singular_values_and_have_no_frequencies():
+def test_zero_padding_changes_the_singular_values_and_has_no_fourier_method():
     around, zeros = (layer(W((3, 2), padding=padding), (5, 7), 2, 3) for padding in ("CIRCULAR", "SAME"))
     gap = measure.singular_values(around) - measure.singular_values(zeros)
     assert np.abs(gap).max() > 0.1
-    with pytest.raises(ValueError, match="not the window of a torus"):
+    with pytest.raises(ValueError, match="no window on a torus"):
         measure.singular_values(zeros, "fourier")
     with pytest.raises(ValueError, match="needs a convolution"):
         measure.singular_values(measure.Linear(OPS["mean"], (5, 7, 2)), "fourier")
@@ -106,19 +106,19 @@ def test_zeros_outside_change_the_singular_values_and_have_no_frequencies():
 
 
 @pytest.mark.parametrize("padding", ["SAME", "CIRCULAR"])
-def test_products_alone_find_the_largest_singular_values_also_where_several_directions_share_one(padding):
+def test_krylov_finds_the_largest_singular_values_also_with_multiplicity(padding):
     linear = layer(W((3, 3), padding=padding), (11, 7), 2, 3)
     dense = measure.singular_values(linear, "dense")
     close(measure.singular_values(linear, "krylov", most=6), dense[:6], 5e-9)
     assert measure.singular_values(linear, "dense", most=4).shape == (4,)
 
 
-def test_a_small_space_is_searched_through():
+def test_krylov_finds_all_values_of_a_small_space():
     linear = layer(W((2, 2), padding="VALID"), (3, 4), 1, 2)
     close(measure.singular_values(linear, "krylov", most=100), measure.singular_values(linear, "dense"))
 
 
-def test_a_matrix_that_is_too_large_is_not_written_out(monkeypatch):
+def test_a_large_matrix_is_not_written_out(monkeypatch):
     monkeypatch.setattr(measure.Linear, "matrix", None)
     monkeypatch.setitem(spectrum.METHODS, "krylov", lambda linear, most: np.array([7.0]))
     linear = layer(W((3, 3)), (64, 65), 1, 1)
@@ -132,7 +132,7 @@ def test_a_matrix_that_is_too_large_is_not_written_out(monkeypatch):
 
 
 @pytest.mark.parametrize("size, space", [(2, (7, 8)), (3, (8, 9))])
-def test_two_filters_on_a_whole_image_lose_exactly_what_three_keep(size, space):
+def test_two_filters_on_a_whole_image_have_a_null_space_and_three_do_not(size, space):
     window = W((size, size), padding="VALID")
     two = layer(window, space, 1, 2)
     lost = measure.null_space(two)
@@ -144,14 +144,14 @@ def test_two_filters_on_a_whole_image_lose_exactly_what_three_keep(size, space):
         assert measure.matrix_rank(layer(window, space, 1, 3)) == np.prod(space)
 
 
-def test_one_filter_of_3x3_with_zeros_outside_loses_nothing():
+def test_one_3x3_filter_with_zero_padding_has_full_rank():
     linear = layer(W((3, 3)), (7, 8))
     assert measure.matrix_rank(linear) == 56
     assert measure.null_space(linear).shape == (0, 7, 8, 1)
     assert measure.singular_values(linear)[-1] > 1e-6
 
 
-def test_of_a_patch_of_9_pixels_8_filters_keep_8_dimensions():
+def test_8_filters_on_a_patch_of_9_pixels_have_rank_8():
     linear = layer(W((3, 3), padding="VALID"), (3, 3), 1, 8)
     assert measure.matrix_rank(linear) == 8
     assert measure.null_space(linear).shape == (1, 3, 3, 1)
@@ -164,7 +164,7 @@ def test_singular_values_below_the_tolerance_do_not_count():
     assert measure.matrix_rank(measure.Linear(jnp.zeros_like, (3, 1))) == 0
 
 
-def test_layers_of_flax_and_of_the_library_are_linear_functions():
+def test_flax_layers_and_ours_are_linear_functions():
     convolution = filled(lambda: cl.Conv(2, 3, (3, 3), rngs=nnx.Rngs(0)))
     values = measure.singular_values(measure.Linear(convolution, (5, 4, 2)))
     a = written_out(convolution.kernel[...], W(3), (5, 4))
@@ -172,7 +172,7 @@ def test_layers_of_flax_and_of_the_library_are_linear_functions():
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_numbers_of_two_bytes_have_their_ranks_too(dtype):
+def test_ranks_are_right_in_two_byte_dtypes(dtype):
     h, x, v = (array.astype(dtype) for array in gaussian((4096, 128), (4, 11, 13, 3), (3, 3, 3, 32)))
     assert measure.activation_rank(h).rank == 128
     h = cl.conv(x, v, W(3, 2))
@@ -187,7 +187,7 @@ def test_numbers_of_two_bytes_have_their_ranks_too(dtype):
     close(np.abs(lost).squeeze(), np.full(5, 5**-0.5, np.float32), 5e-7)
 
 
-def test_what_a_tall_matrix_loses_is_found_without_a_basis_of_its_rows():
+def test_the_null_space_of_a_tall_matrix_needs_no_square_matrix_of_its_rows():
     tall = measure.Linear(lambda x: jnp.tile(jnp.diff(x, axis=0), (2**17, 1)), (4, 1))  # its rows' would take 1 TiB
     close(np.abs(measure.null_space(tall)), np.full((1, 4, 1), 0.5))
     wide = measure.Linear(lambda x: x.sum(0), (4, 1))

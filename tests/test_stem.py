@@ -1,4 +1,4 @@
-"""What the first layers of a network keep of images: by formula, against what a network of them costs, and as measured."""
+"""Reports of stems against formulas and against the costs of equal networks."""
 
 import jax
 import numpy as np
@@ -23,7 +23,7 @@ def _in_few_programs(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["7x7", "3x3x3", "patchify"])
-def test_every_stem_of_the_models_has_its_report(name):
+def test_every_stem_of_the_models_has_a_report(name):
     width, image = 64, (16, 16, 3)
     (x,) = gaussian((8, *image))
     layers = [(W(size, strides, PADDING), int(np.ceil(share * width))) for share, size, strides in STEMS[name].layers]
@@ -50,25 +50,25 @@ def test_a_stem_with_given_kernels_is_measured_with_them():
     [rough, _] = measure.stem_report([(W(5, 2), 2)], x, jax.random.key(0))
     assert smooth.aliasing < 0.2 < 0.5 < rough.aliasing
     assert total == smooth._replace(name="total")
-    with pytest.raises(ValueError, match=r"kernels\[0\] returns \(2,\) channels but its layer is of \(3,\)"):
+    with pytest.raises(ValueError, match=r"kernels\[0\] returns \(2,\) channels but its layer has \(3,\)"):
         measure.stem_report([(W(5, 2), 3)], x, jax.random.key(0), kernels=[blur])
     with pytest.raises(ValueError, match="layers is empty"):
         measure.stem_report([], x, jax.random.key(0))
 
 
-@pytest.mark.parametrize("many", [0, 1, 3])
-def test_a_stem_needs_one_kernel_a_layer(many):
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_a_stem_needs_one_kernel_per_layer(number):
     x, layers = np.ones((2, 8, 8, 3)), [(W(3), 4), (W(3), 5)]
-    with pytest.raises(ValueError, match=f"kernels has {many} entries but the stem has 2 layers"):
-        measure.stem_report(layers, x, jax.random.key(0), kernels=[np.ones((3, 3, 3, 4))] * many)
+    with pytest.raises(ValueError, match=f"kernels has {number} entries but the stem has 2 layers"):
+        measure.stem_report(layers, x, jax.random.key(0), kernels=[np.ones((3, 3, 3, 4))] * number)
 
 
-def test_a_stem_is_not_measured_on_images_that_say_nothing():
+def test_a_stem_needs_finite_nonzero_images():
     x, key = np.ones((2, 8, 8, 3)), jax.random.key(0)
     unknown = x.copy()
     unknown[0, 0, 0, 0] = np.nan
     for images in (x * 0, unknown):
-        with pytest.raises(ValueError, match="not finite, or zeros alone"):
+        with pytest.raises(ValueError, match="not finite, or only zeros"):
             measure.stem_report([(W(3), 4)], images, key)
     with pytest.raises(ValueError, match=r"images has shape \(8, 3\); needs \(n, \*space, c\)"):
         measure.stem_report([(W(3), 4)], x[0, 0], key)

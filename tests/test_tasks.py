@@ -1,4 +1,4 @@
-"""Laws of the tasks: moments, label rates, symmetries, and what the label hangs on, over many examples."""
+"""Tasks: moments, label rates, symmetries and the dependence of the label, over many examples."""
 
 import functools
 import itertools
@@ -51,7 +51,7 @@ def drawn(name, n=MANY, seed=0):
 
 
 def sample(build, n, *numbers):
-    """Draw from a law that is built of a key and of numbers, all in one program."""
+    """Build a task from a key and numbers and draw from it, in one compiled program."""
     return tuple(map(np.asarray, drawing(build, n)(KEY, *numbers)))
 
 
@@ -69,7 +69,7 @@ QUICK = ("random_patch", "red_green", "linear_teacher")  # of the others other t
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in TASKS])
-def test_examples_are_of_the_shape_told_finite_and_fixed_by_the_key(name):
+def test_examples_have_the_declared_shape_are_finite_and_depend_on_the_key_alone(name):
     task, (x, y) = task_of(name), drawn(name)
     assert x.shape == (MANY, *task.image_shape)
     assert np.isfinite(x).all()
@@ -80,7 +80,7 @@ def test_examples_are_of_the_shape_told_finite_and_fixed_by_the_key(name):
 
 
 @pytest.mark.parametrize("name", [name for name in TASKS if name not in ("linear_teacher", "coordinates")])
-def test_every_class_comes_as_often(name):
+def test_classes_are_equally_frequent(name):
     task, (_, y) = task_of(name), drawn(name)
     share = np.bincount(y, minlength=len(task.classes)) / MANY
     np.testing.assert_allclose(share, 1 / len(task.classes), atol=standard(1 / len(task.classes)))
@@ -154,7 +154,7 @@ def test_a_shift_round_the_circle_leaves_the_label_unless_position_counts():
         np.testing.assert_array_equal(again, (y == 1) != turned)
 
 
-def test_parity_hangs_on_every_bit_of_its_pattern_and_on_none_outside():
+def test_parity_depends_on_every_bit_of_its_pattern_and_on_none_outside():
     x, y = drawn("parity")
     assert set(np.unique(x)) == {-1.0, 1.0}
     np.testing.assert_array_equal(x[:, 2:5, 0].prod(1) > 0, y == 1)
@@ -264,7 +264,7 @@ def flying(key, rho):
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.5, 1.0])
-def test_the_dial_is_how_often_the_half_gives_the_class_away(rho):
+def test_rho_sets_how_often_the_half_predicts_the_class(rho):
     jax.eval_shape(lambda key: flying(key, rho).sample(key, 2), KEY)  # a number is checked, which a tracer is not
     x, y = sample(flying, MANY, rho)
     rows, columns = (x != 0).any((2, 3)), (x != 0).any((1, 3))
@@ -277,8 +277,8 @@ def test_the_dial_is_how_often_the_half_gives_the_class_away(rho):
     np.testing.assert_allclose(share, (1 + rho) / 2, atol=standard((1 + rho) / 2) + 1e-9)
 
 
-def test_of_patterns_that_are_alike_the_half_alone_tells_and_the_dial_may_be_traced():
-    draw = jax.jit(lambda rho, alike: tasks.flying(12, 3, rho, KEY, noise=0.0, alike=alike).sample(KEY, 500))
+def test_with_the_same_pattern_only_the_half_predicts_the_class_and_rho_may_be_a_tracer():
+    draw = jax.jit(lambda rho, same: tasks.flying(12, 3, rho, KEY, noise=0.0, same_pattern=same).sample(KEY, 500))
     wanted = np.asarray(jax.random.normal(KEY, (2, 3, 3)))
     for alike in (False, True):
         x, y = map(np.asarray, draw(1.0, alike))
@@ -332,7 +332,7 @@ def spectrogram(x, *options):
     return np.asarray(jax.jit(lambda x: tasks.spectrogram(x, *options))(x))[..., 0]
 
 
-def test_a_rising_tone_turned_round_in_time_falls_and_frequencies_are_those_told():
+def test_a_rising_tone_falls_when_reversed_in_time_and_has_the_requested_frequencies():
     x, y = sample(lambda key: tasks.chirps(512, noise=0.0, sweep=1.0), 60)
     frequencies = 0.02 * 2 ** np.linspace(0, 3, 37)
     shown = spectrogram(x, frequencies, np.round(3 / frequencies).astype(int), 16)
@@ -409,7 +409,7 @@ def test_a_teacher_of_a_rung_is_found_again_by_least_squares_and_is_of_that_rung
     if rung in kernels:
         assert np.linalg.matrix_rank(flat, tol=1e-3) == min(kernels[rung], flat.shape[1])
         assert len(np.unique(np.round(flat, 2), axis=0)) == (24 if rung == "low_rank" else kernels[rung])
-    assert 0.5 < y.var() < 2
+    assert (0.1 if rung == "symmetric" else 0.5) < y.var() < 2  # which has two weights a channel alone
 
 
 def test_a_teachers_noise_has_its_deviation():
@@ -427,9 +427,9 @@ def test_a_teachers_noise_has_its_deviation():
     "build, match",
     [
         (lambda: tasks.random_patch(5, 3, -1.0, KEY), "noise is -1.0"),
-        (lambda: tasks.parity(5, 3, 3), "a pattern of 3 bits from place 3 does not fit into 5 bits"),
-        (lambda: tasks.pairs(8, 4), "pairs are 4 apart on a circle of 8 pixels"),
-        (lambda: tasks.pairs(12, 4), "3 steps of 4 come round 12 pixels"),
+        (lambda: tasks.parity(5, 3, 3), "start is 3; a pattern of 3 bits from there does not fit into 5 bits"),
+        (lambda: tasks.pairs(8, 4), "apart is 4 on a circle of 8 pixels"),
+        (lambda: tasks.pairs(12, 4), "apart is 4, and 3 steps of it go round 12 pixels"),
         (lambda: tasks.bent_process((5,), (1.0,), 2.0), "at least two lengths"),
         (lambda: tasks.bent_process((5,), (1.0, -2.0), 2.0), "gain 2.0, power 1.0; needs positive numbers"),
         (lambda: tasks.bent_process((5,), (1.0, 2.0), 0.0), "gain 0.0"),
@@ -444,9 +444,9 @@ def test_a_teachers_noise_has_its_deviation():
         (lambda: tasks.chirps(50, sweep=(0.5, 0.5)), "or two that grow"),
         (lambda: tasks.hierarchy(2, 2, 3, 4, 1, KEY), "need 12 tuples, but there are 9"),
         (lambda: tasks.linear_teacher("sparse", (5,), cl.Window(3), (1, 1), 0.0, KEY), "rung 'sparse' is unknown"),
-        (lambda: tasks.spectrogram(jnp.ones((1, 10, 1)), [0.1], 11, 2), "and 2 to t"),
+        (lambda: tasks.spectrogram(jnp.ones((1, 10, 1)), [0.1], 11, 2), "widths of 2 to t"),
         (lambda: tasks.spectrogram(jnp.ones((1, 10, 1)), [0.1, 0.9], 5, 2), "frequencies are 0.1 to 0.9"),
-        (lambda: tasks.spectrogram(jnp.ones((1, 10, 1)), [], 5, 2), "needs .* one"),
+        (lambda: tasks.spectrogram(jnp.ones((1, 10, 1)), [], 5, 2), "needs .* one axis of frequencies"),
         (lambda: tasks.chirps(50, sweep=(-0.5, 0.5, 1.0)), "or two that grow"),
         (lambda: tasks.chirps(50, noise=-1.0), "noise is -1.0"),
         (lambda: tasks.template(5, 3, 1, KEY, noise=math.nan), "noise is nan"),
@@ -458,6 +458,6 @@ def test_a_teachers_noise_has_its_deviation():
         (lambda: tasks.halves(3).sample(KEY, -1), "n must be at least 0"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(build, match):
+def test_invalid_arguments_raise_errors(build, match):
     with pytest.raises(ValueError, match=match):
         build()

@@ -55,16 +55,16 @@ def quick(**own):
     return Config(**{"steps": 7, "batch_size": 16, "evaluations": 1, "progress": False, **own})
 
 
-def linear(parameters, rest, x, key, train, /):
+def linear(parameters, model_state, x, key, train, /):
     """A linear classifier as a plain function."""
-    return x.reshape(len(x), -1) @ parameters["w"] + parameters["b"], rest
+    return x.reshape(len(x), -1) @ parameters["w"] + parameters["b"], model_state
 
 
-def linear_until_bad(parameters, rest, x, key, train, /):
+def linear_until_bad(parameters, model_state, x, key, train, /):
     """The same, whose scores are spoilt at one step of training."""
     scores, _ = linear(parameters, {}, x, key, train)
-    spoilt = scores * jnp.where(rest["step"] == rest["bad"], rest["value"], 1.0)
-    return spoilt, rest | {"step": rest["step"] + train}
+    spoilt = scores * jnp.where(model_state["step"] == model_state["bad"], model_state["value"], 1.0)
+    return spoilt, model_state | {"step": model_state["step"] + train}
 
 
 def a_linear(seed=0, classes=3):
@@ -239,7 +239,7 @@ def test_an_optimizer_is_told_the_loss_and_the_gradient(made):
 
 
 def test_an_optimizer_that_searches_along_a_line_is_refused(made):
-    with pytest.raises(ValueError, match="optimizer asks for more than gradient, parameters, value and grad: .*value_fn"):
+    with pytest.raises(ValueError, match=r"optimizer needs more arguments than a step passes \(.*\): .*value_fn"):
         fit(a_linear(), made, quick(), optimizer=optax.lbfgs())
 
 
@@ -323,22 +323,22 @@ def test_dropout_falls_anew_in_every_training_step_and_never_in_evaluation(made,
     fitted = fit(build(), made, quick())
     x, apply = standardise(made.test.images, made.mean, made.std), jax.jit(fitted.apply, static_argnums=4)
 
-    def scores(rest, key, train):
-        return apply(fitted.parameters, rest, x, jax.random.key(key), train)
+    def scores(model_state, key, train):
+        return apply(fitted.parameters, model_state, x, jax.random.key(key), train)
 
     close(scores(fitted.model_state, 0, False)[0], fitted.logits(made.test.images), SINGLE)
     assert same(scores(fitted.model_state, 0, False)[0], scores(fitted.model_state, 1, False)[0])
-    first, rest = scores(fitted.model_state, 0, True)
-    assert not np.allclose(first, scores(rest, 1, True)[0], atol=1e-3)
+    first, model_state = scores(fitted.model_state, 0, True)
+    assert not np.allclose(first, scores(model_state, 1, True)[0], atol=1e-3)
 
 
 def test_every_training_step_gets_its_own_key_and_every_seed_its_own_row_of_keys(made):
-    def apply(parameters, rest, x, key, train, /):
-        seen = rest["seen"].at[rest["step"]].set(jax.random.key_data(key))
-        return linear(parameters, {}, x, key, train)[0], {"step": rest["step"] + 1, "seen": seen}
+    def apply(parameters, model_state, x, key, train, /):
+        seen = model_state["seen"].at[model_state["step"]].set(jax.random.key_data(key))
+        return linear(parameters, {}, x, key, train)[0], {"step": model_state["step"] + 1, "seen": seen}
 
-    rest = {"step": jnp.asarray(0), "seen": jnp.zeros((7, 2), jnp.uint32)}
-    model = Trainable(apply, a_linear().parameters, rest)
+    model_state = {"step": jnp.asarray(0), "seen": jnp.zeros((7, 2), jnp.uint32)}
+    model = Trainable(apply, a_linear().parameters, model_state)
     rows = [tuple(row) for seed in (0, 1) for row in fit(model, made, quick(seed=seed)).model_state["seen"].tolist()]
     assert len(set(rows)) == 14
 
@@ -399,19 +399,23 @@ def test_what_a_model_sows_is_not_kept(made, build, graph):
 
 
 @pytest.mark.parametrize(
-    "rest, after, change",
+    "model_state, after, change",
     [
-        ({}, lambda rest: {"n": jnp.ones(())}, r"\['n'\] of the model's rest from nothing to \(\) float32"),
-        ({"n": jnp.ones(2)}, lambda rest: {"n": rest["n"][:1]}, r"\['n'\] .* from \(2,\) float32 to \(1,\) float32"),
-        ({"n": jnp.ones(2)}, lambda rest: {"n": rest["n"] > 0}, r"\['n'\] .* from \(2,\) float32 to \(2,\) bool"),
+        ({}, lambda model_state: {"n": jnp.ones(())}, r"\['n'\] of the model state from nothing to \(\) float32"),
+        (
+            {"n": jnp.ones(2)},
+            lambda model_state: {"n": model_state["n"][:1]},
+            r"\['n'\] .* from \(2,\) float32 to \(1,\) float32",
+        ),
+        ({"n": jnp.ones(2)}, lambda model_state: {"n": model_state["n"] > 0}, r"\['n'\] .* from \(2,\) float32 to \(2,\) bool"),
     ],
 )
-def test_a_rest_that_changes_its_form_is_refused(made, rest, after, change):
-    def apply(parameters, rest, x, key, train, /):
-        return linear(parameters, rest, x, key, train)[0], after(rest)
+def test_a_model_state_that_changes_shape_or_dtype_is_refused(made, model_state, after, change):
+    def apply(parameters, model_state, x, key, train, /):
+        return linear(parameters, model_state, x, key, train)[0], after(model_state)
 
-    with pytest.raises(ValueError, match=f"a step changes {change}; needs one form"):
-        fit(Trainable(apply, a_linear().parameters, rest), made, quick())
+    with pytest.raises(ValueError, match=f"model changes {change} in one step; needs the same shape and dtype"):
+        fit(Trainable(apply, a_linear().parameters, model_state), made, quick())
 
 
 # --- one compilation -------------------------------------------------------------------------------------------------
@@ -473,7 +477,7 @@ def test_the_trained_module_gives_the_logits_it_was_scored_with(made):
 
 @pytest.mark.parametrize("build", [NoisyLinen, a_linear], ids=["linen", "function"])
 def test_only_nnx_modules_are_put_together_again(made, build):
-    with pytest.raises(TypeError, match="only an NNX module"):
+    with pytest.raises(TypeError, match="needs a run of an NNX module"):
         fit(build(), made, quick()).model()
 
 
@@ -510,7 +514,7 @@ def test_progress_is_shown_when_asked(made, capsys):
 def test_a_loss_that_is_not_finite_names_its_step(made, bad, evaluations, value):
     start = {"step": 1, "bad": bad, "value": value}
     model = Trainable(linear_until_bad, a_linear().parameters, jax.tree.map(jnp.asarray, start))
-    with pytest.raises(FloatingPointError, match=f"the loss of step {bad} is"):
+    with pytest.raises(FloatingPointError, match=rf"the loss is \S+ at step {bad};"):
         fit(model, made, quick(steps=9, evaluations=evaluations))
 
 
@@ -524,7 +528,7 @@ def test_a_loss_that_is_not_finite_names_its_step(made, bad, evaluations, value)
     ids=["nnx", "linen", "function"],
 )
 def test_refuses_a_network_with_other_outputs_than_classes(made, build, shape):
-    with pytest.raises(ValueError, match=rf"outputs of shape {shape} from 2 images but made has 3 classes: needs \(2, 3\)"):
+    with pytest.raises(ValueError, match=rf"an array of shape {shape} for 2 images, but made has 3 classes: needs \(2, 3\)"):
         fit(build(), made, quick())
 
 
@@ -536,19 +540,19 @@ def test_refuses_what_is_no_network(made):
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        ({"optimizer": "adagrad"}, "optimizer 'adagrad' is unknown; needs one of adam, adamw, sgd, momentum"),
-        ({"schedule": "linear"}, "schedule 'linear' is unknown; needs one of constant, cosine"),
+        ({"optimizer": "adagrad"}, "optimizer must be one of adam, adamw, sgd, momentum; got 'adagrad'"),
+        ({"schedule": "linear"}, "schedule must be one of constant, cosine; got 'linear'"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"evaluations": 0}, "evaluations must be at least 1, got 0"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
-        ({"seed": 2**32}, "seed must be below 2\\*\\*32, as JAX's random keys have 32 bits of it, got 4294967296"),
+        ({"seed": 2**32}, "seed must be below 2\\*\\*32, as JAX's random keys use 32 bits of it, got 4294967296"),
         ({"weight_decay": -0.1}, "weight_decay must be at least 0 and finite, got -0.1"),
         ({"weight_decay": float("nan"), "optimizer": "sgd"}, "weight_decay must be at least 0 and finite, got nan"),
-        ({"weight_decay": 0.1}, "weight_decay 0.1 is not for optimizer 'adam'; 'adamw' has it"),
-        ({"accumulate": 3}, r"batch_size 128 cannot be taken in 3 equal pieces"),
+        ({"weight_decay": 0.1}, "weight_decay must be 0 for optimizer 'adam', got 0.1; use 'adamw'"),
+        ({"accumulate": 3}, "batch_size must be divisible by accumulate=3, got 128"),
         ({"label_smoothing": 1.0}, "label_smoothing must be at least 0 and below 1, got 1.0"),
         ({"average": -0.1}, "average must be at least 0 and below 1, got -0.1"),
-        ({"dtype": "float8"}, "dtype 'float8' is unknown; needs one of float32, bfloat16"),
+        ({"dtype": "float8"}, "dtype must be one of float32, bfloat16; got 'float8'"),
         ({"patience": 0}, "patience must be at least 1, got 0"),
         ({"chunk": 0}, "chunk must be at least 1, got 0"),
         ({"epochs": 0}, "epochs must be above 0 and finite, got 0"),
@@ -569,10 +573,10 @@ def test_refuses_to_score_nothing_or_with_other_labels(made):
     fitted = fit(a_linear(), made, quick())
     with pytest.raises(ValueError, match="images is empty"):
         fitted.logits(made.test.images[:0])
-    with pytest.raises(ValueError, match="got 31 images but 30 labels"):
+    with pytest.raises(ValueError, match="labels has 30 entries for 31 images"):
         fitted.evaluate(made.test.images, made.test.labels[1:])
     for labels in (made.test.labels + 1, made.test.labels - 1):
-        with pytest.raises(ValueError, match=f"labels run from {labels.min()} to {labels.max()}; needs 0 to 2"):
+        with pytest.raises(ValueError, match=f"labels range from {labels.min()} to {labels.max()}; needs 0 to 2"):
             fitted.evaluate(made.test.images, labels)
 
 
@@ -587,7 +591,7 @@ def test_numbers_of_numpy_are_those_of_python():
     [
         ({"config": {"steps": 3}}, "config must be a Config, got dict"),
         ({"data": "digits"}, "data must be a Data, got str"),
-        ({"optimizer": "sgd"}, "optimizer must be an Optax transformation, got str; a name goes into the configuration"),
+        ({"optimizer": "sgd"}, r"optimizer must be an Optax gradient transformation, got str; .* use Config\(optimizer=...\)"),
         ({"checkpoints": 3}, r"checkpoints must be a folder or Checkpoints\(folder\), got int"),
         ({"log": True}, r"log must be a folder or Log\(folder\), got bool"),
     ],

@@ -1,4 +1,4 @@
-"""Indices of weights: against loops, at the values that are known, and as the weight grows or is Gaussian."""
+"""Indices of weights against loops, known values, and Gaussian means."""
 
 import itertools
 import types
@@ -49,7 +49,7 @@ def as_dense(v, reads, space):
 
 
 @pytest.mark.parametrize("window, space, reads", [LINE, ZERO, REPEATED, CUBE], ids=["line", "zero", "reflect", "cube"])
-def test_shares_are_between_0_and_1_and_those_of_decompose(window, space, reads):
+def test_shares_are_between_0_and_1_and_agree_with_decompose(window, space, reads):
     @jax.jit
     def shares(w):
         v = cl.project_dense_to_local(w, window, space)
@@ -66,27 +66,27 @@ def test_shares_are_between_0_and_1_and_those_of_decompose(window, space, reads)
 
 @each_case
 @pytest.mark.parametrize("period", [(1, 1), (2, 1), (3, 2)])
-def test_the_share_of_a_tile_is_that_of_the_dense_matrices_by_least_squares(window, space, reads, period):
+def test_the_share_of_a_tile_is_that_of_a_least_squares_fit_of_dense_matrices(window, space, reads, period):
     v = local_kernel(reads, window.size)
-    places = list(itertools.product(*map(range, period)))
+    kernels = list(itertools.product(*map(range, period)))
     basis = []
-    for place, tap in itertools.product(places, np.ndindex(*window.size)):
+    for kernel, tap in itertools.product(kernels, np.ndindex(*window.size)):
         e = np.zeros((*v.shape[:4], 1, 1))
-        e[(*(slice(start, None, step) for start, step in zip(place, period, strict=True)), *tap)] = 1
+        e[(*(slice(start, None, step) for start, step in zip(kernel, period, strict=True)), *tap)] = 1
         basis.append(as_dense(e, reads, space).ravel())
     basis = np.stack(basis, 1)
     w = as_dense(v, reads, space).reshape(len(basis), -1)
-    kept = basis @ np.linalg.lstsq(basis, w, rcond=None)[0]
-    close(of.tile_share(v, window, space, period), np.sum(kept**2) / np.sum(w**2), 1e-11)
+    projection = basis @ np.linalg.lstsq(basis, w, rcond=None)[0]
+    close(of.tile_share(v, window, space, period), np.sum(projection**2) / np.sum(w**2), 1e-11)
 
 
 def test_shares_of_gaussian_weights_are_the_ratios_of_dimensions():
-    (window, space, reads), many = ZERO, 400
+    (window, space, reads), samples = ZERO, 400
     live, out = oracle.live(reads), oracle.out_shape(reads)
-    draws = np.random.default_rng(0).normal(size=(many, *out, *space, 1, 1))
+    draws = np.random.default_rng(0).normal(size=(samples, *out, *space, 1, 1))
     got = jax.jit(jax.vmap(lambda w: measure.local_share(w, window, space)))(draws)
     close(np.mean(got), live.sum() / (np.prod(out) * np.prod(space)), 0.01)
-    kernels = np.random.default_rng(1).normal(size=(many, *live.shape, 1, 1))
+    kernels = np.random.default_rng(1).normal(size=(samples, *live.shape, 1, 1))
     for period in (1, 2):
         got = jax.jit(jax.vmap(lambda v, period=period: measure.tile_share(v, window, space, period)))(kernels)
         tile = sum(live[s::period, t::period].any((0, 1)).sum() for s, t in np.ndindex(period, period))
@@ -96,7 +96,7 @@ def test_shares_of_gaussian_weights_are_the_ratios_of_dimensions():
 # --- units -------------------------------------------------------------------------------------------------------------
 
 
-def test_participation_is_that_of_the_definition():
+def test_participation_follows_its_definition():
     [w] = gaussian((2, 3, 5, 7, 2, 3))
     got = np.asarray(of.inverse_participation_ratio(w, (2, 3)))
     for i, j, c, d in np.ndindex(2, 3, 2, 3):
@@ -118,9 +118,9 @@ def test_participation_does_not_overflow():
     close(of.inverse_participation_ratio(np.array([1e30, -1e30], np.float32), 0), 0.5, 1e-6)
 
 
-def test_gaussian_units_have_the_participation_that_is_stated():
-    n, many = 35, 20_000
-    w = np.random.default_rng(0).normal(size=(many, 5, 7))
+def test_gaussian_units_have_the_documented_participation():
+    n, samples = 35, 20_000
+    w = np.random.default_rng(0).normal(size=(samples, 5, 7))
     close(np.mean(of.inverse_participation_ratio(w, (1, 2))), 3 / (n + 2), 1e-3)
 
 
@@ -128,14 +128,14 @@ def test_gaussian_units_have_the_participation_that_is_stated():
 
 
 @each_case
-def test_signal_to_noise_is_that_of_the_definition_over_live_taps(window, space, reads):
+def test_signal_to_noise_follows_its_definition_over_live_taps(window, space, reads):
     v, live = local_kernel(reads, window.size), oracle.live(reads)
     ratios = []
     for entry in np.ndindex(*v.shape[2:]):
-        own = [v[(*position, *entry)] for position in np.ndindex(*v.shape[:2]) if live[(*position, *entry[:2])]]
-        if len(own) > 1:
-            mean = sum(own) / len(own)
-            ratios.append(mean**2 * len(own) / sum((x - mean) ** 2 for x in own))
+        live_weights = [v[(*position, *entry)] for position in np.ndindex(*v.shape[:2]) if live[(*position, *entry[:2])]]
+        if len(live_weights) > 1:
+            mean = sum(live_weights) / len(live_weights)
+            ratios.append(mean**2 * len(live_weights) / sum((x - mean) ** 2 for x in live_weights))
     close(of.signal_to_noise(v, window, space), sum(ratios) / len(ratios))
 
 
@@ -147,7 +147,7 @@ def test_signal_to_noise_is_infinite_for_a_shared_kernel_and_falls_with_the_squa
         close(float(of.signal_to_noise(shared + size * noise, window, space)) * size**2, 1.0, 0.02)
 
 
-def test_signal_to_noise_of_noise_has_the_mean_that_is_stated():
+def test_signal_to_noise_of_noise_has_the_documented_mean():
     window, space, reads = case((5, 4), (3, 1), (1, 1), "SAME", (1, 1))
     draws = np.random.default_rng(0).normal(size=(20_000, 5, 4, 3, 1, 1, 1))
     got = jax.jit(jax.vmap(lambda v: measure.signal_to_noise(v, window, space)))(draws)
@@ -162,7 +162,7 @@ def test_a_tap_that_is_live_at_one_position_does_not_count():
 
 @each_case
 @pytest.mark.parametrize("offset", [(0, 1), (1, 0), (2, -1)])
-def test_the_distance_of_neighbours_is_that_of_the_definition_over_taps_live_at_both(window, space, reads, offset):
+def test_neighbour_distance_follows_its_definition_over_taps_live_at_both_positions(window, space, reads, offset):
     v, live = local_kernel(reads, window.size), oracle.live(reads)
     above = below = 0.0
     for here in np.ndindex(*v.shape[:2]):
@@ -177,15 +177,15 @@ def test_the_distance_of_neighbours_is_that_of_the_definition_over_taps_live_at_
     close(of.neighbour_distance(v, window, space, [-s for s in offset]), above / below)
 
 
-def test_neighbours_are_at_0_where_kernels_are_shared_and_at_1_where_they_are_independent():
+def test_neighbour_distance_is_0_for_shared_and_1_for_independent_kernels():
     window, space, reads = case((13, 11), (3, 3), (1, 1), "SAME", (1, 1))
     shared = cl.lift_conv_to_local(gaussian((3, 3, 2, 3))[0], window, space)
     assert of.neighbour_distance(shared, window, space, (1, 1)) == 0
     close(of.neighbour_distance(local_kernel(reads, (3, 3)), window, space, (1, 0)), 1, 0.05)
 
 
-def test_positions_that_are_not_there_are_no_neighbours():
-    with pytest.raises(ValueError, match=r"offset \(0, 5\) leads from none of \(4, 5\) positions to another"):
+def test_an_offset_beyond_the_positions_is_an_error():
+    with pytest.raises(ValueError, match=r"offset \(0, 5\) exceeds the \(4, 5\) positions"):
         measure.neighbour_distance(np.ones((4, 5, 1, 1, 1, 1)), cl.Window(1), (4, 5), (0, 5))
 
 
@@ -197,22 +197,22 @@ def pruned(share, shape=(2, 1, 5, 7, 2, 3), seed=0):
     return random.normal(size=shape) * (random.uniform(size=shape) < share)
 
 
-def test_the_distance_of_what_is_left_is_the_mean_over_pairs():
-    w, apart = pruned(0.3), []
+def test_mean_distance_is_the_mean_over_pairs_of_inputs():
+    w, distances = pruned(0.3), []
     for i, d in np.ndindex(2, 3):
-        left = [place for place in np.ndindex(5, 7, 2) if w[(i, 0, *place, d)]]
-        apart += [np.hypot(k - m, l - n) for (k, l, _), (m, n, _) in itertools.combinations(left, 2)]
-    close(of.mean_distance(w), sum(apart) / len(apart), 1e-6)
+        inputs = [entry for entry in np.ndindex(5, 7, 2) if w[(i, 0, *entry, d)]]
+        distances += [np.hypot(k - m, l - n) for (k, l, _), (m, n, _) in itertools.combinations(inputs, 2)]
+    close(of.mean_distance(w), sum(distances) / len(distances), 1e-6)
     assert of.mean_distance(w) == of.mean_distance(w != 0) == of.mean_distance(-7 * w)
 
 
-def test_what_is_left_at_random_is_as_far_apart_as_all_inputs_whatever_its_share():
-    every = of.mean_distance(np.ones((1, 1, 5, 7, 2, 1)))
+def test_the_mean_distance_of_random_inputs_does_not_depend_on_their_share():
+    expected = of.mean_distance(np.ones((1, 1, 5, 7, 2, 1)))
     for share in (0.1, 0.6):
-        close(of.mean_distance(pruned(share, (20, 20, 5, 7, 2, 3))), every, 0.01)
+        close(of.mean_distance(pruned(share, (20, 20, 5, 7, 2, 3))), expected, 0.01)
 
 
-def test_what_is_left_in_windows_is_closer():
+def test_inputs_inside_windows_have_a_smaller_mean_distance():
     window, space = cl.Window(3), (9, 8)
     w = cl.lift_local_to_dense(np.ones((9, 8, 3, 3, 1, 1)), window, space)
     assert of.mean_distance(w) < 0.5 * float(of.mean_distance(np.ones_like(w)))
@@ -221,7 +221,7 @@ def test_what_is_left_in_windows_is_closer():
 # --- all of them -------------------------------------------------------------------------------------------------------
 
 
-def test_a_factor_before_the_weight_changes_no_index():
+def test_scaling_the_weight_changes_no_index():
     window, space, reads = ZERO
     v, w = local_kernel(reads, window.size), gaussian((4, 5, 4, 5, 2, 3))[0]
     indices = (
@@ -240,7 +240,7 @@ def test_a_factor_before_the_weight_changes_no_index():
 
 
 class Two(nnx.Module):
-    """A layer on its own and one inside another module, which come after each other."""
+    """A layer, and another one inside a module."""
 
     def __init__(self, rung):
         options = {"space": (4, 5), "rngs": nnx.Rngs(0)}
@@ -254,40 +254,40 @@ class Two(nnx.Module):
 
 
 @pytest.mark.parametrize("size", [(2, 3), (1, 1), (5, 7)])
-def test_the_share_of_a_patch_is_that_of_the_best_one_of_each_unit(size):
-    w, held = gaussian((2, 3, 5, 7, 2, 3))[0], 0.0
+def test_patch_share_uses_the_best_patch_of_each_unit(size):
+    w, total = gaussian((2, 3, 5, 7, 2, 3))[0], 0.0
     for i, j, d in np.ndindex(2, 3, 3):
-        places = np.ndindex(5 - size[0] + 1, 7 - size[1] + 1)
-        held += max(np.sum(w[i, j, k : k + size[0], l : l + size[1], :, d] ** 2) for k, l in places)  # noqa: E741
-    close(of.patch_share(w, size), held / np.sum(w**2))
+        corners = np.ndindex(5 - size[0] + 1, 7 - size[1] + 1)
+        total += max(np.sum(w[i, j, k : k + size[0], l : l + size[1], :, d] ** 2) for k, l in corners)  # noqa: E741
+    close(of.patch_share(w, size), total / np.sum(w**2))
 
 
-def test_the_share_of_a_patch_counts_what_pruning_has_left_and_works_on_a_line():
-    left = np.random.default_rng(0).random((3, 7, 2, 5)) < 0.3
-    held = [max(left[i, k : k + 3, :, d].sum() for k in range(5)) for i in range(3) for d in range(5)]
-    close(of.patch_share(left, 3), sum(held) / left.sum(), 1e-6)
+def test_patch_share_takes_masks_and_one_spatial_axis():
+    mask = np.random.default_rng(0).random((3, 7, 2, 5)) < 0.3
+    best = [max(mask[i, k : k + 3, :, d].sum() for k in range(5)) for i in range(3) for d in range(5)]
+    close(of.patch_share(mask, 3), sum(best) / mask.sum(), 1e-6)
 
 
-def test_a_convolution_lies_in_patches_of_its_window_and_what_is_dealt_does_not():
+def test_the_patch_share_of_a_convolution_is_1_and_falls_on_shuffling():
     v = gaussian((3, 3, 2, 5))[0]
     w = cl.lift_conv_to_dense(v, cl.Window(3), (7, 11))
     close(of.patch_share(w, 3), 1.0)
     assert of.patch_share(of.shuffle_inputs(w, jax.random.key(0)), 3) < 0.5
 
 
-def test_dealing_keeps_the_inputs_of_units_and_the_weights_of_pixels_and_nothing_else():
+def test_shuffling_keeps_the_inputs_per_unit_and_the_weights_per_pixel():
     random = np.random.default_rng(0)
     w = random.normal(size=(2, 3, 5, 7, 2, 3)) * (random.random((2, 3, 5, 7, 2, 3)) < random.random((2, 3, 1, 1, 1, 3)))
-    again = np.asarray(of.shuffle_inputs(w, jax.random.key(1)))
-    np.testing.assert_array_equal((again != 0).sum((2, 3, 4)), (w != 0).sum((2, 3, 4)))
-    by_pixel, other = (np.sort(each.transpose(2, 3, 4, 0, 1, 5).reshape(70, 18)) for each in (w, again))
+    shuffled = np.asarray(of.shuffle_inputs(w, jax.random.key(1)))
+    np.testing.assert_array_equal((shuffled != 0).sum((2, 3, 4)), (w != 0).sum((2, 3, 4)))
+    by_pixel, other = (np.sort(weight.transpose(2, 3, 4, 0, 1, 5).reshape(70, 18)) for weight in (w, shuffled))
     np.testing.assert_array_equal(by_pixel, other)
-    kept = np.mean(again[w != 0] == w[w != 0])
-    assert kept < 0.2  # 1 of 9 or so that have an input there
-    np.testing.assert_array_equal(of.shuffle_inputs(w != 0, jax.random.key(1)), again != 0)
+    unchanged = np.mean(shuffled[w != 0] == w[w != 0])
+    assert unchanged < 0.2  # about one in nine by chance
+    np.testing.assert_array_equal(of.shuffle_inputs(w != 0, jax.random.key(1)), shuffled != 0)
 
 
-def test_dealing_without_end_gives_every_unit_every_weight_equally_often():
+def test_shuffling_samples_all_assignments_equally_often():
     w = np.array([[1.0, 2.0, 3.0], [4.0, 0.0, 0.0], [0.0, 5.0, 0.0]])[..., None, None]
     draws = jax.jit(jax.vmap(lambda key: measure.shuffle_inputs(w, key)))(jax.random.split(jax.random.key(0), 4000))
     tables, counts = np.unique(np.asarray(draws)[..., 0, 0], axis=0, return_counts=True)
@@ -303,59 +303,59 @@ EXPECTED |= dict.fromkeys(("locally_connected", "tiled", "low_rank"), OF_POSITIO
 @pytest.mark.parametrize("connectivity", CONNECTIVITY)
 def test_a_network_has_the_indices_of_its_rungs(connectivity):
     model = nnx.eval_shape(lambda: Two(connectivity))
-    told = jax.eval_shape(measure.index_metrics(model), nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+    values = jax.eval_shape(measure.index_metrics(model), nnx.to_pure_dict(nnx.state(model, nnx.Param)))
     expected = EXPECTED.get(connectivity, {"inverse_participation_ratio"})
-    assert set(told) == {f"{layer}/{index}" for layer in ("first", "others/0/layers/0") for index in expected}
-    assert all(value.shape == () for value in told.values())
+    assert set(values) == {f"{layer}/{index}" for layer in ("first", "others/0/layers/0") for index in expected}
+    assert all(value.shape == () for value in values.values())
 
 
-def test_the_indices_of_a_network_are_those_of_its_arrays():
+def test_the_indices_of_a_network_are_computed_from_its_arrays():
     v, w = gaussian((4, 5, 3, 2, 2, 3), (4, 5, 4, 5, 2, 3))
     window, space, dense, local = cl.Window((3, 2)), (4, 5), holding("dense", w), holding("locally_connected", v)
-    told = {row["index"]: row["value"] for row in measure.indices(dense)}
-    close(told["local"], of.local_share(w, window, space))
-    close(told["shared"], cl.decompose(w, window, space)["shared"])
-    close(told["mean_distance"], of.mean_distance(w))
-    close(told["inverse_participation_ratio"], np.mean(of.inverse_participation_ratio(w, (2, 3))))
+    values = {row["index"]: row["value"] for row in measure.indices(dense)}
+    close(values["local"], of.local_share(w, window, space))
+    close(values["shared"], cl.decompose(w, window, space)["shared"])
+    close(values["mean_distance"], of.mean_distance(w))
+    close(values["inverse_participation_ratio"], np.mean(of.inverse_participation_ratio(w, (2, 3))))
     rows = measure.indices(local, "neighbour_distance", "shared", "signal_to_noise")
-    apart = [float(of.neighbour_distance(v, window, space, offset)) for offset in ((1, 0), (0, 1))]
+    distances = [float(of.neighbour_distance(v, window, space, offset)) for offset in ((1, 0), (0, 1))]
     shared, noise = (float(index(v, window, space)) for index in (of.tile_share, of.signal_to_noise))
     assert [row["index"] for row in rows] == ["neighbour_distance", "shared", "signal_to_noise"]
-    close([row["value"] for row in rows], [sum(apart) / 2, shared, noise])
+    close([row["value"] for row in rows], [sum(distances) / 2, shared, noise])
     assert {(row["layer"], row["rung"]) for row in rows} == {("", "locally_connected")}
 
 
-def test_tiled_and_low_rank_layers_have_the_indices_of_the_local_kernels_that_they_stand_for():
+def test_tiled_and_low_rank_layers_have_the_indices_of_their_local_kernels():
     tile, basis, weights = gaussian((2, 1, 3, 2, 2, 3), (4, 3, 2, 2, 3), (4, 5, 4))
     window, space = cl.Window((3, 2)), (4, 5)
     lifted = {
         "tiled": ([tile], cl.lift_tiled_to_local(tile, window, space), {"period": (2, 1)}),
         "low_rank": ([basis, weights], cl.lift_low_rank_to_local(basis, weights, window, space), {"rank": 4}),
     }
-    for rung, (given_arrays, v, own) in lifted.items():
-        [row] = measure.indices(holding(rung, *given_arrays, **own), "shared")
+    for rung, (given_arrays, v, options) in lifted.items():
+        [row] = measure.indices(holding(rung, *given_arrays, **options), "shared")
         close(row["value"], of.tile_share(v, window, space))
 
 
-def holding(rung, *arrays, **own):
-    """Make a layer of a rung that holds these arrays."""
-    layer = nnx.eval_shape(lambda: LAYERS[rung](2, 3, (3, 2), space=(4, 5), use_bias=False, **own, rngs=nnx.Rngs(0)))
+def holding(rung, *arrays, **options):
+    """Make a layer of a rung from given arrays."""
+    layer = nnx.eval_shape(lambda: LAYERS[rung](2, 3, (3, 2), space=(4, 5), use_bias=False, **options, rngs=nnx.Rngs(0)))
     for name, array in zip(RUNGS[rung].arrays, arrays, strict=True):
         setattr(layer, name, nnx.Param(jax.device_put(array)))
     return layer
 
 
-def test_units_that_pruning_has_emptied_do_not_count():
+def test_units_without_weights_do_not_count():
     w = np.zeros((4, 5, 4, 5, 2, 3))
     w[..., 2, 3, 1, 2] = 5
     [row] = measure.indices(holding("dense", w), "inverse_participation_ratio")
     assert row["value"] == 1
 
 
-def test_a_layer_that_knows_no_positions_has_the_indices_of_a_kernel():
+def test_a_layer_without_a_space_has_only_the_index_of_a_kernel():
     layer = nnx.eval_shape(lambda: cl.Tiled(2, 3, (3, 3), period=2, rngs=nnx.Rngs(0)))
-    told = jax.eval_shape(measure.index_metrics(layer), nnx.to_pure_dict(nnx.state(layer, nnx.Param)))
-    assert set(told) == {"inverse_participation_ratio"}
+    values = jax.eval_shape(measure.index_metrics(layer), nnx.to_pure_dict(nnx.state(layer, nnx.Param)))
+    assert set(values) == {"inverse_participation_ratio"}
 
 
 def test_networks_in_tree_mode_have_indices_too():
@@ -364,6 +364,6 @@ def test_networks_in_tree_mode_have_indices_too():
     assert in_tree_mode == measure.indices(filled(lambda: Two("conv")))
 
 
-def test_an_unknown_index_is_refused():
-    with pytest.raises(ValueError, match=f"sharpness: no such index; needs some of {', '.join(NAMES)}"):
+def test_an_unknown_index_is_an_error():
+    with pytest.raises(ValueError, match=f"names holds sharpness, which is no index; needs some of {', '.join(NAMES)}"):
         measure.indices(nnx.eval_shape(lambda: Two("conv")), "sharpness", "shared")

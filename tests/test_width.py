@@ -1,4 +1,4 @@
-"""The width at which one network costs what another does."""
+"""Matched widths of networks."""
 
 import pytest
 from flax import nnx
@@ -25,16 +25,16 @@ def test_the_matched_width_costs_nearest_to_the_target_of_all_widths(cost):
     assert match_width(wide, target, cost=cost, widths=widths) == nearest
 
 
-def test_a_network_matches_itself_and_of_two_as_near_the_smaller_is_taken():
-    own = {width: weights_of(nnx.eval_shape(lambda width=width: wide(width))) for width in (1, 2, 7, 16)}
-    for width, cost in own.items():
+def test_a_network_matches_itself_and_ties_go_to_the_smaller_width():
+    costs = {width: weights_of(nnx.eval_shape(lambda width=width: wide(width))) for width in (1, 2, 7, 16)}
+    for width, cost in costs.items():
         assert match_width(wide, cost, widths=range(1, 17)) == width
     line = lambda width: nnx.Linear(1, width, use_bias=False, rngs=nnx.Rngs(0))  # noqa: E731
     assert [match_width(line, n, widths=range(2, 33, 4)) for n in (3, 4, 5, 7, 30)] == [2, 2, 6, 6, 30]
     assert [match_width(line, n, widths=[1, 2, 4, 16]) for n in (1, 3, 11)] == [1, 2, 16]
 
 
-def test_no_network_is_filled_to_find_its_width():
+def test_matching_the_width_allocates_no_weights():
     def huge(width):
         return models.SNet((256, 256, 3), 10, width=width, connectivity="dense", rngs=nnx.Rngs(0))
 
@@ -45,13 +45,13 @@ def test_no_network_is_filled_to_find_its_width():
 @pytest.mark.parametrize(
     "build, message",
     [
-        (lambda: match_width(wide, 10, widths=range(1, 5)), "target 10 is out of reach: widths 1 to 4 cost"),
-        (lambda: match_width(wide, 10**6, widths=range(1, 5)), "target 1,000,000 is out of reach"),
+        (lambda: match_width(wide, 10, widths=range(1, 5)), "target is 10 but widths 1 to 4 cost"),
+        (lambda: match_width(wide, 10**6, widths=range(1, 5)), "target is 1,000,000 but widths"),
         (lambda: match_width(wide, 10, widths=range(0)), "at least one width"),
-        (lambda: match_width(wide, 10, widths=range(9, 1, -1)), "narrowest first"),
-        (lambda: match_width(wide, 10, widths=[1, 4, 2]), "narrowest first"),
+        (lambda: match_width(wide, 10, widths=range(9, 1, -1)), "in increasing order"),
+        (lambda: match_width(wide, 10, widths=[1, 4, 2]), "in increasing order"),
     ],
 )
-def test_a_width_that_is_not_there_is_refused(build, message):
+def test_widths_and_targets_out_of_range_are_errors(build, message):
     with pytest.raises(ValueError, match=message):
         build()

@@ -1,4 +1,4 @@
-"""Kernel algebra: kernels multiplied, divided and transposed as the convolutions they stand for, and some with a name."""
+"""Algebra of convolution kernels: composition, factorisation, adjoints, and named stencils."""
 
 from convlab.algebra.composition import adjoint, compose, composes, flip
 from convlab.algebra.factors import Factors, factorise, middle_width

@@ -1,11 +1,13 @@
-r"""Two convolutions in a row are one, as far as the border lets them: its kernel, its window, and where it is the same.
+r"""Composition and transposition of convolutions.
 
-Output i of the second reads the middle at $s_2 i + t_2 a_2 - p_2$, and that reads the image at $s_1 (\cdot) + t_1 a_1 - p_1$:
+Two convolutions in sequence are one convolution, except near a padded border. Let s be strides, t dilations and p the padding
+before the first pixel. Output i of the second convolution reads the intermediate image at $s_2 i + t_2 a_2 - p_2$. Position
+$m$ of the intermediate image reads the input at $s_1 m + t_1 a_1 - p_1$. Together, output i reads the input at
 
 $$s_1 s_2\, i + (s_1 t_2\, a_2 + t_1 a_1) - (s_1 p_2 + p_1)$$
 
-so strides multiply, and the taps of the second stand $s_1 t_2$ pixels apart. What the second reads beyond the middle image is
-padding, where one kernel would read on.
+So strides multiply, and the taps of the second kernel are $s_1 t_2$ pixels apart. Outside the intermediate image, the second
+convolution reads padding, but a single kernel would read pixels of the input.
 """
 
 import functools
@@ -31,27 +33,31 @@ def compose(
     *,
     space: Space | None = None,
 ) -> tuple[Float[Array, "g h c d"], Window]:
-    r"""Write two convolutions in a row as one.
+    r"""Write two convolutions in sequence as one convolution.
 
     $$V_{abcd} = \sum_{a_1 + a_2 = a,\; b_1 + b_2 = b} \sum_m U_{a_1 b_1 c m}\, W_{a_2 b_2 m d}$$
 
-    The function is the same everywhere without padding ("VALID"), around a torus ("CIRCULAR", if the first's stride divides the
-    pixels), and where the first keeps every overlap ("FULL", "CAUSAL"); with other zeros, where `composes` says so.
+    The function is the same at all outputs without padding ("VALID") and on a torus ("CIRCULAR", if the stride of the first
+    convolution divides the number of pixels). The same holds if the first convolution keeps every overlap ("FULL", "CAUSAL").
+    With other zero padding, it is the same at the outputs that `composes` returns.
 
     Args:
-      first: Kernel of the convolution that sees the image.
-      second: Kernel of the one that sees what the first returns.
-      window_first: Where the first reads.
-      window_second: Where the second reads.
-      space: Pixels of the image; needed only for "SAME" with strides, which pads by them.
+      first: The kernel of the convolution that reads the image.
+      second: The kernel of the convolution that reads the output of the first.
+      window_first: The pixels that each position of the first convolution reads.
+      window_second: The positions of the first that each position of the second convolution reads.
+      space: The number of input pixels along each spatial axis. Only needed for "SAME" with strides, where the padding depends
+        on it.
 
     Returns:
-      v: The kernel: k1 + k2 - 1 taps an axis at strides and dilations of 1. Its taps stand at the common divisor of those of
-        both, zeros where none falls. "CIRCULAR" windows of even sizes get zeros before, as their taps do not lie around 0.
-      window: Where it reads.
+      v: The kernel of the composition. With strides and dilations of 1, it has k1 + k2 - 1 taps along each axis. In general its
+        dilation is the greatest common divisor of the distances between taps of both, and taps that neither reaches are zero.
+        A "CIRCULAR" window of even size may need further zero taps, so that it is centred on its pixel.
+      window: The window of the composition.
 
     Raises:
-      ValueError: Kernels, windows and channels disagree, or what a padding repeats ("REFLECT", "EDGE") is not of the image.
+      ValueError: Kernels, windows or channels disagree, or a padding repeats pixels that are not those of the image ("REFLECT",
+        "EDGE").
       TypeError: A kernel is not floating.
 
     Example:
@@ -59,32 +65,36 @@ def compose(
       >>> v.squeeze(), window.size, window.padding
       (Array([1., 2., 3., 2., 1.], dtype=float32), (5,), 'SAME')
     """
-    first, rank = check.kernel("first", first, spatial=1, others="c e")
+    first, ndim = check.kernel("first", first, spatial=1, others="c e")
     second, other = check.kernel("second", second, spatial=1, others="e d")
-    check.agree("second has {} spatial axes", (other,), "first has {}", (rank,))
+    check.agree("second has {} spatial axes", (other,), "first has {}", (ndim,))
     check.agree("second reads {} channels", second.shape[-2:-1], "first returns {}", first.shape[-1:])
     first, second = check.promote(first, second)
-    ours, mode = reach(first, rank, window_first, space)
+    reach_first, mode = reach(first, ndim, window_first, space)
     middle = None if space is None else window_first.output_shape(space)
-    theirs, outside = reach(second, rank, window_second, middle)
-    mode = _mode((ours, mode, window_first), (theirs, outside, window_second))
-    axes = [_product(one, two) for one, two in zip(ours, theirs, strict=True)]
+    reach_second, outside = reach(second, ndim, window_second, middle)
+    mode = _mode((reach_first, mode, window_first), (reach_second, outside, window_second))
+    axes = [_product(one, two) for one, two in zip(reach_first, reach_second, strict=True)]
     v = jnp.zeros((*(axis.size for axis in axes), first.shape[-2], second.shape[-1]), first.dtype)
-    for taps in np.ndindex(*second.shape[:rank]):
-        where = tuple(map(_places, taps, ours, theirs, axes))
+    for taps in np.ndindex(*second.shape[:ndim]):
+        where = tuple(map(_slice, taps, reach_first, reach_second, axes))
         v = v.at[where].add(jnp.matmul(first, second[taps], precision=EXACT))
     return settle(v, axes, mode)
 
 
 def composes(window_first: Window, window_second: Window, space: Space) -> Bool[np.ndarray, "i j"]:
-    """Tell at which output positions two convolutions in a row equal the one that `compose` returns, whatever the kernels.
+    """Find the output positions at which two convolutions equal their composition for all kernels.
 
-    Not where the second reads padding at a place at which the first, had it been asked, would have seen a pixel.
+    The composition is that of `compose`. It differs at an output where the second convolution reads padding, but the first
+    convolution, computed at that position, would read a pixel of the image.
 
     Args:
-      window_first: Where the first reads.
-      window_second: Where the second reads.
-      space: Pixels of the image.
+      window_first: The pixels that each position of the first convolution reads.
+      window_second: The positions of the first that each position of the second convolution reads.
+      space: The number of input pixels along each spatial axis.
+
+    Returns:
+      A boolean array with one entry per output position.
 
     Raises:
       ValueError: A window fits nowhere.
@@ -94,29 +104,31 @@ def composes(window_first: Window, window_second: Window, space: Space) -> Bool[
       44
     """
     axes = window_first.axes(space)
-    sees, ghosts = [], []
+    sees_pixel, differs = [], []  # per axis, by output
     for one, two in zip(axes, window_second.axes(window_first.output_shape(space)), strict=True):
         i, a = np.arange(two.outputs)[:, None], np.arange(two.size)
         m = two.stride * i + two.dilation * a - two.low
         k = one.stride * m[..., None] + one.dilation * np.arange(one.size) - one.low
-        sees.append(((k >= 0) & (k < one.pixels)).any((1, 2)) | (one.mode != "zero"))
+        sees_pixel.append(((k >= 0) & (k < one.pixels)).any((1, 2)) | (one.mode != "zero"))
         beyond = (m < 0) | (m >= one.outputs)
         if two.mode == "wrap":
-            turns = one.mode == "wrap" or one.reads.min() >= 0  # reads nothing outside
-            ghosts.append(beyond.any(1) & (one.stride * one.outputs != one.pixels or not turns))
+            is_periodic = one.mode == "wrap" or one.reads.min() >= 0  # or it reads no padding
+            differs.append(beyond.any(1) & (one.stride * one.outputs != one.pixels or not is_periodic))
         else:
-            ghosts.append((beyond & ((k >= 0) & (k < one.pixels)).any(2)).any(1))
-    others = [[ghost if r == q else see for q, see in enumerate(sees)] for r, ghost in enumerate(ghosts)]
-    return ~np.any([functools.reduce(np.logical_and.outer, each) for each in others], axis=0)
+            differs.append((beyond & ((k >= 0) & (k < one.pixels)).any(2)).any(1))
+    masks = [[differs[r] if r == q else sees for q, sees in enumerate(sees_pixel)] for r in range(len(differs))]
+    return ~np.any([functools.reduce(np.logical_and.outer, mask) for mask in masks], axis=0)
 
 
 def flip(v: Float[Array, "a b c d"]) -> Float[Array, "a b c d"]:
-    r"""Turn a kernel round along its spatial axes: correlation with the one is convolution with the other.
+    r"""Reverse a kernel along its spatial axes.
 
     $$V'_{abcd} = V_{-a,\,-b,\,cd}$$
 
+    Cross-correlation with a kernel is mathematical convolution with the flipped kernel.
+
     Args:
-      v: A kernel.
+      v: The kernel of a convolution.
 
     Raises:
       ValueError: `v` is not a kernel.
@@ -128,25 +140,27 @@ def flip(v: Float[Array, "a b c d"]) -> Float[Array, "a b c d"]:
 
     Reference: Zhang et al., Dive into Deep Learning, section 7.2.4.
     """
-    v, rank = check.kernel("v", v, spatial=1, others="c d")
-    return jnp.flip(v, range(rank))
+    v, ndim = check.kernel("v", v, spatial=1, others="c d")
+    return jnp.flip(v, range(ndim))
 
 
 def adjoint(v: Float[Array, "a b c d"], window: Window) -> tuple[Float[Array, "a b d c"], Window]:
-    r"""Return the convolution whose dense matrix is the transpose: flipped, its channels exchanged.
+    r"""Return the convolution whose dense matrix is the transpose of that of a given convolution.
 
     $$\langle A x, y \rangle = \langle x, A^\top y \rangle$$
 
+    Its kernel is flipped, with input and output channels exchanged.
+
     Args:
-      v: A kernel.
-      window: Where each position reads, at stride 1; pads by less than its extent.
+      v: The kernel of the convolution A.
+      window: The pixels that each position reads. The stride must be 1, and the padding less than the window's extent.
 
     Returns:
       v: The kernel of the transpose.
-      window: Where it reads: what the first left out at a border, it adds.
+      window: The window of the transpose. It pads by the window's extent minus 1, minus the padding of A.
 
     Raises:
-      ValueError: A stride, a padding that repeats pixels ("REFLECT", "EDGE") or is wider than the window.
+      ValueError: The stride is not 1, the padding repeats pixels ("REFLECT", "EDGE"), or it is as wide as the window.
       TypeError: `v` is not floating.
 
     Example:
@@ -154,38 +168,41 @@ def adjoint(v: Float[Array, "a b c d"], window: Window) -> tuple[Float[Array, "a
       >>> v.shape, window.padding
       ((3, 5, 2), 'FULL')
     """
-    v, rank = check.kernel("v", v, spatial=1, others="c d")
-    if np.max(window.of_rank(rank).strides) > 1 or window.padding in ("REFLECT", "EDGE"):
-        raise ValueError(f"the transpose of {window} is no convolution; needs stride 1, and zeros or a torus outside")
-    axes, mode = reach(v, rank, window, None)
+    v, ndim = check.kernel("v", v, spatial=1, others="c d")
+    if np.max(window.with_ndim(ndim).strides) > 1 or window.padding in ("REFLECT", "EDGE"):
+        raise ValueError(f"{window} has a transpose that is no convolution; needs stride 1 and zero or circular padding")
+    axes, mode = reach(v, ndim, window, None)
     turned = [axis._replace(low=axis.extent - 1 - axis.low, high=axis.extent - 1 - axis.high) for axis in axes]
     if any(axis.low < 0 or axis.high < 0 for axis in turned):
-        raise ValueError(f"{window} adds more pixels than it has; its transpose would have to cut some off")
+        raise ValueError(f"{window} pads by its extent or more, so that its transpose would have to cut off pixels; pad less")
     return settle(jnp.swapaxes(flip(v), -1, -2), turned, mode)
 
 
 def _mode(first: tuple, second: tuple) -> str:
-    """What lies outside the image for both together; a window of one tap that reads nothing outside leaves it to the other."""
-    (ours, mode, window), (theirs, outside, other) = first, second
+    """Return the padding mode of the composition.
+
+    A window of one tap that reads no padding takes the mode of the other convolution.
+    """
+    (reach_first, mode, window), (reach_second, outside, other) = first, second
     if mode == outside and mode in ("zero", "wrap"):
         return mode
-    if outside == "zero" and all(axis.extent == 1 and axis.low == axis.high == 0 for axis in theirs):
+    if outside == "zero" and all(axis.extent == 1 and axis.low == axis.high == 0 for axis in reach_second):
         return mode
-    if mode == "zero" and all(axis[:3] == (1, 1, axis.step) and axis.low == axis.high == 0 for axis in ours):
+    if mode == "zero" and all(axis[:3] == (1, 1, axis.step) and axis.low == axis.high == 0 for axis in reach_first):
         return outside
     raise ValueError(f"{window} and then {other} is no convolution: outside the images they read {mode} and {outside}")
 
 
 def _product(one: Reach, two: Reach) -> Reach:
-    """The reach of two convolutions in a row."""
+    """Return the reach of two convolutions in sequence."""
     step = math.gcd(one.step * (one.size > 1), one.stride * two.step * (two.size > 1)) or 1
     size = (one.extent - 1 + one.stride * (two.extent - 1)) // step + 1
     low, high = one.stride * two.low + one.low, one.stride * two.high + one.high
     return Reach(size, one.stride * two.stride, step, low, high)
 
 
-def _places(tap: int, one: Reach, two: Reach, both: Reach) -> slice:
-    """Where the taps of the first fall, seen through one tap of the second."""
+def _slice(tap: int, one: Reach, two: Reach, both: Reach) -> slice:
+    """Return the taps of the composition that one tap of the second kernel contributes to."""
     start = one.stride * two.step * tap // both.step
     step = one.step // both.step if one.size > 1 else 1
     return slice(start, start + step * (one.size - 1) + 1, step)

@@ -1,4 +1,4 @@
-"""A convolution on a torus, frequency by frequency: every one goes through a matrix of its own."""
+"""The transfer function of a convolution on a torus: one matrix per frequency."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,20 +9,21 @@ from convlab.geometry import Space, Window, as_space
 
 
 def transfer(v: Float[Array, "a b c d"], window: Window, space: Space) -> Complex[Array, "k l c d"]:
-    r"""Return what a convolution on a torus does to each frequency: the Fourier transform of its kernel.
+    r"""Return the transfer function of a convolution on a torus: the Fourier transform of its kernel.
 
     $$\hat V_{fg} = \sum_{ab} V_{ab}\, e^{-2 \pi i (f a / n + g b / m)}$$
 
-    over pixels (a, b) from the output's own; the images' transforms go through its conjugate. The singular values of these
-    c x d matrices, all together, are those of the dense matrix.
+    Here (a, b) are the offsets of the taps from the output position, and n and m count pixels. Since convolution means
+    cross-correlation, the Fourier transform of the image is multiplied by the conjugate of $\hat V$. The singular values of
+    the c x d matrices of all frequencies are those of the dense matrix.
 
     Args:
-      v: A kernel.
-      window: Where each position reads: "CIRCULAR", stride 1.
-      space: Pixels along each spatial axis.
+      v: The kernel of a convolution.
+      window: The pixels that each position reads, with padding "CIRCULAR" and stride 1.
+      space: The number of input pixels along each spatial axis.
 
     Raises:
-      ValueError: Another padding or stride, or `v` is not a kernel of this window.
+      ValueError: The padding is not "CIRCULAR", the stride is not 1, or `v` is not a kernel of this window.
       TypeError: `v` is not floating.
 
     Example:
@@ -31,11 +32,11 @@ def transfer(v: Float[Array, "a b c d"], window: Window, space: Space) -> Comple
 
     Reference: Sedghi, Gupta and Long 2019, The singular values of convolutional layers, theorem 6.
     """
-    v, rank = check.kernel("v", v, spatial=1, others="c d")
-    window = window.of_rank(rank)
+    v, ndim = check.kernel("v", v, spatial=1, others="c d")
+    window = window.with_ndim(ndim)
     if window.padding != "CIRCULAR" or np.max(window.strides) > 1:
-        raise ValueError(f"{window} is not the window of a torus; needs padding 'CIRCULAR' and stride 1")
-    check.taps("v", v.shape[:rank], window)
-    pixels = np.ix_(*(axis.reads[0] for axis in window.axes(space)))  # taps on one pixel add
+        raise ValueError(f"{window} is no window on a torus; needs padding 'CIRCULAR' and stride 1")
+    check.taps("v", v.shape[:ndim], window)
+    pixels = np.ix_(*(axis.reads[0] for axis in window.axes(space)))  # taps that read the same pixel add
     kernel = jnp.zeros((*as_space(space), *v.shape[-2:]), v.dtype).at[pixels].add(v)
-    return jnp.fft.fftn(kernel, axes=tuple(range(rank)))
+    return jnp.fft.fftn(kernel, axes=tuple(range(ndim)))

@@ -1,4 +1,4 @@
-"""A batch norm in evaluation, folded into the layer before it: one layer once training is over."""
+"""Folding of a batch norm into the layer before it, for evaluation."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -18,26 +18,27 @@ def merge_batch_norm(
     shift: Float[Array, "d"] | None = None,
     epsilon: float = 1e-5,
 ) -> tuple[Float[Array, "*kernel d"], Float[Array, "*out d"]]:
-    r"""Fold a batch norm in evaluation into the layer before it.
+    r"""Fold a batch norm in evaluation mode into the layer before it.
 
     $$V'_{abcd} = \alpha_d V_{abcd}, \qquad u'_d = \alpha_d (u_d - \mu_d) + \beta_d,
       \qquad \alpha_d = \gamma_d / \sqrt{\sigma_d^2 + \epsilon}$$
 
     Args:
-      v: Weights of any rung, output channels last (of "low_rank" the basis).
-      bias: Of the layer, per channel or per position and channel; None for zeros.
-      mean: Running mean of each channel.
-      variance: Running variance.
-      scale: What the normalised channel is multiplied with; None for ones.
-      shift: What is then added; None for zeros.
-      epsilon: Added to the variance.
+      v: The weights of a layer of any rung, with output channels last. For a low-rank layer, the basis.
+      bias: The layer's bias u, per channel or per position and channel. If None, zeros.
+      mean: The running mean of each channel.
+      variance: The running variance of each channel.
+      scale: The factor gamma of each normalised channel. If None, ones.
+      shift: The term beta that is added to each channel. If None, zeros.
+      epsilon: The number that is added to the variance.
 
     Returns:
-      v: The weights.
-      bias: The bias.
+      v: The weights of the merged layer.
+      bias: The bias of the merged layer.
 
     Raises:
-      ValueError: The statistics or the bias are not of d channels, or a variance that is known is with `epsilon` not above 0.
+      ValueError: The statistics or the bias do not have d channels, or `variance + epsilon` is not positive. Tracers are not
+        checked.
       TypeError: `v` is not floating.
 
     Example:
@@ -49,14 +50,16 @@ def merge_batch_norm(
     Reference: Ioffe and Szegedy 2015, Batch normalization, algorithm 2.
     """
     v = check.floating("v", v)
-    for name, each in {"mean": mean, "variance": variance, "scale": scale, "shift": shift}.items():
-        if each is not None:
-            check.agree(f"{name} has shape {{}}", jnp.shape(each), "v returns {} channels", v.shape[-1:])
+    for name, value in {"mean": mean, "variance": variance, "scale": scale, "shift": shift}.items():
+        if value is not None:
+            check.agree(f"{name} has shape {{}}", jnp.shape(value), "v returns {} channels", v.shape[-1:])
     if bias is not None:
         check.agree("bias has {} channels", jnp.shape(bias)[-1:], "v returns {}", v.shape[-1:])
     square = jnp.asarray(variance) + epsilon
     if check.is_known(square) and not bool(jnp.all(square > 0)):
-        raise ValueError(f"variance and epsilon are together down to {square.min()}; need to be above 0, to divide by the root")
+        raise ValueError(
+            f"variance + epsilon is as low as {square.min()}; needs positive numbers, whose root can be divided by"
+        )
     alpha = (1 if scale is None else jnp.asarray(scale)) / jnp.sqrt(square)
     merged = alpha * ((0 if bias is None else jnp.asarray(bias)) - mean) + (0 if shift is None else shift)
     return v * alpha, merged

@@ -1,6 +1,7 @@
-"""Kernels by name: one channel in, one out, (*window, 1, 1); `on_channels` makes them act on each of several channels.
+"""Named kernels with one input and one output channel, of shape (*window, 1, 1).
 
-All correlate, as `convlab.conv` does: tap a reads the pixel a - (k - 1) / 2 further on where the window lies around the pixel.
+They are for cross-correlation, as in `convlab.conv`: in a centred window of k taps, tap a reads the pixel at the offset
+a - (k - 1) / 2. `on_channels` applies them to several channels.
 """
 
 import functools
@@ -18,18 +19,18 @@ from convlab.ops.pool import binomial
 Stencil = Float[Array, "a b 1 1"]
 
 
-def derivative(axis: int, order: int = 1, rank: int = 2) -> Stencil:
-    r"""Return the central difference that differentiates along one axis.
+def derivative(axis: int, order: int = 1, ndim: int = 2) -> Stencil:
+    r"""Return the central difference for the derivative along one axis.
 
     $$\sum_a V_a\, a^p = p!\; [p = \text{order}]$$
 
-    for all powers p below its number of taps: it is exact for polynomials of such degrees. [-1/2, 0, 1/2] is the first
-    derivative, [1, -2, 1] the second.
+    This holds for all powers p below the number of taps, so that the kernel is exact for polynomials of these degrees. The
+    first derivative is [-1/2, 0, 1/2], the second is [1, -2, 1].
 
     Args:
-      axis: Along which.
-      order: Of the derivative, at least 1.
-      rank: Number of spatial axes.
+      axis: The spatial axis along which to differentiate.
+      order: The order of the derivative, at least 1.
+      ndim: The number of spatial axes.
 
     Raises:
       ValueError: `order` is below 1, or there is no such axis.
@@ -41,15 +42,15 @@ def derivative(axis: int, order: int = 1, rank: int = 2) -> Stencil:
     half = (as_integer("order", order) + 1) // 2
     offsets, powers = np.arange(-half, half + 1), np.arange(2 * half + 1)
     needed = np.where(powers == order, math.factorial(order), 0)
-    return _stencil(axis, np.linalg.solve(offsets ** powers[:, None].astype(float), needed), [1], rank)
+    return _stencil(axis, np.linalg.solve(offsets ** powers[:, None].astype(float), needed), [1], ndim)
 
 
-def sobel(axis: int, rank: int = 2) -> Stencil:
-    """Return Sobel's edge kernel: the derivative along one axis of what is blurred along the others.
+def sobel(axis: int, ndim: int = 2) -> Stencil:
+    """Return Sobel's edge kernel: a derivative along one axis and a blur along the others.
 
     Args:
-      axis: Across the edge.
-      rank: Number of spatial axes.
+      axis: The spatial axis of the derivative, at right angles to the edge.
+      ndim: The number of spatial axes.
 
     Raises:
       ValueError: There is no such axis.
@@ -60,17 +61,17 @@ def sobel(axis: int, rank: int = 2) -> Stencil:
              [-2.,  0.,  2.],
              [-1.,  0.,  1.]], dtype=float32)
     """
-    return _stencil(axis, [-0.5, 0.0, 0.5], binomial(3), rank)
+    return _stencil(axis, [-0.5, 0.0, 0.5], binomial(3), ndim)
 
 
 def upright_cross(size: int = 3) -> Stencil:
-    """Return ones along the middle row and the middle column, zeros elsewhere: a +.
+    """Return a kernel with ones in the middle row and the middle column, like the sign +.
 
     Args:
-      size: Taps along both axes, odd.
+      size: The number of taps along both axes, an odd number.
 
     Raises:
-      ValueError: An even size.
+      ValueError: `size` is even.
 
     Example:
       >>> upright_cross()[..., 0, 0]
@@ -84,13 +85,13 @@ def upright_cross(size: int = 3) -> Stencil:
 
 
 def diagonal_cross(size: int = 3) -> Stencil:
-    """Return ones along both diagonals, zeros elsewhere: an x.
+    """Return a kernel with ones on both diagonals, like the letter x.
 
     Args:
-      size: Taps along both axes, odd.
+      size: The number of taps along both axes, an odd number.
 
     Raises:
-      ValueError: An even size.
+      ValueError: `size` is even.
 
     Example:
       >>> diagonal_cross()[..., 0, 0]
@@ -103,11 +104,11 @@ def diagonal_cross(size: int = 3) -> Stencil:
 
 
 def on_channels(v: Stencil, channels: int) -> Float[Array, "a b c c"]:
-    """Let a kernel of one channel act on each of several.
+    """Return the kernel that applies a single-channel kernel to each of several channels.
 
     Args:
-      v: A kernel from one channel to one.
-      channels: Input and output channels.
+      v: A kernel with one input and one output channel.
+      channels: The number of input channels, which is also that of output channels.
 
     Raises:
       ValueError: `v` has several channels.
@@ -122,16 +123,16 @@ def on_channels(v: Stencil, channels: int) -> Float[Array, "a b c c"]:
     return v * jnp.eye(as_integer("channels", channels), dtype=v.dtype)
 
 
-def _stencil(axis: int, along: ArrayLike, across: ArrayLike, rank: int) -> Array:
-    """Return the product of one kernel per axis: `along` the given axis, and `across` all others."""
-    if not -rank <= axis < rank:
-        raise ValueError(f"axis {axis} is none of {rank} spatial axes")
-    sides = [across] * rank
-    sides[axis] = along
-    return jnp.asarray(functools.reduce(np.multiply.outer, sides), float)[..., None, None]
+def _stencil(axis: int, kernel: ArrayLike, other_kernel: ArrayLike, ndim: int) -> Array:
+    """Return the outer product of `kernel` along one axis and `other_kernel` along all others."""
+    if not -ndim <= axis < ndim:
+        raise ValueError(f"axis is {axis}; needs one of {ndim} spatial axes")
+    kernels = [other_kernel] * ndim
+    kernels[axis] = kernel
+    return jnp.asarray(functools.reduce(np.multiply.outer, kernels), float)[..., None, None]
 
 
 def _odd(size: int) -> int:
     if as_integer("size", size) % 2 == 0:
-        raise ValueError(f"size is {size}; needs an odd number, whose window has a central tap")
+        raise ValueError(f"size is {size}; needs an odd number, for which there is a central tap")
     return size

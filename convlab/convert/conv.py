@@ -28,7 +28,7 @@ def lift_conv_to_local(v: Float[Array, "a b c d"], window: Window, space: Space)
       (4, 5, 3, 3, 2, 7)
     """
     v, rank = check.kernel("v", v, spatial=1, others="c d")
-    window.of_rank(rank)
+    window.with_ndim(rank)
     check.taps("v", v.shape[:rank], window)
     return lift_tiled_to_local(v[(None,) * rank], window, space)
 

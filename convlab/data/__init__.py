@@ -1,9 +1,11 @@
-"""Labelled images, in memory or on disk: what a model is fitted to, and where it comes from.
+"""Data sets of labelled images, in memory or on disk.
 
-`load` names a data set, `Data` and `Split` hold one, `transforms` changes the images of one, `batches` reads ahead what stays
-on disk, and `prepared` lists what is there. A name goes to a builder (`builders`, `stock`), the builder writes records
-(`records`), the records are decoded once (`store`); all of it whole or not at all (`disk`). Records are written and read by
-TensorFlow Datasets as array_record files; TensorFlow itself is needed only to prepare its stock sets.
+`load` loads a data set by name, and `Data` and `Split` hold one. `transforms` and `augment` change its images. `batches` reads
+images from disk ahead of the training steps. `prepared` lists the data sets on disk.
+
+Behind `load`, a builder (`builders`, `stock`) writes records (`records`), which are decoded once (`store`). A folder is either
+complete or absent (`disk`). TensorFlow Datasets (TFDS) writes and reads the records as array_record files. TensorFlow itself
+is needed only to prepare the data sets of the TFDS catalogue.
 """
 
 from convlab.data.augment import chain, random_crop, random_flip, random_shift

@@ -1,6 +1,7 @@
-"""Pure functions of batches of images and a key that augment: each image is changed by a draw of its own.
+"""Random augmentation of batches of images, with an independent draw for each image.
 
-All may be compiled, with the key traced. Equations are written for two spatial axes; one and three go the same way.
+All functions are pure and can be compiled with a traced key. Equations are written for two spatial axes. The same functions
+take one and three.
 """
 
 import dataclasses
@@ -22,18 +23,21 @@ from convlab.data.transforms import pad as pad_
 def random_shift(
     images: Shaped[Images, "*n k l c"], key: RandomKey, *, by: int | Sequence[int], rank: int | None = None
 ) -> Shaped[Array, "*n k l c"]:
-    r"""Move each image by whole pixels of its own, drawn uniformly from `-by` to `by` along each axis; zeros enter.
+    r"""Shift each image by a random number of whole pixels along each axis.
+
+    The shifts are uniform from `-by` to `by` and independent between images. Pixels shifted in from outside are zero.
 
     $$Y_{nklc} = X_{n,\,k-\Delta k_n,\,l-\Delta l_n,\,c}$$
 
     Args:
-      images: Images; `rank` is needed for one, or for several batch axes.
-      key: Draws the moves; the same key and images always give the same.
-      by: Largest move in pixels, 0 to the size, for all spatial axes or for each; Python integers.
-      rank: Number of spatial axes, by default all but the first and the last.
+      images: The images. A single image, or several batch axes, need `rank`.
+      key: The random key. The same key and images always give the same result.
+      by: The largest shift in pixels, from 0 to the image size: one Python integer, or one per spatial axis.
+      rank: The number of spatial axes. If None, all axes but the first and the last.
 
     Raises:
-      ValueError: `by` is negative, larger than the images or not one number per axis, or `rank` does not fit.
+      ValueError: `by` is negative or larger than the images, it does not hold one number per axis, or `rank` does not fit the
+        images.
       TypeError: `by` does not hold Python integers.
 
     Example:
@@ -42,10 +46,10 @@ def random_shift(
     """
     images = jnp.asarray(images)
     sizes = space_of(images, images.ndim - 2 if rank is None else rank)
-    moves = _per_axis("by", by, sizes)
-    if any(move > size for move, size in zip(moves, sizes, strict=True)):
-        raise ValueError(f"by is {moves} but the images are {sizes}; needs at most their size, which leaves nothing of them")
-    return _random_windows(pad_(images, [(move, move) for move in moves]), key, sizes)
+    shifts = _per_axis("by", by, sizes)
+    if any(shift > size for shift, size in zip(shifts, sizes, strict=True)):
+        raise ValueError(f"by is {shifts} but the images are {sizes}; needs at most their size, since no pixel is left at that")
+    return _random_windows(pad_(images, [(shift, shift) for shift in shifts]), key, sizes)
 
 
 def random_crop(
@@ -57,23 +61,27 @@ def random_crop(
     mode: Literal["zero", "reflect"] = "zero",
     rank: int | None = None,
 ) -> Shaped[Array, "*n i j c"]:
-    r"""Add a border to each image and cut out a window at a place of its own, all places being equally likely.
+    r"""Pad each image and crop it at a random position.
+
+    All positions are equally likely, and those of different images are independent.
 
     $$Y_{nijc} = X_{n,\,i+s_n-p,\,j+t_n-q,\,c}$$
 
-    Here $p, q$ are `pad` and $s_n, t_n$ are drawn from 0 to what the padded image has to spare.
+    Here $p, q$ are `pad`. $s_n, t_n$ are drawn uniformly from 0 to the difference between the padded size and the crop size.
 
     Args:
-      images: Images; `rank` is needed for one, or for several batch axes.
-      key: Draws the places; the same key and images always give the same.
-      pad: Pixels to add on both sides, of all spatial axes or of each; Python integers.
-      space: Size of the window along each spatial axis, Python integers; by default that of the images.
-      mode: What is added: "zero", or "reflect", the image mirrored about its outermost pixels, which are not repeated.
-      rank: Number of spatial axes, by default all but the first and the last.
+      images: The images. A single image, or several batch axes, need `rank`.
+      key: The random key. The same key and images always give the same result.
+      pad: The number of pixels to add on both sides: one Python integer, or one per spatial axis.
+      space: The crop size along each spatial axis, in Python integers. If None, the size of the images.
+      mode: The kind of padding: "zero", or "reflect", which mirrors the image about its outermost pixels without repeating
+        them.
+      rank: The number of spatial axes. If None, all axes but the first and the last.
 
     Raises:
-      ValueError: `pad` is negative or, to reflect, not smaller than the images; `space` is empty or larger than the padded
-        images; not one number per axis; another `mode`; or `rank` does not fit.
+      ValueError: `pad` is negative. Or `pad` is not smaller than the images under "reflect". Or `space` has an empty axis or is
+        larger than the padded images. Or `pad` or `space` does not hold one number per axis. Or `mode` is unknown, or `rank`
+        does not fit the images.
       TypeError: `pad` or `space` does not hold Python integers.
 
     Example:
@@ -85,14 +93,14 @@ def random_crop(
     pads, window = _per_axis("pad", pad, sizes), sizes if space is None else _per_axis("space", space, sizes)
     padded = tuple(size + 2 * extra for size, extra in zip(sizes, pads, strict=True))
     if not all(1 <= small <= large for small, large in zip(window, padded, strict=True)):
-        raise ValueError(f"space is {window} but the padded images are {padded}; needs 1 pixel to as many along each axis")
+        raise ValueError(f"space is {window} but the padded images are {padded}; needs 1 pixel to that size along each axis")
     borders = [(extra, extra) for extra in pads]
     if mode == "zero":
         return _random_windows(pad_(images, borders), key, window)
     if mode != "reflect":
         raise ValueError(f'mode is {mode!r}; needs "zero" or "reflect"')
     if any(extra >= size for extra, size in zip(pads, sizes, strict=True)):
-        raise ValueError(f"pad is {pads} but the images are {sizes}; needs less than their size, as they mirror only once")
+        raise ValueError(f"pad is {pads} but the images are {sizes}; needs less than their size, since reflection mirrors once")
     untouched = [(0, 0)] * (images.ndim - 1 - len(sizes))
     return _random_windows(jnp.pad(images, [*untouched, *borders, (0, 0)], mode="reflect"), key, window)
 
@@ -100,21 +108,23 @@ def random_crop(
 def random_flip(
     images: Shaped[Images, "*n k l c"], key: RandomKey, *, axis: int = -1, probability: float = 0.5, rank: int | None = None
 ) -> Shaped[Array, "*n k l c"]:
-    r"""Mirror each image along one axis with a probability, whatever becomes of the others; by default left to right.
+    r"""Mirror each image along one axis with a given probability.
+
+    By default images are mirrored from left to right. The draws of different images are independent.
 
     $$Y_{nklc} = X_{n,\,k,\,L-1-l,\,c} \;\text{ or }\; X_{nklc}$$
 
-    Here $L$ is the number of pixels along the axis, the last one as written.
+    Here $L$ is the number of pixels along the mirrored axis. The equation is written for the last spatial axis.
 
     Args:
-      images: Images; `rank` is needed for one, or for several batch axes.
-      key: Draws which; the same key and images always give the same.
-      axis: Which spatial axis, counted among these from 0, or back from -1, the last; a Python integer.
-      probability: Of each image to be mirrored, 0 to 1; a Python number.
-      rank: Number of spatial axes, by default all but the first and the last.
+      images: The images. A single image, or several batch axes, need `rank`.
+      key: The random key. The same key and images always give the same result.
+      axis: The index of the axis among the spatial axes, a Python integer. A negative index counts from the last axis.
+      probability: The probability that an image is mirrored, a Python number from 0 to 1.
+      rank: The number of spatial axes. If None, all axes but the first and the last.
 
     Raises:
-      ValueError: There is no such spatial axis, `probability` is not 0 to 1, or `rank` does not fit.
+      ValueError: There is no such spatial axis, `probability` is outside 0 to 1, or `rank` does not fit the images.
       TypeError: `axis` is not a Python integer or `probability` not a Python number.
 
     Example:
@@ -123,29 +133,33 @@ def random_flip(
     """
     images = jnp.asarray(images)
     sizes = space_of(images, images.ndim - 2 if rank is None else rank)
-    along = _integer("axis", axis)
-    if not -len(sizes) <= along < len(sizes):
-        raise ValueError(f"axis is {along} but images of {sizes} have {len(sizes)} spatial axes; needs one of these")
+    index = _integer("axis", axis)
+    if not -len(sizes) <= index < len(sizes):
+        raise ValueError(
+            f"axis is {index} but images of {sizes} have {len(sizes)} spatial axes; needs {-len(sizes)} to {len(sizes) - 1}"
+        )
     chance = _number("probability", probability)
     if not 0 <= chance <= 1:
         raise ValueError(f"probability is {chance}; needs 0 to 1")
     batch = images.shape[: -1 - len(sizes)]
     flipped = jax.random.bernoulli(key, jnp.float32(chance), batch).reshape(*batch, *[1] * (len(sizes) + 1))
-    return jnp.where(flipped, jnp.flip(images, len(batch) + along % len(sizes)), images)
+    return jnp.where(flipped, jnp.flip(images, len(batch) + index % len(sizes)), images)
 
 
 def chain(*transforms: Callable[[Any, Any], Array]) -> Callable[[Images, RandomKey], Array]:
-    """Apply transforms one after the other, each with a key of its own, split from the one given.
+    """Compose random transforms into one function of images and a key.
 
-    What is returned is hashable and equals every other chain of equal parts, so as a static argument of `jax.jit` it compiles
-    once however often it is built. A `functools.partial` is equal to another of the same function and options here, though
-    not elsewhere; a lambda is equal to itself only, so write it once, outside.
+    The key is split, so that every transform gets its own. The returned function is hashable and equal to every other chain of
+    equal transforms. As a static argument of `jax.jit` it therefore compiles once, even if the chain is built repeatedly.
+    Within a chain, two `functools.partial` objects are equal if their function and options are equal. A lambda is equal to
+    itself alone, so define it once, outside of the code that builds the chain.
 
     Args:
-      transforms: Each called as `f(images, key)`; options are fixed by `functools.partial`. None leave images as they are.
+      transforms: The transforms in order of application, each a function `f(images, key)`. Fix further options by
+        `functools.partial`. A chain without transforms returns the images unchanged.
 
     Raises:
-      TypeError: A transform cannot be called, or it or an option cannot be hashed (a list; write a tuple).
+      TypeError: A transform is not callable, or the transform or one of its options is not hashable. For a list, pass a tuple.
 
     Example:
       >>> augment = chain(functools.partial(random_shift, by=2), random_flip)
@@ -163,7 +177,7 @@ def chain(*transforms: Callable[[Any, Any], Array]) -> Callable[[Images, RandomK
             hash(f)
         except TypeError as error:
             raise TypeError(
-                f"{f!r} cannot be hashed ({error}); needs hashable options, as a chain is compared by them"
+                f"{f!r} cannot be hashed ({error}); needs hashable options, since chains are compared by them"
             ) from None
     return _Chain(parts)
 
@@ -174,14 +188,14 @@ class _Chain:
 
     def __call__(self, images: Images, key: RandomKey) -> Array:
         images = jnp.asarray(images)
-        for f, each in zip(self.transforms, jax.random.split(key, len(self.transforms)), strict=True):
-            images = f(images, each)
+        for f, subkey in zip(self.transforms, jax.random.split(key, len(self.transforms)), strict=True):
+            images = f(images, subkey)
         return images
 
 
 @dataclasses.dataclass(frozen=True)
 class _Fixed:
-    """A `functools.partial` that is compared by what it holds; the partial itself is compared by identity."""
+    """A `functools.partial` that is compared by value, where `functools.partial` is compared by identity."""
 
     function: Callable[..., Array]
     arguments: tuple[Any, ...]
@@ -196,6 +210,7 @@ class _Fixed:
 
 
 def _integer(name: str, value: int) -> int:
+    """Return a Python integer, or raise TypeError for a tracer or another type."""
     try:
         return operator.index(value)
     except (TypeError, jax.errors.ConcretizationTypeError):
@@ -203,7 +218,7 @@ def _integer(name: str, value: int) -> int:
 
 
 def _per_axis(name: str, value: int | Sequence[int], sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """Read numbers of pixels, one for all spatial axes or one for each."""
+    """Broadcast a number of pixels to all spatial axes and check it."""
     values = integers(name, value) if isinstance(value, Iterable) else (_integer(name, value),) * len(sizes)
     if len(values) != len(sizes) or min(values) < 0:
         raise ValueError(f"{name} is {values} for images of {sizes}; needs one number of pixels per spatial axis, none below 0")
@@ -211,17 +226,18 @@ def _per_axis(name: str, value: int | Sequence[int], sizes: tuple[int, ...]) -> 
 
 
 def _number(name: str, value: float) -> float:
+    """Return a Python float, or raise TypeError for a tracer or another type."""
     if not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a Python number, fixed when the function is compiled; got {value!r}")
     return float(value)
 
 
 def _random_windows(images: Array, key: RandomKey, space: tuple[int, ...]) -> Array:
-    """Cut a window of this size out of every image, at a place of its own."""
-    rank, channels = len(space), images.shape[-1]
-    batch, sizes = images.shape[: -1 - rank], images.shape[-1 - rank : -1]
-    places = jnp.array([large - small + 1 for large, small in zip(sizes, space, strict=True)])
-    start = jax.random.randint(key, (math.prod(batch), rank), 0, places, jnp.int32)
+    """Crop every image to this size at a random position."""
+    ndim, channels = len(space), images.shape[-1]
+    batch, sizes = images.shape[: -1 - ndim], images.shape[-1 - ndim : -1]
+    counts = jnp.array([large - small + 1 for large, small in zip(sizes, space, strict=True)])
+    start = jax.random.randint(key, (math.prod(batch), ndim), 0, counts, jnp.int32)
 
     def cut(image: Array, start: Array) -> Array:
         return jax.lax.dynamic_slice(image, (*start, jnp.int32(0)), (*space, channels))

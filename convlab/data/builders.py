@@ -1,6 +1,6 @@
-"""The data sets made on this machine, as TFDS builders: no network, no TensorFlow.
+"""TFDS builders of the data sets that need neither a network nor TensorFlow.
 
-Importing this module imports TensorFlow Datasets; `convlab.data.loading` does so where it is needed.
+Importing this module imports TensorFlow Datasets, so `convlab.data.loading` imports it only where it is needed.
 """
 
 import io
@@ -21,7 +21,7 @@ Examples = Iterator[tuple[int, dict[str, Any]]]
 
 
 def _info(builder: tfds.core.DatasetBuilder, image: Any, classes: Sequence[str]) -> tfds.core.DatasetInfo:
-    """Describe a set of images with the names of their classes, written in the order they come in."""
+    """Describe a data set of labelled images whose examples are written in their original order."""
     features = {"image": image, "label": tfds.features.ClassLabel(names=list(classes))}
     return tfds.core.DatasetInfo(
         builder=builder,
@@ -32,9 +32,9 @@ def _info(builder: tfds.core.DatasetBuilder, image: Any, classes: Sequence[str])
 
 
 class _InMemoryBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A builder whose whole set is made as arrays and written in their order."""
+    """A builder that makes all examples as arrays and writes them in order."""
 
-    VERSION = tfds.core.Version("1.0.0")  # a change to any stored number needs another version
+    VERSION = tfds.core.Version("1.0.0")  # raise the version with any change to a stored number
     shape: tuple[int, ...]
     dtype: type
     classes: tuple[str, ...] = DIGIT_NAMES
@@ -52,12 +52,14 @@ class _InMemoryBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             yield k, {"image": image.reshape(self.shape).astype(self.dtype), "label": int(label)}
 
     def arrays(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Make images and labels of every split."""
+        """Return the images and labels of every split."""
         raise NotImplementedError
 
 
 class Digits(_InMemoryBuilder, skip_registration=True):
-    """1,797 handwritten digits of 8x8 pixels with values 0 to 16: 1,437 to train, 36 of each class to test.
+    """1,797 handwritten digits of 8x8 pixels with values 0 to 16.
+
+    There are 1,437 training images and 36 test images of each class.
 
     Reference: Alpaydin and Kaynak (1998), Optical Recognition of Handwritten Digits, as shipped with scikit-learn.
     """
@@ -68,15 +70,17 @@ class Digits(_InMemoryBuilder, skip_registration=True):
 
     def arrays(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         images, labels = require("sklearn.datasets").load_digits(return_X_y=True)
-        order = np.random.RandomState(0).permutation(len(labels))  # its stream is promised never to change
+        order = np.random.RandomState(0).permutation(len(labels))  # RandomState guarantees an unchanging stream
         of_class = [order[labels[order] == label] for label in range(len(DIGIT_NAMES))]
-        held = np.isin(order, np.concatenate([members[:DIGITS_PER_CLASS_IN_TEST] for members in of_class]))
-        parts = {"train": order[~held], "test": order[held]}
+        is_test = np.isin(order, np.concatenate([members[:DIGITS_PER_CLASS_IN_TEST] for members in of_class]))
+        parts = {"train": order[~is_test], "test": order[is_test]}
         return {split: (images[part], labels[part]) for split, part in parts.items()}
 
 
 class Mnist1D(_InMemoryBuilder, skip_registration=True):
-    """Ten digit-like signals of 40 samples, padded, moved, sheared and noisy: 4,000 to train, 1,000 to test.
+    """Ten classes of digit-like signals of 40 samples, padded, shifted, sheared and noisy.
+
+    There are 4,000 training and 1,000 test signals.
 
     Reference: Greydanus and Kobak (2024), Scaling Down Deep Learning with MNIST-1D; the package's defaults.
     """
@@ -86,33 +90,33 @@ class Mnist1D(_InMemoryBuilder, skip_registration=True):
     dtype = np.float32
 
     def arrays(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        made = require("mnist1d.data").make_dataset()  # seeds the global generators
-        return {"train": (made["x"], made["y"]), "test": (made["x_test"], made["y_test"])}
+        arrays = require("mnist1d.data").make_dataset()  # seeds the global generators of Python and NumPy
+        return {"train": (arrays["x"], arrays["y"]), "test": (arrays["x_test"], arrays["y_test"])}
 
 
 class _Idx(_InMemoryBuilder, skip_registration=True):
-    """A set of 28x28 gray images published as IDX files, which lie in `source`."""
+    """A data set of 28x28 gray images that is published as IDX files, read from the folder `source`."""
 
     shape = (28, 28, 1)
     dtype = np.uint8
-    encoding = tfds.features.Encoding.BYTES  # much faster than numbers one by one
+    encoding = tfds.features.Encoding.BYTES  # much faster than storing the numbers one by one
 
     def __init__(self, *, source: pathlib.Path | None = None, **options: Any):
         self.source = source
         super().__init__(**options)
 
     def arrays(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        assert self.source is not None  # only read from disk without
+        assert self.source is not None  # None only opens a prepared data set
         splits = idx.read_folder(self.source)
         for split, (images, labels) in splits.items():
             if images.shape[1:] != self.shape or labels.max(initial=0) >= len(self.classes):
-                found = f"{split} images of {images.shape[1:]} with labels up to {labels.max(initial=0)}"
-                raise ValueError(f"{self.source} holds {found}; needs {self.shape} and labels below {len(self.classes)}")
+                got = f"{split} images of {images.shape[1:]} with labels up to {labels.max(initial=0)}"
+                raise ValueError(f"{self.source} holds {got}; needs {self.shape} and labels below {len(self.classes)}")
         return splits
 
 
 class Mnist(_Idx, skip_registration=True):
-    """70,000 handwritten digits of 28x28 pixels: 60,000 to train, 10,000 to test.
+    """70,000 handwritten digits of 28x28 pixels: 60,000 training and 10,000 test images.
 
     Reference: LeCun, Bottou, Bengio and Haffner (1998), Gradient-based learning applied to document recognition.
     """
@@ -121,7 +125,7 @@ class Mnist(_Idx, skip_registration=True):
 
 
 class FashionMnist(_Idx, skip_registration=True):
-    """70,000 pieces of clothing of 28x28 pixels: 60,000 to train, 10,000 to test.
+    """70,000 pieces of clothing of 28x28 pixels: 60,000 training and 10,000 test images.
 
     Reference: Xiao, Rasul and Vollgraf (2017), Fashion-MNIST: a novel image dataset for benchmarking.
     """
@@ -134,7 +138,10 @@ class FashionMnist(_Idx, skip_registration=True):
 
 
 class Folder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Images of a folder or an archive by class, their bytes as they are; gray among colour is stored as colour."""
+    """Images of a folder or an archive, labelled by class.
+
+    The bytes of the files are stored unchanged, except that gray images in a colour data set are converted to colour.
+    """
 
     VERSION = tfds.core.Version("1.0.0")
     name = "convlab_folder"

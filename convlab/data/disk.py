@@ -1,4 +1,8 @@
-"""Folders that are whole or absent: one writer at a time, leftovers removed, every byte checked before it is believed."""
+"""Atomic writing of folders, with checksums that are verified before the files are used.
+
+A folder is either complete or absent: it is written under another name and then renamed. A file lock admits one writer at a
+time, and the next writer removes what a killed process left behind.
+"""
 
 import concurrent.futures
 import contextlib
@@ -13,18 +17,21 @@ import numpy as np
 
 from convlab.extras import require
 
-MANIFEST = "checksums.json"  # of every other file of its folder: bytes, and the CRC-32 of each block
+MANIFEST = "checksums.json"  # the size of every other file of the folder, and the CRC-32 of each of its blocks
 BLOCK = 2**24  # bytes
 THREADS = min(8, os.cpu_count() or 1)
 
 
 class DamagedError(ValueError):
-    """A file does not hold what was written to it."""
+    """The contents of a file differ from what was written to it."""
 
 
 @contextlib.contextmanager
 def alone(folder: pathlib.Path) -> Iterator[None]:
-    """Keep other processes from writing a folder: they wait here, also for one that is killed."""
+    """Hold the file lock of a folder, so that one process at a time writes to it.
+
+    Other processes wait. The lock of a process that is killed is released.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with require("filelock").FileLock(folder.parent / f".{folder.name}.lock"):
         yield
@@ -32,9 +39,10 @@ def alone(folder: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def made_whole(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yield an empty folder to write to, which takes the place of `folder` at the end, or vanishes on an error.
+    """Yield an empty folder that is renamed to `folder` at the end, or deleted on an error.
 
-    Only inside `alone(folder)`; what a killed process left goes first.
+    Checksums are added before renaming. An incomplete folder that a killed process left is removed first. Call this inside
+    `alone(folder)` only.
     """
     part = folder.with_name(f"{folder.name}.incomplete")
     if part.exists():
@@ -50,7 +58,10 @@ def made_whole(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def remove(folder: pathlib.Path) -> None:
-    """Delete a folder. It loses its name before its first file, so that no killed process leaves a part of it under that."""
+    """Delete a folder, renaming it first.
+
+    If the process is killed, no incomplete folder remains under the original name.
+    """
     gone = folder.with_name(f"{folder.name}.removed")
     shutil.rmtree(gone, ignore_errors=True)
     with contextlib.suppress(FileNotFoundError):
@@ -59,7 +70,7 @@ def remove(folder: pathlib.Path) -> None:
 
 
 def seal(folder: pathlib.Path, paths: Iterable[pathlib.Path]) -> None:
-    """Write down the checksums of the files among `paths`, which lie in the folder."""
+    """Write the manifest of a folder, with the sizes and checksums of the files in `paths`."""
     files = sorted(path for path in paths if path.is_file() and not path.name.startswith((MANIFEST, ".")))
     lines = {path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "crc32": _checksums(path)} for path in files}
     part = folder / f"{MANIFEST}.incomplete"
@@ -68,15 +79,19 @@ def seal(folder: pathlib.Path, paths: Iterable[pathlib.Path]) -> None:
 
 
 def sealed(folder: pathlib.Path) -> bool:
-    """Whether checksums were written down."""
+    """Return True if the folder has a manifest of checksums."""
     return (folder / MANIFEST).exists()
 
 
 def check(folder: pathlib.Path, wanted: Callable[[str], bool] = lambda name: True) -> None:
-    """Read all wanted files of a sealed folder.
+    """Compare the files of a sealed folder with its manifest.
+
+    Args:
+      folder: The folder.
+      wanted: A predicate of the files' names that selects the files to check.
 
     Raises:
-      DamagedError: One is missing, longer, shorter or other than it was; the message names it.
+      DamagedError: A file is missing, or its size or contents have changed. The message names the file.
     """
     for name, expected in _manifest(folder).items():
         if wanted(name):
@@ -84,25 +99,25 @@ def check(folder: pathlib.Path, wanted: Callable[[str], bool] = lambda name: Tru
 
 
 def check_file(folder: pathlib.Path, name: str) -> None:
-    """Read one file of a sealed folder.
+    """Compare one file of a sealed folder with its manifest.
 
     Raises:
-      DamagedError: It is missing, longer, shorter or other than it was.
+      DamagedError: The file is missing, or its size or contents have changed.
     """
     _read(folder / name, _expected(folder, name), lambda begin, block: None)
 
 
 def read_array(folder: pathlib.Path, name: str) -> np.ndarray:
-    """Read a .npy file of a sealed folder into memory, checked on the way.
+    """Read a .npy file of a sealed folder into memory, verifying its checksums.
 
     Raises:
-      DamagedError: It is missing, longer, shorter or other than it was.
+      DamagedError: The file is missing, or its size or contents have changed.
     """
     expected = _expected(folder, name)
-    whole = np.empty(expected["bytes"], np.uint8)
+    contents = np.empty(expected["bytes"], np.uint8)
 
     def keep(begin: int, block: bytes) -> None:
-        whole[begin : begin + len(block)] = np.frombuffer(block, np.uint8)
+        contents[begin : begin + len(block)] = np.frombuffer(block, np.uint8)
 
     _read(folder / name, expected, keep)
     with (folder / name).open("rb") as file:
@@ -110,11 +125,11 @@ def read_array(folder: pathlib.Path, name: str) -> np.ndarray:
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = header(file)
         begin = file.tell()
-    return whole[begin:].view(dtype).reshape(shape)
+    return contents[begin:].view(dtype).reshape(shape)
 
 
 def _read(path: pathlib.Path, expected: dict, keep: Callable[[int, bytes], None]) -> None:
-    """Hand over a file block by block, several at a time, each checked against what the manifest expects."""
+    """Read a file by blocks in several threads, verify each block and pass its offset and bytes to `keep`."""
     size = path.stat().st_size if path.exists() else 0
     if size != expected["bytes"]:
         raise DamagedError(f"{path} holds {size:,} bytes but {expected['bytes']:,} were written")
@@ -122,7 +137,9 @@ def _read(path: pathlib.Path, expected: dict, keep: Callable[[int, bytes], None]
     def visit(number: int) -> int:
         block = _block(file, number)
         if zlib.crc32(block) != expected["crc32"][number]:
-            raise DamagedError(f"{path} is damaged near byte {number * BLOCK:,}: its checksum is not the one written down")
+            raise DamagedError(
+                f"{path} is damaged near byte {number * BLOCK:,}: its checksum differs from the one in the manifest"
+            )
         keep(number * BLOCK, block)
         return number
 
@@ -132,29 +149,37 @@ def _read(path: pathlib.Path, expected: dict, keep: Callable[[int, bytes], None]
 
 
 def _expected(folder: pathlib.Path, name: str) -> dict:
+    """Return the manifest's entry for a file."""
     try:
         return _manifest(folder)[name]
     except KeyError:
-        raise DamagedError(f"{name} is not among the files of {folder / MANIFEST}") from None
+        raise DamagedError(f"{name} is missing from the manifest {folder / MANIFEST}") from None
 
 
 def _manifest(folder: pathlib.Path) -> dict[str, dict]:
+    """Read the manifest of a folder.
+
+    Returns:
+      For each file its size, "bytes", and the checksums of its blocks, "crc32".
+    """
     try:
         lines = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError) as error:
         raise DamagedError(f"{folder / MANIFEST} cannot be read ({error})") from None
     if not isinstance(lines, dict) or not lines:
-        raise DamagedError(f"{folder / MANIFEST} names no file")
+        raise DamagedError(f"{folder / MANIFEST} lists no file")
     return lines
 
 
 def _checksums(path: pathlib.Path) -> list[int]:
+    """Return the CRC-32 of each block of a file."""
     with path.open("rb") as opened:
         numbers = range(-(-path.stat().st_size // BLOCK))
         return [zlib.crc32(_block(opened.fileno(), number)) for number in numbers]
 
 
 def _block(file: int, number: int) -> bytes:
+    """Read one block of an open file."""
     parts, at, end = [], number * BLOCK, (number + 1) * BLOCK
     while at < end and (part := os.pread(file, end - at, at)):
         parts.append(part)

@@ -1,4 +1,4 @@
-"""Which images come when, and images from disk read ahead of the steps that need them."""
+"""The order of training examples, and batches that are read from disk ahead of the training steps."""
 
 import functools
 import sys
@@ -11,29 +11,30 @@ from convlab.data.disk import THREADS
 from convlab.data.splits import Split
 from convlab.extras import require
 
-AHEAD = 8  # batches read before they are asked for
+AHEAD = 8  # batches to read in advance
 
 
-def order(places: range, count: int, seed: int | None) -> Int[np.ndarray, " n"]:
-    """Return which images stand at `places` of the endless row of shuffled epochs: a pure function of its arguments.
+def order(span: range, count: int, seed: int | None) -> Int[np.ndarray, " n"]:
+    """Return the indices of the examples in part of an endless sequence of shuffled epochs.
+
+    The result depends on the arguments alone.
 
     Args:
-      places: Part of the row; batch t of size B is range(t*B, (t+1)*B).
-      count: Images in an epoch.
-      seed: Of the shuffling; if None, every epoch has the images in their stored order.
+      span: The part of the sequence, counted in examples. Batch t of size B is range(t*B, (t+1)*B).
+      count: The number of examples in an epoch.
+      seed: The seed of the shuffling. If None, every epoch has the examples in their stored order.
 
     Example:
       >>> sorted(order(range(0, 5), 5, seed=0).tolist())
       [0, 1, 2, 3, 4]
     """
-    epochs = range(places.start // count, (places.stop - 1) // count + 1)
-    return np.concatenate(
-        [_shuffled(e, count, seed)[max(places.start - e * count, 0) : places.stop - e * count] for e in epochs]
-    )
+    epochs = range(span.start // count, (span.stop - 1) // count + 1)
+    return np.concatenate([_shuffled(e, count, seed)[max(span.start - e * count, 0) : span.stop - e * count] for e in epochs])
 
 
 @functools.lru_cache(maxsize=16)
 def _shuffled(epoch: int, count: int, seed: int | None) -> np.ndarray:
+    """Return the indices of all examples in the order of one epoch."""
     numbers = np.arange(count) if seed is None else np.random.default_rng((seed, epoch)).permutation(count)
     return numbers.astype(np.int32)
 
@@ -49,24 +50,24 @@ def batches(
     ahead: int = AHEAD,
     threads: int = THREADS,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield shuffled batches of images and labels, read by threads before they are asked for.
+    """Yield shuffled batches of images and labels, which threads read in advance.
 
-    Batch t holds the same examples wherever the images lie and whenever it is read, so t is all there is to a position: a run
-    that stopped before batch t goes on with `start=t`. At most `ahead + threads` batches are in memory.
+    The examples of batch t depend on t, `size`, `seed` and the number of examples alone. So a run that stopped before batch t
+    resumes with `start=t`. At most `ahead + threads` batches are in memory.
 
     Args:
-      split: Examples.
-      size: Images of a batch, over all shards; the last batch of an epoch goes on into the next one.
-      seed: Of the shuffling; if None, every epoch has the images in their stored order.
-      start: First batch.
-      stop: Batch to stop before; absent, there is no end.
-      shard: (k, m): the k-th of m equal parts of every batch, for the k-th of m processes.
-      ahead: Batches to keep ready.
-      threads: That read.
+      split: The examples.
+      size: The number of examples in a batch, over all shards. A batch at the end of an epoch continues in the next epoch.
+      seed: The seed of the shuffling. If None, every epoch has the examples in their stored order.
+      start: The index of the first batch.
+      stop: The index of the batch to stop before. If None, the batches never end.
+      shard: A pair (k, m) that selects the k-th of m equal parts of every batch, for the k-th of m processes.
+      ahead: The number of batches to keep ready.
+      threads: The number of threads that read.
 
     Raises:
-      ValueError: A number is out of range, `shard` is none of its parts, or they do not divide the batch.
-      TypeError: `split` is no Split.
+      ValueError: A number is out of range, k is not between 0 and m - 1, or m does not divide the batch size.
+      TypeError: `split` is not a `Split`.
 
     Example:
       >>> split = Split(np.zeros((5, 8, 7, 1), np.uint8), np.arange(5))
@@ -80,13 +81,15 @@ def batches(
             raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
     part, parts = shard
     if not 0 <= part < parts or size % parts:
-        raise ValueError(f"shard {shard} of batches of {size}: needs (k, m) with k from 0 to m - 1, and m equal parts")
-    each = size // parts
+        raise ValueError(
+            f"shard {shard} of batches of {size}: needs (k, m) with k from 0 to m - 1 and an m that divides the batch"
+        )
+    shard_size = size // parts
 
     def read(step: int) -> tuple[np.ndarray, np.ndarray]:
-        first = step * size + part * each
-        places = order(range(first, first + each), len(split), seed)
-        return split.images[places], split.labels[places]
+        first = step * size + part * shard_size
+        indices = order(range(first, first + shard_size), len(split), seed)
+        return split.images[indices], split.labels[indices]
 
     grain = require("grain")
     steps = grain.MapDataset.range(start, sys.maxsize if stop is None else stop).map(read)

@@ -1,4 +1,4 @@
-"""Images and labels from IDX files, the format that MNIST and its likes are published in."""
+"""Reading of images and labels from IDX files, the format of MNIST and Fashion-MNIST."""
 
 import gzip
 import pathlib
@@ -7,24 +7,26 @@ import zlib
 
 import numpy as np
 
-BUILDERS = {"mnist": "Mnist", "fashion_mnist": "FashionMnist"}  # names of data sets and of their builders
+BUILDERS = {"mnist": "Mnist", "fashion_mnist": "FashionMnist"}  # data set -> name of its builder
 PARTS = {"train": "train", "test": "t10k"}
 UNSIGNED_BYTE = 8
 
 
 def read_folder(folder: pathlib.Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Read images and labels of both splits: train-images-idx3-ubyte and so on, also compressed (.gz).
+    """Read the images and labels of both splits from a folder.
+
+    The names of the four files are train-images-idx3-ubyte and so on, or the same with the suffix .gz.
 
     Raises:
-      ValueError: A file is missing, truncated, damaged, or holds anything but unsigned bytes; or images and labels differ in
-        number.
+      ValueError: A file is missing, truncated or damaged, or does not hold unsigned bytes. Or the numbers of images and labels
+        differ.
     """
     splits = {}
     for split, part in PARTS.items():
-        images, labels = (read(_find(folder, f"{part}-{what}")) for what in ("images-idx3-ubyte", "labels-idx1-ubyte"))
+        images, labels = (read(_find(folder, f"{part}-{name}")) for name in ("images-idx3-ubyte", "labels-idx1-ubyte"))
         if images.ndim != 3 or labels.shape != images.shape[:1]:
             raise ValueError(
-                f"{folder} holds {part} images of shape {images.shape} but labels of {labels.shape}; needs one each"
+                f"{folder} holds {part} images of shape {images.shape} but labels of {labels.shape}; needs one label per image"
             )
         splits[split] = images[..., None], labels
     return splits
@@ -34,7 +36,7 @@ def read(path: pathlib.Path) -> np.ndarray:
     """Read one IDX file of unsigned bytes.
 
     Raises:
-      ValueError: It is truncated, damaged, or of another type.
+      ValueError: The file is truncated or damaged, is not an IDX file, or holds numbers of another type.
     """
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -52,8 +54,9 @@ def read(path: pathlib.Path) -> np.ndarray:
 
 
 def _find(folder: pathlib.Path, name: str) -> pathlib.Path:
-    spellings = [folder / f"{each}{suffix}" for each in (name, name.replace("-idx", ".idx")) for suffix in ("", ".gz")]
-    for path in spellings:
+    """Return the path of an IDX file by any of its usual names."""
+    stems = (name, name.replace("-idx", ".idx"))
+    for path in [folder / f"{stem}{suffix}" for stem in stems for suffix in ("", ".gz")]:
         if path.exists():
             return path
-    raise ValueError(f"{folder} holds no {name}, compressed (.gz) or not; needs the four IDX files of the set")
+    raise ValueError(f"{folder} holds no {name} or {name}.gz; needs the four IDX files of the data set")

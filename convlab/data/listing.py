@@ -1,4 +1,4 @@
-"""What is prepared on this machine, and where."""
+"""A list of the data sets that are prepared on this machine."""
 
 import json
 import os
@@ -12,13 +12,13 @@ class Prepared(NamedTuple):
     """One prepared data set.
 
     Attributes:
-      name: As `load` knows it, where it does; of a folder, "folder:" and its state.
-      version: Of the preparation.
-      path: Its directory.
-      file_format: Of its records; `load` reads "array_record" only.
-      examples: Of every split.
-      megabytes: Of all files, decoded images included.
-      decoded: Image sizes that are kept decoded ("" as they are).
+      name: The name to pass to `load`. For a folder of images, "folder:" and the fingerprint of its contents.
+      version: The version of the prepared data.
+      path: The directory of the files.
+      file_format: The file format of the records. `load` reads "array_record" only.
+      examples: The number of examples in each split.
+      megabytes: The size of all files, including decoded images.
+      decoded: The image sizes for which decoded images are stored, "" for the original size.
     """
 
     name: str
@@ -31,29 +31,37 @@ class Prepared(NamedTuple):
 
 
 def prepared(data_dir: str | os.PathLike[str] | None = None) -> list[Prepared]:
-    """List the data sets that are prepared in a directory; reads no record and needs no TFDS.
+    """List the data sets that are prepared in a directory.
+
+    No record is read, and TFDS need not be installed.
 
     Args:
-      data_dir: As of `load`.
+      data_dir: The directory of prepared data sets. If None, the default of `load`.
+
+    Returns:
+      One entry per data set, sorted by path.
 
     Example:
       >>> prepared("/nowhere")
       []
     """
     root = directory_of(data_dir)
-    found = sorted(path for depth in ("*/*", "*/*/*") for path in root.glob(f"{depth}/dataset_info.json"))
-    return [_read(root, path) for path in found if not path.parent.name.endswith((".old", ".incomplete"))]
+    descriptions = sorted(path for depth in ("*/*", "*/*/*") for path in root.glob(f"{depth}/dataset_info.json"))
+    return [_read(root, path) for path in descriptions if not path.parent.name.endswith((".old", ".incomplete"))]
 
 
 def _read(root: pathlib.Path, info: pathlib.Path) -> Prepared:
+    """Describe the data set of one dataset_info.json."""
     folder = info.parent
     try:
-        told = json.loads(info.read_text())
+        description = json.loads(info.read_text())
     except ValueError:
-        told = {}
+        description = {}
     name, *state = folder.relative_to(root).parts[:-1]
     name = "/".join([name.removeprefix("convlab_"), *state]).replace("folder/", "folder:")
-    examples = {split.get("name", "?"): sum(map(int, split.get("shardLengths", ()))) for split in told.get("splits", ())}
+    splits = description.get("splits", ())
+    examples = {split.get("name", "?"): sum(map(int, split.get("shardLengths", ()))) for split in splits}
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
     decoded = tuple(sorted(path.name.removeprefix("decoded").removeprefix("_") for path in folder.glob("decoded*")))
-    return Prepared(name, folder.name, folder, told.get("fileFormat", "unknown"), examples, round(size, 1), decoded)
+    file_format = description.get("fileFormat", "unknown")
+    return Prepared(name, folder.name, folder, file_format, examples, round(size, 1), decoded)

@@ -1,4 +1,4 @@
-"""From a name to data: sets made on this machine, folders of images, and every labelled image set TFDS knows."""
+"""Loading of data sets by name: local ones, folders of images and the TFDS catalogue."""
 
 import functools
 import os
@@ -13,9 +13,9 @@ from convlab.data.sets import Data, check_standardisation
 from convlab.data.splits import hold_out
 from convlab.extras import require
 
-OWN = {"digits": "Digits", "mnist1d": "Mnist1D"}  # names of data sets and of their builders
+LOCAL = {"digits": "Digits", "mnist1d": "Mnist1D"}  # data set -> name of its builder; needs no network
 FOLDER = "folder:"
-HELD_OUT = 0.2  # share kept for testing where a data set has only a training split
+TEST_FRACTION = 0.2  # the fraction of test examples if a data set has only a training split
 
 
 def load(
@@ -31,37 +31,48 @@ def load(
     seed: int = 0,
     progress: bool = False,
 ) -> Data:
-    """Load a data set, preparing it on disk the first time.
+    """Load a data set by name, and prepare it on disk the first time.
 
-    Preparing writes array records into `data_dir`, with checksums; decoded images are kept beside them, so that the next time
-    takes a moment. Whatever is read is checked first: a file that is not what was written is named, never trained on.
+    Preparing a data set writes its records and their checksums into `data_dir`. Decoded images are stored next to the records,
+    so loading again is fast. All files are verified before they are used.
+
+    The data sets are:
+
+    - "digits": 1,437 + 360 images of 8x8 pixels, made without a network.
+    - "mnist1d": 4,000 + 1,000 signals of 40 samples, made without a network.
+    - "folder:PATH": the images PATH/train/<class>/*.jpg or *.png. Folders test/ and validation/ of the same form are optional.
+      PATH can also be a zip or tar archive of such a folder. Images are not rotated by their EXIF orientation.
+    - Any TFDS data set of labelled images, such as "cifar10". Preparing it needs a network and TensorFlow. Reading it again
+      needs neither.
 
     Args:
-      name: "digits" (1,437 + 360 images of 8x8), "mnist1d" (4,000 + 1,000 signals of 40 samples), both made without a
-        network; "folder:PATH", images in PATH/train/<class>/*.jpg or *.png (test/ and validation/ alike if they are there), or
-        a zip or tar of them, pixels as stored (not turned by EXIF); or any TFDS set of labelled images, e.g. "cifar10", which
-        is prepared with a network and TensorFlow and from then on read without either.
-      data_dir: Where prepared sets lie; by default the TFDS_DATA_DIR of the environment, else ~/tensorflow_datasets.
-      manual_dir: Where files lie that you fetched: for "mnist" and "fashion_mnist" the four IDX files (.gz or not), which
-        are prepared with neither network nor TensorFlow; for other sets what TFDS asks for.
-      size: Height and width, or one number for both, to bring images to: the largest middle part of that form, scaled.
-        Needed where images differ in size.
-      keep: "memory": the images are arrays. "disk": they stay decoded on disk, for sets larger than memory. "records": they
-        stay compressed on disk and are decoded whenever they are read.
-      standardisation: How `fit` brings pixels to a common scale: "moments" (mean 0 and standard deviation 1 per channel; zero
-        padding is then the mean grey), "scale" (divided by the root mean square, so that a stored 0 stays 0, the value of zero
-        padding) or "none" (raw pixels). The images of the data set are as stored in any case; see `Data`.
-      skip_corrupt: Leave images of a folder out that cannot be decoded, with a warning, instead of refusing the folder.
-      again: Prepare it again; what was prepared before goes when the new one is whole.
-      seed: Chooses the test examples of a set that comes with neither a test nor a validation split; no effect on others.
-      progress: Show bars for download, preparation and decoding.
+      name: The name of the data set.
+      data_dir: The directory of prepared data sets. If None, the environment variable TFDS_DATA_DIR, else
+        ~/tensorflow_datasets.
+      manual_dir: The directory of files that you have downloaded yourself. For "mnist" and "fashion_mnist" these are the four
+        IDX files, plain or .gz, and preparing then needs neither a network nor TensorFlow. For other data sets they are the
+        files that TFDS asks for.
+      size: The height and width to scale the images to, or one number for both. An image is cropped to the largest central part
+        of that aspect ratio first. Required if the images differ in size.
+      keep: The storage of the images. "memory" loads them as arrays. "disk" leaves decoded images on disk, for data sets larger
+        than memory. "records" leaves compressed images on disk and decodes them whenever they are read.
+      standardisation: The scaling of pixels in `fit`. "moments" gives mean 0 and standard deviation 1 per channel, so that zero
+        padding is the mean grey. "scale" divides by the root mean square, so that a stored 0 stays 0, the value of zero
+        padding. "none" leaves the pixels raw. The images of the data set itself stay raw; see `Data`.
+      skip_corrupt: Whether to leave out images of a folder that cannot be decoded, with a warning, instead of raising an error.
+      again: Whether to prepare the data set again. The old files are deleted when the new ones are complete.
+      seed: The seed that chooses the test examples if a data set has neither a test nor a validation split.
+      progress: Whether to show progress bars for download, preparation and decoding.
+
+    Returns:
+      The data set.
 
     Raises:
-      ValueError: The name or an option is unknown, the set holds no labelled images of one shape, it is prepared in another
-        file format than array_record, or a file is damaged (a `DamagedError`, which names it).
-      ConnectionError: A TFDS set is not prepared and its server does not answer (told within 5 seconds).
-      ImportError: A package is missing; the message names the extra that brings it.
-      OSError: The directory cannot be written, or the disk is full; nothing half-made is left.
+      ValueError: The name or an option is unknown, the data set does not hold labelled images of one shape, or its records have
+        another file format than array_record. A damaged file raises the subclass `DamagedError`, which names the file.
+      ConnectionError: A TFDS data set is not prepared and its server does not answer within 5 seconds.
+      ImportError: A package is missing. The message names the extra that installs it.
+      OSError: The directory is not writable or the disk is full. No incomplete files are left.
 
     Example:
       >>> load("digits").image_shape  # doctest: +SKIP
@@ -79,64 +90,66 @@ def load(
     directory, files = directory_of(data_dir), None if manual_dir is None else pathlib.Path(manual_dir).expanduser()
 
     options = {"again": again, "progress": progress}
-    if name in OWN:
-        builder = _made_here(name, OWN[name], directory, {}, **options)
+    if name in LOCAL:
+        builder = _local(name, LOCAL[name], directory, {}, **options)
     elif name.startswith(FOLDER):
         builder = _folder(name, directory, skip_corrupt, **options)
-    elif name in idx.BUILDERS and (files or _place(idx.BUILDERS[name], directory).exists()):
+    elif name in idx.BUILDERS and (files or _prepared_path(idx.BUILDERS[name], directory).exists()):
         if again and files is None:
-            raise ValueError(f"preparing {name} again needs manual_dir, the folder of its IDX files")
-        builder = _made_here(name, idx.BUILDERS[name], directory, {"source": files}, **options)
+            raise ValueError(f"manual_dir is None: preparing {name} again needs manual_dir, the folder of its IDX files")
+        builder = _local(name, idx.BUILDERS[name], directory, {"source": files}, **options)
     else:
         from convlab.data import stock
 
-        builder = stock.prepared(name, directory, (*OWN, FOLDER + "PATH"), files, **options)
+        builder = stock.prepared(name, directory, (*LOCAL, FOLDER + "PATH"), files, **options)
     names = records.check(builder, name)
     records.check_description(builder)
     splits = store.read(builder, names, keep, shape, progress)
     if len(splits) == 1:
-        train, test = hold_out(splits["train"], HELD_OUT, seed)
+        train, test = hold_out(splits["train"], TEST_FRACTION, seed)
     else:
         train, test = splits.pop("train"), splits.pop("test", None) or splits.pop("validation")
     classes = tuple(builder.info.features["label"].names)
     return Data(name, train, test, classes, splits.get("validation"), standardisation)
 
 
-def _made_here(name: str, builder: str, directory: pathlib.Path, given: Mapping[str, Any], **options: Any) -> Any:
+def _local(name: str, builder: str, directory: pathlib.Path, arguments: Mapping[str, Any], **options: Any) -> Any:
+    """Return the builder of a data set that needs no network, prepared if necessary."""
     from convlab.data import builders, records
 
-    make = functools.partial(getattr(builders, builder), data_dir=directory, **given)
-    return records.prepared(_place(builder, directory), make, name, **options)
+    make = functools.partial(getattr(builders, builder), data_dir=directory, **arguments)
+    return records.prepared(_prepared_path(builder, directory), make, name, **options)
 
 
 def _folder(name: str, directory: pathlib.Path, skip_corrupt: bool, **options: Any) -> Any:
+    """Return the builder of a folder of images, prepared if necessary."""
     from convlab.data import builders, folder, records
 
     if name == FOLDER:
-        raise ValueError("'folder:' names no folder; needs folder:PATH")
+        raise ValueError("name is 'folder:', which names no folder; needs folder:PATH")
     source = pathlib.Path(name.removeprefix(FOLDER)).expanduser()
     state = folder.fingerprint(source) + "-skipped" * skip_corrupt
 
     def scan() -> folder.Album:
-        return folder.scan(source, skip_corrupt, lambda things, text: records.track(things, text, options["progress"]))
+        return folder.scan(source, skip_corrupt, lambda items, text: records.track(items, text, options["progress"]))
 
     def make() -> Any:
         return builders.Folder(state=state, scan=scan, data_dir=directory)
 
-    place = directory / builders.Folder.name / state / str(builders.Folder.VERSION)
-    return records.prepared(place, make, name, **options)
+    path = directory / builders.Folder.name / state / str(builders.Folder.VERSION)
+    return records.prepared(path, make, name, **options)
 
 
-def _place(builder: str, directory: pathlib.Path) -> pathlib.Path:
-    """Return the directory that TFDS prepares one of our builders in."""
+def _prepared_path(builder: str, directory: pathlib.Path) -> pathlib.Path:
+    """Return the path of the prepared data set of a builder in `convlab.data.builders`."""
     from convlab.data import builders
 
-    made = getattr(builders, builder)
-    return directory / made.name / str(made.VERSION)
+    kind = getattr(builders, builder)
+    return directory / kind.name / str(kind.VERSION)
 
 
 def _size(size: int | Sequence[int] | None) -> tuple[int, int] | None:
-    """Return height and width."""
+    """Return the height and width."""
     if size is None:
         return None
     both: Any = (size, size) if np.ndim(size) == 0 else tuple(size)  # pyright: ignore[reportArgumentType]
@@ -146,6 +159,6 @@ def _size(size: int | Sequence[int] | None) -> tuple[int, int] | None:
 
 
 def directory_of(data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
-    """Return the directory of prepared sets; read from the environment now, not when TFDS was imported."""
-    chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or pathlib.Path("~", "tensorflow_datasets")
-    return pathlib.Path(chosen).expanduser()
+    """Return the directory of prepared data sets, reading the environment at the time of the call."""
+    directory = data_dir or os.environ.get("TFDS_DATA_DIR") or pathlib.Path("~", "tensorflow_datasets")
+    return pathlib.Path(directory).expanduser()

@@ -1,4 +1,4 @@
-"""Array records on disk: written by a TFDS builder, whole or not at all, and decoded without TensorFlow."""
+"""Array records on disk, written by a TFDS builder and decoded without TensorFlow."""
 
 import concurrent.futures
 import contextlib
@@ -16,10 +16,10 @@ from convlab.extras import require
 
 FILE_FORMAT = "array_record"
 SPLITS = ("train", "test", "validation")
-EXAMPLES = 1000  # read at once
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's names of so many channels
+BLOCK = 1000  # the number of examples that are read at once
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # number of channels -> mode of Pillow
 
-Builder = Any  # tfds.core.DatasetBuilder, which is imported only where it is used
+Builder = Any  # tfds.core.DatasetBuilder, imported only where it is used
 
 
 def prepared(
@@ -31,19 +31,22 @@ def prepared(
     progress: bool = False,
     **options: Any,
 ) -> Builder:
-    """Open a preparation, written now if it is not there.
+    """Open a prepared data set, and prepare it first if it is missing.
 
     Args:
-      folder: Where it is or will be.
-      make: The builder that writes it there.
-      name: Of the data set, for messages.
-      again: Write it anew; the old one goes only when the new one is whole.
-      progress: Show the bars of TFDS.
-      options: Of `download_and_prepare`.
+      folder: The directory of the prepared data set.
+      make: A function that returns the builder which writes to that directory.
+      name: The name of the data set in error messages.
+      again: Whether to prepare the data set again. The old files are deleted only when the new ones are complete.
+      progress: Whether to show the progress bars of TFDS.
+      options: The options of `download_and_prepare`.
+
+    Returns:
+      The builder of the prepared data set.
 
     Raises:
-      ValueError: What lies there is not a whole preparation.
-      OSError: The directory cannot be written, the disk is full, or a download failed.
+      ValueError: The directory does not hold a complete data set.
+      OSError: The directory is not writable, the disk is full, or a download failed.
     """
     if again or not folder.exists():
         with quiet(progress), global_random_state_kept(), disk.alone(folder):
@@ -51,7 +54,7 @@ def prepared(
             if again and folder.exists():
                 shutil.rmtree(old, ignore_errors=True)
                 folder.rename(old)
-            if not folder.exists():  # else another process prepared it while this one waited
+            if not folder.exists():  # else another process has prepared it in the meantime
                 _remove_leftovers(folder)
                 try:
                     _write(folder, make, options)
@@ -64,11 +67,14 @@ def prepared(
 
 
 def _write(folder: pathlib.Path, make: Callable[[], Builder], options: dict[str, Any]) -> None:
-    """Let TFDS write to a folder of another name that it renames at the end."""
+    """Prepare a data set with TFDS, and remove the folder on an error.
+
+    TFDS writes to a temporary folder and renames it at the end.
+    """
     try:
         make().download_and_prepare(file_format=FILE_FORMAT, **options)
         disk.seal(folder, folder.iterdir())
-    except RuntimeError as error:  # what the writer of array records makes of a full disk
+    except RuntimeError as error:  # the array_record writer raises RuntimeError if the disk is full
         shutil.rmtree(folder, ignore_errors=True)
         raise OSError(
             f"{folder} could not be written, nothing was kept: free some space or pass another data_dir ({_first_line(error)})"
@@ -79,10 +85,10 @@ def _write(folder: pathlib.Path, make: Callable[[], Builder], options: dict[str,
 
 
 def opened(folder: pathlib.Path, name: str) -> Builder:
-    """Open a preparation by its directory.
+    """Open a prepared data set by its directory.
 
     Raises:
-      ValueError: It was not finished, or its description is damaged.
+      ValueError: The preparation was not finished, or the data set's description is damaged.
     """
     tfds = require("tensorflow_datasets")
     if not (folder / "dataset_info.json").exists():
@@ -90,20 +96,23 @@ def opened(folder: pathlib.Path, name: str) -> Builder:
     with quiet():
         try:
             return tfds.builder_from_directory(folder)
-        except Exception as error:  # TFDS raises many kinds
+        except Exception as error:  # TFDS raises exceptions of many types
             raise disk.DamagedError(f"{name} in {folder} cannot be opened ({_first_line(error)}); {_again(folder)}") from error
 
 
 def check(builder: Builder, name: str) -> list[str]:
-    """Return the splits of a prepared builder that can be read, the training split first.
+    """Return the names of the readable splits of a prepared data set, the training split first.
 
     Raises:
-      ValueError: The records are not array records, lack a field, or their preparation was not finished.
+      ValueError: The records have another format or lack a field, the preparation was not finished, or there is no training
+        split.
     """
     if not builder.info.splits:
-        raise ValueError(f"{name} in {builder.data_path} is incomplete: it describes no split; {_again(builder.data_path)}")
+        raise ValueError(
+            f"{name} in {builder.data_path} is incomplete: its description lists no split; {_again(builder.data_path)}"
+        )
     check_fields(builder, name)
-    formats = sorted(each.value for each in builder.info.available_file_formats())
+    formats = sorted(file_format.value for file_format in builder.info.available_file_formats())
     if FILE_FORMAT not in formats:
         raise ValueError(
             f"{name} in {builder.data_path} is prepared as {', '.join(formats)}; needs {FILE_FORMAT}, which is read without"
@@ -111,13 +120,17 @@ def check(builder: Builder, name: str) -> list[str]:
         )
     splits = [split for split in SPLITS if split in builder.info.splits]
     if splits[:1] != ["train"]:
-        found = sorted(builder.info.splits)
-        raise ValueError(f"{name} in {builder.data_path} has the splits {found}; needs 'train' to fit a model to")
+        names = sorted(builder.info.splits)
+        raise ValueError(f"{name} in {builder.data_path} has the splits {names}; needs 'train' to fit a model to")
     return splits
 
 
 def check_fields(builder: Builder, name: str) -> None:
-    """Raise ValueError unless the builder's examples are an image of 8 bits or float32 and the name of its class."""
+    """Check that the examples of a builder are labelled images of a supported dtype.
+
+    Raises:
+      ValueError: There is no "image" or no "label" with class names, or the images are neither 8-bit nor float32 arrays.
+    """
     features = builder.info.features
     fields = list(features.keys()) if hasattr(features, "keys") else []
     if not {"image", "label"} <= set(fields) or not getattr(features["label"], "names", None):
@@ -129,10 +142,12 @@ def check_fields(builder: Builder, name: str) -> None:
 
 
 def check_description(builder: Builder) -> None:
-    """Compare all files but the records, which are small, with the checksums written down, if any.
+    """Verify the checksums of the description of a data set, that is, of all files but the records.
+
+    Without checksums there is no check.
 
     Raises:
-      DamagedError: One is other than it was, so that classes or shapes may be.
+      DamagedError: A file has changed, so the classes or shapes may be wrong.
     """
     folder = pathlib.Path(builder.data_path)
     if disk.sealed(folder):
@@ -140,27 +155,28 @@ def check_description(builder: Builder) -> None:
 
 
 def verify(builder: Builder) -> None:
-    """Read every byte of the records and compare it with the checksums written down when they were made.
+    """Verify the checksums of all files of a prepared data set.
 
-    A preparation that was copied here without checksums is read record by record, which have hashes of their own, and then
-    gets them.
+    If there are no checksums, as in a data set that was prepared elsewhere, all records are read instead. Each record contains
+    a hash of its own. The checksums are then written.
 
     Raises:
-      DamagedError: A file is missing, longer, shorter or other than it was; the message names it.
+      DamagedError: A file is missing, or its size or contents have changed. The message names the file.
     """
     folder = pathlib.Path(builder.data_path)
     if disk.sealed(folder):
         return _check_files(folder, lambda name: True)
     for split in builder.info.splits:
         source = _source(builder, split)
-        for places in blocks(len(source)):
-            _fetch(builder, source, places)
-    with contextlib.suppress(OSError):  # a directory that may not be written is read as it is
-        disk.seal(folder, folder.iterdir())  # not what is decoded below it, which has its own
+        for indices in blocks(len(source)):
+            _fetch(builder, source, indices)
+    with contextlib.suppress(OSError):  # a read-only directory stays without checksums
+        disk.seal(folder, folder.iterdir())  # the folder of decoded images has its own checksums
     return None
 
 
 def _check_files(folder: pathlib.Path, wanted: Callable[[str], bool]) -> None:
+    """Verify files of a data set and add to an error how to prepare the data set again."""
     try:
         disk.check(folder, wanted)
     except disk.DamagedError as error:
@@ -168,7 +184,16 @@ def _check_files(folder: pathlib.Path, wanted: Callable[[str], bool]) -> None:
 
 
 class Records:
-    """The examples of one split, decoded where they are indexed: an array of images, and of labels."""
+    """Read the examples of one split by index, and decode their images.
+
+    Args:
+      builder: The builder of a prepared data set.
+      split: The name of the split.
+      size: The height and width to scale images to. If None, images keep their size.
+
+    Raises:
+      ValueError: `size` is given for images that are stored as arrays.
+    """
 
     def __init__(self, builder: Builder, split: str, size: tuple[int, int] | None):
         tfds, self.builder, self.size = require("tensorflow_datasets"), builder, size
@@ -186,35 +211,36 @@ class Records:
         self.shape = (len(self.source), *(size or space), self.channels if self.encoded else channels)
         self.dtype = np.dtype(feature.np_dtype)
 
-    def __call__(self, places: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Decode images and labels of the places.
+    def __call__(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the images and labels of the examples at the given indices.
 
         Raises:
           ValueError: The images differ in shape.
-          DamagedError: A record is not what was written.
+          DamagedError: A record is damaged.
         """
-        examples = _fetch(self.builder, self.source, places)
-        images = [each["image"] for each in examples]
+        examples = _fetch(self.builder, self.source, indices)
+        images = [example["image"] for example in examples]
         if self.encoded:
-            images = [self._decode(data, place) for data, place in zip(images, places, strict=True)]
+            images = [self._decode(data, index) for data, index in zip(images, indices, strict=True)]
         shapes = sorted({np.shape(image) for image in images})
         if len(shapes) > 1 or None not in self.shape and shapes != [self.shape[1:]]:
             raise self.differ(shapes)
-        return np.stack(images), np.array([each["label"] for each in examples], np.int32)
+        return np.stack(images), np.array([example["label"] for example in examples], np.int32)
 
     def differ(self, shapes: Sequence[tuple[int, ...]]) -> ValueError:
-        """Say that images have several shapes."""
+        """Return the error for images of several shapes."""
         return ValueError(
             f"{self.builder.data_path} holds images of different shapes, such as {list(shapes[:2])}; needs one shape:"
-            " pass size=(height, width) to cut and scale them"
+            " pass size=(height, width) to crop and scale them"
         )
 
     def labels(self) -> np.ndarray:
-        """Read all labels, no image."""
-        parts = [_fetch(self.builder, self.source, places) for places in blocks(len(self.source))]
-        return np.array([each["label"] for part in parts for each in part], np.int32)
+        """Read the labels of all examples without decoding images."""
+        parts = [_fetch(self.builder, self.source, indices) for indices in blocks(len(self.source))]
+        return np.array([example["label"] for part in parts for example in part], np.int32)
 
-    def _decode(self, data: bytes, place: int) -> np.ndarray:
+    def _decode(self, data: bytes, index: int) -> np.ndarray:
+        """Decode one JPEG or PNG image to an array of the data set's channels and the requested size."""
         mode = MODES[self.channels]
         try:
             with require("PIL.Image").open(io.BytesIO(data)) as opened:
@@ -222,7 +248,7 @@ class Records:
                 picture.load()
         except (OSError, SyntaxError) as error:
             raise disk.DamagedError(
-                f"image {place} of {self.source.split!r} in {self.builder.data_path} cannot be decoded ({_first_line(error)})"
+                f"image {index} of {self.source.split!r} in {self.builder.data_path} cannot be decoded ({_first_line(error)})"
             ) from error
         if self.size is not None:
             picture = fitted(picture, self.size)
@@ -230,7 +256,7 @@ class Records:
 
 
 def fitted(picture: Any, size: tuple[int, int]) -> Any:
-    """Cut the middle of a Pillow image to the form of `size` (height, width), and scale it there, smoothly."""
+    """Crop the centre of a Pillow image to the aspect ratio of `size`, (height, width), and scale it."""
     height, width = size
     scale = min(picture.height / height, picture.width / width)
     top, left = (picture.height - scale * height) / 2, (picture.width - scale * width) / 2
@@ -239,39 +265,46 @@ def fitted(picture: Any, size: tuple[int, int]) -> Any:
 
 
 def blocks(count: int) -> list[range]:
-    """Divide so many examples into ranges that are read at once."""
-    return [range(first, min(first + EXAMPLES, count)) for first in range(0, count, EXAMPLES)]
+    """Divide the indices of `count` examples into ranges that are read at once."""
+    return [range(first, min(first + BLOCK, count)) for first in range(0, count, BLOCK)]
 
 
 def decoded(records: Records, description: str, progress: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield images and labels of all examples in their order, a block at a time, decoded several at a time."""
+    """Yield the images and labels of all examples block by block, in order, decoding blocks in parallel.
+
+    Raises:
+      ValueError: The images differ in shape.
+      DamagedError: A record is damaged.
+    """
     ranges, first = blocks(len(records.source)), None
     with concurrent.futures.ThreadPoolExecutor(disk.THREADS) as pool:
-        for few in track(range(0, len(ranges), disk.THREADS), description, progress):
-            for images, labels in pool.map(records, ranges[few : few + disk.THREADS]):
+        for start in track(range(0, len(ranges), disk.THREADS), description, progress):
+            for images, labels in pool.map(records, ranges[start : start + disk.THREADS]):
                 first = images.shape[1:] if first is None else first
                 if images.shape[1:] != first:
                     raise records.differ([first, images.shape[1:]])
                 yield images, labels
 
 
-def track(things: Sequence[Any], description: str, progress: bool) -> Iterable[Any]:
-    """Go through `things`, with a bar on standard error where progress is to be shown."""
+def track(items: Sequence[Any], description: str, progress: bool) -> Iterable[Any]:
+    """Iterate over `items`, with a progress bar on standard error if `progress` is True."""
     if not progress:
-        return things
+        return items
     rich = require("rich.console")
-    return require("rich.progress").track(things, description, console=rich.Console(stderr=True))
+    return require("rich.progress").track(items, description, console=rich.Console(stderr=True))
 
 
 def _source(builder: Builder, split: str, decoders: Any = None) -> Any:
+    """Return the random-access data source of a split."""
     with quiet():
         return builder.as_data_source(split, file_format=FILE_FORMAT, decoders=decoders)
 
 
-def _fetch(builder: Builder, source: Any, places: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
+def _fetch(builder: Builder, source: Any, indices: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
+    """Read the examples at the given indices of a data source."""
     try:
-        return source.__getitems__([int(place) for place in places])
-    except (RuntimeError, IndexError) as error:  # what the reader of array records makes of damage
+        return source.__getitems__([int(index) for index in indices])
+    except (RuntimeError, IndexError) as error:  # the array_record reader raises these for damaged files
         raise disk.DamagedError(
             f"the records of {source.split!r} in {builder.data_path} are damaged ({_first_line(error)});"
             f" {_again(builder.data_path)}"
@@ -279,21 +312,24 @@ def _fetch(builder: Builder, source: Any, places: Sequence[int] | np.ndarray) ->
 
 
 def _remove_leftovers(folder: pathlib.Path) -> None:
+    """Delete the temporary folders that killed processes left."""
     for leftover in folder.parent.glob(f"incomplete.*_{folder.name}"):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _again(folder: Any) -> str:
+    """Return the part of an error message that says how to prepare a data set again."""
     return f"load it with again=True, or move {folder} away, to prepare it again"
 
 
 def _first_line(error: Exception) -> str:
+    """Return the first line of an error's message, at most 200 characters, or the name of its type."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 @contextlib.contextmanager
 def quiet(progress: bool = False) -> Iterator[None]:
-    """Keep TFDS from printing and warning, and from drawing progress bars unless they are wanted."""
+    """Suppress the output and warnings of TFDS, and its progress bars unless `progress` is True."""
     log = require("absl.logging")
     bars = require("tensorflow_datasets.core.utils.tqdm_utils")
     verbosity, active = log.get_verbosity(), bars._active
@@ -309,7 +345,10 @@ def quiet(progress: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def global_random_state_kept() -> Iterator[None]:
-    """Give Python's and NumPy's global generators back as they were: TFDS draws from one, MNIST-1D seeds both."""
+    """Restore the state of Python's and NumPy's global random generators at the end.
+
+    TFDS draws from one of them, and MNIST-1D seeds both.
+    """
     python, numpy = random.getstate(), np.random.get_state()
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a model is fitted to: a training, a test and perhaps a validation split, with the names of the classes."""
+"""The data set that a model is trained and tested on: its splits and the names of the classes."""
 
 import dataclasses
 import functools
@@ -10,10 +10,10 @@ from jax.typing import ArrayLike
 
 from convlab.data.splits import Split, Stored, hold_out, round_robin
 
-CHUNK = 1000  # images widened to float64 at a time
-SAMPLE = 10_000  # images on disk whose moments stand for all
+CHUNK = 1000  # the number of images converted to float64 at a time
+SAMPLE = 10_000  # the number of images on disk from which the moments are estimated
 STANDARDISATIONS: dict[str, Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]] = {
-    # mean and standard deviation of a channel -> what is subtracted, and what divides; what is not finite stays so
+    # mean and standard deviation of a channel -> the number to subtract and the number to divide by; NaN and inf propagate
     "moments": lambda mean, std: (mean, std),
     "scale": lambda mean, std: (mean - mean, np.hypot(mean, std)),
     "none": lambda mean, std: (mean - mean, std - std + 1),
@@ -22,18 +22,18 @@ STANDARDISATIONS: dict[str, Callable[[np.ndarray, np.ndarray], tuple[np.ndarray,
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Data:
-    """A named data set: a training split, a test split, perhaps one to validate on, and what the labels mean.
+    """A data set with training, test and optional validation splits and the names of its classes.
 
     Args:
-      name: How it is called in tables and figures.
-      train: What a model is fitted to.
-      test: What it is measured on; images of the same shape and dtype.
-      classes: A name for every label; their number is the number of outputs a classifier needs.
-      validation: What choices are made by (when to stop, which rate); alike. None where all that is not tested is trained on.
-      standardisation: How `fit` brings pixels to a common scale, per channel of the training images. "moments" gives mean 0 and
-        standard deviation 1. "scale" divides by the root mean square and subtracts nothing. "none" leaves the pixels raw, as
-        float32. Zero padding surrounds the image with the value 0 after this step. Under "moments" that is the mean grey of
-        the training images. Under "scale" and "none" it is the stored value 0, in many sets the background.
+      name: The name of the data set in tables and figures.
+      train: The training split.
+      test: The test split, with images of the same shape and dtype.
+      classes: The names of the classes, one per label. A classifier needs as many outputs.
+      validation: The validation split, used for choices such as the learning rate or when to stop. If None, there is none.
+      standardisation: The scaling of pixels in `fit`, per channel of the training images. "moments" gives mean 0 and standard
+        deviation 1. "scale" divides by the root mean square and subtracts nothing. "none" leaves the pixels raw, as float32.
+        Zero padding surrounds the image with the value 0 after this step. Under "moments" that is the mean grey of the
+        training images. Under "scale" and "none" it is the stored value 0, in many data sets the background.
 
     Raises:
       ValueError: The splits hold images of different shapes, a label has no name, or the standardisation is unknown.
@@ -56,55 +56,64 @@ class Data:
         _check_classes(self.classes)
         check_standardisation(self.standardisation)
         train = self.train
-        for which, split in self._splits.items():
-            _check_split(which, split, self.classes)
-            mine, its = train.images, split.images
-            if mine.shape[1:] != its.shape[1:]:
+        for part, split in self._splits.items():
+            _check_split(part, split, self.classes)
+            first, other = train.images, split.images
+            if first.shape[1:] != other.shape[1:]:
                 raise ValueError(
-                    f"train holds images of {mine.shape[1:]} but {which} of {its.shape[1:]};"
-                    " needs one shape, as one model sees both"
+                    f"train holds images of {first.shape[1:]} but {part} of {other.shape[1:]};"
+                    " needs one shape, since one model reads both"
                 )
-            if mine.dtype != its.dtype:
-                raise TypeError(f"train holds {mine.dtype} but {which} {its.dtype} images; needs one dtype, in the same units")
+            if first.dtype != other.dtype:
+                raise TypeError(
+                    f"train holds {first.dtype} images but {part} {other.dtype}; needs one dtype, in the same units"
+                )
 
     @property
     def _splits(self) -> dict[str, Split]:
+        """The splits by name."""
         splits = {"train": self.train, "test": self.test}
         return splits if self.validation is None else {**splits, "validation": self.validation}
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """Shape of one image, (*space, c)."""
+        """The shape of one image, (*space, c)."""
         return self.train.images.shape[1:]
 
     @property
     def mean(self) -> np.ndarray:
-        """What `fit` subtracts per channel: float32, (c,). Under "moments" it is the mean of the training pixels.
+        """The numbers that `fit` subtracts from each channel: float32, (c,).
 
-        Of images on disk 10,000 stand for all.
+        Under "moments" they are the means of the training pixels. For images on disk they are estimated from 10,000 images.
         """
         return self._standard[0]
 
     @property
     def std(self) -> np.ndarray:
-        """What `fit` divides by per channel: float32, (c,). Under "moments" it is the standard deviation of the same pixels.
+        """The numbers that `fit` divides each channel by: float32, (c,).
 
-        It is 1 where it would be 0: in a constant channel under "moments", in a channel of zeros under "scale".
+        Under "moments" they are the standard deviations of the pixels that give `mean`. A number that would be 0 is replaced by
+        1. This happens for a constant channel under "moments" and for a channel of zeros under "scale".
         """
         return self._standard[1]
 
     @functools.cached_property
     def _standard(self) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers to subtract and to divide by, per channel."""
         mean, std = STANDARDISATIONS[self.standardisation](*self._moments)
         return mean, np.where(std == 0, np.float32(1), std)
 
     @functools.cached_property
     def _moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """The mean and standard deviation of the training pixels per channel.
+
+        The standard deviation of a constant channel is exactly 0.
+        """
         images, shape = self.train.images, self.image_shape
-        if isinstance(images, Stored):  # the same sample every time
+        if isinstance(images, Stored):  # the same sample in every call
             chosen = np.random.default_rng(0).permutation(len(images))[:SAMPLE]
             images = images[np.sort(chosen)]
-        rows = images.reshape(len(images), -1)  # summed over images first: long contiguous axes are many times faster
+        rows = images.reshape(len(images), -1)  # sum over images first: long contiguous axes are many times faster
         mean = rows.mean(0, dtype=np.float64).reshape(-1, shape[-1]).mean(0)
         centre = np.broadcast_to(mean, shape).reshape(-1)
         squares = np.zeros_like(centre)
@@ -115,10 +124,12 @@ class Data:
         return mean.astype(np.float32), np.where(constant, 0, std).astype(np.float32)
 
     def with_standardisation(self, name: str) -> "Data":
-        """Choose how `fit` brings pixels to a common scale; the images stay as they are.
+        """Return the data set with another scaling of pixels in `fit`.
+
+        The images are not changed.
 
         Args:
-          name: "moments", "scale" or "none", as in `Data`.
+          name: The standardisation, "moments", "scale" or "none"; see `Data`.
 
         Raises:
           ValueError: The name is unknown.
@@ -132,13 +143,14 @@ class Data:
         return dataclasses.replace(self, standardisation=name)
 
     def subset(self, size: int, seed: int = 0) -> "Data":
-        """Keep `size` training examples, as many of each class as possible; the other splits stay whole.
+        """Return the data set with `size` training examples, with classes as balanced as possible.
 
-        For one seed the subsets are nested: a smaller one lies inside every larger one. Examples keep their order.
+        The other splits are unchanged. For one seed the subsets are nested: a smaller one is part of every larger one. Examples
+        keep their order.
 
         Args:
-          size: Training examples to keep, 1 to all.
-          seed: Which ones.
+          size: The number of training examples to keep.
+          seed: The seed that chooses the examples.
 
         Raises:
           ValueError: `size` is out of range.
@@ -156,11 +168,11 @@ class Data:
         return dataclasses.replace(self, train=self.train.take(keep))
 
     def hold_out(self, fraction: float = 0.1, seed: int = 0) -> "Data":
-        """Move a fraction of the training examples, the same of every class, to a validation split.
+        """Move a fraction of the training examples of each class to a new validation split.
 
         Args:
-          fraction: Of each class, above 0 and below 1.
-          seed: Which ones.
+          fraction: The fraction of each class to move, above 0 and below 1.
+          seed: The seed that chooses the examples.
 
         Raises:
           ValueError: There is a validation split already, or `fraction` leaves one part empty.
@@ -176,13 +188,14 @@ class Data:
         return dataclasses.replace(self, train=train, validation=validation)
 
     def relabel(self, groups: Mapping[str, Sequence[int | str] | int | str]) -> "Data":
-        """Keep some classes only, and call them something else: each group of old classes becomes one new class.
+        """Merge groups of classes into new classes, and drop the other classes.
 
         Args:
-          groups: For every new class, in order, the old one or ones, by name or number. Examples of others are left out.
+          groups: A mapping from each new class, in order, to one or several old classes, by name or number. Examples of other
+            classes are dropped.
 
         Raises:
-          ValueError: An old class is unknown or in two groups, or a new one has no training or no test example.
+          ValueError: An old class is unknown or in two groups, or a new class has no example in one of the splits.
 
         Example:
           >>> split = Split(np.zeros((6, 8, 7, 1), np.uint8), np.array([0, 1, 2, 0, 1, 2]))
@@ -192,22 +205,23 @@ class Data:
         """
         new = np.full(len(self.classes), -1)
         for number, (name, old) in enumerate(groups.items()):
-            for each in [old] if isinstance(old, (int, np.integer, str)) else old:
-                label = self._label(each)
+            for member in [old] if isinstance(old, (int, np.integer, str)) else old:
+                label = self._label(member)
                 if new[label] >= 0:
                     raise ValueError(f"class {self.classes[label]!r} is in two groups; {name!r} is the second")
                 new[label] = number
         splits = {}
-        for which, split in self._splits.items():
+        for part, split in self._splits.items():
             keep = np.flatnonzero(new[split.labels] >= 0)
-            lacking = [name for number, name in enumerate(groups) if number not in new[split.labels[keep]]]
-            if lacking or not groups:
-                raise ValueError(f"{which} of {self.name} has no example of {lacking or 'any group'}; every class needs one")
+            missing = [name for number, name in enumerate(groups) if number not in new[split.labels[keep]]]
+            if missing or not groups:
+                raise ValueError(f"{part} of {self.name} has no example of {missing or 'any group'}; every class needs one")
             chosen = split.take(keep)
-            splits[which] = Split(chosen.images, new[chosen.labels])
+            splits[part] = Split(chosen.images, new[chosen.labels])
         return dataclasses.replace(self, classes=tuple(groups), **splits)
 
     def _label(self, old: int | str) -> int:
+        """Return the number of a class that is given by name or number."""
         if isinstance(old, str) and old in self.classes:
             return self.classes.index(old)
         if not isinstance(old, str) and 0 <= _integer("a class", old) < len(self.classes):
@@ -215,13 +229,16 @@ class Data:
         raise ValueError(f"{self.name} has no class {old!r}; its classes are {', '.join(map(repr, self.classes))}")
 
     def map(self, f: Callable[[np.ndarray], ArrayLike]) -> "Data":
-        """Apply `f` to the images of all splits; labels stay. Images on disk are changed whenever they are read.
+        """Apply a function to the images of all splits.
+
+        Labels are unchanged. For images on disk, the function is applied whenever they are read.
 
         Args:
-          f: From images (n, *space, c) to as many images, uint8 or float32, as a NumPy or JAX array; each image for itself.
+          f: A function of images (n, *space, c) that returns the same number of images, uint8 or float32, as a NumPy or JAX
+            array. It must treat each image independently of the others.
 
         Raises:
-          ValueError: `f` returns images that do not fit the labels or each other.
+          ValueError: `f` returns another number of images, or images of different shapes for different splits.
           TypeError: `f` returns another dtype.
 
         Example:
@@ -229,14 +246,14 @@ class Data:
           >>> Data("blank", split, split, tuple("abcde")).map(lambda x: x[:, ::2]).image_shape
           (4, 7, 1)
         """
-        return dataclasses.replace(self, **{which: split.map(f) for which, split in self._splits.items()})
+        return dataclasses.replace(self, **{part: split.map(f) for part, split in self._splits.items()})
 
 
 def check_standardisation(name: str) -> None:
-    """Raise ValueError unless there is a standardisation of this name."""
+    """Raise ValueError if a standardisation is unknown."""
     if name not in STANDARDISATIONS:
         known = ", ".join(map(repr, STANDARDISATIONS))
-        raise ValueError(f"standardisation {name!r} is unknown; needs one of {known}, as it says what pixels are divided by")
+        raise ValueError(f"standardisation {name!r} is unknown; needs one of {known}")
 
 
 def _integer(name: str, value: object) -> int:
@@ -247,17 +264,16 @@ def _integer(name: str, value: object) -> int:
 
 
 def _check_classes(classes: Sequence[str]) -> None:
-    if not isinstance(classes, tuple) or not all(isinstance(each, str) for each in classes):
+    if not isinstance(classes, tuple) or not all(isinstance(name, str) for name in classes):
         raise TypeError(f"classes must be a tuple of names, got {classes!r}")
     if not classes or len(set(classes)) < len(classes):
-        raise ValueError(f"classes needs at least one name and no name twice, got {classes!r}")
+        raise ValueError(f"classes must hold at least one name and no name twice, got {classes!r}")
 
 
-def _check_split(which: str, split: object, classes: tuple[str, ...]) -> None:
+def _check_split(part: str, split: object, classes: tuple[str, ...]) -> None:
     if not isinstance(split, Split):
-        raise TypeError(f"{which} must be a Split, got {type(split).__name__}")
+        raise TypeError(f"{part} must be a Split, got {type(split).__name__}")
     if split.labels.max() >= len(classes):
         raise ValueError(
-            f"{which} has label {split.labels.max()} but classes names only {len(classes)};"
-            f" needs labels 0 to {len(classes) - 1}"
+            f"{part} has label {split.labels.max()} but classes names only {len(classes)}; needs labels 0 to {len(classes) - 1}"
         )

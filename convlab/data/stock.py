@@ -1,4 +1,7 @@
-"""The data sets that TensorFlow Datasets knows: read where prepared, else prepared with a network and TensorFlow."""
+"""The data sets of the TFDS catalogue.
+
+A data set is prepared once, which needs a network and TensorFlow. Reading it again needs neither.
+"""
 
 import contextlib
 import difflib
@@ -11,25 +14,28 @@ from convlab.data import idx, records
 from convlab.extras import how_to_install, require
 
 SECONDS_TO_ANSWER = 3.5
-NO_WAY_THROUGH = {407, 502, 503, 504}  # what a proxy answers in place of the server
+PROXY_ERRORS = {407, 502, 503, 504}  # status codes that a proxy returns in place of the server
 
 
 def prepared(
     name: str, directory: pathlib.Path, offline_names: tuple[str, ...], manual_dir: pathlib.Path | None = None, **options: Any
 ) -> records.Builder:
-    """Open a stock TFDS data set, preparing it first where that is possible.
+    """Open a data set of the TFDS catalogue, and prepare it first if necessary.
 
     Args:
-      name: As TFDS knows it, e.g. "cifar10" or "emnist/letters".
-      directory: Where TFDS keeps prepared sets.
-      offline_names: Data sets to suggest where there is no network.
-      manual_dir: Where files lie that TFDS asks its user to fetch.
-      options: Of `records.prepared`.
+      name: The name of the data set in TFDS, e.g. "cifar10" or "emnist/letters".
+      directory: The directory of prepared data sets.
+      offline_names: The names of data sets to suggest if there is no network.
+      manual_dir: The directory of files that TFDS asks its users to download.
+      options: The options of `records.prepared`.
+
+    Returns:
+      The builder of the prepared data set.
 
     Raises:
-      ValueError: The name is unknown, or what is prepared is damaged.
-      ConnectionError: It is not prepared and its server does not answer.
-      ImportError: It is not prepared and TensorFlow is absent.
+      ValueError: The name is unknown, or the prepared data set is damaged.
+      ConnectionError: The data set is not prepared and its server does not answer.
+      ImportError: The data set is not prepared and TensorFlow is not installed.
     """
     require("tensorflow_datasets")
     builder = None if options.get("again") else _on_disk(name, directory)
@@ -37,7 +43,7 @@ def prepared(
 
 
 def _on_disk(name: str, directory: pathlib.Path) -> records.Builder | None:
-    """Return the builder of a set prepared in `directory`, of whichever version lies there."""
+    """Return the builder of a data set that is prepared in `directory`, in any version, or None."""
     from tensorflow_datasets.core import read_only_builder, registered
 
     with records.quiet():
@@ -50,6 +56,8 @@ def _on_disk(name: str, directory: pathlib.Path) -> records.Builder | None:
 def _prepare(
     name: str, directory: pathlib.Path, offline_names: tuple[str, ...], manual_dir: pathlib.Path | None, **options: Any
 ) -> records.Builder:
+    """Prepare a data set, after checking its fields and its server."""
+
     def make() -> records.Builder:
         return _from_code(name, directory, offline_names)
 
@@ -66,6 +74,7 @@ def _prepare(
 
 
 def _from_code(name: str, directory: pathlib.Path, offline_names: tuple[str, ...]) -> records.Builder:
+    """Return the builder that TFDS defines under a name, with errors that suggest other names."""
     tfds = require("tensorflow_datasets")
     from tensorflow_datasets.core import naming, registered
 
@@ -75,35 +84,39 @@ def _from_code(name: str, directory: pathlib.Path, offline_names: tuple[str, ...
             raise ValueError(f"the community sets of {parsed.namespace!r} are not supported")
         return tfds.builder(name, data_dir=directory)
     except registered.DatasetNotFoundError:
-        raise ValueError(f"data set {name!r} is unknown; {_nearest(name, offline_names)}") from None
-    except (ValueError, AssertionError) as error:  # malformed, or a configuration or version that does not exist
+        raise ValueError(f"data set {name!r} is unknown; {_suggestion(name, offline_names)}") from None
+    except (ValueError, AssertionError) as error:  # a malformed name, or an unknown configuration or version
         reason = str(error).splitlines()[0]
-        raise ValueError(f"data set {name!r} cannot be opened ({reason}); {_nearest(name, offline_names)}") from error
+        raise ValueError(f"data set {name!r} cannot be opened ({reason}); {_suggestion(name, offline_names)}") from error
     except ImportError as error:
         raise _tensorflow_missing(name) if _lacks_tensorflow() else error from error
 
 
-def _nearest(name: str, offline_names: tuple[str, ...]) -> str:
+def _suggestion(name: str, offline_names: tuple[str, ...]) -> str:
+    """Return the part of an error message that lists names similar to an unknown one."""
     known = [*offline_names, *require("tensorflow_datasets").list_builders(with_community_datasets=False)]
     near = difflib.get_close_matches(name.lower(), known)
-    return f"the nearest names are {', '.join(near)}" if near else "tfds.list_builders() lists all"
+    return f"the nearest names are {', '.join(near)}" if near else "tfds.list_builders() lists all names"
 
 
 def _unreachable(builder: records.Builder) -> str | None:
-    """Say why the builder's first address does not answer, None where it does or there is none to ask."""
+    """Return why the first download address of a builder does not answer, or None.
+
+    None means that the address answers or that the builder has none.
+    """
     addresses = [url for url in builder.url_infos or () if url.startswith(("http://", "https://"))]
     return no_answer(addresses[0]) if addresses else None
 
 
 def no_answer(url: str, seconds: float = SECONDS_TO_ANSWER) -> str | None:
-    """Ask a server for the head of one address, through the proxies the environment names.
+    """Test whether a server answers an HTTP HEAD request, using the proxies of the environment.
 
     Args:
-      url: Its address.
-      seconds: To wait at most, name look-up included.
+      url: The address.
+      seconds: The longest time to wait, including the name look-up.
 
     Returns:
-      Why there is no answer, or None where there is one.
+      The reason why there is no answer, or None if there is one.
     """
     requests = require("requests")
     answers: list[str | None] = []
@@ -114,21 +127,24 @@ def no_answer(url: str, seconds: float = SECONDS_TO_ANSWER) -> str | None:
         except (OSError, ValueError) as error:  # no route, a refusal, a malformed address or proxy
             answers.append(f"{url} did not answer ({type(error).__name__})")
         else:
-            answers.append(f"{url} answered with status {status}" if status in NO_WAY_THROUGH else None)
+            answers.append(f"{url} answered with status {status}" if status in PROXY_ERRORS else None)
 
-    thread = threading.Thread(target=ask, daemon=True)  # a name look-up cannot be interrupted, only left behind
+    thread = threading.Thread(
+        target=ask, daemon=True
+    )  # a name look-up cannot be interrupted, so it continues in a daemon thread
     thread.start()
     thread.join(seconds)
     return answers[0] if answers else f"{url} did not answer within {seconds} seconds"
 
 
 def _no_network(name: str, directory: pathlib.Path, reason: str, offline_names: tuple[str, ...]) -> str:
+    """Return the error message for a data set that cannot be downloaded, with the ways to get it."""
     files = "; or pass the folder of its IDX files as manual_dir" if name in idx.BUILDERS else ""
     tensorflow = f"; preparing also needs TensorFlow: {how_to_install('tf')}" if _lacks_tensorflow() else ""
     return (
-        f"{name} is not prepared in {directory} and cannot be downloaded: {reason}. Ways out: load it once with a network"
+        f"{name} is not prepared in {directory} and cannot be downloaded: {reason}. Remedies: load it once with a network"
         f"{tensorflow}; copy a directory prepared as {records.FILE_FORMAT} to {directory}; pass the data_dir that holds one;"
-        f" or use {' or '.join(map(repr, offline_names))}, made without a network{files}"
+        f" or use {' or '.join(map(repr, offline_names))}, which need no network{files}"
     )
 
 
@@ -141,6 +157,7 @@ def _tensorflow_missing(name: str) -> ImportError:
 
 
 def _tensorflow_without_accelerator() -> None:
+    """Hide the GPUs from TensorFlow to keep their memory free."""
     tensorflow: Any = require("tensorflow", "tf")
-    with contextlib.suppress(RuntimeError):  # the caller has started TensorFlow already, with devices of their choice
+    with contextlib.suppress(RuntimeError):  # the caller has initialised TensorFlow with its own choice of devices
         tensorflow.config.set_visible_devices([], "GPU")

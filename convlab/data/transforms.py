@@ -1,7 +1,7 @@
-"""Pure functions on batches of images that change what a model may rely on: the order of pixels, their place, their scale.
+"""Transforms that act in the same way on all images of a batch.
 
-All may be compiled. Equations and shapes are written for two spatial axes; one and three go through the same functions.
-What is drawn by a key is the same for all images here, and each image's own in `convlab.data.augment`.
+All functions are pure and can be compiled. Equations and shapes are written for two spatial axes. The same functions take one
+and three. See `convlab.data.augment` for transforms with an independent draw for each image.
 """
 
 import math
@@ -15,24 +15,26 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key, Shaped, UInt32
 
-from convlab.data.splits import MAXIMUM_RANK
+from convlab.data.splits import MAXIMUM_NDIM
 
 Images = Array | np.ndarray
 RandomKey = Key[Array, ""] | UInt32[Array, "2"]
 
 
 def permute_pixels(images: Shaped[Images, "*n k l c"], key: RandomKey, *, rank: int | None = None) -> Shaped[Array, "*n k l c"]:
-    r"""Move every pixel to another place, the same one in all images: neighbours are lost, all else is kept.
+    r"""Permute the pixels of all images by one random permutation.
+
+    The permutation destroys neighbourhoods and keeps all other information.
 
     $$Y_{nklc} = X_{n\,\pi(k,l)\,c}$$
 
     Args:
-      images: Images; `rank` is needed for one, or for several batch axes.
-      key: Draws the permutation; the same key and space always give the same.
-      rank: Number of spatial axes, by default all but the first and the last.
+      images: The images. A single image, or several batch axes, need `rank`.
+      key: The random key. The same key and image size always give the same permutation.
+      rank: The number of spatial axes. If None, all axes but the first and the last.
 
     Raises:
-      ValueError: `rank` is not 1 to 3 or `images` has too few axes for it.
+      ValueError: `rank` is not 1 to 3, or `images` has too few axes for it.
 
     Example:
       >>> permute_pixels(jnp.ones((5, 8, 7, 1)), jax.random.key(0)).shape
@@ -47,14 +49,16 @@ def permute_pixels(images: Shaped[Images, "*n k l c"], key: RandomKey, *, rank: 
 
 
 def embed(images: Shaped[Images, "*n k l c"], space: Sequence[int]) -> Shaped[Array, "*n i j c"]:
-    """Put images at the centre of a larger canvas of zeros; where they cannot be central, one pixel nearer the origin.
+    """Place images at the centre of a larger canvas of zeros.
+
+    If the number of added pixels is odd, the extra pixel is added at the end of the axis.
 
     Args:
-      images: Images, or one.
-      space: Size of the canvas along each spatial axis; Python integers.
+      images: The images, or a single image.
+      space: The size of the canvas along each spatial axis, in Python integers.
 
     Raises:
-      ValueError: Not 1 to 3 sizes, a canvas smaller than the images, or `images` has too few axes.
+      ValueError: `space` does not hold 1 to 3 sizes, the canvas is smaller than the images, or `images` has too few axes.
       TypeError: A size is not a Python integer.
 
     Example:
@@ -65,7 +69,7 @@ def embed(images: Shaped[Images, "*n k l c"], space: Sequence[int]) -> Shaped[Ar
     canvas = integers("space", space)
     sizes = space_of(images, len(canvas))
     if any(large < small for large, small in zip(canvas, sizes, strict=True)):
-        raise ValueError(f"space {canvas} is smaller than the images' {sizes}; a canvas needs to hold all their pixels")
+        raise ValueError(f"space {canvas} is smaller than the images' {sizes}; needs a canvas that holds all their pixels")
     spare = [large - small for large, small in zip(canvas, sizes, strict=True)]
     return pad(images, [(extra // 2, extra - extra // 2) for extra in spare])
 
@@ -73,17 +77,18 @@ def embed(images: Shaped[Images, "*n k l c"], space: Sequence[int]) -> Shaped[Ar
 def standardise(
     images: Shaped[Images, "*n k l c"], mean: Float[Images, " c"], std: Float[Images, " c"]
 ) -> Float[Array, "*n k l c"]:
-    r"""Bring every channel to mean 0 and standard deviation 1, as float32.
+    r"""Standardise the channels of images with a given mean and standard deviation, in float32.
 
     $$Y_{nklc} = (X_{nklc} - \mu_c) / \sigma_c$$
 
     Args:
-      images: Images, or one, in the units of `mean` and `std`.
-      mean: Mean of every channel, of the training images (`Data.mean`).
-      std: Standard deviation of every channel, above 0 (`Data.std`).
+      images: The images, or a single image, in the units of `mean` and `std`.
+      mean: The mean of each channel of the training images (`Data.mean`).
+      std: The standard deviation of each channel, above 0 (`Data.std`).
 
     Raises:
-      ValueError: `mean` or `std` does not hold one number per channel, or a known `std` is not above 0.
+      ValueError: `mean` or `std` does not hold one number per channel, or `std` is not above 0. A tracer's values are not
+        checked.
 
     Example:
       >>> standardise(jnp.full((5, 8, 7, 1), 3, jnp.uint8), jnp.ones(1), jnp.full(1, 4.0))[0, 0, 0]
@@ -96,19 +101,25 @@ def standardise(
                 f"{name} has shape {np.shape(value)} but images {images.shape}; needs {images.shape[-1:]}, one per channel"
             )
     if not isinstance(std, jax.core.Tracer) and not np.all(np.asarray(std) > 0):
-        raise ValueError(f"std must be above 0 in every channel, as it divides; got {np.asarray(std)}")
+        raise ValueError(f"std must be above 0 in every channel, since images are divided by it; got {np.asarray(std)}")
     return (images.astype(jnp.float32) - _float32(mean)) / _float32(std)
 
 
-def space_of(images: Array, rank: int) -> tuple[int, ...]:
-    if not 1 <= rank <= MAXIMUM_RANK:
-        raise ValueError(f"needs 1 to {MAXIMUM_RANK} spatial axes, got {rank} for images of shape {images.shape}")
-    if images.ndim < rank + 1:
-        raise ValueError(f"images have shape {images.shape}; needs {rank} spatial axes and channels")
-    return images.shape[-1 - rank : -1]
+def space_of(images: Array, ndim: int) -> tuple[int, ...]:
+    """Return the sizes of the last `ndim` axes before the channels.
+
+    Raises:
+      ValueError: `ndim` is not 1 to 3, or the images have too few axes.
+    """
+    if not 1 <= ndim <= MAXIMUM_NDIM:
+        raise ValueError(f"images of shape {images.shape}: needs 1 to {MAXIMUM_NDIM} spatial axes, got {ndim}")
+    if images.ndim < ndim + 1:
+        raise ValueError(f"images have shape {images.shape}; needs {ndim} spatial axes and channels")
+    return images.shape[-1 - ndim : -1]
 
 
 def integers(name: str, values: Sequence[int]) -> tuple[int, ...]:
+    """Return a tuple of Python integers, or raise TypeError for tracers and other types."""
     try:
         return tuple(operator.index(value) for value in values)
     except (TypeError, jax.errors.ConcretizationTypeError):
@@ -116,7 +127,7 @@ def integers(name: str, values: Sequence[int]) -> tuple[int, ...]:
 
 
 def pad(images: Array, spatial: Sequence[tuple[int, int]]) -> Array:
-    """Add zeros below and above each spatial axis, or take pixels away where a number is negative."""
+    """Pad with zeros before and after each spatial axis. A negative number removes pixels instead."""
     untouched = [(0, 0, 0)] * (images.ndim - 1 - len(spatial))
     zero = jnp.zeros((), images.dtype)
     return jax.lax.pad(images, zero, [*untouched, *((low, high, 0) for low, high in spatial), (0, 0, 0)])

@@ -1,1 +1,1 @@
-"""How the rungs are computed: implementations, the rule that chooses among them, and the one form that differentiates them."""
+"""Implementations of the windowed ops, the rule that chooses among them, and their derivatives."""

@@ -1,8 +1,8 @@
-"""XLA's convolution, as it is, and with two gradients written as convolutions in the layout that XLA's fast path on CPU takes.
+"""XLA's convolution, and gradients of it in the layout of XLA's fast path on CPU.
 
-JAX's own gradients name their axes in another order. XLA puts that right in a plain jitted step, but on CPU not inside a loop,
-where they then run some 20 to 100 times slower. A grouped convolution (which a convolution under `vmap` becomes) has no fast
-path there at all, and its gradient is slower still: a loop over the groups takes its place.
+JAX's gradients of a convolution have another order of axes. XLA corrects the order in a plain jitted step. On CPU it does not
+correct it inside a loop, where the gradients then run 20 to 100 times slower. A convolution under `vmap` becomes a grouped
+convolution, which has no fast path on CPU and a still slower gradient. A loop over the groups replaces it.
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from jaxtyping import Array, Float
 from convlab.geometry import Axis
 from convlab.kernels.form import Form, Product, closed, mirrored
 
-LAYOUT = {rank: (f"N{s}C", f"{s}IO", f"N{s}C") for rank, s in ((1, "W"), (2, "HW"), (3, "DHW"))}
+LAYOUT = {ndim: (f"N{s}C", f"{s}IO", f"N{s}C") for ndim, s in ((1, "W"), (2, "HW"), (3, "DHW"))}
 
 
 def grouped(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Form) -> Float[Array, "s n *out d"]:
-    """Convolve as XLA does, the stack as groups of channels."""
+    """Convolve with XLA's convolution, with the stack as groups of channels."""
     s = len(x)
     x, v = (jnp.moveaxis(array, 0, -2) for array in (x, v))
     x, v = (array.reshape(*array.shape[:-2], s * array.shape[-1]) for array in (x, v))
@@ -27,38 +27,38 @@ def grouped(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], 
 
 
 def _stack(product: Product, p: Array, q: Array, form: Form) -> Array:
-    """Run over the stack one by one."""
+    """Compute a product for one element of the stack at a time."""
     if len(p) == 1:
         return product(p[0], q[0], form)[None]
     return lax.map(lambda pair: product(pair[0], pair[1], form), (p, q))
 
 
 def h(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Form) -> Float[Array, "s n *out d"]:
-    """Convolve."""
+    """Convolve images with kernels."""
     return _stack(_convolve, x, v, form)
 
 
 def gradient_x(v: Float[Array, "s *kernel c d"], g: Float[Array, "s n *out d"], form: Form) -> Float[Array, "s n *pixels c"]:
-    """Convolve the cotangent, spread by the stride, with the flipped kernel."""
+    """Convolve the cotangent, dilated by the stride, with the flipped kernel."""
     return _stack(_x, v, g, form)
 
 
 def gradient_v(x: Float[Array, "s n *pixels c"], g: Float[Array, "s n *out d"], form: Form) -> Float[Array, "s *kernel c d"]:
-    """Convolve the image with the cotangent, channels in the place of the batch."""
+    """Convolve the image with the cotangent, with channels and batch exchanged."""
     return _stack(_v, x, g, form)
 
 
 PRODUCTS = {"h": h, "x": gradient_x, "v": gradient_v}
 
 
-def _convolve(x: Array, v: Array, form: Form, spread: Sequence[int] | None = None, groups: int = 1) -> Array:
-    """Convolve one of the stack; `spread` is the distance between its pixels along each axis, with zeros between them."""
+def _convolve(x: Array, v: Array, form: Form, x_dilation: Sequence[int] | None = None, groups: int = 1) -> Array:
+    """Convolve one element of the stack, with pixels `x_dilation` apart and zeros between them."""
     return lax.conv_general_dilated(
         x,
         v,
         window_strides=[axis.stride for axis in form.axes],
         padding=[(axis.low, axis.high) for axis in form.axes],
-        lhs_dilation=spread,
+        lhs_dilation=x_dilation,
         rhs_dilation=[axis.dilation for axis in form.axes],
         dimension_numbers=LAYOUT[form.ndim],
         feature_group_count=groups,
@@ -68,7 +68,7 @@ def _convolve(x: Array, v: Array, form: Form, spread: Sequence[int] | None = Non
 
 def _x(v: Array, g: Array, form: Form) -> Array:
     flipped = jnp.swapaxes(jnp.flip(v, range(form.ndim)), -1, -2)
-    return _convolve(g, flipped, form.with_axes(map(mirrored, form.axes)), spread=[axis.stride for axis in form.axes])
+    return _convolve(g, flipped, form.with_axes(map(mirrored, form.axes)), x_dilation=[axis.stride for axis in form.axes])
 
 
 def _v(x: Array, g: Array, form: Form) -> Array:
@@ -77,5 +77,5 @@ def _v(x: Array, g: Array, form: Form) -> Array:
 
 
 def _swapped(axis: Axis) -> Axis:
-    """Return the axis with outputs in the place of taps."""
+    """Return the axis with outputs and taps exchanged."""
     return closed(axis._replace(outputs=axis.size, size=axis.outputs, stride=axis.dilation, dilation=axis.stride))

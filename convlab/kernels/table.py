@@ -1,14 +1,14 @@
-"""Which implementations there are, and the measured rule that chooses among them.
+"""The table of implementations, and the measured rule that chooses among them.
 
-| family | name | what it does | wins |
+| family | name | algorithm | fastest for |
 |---|---|---|---|
-| local | blocks | a few positions at a time: their windows, then one matrix product each | CPU, batches of 4 and more |
-| local | windows | all windows at once, then one batched matrix product | accelerators; smaller batches |
-| conv | canonical | XLA's convolution, one of a stack at a time, its gradients too in the layout of XLA's fast path | CPU |
-| conv | windows | windows, then matrix products | CPU: few channels and small windows; gradients by kernels that are large |
-| conv | lax | XLA's convolution, a stack as groups, with JAX's own gradients | accelerators |
-| conv | toeplitz | the dense matrix of the kernel, then one matrix product | where every position sees every pixel |
-| tiled | as conv | a convolution per kernel, of every p-th position | as conv |
+| local | blocks | windows of a few positions at a time, then one matrix product per position | CPU, batches of 4 and more |
+| local | windows | all windows at once, then one batched matrix product | accelerators, smaller batches |
+| conv | canonical | XLA's convolution, one of a stack at a time, with gradients in the layout of XLA's fast path | CPU |
+| conv | windows | windows, then matrix products | CPU: few channels and small windows, gradients by large kernels |
+| conv | lax | XLA's convolution, with the stack as groups and JAX's gradients | accelerators |
+| conv | toeplitz | the dense matrix of the kernel, then one matrix product | positions that all read every pixel |
+| tiled | as conv | one convolution per kernel, at every p-th position | as conv |
 """
 
 import functools
@@ -25,10 +25,16 @@ from convlab.kernels.form import Form, Product
 
 
 class Family(NamedTuple):
-    """What computes each derivative, those left out being transposes of h, and the rule that chooses among them."""
+    """Hold the implementations of a family and the rule that chooses among them.
+
+    Attributes:
+      implementations: The functions that compute derivatives, by implementation and derivative. Gradients that are missing
+        are computed as transposes of h.
+      choose: The rule. It maps the form, the derivative, the sizes by letter and the platform to an implementation's name.
+    """
 
     implementations: dict[str, dict[str, Product]]
-    choose: Callable[[Form, str, dict[str, int], str], str]  # of the form, the derivative, sizes by letter, the platform
+    choose: Callable[[Form, str, dict[str, int], str], str]
 
 
 def _local(form: Form, wrt: str, size: dict[str, int], platform: str) -> str:
@@ -52,7 +58,7 @@ def _conv(form: Form, wrt: str, size: dict[str, int], platform: str) -> str:
 
 
 def _tiled(form: Form, wrt: str, size: dict[str, int], platform: str) -> str:
-    if wrt == "x" and not form.has_strides:  # a layer of mirrored kernels, of d channels
+    if wrt == "x" and not form.has_strides:  # this gradient is a layer of mirrored kernels with d input channels
         return _conv(form, "h", {**size, "c": size["d"]}, platform)
     return _conv(form, wrt, size, platform)
 
@@ -66,7 +72,7 @@ CONV: dict[str, dict[str, Product]] = {
 
 
 def _over_tiles(name: str) -> dict[str, Product]:
-    """The products of a tiled layer by those of one implementation of conv."""
+    """Make the products of a tiled layer from those of one implementation of conv."""
 
     def conv(wrt: str, p: Array, q: Array, form: Form) -> Array:
         fits = name != "toeplitz" or toeplitz.applies(form)
@@ -83,7 +89,10 @@ FAMILIES = {
 
 
 def choose(form: Form, wrt: str, size: dict[str, int], platform: str) -> str:
-    """Name the implementation for one derivative; "toeplitz" gives way where it does not apply."""
+    """Return the name of the implementation for one derivative.
+
+    If "toeplitz" does not apply, the rule chooses another.
+    """
     name = form.implementation
     if name == "auto" or (name == "toeplitz" and not toeplitz.applies(form)):
         return FAMILIES[form.family].choose(form, wrt, size, platform)
@@ -91,15 +100,16 @@ def choose(form: Form, wrt: str, size: dict[str, int], platform: str) -> str:
 
 
 def proxy(form: Form, wrt: str, p: Array, q: Array) -> Array:
-    """An array like the derivative in shape, dtype and what `shard_map` tracks; its values mean nothing.
+    """Return an array that stands for the derivative when JAX transposes.
 
-    Transposing by an array that seems the same on all devices would sum over them.
+    It has the shape, dtype and varying mesh axes of the derivative, but meaningless values. `shard_map` tracks the axes along
+    which an array varies, and transposing by a replicated array would sum over devices.
     """
     return jnp.broadcast_to(p.sum() * q.sum(), form.shape(wrt, p, q))
 
 
 def implement(form: Form, name: str, wrt: str, p: Array, q: Array) -> Array:
-    """Compute the derivative by `wrt` from the other two arrays."""
+    """Compute the derivative by `wrt` from the other two arrays, with the implementation `name`."""
     products = FAMILIES[form.family].implementations[name]
     if wrt in products:
         return products[wrt](p, q, form)

@@ -1,8 +1,9 @@
 """Kernels that repeat every few positions, as one strided convolution per kernel.
 
-The convolution of one kernel pads the image by less than the layer does (less than nothing where its first window starts
-inside), so no image is ever cut. With stride 1 the gradient by the image is itself a tiled layer, of the cotangent: pixels
-repeat with the period too. The other way would spread every cotangent with p*q - 1 zeros and multiply them.
+The convolution of one kernel pads the image by less than the layer does. The padding is negative if its first window starts
+inside the image, so no slice of the image is ever copied. With stride 1 the gradient by the image is a tiled layer of the
+cotangent, since pixels repeat with the period too. Transposed convolutions would instead insert p*q - 1 zeros for every
+cotangent and multiply them.
 """
 
 import dataclasses
@@ -17,30 +18,33 @@ from jaxtyping import Array, Float
 
 from convlab.kernels.form import Form, closed, mirrored
 
-Conv = Callable[[str, Array, Array, Form], Array]  # of the derivative's name, the other two arrays, and the form
+Conv = Callable[[str, Array, Array, Form], Array]  # maps a derivative's name, the other two arrays and the form to it
 
 
 def h(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Form, conv: Conv) -> Float[Array, "s n *out d"]:
-    """Convolve with every kernel, and weave the results."""
-    parts = {tile: conv("h", x, v[:, *tile], _of_tile(form, tile)) for tile in _tiles(form)}
-    return _weave(parts, form)
+    """Convolve with every kernel, and interleave the results."""
+    parts = {tile: conv("h", x, v[:, *tile], _form_at(form, tile)) for tile in _tiles(form)}
+    return _interleave(parts, form)
 
 
 def gradient_v(
     x: Float[Array, "s n *pixels c"], g: Float[Array, "s n *out d"], form: Form, conv: Conv
 ) -> Float[Array, "s *kernel c d"]:
     """Convolve the image with the cotangents of every kernel."""
-    parts = [conv("v", x, _at_tile(g, form, tile), _of_tile(form, tile)) for tile in _tiles(form)]
+    parts = [conv("v", x, _outputs_at(g, form, tile), _form_at(form, tile)) for tile in _tiles(form)]
     return jnp.stack(parts, 1).reshape(len(x), *form.period, *parts[0].shape[1:])
 
 
 def gradient_x(
     v: Float[Array, "s *kernel c d"], g: Float[Array, "s n *out d"], form: Form, conv: Conv
 ) -> Float[Array, "s n *pixels c"]:
-    """Apply the tiled layer of the mirrored kernels to the cotangent; with strides, add up what every kernel gives."""
+    """Apply the tiled layer of the mirrored kernels to the cotangent.
+
+    With strides, the gradients of the convolutions with all kernels are added instead.
+    """
     if not form.has_strides:
         return h(g, *_mirrored(v, form), conv)
-    parts = [conv("x", v[:, *tile], _at_tile(g, form, tile), _of_tile(form, tile)) for tile in _tiles(form)]
+    parts = [conv("x", v[:, *tile], _outputs_at(g, form, tile), _form_at(form, tile)) for tile in _tiles(form)]
     return functools.reduce(jnp.add, parts)
 
 
@@ -51,8 +55,8 @@ def _tiles(form: Form) -> list[tuple[int, ...]]:
     return list(itertools.product(*map(range, form.period)))
 
 
-def _of_tile(form: Form, tile: tuple[int, ...]) -> Form:
-    """The convolution of one kernel: every p-th position, from the tile's own."""
+def _form_at(form: Form, tile: tuple[int, ...]) -> Form:
+    """Return the form of the convolution of one kernel: every p-th position from `tile` on."""
     axes = []
     for axis, p, t in zip(form.axes, form.period, tile, strict=True):
         low, stride = axis.low - axis.stride * t, axis.stride * p
@@ -60,12 +64,12 @@ def _of_tile(form: Form, tile: tuple[int, ...]) -> Form:
     return dataclasses.replace(form, family="conv", axes=tuple(axes), period=())
 
 
-def _at_tile(g: Array, form: Form, tile: tuple[int, ...]) -> Array:
+def _outputs_at(g: Array, form: Form, tile: tuple[int, ...]) -> Array:
     return g[:, :, *(slice(t, None, p) for t, p in zip(tile, form.period, strict=True))]
 
 
-def _weave(parts: dict[tuple[int, ...], Array], form: Form) -> Array:
-    """Put position m of tile place t at position p * m + t, axis by axis from the last."""
+def _interleave(parts: dict[tuple[int, ...], Array], form: Form) -> Array:
+    """Interleave the outputs of all kernels: output m of kernel t becomes output p * m + t."""
     for r in reversed(range(form.ndim)):
         p, outputs, at = form.period[r], form.outputs[r], 2 + r
         longest = -(-outputs // p)
@@ -85,8 +89,11 @@ def _merge(array: Array, at: int) -> Array:
 
 
 def _mirrored(v: Array, form: Form) -> tuple[Array, Form]:
-    """Kernels and form of the layer that takes cotangents to pixels; pixel k reads output k + low - dilation * a by tap a."""
-    ndim, period = form.ndim, tuple(map(min, form.period, form.pixels))  # no more kernels than pixels
+    """Return kernels and form of the layer that maps cotangents to pixels.
+
+    Pixel k reads output k + low - dilation * a through tap a.
+    """
+    ndim, period = form.ndim, tuple(map(min, form.period, form.pixels))  # at most one kernel per pixel
     for r, (axis, p, q) in enumerate(zip(form.axes, form.period, period, strict=True)):
         a = axis.dilation * np.arange(axis.size)
         owner = (np.arange(q)[:, None] + axis.low - a) % p

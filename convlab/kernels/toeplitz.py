@@ -1,4 +1,7 @@
-"""A convolution whose every position sees every pixel, as the dense matrix that it then is: less arithmetic than windows."""
+"""A convolution whose positions all read every pixel, as a dense matrix.
+
+This takes less arithmetic than windows, in which many taps read padding.
+"""
 
 import jax.numpy as jnp
 from jax import lax
@@ -8,7 +11,7 @@ from convlab.kernels.form import Form
 
 
 def applies(form: Form) -> bool:
-    """Whether every output reads every pixel, each once: the window covers the image wherever it stands."""
+    """Return True if every output reads every pixel exactly once."""
     return all(
         axis.dilation == 1 and axis.stride * (axis.outputs - 1) <= axis.low and axis.low + axis.pixels <= axis.size
         for axis in form.axes
@@ -16,7 +19,10 @@ def applies(form: Form) -> bool:
 
 
 def conv(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Form) -> Float[Array, "s n *out d"]:
-    """Write the kernel as a dense weight, row i holding the slice of it that lies on the image, and multiply."""
+    """Write the kernel as a dense weight and multiply.
+
+    Row i of the weight holds the slice of the kernel that lies on the image at output i.
+    """
     ndim = form.ndim
     for r, axis in enumerate(form.axes):
         first = [axis.low - axis.stride * i for i in range(axis.outputs)]

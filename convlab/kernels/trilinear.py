@@ -1,14 +1,14 @@
-r"""The one form under locally connected layers and convolutions, closed under differentiation and `vmap`.
+r"""The trilinear form of all windowed layers, closed under differentiation and `vmap`.
 
 $$T(x, v, g) = \sum_{snijabcd} x_{s\,n\,i+a\,j+b\,c} \; v_{s\,i\,j\,abcd} \; g_{s\,nijd}$$
 
-(without i and j in v for a convolution, with their remainders by the period for a tiled layer). The derivative by g is the
-layer, h; the derivatives by x and by v are its two gradients. Each is bilinear in the other two arrays, and each is the
-transpose of the others, so three functions serve forward mode, reverse mode and every higher derivative. `s` stacks independent
-forms: groups of channels, or networks.
+For a convolution, v has no i and j. For a tiled layer, v has their remainders modulo the period. The derivative of T by g is
+the layer's output h. The derivatives by x and by v are its two gradients. Each derivative is bilinear in the other two arrays,
+and each is a transpose of the other two. So three functions suffice for forward mode, reverse mode and all higher derivatives.
+The letter s stacks independent forms, for example groups of channels or networks.
 
-An axis that `vmap` adds to two of the three arrays joins the letter they share (n for x and h, d for v and h, c for x and v);
-one that it adds to all three joins s. So a batched form is the same form, only larger.
+An axis that `vmap` adds to two of the three arrays is merged with the letter that they share: n for x and h, d for v and h, c
+for x and v. An axis that it adds to all three arrays is merged with s. So a batched form is a larger form of the same kind.
 """
 
 import functools
@@ -32,21 +32,30 @@ SHARED = {frozenset("xh"): "n", frozenset("vh"): "d", frozenset("xv"): "c", froz
 def layer(
     x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Form, dtype: DTypeLike | None = None
 ) -> Float[Array, "s n *out d"]:
-    """Compute h, the derivative of the form by g, as an array of `dtype` (that of the operands if none is given).
+    """Compute the layer's output h, the derivative of the form by g.
+
+    Args:
+      x: The images.
+      v: The kernels.
+      form: The form.
+      dtype: The dtype of the result. If None, the dtype of the operands.
 
     Raises:
       ValueError: The family has no implementation of this name.
     """
-    known = FAMILIES[form.family].implementations
-    if form.implementation not in ("auto", *known):
-        raise ValueError(f"implementation {form.implementation!r} is unknown; needs 'auto', {', '.join(map(repr, known))}")
+    names = FAMILIES[form.family].implementations
+    if form.implementation not in ("auto", *names):
+        raise ValueError(f"implementation {form.implementation!r} is unknown; needs 'auto', {', '.join(map(repr, names))}")
     return form_p.bind(x, v, wrt="h", form=form, dtype=jnp.dtype(dtype or jnp.result_type(x, v)))
 
 
 def windowed(
     x: Float[Array, "*n k l c"], v: Array, form: Form, groups: int = 1, dtype: DTypeLike | None = None
 ) -> Float[Array, "*n i j d"]:
-    """Compute the layer of public arrays: any batch axes, groups of channels, and padding that repeats pixels."""
+    """Apply a windowed layer to arrays in the public layout.
+
+    Unlike `layer`, this supports any number of batch axes, groups of channels and padding that repeats pixels.
+    """
     start = x.ndim - 1 - form.ndim
     batch, space = x.shape[:start], x.shape[start:-1]
     x = x.reshape(math.prod(batch), *space, x.shape[-1])
@@ -80,20 +89,20 @@ def _derivative(p: Array, q: Array, *, wrt: str, form: Form, dtype: np.dtype, pl
 
 @form_p.def_abstract_eval
 def _abstract(p, q, *, wrt, form, dtype):
-    """Shape and dtype, with what `shard_map` tracks of the operands: JAX works that out on a proxy."""
+    """Return shape, dtype and varying mesh axes of the result, which JAX derives from a proxy."""
     return jax.make_jaxpr(lambda p, q: proxy(form, wrt, p, q).astype(dtype))(p, q).out_avals[0]
 
 
 form_p.def_impl(jax.jit(form_p.bind, static_argnames=("wrt", "form", "dtype")))
 
 
-def _transpose(place: int):
-    """The transpose by the operand at `place`: the derivative by that operand, of the cotangent and the other operand."""
+def _transpose(operand: int):
+    """Make the transpose rule of operand 0 or 1: the derivative by that operand."""
 
     def rule(cotangent, p, q, *, wrt, form, dtype):
-        name = OTHERS[wrt][place]
-        arrays = {wrt: cotangent, OTHERS[wrt][1 - place]: (q, p)[place]}
-        unknown = (p, q)[place].aval
+        name = OTHERS[wrt][operand]
+        arrays = {wrt: cotangent, OTHERS[wrt][1 - operand]: (q, p)[operand]}
+        unknown = (p, q)[operand].aval
         return form_p.bind(*(arrays[other] for other in OTHERS[name]), wrt=name, form=form, dtype=unknown.dtype)
 
     return rule

@@ -1,7 +1,8 @@
-"""Windows first, then matrix products: k x k copies of the image, but products as large as they get.
+"""Windows that are gathered first and then multiplied in large matrix products.
 
-The layers take all windows at once. The gradient of the one kernel, which sums over all images, takes those of a few at a time,
-taps before images: gathering them then copies rows of pixels, and the product finds both its operands in the cache.
+The layers gather all windows at once, which copies the image k x k times. The gradient of a shared kernel, which sums over all
+images, gathers the windows of a few images at a time, with taps before images. Gathering then copies rows of pixels, and both
+operands of the product are in the cache.
 """
 
 import math
@@ -13,11 +14,11 @@ from jaxtyping import Array, Float
 from convlab.kernels.form import Form
 from convlab.unfold import extend, taps, windows
 
-BYTES = 2**22  # of the windows of a few images
+BYTES = 2**22  # the size of the windows that are gathered at a time
 
 
 def local(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Form) -> Float[Array, "s n *out d"]:
-    """Multiply every position's windows by its own kernel."""
+    """Multiply every position's windows by its kernel."""
     p = windows(jnp.moveaxis(x, 1, 1 + form.ndim), form.axes, 1)  # positions first: one matrix of windows per position
     out = p.shape[: 1 + form.ndim]
     p = p.reshape(math.prod(out), x.shape[1], -1)
@@ -26,7 +27,7 @@ def local(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], fo
 
 
 def conv(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Form) -> Float[Array, "s n *out d"]:
-    """Multiply all windows by the one kernel."""
+    """Multiply all windows by the shared kernel."""
     p = windows(x, form.axes, 2)
     out = p.shape[: 2 + form.ndim]
     h = jnp.einsum(

@@ -1,6 +1,6 @@
-"""Measures: what a network costs, what it sees, and what its weights have become."""
+"""Measures of networks: costs, receptive fields, equivariance, and locality of weights."""
 
-from convlab.measure.activations import Kept, activation_metrics, activation_rank, feature_maps
+from convlab.measure.activations import ActivationRank, activation_metrics, activation_rank, feature_maps
 from convlab.measure.attribution import grad_cam, occlusion, saliency
 from convlab.measure.cost.count import Cost, Count, count
 from convlab.measure.cost.memory import Memory, memory
@@ -24,47 +24,47 @@ from convlab.measure.weights.shares import (
 )
 
 __all__ = [
+    "ActivationRank",
     "Cost",
     "Count",
-    "Kept",
     "Linear",
     "Memory",
     "Stem",
     "WAYS",
+    "activation_metrics",
     "activation_rank",
     "aliased_energy",
-    "equivariance_by_layer",
     "convolution",
     "count",
-    "shuffle_inputs",
     "downsampling",
     "effective_receptive_field",
+    "equivariance_by_layer",
     "equivariance_error",
     "feature_maps",
     "grad_cam",
+    "index_metrics",
     "indices",
+    "input_dependencies",
     "inverse_participation_ratio",
     "local_share",
     "match_width",
+    "matrix_rank",
     "mean_distance",
     "memory",
     "neighbour_distance",
     "null_space",
     "occlusion",
     "patch_share",
-    "input_dependencies",
-    "matrix_rank",
     "receptive_field",
     "saliency",
-    "shift_images",
-    "shift_consistency",
     "sample_shifts",
+    "shift_consistency",
+    "shift_images",
+    "shuffle_inputs",
     "signal_to_noise",
     "singular_values",
     "stem_report",
     "summary",
     "tile_share",
-    "activation_metrics",
-    "index_metrics",
     "weights_of",
 ]

@@ -1,4 +1,4 @@
-"""What layers return: for some images, all along training, and how many dimensions it fills."""
+"""Outputs of a network's layers: maps, metrics during training, and rank."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,19 +16,20 @@ from convlab.measure.trace import KINDS, trace
 
 
 def feature_maps(model: Any, images: Float[Array, "n k l c"], *layers: str) -> dict[str, Float[Array, "n i j d"]]:
-    """Return what layers make of images, in evaluation mode.
+    """Return the outputs of layers for some images, in evaluation mode.
 
     Args:
       model: A Flax NNX module.
-      images: What it is given.
-      layers: Paths, as `count` names them, of convlab's and Flax's spatial and linear layers and norms; the second call
-        of a layer is "path (2)". Absent, all.
+      images: The network's input.
+      layers: The layers' paths, as `count` names them; the second call of a layer is "path (2)". convlab's and Flax's spatial
+        and linear layers and norms can be chosen. If none is given, all are returned.
 
     Returns:
-      What each layer returned, in the order of the calls; before the activation, which is no layer.
+      The output of each layer by its name, in the order of the calls. Activation functions are not layers, so outputs are those
+      before the activation.
 
     Raises:
-      ValueError: No layer of that name is called.
+      ValueError: The network calls no layer of that name.
 
     Example:
       >>> from convlab.layers import Conv
@@ -52,48 +53,50 @@ def feature_maps(model: Any, images: Float[Array, "n k l c"], *layers: str) -> d
 def activation_metrics(
     model: nnx.Module, images: Float[Array, "n k l c"], *layers: str
 ) -> Callable[[Any], dict[str, Float[Array, ""]]]:
-    r"""Make of what layers return on some images a function of the parameters: what `fit(..., parameter_metrics=)` asks for.
+    """Build a function of the parameters that summarises the outputs of layers.
 
-    Batch norms take the statistics of these images, as nobody hands over those that run along.
+    `fit(..., parameter_metrics=)` takes such a function. Batch norms normalise with the statistics of these images, because the
+    function does not receive the running statistics.
 
     Args:
       model: A Flax NNX module; its parameters are not kept.
-      images: Standardised, some dozens; kept.
-      layers: Paths, as in `feature_maps`; absent, all.
+      images: Some dozens of standardised images, which the function keeps.
+      layers: The layers' paths, as in `feature_maps`. If none is given, all layers are summarised.
 
     Returns:
-      A jittable function of the parameters (plain nested dicts): for every layer "layer/mean" and "layer/deviation" of all it
-      returns, and "layer/dead", the share of channels above zero for no image and position, which a ReLU silences.
+      A jittable function of the parameters (plain nested dicts). Its result holds, for every layer, the mean and standard
+      deviation of all outputs, "layer/mean" and "layer/deviation". "layer/dead" is the share of channels that are above zero
+      for no image and position; a ReLU sets these to zero.
 
     Raises:
-      ValueError: No layer of that name is called.
+      ValueError: The network calls no layer of that name.
 
     Example:
       >>> from convlab.models import MLP
       >>> model = MLP((4, 4, 1), 3, (5,), rngs=nnx.Rngs(0))
-      >>> watch = activation_metrics(model, jnp.ones((2, 4, 4, 1)), "head/layers/0")
-      >>> list(watch(nnx.to_pure_dict(nnx.state(model, nnx.Param))))
+      >>> metrics = activation_metrics(model, jnp.ones((2, 4, 4, 1)), "head/layers/0")
+      >>> list(metrics(nnx.to_pure_dict(nnx.state(model, nnx.Param))))
       ['head/layers/0/mean', 'head/layers/0/deviation', 'head/layers/0/dead']
     """
     images = check.floating("images", images)
-    copy = nnx.clone(model)
-    copy.eval()
-    for _, module in nnx.iter_modules(copy):
+    network = nnx.clone(model)
+    network.eval()
+    for _, module in nnx.iter_modules(network):
         if isinstance(module, nnx.BatchNorm):
             module.use_running_average = False
-    definition, _, rest = nnx.split(copy, nnx.Param, ...)
-    rest, program = nnx.to_pure_dict(rest), trace(model, images)
+    definition, _, model_state = nnx.split(network, nnx.Param, ...)
+    model_state, program = nnx.to_pure_dict(model_state), trace(model, images)
     numbers = program.layers()
     chosen = {program.number_of(layer) for layer in layers or numbers}
 
-    def watch(parameters: Any) -> dict[str, Float[Array, ""]]:
-        kept: dict[int, Array] = {}
-        with recorded(*KINDS, leave=lambda number, h: kept.setdefault(number, h)):
-            nnx.merge(definition, parameters, rest)(images)
-        named = {name: kept[call] for call, (name, number) in enumerate(numbers.items()) if number in chosen}
-        return {f"{name}/{told}": STATISTICS[told](h) for name, h in named.items() for told in STATISTICS}
+    def metrics(parameters: Any) -> dict[str, Float[Array, ""]]:
+        outputs: dict[int, Array] = {}
+        with recorded(*KINDS, leave=lambda number, h: outputs.setdefault(number, h)):
+            nnx.merge(definition, parameters, model_state)(images)
+        named = {name: outputs[call] for call, (name, number) in enumerate(numbers.items()) if number in chosen}
+        return {f"{name}/{statistic}": STATISTICS[statistic](h) for name, h in named.items() for statistic in STATISTICS}
 
-    return watch
+    return metrics
 
 
 STATISTICS: dict[str, Callable[[Array], Array]] = {
@@ -103,27 +106,31 @@ STATISTICS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-class Kept(NamedTuple):
-    """How many dimensions activations fill.
+class ActivationRank(NamedTuple):
+    """The number of dimensions that activations span.
 
     Attributes:
-      rank: Directions in which they are not zero.
-      effective: exp of the entropy of the singular values' shares: how many of equal size would be as spread.
+      rank: The rank of the matrix of activations.
+      effective: The exponential of the entropy of the normalised singular values. As many equal singular values have the same
+        entropy.
     """
 
     rank: int
     effective: float
 
 
-def activation_rank(h: Float[Array, "*n d"], tolerance: float | None = None) -> Kept:
-    r"""Tell how many dimensions activations fill: as vectors of d channels, one an example or position.
+def activation_rank(h: Float[Array, "*n d"], tolerance: float | None = None) -> ActivationRank:
+    r"""Compute the number of dimensions that activations span.
+
+    The activations of every example and position are a vector of d channels. With their singular values $\sigma$,
 
     $$\text{effective} = \exp\Big(-\sum_q p_q \log p_q\Big), \qquad p_q = \sigma_q / \sum_r \sigma_r$$
 
     Args:
-      h: Activations; all axes but the last are examples.
-      tolerance: Singular values that count, as a share of the largest; None for `rounding`: the resolution of the dtype,
-        or the channels times that of float32 or finer, however many examples there are.
+      h: The activations; all axes but the last count as examples.
+      tolerance: The threshold for singular values, as a share of the largest one. If None, the threshold is `rounding`: the
+        larger of the dtype's resolution and d times the resolution of float32 (or of a finer dtype). It does not depend on the
+        number of examples.
 
     Raises:
       ValueError: `h` has fewer than two axes.
@@ -131,16 +138,18 @@ def activation_rank(h: Float[Array, "*n d"], tolerance: float | None = None) -> 
 
     Example:
       >>> activation_rank(jnp.eye(3)[:, :2])
-      Kept(rank=2, effective=2.0)
+      ActivationRank(rank=2, effective=2.0)
 
-    Reference: of the effective rank, Roy and Vetterli 2007, The effective rank.
+    Reference: Roy and Vetterli 2007, The effective rank.
     """
     h = check.floating("h", h)
     if h.ndim < 2:
-        raise ValueError(f"h has shape {h.shape}; needs axes of examples, then channels")
+        raise ValueError(f"h has shape {h.shape}; needs axes of examples, then an axis of channels")
     flat = np.asarray(h, float).reshape(-1, h.shape[-1])
     sigma = np.linalg.svd(flat, compute_uv=False)
     if sigma[0] == 0:
-        return Kept(0, 0.0)
+        return ActivationRank(0, 0.0)
     share = sigma[sigma > 0] / sigma.sum()
-    return Kept(numerical_rank(sigma, tolerance, flat.shape[1], h.dtype), float(np.exp(-np.sum(share * np.log(share)))))
+    return ActivationRank(
+        numerical_rank(sigma, tolerance, flat.shape[1], h.dtype), float(np.exp(-np.sum(share * np.log(share))))
+    )

@@ -1,6 +1,6 @@
-"""What a trained network looks at: the pixels to which a score owes its height.
+"""Attribution: which pixels of an image raise or lower a network's score for a class.
 
-The ways by gradient differ in one rule alone, what a ReLU passes back; so they are one function of that rule.
+The gradient methods differ only in the derivative that they use for a ReLU. They share one function with that rule as argument.
 """
 
 import functools
@@ -16,38 +16,41 @@ from jaxtyping import Array, Float, Int
 
 from convlab import check
 from convlab.geometry import Window
-from convlab.measure.trace import Place, Program, Step, called, split, trace
+from convlab.measure.trace import ArrayRef, Program, Step, called_jaxpr, split_model, trace
 
 RULES: dict[str, Callable[[Array, Array], Array]] = {
     "gradient": lambda x, g: jnp.where(x > 0, g, 0),
     "guided": lambda x, g: jnp.where((x > 0) & (g > 0), g, 0),
     "deconvnet": lambda x, g: jnp.where(g > 0, g, 0),
 }
-"""What a ReLU passes back, by name, of what it was given and of what comes back to it."""
+"""The gradient by the input x of a ReLU, given the gradient g by its output, for every rule."""
 
 Target = int | Int[Array, "n"] | Int[np.ndarray, "n"]
 
 
 def saliency(model: Any, images: Float[Array, "n k l c"], target: Target, rule: str = "gradient") -> Float[Array, "n k l c"]:
-    r"""Tell how each pixel moves a score, with a choice of what ReLUs pass back.
+    r"""Compute the gradient of a score by every pixel, with a choice of derivative for ReLUs.
 
     $$\frac{\partial Y_{n,t}}{\partial X_{nklc}}, \quad \text{where } h = \max(x, 0) \text{ passes back } \;
       g\,[x > 0], \quad g\,[x > 0][g > 0] \;\text{ or }\; g\,[g > 0]$$
 
-    The three rules are "gradient", "guided" (backpropagation) and "deconvnet". A ReLU is `nnx.relu`, `jax.nn.relu`, that in
-    `jax.nn.relu6`, or `jnp.maximum(x, 0)`; the network is run as its trace, so that it may stand anywhere. All else passes back
-    its gradient under every rule: other activations (tanh, GELU, leaky ReLU), poolings, and ReLUs spelled otherwise, as
-    `jnp.maximum(0, x)` (norms have that), `jnp.clip` or `jnp.where`.
+    The three rules are "gradient", "guided" (guided backpropagation) and "deconvnet". They apply to `nnx.relu`, `jax.nn.relu`,
+    the ReLU inside `jax.nn.relu6`, and `jnp.maximum(x, 0)`. The network is run from its trace, so these are found anywhere in
+    it. All other operations use their own gradient under every rule. Among them are other activations (tanh, GELU, leaky
+    ReLU), pooling, and `jnp.maximum(0, x)` (which norms contain), `jnp.clip` and `jnp.where`.
 
     Args:
-      model: A Flax NNX module, run in evaluation mode, or a function of images; returns one score per class (n, classes).
-      images: What it is given.
-      target: Class whose score counts: one for all images, or one each.
-      rule: A name in `RULES`.
+      model: A Flax NNX module, run in evaluation mode, or a function of images. It returns one score per class, (n, classes).
+      images: The network's input.
+      target: The class whose score is explained, one for all images or one for each.
+      rule: The name of a rule in `RULES`.
+
+    Returns:
+      The gradient, in the shape of the images.
 
     Raises:
-      ValueError: An unknown rule or class; no ReLU, where the rule is not the gradient; or one in a loop or in a function with
-        a derivative of its own, where the rule cannot reach.
+      ValueError: The rule or the class is unknown. Or the rule is not "gradient" and there is no ReLU, or one inside a loop
+        or a function with a custom derivative, where the rule cannot be applied.
       TypeError: The images are not floating.
 
     Example:
@@ -61,7 +64,7 @@ def saliency(model: Any, images: Float[Array, "n k l c"], target: Target, rule: 
     if rule not in RULES:
         raise ValueError(f"rule {rule!r} is unknown; needs one of {', '.join(RULES)}")
     images = check.floating("images", images)
-    program = trace(model, images, _plain if rule == "gradient" else _opens)
+    program = trace(model, images, _inlines_plain if rule == "gradient" else _inlines_relus)
     if rule != "gradient":
         _check_relus(program, rule)
 
@@ -73,21 +76,23 @@ def saliency(model: Any, images: Float[Array, "n k l c"], target: Target, rule: 
 
 
 def grad_cam(model: Any, images: Float[Array, "n k l c"], layer: str, target: Target) -> Float[Array, "n i j"]:
-    r"""Weigh a layer's channels by how much they move a score, and show where those that raise it are active.
+    r"""Map where a layer's channels that raise a score are active.
+
+    The weight of a channel is the mean gradient of the score by that channel.
 
     $$G_{nij} = \max\Big(0, \sum_d H_{nijd} \, \frac{1}{N} \sum_{i'j'} \frac{\partial Y_{n,t}}{\partial H_{ni'j'd}}\Big)$$
 
     Args:
-      model: A Flax NNX module, run in evaluation mode; returns one score per class (n, classes).
-      images: What it is given.
-      layer: Path of a spatial layer, as in `feature_maps`; H is what it returns, before its activation.
-      target: Class whose score counts: one for all images, or one each.
+      model: A Flax NNX module, run in evaluation mode. It returns one score per class, (n, classes).
+      images: The network's input.
+      layer: The path of a spatial layer, as in `feature_maps`. H is its output, before the activation.
+      target: The class whose score is explained, one for all images or one for each.
 
     Returns:
-      A map with the positions of that layer.
+      A map over the positions of that layer.
 
     Raises:
-      ValueError: No such layer, one without positions, or an unknown class.
+      ValueError: The network calls no layer of that name, its output has no positions, or the class is unknown.
       TypeError: The images are not floating.
 
     Example:
@@ -99,21 +104,21 @@ def grad_cam(model: Any, images: Float[Array, "n k l c"], layer: str, target: Ta
     Reference: Selvaraju et al. 2017, Grad-CAM, equations 1 and 2.
     """
     images = check.floating("images", images)
-    program = trace(model, images, _plain)
+    program = trace(model, images, _inlines_plain)
     number = program.number_of(layer)
     if len(program.shapes[number].shape) < 3:
-        raise ValueError(f"layer {layer!r} returns shape {program.shapes[number].shape}, which has no positions to show")
+        raise ValueError(f"layer {layer!r} returns shape {program.shapes[number].shape}, which has no positions to map")
 
-    def score(added: Array, x: Array, arrays: dict[int, Array]) -> tuple[Array, Array]:
+    def score(offset: Array, x: Array, arrays: dict[int, Array]) -> tuple[Array, Array]:
         def add(step: Step, values: Mapping[int, Array]) -> dict[int, Array]:
-            made = _step(step, values, "gradient")
-            return made | {number: made[number] + added} if number in made else made
+            results = _step(step, values, "gradient")
+            return results | {number: results[number] + offset} if number in results else results
 
         values = program.run(dict(arrays) | {program.images: x}, add)
         return jnp.sum(_scores(values[program.output], target)), values[number]
 
-    added = jnp.zeros(program.shapes[number].shape, program.shapes[number].dtype)
-    gradient, h = jax.jit(jax.grad(score, has_aux=True))(added, images, program.arrays)
+    offset = jnp.zeros(program.shapes[number].shape, program.shapes[number].dtype)
+    gradient, h = jax.jit(jax.grad(score, has_aux=True))(offset, images, program.arrays)
     weight = jnp.mean(gradient, tuple(range(1, h.ndim - 1)), keepdims=True)
     return nnx.relu(jnp.sum(weight * h, -1))
 
@@ -121,22 +126,22 @@ def grad_cam(model: Any, images: Float[Array, "n k l c"], layer: str, target: Ta
 def occlusion(
     model: Any, images: Float[Array, "n k l c"], target: Target, window: Window, *, value: float = 0.0
 ) -> Float[Array, "n i j"]:
-    r"""Tell how far a score falls when a window of the image is hidden.
+    r"""Measure how much a score falls when a window of the image is hidden.
 
     $$D_{nij} = Y_{n,t}(X_n) - Y_{n,t}(X_n \text{ with window } ij \text{ at } v)$$
 
     Args:
-      model: A Flax NNX module, run in evaluation mode, or a function of images; returns one score per class (n, classes).
-      images: What it is given.
-      target: Class whose score counts: one for all images, or one each.
-      window: What is hidden, at each of its positions in turn.
-      value: What stands there instead: 0 is the mean of standardised images.
+      model: A Flax NNX module, run in evaluation mode, or a function of images. It returns one score per class, (n, classes).
+      images: The network's input.
+      target: The class whose score is explained, one for all images or one for each.
+      window: The window that is hidden, at one of its positions at a time.
+      value: The value v of hidden pixels. 0 is the mean of standardised images.
 
     Returns:
-      A map with the positions of the window; negative where what is hidden speaks against the class.
+      A map over the positions of the window. It is negative where the hidden pixels lower the score.
 
     Raises:
-      ValueError: The window fits nowhere, or an unknown class.
+      ValueError: The window fits nowhere, or the class is unknown.
       TypeError: The images are not floating.
 
     Example:
@@ -148,23 +153,23 @@ def occlusion(
     """
     images = check.floating("images", images)
     axes = window.axes(images.shape[1:-1])
-    hidden = [(axis.reads[..., None] == np.arange(axis.pixels)).any(1) for axis in axes]  # (positions, pixels) of each axis
+    hidden = [(axis.reads[..., None] == np.arange(axis.pixels)).any(1) for axis in axes]  # per axis (positions, pixels)
     positions = tuple(axis.outputs for axis in axes)
-    state, run = split(model)
+    state, run = split_model(model)
 
     def scores(state: Any, x: Array, hidden: list[Array]) -> tuple[Array, Array]:
-        def part(place: Int[Array, "axes"]) -> Array:
-            where = functools.reduce(jnp.logical_and.outer, [each[i] for each, i in zip(hidden, place, strict=True)])
+        def score_at(position: Int[Array, "axes"]) -> Array:
+            where = functools.reduce(jnp.logical_and.outer, [mask[i] for mask, i in zip(hidden, position, strict=True)])
             return _scores(run(state, jnp.where(where[..., None], value, x)), target)
 
-        return _scores(run(state, x), target), jax.lax.map(part, jnp.indices(positions).reshape(len(positions), -1).T)
+        return _scores(run(state, x), target), jax.lax.map(score_at, jnp.indices(positions).reshape(len(positions), -1).T)
 
-    whole, parts = jax.jit(scores)(state, images, hidden)
-    return (whole - parts).T.reshape(len(images), *positions)
+    unhidden, occluded = jax.jit(scores)(state, images, hidden)
+    return (unhidden - occluded).T.reshape(len(images), *positions)
 
 
 def _step(step: Step, values: Mapping[int, Array], rule: str) -> dict[int, Array]:
-    """Run a step, a ReLU with the rule for what it passes back."""
+    """Run a step, with the derivative of the rule if it is a ReLU."""
     if not _is_relu(step):
         return step.run(values)
 
@@ -177,51 +182,59 @@ def _step(step: Step, values: Mapping[int, Array], rule: str) -> dict[int, Array
 
 
 def _is_relu(step: Step) -> bool:
-    return step.name == "max" and isinstance(step.inputs[0], Place) and _is_zero(step.inputs[1])
+    return step.name == "max" and isinstance(step.inputs[0], ArrayRef) and _is_zero(step.inputs[1])
 
 
 def _is_zero(operand: Any) -> bool:
-    return not isinstance(operand, Place) and np.ndim(operand) == 0 and float(operand) == 0
+    return not isinstance(operand, ArrayRef) and np.ndim(operand) == 0 and float(operand) == 0
 
 
-def _holds_relu(jaxpr: Any) -> bool:
-    """Whether an equation of a trace, or of one in it, is a ReLU."""
+def _has_relu(jaxpr: Any) -> bool:
+    """Return whether an equation of a jaxpr, or of a jaxpr inside it, is a ReLU."""
     for equation in jaxpr.eqns:
         if equation.primitive.name == "max" and isinstance(equation.invars[1], Literal) and _is_zero(equation.invars[1].val):
             return True
-        if any(_holds_relu(part) for value in equation.params.values() for part in _traces(value)):
+        if any(_has_relu(part) for value in equation.params.values() for part in _jaxprs_in(value)):
             return True
     return False
 
 
-def _traces(value: Any) -> list[Any]:
-    """The traces in a parameter of an equation."""
+def _jaxprs_in(value: Any) -> list[Any]:
+    """Return the jaxprs in a parameter of an equation."""
     if isinstance(value, (tuple, list)):
-        return [part for entry in value for part in _traces(entry)]
+        return [part for entry in value for part in _jaxprs_in(entry)]
     return [getattr(value, "jaxpr", value)] if hasattr(value, "eqns") or hasattr(value, "jaxpr") else []
 
 
-def _plain(equation: Any) -> bool:
-    """Whatever has a derivative of its own keeps it."""
-    return called(equation) is not None and not equation.primitive.name.startswith("custom_")
+def _inlines_plain(equation: Any) -> bool:
+    """Return whether to inline a call.
+
+    Calls with a custom derivative are not inlined, so that they keep it.
+    """
+    return called_jaxpr(equation) is not None and not equation.primitive.name.startswith("custom_")
 
 
-def _opens(equation: Any) -> bool:
-    """A function with a derivative of its own stays as it is, unless a ReLU stands in it: `nnx.relu` is such a one."""
-    body, name = called(equation), equation.primitive.name
-    return body is not None and name != "custom_vjp_call" and (name != "custom_jvp_call" or _holds_relu(body.jaxpr))
+def _inlines_relus(equation: Any) -> bool:
+    """Return whether to inline a call so that its ReLUs are found.
+
+    Functions with a custom VJP stay calls; those with a custom JVP are inlined if they hold a ReLU, as `nnx.relu` does.
+    """
+    body, name = called_jaxpr(equation), equation.primitive.name
+    return body is not None and name != "custom_vjp_call" and (name != "custom_jvp_call" or _has_relu(body.jaxpr))
 
 
 def _check_relus(program: Program, rule: str) -> None:
-    inner = [(step.name, part) for step in program.steps for value in step.equation.params.values() for part in _traces(value)]
-    closed = [name for name, part in inner if _holds_relu(part)]
+    inner = [
+        (step.name, part) for step in program.steps for value in step.equation.params.values() for part in _jaxprs_in(value)
+    ]
+    closed = [name for name, part in inner if _has_relu(part)]
     if closed or not any(map(_is_relu, program.steps)):
-        found = f"one stands inside a {closed[0]}, where it cannot be reached" if closed else "there is none"
-        raise ValueError(f"rule {rule!r} changes what ReLUs pass back, but {found}; max(x, 0) in plain steps is needed")
+        problem = f"one is inside a {closed[0]}, where it cannot be changed" if closed else "the network has none"
+        raise ValueError(f"rule {rule!r} changes the derivative of ReLUs, but {problem}; needs a ReLU outside such functions")
 
 
 def _scores(scores: Array, target: Target) -> Array:
-    """The score of each image's target."""
+    """Return the score of each image's target."""
     if scores.ndim != 2:
         raise ValueError(f"the model returns shape {scores.shape}; needs one score per class, (n, classes)")
     number = np.asarray(target)

@@ -1,7 +1,8 @@
-r"""What a linear layer does to images as a matrix: its singular values and what it loses.
+"""The dense matrix of a linear layer: its singular values, rank and null space.
 
-The dense matrix A of a layer that takes images x to activations h is its Jacobian. A small one is written out and decomposed;
-of a convolution on a torus every frequency is decomposed for itself; vectors are multiplied with a large one and its transpose.
+The dense matrix A of a layer that maps images x to activations h is its Jacobian. A small matrix is written out and
+decomposed. A convolution on a torus is decomposed frequency by frequency. For other large matrices, only products of the
+matrix and its transpose with vectors are used.
 """
 
 import dataclasses
@@ -21,20 +22,20 @@ from convlab.ops.conv import conv
 
 Function = Callable[[Array], Array]
 
-LARGEST = 2**24  # entries of a matrix that "auto" still writes out: seconds for its decomposition
-SPARE = 5  # directions that a Krylov block has beyond those asked for
-SETTLED = 1e-8  # relative change of the singular values at which a Krylov space is large enough
+LARGEST = 2**24  # the most entries of a matrix that "auto" writes out, which takes seconds to decompose
+OVERSAMPLING = 5  # the directions of a Krylov block beyond the number of wanted values
+CONVERGED = 1e-8  # the relative change of the singular values below which a Krylov space is large enough
 
 
 @dataclasses.dataclass(frozen=True)
 class Linear:
-    """A linear function of one image; of an affine one, as a layer with a bias, the linear part is meant.
+    """A linear function of one image, or the linear part of an affine function.
 
     Args:
-      function: Takes an image (*space, c) to activations of any shape.
-      shape: (*space, c) of the image.
-      kernel: Where it is a convolution, its kernel.
-      window: And where that reads.
+      function: A function from an image (*space, c) to activations of any shape.
+      shape: The shape (*space, c) of the image.
+      kernel: The kernel, if the function is a convolution.
+      window: The window of that convolution.
 
     Raises:
       ValueError: The function does not take such an image.
@@ -54,17 +55,17 @@ class Linear:
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """Of the activations."""
+        """The shape of the activations."""
         return jax.eval_shape(self.function, jax.ShapeDtypeStruct(self.shape, self.dtype)).shape
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the image: that of the kernel, or the usual floating one."""
+        """The dtype of the image: the kernel's, or JAX's default floating dtype."""
         return jnp.result_type(float) if self.kernel is None else self.kernel.dtype
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """Rows and columns of the matrix: numbers in the activations and in the image."""
+        """The numbers of rows and columns: the sizes of the activations and of the image."""
         return math.prod(self.output_shape), math.prod(self.shape)
 
     def apply(self, x: Array) -> Array:
@@ -76,7 +77,9 @@ class Linear:
         return jax.vjp(self.function, jnp.zeros(self.shape, self.dtype))[1](y.astype(self.dtype))[0]
 
     def matrix(self) -> Float[Array, "outputs pixels"]:
-        r"""Write out $A_{(ijd),(klc)} = \partial H_{ijd} / \partial X_{klc}$: activations and images as flat vectors.
+        r"""Write out the matrix, with activations and images as flat vectors.
+
+        $$A_{(ijd),(klc)} = \partial H_{ijd} / \partial X_{klc}$$
 
         Example:
           >>> convolution(jnp.array([1.0, 2.0]).reshape(2, 1, 1), Window(2, padding="VALID"), (3,)).matrix()
@@ -89,12 +92,12 @@ class Linear:
 
 
 def convolution(v: Float[Array, "a b c d"], window: Window, space: Space) -> Linear:
-    """Return a convolution as a linear function of images of `space`.
+    """Return a convolution as a linear function of one image.
 
     Args:
-      v: Its kernel.
-      window: Where each position reads.
-      space: Pixels along each spatial axis.
+      v: The kernel of the convolution.
+      window: The pixels that each position reads.
+      space: The number of input pixels along each spatial axis.
 
     Raises:
       ValueError: `v` is not a kernel of this window.
@@ -104,28 +107,28 @@ def convolution(v: Float[Array, "a b c d"], window: Window, space: Space) -> Lin
       >>> convolution(jnp.ones((3, 3, 2, 7)), Window(3, 2), (4, 5)).sizes
       (42, 40)
     """
-    v, rank = check.kernel("v", v, spatial=1, others="c d")
-    check.taps("v", v.shape[:rank], window)
-    check.agree("space has {} axes", (len(space),), f"v of shape {v.shape} has {{}}", (rank,))
-    return Linear(lambda x: conv(x, v, window), (*as_space(space), v.shape[-2]), v, window.of_rank(rank))
+    v, ndim = check.kernel("v", v, spatial=1, others="c d")
+    check.taps("v", v.shape[:ndim], window)
+    check.agree("space has {} axes", (len(space),), f"v of shape {v.shape} has {{}}", (ndim,))
+    return Linear(lambda x: conv(x, v, window), (*as_space(space), v.shape[-2]), v, window.with_ndim(ndim))
 
 
 def singular_values(linear: Linear, method: str = "auto", *, most: int | None = None) -> Float[np.ndarray, "s"]:
     """Return the singular values of the dense matrix, largest first.
 
     Args:
-      linear: The function.
-      method: "dense" (of the matrix written out: all, exact), "fourier" (of a "CIRCULAR" convolution of stride 1, frequency by
-        frequency: all, exact to rounding), "krylov" (the largest, from products with the matrix and its transpose, until they
-        change by less than a share of 1e-8), or "auto": "fourier" where it can be, else "dense" up to 2**24 entries, else
-        "krylov".
-      most: Return so many of the largest; None returns all, but of "krylov" one.
+      linear: The linear function.
+      method: The method, one of four. "dense" decomposes the matrix; it gives all values and is exact. "fourier" decomposes a
+        "CIRCULAR" convolution of stride 1 frequency by frequency; it gives all values, exact to rounding. "krylov" finds the
+        largest values from products with the matrix and its transpose, until they change by less than a share of 1e-8.
+        "auto" is "fourier" if it applies, else "dense" for up to 2**24 entries, else "krylov".
+      most: The number of largest values to return. If None, all values, or one with "krylov".
 
     Returns:
       At most min(rows, columns) numbers.
 
     Raises:
-      ValueError: An unknown method, "fourier" of what is no convolution on a torus, or `most` below 1.
+      ValueError: The method is unknown, `most` is below 1, or the function is no convolution on a torus as "fourier" needs.
 
     Example:
       >>> singular_values(convolution(jnp.eye(2).reshape(1, 1, 2, 2), Window(1), (2, 1)))
@@ -143,17 +146,18 @@ def singular_values(linear: Linear, method: str = "auto", *, most: int | None = 
 
 
 def matrix_rank(linear: Linear, tolerance: float | None = None) -> int:
-    """Count the directions that reach the activations: singular values above a share of the largest.
+    """Compute the rank of the dense matrix: the number of singular values above a threshold.
 
     Args:
-      linear: The function.
-      tolerance: The share; None for `rounding`, of sums as long as the longer side of the matrix.
+      linear: The linear function.
+      tolerance: The threshold, as a share of the largest singular value. If None, the threshold is `rounding` of sums that are
+        as long as the longer side of the matrix.
 
     Raises:
       ValueError: The matrix has more than 2**24 entries, too many to write out, and is no convolution on a torus.
 
     Example:
-      >>> rank(convolution(jnp.ones((3, 1, 1)), Window(3, padding="CIRCULAR"), (6,)))  # two frequencies are lost
+      >>> matrix_rank(convolution(jnp.ones((3, 1, 1)), Window(3, padding="CIRCULAR"), (6,)))  # two frequencies map to 0
       4
     """
     if not _circular(linear):
@@ -162,14 +166,14 @@ def matrix_rank(linear: Linear, tolerance: float | None = None) -> int:
 
 
 def null_space(linear: Linear, tolerance: float | None = None) -> Float[np.ndarray, "lost ..."]:
-    """Return the images that a layer loses: an orthonormal basis of what it takes to zero.
+    """Return an orthonormal basis of the images that a layer maps to zero.
 
     Args:
-      linear: The function.
-      tolerance: As of `rank`.
+      linear: The linear function.
+      tolerance: The threshold for singular values, as in `matrix_rank`.
 
     Returns:
-      As many images as pixels times channels exceed the rank, each of the image's shape.
+      Basis images, each of the image's shape. Their number is pixels times channels minus the rank.
 
     Raises:
       ValueError: The matrix has more than 2**24 entries.
@@ -180,20 +184,21 @@ def null_space(linear: Linear, tolerance: float | None = None) -> Float[np.ndarr
       array([ 2., -2.,  2., -2.], dtype=float32)
     """
     _check_small(linear)
-    _, sigma, right = np.linalg.svd(np.linalg.qr(_written(linear), mode="r"))
+    _, sigma, right = np.linalg.svd(np.linalg.qr(_decomposable_matrix(linear), mode="r"))
     return right[numerical_rank(sigma, tolerance, max(linear.sizes), linear.dtype) :].reshape(-1, *linear.shape)
 
 
 def rounding(width: int, dtype: DTypeLike) -> float:
-    r"""Return the share of the largest singular value below which one may be nothing but rounding.
+    r"""Return the share of the largest singular value below which another may be rounding error.
 
-    The largest singular value of n x d entries of root mean square 1 is at least $\sqrt{\max(n, d)}$. Rounding each to a
-    resolution of $\epsilon$ adds a matrix of norm at most about $\tfrac{\epsilon}{2} (\sqrt n + \sqrt d)$, a share of
-    $\epsilon$ at most. Sums of `width` numbers, which run in float32 at least, may be off by as many times its resolution.
+    The largest singular value of n x d entries of root mean square 1 is at least $\sqrt{\max(n, d)}$. Rounding each entry to a
+    resolution of $\epsilon$ adds a matrix of norm at most about $\tfrac{\epsilon}{2} (\sqrt n + \sqrt d)$, which is a share
+    of at most $\epsilon$. A sum of `width` numbers is computed in float32 or finer, with an error of up to `width` times that
+    dtype's resolution.
 
     Args:
-      width: Numbers in a sum.
-      dtype: Of the entries.
+      width: The number of terms in a sum.
+      dtype: The dtype of the entries.
 
     Example:
       >>> rounding(128, jnp.bfloat16) == 2**-7, rounding(128, jnp.float32) == 128 * 2**-23
@@ -203,47 +208,51 @@ def rounding(width: int, dtype: DTypeLike) -> float:
 
 
 def numerical_rank(sigma: np.ndarray, tolerance: float | None, width: int, dtype: DTypeLike) -> int:
-    """Count the singular values that are more than a share of the largest, by default more than rounding."""
-    least = rounding(width, dtype) if tolerance is None else tolerance
-    return int(np.sum(sigma > least * sigma[0]))
+    """Count the singular values above a share of the largest one.
+
+    If `tolerance` is None, the share is `rounding`.
+    """
+    threshold = rounding(width, dtype) if tolerance is None else tolerance
+    return int(np.sum(sigma > threshold * sigma[0]))
 
 
 def _dense(linear: Linear, most: int | None) -> np.ndarray:
-    return np.linalg.svd(_written(linear), compute_uv=False)
+    return np.linalg.svd(_decomposable_matrix(linear), compute_uv=False)
 
 
 def _fourier(linear: Linear, most: int | None) -> np.ndarray:
     if linear.kernel is None or linear.window is None:
-        raise ValueError("method 'fourier' needs a convolution; make it by `convolution`")
+        raise ValueError("method 'fourier' needs a convolution with its kernel and window; build it with `convolution`")
     v = linear.kernel.astype(_at_least_single(linear.dtype))
     symbol = np.asarray(transfer(v, linear.window, linear.shape[:-1]))
     return np.sort(np.linalg.svd(symbol, compute_uv=False), axis=None)[::-1]
 
 
 def _krylov(linear: Linear, most: int | None) -> np.ndarray:
-    """Grow the space of a random block under the matrix and its transpose, all of it orthonormal, until its values settle.
+    """Extend an orthonormal Krylov basis until the largest singular values settle.
 
-    A block finds values that several directions share, as the frequencies of a convolution do; a single vector would not.
+    A block finds singular values of multiplicity above one, which the frequencies of a convolution have. A single vector would
+    not.
     """
     wanted, (rows, columns) = most or 1, linear.sizes
     apply = jax.jit(lambda x: jax.vmap(linear.apply)(x.reshape(-1, *linear.shape)).reshape(len(x), -1))
-    back = jax.jit(lambda y: jax.vmap(linear.transpose)(y.reshape(-1, *linear.output_shape)).reshape(len(y), -1))
+    apply_transpose = jax.jit(lambda y: jax.vmap(linear.transpose)(y.reshape(-1, *linear.output_shape)).reshape(len(y), -1))
     random = np.random.default_rng(0)
     basis, images, gram = np.zeros((0, columns)), np.zeros((0, rows)), np.zeros((0, 0))
-    block = random.normal(size=(min(wanted + SPARE, columns), columns))
-    settled, old = max(SETTLED, 8 * float(jnp.finfo(linear.dtype).eps)), np.zeros(wanted)
+    block = random.normal(size=(min(wanted + OVERSAMPLING, columns), columns))
+    converged, previous = max(CONVERGED, 8 * float(jnp.finfo(linear.dtype).eps)), np.zeros(wanted)
     while True:
-        for _ in range(2):  # once leaves rounding, twice none
+        for _ in range(2):  # the second pass removes the rounding errors of the first
             block = block - (block @ basis.T) @ basis
             block = np.linalg.qr(block.T)[0].T
         basis, images = np.concatenate([basis, block]), np.concatenate([images, np.asarray(apply(jnp.asarray(block)))])
-        across = images @ images[-len(block) :].T
-        gram = np.block([[gram, across[: -len(block)]], [across.T]])
-        new = np.sqrt(np.abs(np.linalg.eigvalsh(gram)))[::-1][:wanted]
-        if len(basis) == columns or (len(new) == wanted and np.all(np.abs(new - old) <= settled * new[0])):
+        products = images @ images[-len(block) :].T
+        gram = np.block([[gram, products[: -len(block)]], [products.T]])
+        values = np.sqrt(np.abs(np.linalg.eigvalsh(gram)))[::-1][:wanted]
+        if len(basis) == columns or (len(values) == wanted and np.all(np.abs(values - previous) <= converged * values[0])):
             return np.linalg.svd(images, compute_uv=False)[: min(wanted, rows, columns)].astype(linear.dtype)
-        old = np.resize(new, wanted)
-        block = np.asarray(back(jnp.asarray(images[-len(block) :])))[: columns - len(basis)]
+        previous = np.resize(values, wanted)
+        block = np.asarray(apply_transpose(jnp.asarray(images[-len(block) :])))[: columns - len(basis)]
 
 
 METHODS: dict[str, Callable[[Linear, int | None], np.ndarray]] = {"dense": _dense, "fourier": _fourier, "krylov": _krylov}
@@ -254,8 +263,8 @@ def _circular(linear: Linear) -> bool:
     return window is not None and window.padding == "CIRCULAR" and bool(np.max(window.strides) == 1)
 
 
-def _written(linear: Linear) -> np.ndarray:
-    """The matrix, in a dtype that can be decomposed."""
+def _decomposable_matrix(linear: Linear) -> np.ndarray:
+    """Return the matrix in a dtype that can be decomposed."""
     return np.asarray(linear.matrix(), _at_least_single(linear.dtype))
 
 
@@ -265,4 +274,6 @@ def _at_least_single(dtype: DTypeLike) -> np.dtype:
 
 def _check_small(linear: Linear) -> None:
     if math.prod(linear.sizes) > LARGEST:
-        raise ValueError(f"the matrix of {linear.sizes} has more than {LARGEST} entries; `singular_values` finds the largest")
+        raise ValueError(
+            f"the matrix of {linear.sizes} has more than {LARGEST} entries; `singular_values` finds its largest values"
+        )

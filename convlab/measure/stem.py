@@ -1,4 +1,4 @@
-"""What the first layers of a network make of images: how far each condenses, how many dimensions it fills, what it aliases."""
+"""The first layers of a network, its stem: compression ratios, ranks and aliasing."""
 
 import math
 from collections.abc import Sequence
@@ -17,21 +17,23 @@ from convlab.ops.pool import max_pool
 
 
 class Stem(NamedTuple):
-    """What one layer before the blocks of a network, or all of them together, makes of an image.
+    """What one layer of a stem, or the whole stem, costs and keeps of an image.
+
+    A stem is the layers before the blocks of a network.
 
     Attributes:
-      name: "conv 7x7/2" with the taps and the stride, "max" for pooling, "total".
-      channels: Going out.
-      window_ratio: Output channels over what one window reads, c_out / (k k c_in): below 1 a window is condensed.
-      stride_ratio: Over the pixels that come new with each output, c_out / (s s c_in): below 1 the image is condensed.
-      weights: Of the kernel.
-      multiply_adds: For one image, taps on padding left out.
-      field: Pixels that one output sees along each axis.
-      jump: Pixels between neighbouring outputs.
-      bound: Dimensions that outputs at one position can fill before the ReLU, min(c_out, k k c_in); of pooling, its channels.
-      rank: That they do fill on the given images; of pooling, before it.
-      rank_after: That they fill after the ReLU, at most c_out; of pooling, after it.
-      aliasing: Share of the energy before striding at frequencies that the stride cannot tell from lower ones.
+      name: "conv 7x7/2" with the taps and the stride, "max" for pooling, or "total".
+      channels: The number of output channels.
+      window_ratio: Output channels over the inputs in one window, c_out / (k k c_in). Below 1, a window is compressed.
+      stride_ratio: Output channels over the inputs in one stride, c_out / (s s c_in). Below 1, the image is compressed.
+      weights: The number of weights in the kernel.
+      multiply_adds: The number of products for one image, without taps on padding.
+      field: The pixels along each axis that one output depends on, that is, its receptive field.
+      jump: The pixels along each axis between neighbouring outputs.
+      bound: The largest possible rank of the outputs before the ReLU, min(c_out, k k c_in). For pooling, its channels.
+      rank: The rank on the given images before the ReLU. For pooling, the rank of its input.
+      rank_after: The rank after the ReLU, at most c_out. For pooling, the rank of its output.
+      aliasing: The share of the energy before striding at frequencies that the stride aliases with lower ones.
     """
 
     name: str
@@ -56,21 +58,25 @@ def stem_report(
     pool: Window | None = None,
     kernels: Sequence[Float[Array, "a b c d"]] | None = None,
 ) -> list[Stem]:
-    """Tell what the first layers of a network, ReLUs between them, make of images: layer by layer and in total.
+    """Measure what the first layers of a network cost and how much of images they keep.
+
+    The layers have ReLUs between them.
 
     Args:
-      layers: Window and output channels of each.
-      images: What the ranks and the aliasing are measured on; enough that no rank is that of too few positions.
-      key: Draws kernels, Gaussian with mean squares of one over what a window reads.
-      pool: Window of the max pooling that follows.
-      kernels: Of the layers, trained or chosen; None draws them.
+      layers: The window and the number of output channels of each layer.
+      images: The images on which ranks and aliasing are measured. There must be enough positions that their number does not
+        limit a rank.
+      key: The random key for drawing Gaussian kernels, whose variance is one over the inputs in a window.
+      pool: The window of the max pooling after the layers, if there is one.
+      kernels: The kernels of the layers. If None, they are drawn.
 
     Returns:
-      One row a layer, one for pooling, and "total": its ratios are those of the field and the jump, its ranks those of
-      the last row, its aliasing the largest.
+      One row for each layer, one for pooling, and "total". The total's ratios use its receptive field and jump. Its ranks are
+      those of the last row, and its aliasing is the largest of the rows.
 
     Raises:
-      ValueError: No layers, or kernels that do not fit them; images without spatial axes, not finite, or all zero.
+      ValueError: `layers` is empty, or kernels do not fit the layers. Or the images have no spatial axes, are not finite, or
+        are all zero.
       TypeError: `images` are not floating, or a width is not an integer.
 
     Example:
@@ -79,29 +85,33 @@ def stem_report(
       >>> first.name, round(first.window_ratio, 3), round(first.stride_ratio, 3), first.rank, first.rank_after
       ('conv 3x3/2', 1.185, 2.667, 27, 32)
 
-    Reference: of stems, He et al. 2019, Bag of tricks for image classification.
+    Reference: He et al. 2019, Bag of tricks for image classification (stems).
     """
     if not layers:
-        raise ValueError("layers is empty: a stem has at least one")
+        raise ValueError("layers is empty; needs at least one layer")
     if kernels is not None and len(kernels) != len(layers):
-        raise ValueError(f"kernels has {len(kernels)} entries but the stem has {len(layers)} layers; needs one of each")
+        raise ValueError(
+            f"kernels has {len(kernels)} entries but the stem has {len(layers)} layers; needs one kernel for each layer"
+        )
     layers = [(window, as_integer(f"the width in layers[{number}]", width)) for number, (window, width) in enumerate(layers)]
-    axes = jnp.ndim(images) - 2
-    if axes < 1:
+    ndim = jnp.ndim(images) - 2
+    if ndim < 1:
         raise ValueError(f"images has shape {jnp.shape(images)}; needs (n, *space, c)")
-    x, space = check.images(images, axes, f"images has shape {jnp.shape(images)}")
+    x, space = check.images(images, ndim, f"images has shape {jnp.shape(images)}")
     if not bool(jnp.isfinite(x).all() & x.any()):
-        raise ValueError("images holds numbers that are not finite, or zeros alone; needs some that say what a layer keeps")
+        raise ValueError(
+            "images has entries that are not finite, or only zeros; needs finite images that are not all zero to measure a rank"
+        )
     rows, channels = [], x.shape[-1]
     for number, (window, width) in enumerate(layers):
-        shape = (*window.taps(axes), x.shape[-1], width)
+        shape = (*window.taps(ndim), x.shape[-1], width)
         drawn = jax.random.normal(jax.random.fold_in(key, number), shape, x.dtype) / math.sqrt(math.prod(shape[:-1]))
         v = drawn if kernels is None else jnp.asarray(kernels[number])
-        check.agree(f"kernels[{number}] returns {{}} channels", v.shape[-1:], "its layer is of {}", (width,))
-        row, x = _row(rows, x, window.of_rank(axes), v)
+        check.agree(f"kernels[{number}] returns {{}} channels", v.shape[-1:], "its layer has {}", (width,))
+        row, x = _row(rows, x, window.with_ndim(ndim), v)
         rows.append(row)
     if pool is not None:
-        rows.append(_row(rows, x, pool.of_rank(axes))[0])
+        rows.append(_row(rows, x, pool.with_ndim(ndim))[0])
     ratios = _ratios(rows[-1].channels, channels, rows[-1].field, rows[-1].jump)
     sums = {name: sum(getattr(row, name) for row in rows) for name in ("weights", "multiply_adds")}
     total = rows[-1]._replace(name="total", **ratios, **sums, aliasing=max(row.aliasing for row in rows))
@@ -109,7 +119,10 @@ def stem_report(
 
 
 def _row(rows: Sequence[Stem], x: Array, window: Window, v: Array | None = None) -> tuple[Stem, Array]:
-    """Return what a convolution and a ReLU, or max pooling where there is no kernel, make of images, and their result."""
+    """Return the row of one layer and its output.
+
+    The layer is a convolution with ReLU, or max pooling if `v` is None.
+    """
     ndim = x.ndim - 2
     size, strides = window.taps(ndim), as_axes("strides", window.strides, ndim)
 
@@ -117,9 +130,9 @@ def _row(rows: Sequence[Stem], x: Array, window: Window, v: Array | None = None)
         return max_pool(x, window) if v is None else conv(x, v, window)
 
     h = apply(window)
-    width, returned = h.shape[-1], h if v is None else jax.nn.relu(h)
+    width, activations = h.shape[-1], h if v is None else jax.nn.relu(h)
     taps = math.prod(int((axis.reads >= 0).sum()) for axis in window.axes(x.shape[1:-1]))
-    field, jump = _wider(rows, window, ndim)
+    field, jump = _field_after(rows, window, ndim)
     row = Stem(
         name=f"{'max' if v is None else 'conv'} {'x'.join(map(str, size))}/{strides[0] if len(set(strides)) == 1 else strides}",
         channels=width,
@@ -130,18 +143,19 @@ def _row(rows: Sequence[Stem], x: Array, window: Window, v: Array | None = None)
         jump=jump,
         bound=width if v is None else min(width, v[..., 0].size),
         rank=rows[-1].rank_after if v is None else activation_rank(h).rank,
-        rank_after=activation_rank(returned).rank,
-        aliasing=float(aliased_energy(apply(Window(size, 1, "CIRCULAR", window.dilation)), strides)),  # no border takes part
+        rank_after=activation_rank(activations).rank,
+        # The window is circular here, so that the border has no effect.
+        aliasing=float(aliased_energy(apply(Window(size, 1, "CIRCULAR", window.dilation)), strides)),
     )
-    return row, returned
+    return row, activations
 
 
-def _wider(rows: Sequence[Stem], window: Window, ndim: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Pixels that an output sees, and pixels from one to the next, after one more window."""
+def _field_after(rows: Sequence[Stem], window: Window, ndim: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the receptive field and the jump after one more window."""
     field, jump = (rows[-1].field, rows[-1].jump) if rows else ((1,) * ndim, (1,) * ndim)
     strides, dilations = (as_axes(name, getattr(window, name), ndim) for name in ("strides", "dilation"))
-    seen = (f + t * (k - 1) * j for f, j, k, t in zip(field, jump, window.taps(ndim), dilations, strict=True))
-    return tuple(seen), tuple(j * s for j, s in zip(jump, strides, strict=True))
+    fields = (f + t * (k - 1) * j for f, j, k, t in zip(field, jump, window.taps(ndim), dilations, strict=True))
+    return tuple(fields), tuple(j * s for j, s in zip(jump, strides, strict=True))
 
 
 def _ratios(width: int, channels: int, size: Sequence[int], strides: Sequence[int]) -> dict[str, float]:

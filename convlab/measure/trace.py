@@ -1,4 +1,7 @@
-"""A network's trace as a list of steps on numbered arrays, which measures can run in part, change, or follow backwards."""
+"""The trace of a network as steps on numbered arrays.
+
+Measures can run the steps, change them, or follow them backwards.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -19,18 +22,25 @@ KINDS = (Layer, nnx.Linear, nnx.Conv, *NORMS)
 CALLS = {"jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint", "custom_jvp_call", "custom_vjp_call"}
 
 
-def entering(number: int, x: jax.Array) -> jax.Array:
+def mark_input(number: int, x: jax.Array) -> jax.Array:
     """Mark the input of layer `number` in the trace."""
     return checkpoint_name(x, f"convlab:{number}:input")
 
 
-def leaving(number: int, h: jax.Array) -> jax.Array:
+def mark_output(number: int, h: jax.Array) -> jax.Array:
     """Mark the output of layer `number` in the trace."""
     return checkpoint_name(h, f"convlab:{number}:output")
 
 
 class Step(NamedTuple):
-    """One operation: its equation in JAX's trace, and the numbers of what it reads and makes; literals stand for themselves."""
+    """One operation of a traced network.
+
+    Attributes:
+      equation: The operation's equation in JAX's trace.
+      inputs: The operands, each an `ArrayRef` or the value of a literal.
+      outputs: The numbers of the results.
+      scope: The name stack of the operation, separated by slashes.
+    """
 
     equation: Any
     inputs: tuple[Any, ...]
@@ -39,24 +49,24 @@ class Step(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of the operation."""
+        """The name of the operation."""
         return self.equation.primitive.name
 
     @property
     def mark(self) -> tuple[int, str] | None:
-        """The number of a layer's call, and "input" or "output", where this step marks one."""
+        """The number of a layer's call and "input" or "output", or None if the step marks neither."""
         if self.name != "name" or not self.equation.params["name"].startswith("convlab:"):
             return None
         _, number, side = self.equation.params["name"].split(":")
         return int(number), side
 
     def numbers(self) -> list[int]:
-        """Numbers of the arrays that are read."""
-        return [operand.number for operand in self.inputs if isinstance(operand, Place)]
+        """Return the numbers of the arrays that the step reads."""
+        return [operand.number for operand in self.inputs if isinstance(operand, ArrayRef)]
 
     def run(self, values: Mapping[int, Any]) -> dict[int, Any]:
-        """Compute what the step makes."""
-        operands = [values[operand.number] if isinstance(operand, Place) else operand for operand in self.inputs]
+        """Compute the step's results from the values of the arrays by number."""
+        operands = [values[operand.number] if isinstance(operand, ArrayRef) else operand for operand in self.inputs]
         primitive = self.equation.primitive
         options = primitive.get_bind_params(self.equation.params)
         functions, options = options if isinstance(options, tuple) else ((), options)
@@ -64,8 +74,8 @@ class Step(NamedTuple):
         return dict(zip(self.outputs, results if primitive.multiple_results else [results], strict=True))
 
 
-class Place(NamedTuple):
-    """Stands for an array by its number."""
+class ArrayRef(NamedTuple):
+    """A reference to an array by its number."""
 
     number: int
 
@@ -74,12 +84,12 @@ class Program(NamedTuple):
     """A traced network.
 
     Attributes:
-      steps: In the order in which they run.
-      arrays: What is known without the images: parameters and constants, by number.
-      images: Number of the images.
-      output: Number of the result.
-      shapes: Shape and dtype of every array, by number.
-      calls: Of its layers: paths, and what went in and came out.
+      steps: The operations, in the order in which they run.
+      arrays: The arrays that do not depend on the images, that is, parameters and constants, by number.
+      images: The number of the images.
+      output: The number of the result.
+      shapes: The shape and dtype of every array, by number.
+      calls: The path, and the input's and output's shapes, of each call of a layer.
     """
 
     steps: list[Step]
@@ -90,20 +100,20 @@ class Program(NamedTuple):
     calls: list[tuple[str, Call]]
 
     def dependent(self) -> set[int]:
-        """Numbers of the arrays that depend on the images."""
-        found = {self.images}
+        """Return the numbers of the arrays that depend on the images."""
+        numbers = {self.images}
         for step in self.steps:
-            if not found.isdisjoint(step.numbers()):
-                found.update(step.outputs)
-        return found
+            if not numbers.isdisjoint(step.numbers()):
+                numbers.update(step.outputs)
+        return numbers
 
     def layers(self) -> dict[str, int]:
-        """Numbers of what layers return, by name, in the order of the calls."""
+        """Return the numbers of the layers' outputs by name, in the order of the calls."""
         marks = [(step.mark, step.outputs[0]) for step in self.steps if step.mark is not None]
         return {self.calls[mark[0]][0]: number for mark, number in marks if mark[1] == "output"}
 
     def number_of(self, layer: str) -> int:
-        """The number of what a layer returns."""
+        """Return the number of a layer's output."""
         numbers = self.layers()
         if layer not in numbers:
             raise ValueError(f"layer {layer!r} is not called; needs one of {', '.join(numbers)}")
@@ -112,100 +122,115 @@ class Program(NamedTuple):
     def run(
         self, values: dict[int, Any], step: Callable[[Step, Mapping[int, Any]], dict[int, Any]] = Step.run
     ) -> dict[int, Any]:
-        """Compute all arrays from the parameters and the images, each step as `step` does."""
-        for each in self.steps:
-            values.update(step(each, values))
+        """Compute all arrays from the parameters and the images, using `step` to run each step."""
+        for operation in self.steps:
+            values.update(step(operation, values))
         return values
 
 
-def trace(model: Any, images: Any, opens: Callable[[Any], bool] = lambda equation: True) -> Program:
-    """Trace a network in evaluation mode, its calls taken apart where `opens` says so.
+def trace(model: Any, images: Any, inline: Callable[[Any], bool] = lambda equation: True) -> Program:
+    """Trace a network in evaluation mode and number its arrays.
 
     Args:
       model: A Flax NNX module, or a function of images.
-      images: Images, or their shape and dtype.
-      opens: Of an equation that is a call: whether its steps take its place.
+      images: The images, or their shape and dtype.
+      inline: A function of an equation that calls another jaxpr; it returns whether to replace the call by the jaxpr's steps.
+
+    Raises:
+      ValueError: The network does not return one array that depends on the images.
     """
     names: dict[int, str] = {}
-    state, run = split(model, lambda module: names.update({id(part): name for name, part in named(module)}))
-    with recorded(*KINDS, enter=entering, leave=leaving) as calls:
+    state, run = split_model(model, lambda module: names.update({id(part): name for name, part in named_modules(module)}))
+    with recorded(*KINDS, enter=mark_input, leave=mark_output) as calls:
         closed = jax.make_jaxpr(run)(state, jax.ShapeDtypeStruct(images.shape, images.dtype))
-    steps, places, shapes = flat(closed.jaxpr, opens)
-    returned = [place_of(variable, places) for variable in closed.jaxpr.outvars]
-    if len(returned) != 1 or not isinstance(returned[0], Place):
+    steps, references, shapes = flatten(closed.jaxpr, inline)
+    returned = [resolve(variable, references) for variable in closed.jaxpr.outvars]
+    if len(returned) != 1 or not isinstance(returned[0], ArrayRef):
         raise ValueError(f"the model returns {closed.jaxpr.outvars}; needs one array that depends on the images")
     arrays = dict(enumerate([*closed.consts, *jax.tree.leaves(state)]))
-    paths = unique([names.get(id(call.module), type(call.module).__name__) for call in calls])
+    paths = unique_names([names.get(id(call.module), type(call.module).__name__) for call in calls])
     return Program(steps, arrays, len(arrays), returned[0].number, shapes, list(zip(paths, calls, strict=True)))
 
 
-def unique(names: Sequence[str]) -> list[str]:
-    """Number the second and later calls of one layer.
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Append the number of the call to the names of second and later calls.
 
     Example:
-      >>> unique(["block", "head", "block"])
+      >>> unique_names(["block", "head", "block"])
       ['block', 'head', 'block (2)']
     """
-    counts = [names[: place + 1].count(name) for place, name in enumerate(names)]
+    counts = [names[: index + 1].count(name) for index, name in enumerate(names)]
     return [name if count == 1 else f"{name} ({count})" for name, count in zip(names, counts, strict=True)]
 
 
-def split(model: Any, notice: Callable[[nnx.Module], None] = lambda module: None) -> tuple[Any, Callable[[Any, Any], Any]]:
-    """Split a network into its arrays and a function of these and of images, in evaluation mode; a function has no arrays."""
+def split_model(
+    model: Any, on_call: Callable[[nnx.Module], None] = lambda module: None
+) -> tuple[Any, Callable[[Any, Any], Any]]:
+    """Split a network into its arrays and a function of arrays and images.
+
+    The function runs in evaluation mode. A plain function has no arrays. `on_call` is called with the module whenever the
+    function runs.
+    """
     if not isinstance(model, nnx.Module):
         return (), lambda state, x: model(x)
-    copy = nnx.clone(model)
-    copy.eval()
-    definition, state = nnx.split(copy)
+    network = nnx.clone(model)
+    network.eval()
+    definition, state = nnx.split(network)
 
     def run(state: Any, x: Any) -> Any:
         merged = nnx.merge(definition, state)
-        notice(merged)
+        on_call(merged)
         return merged(x)
 
     return state, run
 
 
-def named(model: nnx.Module) -> Iterator[tuple[str, nnx.Module]]:
+def named_modules(model: nnx.Module) -> Iterator[tuple[str, nnx.Module]]:
     """Yield the modules of a network with their paths, as `count` writes them."""
     for path, module in nnx.iter_modules(model):
         yield "/".join(map(str, path)) or type(model).__name__, module
 
 
-def flat(
-    jaxpr: Jaxpr, opens: Callable[[Any], bool] = lambda equation: True
+def flatten(
+    jaxpr: Jaxpr, inline: Callable[[Any], bool] = lambda equation: True
 ) -> tuple[list[Step], dict[Any, Any], dict[int, Any]]:
-    """Take a trace apart: its steps, the places of its variables, and by number the shapes of all arrays."""
-    places = {variable: Place(number) for number, variable in enumerate([*jaxpr.constvars, *jaxpr.invars])}
-    shapes = {place.number: variable.aval for variable, place in places.items()}
-    return list(_steps(jaxpr, places, shapes, opens, "")), places, shapes
+    """Flatten a jaxpr into a list of steps.
+
+    References of its variables, and the shapes of all arrays by number, are returned with them.
+    """
+    references = {variable: ArrayRef(number) for number, variable in enumerate([*jaxpr.constvars, *jaxpr.invars])}
+    shapes = {reference.number: variable.aval for variable, reference in references.items()}
+    return list(_steps(jaxpr, references, shapes, inline, "")), references, shapes
 
 
-def place_of(variable: Any, places: Mapping[Any, Any]) -> Any:
-    """Where a variable of a trace is; a literal stands for itself."""
-    return variable.val if isinstance(variable, Literal) else places[variable]
+def resolve(variable: Any, references: Mapping[Any, Any]) -> Any:
+    """Return the reference of a jaxpr's variable, or the value of a literal."""
+    return variable.val if isinstance(variable, Literal) else references[variable]
 
 
-def _steps(jaxpr: Jaxpr, places: dict[Any, Any], shapes: dict[int, Any], opens: Callable, scope: str) -> Iterator[Step]:
-    """Take a trace apart; every array gets a number of its own, also where two calls share one trace."""
+def _steps(jaxpr: Jaxpr, references: dict[Any, Any], shapes: dict[int, Any], inline: Callable, scope: str) -> Iterator[Step]:
+    """Yield the steps of a jaxpr.
+
+    Every array gets its own number, even if two calls share one jaxpr.
+    """
     for equation in jaxpr.eqns:
-        inputs = tuple(place_of(variable, places) for variable in equation.invars)
-        inside = "/".join(filter(None, (scope, str(equation.source_info.name_stack))))
-        body = called(equation)
-        if body is not None and opens(equation):
+        inputs = tuple(resolve(variable, references) for variable in equation.invars)
+        inner_scope = "/".join(filter(None, (scope, str(equation.source_info.name_stack))))
+        body = called_jaxpr(equation)
+        if body is not None and inline(equation):
             inner = dict(zip([*body.jaxpr.constvars, *body.jaxpr.invars], [*body.consts, *inputs], strict=True))
-            yield from _steps(body.jaxpr, inner, shapes, opens, inside)
-            results = [place_of(variable, inner) for variable in body.jaxpr.outvars]
-            places.update(zip(equation.outvars, results, strict=True))
+            yield from _steps(body.jaxpr, inner, shapes, inline, inner_scope)
+            results = [resolve(variable, inner) for variable in body.jaxpr.outvars]
+            references.update(zip(equation.outvars, results, strict=True))
             continue
         outputs = range(len(shapes), len(shapes) + len(equation.outvars))
         shapes.update(zip(outputs, (variable.aval for variable in equation.outvars), strict=True))
-        places.update(zip(equation.outvars, map(Place, outputs), strict=True))
-        yield Step(equation, inputs, tuple(outputs), inside)
+        references.update(zip(equation.outvars, map(ArrayRef, outputs), strict=True))
+        yield Step(equation, inputs, tuple(outputs), inner_scope)
 
 
-def called(equation: Any) -> ClosedJaxpr | None:
-    """The trace that an equation calls, if it is a call that can be written out."""
+def called_jaxpr(equation: Any) -> ClosedJaxpr | None:
+    """Return the jaxpr that an equation calls, or None if it is no call that can be inlined."""
     if equation.primitive.name not in CALLS:
         return None
     inner = next(equation.params[key] for key in ("jaxpr", "call_jaxpr") if key in equation.params)

@@ -1,6 +1,7 @@
-"""Networks from one specification at any rung: `connectivity=` says how their spatial layers are wired.
+"""Networks whose spatial layers are on the rung that `connectivity=` names.
 
-A network is a `Stack`: stages (`Stage`: one spatial layer and what follows it), then a head of dense layers (`Head`).
+A network is a `Stack` of stages and a head. A `Stage` is one spatial layer with its normalisation, activation and pooling.
+The `Head` consists of dense layers.
 """
 
 from convlab.models.allcnn import AllCNN

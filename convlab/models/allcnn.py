@@ -1,4 +1,4 @@
-"""The network of convolutions and nothing else."""
+"""The all-convolutional network."""
 
 from collections.abc import Sequence
 from typing import Any, Unpack
@@ -8,7 +8,7 @@ from flax import nnx
 from convlab.geometry import as_integer
 from convlab.models.stage import Activation, Head, Stack, Stage, Wires, Wiring
 
-LAYERS = (  # channels in widths, taps along each axis, stride, padding
+LAYERS = (  # channels relative to the width, taps along each axis, stride, padding
     (1, 3, 1, "SAME_LOWER"),
     (1, 3, 1, "SAME_LOWER"),
     (1, 3, 2, "SAME_LOWER"),
@@ -21,26 +21,28 @@ LAYERS = (  # channels in widths, taps along each axis, stride, padding
 
 
 class AllCNN(Stack):
-    """All-CNN-C: 3x3 layers, of which those of stride 2 stand for the poolings, two 1x1 layers, and the mean over positions.
+    """All-CNN-C, a network of convolutions without pooling.
+
+    It has 3x3 layers, two 1x1 layers, and a mean over positions. Layers of stride 2 replace the poolings.
 
     | | | halved | | | halved | unpadded | 1x1 | 1x1, linear |
     |---|---|---|---|---|---|---|---|---|
     | 96 | 96 | 96 | 192 | 192 | 192 | 192 | 192 | classes |
 
-    On (32, 32, 3) with ten classes: 1,369,738 weights, and a mean over 6x6 positions as in the paper, whose layers are
-    otherwise padded. The last layer is linear here (the paper's table names a ReLU), and there is no dropout.
+    On (32, 32, 3) with ten classes it has 1,369,738 weights and a mean over 6x6 positions, as in the paper, whose other
+    layers are padded. The last layer is linear here, while the paper's table names a ReLU. There is no dropout.
 
     Args:
-      image_shape: (*space, c) of one image; at least 9 pixels along each axis.
-      classes: Number of outputs.
-      width: Channels of the first three layers; the others have twice as many.
-      batch_norm: Normalise each channel before the activation; these layers then have no bias of their own.
-      activation: After every layer but the last.
-      rngs: Keys; the stream `params` is used.
-      **wires: How the spatial layers are connected: arguments of `Wiring`.
+      image_shape: The shape (*space, c) of one image, with at least 9 pixels along each axis.
+      classes: The number of outputs.
+      width: The number of channels of the first three layers. The others have twice as many.
+      batch_norm: Whether to normalise each channel before the activation. These layers then have no bias of their own.
+      activation: The activation after every layer but the last.
+      rngs: The random streams, of which `params` is used.
+      **wires: The connections of the spatial layers, as arguments of `Wiring`.
 
     Raises:
-      ValueError: An unknown connectivity, or images that are too small.
+      ValueError: The connectivity is unknown, or the images are too small.
 
     Example:
       >>> model = nnx.eval_shape(lambda: AllCNN((32, 32, 3), 10, rngs=nnx.Rngs(0)))
@@ -62,13 +64,13 @@ class AllCNN(Stack):
         **wires: Unpack[Wires],
     ):
         if min(image_shape[:-1]) < 9:
-            raise ValueError(f"AllCNN needs at least 9 pixels along each axis, got image_shape {tuple(image_shape)}")
+            raise ValueError(f"image_shape is {tuple(image_shape)} but AllCNN needs at least 9 pixels along each axis")
         as_integer("width", width)
-        own: dict[str, Any] = {"wiring": Wiring(**wires), "rngs": rngs}
+        common: dict[str, Any] = {"wiring": Wiring(**wires), "rngs": rngs}
         normed: dict[str, Any] = {"batch_norm": batch_norm, "use_bias": not batch_norm, "activation": activation}
         shape, stages = tuple(image_shape), []
-        for widths, size, strides, padding in LAYERS:
-            stages.append(Stage(shape, widths * width, size, strides, padding=padding, **normed, **own))
+        for factor, size, strides, padding in LAYERS:
+            stages.append(Stage(shape, factor * width, size, strides, padding=padding, **normed, **common))
             shape = stages[-1].output_shape
-        self.stages = nnx.List([*stages, Stage(shape, classes, 1, activation=nnx.identity, **own)])
+        self.stages = nnx.List([*stages, Stage(shape, classes, 1, activation=nnx.identity, **common)])
         self.head = Head((*shape[:-1], classes), (), mean=True, rngs=rngs)

@@ -1,4 +1,4 @@
-"""The network that made convolutions known."""
+"""LeNet-5, the first well-known convolutional network."""
 
 from collections.abc import Sequence
 from typing import Unpack
@@ -10,21 +10,22 @@ from convlab.ops.pool import max_pool
 
 
 class LeNet(Stack):
-    """LeNet-5 with today's habits: 5x5 layers of 6 and 16 channels, each pooled 2x2, then dense layers 120, 84, classes.
+    """LeNet-5 with ReLU and max pooling.
 
-    61,706 weights on (28, 28, 1) with ten classes, as the textbooks count it.
+    It has 5x5 layers of 6 and 16 channels, each pooled 2x2, then dense layers of 120, 84 and `classes` units. On
+    (28, 28, 1) with ten classes it has 61,706 weights, as textbooks count them.
 
     Args:
-      image_shape: (*space, c) of one image; at least 12 pixels along each axis.
-      classes: Number of outputs.
-      activation: After every layer but the last; the original has `nnx.sigmoid`.
-      pool: `max_pool`, `mean_pool` (the original) or `blur_pool`.
-      batch_norm: Normalise each channel of the spatial layers before the activation.
-      rngs: Keys; the stream `params` is used.
-      **wires: How the spatial layers are connected: arguments of `Wiring`.
+      image_shape: The shape (*space, c) of one image, with at least 12 pixels along each axis.
+      classes: The number of outputs.
+      activation: The activation after every layer but the last. The original has `nnx.sigmoid`.
+      pool: The pooling: `max_pool`, `mean_pool` (the original) or `blur_pool`.
+      batch_norm: Whether to normalise each channel of the spatial layers before the activation.
+      rngs: The random streams, of which `params` is used.
+      **wires: The connections of the spatial layers, as arguments of `Wiring`.
 
     Raises:
-      ValueError: An unknown connectivity, or images that are too small.
+      ValueError: The connectivity is unknown, or the images are too small.
 
     Example:
       >>> from jax import numpy as jnp
@@ -46,7 +47,7 @@ class LeNet(Stack):
         **wires: Unpack[Wires],
     ):
         wiring = Wiring(**wires)
-        shared = {
+        common = {
             "wiring": wiring,
             "activation": activation,
             "pool": pool,
@@ -54,9 +55,9 @@ class LeNet(Stack):
             "rngs": rngs,
         }
         if min(image_shape[:-1]) < 12:
-            raise ValueError(f"LeNet needs at least 12 pixels along each axis, got image_shape {tuple(image_shape)}")
-        first = Stage(image_shape, 6, 5, padding="SAME", **shared)
-        second = Stage(first.output_shape, 16, 5, padding="VALID", **shared)
+            raise ValueError(f"image_shape is {tuple(image_shape)} but LeNet needs at least 12 pixels along each axis")
+        first = Stage(image_shape, 6, 5, padding="SAME", **common)
+        second = Stage(first.output_shape, 16, 5, padding="VALID", **common)
         self.stages = nnx.List([first, second])
         self.head = Head(
             second.output_shape, (120, 84, classes), activation=activation, kernel_init=wiring.kernel_init, rngs=rngs

@@ -1,4 +1,4 @@
-"""The network that the derivation starts from."""
+"""The multilayer perceptron, with hidden vectors or hidden images."""
 
 from collections.abc import Sequence
 from typing import Unpack
@@ -9,24 +9,24 @@ from convlab.models.stage import Activation, Head, Stack, Stage, Wires, Wiring
 
 
 class MLP(Stack):
-    r"""Hidden images, then a linear read-out: the network that the derivation starts from.
+    r"""Multilayer perceptron, whose hidden layers are vectors or images.
 
     $$H_{ijd} = \sigma\Big(u_{ijd} + \sum_{klc} W_{ijklcd} X_{klc}\Big)$$
 
-    With `kernel_size=None` every hidden layer is one vector that reads its whole input: the usual multilayer perceptron,
-    on which all rungs agree. With a kernel size every hidden layer is an image, and `connectivity` says what it reads.
+    With `kernel_size=None` every hidden layer is one vector that reads its whole input, so that all rungs agree. With a
+    kernel size every hidden layer is an image, and `connectivity` selects the pixels that it reads. The read-out is linear.
 
     Args:
-      image_shape: (*space, c) of one image.
-      classes: Number of outputs.
-      features: Channels of each hidden layer; none makes the linear classifier.
-      kernel_size: Taps along each axis, or None for the whole image.
-      activation: After each hidden layer.
-      rngs: Keys; the stream `params` is used.
-      **wires: How the spatial layers are connected: arguments of `Wiring`; "dense" unless it says otherwise.
+      image_shape: The shape (*space, c) of one image.
+      classes: The number of outputs.
+      features: The number of channels of each hidden layer. An empty sequence makes the linear classifier.
+      kernel_size: The number of taps along each axis, or None for the whole image.
+      activation: The activation after each hidden layer.
+      rngs: The random streams, of which `params` is used.
+      **wires: The connections of the spatial layers, as arguments of `Wiring`, with "dense" as the default connectivity.
 
     Raises:
-      ValueError: An unknown connectivity, or a kernel that does not fit.
+      ValueError: The connectivity is unknown, or the kernel does not fit.
 
     Example:
       >>> from jax import numpy as jnp

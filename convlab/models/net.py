@@ -1,4 +1,4 @@
-"""The networks of *Deep Learning with PyTorch*, chapter 8, which tell birds from planes."""
+"""The networks of *Deep Learning with PyTorch*, chapter 8, which classify birds and planes."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,14 +13,15 @@ from convlab.ops.pool import max_pool
 
 HIDDEN = 32  # units of the dense layer
 BLOCK_INIT = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")  # Kaiming, for ReLU
-BLOCK_SCALE = 0.5  # of the batch norm in a block at the start, so that a deep sum of blocks starts tame
+BLOCK_SCALE = 0.5  # initial scale of the batch norm of a block, which keeps a deep sum of blocks small
 
 
 class Net(Stack):
-    """The two-class network of *Deep Learning with PyTorch*: 3x3 layers with tanh and 2x2 max pooling, then 32 units.
+    """The two-class network of *Deep Learning with PyTorch*.
 
-    On (32, 32, 3): 18,090 weights as a convolution, 772,194 locally connected. The book's variants are options; all but the
-    first are of its section 8.5 and have `width=32`:
+    It has 3x3 layers with tanh and 2x2 max pooling, then a dense layer of 32 units. On (32, 32, 3) it has 18,090 weights as
+    a convolution and 772,194 locally connected. The book's variants are options. All but the first are in its section 8.5
+    and have `width=32`:
 
     | Net | NetWidth | NetBatchNorm | NetDropout | NetDepth | NetRes |
     |---|---|---|---|---|---|
@@ -28,20 +29,20 @@ class Net(Stack):
     | 18,090 weights | 38,386 | 38,482 | 38,386 | 16,130 | 16,130 |
 
     Args:
-      image_shape: (*space, c) of one image.
-      classes: Number of outputs.
-      width: Channels of the first layer; the others have half as many.
-      depth: Number of 3x3 layers, each followed by a pooling.
-      residual: Add the input of each layer after the second to its output, before the pooling.
-      batch_norm: Normalise each channel of the 3x3 layers before the activation.
-      dropout: Share of the channels of each image that are dropped after each pooling, in training.
-      activation: After every layer but the last.
-      rngs: Keys; the streams `params` and, with dropout, `dropout` are used.
-      **wires: How the spatial layers are connected: arguments of `Wiring`.
+      image_shape: The shape (*space, c) of one image.
+      classes: The number of outputs.
+      width: The number of channels of the first layer. The others have half as many.
+      depth: The number of 3x3 layers, each followed by a pooling.
+      residual: Whether each layer after the second has a residual connection, before the pooling.
+      batch_norm: Whether to normalise each channel of the 3x3 layers before the activation.
+      dropout: The share of the channels of each image that are dropped in training, after each pooling.
+      activation: The activation after every layer but the last.
+      rngs: The random streams, of which `params` and, with dropout, `dropout` are used.
+      **wires: The connections of the spatial layers, as arguments of `Wiring`.
 
     Raises:
-      ValueError: An unknown connectivity, images that are too small for the poolings, a share outside 0 to 1, or a residual
-        network of fewer than three layers.
+      ValueError: The connectivity is unknown, the images are too small for the poolings, `dropout` is outside 0 to 1, or a
+        residual network has fewer than three layers.
 
     Example:
       >>> from jax import numpy as jnp
@@ -68,9 +69,9 @@ class Net(Stack):
         as_integer("width", width, 2)
         as_integer("depth", depth)
         if residual and depth < 3:
-            raise ValueError(f"residual adds the input of layers after the second, but depth is {depth}; needs at least 3")
+            raise ValueError(f"depth is {depth} but residual=True needs at least 3: it applies to layers after the second")
         wiring = Wiring(**wires)
-        shared = {
+        common = {
             "wiring": wiring,
             "activation": activation,
             "batch_norm": batch_norm,
@@ -81,32 +82,34 @@ class Net(Stack):
         shape, stages = tuple(image_shape), []
         for number in range(depth):
             d = width // 2 if number else width
-            stages.append(Stage(shape, d, 3, residual=residual and number > 1, **shared))
+            stages.append(Stage(shape, d, 3, residual=residual and number > 1, **common))
             shape = stages[-1].output_shape
         self.stages = nnx.List(stages)
         self.head = Head(shape, (HIDDEN, classes), activation=activation, kernel_init=wiring.kernel_init, rngs=rngs)
 
 
 class NetDeep(Stack):
-    """The deep residual network of *Deep Learning with PyTorch* (NetResDeep): a 3x3 layer, blocks, and 32 units, with ReLU.
+    """The deep residual network of *Deep Learning with PyTorch* (NetResDeep).
 
-    A block is a 3x3 layer without bias, batch norm, ReLU, and its input added; pooling stands before the blocks and after
-    them. The book's code makes one block and repeats it in the list: every layer of its "100 blocks" has the same weights,
-    as has `tied=True`, and the running statistics are those of whichever layers came last. On (32, 32, 3) with 100 blocks
-    that is 75,810 weights; `tied=False`, each block its own, has 994,530. The kernels of blocks start Gaussian with variance 2
-    over fan-in, whatever the initializer of the others.
+    It has a 3x3 layer, residual blocks, and a dense layer of 32 units, with ReLU. A block is a 3x3 layer without bias,
+    batch norm, ReLU, and a residual connection. There is a pooling before and after the blocks. Kernels of blocks start
+    Gaussian with variance 2 over fan-in, whatever the initializer of the other layers.
+
+    The book's code makes one block and repeats it in the list, so that all layers of its "100 blocks" have the same
+    weights. `tied=True` does the same. The running statistics are then those of the last application. On (32, 32, 3) with
+    100 blocks the tied network has 75,810 weights, and the untied one 994,530.
 
     Args:
-      image_shape: (*space, c) of one image.
-      classes: Number of outputs.
-      width: Channels of every spatial layer.
-      blocks: How many are applied, one after another.
-      tied: Whether it is one and the same block each time.
-      rngs: Keys; the stream `params` is used.
-      **wires: How the spatial layers are connected: arguments of `Wiring`.
+      image_shape: The shape (*space, c) of one image.
+      classes: The number of outputs.
+      width: The number of channels of every spatial layer.
+      blocks: The number of blocks, applied one after another.
+      tied: Whether all blocks are the same module.
+      rngs: The random streams, of which `params` is used.
+      **wires: The connections of the spatial layers, as arguments of `Wiring`.
 
     Raises:
-      ValueError: An unknown connectivity, or images that are too small to pool twice.
+      ValueError: The connectivity is unknown, or the images are too small to pool twice.
 
     Example:
       >>> from jax import numpy as jnp
@@ -130,10 +133,10 @@ class NetDeep(Stack):
         as_integer("blocks", blocks)
         wiring = Wiring(**wires)
         first = Stage(image_shape, width, 3, wiring=wiring, pool=max_pool, rngs=rngs)
-        own = {"wiring": dataclasses.replace(wiring, kernel_init=BLOCK_INIT), "use_bias": False, "rngs": rngs}
+        block = {"wiring": dataclasses.replace(wiring, kernel_init=BLOCK_INIT), "use_bias": False, "rngs": rngs}
         norm = {"batch_norm": True, "norm_scale": BLOCK_SCALE, "residual": True}
         shape = first.output_shape
-        self.stages = nnx.List([first, *(Stage(shape, width, 3, **own, **norm) for _ in range(1 if tied else blocks))])
+        self.stages = nnx.List([first, *(Stage(shape, width, 3, **block, **norm) for _ in range(1 if tied else blocks))])
         self.repeats = blocks if tied else 1
         self.pool_window = first.pool_window
         self.head = Head(
@@ -141,7 +144,7 @@ class NetDeep(Stack):
         )
 
     def __call__(self, x: Float[Array, "n k l c"]) -> Float[Array, "n classes"]:
-        """Return one score per class (logits) for each standardised image."""
+        """Return the logits, one per class, of each standardised image."""
         first, *blocks = self.stages
         x = first(x)
         for block in blocks * self.repeats:

@@ -1,4 +1,4 @@
-"""The network of the ladder."""
+"""A small convolutional network with batch norm and pooling, used in the main experiments."""
 
 from collections.abc import Sequence
 from typing import Unpack
@@ -10,21 +10,22 @@ from convlab.ops.pool import max_pool
 
 
 class Pyramid(Stack):
-    """The network of the ladder: 3x3 layers with batch norm and ReLU, 2x2 max pooling between them, a mean read-out.
+    """Stack of 3x3 layers with batch norm, ReLU and 2x2 max pooling, and a linear read-out.
 
-    By default the head reads one mean per channel and knows no position, so all that a network can know of places is in its
-    rung. A head that reads all pixels can learn places at every rung.
+    There is no pooling after the last spatial layer. By default the head reads one mean per channel and no positions, so
+    that only the rung lets the network depend on position. A head that reads all pixels can depend on position at every
+    rung.
 
     Args:
-      image_shape: (*space, c) of one image; at least 2 pixels an axis for every layer but the last.
-      classes: Number of outputs.
-      features: Channels of each layer.
+      image_shape: The shape (*space, c) of one image. Each axis halves after every layer but the last.
+      classes: The number of outputs.
+      features: The number of channels of each layer.
       flatten: Whether the head reads all pixels of the last image instead of their mean per channel.
-      rngs: Keys; the stream `params` is used.
-      **wires: How the spatial layers are connected: arguments of `Wiring`.
+      rngs: The random streams, of which `params` is used.
+      **wires: The connections of the spatial layers, as arguments of `Wiring`.
 
     Raises:
-      ValueError: An unknown connectivity, or images that are too small.
+      ValueError: The connectivity is unknown, or the images are too small.
 
     Example:
       >>> from jax import numpy as jnp

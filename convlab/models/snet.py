@@ -1,4 +1,4 @@
-"""The shallow and the deep network in whose fully connected twins convolutions have been learnt from scratch."""
+"""The shallow and the deep network of "Towards learning convolutions from scratch"."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, Unpack
@@ -10,27 +10,33 @@ from convlab.models.stage import Head, Stack, Stage, Wires, Wiring
 
 
 class _Normed(Stack):
-    """Spatial layers, then a hidden dense layer and a linear one; batch norm and ReLU after each but the last."""
+    """Spatial layers, a hidden dense layer and a linear one, with batch norm and ReLU between them."""
 
-    layers: ClassVar[tuple[tuple[int, int, int], ...]]  # channels in widths, taps along each axis, stride
-    hidden: ClassVar[int]  # units of the dense layer, in widths
+    layers: ClassVar[tuple[tuple[int, int, int], ...]]  # channels relative to the width, taps along each axis, stride
+    hidden: ClassVar[int]  # units of the dense layer, relative to the width
 
     def __init__(self, image_shape: Sequence[int], classes: int, *, width: int = 16, rngs: nnx.Rngs, **wires: Unpack[Wires]):
         as_integer("width", width)
         wiring = Wiring(**wires)
-        own: dict[str, Any] = {"padding": "SAME_LOWER", "use_bias": False, "batch_norm": True, "wiring": wiring, "rngs": rngs}
+        common: dict[str, Any] = {
+            "padding": "SAME_LOWER",
+            "use_bias": False,
+            "batch_norm": True,
+            "wiring": wiring,
+            "rngs": rngs,
+        }
         shape, stages = tuple(image_shape), []
-        for widths, size, strides in self.layers:
-            stages.append(Stage(shape, widths * width, size, strides, **own))
+        for factor, size, strides in self.layers:
+            stages.append(Stage(shape, factor * width, size, strides, **common))
             shape = stages[-1].output_shape
         self.stages = nnx.List(stages)
         self.head = Head(shape, (self.hidden * width, classes), batch_norm=True, kernel_init=wiring.kernel_init, rngs=rngs)
 
 
 class SNet(_Normed):
-    """S-net: a 9x9 layer of stride 2, then dense layers of 24 widths and of the classes.
+    """S-net: a 9x9 layer of stride 2, then a hidden dense layer of 24 widths and a linear one.
 
-    Weights without the biases and batch norm, with width w and c classes, on s x s pixels of 3 channels, s even:
+    The numbers of weights, without biases and batch norm, for width w, c classes, and s x s pixels of 3 channels, s even:
 
     | connectivity | in the paper | weights |
     |---|---|---|
@@ -38,18 +44,19 @@ class SNet(_Normed):
     | locally_connected | S-LOCAL | 6 s^2 w^2 + (243 s^2 / 4 + 24 c) w |
     | dense | S-FC | 6 s^2 w^2 + (3 s^4 / 4 + 24 c) w |
 
-    Every layer but the last is followed by batch norm and ReLU and has no bias. Spatial layers are normalised per channel
-    at every rung, so that a freer twin is the same function in training too; the paper's S-FC normalises each unit.
+    Batch norm and ReLU follow every layer but the last, and these layers have no bias. Spatial layers are normalised per
+    channel at every rung, so that a relaxed network computes the same function in training, too. The paper's S-FC
+    normalises each unit.
 
     Args:
-      image_shape: (*space, c) of one image.
-      classes: Number of outputs.
-      width: Channels of the spatial layer, the paper's alpha.
-      rngs: Keys; the stream `params` is used.
-      **wires: How the spatial layers are connected: arguments of `Wiring`.
+      image_shape: The shape (*space, c) of one image.
+      classes: The number of outputs.
+      width: The number of channels of the spatial layer, the paper's alpha.
+      rngs: The random streams, of which `params` is used.
+      **wires: The connections of the spatial layers, as arguments of `Wiring`.
 
     Raises:
-      ValueError: An unknown connectivity, or a width below 1.
+      ValueError: The connectivity is unknown, or the width is below 1.
 
     Example:
       >>> model = nnx.eval_shape(lambda: SNet((32, 32, 3), 10, connectivity="dense", rngs=nnx.Rngs(0)))
@@ -64,9 +71,10 @@ class SNet(_Normed):
 
 
 class DNet(_Normed):
-    """D-net: eight 3x3 layers of 1 to 16 widths, every second one of stride 2, then dense layers of 64 widths and the classes.
+    """D-net: eight 3x3 layers, then a hidden dense layer of 64 widths and a linear one.
 
-    Weights without the biases and batch norm, with width w and c classes, on s x s pixels of 3 channels, s a multiple of 16:
+    The spatial layers have 1 to 16 widths, and every second one has stride 2. The numbers of weights, without biases and
+    batch norm, for width w, c classes, and s x s pixels of 3 channels, s a multiple of 16:
 
     | connectivity | in the paper | weights |
     |---|---|---|
@@ -74,17 +82,17 @@ class DNet(_Normed):
     | locally_connected | D-LOCAL | (45 + 4) s^2 w^2 + (27 s^2 + 64 c) w |
     | dense | D-FC | (127 s^4 / 128 + 4 s^2) w^2 + (3 s^4 + 64 c) w |
 
-    Batch norm, ReLU and biases as in `SNet`.
+    Batch norm, ReLU and biases are those of `SNet`.
 
     Args:
-      image_shape: (*space, c) of one image.
-      classes: Number of outputs.
-      width: Channels of the first layer, the paper's alpha.
-      rngs: Keys; the stream `params` is used.
-      **wires: How the spatial layers are connected: arguments of `Wiring`.
+      image_shape: The shape (*space, c) of one image.
+      classes: The number of outputs.
+      width: The number of channels of the first layer, the paper's alpha.
+      rngs: The random streams, of which `params` is used.
+      **wires: The connections of the spatial layers, as arguments of `Wiring`.
 
     Raises:
-      ValueError: An unknown connectivity, or a width below 1.
+      ValueError: The connectivity is unknown, or the width is below 1.
 
     Example:
       >>> model = nnx.eval_shape(lambda: DNet((32, 32, 3), 10, rngs=nnx.Rngs(0)))

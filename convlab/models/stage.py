@@ -1,4 +1,4 @@
-"""What networks are made of: stages, each a spatial layer at a rung and what follows it, and a head of dense layers."""
+"""The parts of networks: stages with one spatial layer each, and a head of dense layers."""
 
 import dataclasses
 import itertools
@@ -18,19 +18,19 @@ from convlab.norm import BatchNorm
 Activation = Callable[[jax.Array], jax.Array]
 Pool = Callable[[jax.Array, Window], jax.Array]
 
-HALVES = Window(2, 2, "VALID")  # blocks of 2 pixels an axis become one
+HALVES = Window(2, 2, "VALID")  # halves every axis
 
 
 @dataclasses.dataclass(frozen=True)
 class Wiring:
-    """How the spatial layers of a network are connected: arguments of `convlab.layers.connect`.
+    """Describe how the spatial layers of a network are connected, for `convlab.layers.connect`.
 
     Args:
-      connectivity: A rung, or "global_conv".
-      period: Of "tiled".
-      rank: Of "low_rank".
-      tied_noise: Of the rungs with several kernels.
-      kernel_init: Initializer of one kernel, and of the dense layers.
+      connectivity: The rung of the layers, or "global_conv".
+      period: The period of "tiled".
+      rank: The rank of "low_rank".
+      tied_noise: The noise between positions, on rungs with several kernels.
+      kernel_init: The initializer of one kernel, and of the dense layers.
     """
 
     connectivity: str = "conv"
@@ -41,7 +41,7 @@ class Wiring:
 
 
 class Wires(TypedDict, total=False):
-    """The arguments of `Wiring`, as every network takes them."""
+    """The type of the keyword arguments of `Wiring`, which every network accepts."""
 
     connectivity: str
     period: int
@@ -51,32 +51,33 @@ class Wires(TypedDict, total=False):
 
 
 class Stage(nnx.Module):
-    """One spatial layer and what follows it: batch norm, activation, what came in, pooling, dropout.
+    """One spatial layer, batch norm, activation, residual connection, pooling and dropout, in this order.
 
     Args:
-      image_shape: (*space, c) of one image.
-      features: Output channels.
-      kernel_size: Taps along each axis.
-      strides: Pixels between neighbouring outputs.
-      wiring: The rung.
-      padding: As in `Window`.
-      use_bias: As in `convlab.layers.Conv`.
-      batch_norm: Normalise each channel before the activation.
-      norm_scale: Start of the scale that follows the normalisation.
-      activation: After layer and norm.
-      residual: Add the stage's input to what the activation returns, so that the layer learns the difference.
-      pool: After that, over `pool_window`.
-      pool_window: Which pixels become one; its ints are of every axis.
-      dropout: Share of the channels of each image that are set to zero in training, the others scaled to the same mean.
-      rngs: Keys; the streams `params` and, with dropout, `dropout` are used.
+      image_shape: The shape (*space, c) of one image.
+      features: The number of output channels.
+      kernel_size: The number of taps along each axis.
+      strides: The distance between neighbouring outputs in pixels.
+      wiring: The connections of the layer.
+      padding: The padding, as in `Window`.
+      use_bias: The sharing of the bias, as in `convlab.layers.Conv`.
+      batch_norm: Whether to normalise each channel before the activation.
+      norm_scale: The initial scale of the batch norm.
+      activation: The activation after layer and batch norm.
+      residual: Whether to add the stage's input to the output of the activation.
+      pool: The pooling after the residual connection. If None, there is none.
+      pool_window: The window of the pooling. Its ints apply to every axis.
+      dropout: The share of the channels of each image that are set to zero in training. The others are scaled to keep the
+        mean.
+      rngs: The random streams, of which `params` and, with dropout, `dropout` are used.
 
     Attributes:
-      output_shape: (*out, d) of one image.
+      output_shape: The shape (*out, d) of one output image.
 
     Raises:
-      ValueError: What does not fit, a share of dropout outside 0 to 1, or a residual stage whose output is not like its input.
+      ValueError: The window does not fit, `dropout` is outside 0 to 1, or a residual stage changes the shape.
 
-    Reference: of dropping channels, Tompson et al. 2015; of residual stages, He et al. 2016.
+    Reference: for dropout of channels, Tompson et al. 2015; for residual connections, He et al. 2016.
     """
 
     def __init__(
@@ -114,15 +115,17 @@ class Stage(nnx.Module):
         )
         space = self.layer.layout.window.output_shape(space)
         if residual and (*space, features) != tuple(image_shape):
-            raise ValueError(f"a residual stage adds its input of {tuple(image_shape)} to its output of {(*space, features)}")
+            raise ValueError(
+                f"residual needs equal shapes, but the input has {tuple(image_shape)} and the output {(*space, features)}"
+            )
         if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is a share of channels, at least 0 and below 1; got {dropout}")
-        start = nnx.initializers.constant(norm_scale)
-        self.norm = BatchNorm(features, scale_init=start, rngs=rngs) if batch_norm else None
+            raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
+        scale_init = nnx.initializers.constant(norm_scale)
+        self.norm = BatchNorm(features, scale_init=scale_init, rngs=rngs) if batch_norm else None
         self.activation = activation
         self.residual = residual
         self.pool = pool
-        self.pool_window = pool_window.of_rank(len(space))
+        self.pool_window = pool_window.with_ndim(len(space))
         whole_channels = tuple(range(1, 1 + len(space)))
         self.dropout = nnx.Dropout(dropout, broadcast_dims=whole_channels, rngs=rngs) if dropout else None
         if pool is not None:
@@ -141,13 +144,13 @@ class Head(nnx.Module):
     """Dense layers on all pixels of the last image, or on their mean per channel.
 
     Args:
-      image_shape: (*space, c) of the last image.
-      widths: Units of each dense layer; none leaves the pixels, or the means, as they are.
-      activation: After every layer but the last.
-      mean: Read one mean per channel.
-      batch_norm: Normalise each unit before the activation; these layers then have no bias of their own.
-      kernel_init: Initializer of the layers.
-      rngs: Keys; the stream `params` is used.
+      image_shape: The shape (*space, c) of the last image.
+      widths: The number of units of each dense layer. Without layers, the head returns the pixels or the means.
+      activation: The activation after every layer but the last.
+      mean: Whether to read one mean per channel.
+      batch_norm: Whether to normalise each unit before the activation. These layers then have no bias of their own.
+      kernel_init: The initializer of the layers.
+      rngs: The random streams, of which `params` is used.
     """
 
     def __init__(
@@ -181,13 +184,13 @@ class Head(nnx.Module):
 
 
 class Stack(nnx.Module):
-    """Stages, then a head."""
+    """A sequence of stages, followed by a head."""
 
     stages: nnx.List
     head: Head
 
     def __call__(self, x: Float[Array, "n k l c"]) -> Float[Array, "n classes"]:
-        """Return one score per class (logits) for each standardised image."""
+        """Return the logits, one per class, of each standardised image."""
         for stage in self.stages:
             x = stage(x)
         return self.head(x)

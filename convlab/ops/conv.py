@@ -1,4 +1,4 @@
-"""Locality and sharing: one kernel for every output position."""
+"""The convolution: one kernel for all output positions, hence locality and weight sharing."""
 
 from jax.lax import PrecisionLike
 from jax.typing import DTypeLike
@@ -20,25 +20,29 @@ def conv(
     preferred_element_type: DTypeLike | None = None,
     implementation: str = "auto",
 ) -> Float[Array, "*n i j d"]:
-    r"""Apply one kernel at every output position: the MLP after locality and weight sharing.
+    r"""Apply one kernel at every output position: a dense layer after locality and weight sharing.
 
     $$H_{ijd} = \sum_{abc} V_{abcd} \, X_{i+a,\,j+b,\,c}$$
 
     This is cross-correlation, as in every deep-learning library.
 
     Args:
-      x: Images, any number of leading batch axes.
-      v: The kernel; with groups, c counts the channels of one group.
-      window: Where each position reads; with stride s, `i + a` stands for `s*i + a`.
-      groups: Groups of channels that do not see each other; output channels are split alike.
-      precision: Of the multiplications, as in `jax.lax`.
-      preferred_element_type: Of the sums and the result, as in `jax.lax`.
-      implementation: "lax" (XLA's convolution), "canonical" (the same, with gradients that are fast on CPU also in loops, under
-        `vmap` and in groups), "windows" (all windows, then one matrix product), "toeplitz" (the dense matrix of the kernel;
-        where not every position sees every pixel, as "auto"), or "auto": the one measured fastest. They agree to rounding.
+      x: The images, with any number of leading batch axes.
+      v: The kernel. With groups, c counts the input channels of one group.
+      window: The pixels that each position reads. With stride s, `i + a` stands for `s*i + a`.
+      groups: The number of groups of channels. Each group of output channels reads its own group of input channels.
+      precision: The precision of the multiplications, as in `jax.lax`.
+      preferred_element_type: The dtype of the sums and the result, as in `jax.lax`.
+      implementation: The name of an algorithm. All agree up to rounding.
+
+        - "lax": XLA's convolution.
+        - "canonical": XLA's convolution, with gradients that are fast on CPU also in loops, under `vmap` and with groups.
+        - "windows": All windows are gathered, then multiplied in one matrix product.
+        - "toeplitz": The kernel is written as a dense matrix. If some position does not read every pixel, "auto" is used.
+        - "auto": The algorithm that was measured fastest.
 
     Raises:
-      ValueError: `v` is not a kernel of this window, channels disagree, or an unknown implementation.
+      ValueError: `v` is not a kernel of this window, the channels disagree, or `implementation` is unknown.
       TypeError: `x` or `v` is not floating.
 
     Example:
@@ -48,10 +52,10 @@ def conv(
 
     Reference: Zhang et al., Dive into Deep Learning, equation 7.1.3.
     """
-    v, rank = check.kernel("v", v, spatial=1, others="c d")
-    x, space = check.images(x, rank, f"v of shape {v.shape} reads {rank} of them")
+    v, ndim = check.kernel("v", v, spatial=1, others="c d")
+    x, space = check.images(x, ndim, f"v of shape {v.shape} has {ndim} spatial axes")
     axes = check.lay(window, space)
-    check.taps("v", v.shape[:rank], window)
+    check.taps("v", v.shape[:ndim], window)
     check.channels(x, "v", v, groups)
     x, v = check.promote(x, v)
     return windowed(x, v, Form("conv", axes, implementation, precision), groups, preferred_element_type)

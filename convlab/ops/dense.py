@@ -1,4 +1,4 @@
-"""The freest rung: every output sees every pixel through a weight of its own."""
+"""The dense layer, the freest rung: one weight for every pair of output position and pixel."""
 
 import math
 
@@ -18,18 +18,20 @@ def dense(
     precision: PrecisionLike = None,
     preferred_element_type: DTypeLike | None = None,
 ) -> Float[Array, "*n i j d"]:
-    r"""Apply an own weight to every pair of output and pixel: the MLP on an image, before any assumption.
+    r"""Apply a dense layer to images, with one weight per output position and pixel.
 
     $$H_{ijd} = \sum_{klc} W_{ijklcd} \, X_{klc}$$
 
+    This is a layer of a multilayer perceptron, before locality and weight sharing are assumed.
+
     Args:
-      x: Images, any number of leading batch axes.
-      w: One weight per output position, pixel, input channel and output channel.
-      precision: Of the multiplications, as in `jax.lax`.
-      preferred_element_type: Of the sums and the result, as in `jax.lax`.
+      x: The images, with any number of leading batch axes.
+      w: The weights, one per output position, pixel, input channel and output channel.
+      precision: The precision of the multiplications, as in `jax.lax`.
+      preferred_element_type: The dtype of the sums and the result, as in `jax.lax`.
 
     Raises:
-      ValueError: `w` does not read images of this space and these channels.
+      ValueError: The pixels or channels of `w` are not those of `x`.
       TypeError: `x` or `w` is not floating.
 
     Example:
@@ -38,16 +40,16 @@ def dense(
 
     Reference: Zhang et al., Dive into Deep Learning, equation 7.1.1.
     """
-    w, rank = check.kernel("w", w, spatial=2, others="c d")
-    x, space = check.images(x, rank, f"w of shape {w.shape} reads {rank} of them")
-    check.agree("w holds weights for {} pixels", w.shape[rank : 2 * rank], f"x of shape {x.shape} has {{}}", space)
+    w, ndim = check.kernel("w", w, spatial=2, others="c d")
+    x, space = check.images(x, ndim, f"w of shape {w.shape} has {ndim} spatial axes")
+    check.agree("w holds weights for {} pixels", w.shape[ndim : 2 * ndim], f"x of shape {x.shape} has {{}}", space)
     check.channels(x, "w", w)
     x, w = check.promote(x, w)
-    axes = (tuple(range(1, 2 + rank)), tuple(range(rank, 2 * rank + 1)))
+    axes = (tuple(range(1, 2 + ndim)), tuple(range(ndim, 2 * ndim + 1)))
 
     def product(x: Array, w: Array) -> Array:
         return jnp.tensordot(x, w, axes, precision=precision, preferred_element_type=preferred_element_type)
 
-    batch = x.shape[: x.ndim - 1 - rank]
+    batch = x.shape[: x.ndim - 1 - ndim]
     h = sharding.dense(product, x.reshape(math.prod(batch), *space, x.shape[-1]), w)
     return h.reshape(*batch, *h.shape[1:])

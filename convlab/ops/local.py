@@ -1,4 +1,4 @@
-"""Locality without sharing: every output position has a kernel of its own on a window of the image."""
+"""The locally connected layer: locality without weight sharing."""
 
 from jax.lax import PrecisionLike
 from jax.typing import DTypeLike
@@ -20,23 +20,24 @@ def locally_connected(
     preferred_element_type: DTypeLike | None = None,
     implementation: str = "auto",
 ) -> Float[Array, "*n i j d"]:
-    r"""Apply its own kernel at every output position: the MLP after locality, before weight sharing.
+    r"""Apply a separate kernel at every output position: a dense layer after locality only.
 
     $$H_{ijd} = \sum_{abc} V_{ijabcd} \, X_{i+a,\,j+b,\,c}$$
 
     Args:
-      x: Images, any number of leading batch axes.
-      v: One kernel per output position; with groups, c counts the channels of one group.
-      window: Where each position reads; with stride s, `i + a` stands for `s*i + a`.
-      groups: Groups of channels that do not see each other; output channels are split alike.
-      precision: Of the multiplications, as in `jax.lax`.
-      preferred_element_type: Of the sums and the result, as in `jax.lax`.
-      implementation: "blocks" (a few positions at a time; small memory), "windows" (all at once), or "auto": the one that was
-        measured faster for this platform and batch. They agree to rounding.
+      x: The images, with any number of leading batch axes.
+      v: The kernels, one per output position. With groups, c counts the input channels of one group.
+      window: The pixels that each position reads. With stride s, `i + a` stands for `s*i + a`.
+      groups: The number of groups of channels. Each group of output channels reads its own group of input channels.
+      precision: The precision of the multiplications, as in `jax.lax`.
+      preferred_element_type: The dtype of the sums and the result, as in `jax.lax`.
+      implementation: The name of an algorithm: "blocks" (a few positions at a time, with little memory), "windows" (all
+        positions at once), or "auto" (the one that was measured faster for this platform and batch size). All agree up to
+        rounding.
 
     Raises:
-      ValueError: `v` does not hold one kernel of this window per output position, channels disagree, or an unknown
-        implementation.
+      ValueError: `v` does not hold one kernel of this window per output position, the channels disagree, or `implementation`
+        is unknown.
       TypeError: `x` or `v` is not floating.
 
     Example:
@@ -46,11 +47,11 @@ def locally_connected(
 
     Reference: Zhang et al., Dive into Deep Learning, section 7.1.2.
     """
-    v, rank = check.kernel("v", v, spatial=2, others="c d")
-    x, space = check.images(x, rank, f"v of shape {v.shape} reads {rank} of them")
+    v, ndim = check.kernel("v", v, spatial=2, others="c d")
+    x, space = check.images(x, ndim, f"v of shape {v.shape} has {ndim} spatial axes")
     axes = check.lay(window, space)
-    check.positions("v", v.shape[:rank], window, space)
-    check.taps("v", v.shape[rank : 2 * rank], window)
+    check.positions("v", v.shape[:ndim], window, space)
+    check.taps("v", v.shape[ndim : 2 * ndim], window)
     check.channels(x, "v", v, groups)
     x, v = check.promote(x, v)
     return windowed(x, v, Form("local", axes, implementation, precision), groups, preferred_element_type)

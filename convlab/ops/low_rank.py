@@ -1,4 +1,4 @@
-"""Between local and shared: every position mixes the same few kernels in its own proportions."""
+"""The low-rank layer, between local and shared: every position mixes the same few kernels."""
 
 import math
 
@@ -24,26 +24,30 @@ def low_rank(
     preferred_element_type: DTypeLike | None = None,
     implementation: str = "auto",
 ) -> Float[Array, "*n i j d"]:
-    r"""Apply at every position its own mixture of r shared kernels; r = 1 with constant weights is a convolution.
+    r"""Apply a mixture of r shared kernels at every output position.
 
     $$H_{ijd} = \sum_r w_{ijr} \sum_{abc} U_{rabcd} \, X_{i+a,\,j+b,\,c}$$
 
-    The sum over r may run first (a mixed kernel per position, each then used once per image) or last (r convolutions, then
-    their mixture). The first has r times less arithmetic and wins unless the kernels outgrow the images.
+    With r = 1 and constant weights this is a convolution.
+
+    The sum over r can run first or last. If it runs first, every position gets a mixed kernel, which is used once per image. If
+    it runs last, the outputs of r convolutions are mixed. The first order has r times less arithmetic. It is faster unless the
+    mixed kernels are larger than the images.
 
     Args:
-      x: Images, any number of leading batch axes.
+      x: The images, with any number of leading batch axes.
       basis: The shared kernels U.
-      weights: The proportions w of each position.
-      window: Where each position reads; with stride s, `i + a` stands for `s*i + a`.
-      precision: Of the multiplications, as in `jax.lax`.
-      preferred_element_type: Of the sums and the result, as in `jax.lax`.
-      implementation: "kernels" (sum first), "outputs" (sum last), the name of an implementation of `conv` (sum last, with
-        convolutions computed so), or "auto": the one measured faster for so many images. They agree to rounding.
+      weights: The mixing weights w of each position.
+      window: The pixels that each position reads. With stride s, `i + a` stands for `s*i + a`.
+      precision: The precision of the multiplications, as in `jax.lax`.
+      preferred_element_type: The dtype of the sums and the result, as in `jax.lax`.
+      implementation: The name of an algorithm: "kernels" (the sum over r first), "outputs" (the sum last), an implementation
+        of `conv` (the sum last, over convolutions of that implementation), or "auto" (the one that was measured faster for
+        this number of images). All agree up to rounding.
 
     Raises:
-      ValueError: `basis` or `weights` does not fit the window, the positions, each other, or the channels of `x`; or an
-        unknown implementation.
+      ValueError: `basis` or `weights` does not fit the window, the positions, each other or the channels of `x`, or
+        `implementation` is unknown.
       TypeError: An array is not floating.
 
     Example:
@@ -52,21 +56,21 @@ def low_rank(
 
     Reference: Elsayed et al. 2020, Revisiting spatial invariance with low-rank local connectivity.
     """
-    basis, rank = check.kernel("basis", basis, spatial=1, others="r c d")
-    x, space = check.images(x, rank, f"basis of shape {basis.shape} reads {rank} of them")
+    basis, ndim = check.kernel("basis", basis, spatial=1, others="r c d")
+    x, space = check.images(x, ndim, f"basis of shape {basis.shape} has {ndim} spatial axes")
     axes = check.lay(window, space)
-    check.taps("basis", basis.shape[1 : 1 + rank], window)
+    check.taps("basis", basis.shape[1 : 1 + ndim], window)
     check.channels(x, "basis", basis)
     weights = check.floating("weights", weights)
     check.positions("weights", weights.shape[:-1], window, space)
     check.agree("weights mixes {} kernels", weights.shape[-1:], "basis holds {}", basis.shape[:1])
     x, basis, weights = check.promote(x, basis, weights)
 
-    known = ("auto", "kernels", "outputs", *CONV)
-    if implementation not in known:
-        raise ValueError(f"implementation {implementation!r} is unknown; needs one of {', '.join(map(repr, known))}")
+    names = ("auto", "kernels", "outputs", *CONV)
+    if implementation not in names:
+        raise ValueError(f"implementation {implementation!r} is unknown; needs one of {', '.join(map(repr, names))}")
     if implementation == "auto":
-        images = math.prod(x.shape[: x.ndim - 1 - rank])
+        images = math.prod(x.shape[: x.ndim - 1 - ndim])
         implementation = "kernels" if math.prod(basis.shape[1:-1]) <= 2 * images * basis.shape[0] else "outputs"
     if implementation == "kernels":
         v = jnp.tensordot(weights, basis, 1, precision=precision, preferred_element_type=preferred_element_type)

@@ -1,8 +1,10 @@
-"""Pooling: what shrinks an image between layers. Mean and blur are convolutions of each channel, the others are not linear.
+"""Pooling: downsampling of images between layers.
 
-All run axis by axis over the strided slices of the windows, so k x k taps cost 2k slices, every derivative exists,
-and no gradient falls to the slow select-and-scatter. Windows that do not overlap are blocks of a reshaped image instead: the
-gradient of their mean is a broadcast, that of their maximum a broadcast and a comparison.
+Mean pooling and blur pooling are depthwise convolutions. Max pooling and polyphase pooling are not linear.
+
+All of them run axis by axis over strided slices of the image. So k x k taps cost 2k slices, every derivative exists, and no
+gradient uses the slow select-and-scatter. Windows that do not overlap are blocks of a reshaped image instead. The gradient of
+their mean is a broadcast, and that of their maximum is a broadcast and a comparison.
 """
 
 import dataclasses
@@ -20,22 +22,23 @@ from convlab import check
 from convlab.geometry import Axis, Window
 from convlab.unfold import extend, taps
 
-LANES = 16  # channels from which on the blocks of `max_pool` were measured faster than its slices
+LANES = 16  # the number of channels from which `max_pool` was measured faster by blocks than by slices
 
 
 def max_pool(x: Float[Array, "*n k l c"], window: Window) -> Float[Array, "*n i j c"]:
-    r"""Take the largest pixel of every window, channel by channel; padding never wins.
+    r"""Take the maximum over every window, channel by channel.
 
     $$H_{ijc} = \max_{ab} X_{i+a,\,j+b,\,c}$$
 
-    The gradient goes to the first of equal pixels, row by row, as in `jax.lax.reduce_window` and PyTorch.
+    Padding is minus infinity, so it is never the maximum. The gradient goes to the first of equal pixels in row-major order, as
+    in `jax.lax.reduce_window` and PyTorch.
 
     Args:
-      x: Images, any number of leading batch axes.
-      window: Where each position reads. With every argument an int, all axes but the first and last are spatial.
+      x: The images, with any number of leading batch axes.
+      window: The pixels that each position reads. If all its arguments are ints, all axes but the first and last are spatial.
 
     Raises:
-      ValueError: The window fits nowhere, or a position sees padding only.
+      ValueError: The window fits nowhere, or a position reads padding only.
       TypeError: `x` is not floating.
 
     Example:
@@ -43,8 +46,8 @@ def max_pool(x: Float[Array, "*n k l c"], window: Window) -> Float[Array, "*n i 
       Array([4., 5.], dtype=float32)
     """
     with jax.named_scope("max_pool"):
-        x, axes = _lay(x, window)
-        if _apart(axes) and x.shape[-1] >= LANES:
+        x, axes = _axes(x, window)
+        if _disjoint(axes) and x.shape[-1] >= LANES:
             return _max_of_blocks(_blocks(x, axes, -jnp.inf), len(axes))
         return _reduce(x, axes, -jnp.inf, _first_largest)
 
@@ -57,11 +60,11 @@ def mean_pool(x: Float[Array, "*n k l c"], window: Window) -> Float[Array, "*n i
     Zero padding counts as pixels of value zero, so that the op is a convolution.
 
     Args:
-      x: Images, any number of leading batch axes.
-      window: Where each position reads. With every argument an int, all axes but the first and last are spatial.
+      x: The images, with any number of leading batch axes.
+      window: The pixels that each position reads. If all its arguments are ints, all axes but the first and last are spatial.
 
     Raises:
-      ValueError: The window fits nowhere, or a position sees padding only.
+      ValueError: The window fits nowhere, or a position reads padding only.
       TypeError: `x` is not floating.
 
     Example:
@@ -69,25 +72,25 @@ def mean_pool(x: Float[Array, "*n k l c"], window: Window) -> Float[Array, "*n i
       Array(1.5, dtype=float32)
     """
     with jax.named_scope("mean_pool"):
-        x, axes = _lay(x, window)
-        if _apart(axes):
+        x, axes = _axes(x, window)
+        if _disjoint(axes):
             return _blocks(x, axes, 0.0).mean(tuple(range(-2 * len(axes), -1, 2)))
         return _reduce(x, axes, 0.0, lambda pixels: _mix(pixels, [1 / len(pixels)] * len(pixels)))
 
 
 def blur_pool(x: Float[Array, "*n k l c"], window: Window) -> Float[Array, "*n i j c"]:
-    r"""Blur with binomial weights, then keep every stride-th pixel: downsampling that respects the sampling theorem.
+    r"""Downsample after a blur with binomial weights, which reduces aliasing.
 
     $$H_{ijc} = \sum_{ab} \beta_a \beta_b \, X_{i+a,\,j+b,\,c}, \qquad \beta_a = \binom{A-1}{a} / 2^{A-1}$$
 
-    The weights sum to 1 and, from two taps on, remove the highest frequency [1, -1, 1, ...].
+    The weights sum to 1. With two or more taps, they remove the highest frequency [1, -1, 1, ...].
 
     Args:
-      x: Images, any number of leading batch axes.
-      window: Where each position reads. With every argument an int, all axes but the first and last are spatial.
+      x: The images, with any number of leading batch axes.
+      window: The pixels that each position reads. If all its arguments are ints, all axes but the first and last are spatial.
 
     Raises:
-      ValueError: The window fits nowhere, or a position sees padding only.
+      ValueError: The window fits nowhere, or a position reads padding only.
       TypeError: `x` is not floating.
 
     Example:
@@ -97,28 +100,30 @@ def blur_pool(x: Float[Array, "*n k l c"], window: Window) -> Float[Array, "*n i
     Reference: Zhang 2019, Making convolutional networks shift-invariant again.
     """
     with jax.named_scope("blur_pool"):
-        x, axes = _lay(x, window)
+        x, axes = _axes(x, window)
         return _reduce(x, axes, 0.0, lambda pixels: _mix(pixels, binomial(len(pixels))))
 
 
 def polyphase_pool(x: Float[Array, "*n k l c"], window: Window) -> Float[Array, "*n i j c"]:
-    r"""Blur, then keep every stride-th pixel, beginning where most energy is kept: downsampling that commutes with shifts.
+    r"""Downsample by keeping the polyphase component of most energy, which commutes with shifts.
 
     $$H_{ijc} = B_{si+p,\,sj+q,\,c}, \qquad (p, q) = \arg\max_{p, q} \sum_{ijc} B_{si+p,\,sj+q,\,c}^2$$
 
-    B is the image blurred by the window at stride 1, as in `blur_pool`; a window of one tap leaves it as it is. One beginning
-    is chosen for all channels of an image. With circular padding a shifted image gives the shifted output, by how much its
-    pixels decide: s divides the shift, or the output moves by the multiple below or above it. Derivatives are those of the
-    pixels that are kept.
+    B is the image blurred by the window at stride 1, as in `blur_pool`. A window of one tap does not blur. One offset (p, q) is
+    chosen for all channels of an image.
+
+    With circular padding, a shifted image gives a shifted output. If s divides the shift, the output moves by exactly the
+    shift. Otherwise it moves by the multiple of s below or above the shift, depending on the pixels. Derivatives are those of
+    the pixels that are kept.
 
     Args:
-      x: Images, any number of leading batch axes.
-      window: Size of the blur, strides, and what the blur sees outside. With every argument an int, all axes but the first
-        and last are spatial.
+      x: The images, with any number of leading batch axes.
+      window: The size of the blur, the strides and the padding of the blur. If all its arguments are ints, all axes but the
+        first and last are spatial.
 
     Raises:
-      ValueError: The window fits nowhere, a position sees padding only, or the stride does not divide the positions that the
-        window has at stride 1.
+      ValueError: The window fits nowhere, a position reads padding only, or the stride does not divide the number of positions
+        that the window has at stride 1.
       TypeError: `x` is not floating.
 
     Example:
@@ -130,37 +135,37 @@ def polyphase_pool(x: Float[Array, "*n k l c"], window: Window) -> Float[Array, 
     Reference: Chaman and Dokmanic 2021, Truly shift-invariant convolutional neural networks, section 3.
     """
     with jax.named_scope("polyphase_pool"):
-        x, strided = _lay(x, window)
-        axes = dataclasses.replace(window.of_rank(len(strided)), strides=1).axes(tuple(axis.pixels for axis in strided))
+        x, strided = _axes(x, window)
+        axes = dataclasses.replace(window.with_ndim(len(strided)), strides=1).axes(tuple(axis.pixels for axis in strided))
         blurred = _reduce(x, axes, 0.0, lambda pixels: _mix(pixels, binomial(len(pixels))))
         positions, strides = [axis.outputs for axis in axes], [axis.stride for axis in strided]
         if any(n % s for n, s in zip(positions, strides, strict=True)):
             raise ValueError(f"{window} has {positions} positions at stride 1, but strides {strides} must divide them")
-        rank, start = len(axes), x.ndim - 1 - len(axes)
+        ndim, start = len(axes), x.ndim - 1 - len(axes)
         cut = [length for n, s in zip(positions, strides, strict=True) for length in (n // s, s)]
         parts = blurred.reshape(*x.shape[:start], *cut, x.shape[-1])
-        parts = jnp.moveaxis(parts, range(start + 1, start + 2 * rank, 2), range(start, start + rank))
+        parts = jnp.moveaxis(parts, range(start + 1, start + 2 * ndim, 2), range(start, start + ndim))
         parts = parts.reshape(*x.shape[:start], -1, *cut[::2], x.shape[-1])
         energy = jnp.sum(parts * parts, range(start + 1, parts.ndim), keepdims=True)
         return jnp.take_along_axis(parts, jnp.argmax(energy, start, keepdims=True), start).squeeze(start)
 
 
 def binomial(size: int) -> list[float]:
-    """Return the `size` weights of a binomial blur; they sum to 1."""
+    """Return the `size` weights of a binomial blur, which sum to 1."""
     return [math.comb(size - 1, a) / 2 ** (size - 1) for a in range(size)]
 
 
-def _lay(x: Array, window: Window) -> tuple[Array, tuple[Axis, ...]]:
-    rank = window.rank or max(jnp.ndim(x) - 2, 1)
-    x, space = check.images(x, rank, f"{window} is laid on {rank} of them")
+def _axes(x: Array, window: Window) -> tuple[Array, tuple[Axis, ...]]:
+    ndim = window.ndim or max(jnp.ndim(x) - 2, 1)
+    x, space = check.images(x, ndim, f"{window} has {ndim} spatial axes")
     axes = window.axes(space)
     if not all((axis.reads >= 0).any(1).all() for axis in axes):
-        raise ValueError(f"{window} on {space} pixels has positions that see padding only; pad by less than its size")
+        raise ValueError(f"{window} has positions that read padding only on {space} pixels; pad by less than its size")
     return x, axes
 
 
 def _reduce(x: Array, axes: tuple[Axis, ...], fill: float, reduce: Callable[[list[Array]], Array]) -> Array:
-    """Reduce the taps of every window, last axis first, so that ties fall to the first pixel row by row."""
+    """Reduce the taps of every window, last axis first: ties then go to the first pixel row by row."""
     start = x.ndim - 1 - len(axes)
     x = extend(x, axes, start, fill)
     for r in reversed(range(len(axes))):
@@ -168,13 +173,13 @@ def _reduce(x: Array, axes: tuple[Axis, ...], fill: float, reduce: Callable[[lis
     return x
 
 
-def _apart(axes: tuple[Axis, ...]) -> bool:
-    """Whether every pixel is in one window at most, and no window has gaps."""
+def _disjoint(axes: tuple[Axis, ...]) -> bool:
+    """Return True if no two windows overlap and no window has gaps."""
     return all(axis.stride == axis.size and axis.dilation == 1 for axis in axes)
 
 
 def _blocks(x: Array, axes: tuple[Axis, ...], fill: float) -> Float[Array, "*n i a j b c"]:
-    """Cut images into windows that do not overlap."""
+    """Reshape images into windows that do not overlap."""
     start = x.ndim - 1 - len(axes)
     x = extend(x, axes, start, fill)
     batch, channels = x.shape[:start], x.shape[-1]
@@ -183,39 +188,39 @@ def _blocks(x: Array, axes: tuple[Axis, ...], fill: float) -> Float[Array, "*n i
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _max_of_blocks(blocks: Float[Array, "*n i a j b c"], rank: int) -> Float[Array, "*n i j c"]:
-    """Take the largest pixel of each block; the derivative takes the tangent of the same pixel."""
-    return _largest(blocks, rank)[0]
+def _max_of_blocks(blocks: Float[Array, "*n i a j b c"], ndim: int) -> Float[Array, "*n i j c"]:
+    """Take the largest pixel of each block. The derivative takes the tangent of the same pixel."""
+    return _largest(blocks, ndim)[0]
 
 
 @_max_of_blocks.defjvp
-def _tangent_of_largest(rank: int, blocks: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    largest, number = _largest(blocks[0], rank)
-    taps = tuple(range(-2 * rank, -1, 2))
+def _tangent_of_largest(ndim: int, blocks: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    largest, number = _largest(blocks[0], ndim)
+    taps = tuple(range(-2 * ndim, -1, 2))
     sizes = [length if axis - blocks[0].ndim in taps else 1 for axis, length in enumerate(blocks[0].shape)]
     numbers = np.arange(math.prod(sizes), dtype=number.dtype).reshape(sizes)
     return largest, jnp.where(jnp.expand_dims(number, taps) == numbers, tangents[0], 0).sum(taps)
 
 
-def _largest(blocks: Float[Array, "*n i a j b c"], rank: int) -> tuple[Float[Array, "*n i j c"], Int[Array, "*n i j c"]]:
-    """The largest pixel of each block, and which it is, row by row; the first of equal ones."""
-    sizes = blocks.shape[-2 * rank :: 2]
+def _largest(blocks: Float[Array, "*n i a j b c"], ndim: int) -> tuple[Float[Array, "*n i j c"], Int[Array, "*n i j c"]]:
+    """Return the largest pixel of each block and its number in row-major order, the first of equal pixels."""
+    sizes = blocks.shape[-2 * ndim :: 2]
     best, *others = (
         blocks[..., *(part for a in tap for part in (a, slice(None)))] for tap in itertools.product(*map(range, sizes))
     )
     number = jnp.zeros(best.shape, np.min_scalar_type(-math.prod(sizes)))
     for m, pixel in enumerate(others, 1):
-        wins = _wins(pixel, best)
-        best, number = jnp.where(wins, pixel, best), jnp.where(wins, jnp.asarray(m, number.dtype), number)
+        larger = _is_larger(pixel, best)
+        best, number = jnp.where(larger, pixel, best), jnp.where(larger, jnp.asarray(m, number.dtype), number)
     return best, number
 
 
 def _first_largest(pixels: list[Array]) -> Array:
-    return functools.reduce(lambda best, pixel: jnp.where(_wins(pixel, best), pixel, best), pixels)
+    return functools.reduce(lambda best, pixel: jnp.where(_is_larger(pixel, best), pixel, best), pixels)
 
 
-def _wins(pixel: Array, best: Array) -> Array:
-    """Return where a later pixel is larger than the best so far, or NaN, which always stays."""
+def _is_larger(pixel: Array, best: Array) -> Array:
+    """Return where a later pixel replaces the largest so far. NaN counts as larger than every number."""
     return (pixel > best) | jnp.isnan(pixel)
 
 

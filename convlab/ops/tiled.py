@@ -1,4 +1,4 @@
-"""Between local and shared: kernels that repeat every few positions."""
+"""The tiled layer, between local and shared: kernels that repeat every few positions."""
 
 from jax.lax import PrecisionLike
 from jax.typing import DTypeLike
@@ -19,22 +19,23 @@ def tiled(
     preferred_element_type: DTypeLike | None = None,
     implementation: str = "auto",
 ) -> Float[Array, "*n i j d"]:
-    r"""Apply kernels that repeat with period (p, q): locally connected inside a tile, shared between tiles.
+    r"""Apply kernels that repeat with period (p, q): untied inside a tile, shared between tiles.
 
     $$H_{ijd} = \sum_{abc} V_{i \bmod p,\, j \bmod q,\, abcd} \, X_{i+a,\,j+b,\,c}$$
 
-    Each of the p*q kernels convolves every p-th and q-th position, so the arithmetic is that of one convolution.
+    Each of the p*q kernels is a convolution at every p-th and q-th position, so the arithmetic is that of one convolution.
 
     Args:
-      x: Images, any number of leading batch axes.
-      v: One kernel per position in the tile; its first axes are the period.
-      window: Where each position reads; with stride s, `i + a` stands for `s*i + a`.
-      precision: Of the multiplications, as in `jax.lax`.
-      preferred_element_type: Of the sums and the result, as in `jax.lax`.
-      implementation: Of the convolutions, as in `conv`.
+      x: The images, with any number of leading batch axes.
+      v: The kernels, one per position of a tile. The first axes are the period.
+      window: The pixels that each position reads. With stride s, `i + a` stands for `s*i + a`.
+      precision: The precision of the multiplications, as in `jax.lax`.
+      preferred_element_type: The dtype of the sums and the result, as in `jax.lax`.
+      implementation: The implementation of the convolutions, as in `conv`.
 
     Raises:
-      ValueError: `v` does not hold kernels of this window, its period exceeds the positions, or channels disagree.
+      ValueError: `v` does not hold kernels of this window, its period exceeds the positions, the channels disagree, or
+        `implementation` is unknown.
       TypeError: `x` or `v` is not floating.
 
     Example:
@@ -44,11 +45,11 @@ def tiled(
 
     Reference: Le et al. 2010, Tiled convolutional neural networks.
     """
-    v, rank = check.kernel("v", v, spatial=2, others="c d")
-    x, space = check.images(x, rank, f"v of shape {v.shape} reads {rank} of them")
+    v, ndim = check.kernel("v", v, spatial=2, others="c d")
+    x, space = check.images(x, ndim, f"v of shape {v.shape} has {ndim} spatial axes")
     axes = check.lay(window, space)
-    check.period(v.shape[:rank], window, space)
-    check.taps("v", v.shape[rank : 2 * rank], window)
+    check.period(v.shape[:ndim], window, space)
+    check.taps("v", v.shape[ndim : 2 * ndim], window)
     check.channels(x, "v", v)
     x, v = check.promote(x, v)
-    return windowed(x, v, Form("tiled", axes, implementation, precision, v.shape[:rank]), dtype=preferred_element_type)
+    return windowed(x, v, Form("tiled", axes, implementation, precision, v.shape[:ndim]), dtype=preferred_element_type)

@@ -1,18 +1,19 @@
-"""Learning and enforcing a convolution's constraints: Optax transformations and penalties, all pure functions of trees.
+"""Optax transformations and penalties that learn or enforce a convolution's constraints.
 
-| name | what it does to the parameters | where it stands |
+| name | effect on the parameters | place |
 |---|---|---|
-| `beta_lasso` | gradient steps, and small weights become exactly zero | an optimizer |
-| `soft_threshold` | proximal gradient steps of an L1 penalty: exact zeros | an optimizer |
-| `project_every` | every m-th update they become their projection, e.g. kernels that are shared | last in a chain |
-| `tie_gradients` | each step is that of tied kernels | before the optimizer |
-| `add_penalty` | the gradient of any scalar function of them is added | before the optimizer |
-| `keep_pruned` | pruned weights stay at exactly zero | last in a chain |
+| `beta_lasso` | gradient steps that set small weights to exactly zero | an optimizer |
+| `soft_threshold` | proximal gradient steps of an L1 penalty, with exact zeros | an optimizer |
+| `project_every` | every m-th update replaces them by their projection, such as shared kernels | last in a chain |
+| `tie_gradients` | each step is the same for all tied kernels | before the optimizer |
+| `add_penalty` | adds the gradient of a scalar function | before the optimizer |
+| `keep_pruned` | keeps pruned weights at exactly zero | last in a chain |
 
-Penalties are `projection_penalty` (the distance from a projection: soft tying, soft locality) and `locality_penalty` (the size
-of weights by their distance from the window's centre). `sharing_projection` reads the projection of each kernel off a model, and
-`at_paths` makes one of several. `prune`, `rewind` and `iterative_pruning` find a mask for `keep_pruned`. Masks and labels are
-those of Optax.
+There are two penalties. `projection_penalty` is the distance from a projection, for soft tying or soft locality.
+`locality_penalty` is the size of the weights by their distance from the window's centre. `sharing_projection` makes the
+projection of a model's kernels, and `at_paths` combines projections of several arrays. `prune`, `rewind` and
+`iterative_pruning` find a mask for `keep_pruned`. Masks and labels are those of Optax. All functions are pure functions of
+trees.
 """
 
 from convlab.optim.leaves import at_paths, kernel_mask

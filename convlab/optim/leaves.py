@@ -1,4 +1,4 @@
-"""Which arrays of a tree are meant: all kernels, by their shape and name, or some, by their path."""
+"""Selection of the arrays of a tree: all kernels by shape and name, or some arrays by path."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -13,15 +13,15 @@ from convlab import check
 
 Tree = Any
 Path = tuple[str | int, ...]
-Mask = Tree | Callable[[Tree], Tree]  # of bools, as in `optax.masked`
+Mask = Tree | Callable[[Tree], Tree]  # tree of bools or a function that makes one, as in `optax.masked`
 Number = float | Array | optax.Schedule
 
 
 def kernel_mask(parameters: Tree) -> Tree:
-    """Mark the kernels: arrays of two and more axes whose own name is not "bias" or "scale". The default mask of this room.
+    """Mark the kernels: arrays of two or more axes that are not named "bias" or "scale".
 
-    It marks the same layers before and after `convlab.relax`; a mask such as `ndim > 1` does not, as a bias by position has
-    several axes.
+    It is the default mask of `convlab.optim`. It marks the same layers before and after `convlab.relax`. A mask such as
+    `ndim > 1` does not, because a bias per position has several axes.
 
     Example:
       >>> kernel_mask({"kernel": jnp.ones((3, 3, 2, 7)), "bias": jnp.ones((4, 5, 7)), "norm": jnp.ones(7)})
@@ -33,15 +33,15 @@ def kernel_mask(parameters: Tree) -> Tree:
 
 
 def at_paths(changes: Mapping[Path, Callable[[Array], Array]]) -> Callable[[Tree], Tree]:
-    """Return the function of a tree that changes the arrays at these paths and leaves all others as they are.
+    """Return a function of trees that changes the arrays at given paths and no others.
 
-    The trees are parameters or their gradients: nested dicts, or the state of an NNX module.
+    The trees are parameters or their gradients, as nested dicts or as the state of an NNX module.
 
     Args:
-      changes: For each path, such as ("layer", "kernel"), what to do with the array there.
+      changes: The function to apply to the array at each path, such as ("layer", "kernel").
 
     Raises:
-      ValueError: A tree has nothing at one of the paths.
+      ValueError: A tree has no array at one of the paths.
 
     Example:
       >>> at_paths({("layer", "kernel"): jnp.negative})({"layer": {"kernel": jnp.ones(()), "bias": jnp.ones(())}})
@@ -49,7 +49,7 @@ def at_paths(changes: Mapping[Path, Callable[[Array], Array]]) -> Callable[[Tree
     """
 
     def change(tree: Tree) -> Tree:
-        found(tree, changes)
+        arrays_at(tree, changes)
         return jax.tree_util.tree_map_with_path(
             lambda path, leaf: changes[name_of(path)](leaf) if name_of(path) in changes else leaf, tree
         )
@@ -57,48 +57,48 @@ def at_paths(changes: Mapping[Path, Callable[[Array], Array]]) -> Callable[[Tree
     return change
 
 
-def found(tree: Tree, paths: Iterable[Path]) -> dict[Path, Array]:
-    """Return the arrays at these paths, but for those that `optax.masked` hides.
+def arrays_at(tree: Tree, paths: Iterable[Path]) -> dict[Path, Array]:
+    """Return the arrays at the given paths, except those that `optax.masked` hides.
 
     Raises:
-      ValueError: There is nothing at one of the paths.
+      ValueError: The tree has no array at one of the paths.
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_hidden)
     named = {name_of(path): leaf for path, leaf in leaves}
     absent = ["/".join(map(str, path)) for path in paths if path not in named]
     if absent:
-        there = ", ".join("/".join(map(str, path)) for path in named) or "nothing"
-        raise ValueError(f"the tree has no array {', '.join(absent)}; it has {there}")
+        available = ", ".join("/".join(map(str, path)) for path in named) or "nothing"
+        raise ValueError(f"the tree has no array {', '.join(absent)}; it has {available}")
     return {path: named[path] for path in paths if not _is_hidden(named[path])}
 
 
 def name_of(path: tuple[Any, ...]) -> Path:
-    """Write a path of JAX as names and numbers; the value of an NNX variable goes by the variable's name."""
+    """Convert a JAX key path to names and numbers. The value of an NNX variable has the variable's name."""
     if len(path) > 1 and getattr(path[-1], "name", None) == "value":
         path = path[:-1]
     return tuple(next(getattr(key, kind) for kind in ("key", "name", "idx") if hasattr(key, kind)) for key in path)
 
 
-def masked(parameters: Tree, mask: Mask | None) -> Tree:
-    """A mask as a tree of bools like the parameters; `kernel_mask` where it is absent."""
-    told = kernel_mask(parameters) if mask is None else mask(parameters) if callable(mask) else mask
-    return jax.tree.map(lambda is_meant, part: jax.tree.map(lambda _: is_meant, part), told, parameters)
+def resolve_mask(parameters: Tree, mask: Mask | None) -> Tree:
+    """Return a mask as a tree of bools like the parameters. If it is None, use `kernel_mask`."""
+    tree = kernel_mask(parameters) if mask is None else mask(parameters) if callable(mask) else mask
+    return jax.tree.map(lambda selected, subtree: jax.tree.map(lambda _: selected, subtree), tree, parameters)
 
 
-def alike(parameters: Tree, mask: Tree) -> None:
+def check_same_structure(parameters: Tree, mask: Tree) -> None:
     """Raise ValueError unless a mask has the structure and the shapes of the parameters."""
-    ours, theirs = (
+    mask_shapes, shapes = (
         {jax.tree_util.keystr(path) or "the array": jnp.shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
         for tree in (mask, parameters)
     )
-    wrong = [path for path in {**theirs, **ours} if ours.get(path) != theirs.get(path)]
-    if wrong:
-        told = "; ".join(f"{path}: {ours.get(path)}, needs {theirs.get(path)}" for path in wrong[:3])
-        raise ValueError(f"the mask has not the arrays of the parameters ({told})")
+    differing = [path for path in {**shapes, **mask_shapes} if mask_shapes.get(path) != shapes.get(path)]
+    if differing:
+        details = "; ".join(f"{path}: {mask_shapes.get(path)}, needs {shapes.get(path)}" for path in differing[:3])
+        raise ValueError(f"mask must have the structure and shapes of the parameters ({details})")
 
 
 def at_least_zero(**numbers: Number) -> None:
-    """Raise ValueError if a number is negative or not finite; schedules and traced numbers are taken as they are."""
+    """Raise ValueError if a number is negative or not finite. Schedules and tracers are not checked."""
     for name, number in numbers.items():
         if number is None or isinstance(number, str):
             raise ValueError(f"{name} must be a number of at least 0, or a schedule; got {number!r}")
@@ -106,30 +106,30 @@ def at_least_zero(**numbers: Number) -> None:
             raise ValueError(f"{name} must be at least 0 and finite, or a schedule; got {number}")
 
 
-class Taken(NamedTuple):
-    """State of a transformation that counts the updates it has taken."""
+class CountState(NamedTuple):
+    """The state of a transformation that counts its updates."""
 
     count: Array
 
-    def next(self) -> "Taken":
-        """The state one update later."""
-        return Taken(jnp.asarray(optax.safe_increment(self.count)))
+    def next(self) -> "CountState":
+        """Return the state after one more update."""
+        return CountState(jnp.asarray(optax.safe_increment(self.count)))
 
 
 def numbers_at(count: Array, *numbers: Number) -> list[Any]:
-    """Return the values that numbers and schedules have after `count` updates."""
+    """Return the values of numbers and schedules after `count` updates."""
     return [number(count) if callable(number) else number for number in numbers]
 
 
-def needed(parameters: Tree | None, by: str) -> Tree:
-    """Raise ValueError unless the transformation was given the parameters."""
+def require_parameters(parameters: Tree | None, name: str) -> Tree:
+    """Return the parameters, and raise ValueError if they are None."""
     if parameters is None:
-        raise ValueError(f"{by} needs the parameters: update(updates, state, parameters)")
+        raise ValueError(f"{name} needs the parameters: update(updates, state, parameters)")
     return parameters
 
 
-def like(parameters: Tree, updates: Tree) -> Tree:
-    """Cast updates to the dtypes of the parameters, so that a parameter and its negative add up to zero."""
+def cast_like(parameters: Tree, updates: Tree) -> Tree:
+    """Cast updates to the parameters' dtypes, so that a parameter and its negative add up to zero."""
     return jax.tree.map(lambda update, parameter: update.astype(parameter.dtype), updates, parameters)
 
 

@@ -1,8 +1,8 @@
-"""Magnitude pruning with rewinding: which weights of a trained network are kept, and training again with these alone.
+"""Magnitude pruning with rewinding of the remaining weights.
 
-The recipe, as `iterative_pruning` runs it: train; prune the smallest 20 % of the weights that are left; rewind the others to
-their first values; train again with `optax.chain(optimizer, keep_pruned(mask))`; and so on. A mask is a tree like the
-parameters, of bools: True is kept.
+`iterative_pruning` repeats one recipe. It trains the network and prunes a share of the remaining weights, such as the smallest
+20 %. It then rewinds the others to their initial values, and trains again with `optax.chain(optimizer, keep_pruned(mask))`.
+A mask is a tree of bools like the parameters; True means kept.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,19 +13,21 @@ import numpy as np
 import optax
 
 from convlab.geometry import as_integer
-from convlab.optim.leaves import Mask, Tree, alike, like, masked, needed
+from convlab.optim.leaves import Mask, Tree, cast_like, check_same_structure, require_parameters, resolve_mask
 
 
 def prune(parameters: Tree, share: float, mask: Tree | None = None, *, by: str = "layer", which: Mask | None = None) -> Tree:
-    """Return a mask without the smallest weights: a share of those that were left, rounded to the nearest number.
+    """Return a mask that also prunes the smallest share of the remaining weights.
+
+    The number of pruned weights is rounded to the nearest integer.
 
     Args:
-      parameters: Of a trained network.
-      share: How many of the weights that were left are pruned, 0 to 1.
-      mask: What was left before; all, when absent.
-      by: "layer" prunes this share of every array, "global" the smallest of all arrays together.
-      which: The arrays to prune: a tree of bools or a function that makes one of the parameters; when absent, `kernel_mask`.
-        The others are kept.
+      parameters: The parameters of a trained network.
+      share: The share of the remaining weights to prune, 0 to 1.
+      mask: The mask of the remaining weights. If None, all weights remain.
+      by: "layer" to prune this share of every array, "global" to prune the smallest weights of all arrays together.
+      which: The arrays to prune, as a tree of bools or a function of the parameters that returns one. If None,
+        `kernel_mask`. The other arrays are kept.
 
     Raises:
       ValueError: `share` is outside 0 to 1, `by` is unknown, or `mask` has another structure or other shapes.
@@ -37,21 +39,23 @@ def prune(parameters: Tree, share: float, mask: Tree | None = None, *, by: str =
 
     Reference: Han et al. 2015; Frankle and Carbin 2019.
     """
-    _check(share, by)
-    leaves, tree = jax.tree.flatten(parameters)
+    _check_arguments(share, by)
+    leaves, structure = jax.tree.flatten(parameters)
     kept = [np.ones(np.shape(leaf), bool) for leaf in leaves]
     if mask is not None:
-        alike(parameters, mask)
+        check_same_structure(parameters, mask)
         kept = [np.array(leaf, bool) for leaf in jax.tree.leaves(mask)]
-    chosen = [number for number, is_pruned in enumerate(jax.tree.leaves(masked(parameters, which))) if is_pruned]
-    for group in [[number] for number in chosen] if by == "layer" else [chosen]:
-        for number, left in zip(group, _largest([leaves[n] for n in group], [kept[n] for n in group], share), strict=True):
-            kept[number] = left
-    return jax.tree.unflatten(tree, map(jnp.asarray, kept))
+    selected = [number for number, is_pruned in enumerate(jax.tree.leaves(resolve_mask(parameters, which))) if is_pruned]
+    for group in [[number] for number in selected] if by == "layer" else [selected]:
+        for number, remaining in zip(
+            group, _keep_largest([leaves[n] for n in group], [kept[n] for n in group], share), strict=True
+        ):
+            kept[number] = remaining
+    return jax.tree.unflatten(structure, map(jnp.asarray, kept))
 
 
 def rewind(initial_parameters: Tree, mask: Tree) -> Tree:
-    """Return the first values of the weights that are kept, and zero for those that are pruned.
+    """Return the initial values of the weights that are kept, and zero for those that are pruned.
 
     Raises:
       ValueError: The mask has another structure or other shapes than the parameters.
@@ -60,15 +64,17 @@ def rewind(initial_parameters: Tree, mask: Tree) -> Tree:
       >>> rewind(jnp.array([3.0, 4.0]), jnp.array([True, False]))
       Array([3., 0.], dtype=float32)
     """
-    alike(initial_parameters, mask)
+    check_same_structure(initial_parameters, mask)
     return jax.tree.map(lambda parameter, kept: jnp.where(kept, parameter, 0), initial_parameters, mask)
 
 
 def keep_pruned(mask: Tree) -> optax.GradientTransformation:
-    """Set the pruned weights to exactly zero at every update, whatever momentum or weight decay say. Stands last in a chain.
+    """Set the pruned weights to exactly zero at every update.
+
+    As the last transformation of a chain it also overrides momentum and weight decay.
 
     Args:
-      mask: What `prune` returns; it is part of the state, and so not compiled into the step.
+      mask: The mask, as `prune` returns it. It is part of the state and therefore not compiled into the step.
 
     Raises:
       ValueError: The mask has another structure or other shapes than the parameters, or an update comes without them.
@@ -82,12 +88,12 @@ def keep_pruned(mask: Tree) -> optax.GradientTransformation:
     """
 
     def init(params: Tree) -> Tree:
-        alike(params, mask)
+        check_same_structure(params, mask)
         return jax.tree.map(jnp.asarray, mask)
 
     def update(updates: Tree, state: Tree, params: Tree | None = None) -> tuple[Tree, Tree]:
-        parameters = needed(params, "keep_pruned")
-        updates = like(parameters, updates)
+        parameters = require_parameters(params, "keep_pruned")
+        updates = cast_like(parameters, updates)
         return jax.tree.map(lambda kept, u, p: jnp.where(kept, u, -p), state, updates, parameters), state
 
     return optax.GradientTransformation(init, update)
@@ -102,27 +108,29 @@ def iterative_pruning(
     by: str = "layer",
     which: Mask | None = None,
 ) -> Iterator[tuple[Tree, Tree]]:
-    """Train, prune, rewind and train again; yield the trained parameters and the mask, first of the whole network.
+    """Repeat training, pruning and rewinding, and yield the parameters and mask of each round.
+
+    The first round trains the whole network.
 
     Args:
-      train: From parameters and mask to trained parameters, by an optimizer that ends in `keep_pruned(mask)`.
-      parameters: The first ones, to which those that are kept are rewound.
-      share: Pruned each time, of the weights that are left.
-      rounds: How often to prune.
-      by: As in `prune`.
-      which: As in `prune`.
+      train: A function from parameters and mask to trained parameters. Its optimizer ends in `keep_pruned(mask)`.
+      parameters: The initial parameters, to which remaining weights are rewound.
+      share: The share of the remaining weights to prune in each round.
+      rounds: The number of times to prune.
+      by: The comparison of weights, as in `prune`.
+      which: The arrays to prune, as in `prune`.
 
     Raises:
-      ValueError: As of `prune`.
+      ValueError: An argument is out of range, as in `prune`.
 
     Example:
       >>> start = {"kernel": jnp.arange(10.0).reshape(2, 5)}
       >>> [int(mask["kernel"].sum()) for _, mask in iterative_pruning(lambda p, mask: p, start, 0.2, rounds=3)]
       [10, 8, 6, 5]
 
-    Reference: Frankle and Carbin 2019; of dense networks that become local, Pellegrini and Biroli 2021.
+    Reference: Frankle and Carbin 2019; for dense networks that become local, Pellegrini and Biroli 2021.
     """
-    _check(share, by)
+    _check_arguments(share, by)
     rounds = as_integer("rounds", rounds, least=0)
 
     def run() -> Iterator[tuple[Tree, Tree]]:
@@ -137,19 +145,19 @@ def iterative_pruning(
     return run()
 
 
-def _check(share: float, by: str) -> None:
+def _check_arguments(share: float, by: str) -> None:
     if not 0 <= share <= 1:
         raise ValueError(f"share must be from 0 to 1, got {share}")
     if by not in ("layer", "global"):
         raise ValueError(f"by must be 'layer' or 'global', got {by!r}")
 
 
-def _largest(arrays: list, kept: list[np.ndarray], share: float) -> list[np.ndarray]:
-    """Of several arrays, the entries that are left when a share of those kept is pruned, the smallest first."""
-    left = np.concatenate([np.zeros(0, bool), *(each.ravel() for each in kept)])
+def _keep_largest(arrays: list, kept: list[np.ndarray], share: float) -> list[np.ndarray]:
+    """Return masks of several arrays without the smallest share of the entries that are kept so far."""
+    remaining = np.concatenate([np.zeros(0, bool), *(mask.ravel() for mask in kept)])
     size = np.concatenate([np.zeros(0), *(np.abs(np.asarray(array)).ravel() for array in arrays)])
-    places = np.flatnonzero(left)
-    smallest = np.argsort(size[places], kind="stable")[: round(share * len(places))]
-    left[places[smallest]] = False
-    cuts = np.split(left, np.cumsum([each.size for each in kept])[:-1]) if kept else []
-    return [cut.reshape(each.shape) for cut, each in zip(cuts, kept, strict=True)]
+    entries = np.flatnonzero(remaining)
+    smallest = np.argsort(size[entries], kind="stable")[: round(share * len(entries))]
+    remaining[entries[smallest]] = False
+    parts = np.split(remaining, np.cumsum([mask.size for mask in kept])[:-1]) if kept else []
+    return [part.reshape(mask.shape) for part, mask in zip(parts, kept, strict=True)]

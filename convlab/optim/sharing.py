@@ -1,4 +1,4 @@
-"""Sharing and locality as projections: of the parameters now and then, or of the gradients at every step."""
+"""Projections to shared or local weights, applied to the parameters or to every gradient."""
 
 import dataclasses
 import functools
@@ -14,29 +14,29 @@ from jaxtyping import Array
 
 from convlab.geometry import as_integer
 from convlab.layers import spatial
-from convlab.optim.leaves import Taken, Tree, at_paths, like, needed
+from convlab.optim.leaves import CountState, Tree, at_paths, cast_like, require_parameters
 from convlab.rungs import Layout, at, contains, transfer, tying
 
 Projection = Callable[[Tree], Tree]
 
 
 def sharing_projection(model: nnx.Module, to: str = "conv", **parameters: Any) -> Projection:
-    """Read off a model the projection of its parameters: every freer layer as near as a stricter rung is.
+    """Return the projection of a model's parameters to a stricter rung.
 
-    A kernel is projected to the stricter rung, then lifted back. Where that rung has one bias for all positions, a bias per
-    position becomes its mean. All other arrays stay as they are.
+    A kernel of a freer layer is projected to the rung and lifted back. If that rung has one bias for all positions, a bias
+    per position becomes its mean. All other arrays are unchanged.
 
     Args:
-      model: A Flax NNX module with layers of convlab.
-      to: A rung, such as "conv" (one kernel in the window), or "locally_connected" (dense layers keep what is inside the
-        window); not "low_rank", whose projection is not linear.
+      model: A Flax NNX module with convlab layers.
+      to: The rung, such as "conv" (one kernel in the window) or "locally_connected" (only the weights inside the windows).
+        It cannot be "low_rank", whose projection is not linear.
       **parameters: The parameters of the rung, as in `convlab.relax`.
 
     Returns:
-      A function of trees like the model's parameters: nested dicts, as `fit` trains them, or NNX states.
+      A function of trees like the model's parameters, which are nested dicts, as in `fit`, or NNX states.
 
     Raises:
-      ValueError: No layer of the model is on a freer rung than `to`, or one of them does not know its pixels.
+      ValueError: No layer of the model is on a freer rung than `to`, or the pixels of one of them are unknown.
 
     Example:
       >>> from convlab.layers import LocallyConnected
@@ -52,7 +52,7 @@ def sharing_projection(model: nnx.Module, to: str = "conv", **parameters: Any) -
         if free.tying != strict.tying and contains(free, strict) and free.tying.is_linear and strict.tying.is_linear:
             strict = at(free, to, **parameters)
             for name in free.tying.arrays:
-                changes[*path, name] = functools.partial(_nearest, name=name, free=free, strict=strict)
+                changes[*path, name] = functools.partial(_project_and_lift, name=name, free=free, strict=strict)
             if free.bias_sharing == "position" and strict.bias_sharing == "channel":
                 changes[*path, "bias"] = functools.partial(_mean, axes=free.ndim)
     if not changes:
@@ -61,26 +61,27 @@ def sharing_projection(model: nnx.Module, to: str = "conv", **parameters: Any) -
     return at_paths(changes)
 
 
-def _nearest(array: Array, name: str, free: Layout, strict: Layout) -> Array:
-    """Project to the stricter layout, and lift back."""
+def _project_and_lift(array: Array, name: str, free: Layout, strict: Layout) -> Array:
+    """Project an array to the stricter layout, and lift it back."""
     return transfer(transfer({name: array}, free, strict), strict, free)[name]
 
 
 def project_every(projection: Projection, steps: int) -> optax.GradientTransformation:
-    r"""Replace the parameters by their projection at every m-th update, and leave the updates between as they are.
+    r"""Replace the parameters by their projection at every m-th update.
 
     $$\theta_{t+1} = P(\theta_t + u_t) \text{ where } m \text{ divides } t + 1, \text{ else } \theta_t + u_t$$
 
-    Stands last in a chain, so that `u` is the whole step. The parameters are the projected ones up to one rounding; the
-    projection is computed only in the steps that need it. With `sharing_projection(model)` it is
-    dynamic weight sharing; m = 1 under plain
-    gradient descent (with momentum or not, but not under Adam) is then training a convolution in which the rate of every tap is
-    divided by the number of positions at which it is live. Running batch statistics are of the networks before: score a network
-    with batch norm some steps after a projection.
+    It must be the last transformation of a chain, so that u is the whole step. The parameters equal their projection up to
+    one rounding, and the projection is computed only in the steps that need it.
+
+    With `sharing_projection(model)` it is dynamic weight sharing. With m = 1 under plain gradient descent, with or without
+    momentum but not Adam, it trains a convolution. The learning rate of every tap is then divided by the number of
+    positions at which it is live. Running batch statistics come from the networks before, so a network with batch norm
+    should be scored some steps after a projection.
 
     Args:
       projection: A function of the parameters, such as `sharing_projection(model)`.
-      steps: The number of updates from one projection to the next, m.
+      steps: The number m of updates from one projection to the next.
 
     Raises:
       ValueError: `steps` is below 1, or an update comes without parameters.
@@ -101,29 +102,28 @@ def project_every(projection: Projection, steps: int) -> optax.GradientTransform
     """
     steps = as_integer("steps", steps)
 
-    def init(params: Tree) -> Taken:
-        return Taken(jnp.zeros((), jnp.int32))
+    def init(params: Tree) -> CountState:
+        return CountState(jnp.zeros((), jnp.int32))
 
-    def update(updates: Tree, state: Any, params: Tree | None = None) -> tuple[Tree, Taken]:
-        parameters, count = needed(params, "project_every"), state.count + 1
+    def update(updates: Tree, state: Any, params: Tree | None = None) -> tuple[Tree, CountState]:
+        parameters, count = require_parameters(params, "project_every"), state.count + 1
 
         def projected(updates: Tree) -> Tree:
             return jax.tree.map(jnp.subtract, projection(optax.apply_updates(parameters, updates)), parameters)
 
-        updates = lax.cond(count % steps == 0, projected, lambda updates: updates, like(parameters, updates))
-        return updates, Taken(count % steps)
+        updates = lax.cond(count % steps == 0, projected, lambda updates: updates, cast_like(parameters, updates))
+        return updates, CountState(count % steps)
 
     return optax.GradientTransformation(init, update)
 
 
 def tie_gradients(projection: Projection) -> optax.GradientTransformation:
-    r"""Project the gradients: kernels that start tied stay tied, under any optimizer that follows.
+    r"""Project the gradients, so that kernels that start tied stay tied under any optimizer.
 
     $$g \leftarrow P g$$
 
     With `sharing_projection(model)` before plain gradient descent it trains the same convolution as `project_every(..., 1)`
-    after it.
-    Under Adam the two differ, and this one stays exactly tied: every position sees the same gradient.
+    after it. Under Adam the two differ. This one keeps kernels exactly tied, because every position gets the same gradient.
 
     Args:
       projection: A linear function of trees like the parameters, such as `sharing_projection(model)`.
@@ -137,5 +137,5 @@ def tie_gradients(projection: Projection) -> optax.GradientTransformation:
 
 
 def _mean(bias: Array, axes: int) -> Array:
-    """Give every position the mean bias."""
+    """Set the bias of every position to the mean."""
     return jnp.broadcast_to(bias.mean(tuple(range(axes)), keepdims=True), bias.shape)

@@ -1,4 +1,4 @@
-"""Optimizers that leave weights at exactly zero: what a dense layer keeps is then a connectivity it has learned."""
+"""Optimizers that set weights to exactly zero, so that a dense layer learns its connections."""
 
 import math
 import warnings
@@ -11,29 +11,42 @@ import optax
 from jaxtyping import Array
 
 from convlab import check
-from convlab.optim.leaves import Mask, Number, Taken, Tree, at_least_zero, kernel_mask, like, needed, numbers_at
+from convlab.optim.leaves import (
+    CountState,
+    Mask,
+    Number,
+    Tree,
+    at_least_zero,
+    cast_like,
+    kernel_mask,
+    numbers_at,
+    require_parameters,
+)
 
 
 def beta_lasso(
     learning_rate: Number, lam: Number, beta: Number, *, momentum: float | None = None, mask: Mask | None = None
 ) -> optax.GradientTransformation:
-    r"""Step down the gradient of loss and L1 penalty, then set every weight to zero that is smaller than beta times lambda.
+    r"""Take gradient steps of loss and L1 penalty, and set weights below beta times lambda to zero.
 
     $$\theta \leftarrow h_{\beta\lambda}(\theta - \eta (g + \lambda \operatorname{sign} \theta)), \qquad
       h_t(z) = z \text{ where } |z| \ge t, \text{ else } 0$$
 
-    The threshold does not shrink with the learning rate: a weight at zero comes back only when one step carries it over, at
-    $\eta |g| \ge \beta\lambda$. So the weights must start far above it: their standard deviation many times beta times lambda,
-    or all of a layer dies at once. Starting warns of arrays that would lose more than half of their weights.
-    A complete optimizer; with lambda 0 it is `optax.sgd`. Weights that `mask` leaves out get plain gradient steps.
+    The threshold does not depend on the learning rate. A weight at zero returns only if one step carries it over the
+    threshold, that is, if $\eta |g| \ge \beta\lambda$. The weights must therefore start with a standard deviation of many
+    times beta times lambda, or all weights of a layer become zero at once. `init` warns of arrays that would lose more than
+    half of their weights.
+
+    It is a complete optimizer. With lambda 0 it is `optax.sgd`. Weights that `mask` excludes take plain gradient steps.
 
     Args:
-      learning_rate: A number, or a schedule.
-      lam: The weight of the penalty, lambda; a number, or a schedule.
-      beta: The threshold over lambda; a number, or a schedule. The paper's best was 50, at lambda about 1e-5.
-      momentum: As in `optax.sgd`; the penalty's gradient goes through it.
-      mask: Which arrays: a tree of bools or a function that makes one of the parameters; when absent, `kernel_mask`. Inside
-        `optax.inject_hyperparams`, which takes functions for schedules, a function needs static_args="mask".
+      learning_rate: The learning rate eta, a number or a schedule.
+      lam: The weight lambda of the penalty, a number or a schedule.
+      beta: The ratio of threshold to lambda, a number or a schedule. The paper's best was 50, at lambda about 1e-5.
+      momentum: The momentum, as in `optax.sgd`. The penalty's gradient is part of it.
+      mask: The arrays to threshold, as a tree of bools or a function of the parameters that returns one. If None,
+        `kernel_mask`. Inside `optax.inject_hyperparams`, which takes functions for schedules, a function needs
+        static_args="mask".
 
     Raises:
       ValueError: A number is negative or not finite, or an update comes without parameters.
@@ -51,26 +64,27 @@ def beta_lasso(
     sgd = optax.sgd(learning_rate, momentum)
     if _is_zero(lam):
         return _with_parameters(sgd)
-    cut = _each(_cut, _product(beta, lam), mask=mask, start=_warn_of_the_dying)
-    return optax.chain(_each(_add_sign, lam, mask=mask), sgd, cut)
+    threshold = _change_arrays(_cut_small, _product(beta, lam), mask=mask, start=_warn_of_dead_arrays)
+    return optax.chain(_change_arrays(_add_sign, lam, mask=mask), sgd, threshold)
 
 
 def soft_threshold(
     learning_rate: Number, lam: Number, *, momentum: float | None = None, mask: Mask | None = None
 ) -> optax.GradientTransformation:
-    r"""Step down the gradient of the loss, then shrink every weight towards zero: the proximal gradient of an L1 penalty.
+    r"""Take gradient steps of the loss, then shrink weights towards zero (proximal gradient, ISTA).
 
     $$\theta \leftarrow s_{\eta\lambda}(\theta - \eta g), \qquad s_t(z) = \operatorname{sign}(z) \max(|z| - t, 0)$$
 
-    Its fixed points are the minima of the loss plus lambda times the sum of absolute weights. A complete optimizer; with
-    lambda 0 it is `optax.sgd`. Weights that `mask` leaves out get plain gradient steps.
+    Its fixed points are the minima of the loss plus lambda times the sum of absolute weights. It is a complete optimizer.
+    With lambda 0 it is `optax.sgd`. Weights that `mask` excludes take plain gradient steps.
 
     Args:
-      learning_rate: A number, or a schedule.
-      lam: The weight of the penalty, lambda; a number, or a schedule.
-      momentum: As in `optax.sgd`, of the loss alone.
-      mask: Which arrays: a tree of bools or a function that makes one of the parameters; when absent, `kernel_mask`. Inside
-        `optax.inject_hyperparams`, which takes functions for schedules, a function needs static_args="mask".
+      learning_rate: The learning rate eta, a number or a schedule.
+      lam: The weight lambda of the L1 penalty, a number or a schedule.
+      momentum: The momentum of the loss's gradient alone, as in `optax.sgd`.
+      mask: The arrays to threshold, as a tree of bools or a function of the parameters that returns one. If None,
+        `kernel_mask`. Inside `optax.inject_hyperparams`, which takes functions for schedules, a function needs
+        static_args="mask".
 
     Raises:
       ValueError: A number is negative or not finite, or an update comes without parameters.
@@ -88,34 +102,34 @@ def soft_threshold(
     sgd = optax.sgd(learning_rate, momentum)
     if _is_zero(lam):
         return _with_parameters(sgd)
-    return optax.chain(sgd, _each(_shrink, _product(learning_rate, lam), mask=mask))
+    return optax.chain(sgd, _change_arrays(_shrink, _product(learning_rate, lam), mask=mask))
 
 
 def _with_parameters(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-    """An optimizer that asks for the parameters like all of this room, also where it has no use for them."""
+    """Make an optimizer require the parameters, like the other transformations here."""
 
     def update(updates: Tree, state: Any, params: Tree | None = None) -> tuple[Tree, Any]:
-        return optimizer.update(updates, state, needed(params, "an L1 penalty"))
+        return optimizer.update(updates, state, require_parameters(params, "an L1 penalty"))
 
     return optax.GradientTransformation(optimizer.init, update)
 
 
-def _each(
+def _change_arrays(
     change: Callable[[Array, Array, Array], Array], number: Number, *, mask: Mask | None, start: Callable | None = None
 ) -> optax.GradientTransformation:
-    """Change the update of every array that `mask` names, given the array and a number or schedule."""
+    """Change the update of every array that `mask` selects, given the array and a number or schedule."""
 
-    def init(params: Tree) -> Taken:
+    def init(params: Tree) -> CountState:
         count = jnp.zeros((), jnp.int32)
         if start is not None:
             start(params, *numbers_at(count, number))
-        return Taken(count)
+        return CountState(count)
 
-    def update(updates: Tree, state: Any, params: Tree | None = None) -> tuple[Tree, Taken]:
-        parameters = needed(params, "an L1 penalty")
-        now = numbers_at(state.count, number)[0]
-        updates = like(parameters, updates)
-        updates = jax.tree.map(lambda u, p: change(u, p, jnp.asarray(now, p.dtype)), updates, parameters)
+    def update(updates: Tree, state: Any, params: Tree | None = None) -> tuple[Tree, CountState]:
+        parameters = require_parameters(params, "an L1 penalty")
+        value = numbers_at(state.count, number)[0]
+        updates = cast_like(parameters, updates)
+        updates = jax.tree.map(lambda u, p: change(u, p, jnp.asarray(value, p.dtype)), updates, parameters)
         return updates, state.next()
 
     return optax.masked(optax.GradientTransformation(init, update), kernel_mask if mask is None else mask)
@@ -125,35 +139,35 @@ def _add_sign(update: Array, parameter: Array, lam: Array) -> Array:
     return update + lam * jnp.sign(parameter)
 
 
-def _cut(update: Array, parameter: Array, threshold: Array) -> Array:
+def _cut_small(update: Array, parameter: Array, threshold: Array) -> Array:
     return jnp.where(jnp.abs(parameter + update) < threshold, -parameter, update)
 
 
 def _shrink(update: Array, parameter: Array, shrinkage: Array) -> Array:
-    stepped = parameter + update
-    return jnp.where(jnp.abs(stepped) <= shrinkage, -parameter, update - shrinkage * jnp.sign(stepped))
+    moved = parameter + update
+    return jnp.where(jnp.abs(moved) <= shrinkage, -parameter, update - shrinkage * jnp.sign(moved))
 
 
 def _is_zero(number: Number) -> bool:
-    """Whether there is nothing to add: then nothing stands between step and parameters that could round otherwise."""
+    """Return True if a number is concrete and zero."""
     return not callable(number) and check.is_known(number) and float(number) == 0
 
 
 def _product(first: Number, second: Number) -> Number:
-    """Multiply two numbers, or schedules."""
+    """Multiply two numbers or schedules."""
     if callable(first) or callable(second):
         return lambda count: math.prod(numbers_at(jnp.asarray(count), first, second))
     return first * second
 
 
-def _warn_of_the_dying(parameters: Tree, threshold: float | Array) -> None:
-    """Warn of arrays of which the first step sets most to zero; of what is traced nothing is known."""
+def _warn_of_dead_arrays(parameters: Tree, threshold: float | Array) -> None:
+    """Warn if the first step sets more than half of an array to zero. Tracers are not checked."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(parameters):
         if check.is_known(leaf) and check.is_known(threshold):
             small = float(jnp.mean(jnp.abs(leaf) < threshold))
             if small > 0.5:
                 warnings.warn(
                     f"beta_lasso: {small:.0%} of {jax.tree_util.keystr(path) or 'the array'} start below beta * lam ="
-                    f" {float(threshold):.3g} and become zero; start larger, or lower beta or lam",
+                    f" {float(threshold):.3g} and become zero; use larger initial weights, or a smaller beta or lam",
                     stacklevel=2,
                 )

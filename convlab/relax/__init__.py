@@ -1,4 +1,4 @@
-"""Between the rungs with whole networks: `relax` gives freedom without changing the function, `constrain` takes it back."""
+"""Conversion of whole networks: `relax` to a freer rung, `constrain` to a stricter one."""
 
 from convlab.relax.changes import Change, diff
 from convlab.relax.networks import constrain, layouts, relax

@@ -1,4 +1,4 @@
-"""What differs between two networks of the same structure, layer by layer."""
+"""Comparison of two networks of the same structure, layer by layer."""
 
 import math
 from collections.abc import Sequence
@@ -13,18 +13,20 @@ from convlab.rungs import Arrays, ByPixel, Layout, Shared, Untied, at, transfer
 
 
 class Change(NamedTuple):
-    """One spatial layer before and after.
+    """Describe one spatial layer in two networks.
+
+    The shares of the squared norm are nan for a layer of zeros.
 
     Attributes:
-      layer: Its path.
-      before: Its rung.
-      after: Likewise.
-      weights_before: Numbers in its arrays, bias included.
-      weights_after: Likewise.
-      moved: Distance between the two dense matrices, by the norm of the first; nan from a layer of zeros.
-      shared: Share of the squared norm after that is a convolution's; nan of a layer of zeros, as the next two.
-      local: That is inside the windows, but not shared.
-      rest: That is outside the windows.
+      layer: The path of the layer.
+      before: The rung in the old network.
+      after: The rung in the new network.
+      weights_before: The number of weights in the old network, bias included.
+      weights_after: The number of weights in the new network, bias included.
+      moved: The distance between the two dense matrices, relative to the norm of the first. It is nan if the first is zero.
+      shared: The share of the new layer's squared norm that a convolution holds.
+      local: The share inside the windows that is not shared.
+      rest: The share outside the windows.
     """
 
     layer: str
@@ -39,13 +41,13 @@ class Change(NamedTuple):
 
 
 def diff(old: nnx.Module, new: nnx.Module, image_shape: Sequence[int], *, show: bool = True) -> list[Change]:
-    """Say what became of every spatial layer: its rung, its weights, how far it moved, and what it shares.
+    """Compare the spatial layers of two networks: rungs, numbers of weights, distance, and shares.
 
     Args:
       old: A Flax NNX module.
-      new: Another of the same structure: relaxed, constrained, trained on.
-      image_shape: (*space, c) of one image.
-      show: Print it as a table, if there are spatial layers at all.
+      new: Another module of the same structure, for example the relaxed, constrained or trained `old`.
+      image_shape: The shape (*space, c) of one image.
+      show: Whether to print a table, if there are spatial layers.
 
     Raises:
       ValueError: The networks have spatial layers at different paths, or layers with other windows or channels.
@@ -62,13 +64,13 @@ def diff(old: nnx.Module, new: nnx.Module, image_shape: Sequence[int], *, show: 
     first, second = modules_of(old), modules_of(new)
     changes = [_change(path, first[path], second[path], before[path], after[path]) for path in before]
     if show and changes:
-        print_table("what changed", to_table([change._asdict() for change in changes]))
+        print_table("changes by layer", to_table([change._asdict() for change in changes]))
     return changes
 
 
 def _change(path: Path, old: nnx.Module, new: nnx.Module, before: Layout, after: Layout) -> Change:
     if (before.window, before.in_features, before.out_features) != (after.window, after.in_features, after.out_features):
-        raise ValueError(f"{name_of(path)} has other windows or channels: {before} and {after}")
+        raise ValueError(f"{name_of(path)} must have the same window and channels in both networks: {before} and {after}")
     first, second = arrays_of(old), arrays_of(new)
     sizes = [sum(array.size for array in arrays.values()) for arrays in (first, second)]
     moved, shares = _distance(first, before, second, after), _shares(second, after)
@@ -78,12 +80,12 @@ def _change(path: Path, old: nnx.Module, new: nnx.Module, before: Layout, after:
 def _distance(first: Arrays, before: Layout, second: Arrays, after: Layout) -> float:
     common = at(before, (ByPixel if before.tying.by_pixel or after.tying.by_pixel else Untied).name)
     a, b = (transfer(arrays, layout, common)["kernel"] for arrays, layout in ((first, before), (second, after)))
-    apart, size = (float(common.tying.squared_norm({"kernel": kernel}, common)) for kernel in (b - a, a))
-    return math.sqrt(max(apart, 0.0) / size) if size > 0 else math.nan if apart > 0 else 0.0
+    difference, size = (float(common.tying.squared_norm({"kernel": kernel}, common)) for kernel in (b - a, a))
+    return math.sqrt(max(difference, 0.0) / size) if size > 0 else math.nan if difference > 0 else 0.0
 
 
 def _shares(arrays: Arrays, layout: Layout) -> list[float]:
-    """Shares of the squared norm by Pythagoras, as `convlab.decompose` has them of a dense weight; inside 0 to 1."""
+    """Return the shares of the squared norm by Pythagoras, as `convlab.decompose`, within 0 to 1."""
     squares = [float(layout.tying.squared_norm(arrays, layout))]
     for tying in (Untied, Shared):
         stricter = at(layout, tying.name)

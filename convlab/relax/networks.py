@@ -1,4 +1,4 @@
-"""Whole networks between the rungs: every spatial layer becomes its exact image, or the nearest of a stricter kind."""
+"""Conversion of the spatial layers of whole networks between rungs."""
 
 import dataclasses
 import fnmatch
@@ -15,7 +15,7 @@ from convlab.calls import Path, follow, is_stock, layout_of, modules_of, name_of
 from convlab.layers import Layer
 from convlab.rungs import Arrays, Layout, at, contains, on_the_way, transfer, tying
 
-Only = str | Sequence[str] | Callable[[str], bool]  # patterns, or a function, of the path
+Only = str | Sequence[str] | Callable[[str], bool]  # patterns of paths, or a predicate of a path
 
 
 def relax(
@@ -27,33 +27,36 @@ def relax(
     optimizer: optax.GradientTransformation | None = None,
     **parameters: Any,
 ) -> nnx.Module:
-    """Give a network's spatial layers the freedom of a rung, without changing what it computes.
+    """Convert a network's spatial layers to a freer rung, without changing its function.
 
-    Every convlab layer and `nnx.Conv` that is stricter than the rung becomes its exact image there; layers that are as free
-    already, and all else, stay as they are. Batch norm takes its statistics per channel, over all images and positions, so
-    that the two networks agree in training, too (with the same batch, dropout keys included). A bias by position has several
-    axes: an optimizer's mask such as `ndim > 1` then means it, too, where `convlab.optim.kernel_mask` does not.
+    Every convlab layer and `nnx.Conv` that is stricter than the rung is written exactly on that rung. Layers that are
+    already as free, and all other modules, are unchanged.
+
+    The two networks also agree in training with the same batch and dropout keys, because batch norm takes its statistics
+    per channel over all images and positions. A bias per position has several axes. An optimizer's mask such as `ndim > 1`
+    therefore includes it, while `convlab.optim.kernel_mask` does not.
 
     Args:
-      model: A Flax NNX module that takes images (n, *image_shape); left as it is.
-      to: A rung: "tiled", "low_rank", "locally_connected" or "dense".
-      image_shape: (*space, c) of one image, as a layer by position needs to know its pixels.
-      only: Which layers: patterns of their paths ("stages/0/layer", "stages/*"), or a function of the path.
-      optimizer: What it will be trained with: its state, and a gradient, are counted as needed memory.
-      **parameters: The parameters of the rung. Of "tiled" `period`, 2 by default: an int, or one per axis; at most the
-        positions there are. Of "low_rank" `rank`, 2 by default; the new mixtures start in the first of their kernels, the
-        others at zero.
+      model: A Flax NNX module that takes images (n, *image_shape). It is not changed.
+      to: The new rung: "conv", "tiled", "low_rank", "locally_connected" or "dense".
+      image_shape: The shape (*space, c) of one image. It gives every layer its number of pixels.
+      only: The layers to convert, as patterns of their paths ("stages/0/layer", "stages/*") or a predicate of the path. If
+        None, all layers.
+      optimizer: The optimizer of the later training. Its state and a gradient then count as needed memory.
+      **parameters: The parameters of the rung. "tiled" takes `period`, by default 2: an int or one per axis, at most the
+        number of positions. "low_rank" takes `rank`, by default 2. The old kernel becomes the first of the mixture, and
+        the other kernels start at zero.
 
     Returns:
-      A network of the same structure; `constrain` takes it back.
+      A network of the same structure, which `constrain` converts back.
 
     Raises:
-      ValueError: An unknown rung; a layer that is not contained in it (tiles in mixtures, or in tiles that they do not
-        divide; groups of channels in tiles or mixtures); a layer that is never called, or on images of different sizes;
-        patterns that no layer fits; a subclass with a call of its own, a layer inside `nnx.WeightNorm` or `nnx.SpectralNorm`,
-        layers that are stacked, and arrays that two layers share.
-      TypeError: `model` is no Flax NNX module, or needs more than images.
-      MemoryError: It would not fit; the error names the bytes. Inside `convlab.allow_large_arrays()` it goes on all the same.
+      ValueError: The rung is unknown. A layer is not contained in it, such as a tiled layer in a low-rank one, tiles in
+        tiles whose period they do not divide, or groups of channels in a tiled or low-rank layer. A layer is never called,
+        or called on images of different sizes. A pattern matches no layer. A layer belongs to a subclass that overrides the
+        call, to `nnx.WeightNorm` or `nnx.SpectralNorm`, or to stacked layers, or shares an array with another module.
+      TypeError: `model` is not a Flax NNX module, or requires more arguments than images.
+      MemoryError: The network would not fit; the error gives the bytes. `convlab.allow_large_arrays()` turns the check off.
 
     Example:
       >>> from convlab.layers import Conv
@@ -65,7 +68,7 @@ def relax(
     """
     plan = _plan(model, to, image_shape, only, freer=True, **parameters)
     _fits(model, plan, optimizer)
-    return _rebuilt(model, plan)
+    return _convert(model, plan)
 
 
 def constrain(
@@ -77,21 +80,22 @@ def constrain(
     strength: float = 1.0,
     **parameters: Any,
 ) -> nnx.Module:
-    r"""Hold a network's spatial layers to a stricter rung: each becomes the nearest of it, or goes a share of the way.
+    r"""Project a network's spatial layers to a stricter rung, or move them part of the way.
 
     $$w \leftarrow w + s (P w - w)$$
 
-    Nearest in the squared norm of the dense matrix, which is an orthogonal projection; of low rank, in that of the kernels.
-    Layers that are as strict already stay as they are. What `relax` made of a layer becomes that layer again; only groups of
-    channels, which dense layers do not know, come back as zeros between the groups. Arguments and errors as of `relax`.
+    P finds the nearest layer by the squared norm of the dense matrix, which is an orthogonal projection. For low rank the
+    norm is that of the kernels. Layers that are already as strict are unchanged. A relaxed layer returns to the original
+    layer. Only groups of channels, which dense layers do not have, come back as zeros between the groups. The errors are
+    those of `relax`.
 
     Args:
-      model: A Flax NNX module; left as it is.
-      to: A rung: "conv", "tiled", "low_rank" or "locally_connected".
-      image_shape: (*space, c) of one image.
-      only: Which layers, as in `relax`.
-      strength: The share s of the way to the nearest layer. Below 1 the layers stay at their rung, with other weights; both
-        rungs must be linear then, as all but "low_rank" are.
+      model: A Flax NNX module. It is not changed.
+      to: The new rung: "conv", "symmetric", "tiled", "low_rank" or "locally_connected".
+      image_shape: The shape (*space, c) of one image.
+      only: The layers to convert, as in `relax`.
+      strength: The share s of the way to the nearest layer. Below 1 the layers keep their rung and get other weights. Both
+        rungs must then be linear; all but "low_rank" are.
       **parameters: The parameters of the rung, as in `relax`.
 
     Example:
@@ -101,58 +105,58 @@ def constrain(
       (3, 3, 1, 2)
     """
     if not 0 <= strength <= 1:
-        raise ValueError(f"strength is a share of the way to the stricter rung, from 0 to 1; got {strength}")
+        raise ValueError(f"strength must be from 0 to 1, got {strength}")
     plan = _plan(model, to, image_shape, only, freer=False, **parameters)
     if strength == 1:
-        return _rebuilt(model, plan)
+        return _convert(model, plan)
     for path, (old, new) in plan.items():
         if not (old.tying.is_linear and new.tying.is_linear):
             raise ValueError(
-                f"{name_of(path)}: from {_named(old)} to {_named(new)} no share of the way leads; needs strength=1"
+                f"{name_of(path)}: strength must be 1 from {_describe(old)} to {_describe(new)}, as one of them is not linear"
             )
-    return nnx.recursive_map(
-        lambda path, node: _pulled(node, *plan[path], strength) if path in plan else node, nnx.clone(model)
-    )
+    return nnx.recursive_map(lambda path, node: _move(node, *plan[path], strength) if path in plan else node, nnx.clone(model))
 
 
 def layouts(model: nnx.Module, image_shape: Sequence[int], paths: Sequence[Path] | None = None) -> dict[Path, Layout]:
-    """Find the layout of every spatial layer, its pixels included, by path; or of those asked for.
+    """Return the layouts of all spatial layers, or of those at `paths`, with their pixels, by path.
 
     Raises:
-      ValueError: A layer is never called, or on images of different sizes.
+      ValueError: A layer is never called, or called on images of different sizes.
     """
-    seen: dict[Path, set[tuple[int, ...]]] = {}
+    sizes: dict[Path, set[tuple[int, ...]]] = {}
     for path, call in follow(model, image_shape, Layer, nnx.Conv).calls:
         layout = layout_of(call.module)
         if layout is not None:
-            seen.setdefault(path, set()).add(call.x.shape[-1 - (layout.window.rank or 1) : -1])
-    found = {}
+            sizes.setdefault(path, set()).add(call.x.shape[-1 - (layout.window.ndim or 1) : -1])
+    with_pixels = {}
     for path, module in modules_of(model).items():
         layout = layout_of(module)
         if layout is not None and (paths is None or path in paths):
-            spaces = seen.get(path, set())
-            if len(spaces) != 1:
-                sizes = " and ".join(str(space) for space in sorted(spaces)) or "none"
-                raise ValueError(f"{name_of(path)} reads images of {sizes} pixels; a layer by position needs one size")
-            found[path] = dataclasses.replace(layout, space=spaces.pop())
-    return found
+            spaces = sorted(sizes.get(path, ()))
+            if not spaces:
+                raise ValueError(f"{name_of(path)} is never called, so the pixels that it reads are unknown")
+            if len(spaces) > 1:
+                names = " and ".join(map(str, spaces))
+                raise ValueError(f"{name_of(path)} reads images of {names} pixels but conversion needs one size")
+            with_pixels[path] = dataclasses.replace(layout, space=spaces[0])
+    return with_pixels
 
 
 def paired(old: nnx.Module, new: nnx.Module, image_shape: Sequence[int]) -> tuple[dict[Path, Layout], dict[Path, Layout]]:
-    """Find the layouts of two networks of the same structure.
+    """Return the layouts of two networks of the same structure.
 
     Raises:
-      ValueError: They have spatial layers at different paths.
+      ValueError: The networks have spatial layers at different paths.
     """
     before, after = layouts(old, image_shape), layouts(new, image_shape)
     if before.keys() != after.keys():
         names = ", ".join(name_of(path) for path in before.keys() ^ after.keys())
-        raise ValueError(f"the networks do not have the same spatial layers: {names} is in one of them only")
+        raise ValueError(f"old and new must have the same spatial layers, but only one of them has {names}")
     return before, after
 
 
 def arrays_of(module: nnx.Module) -> Arrays:
-    """Take the arrays of a spatial layer, by name; of a kernel that Flax masks, what is left."""
+    """Return the arrays of a spatial layer by name. Flax's mask is applied to the kernel."""
     layout = layout_of(module)
     names = ("kernel",) if layout is None else layout.tying.arrays
     arrays = {name: getattr(module, name)[...] for name in names}
@@ -166,63 +170,65 @@ def arrays_of(module: nnx.Module) -> Arrays:
 def _plan(
     model: nnx.Module, to: str, image_shape: Sequence[int], only: Only | None, *, freer: bool, **parameters: Any
 ) -> dict[Path, tuple[Layout, Layout]]:
-    """Say which layers change, from which layout to which."""
+    """Return the layers to convert, each with its old and new layout, by path."""
     tying(to, **parameters)
     modules = modules_of(model)
-    kinds = {path: module for path, module in modules.items() if isinstance(module, (Layer, nnx.Conv))}
-    paths = chosen([path for path, module in kinds.items() if layout_of(module) or not is_stock(module)], only)
+    layers = {path: module for path, module in modules.items() if isinstance(module, (Layer, nnx.Conv))}
+    paths = chosen([path for path, module in layers.items() if layout_of(module) or not is_stock(module)], only)
     for path in paths:
-        _is_understood(path, modules)
-    found = layouts(model, image_shape, paths)
+        _check_supported(path, modules)
+    before = layouts(model, image_shape, paths)
     plan = {}
-    for path, old in found.items():
+    for path, old in before.items():
         try:
             new = at(old, to, **parameters)
         except ValueError as error:
             raise ValueError(f"{name_of(path)}: {error}") from None
-        more, less = (new, old) if freer else (old, new)
-        if contains(more, less):
+        outer, inner = (new, old) if freer else (old, new)
+        if contains(outer, inner):
             plan[path] = (old, new)
-        elif not contains(less, more):
-            wrong = f"is not contained in {_named(new)}: relax it to a freer rung"
+        elif not contains(inner, outer):
+            problem = f"is not contained in {_describe(new)}: relax it to a freer rung"
             if not freer:
-                wrong = f"does not contain {_named(new)}: constrain it to a stricter rung"
-            raise ValueError(f"{name_of(path)}: {_named(old)} {wrong}")
+                problem = f"does not contain {_describe(new)}: constrain it to a stricter rung"
+            raise ValueError(f"{name_of(path)}: {_describe(old)} {problem}")
     plan = {path: (old, new) for path, (old, new) in plan.items() if old != new}
-    _own_their_arrays(plan, modules)
+    _check_unshared(plan, modules)
     return plan
 
 
-def _is_understood(path: Path, modules: dict[Path, nnx.Module]) -> None:
-    """Raise ValueError unless a layer computes what its class says, with the arrays that it holds."""
-    kind, others = type(modules[path]).__name__, "; leave it out by only="
+def _check_supported(path: Path, modules: dict[Path, nnx.Module]) -> None:
+    """Raise ValueError unless a layer uses the call of its class with the arrays that it holds."""
+    kind, advice = type(modules[path]).__name__, "; exclude it with only="
     if not is_stock(modules[path]):
-        raise ValueError(f"{name_of(path)}: {kind} has a call of its own, of which nothing is known{others}")
-    for above in (path[:length] for length in range(len(path))):
-        if isinstance(modules.get(above), (nnx.WeightNorm, nnx.SpectralNorm)):
-            norm = type(modules[above]).__name__
-            raise ValueError(f"{name_of(path)}: {norm} computes its arrays anew, by rules for their old shape{others}")
+        raise ValueError(f"{name_of(path)}: {kind} overrides the call of its class, so its function is unknown{advice}")
+    for parent in (path[:length] for length in range(len(path))):
+        if isinstance(modules.get(parent), (nnx.WeightNorm, nnx.SpectralNorm)):
+            norm = type(modules[parent]).__name__
+            raise ValueError(f"{name_of(path)}: {norm} recomputes its arrays in their old shape{advice}")
 
 
-def _own_their_arrays(paths: Iterable[Path], modules: dict[Path, nnx.Module]) -> None:
-    """Raise ValueError where an array of one of these layers is also another module's: the two would no longer be tied."""
+def _check_unshared(paths: Iterable[Path], modules: dict[Path, nnx.Module]) -> None:
+    """Raise ValueError if another module shares an array of one of these layers."""
     owners: dict[int, list[Path]] = {}
     for path, module in modules.items():
         for name, value in vars(module).items():
             if isinstance(value, nnx.Variable):
                 owners.setdefault(id(value), []).append((*path, name))
-    for places in owners.values():
-        if len(places) > 1 and {place[:-1] for place in places} & {*paths}:
-            names = " and ".join(map(name_of, places))
-            raise ValueError(f"{names} are one array: tied arrays cannot change apart; share the whole layer, or untie them")
+    for owner_paths in owners.values():
+        if len(owner_paths) > 1 and {path[:-1] for path in owner_paths} & {*paths}:
+            names = " and ".join(map(name_of, owner_paths))
+            raise ValueError(
+                f"{names} are one array, but conversion changes it in one place only; share the whole layer or untie them"
+            )
 
 
 def chosen(paths: Sequence[Path], only: Only | None) -> list[Path]:
-    """Pick the layers that are meant: all, those whose path fits a pattern, or those that a function of the path picks.
+    """Select layers by patterns of their paths or by a predicate. None selects all.
 
     Raises:
-      ValueError: A pattern fits none.
-      TypeError: It is neither patterns nor a function.
+      ValueError: A pattern matches no layer.
+      TypeError: `only` is neither a pattern, several patterns nor a function.
 
     Example:
       >>> chosen([("stages", 0, "layer"), ("stages", 1, "layer")], "stages/1/*")
@@ -232,59 +238,62 @@ def chosen(paths: Sequence[Path], only: Only | None) -> list[Path]:
         return list(paths)
     if callable(only) and not isinstance(only, type):
         return [path for path in paths if only(name_of(path))]
-    given: list[Any] = [only] if isinstance(only, str) or not isinstance(only, Iterable) else [*only]
-    patterns = [pattern for pattern in given if isinstance(pattern, str)]
-    if len(patterns) < len(given):
-        raise TypeError(f"only must be patterns of paths, such as 'stages/0/*', or a function of the path; got {only!r}")
+    entries: list[Any] = [only] if isinstance(only, str) or not isinstance(only, Iterable) else [*only]
+    patterns = [pattern for pattern in entries if isinstance(pattern, str)]
+    if len(patterns) < len(entries):
+        raise TypeError(f"only must be patterns of paths, such as 'stages/0/*', or a predicate of the path, got {only!r}")
     names = {path: name_of(path) for path in paths}
     for pattern in patterns:
         if not fnmatch.filter(names.values(), pattern):
-            raise ValueError(f"only={pattern!r} fits no layer; there are {', '.join(names.values())}")
+            raise ValueError(f"only={pattern!r} matches no layer; the layers are {', '.join(names.values())}")
     return [path for path, name in names.items() if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
 
 
-def _rebuilt(model: nnx.Module, plan: dict[Path, tuple[Layout, Layout]]) -> nnx.Module:
-    """Copy a network, with the layers of the plan at their new rung."""
+def _convert(model: nnx.Module, plan: dict[Path, tuple[Layout, Layout]]) -> nnx.Module:
+    """Copy a network, with the layers of the plan on their new rung."""
 
-    def built(path: Path, node: Any) -> Any:
-        return _layer(node, *plan[path]) if path in plan else node
+    def convert(path: Path, node: Any) -> Any:
+        return _convert_layer(node, *plan[path]) if path in plan else node
 
-    return nnx.recursive_map(built, nnx.clone(model))
+    return nnx.recursive_map(convert, nnx.clone(model))
 
 
-def _layer(module: Any, old: Layout, new: Layout) -> Layer:
-    """Make the layer that a layer becomes, computing as it did."""
-    kept = {name: getattr(module, name, None) for name in ("dtype", "param_dtype", "precision", "preferred_element_type")}
+def _convert_layer(module: Any, old: Layout, new: Layout) -> Layer:
+    """Convert one layer, keeping its dtypes and precision."""
+    options = {name: getattr(module, name, None) for name in ("dtype", "param_dtype", "precision", "preferred_element_type")}
     first, *_ = old.tying.arrays
     arrays = transfer(arrays_of(module), old, new)
-    held = {name: _holding(array, getattr(module, name, getattr(module, first))) for name, array in arrays.items()}
-    return Layer.from_layout(new, held, **kept)
+    variables = {name: _with_value(array, getattr(module, name, getattr(module, first))) for name, array in arrays.items()}
+    return Layer.from_layout(new, variables, **options)
 
 
-def _pulled(module: Any, old: Layout, new: Layout, strength: float) -> Any:
-    """Move the arrays of a layer a share of the way to those of the nearest stricter one."""
+def _move(module: Any, old: Layout, new: Layout, strength: float) -> Any:
+    """Move the arrays of a layer a share of the way to those of the nearest stricter layer."""
     arrays = arrays_of(module)
     nearest = transfer(transfer(arrays, old, new), new, old)
     for name, array in arrays.items():
-        setattr(module, name, _holding(array + strength * (nearest[name] - array), getattr(module, name)))
+        setattr(module, name, _with_value(array + strength * (nearest[name] - array), getattr(module, name)))
     return module
 
 
-def _holding(array: jax.Array, old: nnx.Variable) -> nnx.Variable:
-    """A variable of the same type, such as one that is not trained; how an array was spread over devices is forgotten."""
+def _with_value(array: jax.Array, old: nnx.Variable) -> nnx.Variable:
+    """Make a variable of the same type, without the sharding of the old array."""
     return old.replace(array, **({"out_sharding": None} if "out_sharding" in old.get_metadata() else {}))
 
 
 def _fits(model: nnx.Module, plan: dict[Path, tuple[Layout, Layout]], optimizer: optax.GradientTransformation | None) -> None:
-    """Raise MemoryError unless the network finds room, first with what the transfer needs, then with the optimizer's arrays."""
-    shapes = nnx.to_pure_dict(nnx.state(nnx.eval_shape(lambda: _rebuilt(model, plan)), nnx.Param))
+    """Raise MemoryError unless a converted network and its training fit into memory.
+
+    The conversion itself is checked first, then the parameters with a gradient and the optimizer's state.
+    """
+    shapes = nnx.to_pure_dict(nnx.state(nnx.eval_shape(lambda: _convert(model, plan)), nnx.Param))
     largest = max((on_the_way(old, new) for old, new in plan.values()), default=0)
-    check.fits({"parameters": shapes, "kernels on the way": jax.ShapeDtypeStruct((largest,), jnp.float32)})
+    check.fits({"parameters": shapes, "kernels during the conversion": jax.ShapeDtypeStruct((largest,), jnp.float32)})
     if optimizer is not None:
         state = jax.eval_shape(optimizer.init, shapes)
         check.fits({"parameters": shapes, "a gradient": shapes, "the optimizer's state": state})
 
 
-def _named(layout: Layout) -> str:
+def _describe(layout: Layout) -> str:
     parameters = " and ".join(f"{name} {value}" for name, value in vars(layout.tying).items())
     return f"{layout.rung} of {parameters}" if parameters else layout.rung

@@ -1,4 +1,4 @@
-"""What an optimizer remembers of a network, carried to the network's image at another rung."""
+"""Transfer of an optimizer's state from a network to its conversion on another rung."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,34 +17,35 @@ KeyPath = tuple[Any, ...]
 def transfer_optimizer_state(
     optimizer: optax.GradientTransformation, state: optax.OptState, old: nnx.Module, new: nnx.Module, image_shape: Sequence[int]
 ) -> optax.OptState:
-    """Take an optimizer's state from a network to what `relax` or `constrain` made of it.
+    """Transfer an optimizer's state from a network to its relaxed or constrained version.
 
-    Momentum, moments and moving averages are re-written as the parameters are: a momentum is a direction of the parameters, so
-    that relaxed network and strict one take the same next step if they get the same momentum. Adam's second moment is copied
-    likewise, and so is the size of every step that a weight was about to take; a weight that the strict network did not have
-    has no history, and Adam's first steps there are up to (1 - b1) / sqrt(1 - b2) learning rates long, 3 by default. Counts
-    are kept. Arrays that the old network did not have (of low rank, which is not linear) start as new, and so do those that
-    only now come under a mask: a bias by position has several axes, so that a mask of all that has, such as
-    `ndim > 1`, then means biases, too; `convlab.optim.kernel_mask` does not.
+    Momentum, moments and moving averages are converted like the parameters. A momentum is a direction in parameter space,
+    so the two networks take the same next step if they get the same momentum. Adam's second moment is converted in the same
+    way, and so every weight keeps its step size. Weights that the stricter network did not have get no history. Adam's
+    first steps there are up to (1 - b1) / sqrt(1 - b2) learning rates long, 3 by default. Counts are kept.
 
-    To reset instead, take `optimizer.init` of the new network's parameters. Batch statistics belong to the network, and are
-    carried with it.
+    Some arrays start with a new state. These are the arrays of low-rank layers, whose conversion is not linear, and arrays
+    that only now come under a mask. A bias per position has several axes, so a mask such as `ndim > 1` now includes it,
+    while `convlab.optim.kernel_mask` does not.
+
+    To reset the state instead, use `optimizer.init` with the new network's parameters. Batch statistics are part of the
+    network, which already contains them.
 
     Args:
       optimizer: An Optax transformation.
-      state: Its state for the parameters of `old`: as plain dictionaries (as in `Fitted.optimizer_state`), as
-        `nnx.state` has them, or as `opt_state` of an `nnx.Optimizer` of all `nnx.Param`.
-      old: The network before.
-      new: The network after, with the same layers at the same paths.
-      image_shape: (*space, c) of one image.
+      state: Its state for the parameters of `old`: with plain dictionaries as in `Fitted.optimizer_state`, with states as
+        `nnx.state` returns, or the `opt_state` of an `nnx.Optimizer` of all `nnx.Param`.
+      old: The network before the conversion.
+      new: The network after the conversion, with the same layers at the same paths.
+      image_shape: The shape (*space, c) of one image.
 
     Returns:
       The state for `new`, of the same kind.
 
     Raises:
-      ValueError: The networks have spatial layers at different paths; the state is not one of this optimizer for `old`, or
-        remembers of a layer that changed something else than numbers in the shape of its parameters, as Adafactor, SM3 and
-        L-BFGS do, and `keep_pruned`.
+      ValueError: The networks have spatial layers at different paths, or `state` is not this optimizer's state for `old`.
+        The state of a converted layer contains other values than numbers in the shape of the parameters, as for Adafactor,
+        SM3, L-BFGS and `keep_pruned`.
 
     Example:
       >>> from convlab.layers import Conv
@@ -62,34 +63,34 @@ def transfer_optimizer_state(
         {tuple(key.key for key in path): jnp.shape(leaf) for path, leaf in _leaves(_parameters(model)).items()}
         for model in (old, new)
     )
-    remembered = _leaves(state)
+    values = _leaves(state)
 
-    def carried(path: KeyPath, fresh: Any) -> Any:
-        place, kept = _place(path, new_shapes), remembered.get(path)
-        layer, name = place[:-1], place[-1:]
-        changed = bool(place) and layer in before and before[layer] != after[layer]
-        if place and kept is None:
+    def convert(path: KeyPath, fresh: Any) -> Any:
+        parameter, value = _parameter_of(path, new_shapes), values.get(path)
+        layer, name = parameter[:-1], parameter[-1:]
+        changed = bool(parameter) and layer in before and before[layer] != after[layer]
+        if parameter and value is None:
             return fresh
         if changed and name != ("bias",) and not (before[layer].tying.is_linear and after[layer].tying.is_linear):
             return fresh
-        if changed and _is_direction(kept, shapes.get(place)) and _is_direction(fresh, new_shapes[place]):
-            return _rewritten(name[0], kept, before[layer], after[layer])
-        shape = None if kept is None else jnp.shape(kept)
-        if kept is None or shape != jnp.shape(fresh):
+        if changed and _is_direction(value, shapes.get(parameter)) and _is_direction(fresh, new_shapes[parameter]):
+            return _converted(name[0], value, before[layer], after[layer])
+        shape = None if value is None else jnp.shape(value)
+        if value is None or shape != jnp.shape(fresh):
             raise ValueError(
-                f"state{jax.tree_util.keystr(path)} has shape {shape} and would have {jnp.shape(fresh)} for the new network: of"
-                " layers that change, only numbers in the shape of their parameter are carried; reset it by optimizer.init"
+                f"state{jax.tree_util.keystr(path)} has shape {shape} but needs {jnp.shape(fresh)} for the new network:"
+                " only values in the shape of their parameter can be converted; reset the state with optimizer.init"
             )
-        return jnp.copy(kept)
+        return jnp.copy(value)
 
-    return jax.tree_util.tree_map_with_path(carried, start(optimizer, new))
+    return jax.tree_util.tree_map_with_path(convert, start(optimizer, new))
 
 
 def _parameters(model: nnx.Module) -> Any:
     return nnx.to_pure_dict(nnx.state(model, nnx.Param))
 
 
-# the kinds of states: of parameters in plain dictionaries, in those of Flax, and inside Flax's optimizer
+# the kinds of states: for parameters in plain dictionaries, for an NNX state, and inside an `nnx.Optimizer`
 KINDS: tuple[Callable[[optax.GradientTransformation, nnx.Module], optax.OptState], ...] = (
     lambda optimizer, model: optimizer.init(_parameters(model)),
     lambda optimizer, model: optimizer.init(nnx.state(model, nnx.Param)),
@@ -98,20 +99,20 @@ KINDS: tuple[Callable[[optax.GradientTransformation, nnx.Module], optax.OptState
 
 
 def _kind_of(state: optax.OptState, optimizer: optax.GradientTransformation, model: nnx.Module) -> Callable:
-    """Find how to make a state like this one.
+    """Return the function that makes a state of the same kind as this one.
 
     Raises:
-      ValueError: It is not one of this optimizer for this model.
+      ValueError: The state is not one of this optimizer for this model.
     """
-    held = {path: jnp.shape(leaf) for path, leaf in _leaves(state).items()}
-    kinds = KINDS[1:] if any(map(_in_variable, held)) else KINDS[:1]
-    wanted = [{path: jnp.shape(leaf) for path, leaf in _leaves(kind(optimizer, model)).items()} for kind in kinds]
-    if held in wanted:
-        return kinds[wanted.index(held)]
-    first, *_ = wanted
-    wrong = [path for path in {**first, **held} if held.get(path) != first.get(path)]
-    told = "; ".join(f"{jax.tree_util.keystr(path)}: {held.get(path)}, needs {first.get(path)}" for path in wrong[:3])
-    raise ValueError(f"state is not what optimizer.init makes of the old network's parameters ({told})")
+    shapes = {path: jnp.shape(leaf) for path, leaf in _leaves(state).items()}
+    kinds = KINDS[1:] if any(map(_in_variable, shapes)) else KINDS[:1]
+    expected = [{path: jnp.shape(leaf) for path, leaf in _leaves(kind(optimizer, model)).items()} for kind in kinds]
+    if shapes in expected:
+        return kinds[expected.index(shapes)]
+    first, *_ = expected
+    differing = [path for path in {**first, **shapes} if shapes.get(path) != first.get(path)]
+    details = "; ".join(f"{jax.tree_util.keystr(path)}: {shapes.get(path)}, needs {first.get(path)}" for path in differing[:3])
+    raise ValueError(f"state must have the structure of optimizer.init for the old network's parameters ({details})")
 
 
 def _leaves(tree: Any) -> dict[KeyPath, Any]:
@@ -119,21 +120,21 @@ def _leaves(tree: Any) -> dict[KeyPath, Any]:
 
 
 def _in_variable(path: KeyPath) -> bool:
-    """Whether a leaf is the value of one of Flax's variables."""
+    """Return True if a leaf is the value of a Flax variable."""
     return bool(path) and getattr(path[-1], "name", None) == "value"
 
 
 def _is_direction(leaf: Any, shape: tuple[int, ...] | None) -> bool:
-    """Whether a leaf of a state holds a number for every one of a parameter."""
+    """Return True if a leaf holds one number for every entry of a parameter."""
     return jnp.shape(leaf) == shape and jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.inexact)
 
 
-def _rewritten(name: str, kept: Any, before: Layout, after: Layout) -> Any:
-    return transfer_bias(kept, after) if name == "bias" else transfer({name: kept}, before, after)[name]
+def _converted(name: str, value: Any, before: Layout, after: Layout) -> Any:
+    return transfer_bias(value, after) if name == "bias" else transfer({name: value}, before, after)[name]
 
 
-def _place(path: KeyPath, known: Mapping[tuple[Any, ...], Any]) -> tuple[Any, ...]:
-    """The parameter that a leaf of a state belongs to: the end of its path that is a parameter's; or nothing."""
+def _parameter_of(path: KeyPath, known: Mapping[tuple[Any, ...], Any]) -> tuple[Any, ...]:
+    """Return the path of the parameter that a leaf of a state belongs to, or () if there is none."""
     keys = tuple(getattr(key, "key", None) for key in path)
     keys = keys[:-1] if _in_variable(path) else keys
     ends = (keys[first:] for first in range(len(keys)))

@@ -1,4 +1,7 @@
-"""The variables of a Linen module for its twin at another rung, which its author writes: Linen has recipes, not networks."""
+"""Transfer of the variables of a Linen module to the same architecture on other rungs.
+
+Linen modules are descriptions and hold no arrays, so their author writes the second module.
+"""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -16,17 +19,17 @@ from convlab.rungs import Layout, transfer
 def transfer_variables(
     old: linen.Module, new: linen.Module, variables: Mapping[str, Any], image_shape: Sequence[int]
 ) -> dict[str, Any]:
-    """Write a Linen module's variables for its twin, whose spatial layers are at other rungs.
+    """Convert a Linen module's variables for a second module with layers on other rungs.
 
-    The modules of the two are paired in the order in which they are called. Arrays of every `convlab.linen` layer and
-    `linen.Conv` become their exact image where the twin's is freer, else the nearest of its rung, as by `relax` and
-    `constrain`; all others, batch statistics too, are the twin's as they are, under the twin's names.
+    The modules called by the two are paired in the order of their calls. Arrays of every `convlab.linen` layer and
+    `linen.Conv` are converted: exactly if the new layer is freer, else to the nearest layer, as in `relax` and `constrain`.
+    All other arrays, batch statistics included, are copied under the names of the new module.
 
     Args:
-      old: A module that takes images (n, *image_shape); told `train=False` if it asks for `train`.
-      new: Its twin.
-      variables: What `old.init` returned, or training left.
-      image_shape: (*space, c) of one image.
+      old: A module that takes images (n, *image_shape). It gets `train=False` if it has an argument `train`.
+      new: The second module.
+      variables: The variables of `old`, as `old.init` or training returns them.
+      image_shape: The shape (*space, c) of one image.
 
     Raises:
       ValueError: The two do not call the same modules, or arrays do not fit.
@@ -38,39 +41,42 @@ def transfer_variables(
       >>> jax.tree.map(jnp.shape, transfer_variables(old, new, variables, (5, 7, 1)))
       {'params': {'bias': (5, 7, 2), 'kernel': (5, 7, 3, 3, 1, 2)}}
     """
-    (before, _), (after, wanted) = (_called(module, image_shape) for module in (old, new))
+    (before, _), (after, new_shapes) = (_called(module, image_shape) for module in (old, new))
     if len(before) != len(after):
-        raise ValueError(f"the modules do not call the same: {len(before)} with arrays of their own, and {len(after)}")
+        raise ValueError(f"old and new must call the same modules, but {len(before)} and {len(after)} of theirs hold arrays")
     written: dict[Path, Any] = {}
-    for (place, layout), (twin_place, twin) in zip(before.items(), after.items(), strict=True):
+    for (old_path, old_layout), (new_path, new_layout) in zip(before.items(), after.items(), strict=True):
         for kind, tree in variables.items():
             flat: dict[Path, Any] = traverse_util.flatten_dict(dict(tree))  # pyright: ignore[reportAssignmentType]
-            arrays = {key[-1]: array for key, array in flat.items() if key[:-1] == place}
-            if kind == "params" and layout is not None and twin is not None:
-                arrays = transfer(arrays, layout, twin)
-            written |= {(kind, *twin_place, name): array for name, array in arrays.items()}
-    expected: dict[Path, Any] = traverse_util.flatten_dict(wanted)  # pyright: ignore[reportAssignmentType]
+            arrays = {key[-1]: array for key, array in flat.items() if key[:-1] == old_path}
+            if kind == "params" and old_layout is not None and new_layout is not None:
+                arrays = transfer(arrays, old_layout, new_layout)
+            written |= {(kind, *new_path, name): array for name, array in arrays.items()}
+    expected: dict[Path, Any] = traverse_util.flatten_dict(new_shapes)  # pyright: ignore[reportAssignmentType]
     shapes = [{key: array.shape for key, array in flat.items()} for flat in (written, expected)]
-    wrong = [key for key in {*written, *expected} if shapes[0].get(key) != shapes[1].get(key)]
-    if wrong:
-        raise ValueError(f"arrays do not fit the twin: {', '.join(sorted(map(name_of, wrong)))}")
+    differing = [key for key in {*written, *expected} if shapes[0].get(key) != shapes[1].get(key)]
+    if differing:
+        raise ValueError(f"variables do not fit the new module: {', '.join(sorted(map(name_of, differing)))}")
     return traverse_util.unflatten_dict(written)
 
 
 def _called(module: linen.Module, image_shape: Sequence[int]) -> tuple[dict[Path, Layout | None], Any]:
-    """Follow one image: what has arrays of its own, in the order of calls, layouts of spatial layers; and all shapes."""
-    found: dict[Path, Layout | None] = {}
+    """Trace a module on one image: return layouts in the order of calls, and all shapes.
 
-    def note(call, arguments, options, context):
+    The layouts cover all modules that hold arrays, with None for those that are not spatial layers.
+    """
+    layouts: dict[Path, Layout | None] = {}
+
+    def record(call, arguments, options, context):
         layer = context.module
         spatial = isinstance(layer, (Layer, linen.Conv)) and context.method_name == "__call__"
         layout = layout_of(layer, arguments[0].shape) if spatial else None
-        if found.setdefault(layer.path, layout) != layout and spatial:
-            raise ValueError(f"{name_of(layer.path)} reads images of several sizes; a layer by position needs one size")
+        if layouts.setdefault(layer.path, layout) != layout and spatial:
+            raise ValueError(f"{name_of(layer.path)} reads images of several sizes but conversion needs one")
         return call(*arguments, **options)
 
-    told: dict[str, Any] = {"train": False} if "train" in inspect.signature(type(module).__call__).parameters else {}
-    with linen.intercept_methods(note):
-        shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, *image_shape)), **told))
+    train: dict[str, Any] = {"train": False} if "train" in inspect.signature(type(module).__call__).parameters else {}
+    with linen.intercept_methods(record):
+        shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, *image_shape)), **train))
     owners = {key[1:-1] for key in traverse_util.flatten_dict(shapes)}
-    return {path: layout for path, layout in found.items() if path in owners}, shapes
+    return {path: layout for path, layout in layouts.items() if path in owners}, shapes

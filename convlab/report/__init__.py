@@ -1,4 +1,4 @@
-"""From runs to evidence: intervals over seeds, tables, figures, and where and how they were made."""
+"""Reports of experiments: intervals over seeds, paired tests, tables, figures and provenance."""
 
 from convlab.report.comparison import comparison as comparison
 from convlab.report.drawing import RUNG_STYLE as RUNG_STYLE

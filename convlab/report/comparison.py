@@ -1,4 +1,4 @@
-"""One quantity of many things, side by side: names down the page, where there is room for them."""
+"""A figure that compares one quantity between many rows, with the names at the vertical axis."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ from convlab.report.rows import Row, check_columns
 if TYPE_CHECKING:
     import matplotlib.axes
 
-MARKS = ("D", "s", "^")  # of references, hollow
+MARKS = ("D", "s", "^")  # the hollow markers of references
 
 
 def comparison(
@@ -25,23 +25,24 @@ def comparison(
     references: Mapping[str, str] | None = None,
     baselines: Mapping[str, Baseline] | None = None,
 ) -> None:
-    """Draw one line for every row, from the top: its mean and interval, and beside it what others report of the same.
+    """Draw the mean and interval of each row on a line of its own, with reference values.
 
     Args:
-      axis: Where to draw.
-      summary: Rows with name, value, value_low and value_high (as `summarise` makes them); ends that are absent or NaN are
-        not drawn.
-      name: Column of what is compared.
-      value: Column of the averaged quantity.
-      label: What the means are called in the legend.
-      x_label: Says what the quantity is, with its unit.
-      x_format: Format specification of its numbers, e.g. ".0%".
-      title: Of the panel.
-      references: Columns of other figures of the quantity, by what the legend calls them; blank cells are not drawn.
-      baselines: Places of gray vertical lines by label.
+      axis: The axes to draw on.
+      summary: The rows from top to bottom, with columns `name`, `value`, `<value>_low` and `<value>_high`, as from `summarise`.
+        Missing ends of intervals are not drawn.
+      name: The column of the rows' names.
+      value: The column of the averaged quantity.
+      label: The legend's label of the means.
+      x_label: The label of the quantity, with its unit.
+      x_format: The format specification of the quantity, e.g. ".0%".
+      title: The title of the panel.
+      references: The columns of reference values of the same quantity, by their labels in the legend. Missing cells are not
+        drawn.
+      baselines: The positions of gray vertical lines, by their labels in the legend.
 
     Raises:
-      ValueError: No row has one of the names.
+      ValueError: A column is in none of the rows.
       ImportError: matplotlib is not installed.
 
     Example:
@@ -55,14 +56,14 @@ def comparison(
     with slide_style():
         axis.grid(color="#E6E6E6")
         axis.set_axisbelow(True)
-        for place, row in enumerate(summary):
+        for height, row in enumerate(summary):
             low, high = (row.get(f"{value}_{end}") for end in ("low", "high"))
             if low is not None and high is not None:
-                axis.plot([low, high], [place, place], "|-", color=RUNG_STYLE["conv"].colour, markersize=12)
+                axis.plot([low, high], [height, height], "|-", color=RUNG_STYLE["conv"].colour, markersize=12)
         _dots(axis, summary, value, label, color=RUNG_STYLE["conv"].colour, marker="o", markersize=10)
-        for (called, column), mark in zip(references.items(), MARKS, strict=False):
+        for (reference, column), mark in zip(references.items(), MARKS, strict=False):
             if any(row.get(column) is not None for row in summary):
-                _dots(axis, summary, column, called, color=RUNG_STYLE["dense"].colour, marker=mark, mfc="none", mew=2)
+                _dots(axis, summary, column, reference, color=RUNG_STYLE["dense"].colour, marker=mark, mfc="none", mew=2)
         draw_baselines(axis.axvline, axis.axvspan, baselines or {})
         axis.set_yticks(range(len(summary)), [str(row.get(name)) for row in summary])
         axis.invert_yaxis()
@@ -74,5 +75,6 @@ def comparison(
 
 
 def _dots(axis: "matplotlib.axes.Axes", rows: Sequence[Row], column: str, label: str, **style) -> None:
-    places = [place for place, row in enumerate(rows) if row.get(column) is not None]
-    axis.plot([float(rows[place][column]) for place in places], places, linestyle="none", label=label, **style)
+    """Draw the values of one column as markers, skipping missing cells."""
+    heights = [height for height, row in enumerate(rows) if row.get(column) is not None]
+    axis.plot([float(rows[height][column]) for height in heights], heights, linestyle="none", label=label, **style)

@@ -1,4 +1,4 @@
-"""Pictures in one style, readable on a slide: every rung has its own colour and marker everywhere."""
+"""Figures in a style for slides, in which a rung always has the same colour and marker."""
 
 import contextlib
 import itertools
@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 
 
 class Style(NamedTuple):
-    """How one rung is drawn and called in pictures."""
+    """Describe how the lines and points of one group are drawn.
+
+    Attributes:
+      label: The label in the legend.
+      colour: The colour of lines and markers.
+      marker: The marker, in matplotlib's notation.
+      line: The line style, in matplotlib's notation.
+    """
 
     label: str
     colour: str
@@ -37,7 +44,10 @@ RUNG_STYLE = {
     "conv": Style("convolution", "#0072B2", "v"),
     "linear": Style("linear", "#767676", "X", "--"),
 }
-"""Freest first, in colours that colour-blind readers tell apart (Okabe and Ito, 2008); gray is for null baselines."""
+"""The style of each rung, from the freest to the strictest.
+
+The colours are distinguishable for colour-blind readers (Okabe and Ito, 2008). Gray is reserved for null baselines.
+"""
 
 SLIDE: dict[Any, Any] = {
     "font.size": 14,
@@ -56,15 +66,16 @@ SLIDE: dict[Any, Any] = {
 }
 DOTS_PER_INCH = 160
 DODGE = 0.018
-"""Share of the horizontal range by which neighbouring lines stand apart, at most."""
+"""The largest distance between neighbouring lines, as a fraction of the horizontal range."""
 SPREAD = 0.07
-"""Share of the horizontal range that the points of all lines at one place cover, at most."""
+"""The largest width that the points of all lines at one x cover, as a fraction of the horizontal range."""
 DIGIT_WIDTH = 0.11
-"""Inches, of a digit below a tick."""
+"""The width of a digit in a tick label, in inches."""
 
 
 @contextlib.contextmanager
 def slide_style() -> Iterator[None]:
+    """Apply the style of slides to matplotlib inside a `with` block."""
     with require("matplotlib").rc_context(SLIDE):
         yield
 
@@ -72,12 +83,15 @@ def slide_style() -> Iterator[None]:
 def new_figure(
     panels: int = 1, *, rows: int = 1, size: tuple[float, float] = (12.0, 5.0)
 ) -> "tuple[matplotlib.figure.Figure, list[matplotlib.axes.Axes]]":
-    """Make a figure that never opens a window and leaves matplotlib's settings alone.
+    """Create a figure without opening a window or changing matplotlib's settings.
 
     Args:
-      panels: Number of pictures.
-      rows: Rows they fill, left to right, then down.
-      size: Width and height in inches.
+      panels: The number of panels.
+      rows: The number of rows of panels. Panels are ordered from left to right, then downwards.
+      size: The width and height in inches.
+
+    Returns:
+      The figure and the axes of its panels.
 
     Raises:
       ValueError: `panels` or `rows` is below 1.
@@ -89,7 +103,7 @@ def new_figure(
       3
     """
     if min(panels, rows) < 1:
-        raise ValueError(f"panels is {panels} and rows is {rows} but each must be at least 1")
+        raise ValueError(f"panels is {panels} and rows is {rows}; needs at least 1 of each")
     with slide_style():
         import matplotlib.figure
 
@@ -118,26 +132,29 @@ def curves(
     labels: Mapping[str, str] | None = None,
     styles: Mapping[str, Style] | None = None,
 ) -> None:
-    """Draw the mean of every group against `x`, with its interval; one legend outside the panels serves them all.
+    """Draw the mean and interval of each group against `x` as a line.
+
+    All panels of a figure share one legend, outside of the panels.
 
     Args:
-      axis: Where to draw.
-      summary: Rows with x, y, y_low, y_high (as `summarise` makes them); ends that are absent or NaN are not drawn.
-      x: Name of the horizontal quantity.
-      y: Name of the averaged quantity.
-      by: Name that makes the lines; names of rungs get their own style.
-      x_label: Says what x is, with its unit.
-      y_label: Says what y is, with its unit.
-      title: Of the panel.
-      y_format: Format specification of the numbers on the vertical axis, e.g. ".0%".
-      log_x: Space x logarithmically.
-      band: Draw intervals as bands rather than bars.
-      baselines: Heights of gray horizontal lines by label, e.g. {"chance": 0.1}; an `Interval` is shaded.
-      labels: What to call a group in the legend, e.g. {"linear": "linear classifier"}.
-      styles: Of groups that are no rungs, so that a group looks the same in all panels.
+      axis: The axes to draw on.
+      summary: The rows, with columns `x`, `y`, `<y>_low` and `<y>_high`, as from `summarise`. Missing ends of intervals are not
+        drawn.
+      x: The column of the horizontal quantity.
+      y: The column of the averaged quantity.
+      by: The column whose values make the groups. Rungs have a style of their own.
+      x_label: The label of x, with its unit.
+      y_label: The label of y, with its unit.
+      title: The title of the panel.
+      y_format: The format specification of the numbers on the vertical axis, e.g. ".0%".
+      log_x: Whether the x axis is logarithmic.
+      band: Whether to draw intervals as bands instead of bars.
+      baselines: The heights of gray horizontal lines by label, e.g. {"chance": 0.1}. An `Interval` is shaded.
+      labels: The labels of groups in the legend, e.g. {"linear": "linear classifier"}.
+      styles: The styles of groups that are not rungs. Pass them to give a group the same style in all panels.
 
     Raises:
-      ValueError: No row has one of the names.
+      ValueError: A column is in none of the rows.
       ImportError: matplotlib is not installed.
 
     Example:
@@ -148,12 +165,12 @@ def curves(
     check_columns(summary, (x, y, by))
     with slide_style():
         drawn = styles_of([plain(by, row.get(by)) for row in summary])
-        for place, (name, style) in enumerate(drawn.items()):
+        for number, (name, style) in enumerate(drawn.items()):
             style = (styles or {}).get(name, style)
             rows = [row for row in summary if plain(by, row.get(by)) == name and row.get(y) is not None]
             points, style = _points(rows, x, y), style._replace(label=(labels or {}).get(name, style.label))
-            apart = min(DODGE, SPREAD / len(drawn)) * (place - (len(drawn) - 1) / 2)
-            _line(axis, points if band else _dodged(points, apart, log_x), style, band)
+            offset = min(DODGE, SPREAD / len(drawn)) * (number - (len(drawn) - 1) / 2)
+            _line(axis, points if band else _dodged(points, offset, log_x), style, band)
         _baselines(axis, baselines or {})
         axis.set(xlabel=x_label, ylabel=y_label)
         axis.set_title(title)
@@ -177,22 +194,22 @@ def points(
     baselines: Mapping[str, Baseline] | None = None,
     styles: Mapping[str, Style] | None = None,
 ) -> None:
-    """Draw one point per category and group, on a logarithmic height: ratios and sizes that differ by orders of magnitude.
+    """Draw one point per category and group on a logarithmic vertical axis.
 
     Args:
-      axis: Where to draw.
-      rows: Rows with x, y and by; a height that is absent is not drawn.
-      x: Name of the category.
-      y: Name of the height, above 0.
-      by: Name that makes the groups.
-      x_label: Says what the categories are.
-      y_label: Says what y is, with its unit.
-      title: Of the panel.
-      baselines: Heights of gray horizontal lines by label.
-      styles: Of groups that are no rungs, so that a group looks the same in all panels.
+      axis: The axes to draw on.
+      rows: The rows, with columns `x`, `y` and `by`. A missing `y` is not drawn.
+      x: The column of the category.
+      y: The column of the height, which must be above 0.
+      by: The column whose values make the groups.
+      x_label: The label of the categories.
+      y_label: The label of y, with its unit.
+      title: The title of the panel.
+      baselines: The heights of gray horizontal lines by label.
+      styles: The styles of groups that are not rungs. Pass them to give a group the same style in all panels.
 
     Raises:
-      ValueError: No row has one of the names.
+      ValueError: A column is in none of the rows.
       ImportError: matplotlib is not installed.
 
     Example:
@@ -201,41 +218,51 @@ def points(
     """
     check_columns(rows, (x, y, by))
     with slide_style():
-        places = {name: place for place, name in enumerate(dict.fromkeys(row.get(x) for row in rows))}
+        categories = {name: number for number, name in enumerate(dict.fromkeys(row.get(x) for row in rows))}
         drawn = styles_of([plain(by, row.get(by)) for row in rows])
         for number, (name, style) in enumerate(drawn.items()):
             style = (styles or {}).get(name, style)
-            mine = [row for row in rows if plain(by, row.get(by)) == name and row.get(y)]
-            shift = 0.5 * ((number + 0.5) / len(drawn) - 0.5)
-            where = [places[row.get(x)] + shift for row in mine]
-            heights = [float(row[y]) for row in mine]
-            axis.plot(where, heights, color=style.colour, marker=style.marker, label=style.label, linestyle="none")
+            members = [row for row in rows if plain(by, row.get(by)) == name and row.get(y)]
+            offset = 0.5 * ((number + 0.5) / len(drawn) - 0.5)
+            positions = [categories[row.get(x)] + offset for row in members]
+            heights = [float(row[y]) for row in members]
+            axis.plot(positions, heights, color=style.colour, marker=style.marker, label=style.label, linestyle="none")
         _baselines(axis, baselines or {})
         axis.set(xlabel=x_label, ylabel=y_label, yscale="log")
-        axis.set_xticks(range(len(places)), [str(name) for name in places], rotation=60, ha="right", rotation_mode="anchor")
+        labels = [str(name) for name in categories]
+        axis.set_xticks(range(len(labels)), labels, rotation=60, ha="right", rotation_mode="anchor")
         axis.set_title(title)
         draw_legend(axis)
 
 
 def _baselines(axis: "matplotlib.axes.Axes", heights: Mapping[str, Baseline]) -> None:
-    """Draw what heights are compared with: a pale grid, and gray lines by label."""
+    """Draw a light grid and labelled gray horizontal lines."""
     axis.grid(axis="y", color="#E6E6E6")
     axis.set_axisbelow(True)
     draw_baselines(axis.axhline, axis.axhspan, heights)
 
 
 def draw_baselines(line: Callable[..., Any], span: Callable[..., Any], baselines: Mapping[str, Baseline]) -> None:
-    """Draw gray lines by label, and intervals as bands, by the axis's own functions for lines and bands of one direction."""
+    """Draw labelled gray lines, and bands for intervals.
+
+    Args:
+      line: The method of the axes that draws a line, `axhline` or `axvline`.
+      span: The method of the axes that draws a band, `axhspan` or `axvspan`.
+      baselines: The positions of the lines by label.
+    """
     colour = RUNG_STYLE["linear"].colour
-    for (label, at), dashes in zip(baselines.items(), itertools.cycle(("--", ":", "-.", (0, (8, 2, 1, 2, 1, 2))))):
-        mean, *ends = at if isinstance(at, Interval) else [at]
+    for (label, position), dashes in zip(baselines.items(), itertools.cycle(("--", ":", "-.", (0, (8, 2, 1, 2, 1, 2))))):
+        mean, *ends = position if isinstance(position, Interval) else [position]
         line(mean, color=colour, linestyle=dashes, label=label, zorder=1)
         if ends:
             span(*ends, color=colour, alpha=0.12, linewidth=0, zorder=0)
 
 
 def styles_of(names: Sequence[Any]) -> dict[Any, Style]:
-    """Styles by group in order of appearance; groups that are no rungs take those of the rungs that are not there."""
+    """Return the style of each group, in order of first appearance.
+
+    Groups that are not rungs take the styles of the rungs that do not appear.
+    """
     names = list(dict.fromkeys(names))
     spare = [style for rung, style in RUNG_STYLE.items() if rung not in names and rung != "linear"]
     spare = itertools.cycle(spare or RUNG_STYLE.values())
@@ -243,20 +270,21 @@ def styles_of(names: Sequence[Any]) -> dict[Any, Style]:
 
 
 def _points(rows: Sequence[Row], x: str, y: str) -> np.ndarray:
-    """Lines x, mean, low, high by growing x; NaN for what is not there."""
-    cells = [[row.get(name) for row in rows] for name in (x, y, f"{y}_low", f"{y}_high")]
-    points = np.array([[float("nan") if cell is None else float(cell) for cell in line] for line in cells])
+    """Return the arrays x, mean, low and high, sorted by x, with NaN for missing cells."""
+    columns = [[row.get(name) for row in rows] for name in (x, y, f"{y}_low", f"{y}_high")]
+    points = np.array([[float("nan") if cell is None else float(cell) for cell in column] for column in columns])
     return points[:, np.argsort(points[0], kind="stable")]
 
 
-def _dodged(points: np.ndarray, share: float, log: bool) -> np.ndarray:
-    """Move a line sideways by a share of its width, so that the bars of several lines do not cover each other."""
+def _dodged(points: np.ndarray, offset: float, log: bool) -> np.ndarray:
+    """Move a line sideways by a fraction of its width, so that the bars of several lines do not overlap."""
     x = np.log(points[0]) if log else points[0]
-    x = x + share * (np.ptp(x) if x.size else 0)
+    x = x + offset * (np.ptp(x) if x.size else 0)
     return np.vstack([np.exp(x) if log else x, points[1:]])
 
 
 def _line(axis: "matplotlib.axes.Axes", points: np.ndarray, style: Style, band: bool) -> None:
+    """Draw one line with its intervals."""
     x, mean, low, high = points
     colour = style.colour
     axis.plot(x, mean, linestyle=style.line, color=colour, marker=style.marker, label=style.label, mec="white", mew=0.7)
@@ -267,12 +295,12 @@ def _line(axis: "matplotlib.axes.Axes", points: np.ndarray, style: Style, band: 
 
 
 def _log_ticks(axis: "matplotlib.axes.Axes", values: Sequence[float]) -> None:
-    """Space x logarithmically and mark the sizes that were run, if their numbers do not run into one another."""
+    """Make the x axis logarithmic, with ticks at the values themselves unless their labels would overlap."""
     axis.set_xscale("log")
     sizes = np.unique(values)
     labels = [f"{size:,.0f}" if size == round(size) else f"{size:g}" for size in sizes]
-    place = axis.get_subplotspec()
-    inches = 0.75 * axis.figure.bbox.width / axis.figure.dpi / (place.get_gridspec().ncols if place else 1)
+    panel = axis.get_subplotspec()
+    inches = 0.75 * axis.figure.bbox.width / axis.figure.dpi / (panel.get_gridspec().ncols if panel else 1)
     gaps = np.diff(np.log(sizes)) / np.log(sizes[-1] / sizes[0]) * inches / DIGIT_WIDTH if len(sizes) > 1 else []
     if all(gap > (len(left) + len(right)) / 2 + 1 for gap, left, right in zip(gaps, labels, labels[1:], strict=False)):
         axis.set_xticks(sizes, labels)
@@ -280,7 +308,7 @@ def _log_ticks(axis: "matplotlib.axes.Axes", values: Sequence[float]) -> None:
 
 
 def draw_legend(axis: "matplotlib.axes.Axes") -> None:
-    """Draw the figure's only legend anew: one entry per label of any panel."""
+    """Replace the figure's legend by one with an entry for each label of its panels."""
     figure = axis.figure
     for legend in list(figure.legends):
         legend.remove()

@@ -1,4 +1,4 @@
-"""The report of an experiment: one folder with its table, figure, configuration and provenance."""
+"""The report of an experiment: a folder with its table, figure, configuration and provenance."""
 
 import dataclasses
 import json
@@ -30,19 +30,19 @@ def save_report(
     seconds: float | None = None,
     root: str | os.PathLike[str] = "runs",
 ) -> pathlib.Path:
-    """Write the files of a report into `root/experiment/`, and print its table and the folder.
+    """Write the files of a report into `root/experiment/`, and print its table.
 
-    All files are written elsewhere first and then moved into place: an error on the way leaves the previous report as
-    it was, and its picture does not stay beside a new report without one. Other files are left alone.
+    All files are written to a temporary folder first and then moved. If an error occurs, the previous report is unchanged. A
+    report without a figure deletes the previous figure. Other files in the folder are unchanged.
 
     Args:
-      experiment: Names the folder and the printed table.
-      rows: One flat row per run; all of them go to table.csv, unrounded.
-      config: A dataclass or mapping.
-      figure: Goes to figure.png.
-      summary: The rows to print and to write to table.md; `rows` when absent.
-      formats: Format specifications for columns of that table, e.g. {"accuracy": ".1%"}.
-      seconds: How long the experiment took.
+      experiment: The name of the folder, which is also the title of the printed table.
+      rows: The results, one flat row per run. All rows are written to table.csv, unrounded.
+      config: The configuration, a dataclass or a mapping.
+      figure: The figure to write to figure.png.
+      summary: The rows to print and to write to table.md. If None, `rows`.
+      formats: The format specifications for columns of table.md, e.g. {"accuracy": ".1%"}.
+      seconds: The duration of the experiment in seconds.
       root: The folder of all reports.
 
     Returns:
@@ -51,7 +51,7 @@ def save_report(
     Raises:
       ValueError: There are no rows, a row holds an array, or `experiment` is not the name of one folder.
       TypeError: `config` is neither a dataclass nor a mapping.
-      ImportError: matplotlib or rich is not installed; without rich, the files are there all the same.
+      ImportError: matplotlib or rich is not installed. Without rich the files are written nevertheless.
 
     Example:
       >>> import contextlib, io
@@ -82,6 +82,7 @@ def save_report(
 
 
 def _move(draft: pathlib.Path, folder: pathlib.Path) -> None:
+    """Move the files of a report into its folder, deleting files of the previous report that it lacks."""
     folder.mkdir(exist_ok=True)
     for name in FILES:
         if (draft / name).exists():
@@ -91,11 +92,12 @@ def _move(draft: pathlib.Path, folder: pathlib.Path) -> None:
 
 
 def _fields(config: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass or the items of a mapping."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         return dataclasses.asdict(config)
     if isinstance(config, Mapping):
         return dict(config)
-    raise TypeError(f"config is a {type(config).__name__} but a dataclass or a mapping is needed")
+    raise TypeError(f"config is a {type(config).__name__}; needs a dataclass or a mapping")
 
 
 def _json(content: Mapping[str, Any]) -> str:
@@ -103,7 +105,7 @@ def _json(content: Mapping[str, Any]) -> str:
 
 
 def _plain_json(value: Any) -> Any:
-    """What JSON has no word for: arrays as lists, paths as text, functions and types by name."""
+    """Convert a value for JSON: arrays to lists, paths to text, functions and types to their names."""
     if hasattr(value, "tolist"):
         return value.tolist()
     if isinstance(value, pathlib.PurePath):

@@ -1,4 +1,7 @@
-"""Files of JSON lines that grow while something runs: what was cut off by a kill is left out, and nothing after it is lost."""
+"""Files of JSON lines that grow during a run.
+
+A line that was truncated because the process was killed is skipped. Lines that are added later are kept.
+"""
 
 import json
 import os
@@ -8,10 +11,12 @@ from typing import Any
 
 
 def read_lines(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a file of JSON lines, leaving out damaged lines; none if there is no such file.
+    """Yield the objects of a file of JSON lines, skipping damaged lines.
+
+    If the file does not exist, there are none.
 
     Args:
-      path: The file.
+      path: The path of the file.
 
     Example:
       >>> list(read_lines("nowhere.jsonl"))
@@ -20,18 +25,20 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
     path = pathlib.Path(path)
     for line in path.read_text("utf-8", errors="replace").splitlines() if path.exists() else ():
         try:
-            found = json.loads(line)
+            content = json.loads(line)
         except ValueError:
             continue
-        if isinstance(found, dict):
-            yield found
+        if isinstance(content, dict):
+            yield content
 
 
 def add_lines(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Add objects to a file of JSON lines, which is made if it is missing; a line that was cut off is ended first.
+    """Append objects to a file of JSON lines, creating it if necessary.
+
+    If the last line is truncated, it is ended first.
 
     Args:
-      path: The file.
+      path: The path of the file.
       rows: The objects, one for each line.
 
     Example:

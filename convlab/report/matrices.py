@@ -1,4 +1,4 @@
-"""A dense weight matrix as a picture: which weights are equal, and which are absent."""
+"""Figures of dense weight matrices that show which weights are equal."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -19,19 +19,19 @@ def matrix_picture(
     x_label: str = "input pixel",
     y_label: str = "output",
 ) -> None:
-    """Draw a dense weight matrix in which equal weights share one colour and absent weights are white.
+    """Draw a dense weight matrix with one colour per distinct weight and white for no weight.
 
     Args:
-      axis: Where to draw.
-      labels: Integers, one row per output and one column per input: 0 for no weight, else the number of the weight.
-        Cells stay sharp up to about as many rows as the panel has dots (some 500).
-      title: Of the panel; the number of distinct weights is written below it.
-      grid: Width of the output's and of the input's image: a thin line after every image row.
-      x_label: Says what the columns are.
-      y_label: Says what the rows are.
+      axis: The axes to draw on.
+      labels: The matrix of integers, with one row per output and one column per input. An entry is the number of the weight, or
+        0 for no weight. Cells are sharp for matrices of up to about 500 rows, the number of dots of a panel.
+      title: The title of the panel. The number of distinct weights is written below it.
+      grid: The widths of the output's and the input's image. A thin line is drawn after every image row.
+      x_label: The label of the columns.
+      y_label: The label of the rows.
 
     Raises:
-      ValueError: `labels` is not a matrix of integers from 0 up.
+      ValueError: `labels` is not a matrix of integers of at least 0.
       ImportError: matplotlib is not installed.
 
     Example:
@@ -43,8 +43,7 @@ def matrix_picture(
     """
     labels = np.asarray(labels)
     if labels.ndim != 2 or labels.size == 0 or labels.dtype.kind not in "iu" or labels.min() < 0:
-        got = f"labels has shape {labels.shape} and dtype {labels.dtype}"
-        raise ValueError(f"{got} but a matrix of integers from 0 up is needed")
+        raise ValueError(f"labels has shape {labels.shape} and dtype {labels.dtype}; needs a matrix of integers of at least 0")
     count = np.unique(labels[labels > 0]).size
     with slide_style():
         axis.set_anchor("N")
@@ -58,10 +57,11 @@ def matrix_picture(
 
 
 def _colours(count: int) -> np.ndarray:
-    """White, then one colour per weight: consecutive weights differ in hue by a fifth of the circle or more.
+    """Return the colours of the weights in sRGB: white for no weight, then one colour per weight.
 
-    The first nine have hues 40 degrees apart and three lightnesses; the rest are random, so that no regular pattern of
-    colours suggests weights that are equal where none are. A colour depends on the number of its weight only.
+    The hues of consecutive weights differ by at least a fifth of the circle. The first nine weights have hues 40 degrees apart
+    and three lightnesses. The others are random, since a regular pattern of colours could suggest equal weights where there are
+    none. The colour of a weight depends on its number only.
 
     Reference: Ottosson, A perceptual color space for image processing, 2020.
     """

@@ -1,4 +1,4 @@
-"""What networks look at: the weights of their units, what these make of an image, and maps laid over it."""
+"""Figures of the weights of units, of feature maps, and of heat maps over images."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,28 +9,28 @@ from convlab.report.drawing import RUNG_STYLE, slide_style
 if TYPE_CHECKING:
     import matplotlib.axes
 
-FRAME = 1  # pixels between pictures
-ROUNDING = 1e-5  # by which pixels may lie outside 0 to 1
+FRAME = 1  # the number of pixels between images
+ROUNDING = 1e-5  # the distance by which pixels may lie outside of 0 to 1
 LESS, MORE = RUNG_STYLE["dense"].colour, RUNG_STYLE["conv"].colour
 
 
 def heat(
     axis: "matplotlib.axes.Axes", image: Any, over: Any, title: str = "", *, label: str, strongest: float | None = None
 ) -> None:
-    """Lay a map over an image: the stronger the colour, the larger the number; blue for more, orange for less than nothing.
+    """Draw a heat map over an image, with positive numbers in blue and negative ones in orange.
 
-    The scale has two sides if any number is negative.
+    Larger absolute values have a stronger colour. The colour scale includes negative numbers only if there are any.
 
     Args:
-      axis: Where to draw.
-      image: Pixels from 0 to 1, (k, l), (k, l, 1) or (k, l, 3); drawn in gray.
-      over: A number per position, (i, j): of the image's pixels, or of a coarser grid laid over all of it.
-      title: Of the panel.
-      label: Says what the numbers are, with their unit, beside the scale.
-      strongest: Size of the number in full colour; absent, the largest one.
+      axis: The axes to draw on.
+      image: The image, (k, l), (k, l, 1) or (k, l, 3), with pixels from 0 to 1. It is drawn in gray.
+      over: The heat map, (i, j): one number per pixel, or a coarser grid that covers the whole image.
+      title: The title of the panel.
+      label: The label of the colour scale, with its unit.
+      strongest: The absolute value with the full colour. If None, the largest one of the heat map.
 
     Raises:
-      ValueError: `image` or `over` is no picture, or not finite; `image` has other channels, or pixels outside 0 to 1.
+      ValueError: `image` or `over` has the wrong shape or is not finite, or `image` has pixels outside of 0 to 1.
       ImportError: matplotlib is not installed.
 
     Example:
@@ -42,11 +42,11 @@ def heat(
     if image.ndim not in (2, 3) or over.ndim != 2 or not (image.size and over.size):
         raise ValueError(f"image has shape {image.shape} and over {over.shape}; needs (k, l) or (k, l, c), and (i, j)")
     if not (np.isfinite(image).all() and np.isfinite(over).all()):
-        raise ValueError("image or over holds a number that is not finite, which has no colour")
+        raise ValueError("image or over holds NaN or inf; needs finite numbers, since these have no colour")
     if image.ndim == 3 and image.shape[-1] not in (1, 3):
         raise ValueError(f"image has {image.shape[-1]} channels; needs 1 or 3")
     if image.min() < -ROUNDING or image.max() > 1 + ROUNDING:
-        raise ValueError(f"image has pixels from {image.min()} to {image.max()}; needs 0 to 1, e.g. bytes over 255")
+        raise ValueError(f"image has pixels from {image.min()} to {image.max()}; needs 0 to 1: divide 8-bit pixels by 255")
     gray = np.clip(image.mean(-1) if image.ndim == 3 else image, 0, 1)
     scale = (np.abs(over).max() if strongest is None else strongest) or 1.0
     extent = (-0.5, gray.shape[1] - 0.5, gray.shape[0] - 0.5, -0.5)
@@ -55,7 +55,7 @@ def heat(
 
         least = -scale if over.min() < 0 else 0
         stops = [(0, LESS, 0.85), (0.5, LESS, 0), (0.5, MORE, 0), (1, MORE, 0.85)] if least else [(0, MORE, 0), (1, MORE, 0.85)]
-        colours = LinearSegmentedColormap.from_list("heat", [(at, to_rgba(colour, alpha)) for at, colour, alpha in stops])
+        colours = LinearSegmentedColormap.from_list("heat", [(stop, to_rgba(colour, alpha)) for stop, colour, alpha in stops])
         axis.imshow(gray, cmap="gray", vmin=0, vmax=1, interpolation="nearest", extent=extent)
         drawn = axis.imshow(over, cmap=colours, vmin=least, vmax=scale, interpolation="nearest", extent=extent)
         bar = axis.figure.colorbar(drawn, ax=axis, shrink=0.8)
@@ -66,17 +66,19 @@ def heat(
 
 
 def filters(axis: "matplotlib.axes.Axes", images: Any, title: str = "", *, columns: int = 8, label: str = "") -> None:
-    """Draw the weights of units side by side: white is none, blue positive and orange negative, each unit on its own scale.
+    """Draw the weights of units side by side, each unit on a scale of its own.
+
+    Positive weights are blue, negative ones orange, and zero is white.
 
     Args:
-      axis: Where to draw.
-      images: Weights, (units, k, l).
-      title: Of the panel.
-      columns: Units in a row.
-      label: Below the panel.
+      axis: The axes to draw on.
+      images: The weights, (units, k, l).
+      title: The title of the panel.
+      columns: The number of units in a row.
+      label: The label below the panel.
 
     Raises:
-      ValueError: `images` are not pictures of at least one unit, or `columns` is below 1.
+      ValueError: `images` has the wrong shape or no unit, or `columns` is below 1.
       ImportError: matplotlib is not installed.
 
     Example:
@@ -86,13 +88,13 @@ def filters(axis: "matplotlib.axes.Axes", images: Any, title: str = "", *, colum
     """
     images = np.asarray(images, float)
     if images.ndim != 3 or images.size == 0 or columns < 1:
-        raise ValueError(f"images has shape {images.shape} and columns is {columns}; needs (units, k, l) and 1 or more")
+        raise ValueError(f"images has shape {images.shape} and columns is {columns}; needs (units, k, l) and at least 1")
     units, k, l = images.shape  # noqa: E741
     rows = -(-units // columns)
     sheet = np.full((rows * (k + FRAME) + FRAME, columns * (l + FRAME) + FRAME), np.nan)
     scale = np.abs(images).max((1, 2), keepdims=True)
     for unit, image in enumerate(images / np.where(scale > 0, scale, 1)):
-        top, left = (FRAME + place * (side + FRAME) for place, side in zip(divmod(unit, columns), (k, l), strict=True))
+        top, left = (FRAME + index * (side + FRAME) for index, side in zip(divmod(unit, columns), (k, l), strict=True))
         sheet[top : top + k, left : left + l] = image
     with slide_style():
         from matplotlib.colors import LinearSegmentedColormap
@@ -105,17 +107,19 @@ def filters(axis: "matplotlib.axes.Axes", images: Any, title: str = "", *, colum
 
 
 def feature_sheet(axis: "matplotlib.axes.Axes", maps: Any, title: str = "", *, columns: int = 8, label: str = "") -> None:
-    """Draw the feature maps of one image side by side, as `filters` draws weights: each channel on its own scale.
+    """Draw the feature maps of one image side by side, each channel on a scale of its own.
+
+    The colours are those of `filters`.
 
     Args:
-      axis: Where to draw.
-      maps: What a layer returned, (i, j, d).
-      title: Of the panel.
-      columns: Channels in a row.
-      label: Below the panel.
+      axis: The axes to draw on.
+      maps: The output of a layer for one image, (i, j, d).
+      title: The title of the panel.
+      columns: The number of channels in a row.
+      label: The label below the panel.
 
     Raises:
-      ValueError: `maps` are not those of one image, or `columns` is below 1.
+      ValueError: `maps` has the wrong shape, or `columns` is below 1.
       ImportError: matplotlib is not installed.
 
     Example:

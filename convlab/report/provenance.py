@@ -1,4 +1,4 @@
-"""Where numbers come from: versions, machine, commit, time and command."""
+"""The provenance of results: versions, hardware, commit, time and command."""
 
 import datetime
 import importlib.metadata
@@ -12,22 +12,25 @@ import sys
 
 PACKAGES = ("convlab-jax", "jax", "jaxlib", "flax", "optax", "numpy")
 PATHS = re.compile(
-    r"(?:(?<![\w./~-])|(?<=^-\w))"  # Where a path may begin: not inside a relative one, but after -o.
-    r"(?:/|~\w*/|(?:\.\./)+|[A-Za-z]:[\\/])"  # What leads out of the current folder.
+    r"(?:(?<![\w./~-])|(?<=^-\w))"  # The start of a path: not inside a relative path, but after an option such as -o.
+    r"(?:/|~\w*/|(?:\.\./)+|[A-Za-z]:[\\/])"  # The prefixes that lead out of the current folder.
     r"[^=,:;'\"()\[\]{}]*"
 )
 
 
 def provenance(seconds: float | None = None) -> dict[str, str | int | float | bool | None]:
-    """Record what is needed to run this again and to judge its times: no host, user or folder names.
+    """Record the facts that are needed to repeat a run and to judge its times.
+
+    The record holds no names of hosts, users or folders.
 
     Args:
-      seconds: How long the experiment took.
+      seconds: The duration of the experiment in seconds.
 
     Returns:
-      Versions by package (None if not installed); platform, processor, cores; jax's backend, device kind and number of
-      devices; the commit checked out in the current folder and whether files differed from it (None outside git); UTC
-      time; seconds; and the command, with paths outside the current folder cut to their last name.
+      A flat mapping. It holds the versions of packages (None if not installed), the platform, the processor and the number of
+      cores. It holds JAX's backend, device kind and number of devices. It holds the commit checked out in the current folder
+      and whether files differ from it (None outside of git), the UTC time, `seconds` and the command. In the command, paths
+      outside of the current folder are shortened to their last part.
 
     Example:
       >>> provenance(seconds=2.5)["seconds"]
@@ -54,6 +57,7 @@ def provenance(seconds: float | None = None) -> dict[str, str | int | float | bo
 
 
 def _version(package: str) -> str | None:
+    """Return the version of a package, or None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -61,7 +65,7 @@ def _version(package: str) -> str | None:
 
 
 def _processor() -> str:
-    """Model name of the processor, or the architecture where the system does not tell."""
+    """Return the model name of the processor, or the architecture if the model is unknown."""
     try:
         names = re.findall(r"^model name\s*:\s*(.+)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
@@ -70,7 +74,7 @@ def _processor() -> str:
 
 
 def _git(*arguments: str) -> str | None:
-    """Ask git about the current folder; None where there is no git, no repository or no answer."""
+    """Return the output of a git command in the current folder, or None if it fails."""
     command = ["git", "--no-optional-locks", *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
@@ -79,6 +83,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def _command() -> str:
+    """Return the command line of the current process."""
     specification = getattr(sys.modules["__main__"], "__spec__", None)
     module = specification.name.removesuffix(".__main__") if specification else ""
     program = ["python", "-m", module] if module else ["python", pathlib.PurePath(sys.argv[0]).name]
@@ -86,7 +91,10 @@ def _command() -> str:
 
 
 def _without_folders(argument: str) -> str:
-    """Cut every path that names a folder of this machine: relative if inside the current folder, else its last name."""
+    """Shorten the absolute paths in an argument.
+
+    A path inside the current folder becomes relative. Any other path is shortened to its last part.
+    """
     here = f"{pathlib.Path.cwd().as_posix()}/"
 
     def cut(match: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""What a run leaves behind: one flat row of names and scalars."""
+"""The result of a run as a flat row: a mapping from column names to scalars."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ Row = Mapping[str, Any]
 
 
 def plain(name: str, value: Any) -> Any:
-    """Turn a NumPy or jax scalar into Python's; leave everything else as it is.
+    """Convert a NumPy or JAX scalar to a Python scalar, and return other values unchanged.
 
     Raises:
       ValueError: `value` is an array of several numbers.
@@ -25,7 +25,7 @@ def plain(name: str, value: Any) -> Any:
 
 
 def columns(rows: Sequence[Row]) -> list[str]:
-    """List the names in the rows in order of first appearance.
+    """List the column names of the rows in order of first appearance.
 
     Example:
       >>> columns([{"rung": "conv", "loss": 0.1}, {"rung": "dense", "rank": 3}])
@@ -35,8 +35,8 @@ def columns(rows: Sequence[Row]) -> list[str]:
 
 
 def check_columns(rows: Sequence[Row], needed: Iterable[str]) -> None:
-    """Raise a ValueError if there are no rows, or if no row has one of the needed names."""
-    there = columns(rows)
-    unknown = [name for name in needed if name not in there]
-    if not rows or unknown:
-        raise ValueError(f"no row has {unknown or 'anything'}: the {len(rows)} rows have {there}")
+    """Raise ValueError if there are no rows, or if a needed column is in none of them."""
+    present = columns(rows)
+    missing = [name for name in needed if name not in present]
+    if not rows or missing:
+        raise ValueError(f"no row has {missing or 'a column'}; the {len(rows)} rows have {present}")

@@ -1,4 +1,4 @@
-"""How sure the seeds make us: the mean over runs and its interval."""
+"""Means over runs with different seeds, and their confidence intervals."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,13 +9,19 @@ import numpy as np
 from convlab.report.rows import Row, check_columns, plain
 
 SHARE, POSITIVE = (0.0, 1.0), (0.0, math.inf)
-"""The bounds of what cannot be less than nothing or more than all, and of what cannot be less than nothing."""
+"""The bounds of shares (0 to 1) and of positive quantities such as times (0 to infinity)."""
 ROUNDING = 1e-6
-"""The share of a range by which a value may pass its bounds: shares are often summed in single precision."""
+"""The fraction of a range by which a value may exceed its bounds, since shares are often summed in single precision."""
 
 
 class Interval(NamedTuple):
-    """A mean and the ends of its confidence interval."""
+    """A mean and its confidence interval.
+
+    Attributes:
+      mean: The mean.
+      low: The lower end of the interval.
+      high: The upper end of the interval.
+    """
 
     mean: float
     low: float
@@ -23,30 +29,33 @@ class Interval(NamedTuple):
 
 
 def interval(values: Iterable[Any], level: float = 0.95, *, bounds: tuple[float, float] | None = None) -> Interval:
-    r"""Estimate a mean and its Student-t interval from independent runs.
+    r"""Estimate a mean and its Student-t confidence interval from independent runs.
 
     $$\bar x \pm t_{n-1} \, s / \sqrt n$$
 
-    With `bounds` the interval is taken on a scale $\varphi$ and brought back, so that its ends stay where the quantity can be:
+    With `bounds` the interval is computed on a transformed scale $\varphi$ and transformed back, so that its ends stay within
+    the bounds:
 
     $$\varphi^{-1}\big(\varphi(\bar x) \pm t_{n-1} \, \varphi'(\bar x) \, s / \sqrt n\big)$$
 
-    Between two finite bounds a and b, $\varphi(x) = \arcsin \sqrt{(x - a) / (b - a)}$, and ends beyond its range are put at a
-    bound. Above a alone it is $\log(x - a)$, below b alone $-\log(b - x)$. The derivative carries the deviation s over to the
-    scale, so values may lie on a bound. The mean stays the arithmetic one, and it lies between the ends.
+    For two finite bounds a and b, $\varphi(x) = \arcsin \sqrt{(x - a) / (b - a)}$, and ends outside of its range are clipped to
+    a bound. For a lower bound a alone, $\varphi(x) = \log(x - a)$. For an upper bound b alone, $\varphi(x) = -\log(b - x)$. The
+    derivative $\varphi'$ converts the standard deviation s to the transformed scale, so values may lie on a bound. The returned
+    mean is the arithmetic one, and it lies between the ends.
 
     Args:
-      values: One number per run. One NaN makes all three numbers NaN: a run that diverged is not left out.
+      values: The values, one per run. A single NaN makes all three numbers NaN, so that a run that diverged is not left out.
       level: The probability that the interval covers the true mean of Gaussian values, between 0 and 1.
-      bounds: The least and the largest number that the quantity can be, such as (0, 1) for a share or (0, inf) for a time.
-        If None, there are none. Values that pass a finite range by a millionth of it, as rounded shares do, are put back.
+      bounds: The smallest and the largest possible value of the quantity, such as (0, 1) for a share or (0, inf) for a time.
+        If None, there are none. Values that exceed a finite range by at most a millionth of it are clipped, as rounded shares
+        may do.
 
     Returns:
-      The mean and both ends; the ends are NaN for a single run, which says nothing of the spread.
+      The mean and both ends. For a single run the ends are NaN, since the spread is unknown.
 
     Raises:
-      ValueError: There are no values, `level` is not between 0 and 1, the bounds are in the wrong order, or a value is
-        outside them.
+      ValueError: There are no values, `level` is not between 0 and 1, the bounds are in the wrong order, or a value is outside
+        of the bounds.
 
     Example:
       >>> round(interval([0.91, 0.93, 0.95]).low, 4)  # 0.93 - 4.303 * 0.02 / sqrt(3)
@@ -72,11 +81,11 @@ def interval(values: Iterable[Any], level: float = 0.95, *, bounds: tuple[float,
 
 
 def _inside(x: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Return the values between the bounds, those that rounding put outside at a bound."""
+    """Check that the values lie within the bounds, and clip those that exceed them by rounding."""
     if x.size == 0:
         raise ValueError("values is empty: an interval needs at least one run")
     if not low < high:
-        raise ValueError(f"bounds are ({low}, {high}) but need the least number first, then a larger one")
+        raise ValueError(f"bounds are ({low}, {high}); needs the lower number first, then a larger one")
     slack = ROUNDING * (high - low) if math.isfinite(high - low) else 0.0
     outside = x[(x < low - slack) | (x > high + slack)]
     if outside.size:
@@ -85,8 +94,11 @@ def _inside(x: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _ends(mean: float, reach: float, low: float, high: float) -> tuple[float, float]:
-    """Return the ends of an interval that reaches as far without bounds, taken on a scale within them."""
-    reaches, within = np.array([-reach, reach]), low < mean < high  # a mean on a bound is one that was rounded to it
+    """Return the ends of an interval within the bounds.
+
+    Without bounds, the interval would extend from `mean - reach` to `mean + reach`.
+    """
+    reaches, within = np.array([-reach, reach]), low < mean < high  # a mean on a bound was rounded to it
     with np.errstate(divide="ignore", over="ignore"):
         if within and math.isfinite(high - low):
             share = (mean - low) / (high - low)
@@ -99,7 +111,7 @@ def _ends(mean: float, reach: float, low: float, high: float) -> tuple[float, fl
         else:
             ends = mean + reaches
     first, last = np.clip(ends, low, high).tolist()
-    return min(first, mean), max(last, mean)  # in order, however they were rounded
+    return min(first, mean), max(last, mean)  # in order despite rounding
 
 
 def summarise(
@@ -110,24 +122,23 @@ def summarise(
     *,
     bounds: Mapping[str, tuple[float, float]] | None = None,
 ) -> list[dict[str, Any]]:
-    """Average the runs of every group over their seeds.
+    """Average the runs of each group over their seeds, with confidence intervals.
 
     Args:
       rows: One flat row per run.
-      by: The names whose values make a group. A name that is constant within groups (parameters, say) may be added here to
-        keep it in the summary.
-      values: The names to average.
+      by: The columns whose values make a group. Add a column that is constant within groups to keep it in the summary.
+      values: The columns to average.
       level: The probability that an interval covers the true mean of Gaussian values, between 0 and 1.
-      bounds: The least and the largest number that a value can be, by its name; see `interval`. Values that are not named
-        have none.
+      bounds: The smallest and the largest possible value of a column, by column; see `interval`. Other columns have no bounds.
 
     Returns:
-      One row per group in order of first appearance: the names of `by`, then for every value its mean `<value>`, and
-      `<value>_low` and `<value>_high`, then `seeds`, the number of runs. None where no run of the group has the value.
+      One row per group in order of first appearance. It has the columns of `by`, then for each value its mean `<value>`,
+      `<value>_low` and `<value>_high`, then `seeds`, the number of runs. The three are None if no run of the group has the
+      value.
 
     Raises:
-      ValueError: There are no rows, no row has one of the names, only some runs of a group have a value, a value is outside
-        its bounds, or `bounds` names what is not averaged.
+      ValueError: There are no rows, or a column is in none of them. Or only some runs of a group have a value, or a value is
+        outside of its bounds. Or `bounds` names a column that is not averaged.
 
     Example:
       >>> rows = [{"rung": "conv", "seed": s, "accuracy": a} for s, a in enumerate([0.9, 0.8])]
@@ -137,8 +148,8 @@ def summarise(
     """
     by, values = names(by), names(values)
     check_columns(rows, (*by, *values))
-    if idle := [name for name in bounds or {} if name not in values]:
-        raise ValueError(f"bounds names {idle} but the values are {values}")
+    if unused := [name for name in bounds or {} if name not in values]:
+        raise ValueError(f"bounds names {unused} but the values are {values}")
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(plain(name, row.get(name)) for name in by), []).append(row)
@@ -152,7 +163,7 @@ def summarise(
 
 
 def interval_of(row: Row, name: str) -> Interval:
-    """Collect what `summarise` says of a value in one row: its mean and both ends.
+    """Return the mean and interval of a value in one row of a summary from `summarise`.
 
     Example:
       >>> [row] = summarise([{"seed": s, "accuracy": a} for s, a in enumerate([0.91, 0.93, 0.95])], [], "accuracy")
@@ -163,18 +174,20 @@ def interval_of(row: Row, name: str) -> Interval:
 
 
 def best(summary: Sequence[Row], by: str | Sequence[str], value: str) -> list[dict[str, Any]]:
-    """Keep of every group the row of the highest value: a setting that was chosen, by validation images say.
+    """Keep the row with the highest value in each group.
+
+    It selects, for instance, the learning rate with the best validation accuracy for each rung.
 
     Args:
-      summary: Rows, such as `summarise` makes them.
-      by: Names whose values make a group.
-      value: Name of what is to be high; a row that lacks it, or has NaN, is never before one that has it.
+      summary: The rows, for instance from `summarise`.
+      by: The columns whose values make a group.
+      value: The column to maximise. A missing value or NaN is lower than any number.
 
     Returns:
-      One row per group in order of first appearance; of equal ones the first.
+      One row per group in order of first appearance. Of equal rows the first is kept.
 
     Raises:
-      ValueError: No row has one of the names.
+      ValueError: A column is in none of the rows.
 
     Example:
       >>> rows = [{"rung": "conv", "rate": rate, "validation": score} for rate, score in ((0.1, 0.8), (0.3, 0.9), (1.0, None))]
@@ -186,38 +199,39 @@ def best(summary: Sequence[Row], by: str | Sequence[str], value: str) -> list[di
     chosen: dict[tuple[Any, ...], Row] = {}
     for row in summary:
         group = tuple(plain(name, row.get(name)) for name in by)
-        if group not in chosen or _height(row, value) > _height(chosen[group], value):
+        if group not in chosen or _sort_key(row, value) > _sort_key(chosen[group], value):
             chosen[group] = row
     return [dict(row) for row in chosen.values()]
 
 
-def _height(row: Row, value: str) -> float:
-    height = row.get(value)
-    return float("-inf") if height is None or height != height else float(height)
+def _sort_key(row: Row, value: str) -> float:
+    """Return a value of a row, or minus infinity if it is missing or NaN."""
+    number = row.get(value)
+    return float("-inf") if number is None or number != number else float(number)
 
 
 def _average(
     name: str, key: tuple[Any, ...], runs: list[Row], level: float, bounds: tuple[float, float] | None
 ) -> dict[str, float | None]:
-    """Return one value's mean and ends in one group, by their names."""
+    """Return the mean and ends of one value in one group, by column."""
     labels = (name, f"{name}_low", f"{name}_high")
     present = [run[name] for run in runs if run.get(name) is not None]
     if not present:
         return dict.fromkeys(labels)
     if len(present) < len(runs):
-        raise ValueError(f"{name} is there in {len(present)} of the {len(runs)} runs of {key}: all or none are needed")
+        raise ValueError(f"{name} is present in {len(present)} of the {len(runs)} runs of {key}; needs all or none")
     try:
         return dict(zip(labels, interval(present, level, bounds=bounds), strict=True))
     except ValueError as error:
         raise ValueError(f"{name} of {key}: {error}") from None
 
 
-def names(given: str | Sequence[str]) -> list[str]:
-    """Return a list of names, where one may be given by itself."""
-    return [given] if isinstance(given, str) else list(given)
+def names(columns: str | Sequence[str]) -> list[str]:
+    """Return a list of column names from one name or several."""
+    return [columns] if isinstance(columns, str) else list(columns)
 
 
 def check_level(level: float) -> None:
-    """Raise a ValueError if a level is not between 0 and 1."""
+    """Raise ValueError if a confidence level is not between 0 and 1."""
     if not 0 < level < 1:
-        raise ValueError(f"level is {level} but a probability between 0 and 1 is needed")
+        raise ValueError(f"level is {level}; needs a probability between 0 and 1")

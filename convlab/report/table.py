@@ -1,4 +1,4 @@
-"""Rows as a table to read (Markdown, terminal) and as a table to compute with (CSV)."""
+"""Rows as tables: formatted text for Markdown and the terminal, and unrounded CSV."""
 
 import csv
 import io
@@ -10,7 +10,13 @@ from convlab.report.rows import Row, columns, plain
 
 
 class Table(NamedTuple):
-    """Cells as text; `numeric` says which columns are aligned to the right."""
+    """A table of formatted text.
+
+    Attributes:
+      header: The column headers.
+      cells: The text of the cells, row by row.
+      numeric: The flags of the columns with numbers, which are aligned to the right.
+    """
 
     header: list[str]
     cells: list[list[str]]
@@ -18,11 +24,13 @@ class Table(NamedTuple):
 
 
 def to_table(rows: Sequence[Row], formats: Mapping[str, str] | None = None) -> Table:
-    """Write rows for a reader: thousands separators, four significant digits, intervals as `93.1 [92.0, 94.2]`.
+    """Format rows as a table with rounded numbers.
+
+    Numbers have thousands separators and four significant digits. Intervals are written as `93.1 [92.0, 94.2]`.
 
     Args:
-      rows: One flat row per line; a key that is missing or None leaves its cell blank.
-      formats: Format specifications by column, e.g. {"accuracy": ".1%"}; a percent sign moves into the header.
+      rows: The rows of the table. A cell is blank if the value is missing or None.
+      formats: The format specifications by column, e.g. {"accuracy": ".1%"}. A percent sign moves into the header.
 
     Raises:
       ValueError: There are no rows, or `formats` names a column that no row has.
@@ -53,7 +61,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _cell(mean: Any, low: Any, high: Any, specification: str) -> str:
-    """Write a value, and the ends of its interval if it has any, with as many decimals as the value."""
+    """Format a value and the ends of its interval, if any, with the same number of decimals."""
     if not all(_is_number(end) and math.isfinite(end) for end in (mean, low, high)):
         return _text(mean, specification)
     size = max(map(abs, (mean, low, high)))
@@ -64,6 +72,7 @@ def _cell(mean: Any, low: Any, high: Any, specification: str) -> str:
 
 
 def _text(value: Any, specification: str) -> str:
+    """Format one value."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -76,7 +85,7 @@ def _text(value: Any, specification: str) -> str:
 
 
 def to_markdown(table: Table) -> str:
-    r"""Write a table in GitHub Markdown, its columns padded to equal width.
+    r"""Write a table in GitHub Markdown, with cells padded to equal width.
 
     Example:
       >>> print(to_markdown(Table(["rung", "runs"], [["a|b", "3"]], [False, True])), end="")
@@ -98,7 +107,9 @@ def to_markdown(table: Table) -> str:
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    r"""Write every row and column, unrounded; a key that is missing or None leaves its cell blank.
+    r"""Write all rows and columns as CSV, unrounded.
+
+    A cell is blank if the value is missing or None.
 
     Example:
       >>> to_csv([{"rung": "conv", "loss": 0.1}, {"rung": "dense"}])
@@ -112,12 +123,14 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 
 def print_table(title: str, table: Table, *, total: bool = False) -> None:
-    """Print a table to the terminal; where there is none, lines are as long as the table needs.
+    """Print a table to standard output.
+
+    If this is not a terminal, lines are as long as the table needs.
 
     Args:
-      title: Stands above it.
-      table: As `to_table` makes it.
-      total: Draw a rule above the last line.
+      title: The title above the table.
+      table: The table, as from `to_table`.
+      total: Whether to draw a rule above the last line.
     """
     import rich.console
     import rich.table
@@ -129,6 +142,6 @@ def print_table(title: str, table: Table, *, total: bool = False) -> None:
     drawn = rich.table.Table(title=rich.text.Text(title))
     for name, right in zip(table.header, table.numeric, strict=True):
         drawn.add_column(rich.text.Text(name), justify="right" if right else "left")
-    for place, line in enumerate(table.cells, 2):
-        drawn.add_row(*map(rich.text.Text, line), end_section=total and place == len(table.cells))
+    for following, line in enumerate(table.cells, 2):
+        drawn.add_row(*map(rich.text.Text, line), end_section=total and following == len(table.cells))
     console.print(drawn)

@@ -1,4 +1,4 @@
-"""How training went: loss and accuracy as it goes on, of one run or of many."""
+"""Figures of the loss and accuracy during training, for one run or several."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     import matplotlib.axes
 
 History = Sequence[Row]
-PANELS = {  # quantity -> what a row calls it on each set of images
+PANELS = {  # quantity -> its column for each split
     "loss": {"training": "loss", "validation": "validation_loss", "test": "test_loss"},
     "accuracy": {"training": "accuracy", "validation": "validation_accuracy", "test": "test_accuracy"},
 }
-SPLIT_STYLE = {  # of a single run; of several, every one has its colour and marker, and the sets of images these lines
+SPLIT_STYLE = {  # the styles of a single run; several runs have their own colours and markers, and these line styles
     "training": Style("training", RUNG_STYLE["dense"].colour, "o", "--"),
     "validation": Style("validation", RUNG_STYLE["tiled"].colour, "^", "-."),
     "test": Style("test", RUNG_STYLE["conv"].colour, "v", "-"),
 }
-FEW = 30  # points that a line may have and still show a marker for each
+MAXIMUM_MARKERS = 30  # a line of more points has no markers
 
 
 def training_curves(
@@ -35,24 +35,24 @@ def training_curves(
     baselines: Mapping[str, Baseline] | None = None,
     log_loss: bool = False,
 ) -> None:
-    """Draw loss and accuracy against the step, of one run or several, and of runs that differ in their seed only as one line.
+    """Draw the loss and accuracy of one or several runs against the training step.
 
-    Seeds are averaged, with their 95 % interval as a band: at every step, those that have come that far. What no row tells,
-    such as a validation loss, is not drawn.
+    Runs that differ in their seed only are averaged to one line, with a 95 % interval as a band. At each step the average is
+    over the runs that have reached it. Quantities that no row has, such as a validation loss, are not drawn.
 
     Args:
-      axes: Two panels: for the loss, and for the accuracy.
-      histories: The history of a run (as `Fitted.history`, or the lines of a history.jsonl), or a list of histories, one for
-        each seed; or either of these by name, for several kinds of runs.
-      x: Column to draw against: "step" or "epoch".
-      x_label: Says what x is, with its unit; absent, its name.
-      loss_label: Says what the loss is, with its unit.
-      accuracy_label: Says what the accuracy is of.
-      baselines: Heights of gray horizontal lines in the panel of the accuracy by label, e.g. {"largest class": 0.11}.
-      log_loss: Space the loss logarithmically.
+      axes: The two axes to draw on, for the loss and for the accuracy.
+      histories: The history of a run (`Fitted.history`, or the lines of a history.jsonl), or a list of histories, one per
+        seed. Or a mapping from names to either of these, for several kinds of runs.
+      x: The column of the horizontal quantity, "step" or "epoch".
+      x_label: The label of x, with its unit. If None, the name of the column.
+      loss_label: The label of the loss, with its unit.
+      accuracy_label: The label of the accuracy.
+      baselines: The heights of gray horizontal lines in the panel of the accuracy, by label, e.g. {"largest class": 0.11}.
+      log_loss: Whether the axis of the loss is logarithmic.
 
     Raises:
-      ValueError: There are not two axes, a history is empty, or its rows have no `x` or nothing to draw.
+      ValueError: There are not two axes, a history is empty, or its rows lack `x` or all quantities.
       ImportError: matplotlib is not installed.
 
     Example:
@@ -63,9 +63,11 @@ def training_curves(
       >>> training_curves(axes, {"dense": [history, history], "conv": history}, x_label="batches")
     """
     if len(axes) != 2:
-        raise ValueError(f"got {len(axes)} axes, needs two: one for the loss and one for the accuracy")
+        raise ValueError(
+            f"axes holds {len(axes)} panel{'s' * (len(axes) != 1)}; needs two, one for the loss and one for the accuracy"
+        )
     named: Mapping[str, Any] = histories if isinstance(histories, Mapping) else {"": histories}
-    runs = {name: _seeds(name, given, x) for name, given in named.items()}
+    runs = {name: _seeds(name, history, x) for name, history in named.items()}
     several = any(len(seeds) > 1 for seeds in runs.values())
     labels = {"loss": loss_label, "accuracy": accuracy_label}
     with slide_style():
@@ -78,34 +80,37 @@ def training_curves(
             if rows:
                 bounds = {"accuracy": SHARE} if quantity == "accuracy" else None
                 summary = summarise(rows, ["line", x], quantity, bounds=bounds)
-                shown = {"x_label": x_label or x, "y_label": y_label, "baselines": heights, "styles": styles}
-                curves(axis, summary, x, quantity, "line", **shown, band=True)
+                options = {"x_label": x_label or x, "y_label": y_label, "baselines": heights, "styles": styles}
+                curves(axis, summary, x, quantity, "line", **options, band=True)
         axes[0].set_yscale("log" if log_loss else "linear")
         axes[1].yaxis.set_major_formatter(PercentFormatter(1))
         draw_legend(axes[0])
 
 
-def _seeds(name: str, given: Any, x: str) -> list[History]:
-    """Take one history as a list of one, and see that there is something in each."""
-    seeds = [given] if given and isinstance(given[0], Mapping) else list(given)
+def _seeds(name: str, history: Any, x: str) -> list[History]:
+    """Return the histories of all seeds, from one history or a list, and check their columns."""
+    seeds = [history] if history and isinstance(history[0], Mapping) else list(history)
     if not seeds or not all(seeds):
-        raise ValueError(f"the history{f' of {name!r}' * bool(name)} is empty: needs at least one row of every run")
-    told = {column for names in PANELS.values() for column in names.values()}
-    for there in map(columns, seeds):
-        if x not in there or not told & {*there}:
-            raise ValueError(f"a history has columns {there}: needs {x!r} and one of {sorted(told)}")
+        raise ValueError(f"histories: the history{f' of {name!r}' * bool(name)} is empty; needs at least one row of every run")
+    quantities = {column for splits in PANELS.values() for column in splits.values()}
+    for present in map(columns, seeds):
+        if x not in present or not quantities & {*present}:
+            raise ValueError(f"histories: a history has columns {present}; needs {x!r} and one of {sorted(quantities)}")
     return seeds
 
 
 def _lines(runs: Mapping[str, list[History]], quantity: str, x: str) -> tuple[list[Row], dict[str, Style]]:
-    """The points of one panel, as rows of line, x and quantity; and the style of every line."""
+    """Return the points of one panel and the style of each line.
+
+    The points are rows with the columns "line", `x` and `quantity`.
+    """
     rows, styles, colours = [], {}, styles_of(list(runs))
     for (run, seeds), (split, column) in itertools.product(runs.items(), PANELS[quantity].items()):
         line = f"{run}, {split}" if run else split
-        told = [row for history in seeds for row in history if row.get(column) is not None and row.get(x) is not None]
-        rows += [{"line": line, x: row[x], quantity: row[column]} for row in told]
+        points = [row for history in seeds for row in history if row.get(column) is not None and row.get(x) is not None]
+        rows += [{"line": line, x: row[x], quantity: row[column]} for row in points]
         style = SPLIT_STYLE[split]
         if run:
             style = colours[run]._replace(label=f"{colours[run].label}, {split}", line=style.line)
-        styles[line] = style if len({row[x] for row in told}) <= FEW else style._replace(marker="")
+        styles[line] = style if len({row[x] for row in points}) <= MAXIMUM_MARKERS else style._replace(marker="")
     return rows, styles

@@ -162,8 +162,8 @@ class Layout:
             raise ValueError(f"space is missing: a {self.rung} layer whose arrays differ by position needs the pixels it reads")
         if self.space is not None:
             object.__setattr__(self, "space", as_space(self.space))
-            object.__setattr__(self, "window", self.window.of_rank(len(self.space)))
-        if self.window.rank is None:
+            object.__setattr__(self, "window", self.window.with_ndim(len(self.space)))
+        if self.window.ndim is None:
             raise ValueError(f"{self.window} leaves the number of spatial axes open; give kernel_size as a tuple, or space")
         object.__setattr__(self, "tying", self.tying.settled(self))
 
@@ -201,8 +201,8 @@ class Layout:
     @property
     def ndim(self) -> int:
         """The number of spatial axes."""
-        assert self.window.rank is not None
-        return self.window.rank
+        assert self.window.ndim is not None
+        return self.window.ndim
 
     @property
     def kernel(self) -> tuple[int, ...]:
@@ -274,7 +274,7 @@ def lay_window(
     else:
         ones = (1 if size is None else size for size in (strides, kernel_dilation))
         window = Window(kernel_size, next(ones), padding, next(ones))
-    return window if window.rank else window.of_rank(1 if space is None else len(as_space(space)))
+    return window if window.ndim else window.with_ndim(1 if space is None else len(as_space(space)))
 
 
 def dead_entries(layout: Layout, tile: tuple[int, ...]) -> int:

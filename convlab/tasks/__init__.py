@@ -1,11 +1,12 @@
-"""Laws to draw examples from, of which theory says what each rung of the ladder needs: jittable samplers, documented.
+"""Synthetic tasks with theoretical predictions of how many training examples each rung needs.
 
-Every function returns a `Task`; its docstring gives the law, its symmetries, and what the rungs are predicted to need.
+Most functions return a `Task`, which samples examples in a jittable function. Their docstrings give the distribution of the
+examples, its symmetries, and the predictions.
 """
 
 from convlab.tasks.hierarchy import hierarchy
 from convlab.tasks.processes import bent_process, covariance
-from convlab.tasks.sample_complexity import SampleComplexity, Slope, crossing, examples_needed, one_by_one, slope
+from convlab.tasks.sample_complexity import SampleComplexity, Slope, crossing, examples_needed, per_run, slope
 from convlab.tasks.scenes import coordinates, flying, red_green, template
 from convlab.tasks.sequences import chirps, distance, spectrogram
 from convlab.tasks.signals import halves, pairs, parity, random_patch
@@ -27,9 +28,9 @@ __all__ = [
     "halves",
     "hierarchy",
     "linear_teacher",
-    "one_by_one",
     "pairs",
     "parity",
+    "per_run",
     "random_patch",
     "red_green",
     "slope",

@@ -1,4 +1,4 @@
-"""Images with and without structure beyond their covariance: a Gaussian process bent by a sigmoid, and its Gaussian clone."""
+"""Nonlinear Gaussian processes, and Gaussian processes of equal covariance."""
 
 import math
 from collections.abc import Sequence
@@ -9,38 +9,41 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from convlab.geometry import Space, as_space
-from convlab.tasks.task import Task, one_by_one
+from convlab.tasks.task import Task, sampler
 
 
 def bent_process(space: Space, lengths: Sequence[float], gain: float, *, clone: bool = False, power: float = 1.0) -> Task:
-    r"""Tell processes apart by their correlation length: a nonlinear Gaussian process (NLGP) on a torus, or its clone.
+    r"""Make a task of nonlinear Gaussian processes (NLGP) on a torus, classified by correlation length.
 
     $$x_i = \mathrm{erf}(g z_i) / Z, \qquad \langle z_i z_j \rangle = e^{-(|i - j| / \xi_y)^p},
       \qquad Z^2 = \tfrac{2}{\pi} \arcsin \tfrac{2 g^2}{1 + 2 g^2}$$
 
-    where class y has the length xi_y and |i - j| is the shorter way around the torus. (Of two axes, or of p above 1, this is no
-    covariance of every length; then it is the nearest, see `covariance`.) The clone is Gaussian with the same mean,
-    0, and the same covariance,
+    where class y has the length xi_y and |i - j| is the shorter distance around the torus. With two axes or p above 1, this
+    function is not a covariance for every length. The nearest covariance then replaces it, see `covariance`.
+
+    The clone is a Gaussian process with the same mean, 0, and the same covariance,
 
     $$\langle x_i x_j \rangle = \tfrac{2}{\pi Z^2} \arcsin \frac{2 g^2 \langle z_i z_j \rangle}{1 + 2 g^2}$$
 
-    so that whatever a network learns from the one and not from the other comes from higher orders. The larger the gain, the
-    sharper the edges of x.
+    So any difference between networks trained on the two comes from higher-order statistics. A larger gain gives x sharper
+    edges.
 
-    Symmetries: translations around the torus, reflections, and the sign of x.
+    Symmetries: The distribution is invariant under translations around the torus, reflections and the sign of x.
 
-    Predicted: trained by gradient descent, the weights of dense units become local on the process and stay spread on the clone.
-    Kernels of local and convolutional units are local on both by construction; how many examples each needs is not known.
+    Prediction: If dense units are trained by gradient descent, their weights become localised on the process and stay extended
+    on the clone. The kernels of locally connected and convolutional units are local on both by construction. The number of
+    examples that each rung needs is not known.
 
     Args:
-      space: Pixels along each axis; one or two.
-      lengths: xi of each class, in pixels.
-      gain: g.
-      clone: Draw the Gaussian clone.
-      power: p, 1 for processes that are rough, 2 for smooth ones.
+      space: The number of pixels along each of one or two axes.
+      lengths: The correlation length xi of each class, in pixels.
+      gain: The gain g.
+      clone: Whether to draw from the Gaussian clone.
+      power: The power p: 1 for rough processes, 2 for smooth ones.
 
     Raises:
-      ValueError: A length, the gain or the power is not positive, fewer than two classes, or more than two axes.
+      ValueError: A length, the gain or the power is not positive, there are fewer than two classes, or there are more than two
+        axes.
 
     Example:
       >>> x, y = bent_process((16,), (1.0, 4.0), 3.0).sample(jax.random.key(0), 5)
@@ -54,31 +57,31 @@ def bent_process(space: Space, lengths: Sequence[float], gain: float, *, clone: 
     if len(space) > 2 or len(lengths) < 2:
         raise ValueError(f"space is {space}, lengths {lengths}; needs one or two axes, and at least two lengths")
     _positive(lengths, gain, power)
-    kept = gain if clone else None
-    roots = jnp.asarray(np.stack([_root(covariance(space, length, kept, power=power)) for length in lengths]))
+    clone_gain = gain if clone else None
+    roots = jnp.asarray(np.stack([_root(covariance(space, length, clone_gain, power=power)) for length in lengths]))
 
     def draw(key: PRNGKeyArray) -> tuple[Array, Array]:
-        which, rest = jax.random.split(key)
-        y = jax.random.randint(which, (), 0, len(lengths))
-        x = jnp.fft.ifftn(roots[y] * jnp.fft.fftn(jax.random.normal(rest, space))).real
+        class_key, noise_key = jax.random.split(key)
+        y = jax.random.randint(class_key, (), 0, len(lengths))
+        x = jnp.fft.ifftn(roots[y] * jnp.fft.fftn(jax.random.normal(noise_key, space))).real
         x = x if clone else jax.scipy.special.erf(gain * x) / _scale(gain)
         return x[..., None], y
 
     name = "Gaussian clone" if clone else "bent process"
-    return Task(name, (*space, 1), tuple(f"length {length:g}" for length in lengths), one_by_one(draw))
+    return Task(name, (*space, 1), tuple(f"length {length:g}" for length in lengths), sampler(draw))
 
 
 def covariance(space: Space, length: float, gain: float | None = None, *, power: float = 1.0) -> Float[np.ndarray, "*space"]:
-    """Return the covariance of the pixels with the first one: of z, or, with a gain, of x.
+    """Return the covariance of the first pixel with all pixels, in the processes of `bent_process`.
 
-    On a plane, or with a power above 1, some exponentials of distances around a torus are no covariance; what is drawn has that
-    of the nearest one, in which negative spectra are zero, scaled to a variance of 1.
+    With two axes or a power above 1, some exponentials of distances around a torus are not covariances, since their spectrum
+    has negative entries. These are then set to zero, and the result is scaled to a variance of 1.
 
     Args:
-      space: Pixels along each axis.
-      length: xi, in pixels.
-      gain: g.
-      power: p.
+      space: The number of pixels along each axis.
+      length: The correlation length xi, in pixels.
+      gain: The gain g of the nonlinear process x. If None, the covariance is that of the Gaussian process z.
+      power: The power p.
 
     Raises:
       ValueError: A number is not positive.
@@ -88,13 +91,13 @@ def covariance(space: Space, length: float, gain: float | None = None, *, power:
       array([1.   , 0.607, 0.368, 0.368, 0.607])
     """
     _positive([length], 1.0 if gain is None else gain, power)
-    ways = np.meshgrid(*(np.minimum(np.arange(n), n - np.arange(n)) for n in as_space(space)), indexing="ij")
-    exponential = np.exp(-((np.sqrt(sum(way.astype(float) ** 2 for way in ways)) / length) ** power))
-    possible = np.real(np.fft.ifftn(np.maximum(np.real(np.fft.fftn(exponential)), 0)))
-    possible = possible / possible.flat[0]
+    distances = np.meshgrid(*(np.minimum(np.arange(n), n - np.arange(n)) for n in as_space(space)), indexing="ij")
+    exponential = np.exp(-((np.sqrt(sum(distance.astype(float) ** 2 for distance in distances)) / length) ** power))
+    nearest = np.real(np.fft.ifftn(np.maximum(np.real(np.fft.fftn(exponential)), 0)))
+    nearest = nearest / nearest.flat[0]
     if gain is None:
-        return possible
-    return 2 / math.pi * np.arcsin(2 * gain**2 * possible / (1 + 2 * gain**2)) / _scale(gain) ** 2
+        return nearest
+    return 2 / math.pi * np.arcsin(2 * gain**2 * nearest / (1 + 2 * gain**2)) / _scale(gain) ** 2
 
 
 def _positive(lengths: Sequence[float], gain: float, power: float) -> None:
@@ -107,5 +110,5 @@ def _scale(gain: float) -> float:
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:
-    """What to multiply the spectrum of white noise with."""
+    """Return the factors of the spectrum of white noise that give it this covariance."""
     return np.sqrt(np.maximum(np.real(np.fft.fftn(covariance)), 0)).astype(np.float32)

@@ -1,7 +1,7 @@
-"""How many examples it takes: sizes of training sets bracketed seed by seed, and how the need grows with a task.
+"""Sample complexity: the number of training examples that reach a target score, and how it scales.
 
-What learns is a function of sizes and seeds that returns scores, all of a round at once: a compiled one that looks at the first
-of many examples, as `convlab.train.learner` makes it, or `one_by_one` of whatever can be trained.
+A learner is a function that maps arrays of training-set sizes and seeds to an array of scores. `convlab.train.learner` makes a
+compiled learner, which trains on the first examples of a large set. `per_run` adapts a function that trains one run at a time.
 """
 
 import math
@@ -16,17 +16,17 @@ from jaxtyping import Float, Int
 from convlab.geometry import as_integer
 from convlab.report import Interval, add_lines, read_lines
 
-FARTHEST = 8  # times the last size that fell short, at most, is tried next
+LARGEST_STEP = 8  # the largest ratio of the next size to the largest size that missed the target
 Learn = Callable[[Int[np.ndarray, "s"], Int[np.ndarray, "s"]], Float[np.ndarray, "s"]]
 
 
 class SampleComplexity(NamedTuple):
-    """How many examples it took to reach a target.
+    """The number of examples that it takes to reach a target score.
 
     Attributes:
-      examples: Of every seed, between the sizes tried where the score crosses the target; inf where the largest size did not
-        reach it, and the least size where that did already.
-      scores: By seed and size, all that was tried.
+      examples: The number for every seed, interpolated between the two sizes around the target. It is inf if the largest size
+        did not reach the target, and the smallest size if that already reached it.
+      scores: All scores, by seed and size.
     """
 
     examples: tuple[float, ...]
@@ -34,30 +34,38 @@ class SampleComplexity(NamedTuple):
 
 
 class Slope(NamedTuple):
-    """How a need grows: the exponent, and a bootstrap interval over seeds.
+    """A power law of the number of examples, with a bootstrap confidence interval over seeds.
 
     Attributes:
-      exponent: Of the power law.
-      at_one: The need that it has at 1.
+      exponent: The exponent of the power law.
+      at_one: The value of the power law at 1.
     """
 
     exponent: Interval
     at_one: float
 
 
-class _OneByOne(NamedTuple):
+class _PerRun(NamedTuple):
     learn: Callable[[int, int], float]
 
     def __call__(self, sizes: Int[np.ndarray, "s"], seeds: Int[np.ndarray, "s"]) -> Float[np.ndarray, "s"]:
         return np.array([self.learn(int(size), int(seed)) for size, seed in zip(sizes, seeds, strict=True)], float)
 
 
-def one_by_one(learn: Callable[[int, int], float]) -> Learn:
-    """Make of something that learns from one size and seed at a time what `examples_needed` asks for.
+def per_run(learn: Callable[[int, int], float]) -> Learn:
+    """Adapt a learner that handles one training-set size and seed at a time to `examples_needed`.
 
-    It is never asked for what is known.
+    The adapted learner is called only for runs whose score is not yet known.
+
+    Args:
+      learn: A function that maps a training-set size and a seed to the score of one run.
+
+    Example:
+      >>> learn = per_run(lambda size, seed: 1 - 10 / size)
+      >>> learn(np.array([20, 40]), np.array([0, 1]))
+      array([0.5 , 0.75])
     """
-    return _OneByOne(learn)
+    return _PerRun(learn)
 
 
 def examples_needed(
@@ -72,73 +80,77 @@ def examples_needed(
     of: str = "",
     show: Callable[[int, int, float], None] = lambda size, seed, score: None,
 ) -> SampleComplexity:
-    r"""Find for every seed the smallest training set that reaches a target, on a geometric grid of sizes.
+    r"""Find for every seed the number of training examples that reaches a target score.
 
     $$n^* = n_j \,(n_{j+1} / n_j)^{(t - s_j) / (s_{j+1} - s_j)}, \qquad s_j < t \le s_{j+1}$$
 
-    Steps along the grid double, up to a factor of eight in size, until a size reaches the target, and then are halved between
-    the last two; so few large sizes are tried, and none far beyond what is needed. All seeds take a step in one call, each at
-    its own size, so that what learns is compiled once. Scores are taken to grow with the size: where noise makes two crossings,
-    one of them is found.
+    Here $n_j$ are the sizes of a geometric grid, $s_j$ their scores and t the target. The steps along the grid double, up to a
+    factor of eight in size, until a size reaches the target. Bisection between the last two sizes follows. So few large sizes
+    are tried, and none far above the result. All seeds take a step in one call, each at a separate size, so that the learner is
+    compiled once. The search assumes that scores grow with the size. If noise causes several crossings, it finds one of them.
 
     Args:
-      learn: Takes sizes and seeds, as many of each as there are seeds, and returns the score of each, the larger the better.
-      target: Score to reach.
-      seeds: Of the runs.
-      least: Smallest size.
-      most: Largest size.
-      factor: Between neighbouring sizes of the grid.
-      path: File to which every score is added as it is known, and from which those of a run before are taken. Lines that are
-        damaged are left out.
-      of: What learns, and by which numbers; scores that the file has of anything else are left alone.
-      show: Told every new score as it is known: size, seed, score.
+      learn: The learner. It takes one size and one seed per run and returns the scores of the runs. Larger scores are better.
+      target: The score to reach.
+      seeds: The seeds of the runs.
+      least: The smallest size.
+      most: The largest size.
+      factor: The ratio of neighbouring sizes of the grid.
+      path: The file to which every new score is appended, and from which known scores are read. Damaged lines are skipped.
+      of: The name of the learner and its settings in the file. Scores under other names are ignored.
+      show: A function that is called with the size, the seed and the score of every new run.
 
     Raises:
-      ValueError: No seeds, sizes or factor out of order, a target or a score that is not a number, or not one score a seed.
+      ValueError: There are no seeds, the sizes or the factor are out of order, a target or a score is nan, or the number of
+        scores is not that of the runs.
       TypeError: A size or a seed is not an integer.
 
     Example:
-      >>> learn = one_by_one(lambda size, seed: 1 - 10 / size)
+      >>> learn = per_run(lambda size, seed: 1 - 10 / size)
       >>> [round(n) for n in examples_needed(learn, 0.9, [0], least=10, most=1000).examples]
       [101]
     """
     grid = _grid(as_integer("least", least), as_integer("most", most), factor)
     seeds = [as_integer("seeds", seed, least=0) for seed in seeds]
     if not seeds or math.isnan(target):
-        raise ValueError(f"seeds are {seeds} and the target is {target}; needs at least one run, and a number to reach")
-    far = max(1, math.floor(math.log(FARTHEST) / math.log(factor) + 1e-9))
+        raise ValueError(f"seeds are {seeds} and target is {target}; needs at least one seed, and a target that is not nan")
+    largest_step = max(1, math.floor(math.log(LARGEST_STEP) / math.log(factor) + 1e-9))
     known = {} if path is None else _read(pathlib.Path(path), of)
     scores = {}
-    ends = {seed: (-1, len(grid)) for seed in seeds}  # the last that fell short, the first that did not
-    while waiting := {seed: grid[place] for seed in seeds if (place := _next(*ends[seed], len(grid), far)) is not None}:
-        missing = {seed: size for seed, size in waiting.items() if (seed, size) not in known}
+    ends = {
+        seed: (-1, len(grid)) for seed in seeds
+    }  # indices of the last size that missed the target and the first that reached
+    while pending := {
+        seed: grid[index] for seed in seeds if (index := _next_index(*ends[seed], len(grid), largest_step)) is not None
+    }:
+        missing = {seed: size for seed, size in pending.items() if (seed, size) not in known}
         if missing:
-            # those that are done learn from the fewest, for nothing, so that there are as many runs in every call
-            asked = missing if isinstance(learn, _OneByOne) else {seed: waiting.get(seed, grid[0]) for seed in seeds}
-            found = np.asarray(learn(np.array(list(asked.values())), np.array(list(asked))), float)
-            if found.shape != (len(asked),):
-                raise ValueError(f"the scores have shape {found.shape}; needs one for each of {len(asked)} runs")
-            told = zip(asked.items(), found.tolist(), strict=True)
-            new = {run: score for run, score in told if run[0] in missing}
-            good = {run: score for run, score in new.items() if not math.isnan(score)}
+            # seeds that have finished run at the smallest size, unused, so that every call has the same number of runs
+            runs = missing if isinstance(learn, _PerRun) else {seed: pending.get(seed, grid[0]) for seed in seeds}
+            results = np.asarray(learn(np.array(list(runs.values())), np.array(list(runs))), float)
+            if results.shape != (len(runs),):
+                raise ValueError(f"learn returned scores of shape {results.shape}; needs one for each of {len(runs)} runs")
+            pairs = zip(runs.items(), results.tolist(), strict=True)
+            new = {run: score for run, score in pairs if run[0] in missing}
+            valid = {run: score for run, score in new.items() if not math.isnan(score)}
             if path is not None:
-                _add(pathlib.Path(path), of, good)
-            known |= good
-            for (seed, size), score in good.items():
+                _add(pathlib.Path(path), of, valid)
+            known |= valid
+            for (seed, size), score in valid.items():
                 show(size, seed, score)
-            if bad := [run for run in new if run not in good]:
-                raise ValueError(f"scores of (seed, size) {bad} are nan, which neither reaches a target nor falls short of it")
-        for seed, size in waiting.items():
+            if invalid := [run for run in new if run not in valid]:
+                raise ValueError(f"scores of (seed, size) {invalid} are nan; needs numbers, to compare them with the target")
+        for seed, size in pending.items():
             scores[seed, size] = known[seed, size]
             low, high = ends[seed]
-            place = grid.index(size)
-            ends[seed] = (low, place) if scores[seed, size] >= target else (place, high)
-    tried = [{size: score for (of_seed, size), score in scores.items() if of_seed == seed} for seed in seeds]
-    return SampleComplexity(tuple(crossing(curve, target) for curve in tried), scores)
+            index = grid.index(size)
+            ends[seed] = (low, index) if scores[seed, size] >= target else (index, high)
+    curves = [{size: score for (run_seed, size), score in scores.items() if run_seed == seed} for seed in seeds]
+    return SampleComplexity(tuple(crossing(curve, target) for curve in curves), scores)
 
 
 def crossing(scores: Mapping[int, float], target: float) -> float:
-    r"""Interpolate the size of training set at which a score reaches a target, between sizes that were tried.
+    r"""Interpolate the training-set size at which a score reaches a target.
 
     $$n^* = n_j \,(n_{j+1} / n_j)^{(t - s_j) / (s_{j+1} - s_j)}$$
 
@@ -149,17 +161,17 @@ def crossing(scores: Mapping[int, float], target: float) -> float:
       target: The score to reach.
 
     Returns:
-      The size; the smallest that was tried if its score reaches the target, and inf if no score does.
+      The size. It is the smallest size if that already reaches the target, and inf if no size does.
 
     Raises:
-      ValueError: There are no scores, or a number is nan.
+      ValueError: There are no scores, or a score or the target is nan.
 
     Example:
       >>> round(crossing({100: 0.8, 400: 0.9, 1600: 0.95}, 0.85))
       200
     """
     if not scores or any(math.isnan(number) for number in (target, *scores.values())):
-        raise ValueError(f"scores are {dict(scores)} and the target is {target}; needs numbers, at one size at least")
+        raise ValueError(f"scores are {dict(scores)} and target is {target}; needs numbers, for at least one size")
     sizes = sorted(scores)
     high = next((size for size in sizes if scores[size] >= target), None)
     if high is None:
@@ -171,23 +183,25 @@ def crossing(scores: Mapping[int, float], target: float) -> float:
 
 
 def slope(needed: Mapping[float, Sequence[float]], *, draws: int = 2000, seed: int = 0, level: float = 0.95) -> Slope:
-    r"""Fit a power law to needs, and tell how sure the seeds make of its exponent.
+    r"""Fit a power law to numbers of examples, with a confidence interval of its exponent.
 
     $$\log n^* = \alpha \log k + \beta$$
 
-    by least squares over all seeds; the interval is that of the bootstrap, which draws seeds anew at every k, with deviations
-    larger by $\sqrt{s / (s - 1)}$ for s seeds. Of few seeds it is still too narrow: simulated, 95 % stands for 83 of two
-    seeds, 90 of four and 91 of eight. With a single seed at some k its ends are nan.
+    The fit is by least squares over all seeds. The interval is that of a bootstrap, which resamples seeds at every k and scales
+    the deviations by $\sqrt{s / (s - 1)}$ for s seeds. For few seeds it is still too narrow. In simulations, a nominal coverage
+    of 95 % was in fact 83 % for two seeds, 90 % for four and 91 % for eight. With a single seed at some k, the ends of the
+    interval are nan.
 
     Args:
-      needed: n* of every seed, by what was varied; see `SampleComplexity.examples`.
-      draws: Of the bootstrap.
-      seed: Of the draws.
-      level: Probability that the interval stands for.
+      needed: The number of examples n* of every seed, by the value k of the quantity that was varied. See
+        `SampleComplexity.examples`.
+      draws: The number of bootstrap samples.
+      seed: The seed of the bootstrap.
+      level: The nominal coverage of the interval.
 
     Raises:
-      ValueError: Fewer than two values were varied, one is not positive, a need is not a positive number (inf: the target was
-        not reached), or there are no draws or levels outside 0 to 1.
+      ValueError: There are fewer than two values of k, a k or an n* is not a positive finite number (n* is inf if the target
+        was not reached), `draws` is below 1, or `level` is not between 0 and 1.
 
     Example:
       >>> law = slope({2.0: [12.0, 12.0], 4.0: [48.0, 48.0], 8.0: [192.0, 192.0]})
@@ -199,14 +213,14 @@ def slope(needed: Mapping[float, Sequence[float]], *, draws: int = 2000, seed: i
     if len(needed) < 2 or not all(k > 0 for k in needed):
         raise ValueError(f"needed has the values {list(needed)}; a slope needs at least two, all positive")
     if draws < 1 or not 0 < level < 1:
-        raise ValueError(f"draws is {draws} and level {level}; needs at least one, and a probability between 0 and 1")
-    logs = {k: np.log(np.atleast_1d(np.asarray(each, float))) for k, each in needed.items() if np.min(each, initial=1) > 0}
-    if unknown := [k for k in needed if k not in logs or not (logs[k].size and np.isfinite(logs[k]).all())]:
-        raise ValueError(f"needs at {unknown} are not positive numbers (inf where the target was not reached)")
+        raise ValueError(f"draws is {draws} and level {level}; needs at least one draw, and a level between 0 and 1")
+    logs = {k: np.log(np.atleast_1d(np.asarray(n, float))) for k, n in needed.items() if np.min(n, initial=1) > 0}
+    if invalid := [k for k in needed if k not in logs or not (logs[k].size and np.isfinite(logs[k]).all())]:
+        raise ValueError(f"needed at {invalid} is not finite and positive; needs numbers (inf means: target not reached)")
     x = np.log(np.asarray(list(needed), float))
     rng = np.random.default_rng(seed)
-    drawn = np.stack([_drawn_means(each, draws, rng) for each in logs.values()], 1)
-    means, weights = np.array([[each.mean(), len(each)] for each in logs.values()]).T
+    drawn = np.stack([_bootstrap_means(log_n, draws, rng) for log_n in logs.values()], 1)
+    means, weights = np.array([[log_n.mean(), len(log_n)] for log_n in logs.values()]).T
     centred = x - np.average(x, weights=weights)
     fit = centred * weights / np.sum(weights * centred**2)
     exponent = float(fit @ means)
@@ -215,26 +229,33 @@ def slope(needed: Mapping[float, Sequence[float]], *, draws: int = 2000, seed: i
     return Slope(Interval(exponent, float(low), float(high)), at_one)
 
 
-def _drawn_means(each: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Means of samples drawn anew, as far from the mean as those of new seeds would be; nan of a single one."""
-    if len(each) == 1:
+def _bootstrap_means(values: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Return means of bootstrap samples, rescaled to the variance of the mean; nan for a single value."""
+    if len(values) == 1:
         return np.full(draws, np.nan)
-    drawn = rng.choice(each, (draws, len(each))).mean(1)
-    return each.mean() + math.sqrt(len(each) / (len(each) - 1)) * (drawn - each.mean())
+    drawn = rng.choice(values, (draws, len(values))).mean(1)
+    return values.mean() + math.sqrt(len(values) / (len(values) - 1)) * (drawn - values.mean())
 
 
 def _grid(least: int, most: int, factor: float) -> list[int]:
     if most < least or not 1 < factor < math.inf:
-        raise ValueError(f"least is {least}, most {most}, factor {factor}; needs sizes that grow from the one to the other")
+        raise ValueError(f"least is {least}, most {most}, factor {factor}; needs sizes that grow from least to most")
     steps = math.floor(math.log(most / least) / math.log(factor) + 1e-9)
     return sorted({round(least * factor**step) for step in range(steps + 1)} | {most})
 
 
-def _next(low: int, high: int, many: int, far: int) -> int | None:
-    """The next place of the grid to try, between the last that fell short and the first that did not; None at the end."""
+def _next_index(low: int, high: int, count: int, largest_step: int) -> int | None:
+    """Return the index of the next size of the grid to try, or None when the search is over.
+
+    Args:
+      low: The index of the largest size that missed the target, or -1.
+      high: The index of the smallest size that reached the target, or `count`.
+      count: The number of sizes of the grid.
+      largest_step: The largest step along the grid.
+    """
     if high - low <= 1:
         return None
-    return min(2 * low + 2, low + far, many - 1) if high == many else (low + high) // 2
+    return min(2 * low + 2, low + largest_step, count - 1) if high == count else (low + high) // 2
 
 
 def _read(path: pathlib.Path, of: str) -> dict[tuple[int, int], float]:

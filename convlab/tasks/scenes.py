@@ -1,4 +1,4 @@
-"""Scenes: where something is, whether it is there, what stands left of what, and what its place says of its kind."""
+"""Tasks on scenes: the order, the presence and the position of objects."""
 
 from collections.abc import Sequence
 
@@ -8,27 +8,29 @@ from jaxtyping import Array, PRNGKeyArray
 
 from convlab import check
 from convlab.geometry import as_integer
-from convlab.tasks.task import Task, deviation, one_by_one
+from convlab.tasks.task import Task, deviation, sampler
 
-SIDE, BOX = 32, 4  # of scenes with a red and a green box, and of a box
-LEFT, GAP, END = (0, 10), 5, 28  # columns of the left box; from there to the right one at least; where that one ends
+SIDE, BOX = 32, 4  # the sides of a scene with a red and a green box, and of a box
+LEFT, GAP, END = (0, 10), 5, 28  # range of the left box's first column; least distance to the right box; end of the right range
 
 
 def red_green(*, moved: bool = False) -> Task:
-    """Which of two boxes is on the left, in scenes whose rows betray the class.
+    """Make a task that asks which of two boxes is on the left, in scenes whose rows reveal it.
 
-    Black images of 32x32 with a red and a green box of 4x4. Class 0 has red on the left, and its boxes begin at rows of
-    7 + U{-4..3}; class 1 has green on the left, and rows of 23 + U{-4..3}. A row is drawn for each box by itself. The left box
-    begins at a column U{0..9}, the right one between 5 columns further and column 27, uniformly. `moved` exchanges the rows of
-    the classes: 16 down, and 16 up.
+    Images are black, with 32x32 pixels and a red and a green box of 4x4. Class 0 has red on the left, and its boxes begin at
+    rows 7 + U{-4..3}. Class 1 has green on the left, and rows 23 + U{-4..3}. The rows of the two boxes are independent. The
+    left box begins at a column U{0..9}, the right box uniformly between 5 columns further and column 27. `moved` exchanges the
+    rows of the classes, by 16 rows down for class 0 and 16 rows up for class 1.
 
-    Symmetries: a shift of all columns leaves the order; around a torus of rows the two tests are the same images.
+    Symmetries: A shift of all columns keeps the order of the boxes. Up to a shift around a torus of rows, the scenes with and
+    without `moved` are the same images.
 
-    Predicted: a network that cannot know rows (a convolution that is circular, or crops nothing, then global pooling) scores
-    alike on both. A network that can know them, by a border or by kernels that differ by position, fails on moved boxes.
+    Prediction: A network that cannot encode rows has the same accuracy on both kinds of scene, for example a convolution that
+    is circular or crops nothing, with global pooling. A network that can encode rows, by a border or by kernels that differ by
+    position, fails on moved boxes.
 
     Args:
-      moved: Exchange the rows of the classes.
+      moved: Whether to exchange the rows of the classes.
 
     Example:
       >>> x, y = red_green().sample(jax.random.key(0), 4)
@@ -39,40 +41,40 @@ def red_green(*, moved: bool = False) -> Task:
     """
 
     def draw(key: PRNGKeyArray) -> tuple[Array, Array]:
-        which, rows, first, second = jax.random.split(key, 4)
-        y = jax.random.randint(which, (), 0, 2)
-        row = jnp.where(y != moved, 23, 7) + jax.random.randint(rows, (2,), -4, 4)
-        left = jax.random.randint(first, (), *LEFT)
-        right = jax.random.randint(second, (), left + GAP, END)
-        at = jnp.arange(SIDE)[:, None]
-        down, across = ((at >= begin) & (at < begin + BOX) for begin in (row, jnp.stack([left, right])))
-        boxes = down[:, None] & across  # (row, column, box), the left box first
+        class_key, row_key, left_key, right_key = jax.random.split(key, 4)
+        y = jax.random.randint(class_key, (), 0, 2)
+        row = jnp.where(y != moved, 23, 7) + jax.random.randint(row_key, (2,), -4, 4)
+        left = jax.random.randint(left_key, (), *LEFT)
+        right = jax.random.randint(right_key, (), left + GAP, END)
+        pixel = jnp.arange(SIDE)[:, None]
+        rows, columns = ((pixel >= start) & (pixel < start + BOX) for start in (row, jnp.stack([left, right])))
+        boxes = rows[:, None] & columns  # (row, column, box), the left box first
         colours = jnp.where(y, boxes[..., ::-1], boxes)
         return jnp.pad(colours, ((0, 0), (0, 0), (0, 1))).astype(jnp.float32), y
 
-    return Task("red green", (SIDE, SIDE, 3), ("red left", "green left"), one_by_one(draw))
+    return Task("red green", (SIDE, SIDE, 3), ("red left", "green left"), sampler(draw))
 
 
 def coordinates(side: int, split: str = "uniform", *, held_out: bool = False, key: PRNGKeyArray | None = None) -> Task:
-    """Name the pixel that two numbers stand for: coordinate classification.
+    """Make a task of coordinate classification: from row and column to the number of the pixel.
 
-    The input is one pixel of two channels, the row and the column, scaled to -1 to 1; the class is the number of that pixel in
-    the image, row by row. Of the "uniform" split a fifth of the pixels, drawn at random, is held out; of the "quadrant" split
-    the pixels whose row and column are both in the second half (a fifth of four pixels is one).
+    The input is one pixel with two channels, its row and its column, scaled to the range from -1 to 1. The class is the number
+    of that pixel in the image in row-major order. The "uniform" split holds out a random fifth of the pixels, but at least
+    one. The "quadrant" split holds out the pixels whose row and column are both in the second half.
 
-    Symmetries: none of the input, as every pixel is a class of its own; exchanging rows and columns renames the classes.
+    Symmetries: The input has none, since every pixel is a separate class. Exchanging rows and columns permutes the classes.
 
-    Predicted: networks that are convolutions of the tiled coordinates memorise the training pixels slowly and fail on the held
-    out quadrant; with coordinates among the channels of the image the task is trivial at every rung.
+    Prediction: Convolutional networks on the tiled coordinates memorise the training pixels slowly and fail on the held-out
+    quadrant. With coordinates among the channels of the image, the task is trivial at every rung.
 
     Args:
-      side: Pixels along each axis.
-      split: "uniform" or "quadrant".
-      held_out: Draw the pixels that are held out, not those to train on.
-      key: Of the uniform split; absent, key 0.
+      side: The number of pixels along each axis.
+      split: The name of the split, "uniform" or "quadrant".
+      held_out: Whether to draw from the held-out pixels instead of the training pixels.
+      key: The key of the uniform split. If None, key 0.
 
     Raises:
-      ValueError: An unknown split, or fewer than two pixels an axis.
+      ValueError: `split` is unknown, or `side` is below 2.
 
     Example:
       >>> x, y = coordinates(8, "quadrant", held_out=True).sample(jax.random.key(0), 5)
@@ -94,10 +96,10 @@ def coordinates(side: int, split: str = "uniform", *, held_out: bool = False, ke
 
     def draw(key: PRNGKeyArray) -> tuple[Array, Array]:
         y = allowed[jax.random.randint(key, (), 0, len(allowed))]
-        place = jnp.stack(jnp.divmod(y, n))
-        return (2 * place / (n - 1) - 1).astype(jnp.float32)[None], y
+        position = jnp.stack(jnp.divmod(y, n))
+        return (2 * position / (n - 1) - 1).astype(jnp.float32)[None], y
 
-    return Task(f"coordinates, {split}", (1, 2), tuple(map(str, range(n * n))), one_by_one(draw))
+    return Task(f"coordinates, {split}", (1, 2), tuple(map(str, range(n * n))), sampler(draw))
 
 
 def template(
@@ -109,112 +111,121 @@ def template(
     noise: float = 0.0,
     columns: Sequence[int] | None = None,
 ) -> Task:
-    r"""Whether a known pattern stands in a scene, among patterns that it could be mistaken for.
+    r"""Make a task that asks whether a fixed pattern is present in a scene with distractors.
 
     $$X = \sum_{q} T_{p_q} P_{m_q} + \sigma \epsilon$$
 
-    Every scene has `clutter` + 1 patterns at uniform places, with overlaps added. In class 1 the first is the wanted one; all
-    others, and the first of class 0, are drawn from eight others of the same law, N(0, 1) a pixel.
+    Here $T_p$ places a pattern at position p, and overlapping patterns add. Every scene has `clutter` + 1 patterns at uniform
+    positions. In class 1, the first is the target pattern. All other patterns, and the first of class 0, are drawn from eight
+    distractors. All nine patterns have pixels drawn from N(0, 1).
 
-    Symmetries: shifts of all patterns, as far as the scene has room.
+    Symmetries: The class does not change under shifts of all patterns inside the scene.
 
-    Predicted: a convolution with windows of the pattern's size and a maximum over positions needs about as many examples as the
-    pattern has pixels, wherever it stands; a locally connected network that many at every position, a dense one more; where
-    `columns` keep the wanted pattern to a part of the scene in training, only shared kernels find it elsewhere.
+    Predicted number of examples: Take a convolution with windows of the pattern's size and a maximum over positions. It needs
+    about as many examples as the pattern has pixels, at all positions together. A locally connected network needs that many at
+    every position, and a dense network more. If `columns` restricts the target in training, only shared kernels detect it
+    elsewhere.
 
     Args:
-      side: Pixels of a scene along each axis.
-      size: Of a pattern.
-      clutter: Patterns besides the first.
-      key: Draws the patterns.
-      noise: sigma.
-      columns: First and last column at which the first pattern may begin; absent, all.
+      side: The number of pixels of a scene along each axis.
+      size: The number of pixels of a pattern along each axis.
+      clutter: The number of patterns besides the first.
+      key: The key of the patterns.
+      noise: The standard deviation sigma of the noise.
+      columns: The first and the last column at which the first pattern may begin. If None, all columns.
 
     Raises:
-      ValueError: Patterns do not fit, a count is below its least, or a negative noise.
+      ValueError: The patterns do not fit, a count is below its minimum, or `noise` is negative.
 
     Example:
       >>> x, y = template(9, 3, 2, jax.random.key(0)).sample(jax.random.key(1), 4)
       >>> x.shape
       (4, 9, 9, 1)
 
-    Reference: of the question, Zhang et al., Dive into Deep Learning, section 7.1 ("Where's Waldo").
+    Reference: Zhang et al., Dive into Deep Learning, section 7.1 ("Where's Waldo"), for the question.
     """
     n, k = as_integer("side", side), as_integer("size", size)
-    many, room = as_integer("clutter", clutter, least=0) + 1, n - k
-    if room < 0:
-        raise ValueError(f"a pattern of {k} pixels does not fit into {n}")
-    low, high = (0, room) if columns is None else (as_integer("columns", column, least=0) for column in columns)
-    if not 0 <= low <= high <= room:
-        raise ValueError(f"columns are {low} to {high} but a pattern of {k} pixels can begin at 0 to {room} of {n}")
+    count, last = as_integer("clutter", clutter, least=0) + 1, n - k
+    if last < 0:
+        raise ValueError(f"size is {k}; a pattern of {k} pixels does not fit into {n}")
+    low, high = (0, last) if columns is None else (as_integer("columns", column, least=0) for column in columns)
+    if not 0 <= low <= high <= last:
+        raise ValueError(f"columns are {low} to {high}; a pattern of {k} pixels can begin at 0 to {last} of {n}")
     patterns, sigma = jax.random.normal(key, (9, k, k)), deviation(noise)
 
     def draw(key: PRNGKeyArray) -> tuple[Array, Array]:
-        which, kinds, places, first, rest = jax.random.split(key, 5)
-        y = jax.random.randint(which, (), 0, 2)
-        kind = jax.random.randint(kinds, (many,), 1, len(patterns))
+        class_key, kind_key, position_key, column_key, noise_key = jax.random.split(key, 5)
+        y = jax.random.randint(class_key, (), 0, 2)
+        kind = jax.random.randint(kind_key, (count,), 1, len(patterns))
         kind = kind.at[0].set(jnp.where(y, 0, kind[0]))
-        place = jax.random.randint(places, (many, 2), 0, room + 1)
-        place = place.at[0, 1].set(jax.random.randint(first, (), low, high + 1))
+        position = jax.random.randint(position_key, (count, 2), 0, last + 1)
+        position = position.at[0, 1].set(jax.random.randint(column_key, (), low, high + 1))
         offsets = jnp.arange(k)
-        at = place[:, 0, None, None] + offsets[:, None], place[:, 1, None, None] + offsets
-        x = sigma * jax.random.normal(rest, (n, n))
-        return x.at[at].add(patterns[kind])[..., None], y
+        pixels = position[:, 0, None, None] + offsets[:, None], position[:, 1, None, None] + offsets
+        x = sigma * jax.random.normal(noise_key, (n, n))
+        return x.at[pixels].add(patterns[kind])[..., None], y
 
-    return Task("template", (n, n, 1), ("absent", "there"), one_by_one(draw))
+    return Task("template", (n, n, 1), ("absent", "there"), sampler(draw))
 
 
 def flying(
-    side: int, size: int, rho: float | jax.Array, key: PRNGKeyArray, *, noise: float = 1.0, alike: bool | jax.Array = False
+    side: int,
+    size: int,
+    rho: float | jax.Array,
+    key: PRNGKeyArray,
+    *,
+    noise: float = 1.0,
+    same_pattern: bool | jax.Array = False,
 ) -> Task:
-    r"""Birds above and pigs below, more or less often: a dial between what a thing is and where it stands.
+    r"""Make a task of birds in the upper half of an image and pigs in the lower half.
 
     $$P(\text{upper half} \mid y = 1) = P(\text{lower half} \mid y = 0) = (1 + \rho) / 2$$
 
-    One of two patterns, N(0, 1) a pixel, stands at a uniform place of the half and is the class; everything has noise. Where
-    both are alike, the half is all there is.
+    This is the probability of the usual half. The image holds one of two patterns, whose pixels are drawn from N(0, 1), at a
+    uniform position in one half, plus noise. The pattern is the class: 1 is a bird, 0 is a pig. So rho sets how informative the
+    position is. With `same_pattern`, only the position is informative.
 
-    Symmetries: at rho = 0 shifts within a half, as far as it has room (no pattern crosses the middle); at rho = 1 the class is
-    the half, and the pattern only confirms it. Of an even side, half of it round a torus of rows exchanges the halves: of
-    patterns that are alike the shifted image is of the other class, and a circular convolution with global pooling, which gives
-    both one label, is right half of the time.
+    Symmetries: At rho = 0, the class does not change under shifts inside a half (no pattern crosses the middle). At rho = 1,
+    the half determines the class, and the pattern only confirms it. If `side` is even, a shift by half of it around a torus of
+    rows exchanges the halves. With `same_pattern`, this shift maps the distribution of one class to that of the other. A
+    circular convolution with global pooling gives an image and its shift the same label, so that its accuracy is one half.
 
-    Predicted: a convolution with global pooling takes no notice of rho; kernels of their own at each position learn the half,
-    and win where the pattern drowns in noise and rho is near 1, and lose otherwise, the more the smaller rho.
+    Prediction: A convolution with global pooling does not depend on rho. Locally connected kernels learn the half. They are
+    better if the noise hides the pattern and rho is near 1. Otherwise they are worse, and the more so the smaller rho is.
 
     Args:
-      side: Pixels of an image along each axis, at least twice those of a pattern.
-      size: Of a pattern.
-      rho: 0 for places that say nothing, 1 for places that say all; may be traced.
-      key: Draws the two patterns.
-      noise: Standard deviation of every pixel.
-      alike: Give both classes the first pattern; may be traced.
+      side: The number of pixels of an image along each axis, at least twice that of a pattern.
+      size: The number of pixels of a pattern along each axis.
+      rho: The informativeness of the position, from 0 (none) to 1 (complete). It may be a tracer.
+      key: The key of the two patterns.
+      noise: The standard deviation of the noise of every pixel.
+      same_pattern: Whether both classes have the first pattern. It may be a tracer.
 
     Raises:
-      ValueError: rho is not from 0 to 1, a pattern does not fit into a half, or a negative noise.
+      ValueError: `rho` is not between 0 and 1, a pattern does not fit into a half, or `noise` is negative.
 
     Example:
       >>> x, y = flying(8, 3, 1.0, jax.random.key(0), noise=0.0).sample(jax.random.key(1), 4)
       >>> bool((((x[:, :4] != 0).any((1, 2, 3))) == y).all())
       True
 
-    Reference: of the question, discussions of teaching texts: must position be learnt, where birds fly and pigs do not?
+    Reference: Discussions of teaching texts, for the question: must position be learnt if birds fly and pigs do not?
     """
     n, k = as_integer("side", side), as_integer("size", size)
     known = check.is_known(rho)
     if (known and not 0 <= rho <= 1) or 2 * k > n:
-        raise ValueError(f"rho is {rho} and patterns have {k} of {n} pixels; needs 0 to 1, and at most half the side")
-    patterns, room, sigma = jax.random.normal(key, (2, k, k)), n // 2 - k, deviation(noise)
+        raise ValueError(f"rho is {rho} and size {k} of {n} pixels; needs a rho of 0 to 1, and a size of at most half the side")
+    patterns, last_row, sigma = jax.random.normal(key, (2, k, k)), n // 2 - k, deviation(noise)
 
     def draw(key: PRNGKeyArray) -> tuple[Array, Array]:
-        first, rest = jax.random.split(key)
-        which, usual, rows, columns = jax.random.uniform(first, (4,))
-        y = (which < 0.5).astype(jnp.int32)
-        upper = (usual < (1 + rho) / 2) == (y == 1)
-        row = jnp.floor(rows * (room + 1)).astype(int) + jnp.where(upper, 0, n - n // 2)
-        column = jnp.floor(columns * (n - k + 1)).astype(int)
-        x = sigma * jax.random.normal(rest, (n, n))
-        here = jax.lax.dynamic_update_slice(jnp.zeros((n, n)), patterns[jnp.where(alike, 0, y)], (row, column))
-        return (x + here)[..., None], y
+        uniform_key, noise_key = jax.random.split(key)
+        u_class, u_half, u_row, u_column = jax.random.uniform(uniform_key, (4,))
+        y = (u_class < 0.5).astype(jnp.int32)
+        is_upper = (u_half < (1 + rho) / 2) == (y == 1)
+        row = jnp.floor(u_row * (last_row + 1)).astype(int) + jnp.where(is_upper, 0, n - n // 2)
+        column = jnp.floor(u_column * (n - k + 1)).astype(int)
+        x = sigma * jax.random.normal(noise_key, (n, n))
+        animal = jax.lax.dynamic_update_slice(jnp.zeros((n, n)), patterns[jnp.where(same_pattern, 0, y)], (row, column))
+        return (x + animal)[..., None], y
 
-    return Task(f"flying, rho {rho:g}" if known else "flying", (n, n, 1), ("pig", "bird"), one_by_one(draw))
+    return Task(f"flying, rho {rho:g}" if known else "flying", (n, n, 1), ("pig", "bird"), sampler(draw))

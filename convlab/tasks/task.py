@@ -1,4 +1,4 @@
-"""What a task is: a law that examples are drawn from, as a jittable function of a key."""
+"""The definition of a task: a distribution of examples, as a jittable function of a key."""
 
 import math
 from collections.abc import Callable
@@ -16,14 +16,14 @@ Examples = tuple[Float[Array, "n *space c"], Num[Array, "n *out"]]
 
 
 class Task(NamedTuple):
-    """A law of examples.
+    """Describe a distribution of examples.
 
     Attributes:
-      name: How it is called in tables and figures.
-      image_shape: (*space, c) of one input.
-      classes: Names of the labels; none where the target is real.
-      sample: Draws n examples with a key: inputs and, for each, the number of its class or its target. A pure function of
-        both, jittable with n static; every example has a key of its own, so that the first n of more are the same n.
+      name: The name in tables and figures.
+      image_shape: The shape (*space, c) of one input.
+      classes: The names of the labels. It is empty if the target is real-valued.
+      sample: A pure function of a key and a number n that draws n inputs with their class numbers or targets. It can be jitted
+        with n static. Every example has a separate key, so the first n examples do not depend on how many are drawn.
     """
 
     name: str
@@ -32,10 +32,16 @@ class Task(NamedTuple):
     sample: Callable[[PRNGKeyArray, int], Examples]
 
     def data(self, seed: int, train: int, test: int, validation: int = 0) -> Data:
-        """Draw a data set that `fit` takes: independent splits of these sizes, equal for equal seeds.
+        """Draw a data set of independent splits, for `fit`. Equal seeds give equal data.
+
+        Args:
+          seed: The seed of the key.
+          train: The number of training examples.
+          test: The number of test examples.
+          validation: The number of validation examples. If 0, there is no validation split.
 
         Raises:
-          ValueError: The target is real, or a size is below 1.
+          ValueError: The target is real-valued, or a size is below its minimum.
           TypeError: A size is not an integer.
 
         Example:
@@ -44,7 +50,7 @@ class Task(NamedTuple):
           (5, 8, 1)
         """
         if not self.classes:
-            raise ValueError(f"{self.name} has no classes: its target is real, and a classifier cannot be fitted to it")
+            raise ValueError(f"{self.name} has no classes: its target is real-valued, and a classifier cannot be fitted to it")
         sizes = as_integer("train", train), as_integer("test", test), as_integer("validation", validation, least=0)
         keys = jax.random.split(jax.random.key(seed), 3)
         splits = [_split(self, key, n) if n else None for key, n in zip(keys, sizes, strict=True)]
@@ -58,8 +64,8 @@ def _split(task: Task, key: PRNGKeyArray, n: int) -> Split:
     return Split(np.asarray(x, np.float32), np.asarray(y))
 
 
-def one_by_one(draw: Callable[[PRNGKeyArray], tuple[Array, Array]]) -> Callable[[PRNGKeyArray, int], Examples]:
-    """Make of the law of one example that of n, each with a key of its own."""
+def sampler(draw: Callable[[PRNGKeyArray], tuple[Array, Array]]) -> Callable[[PRNGKeyArray, int], Examples]:
+    """Make the `sample` of a task from a function that draws one example."""
 
     def sample(key: PRNGKeyArray, n: int) -> Examples:
         numbers = jax.numpy.arange(as_integer("n", n, least=0))
@@ -69,16 +75,16 @@ def one_by_one(draw: Callable[[PRNGKeyArray], tuple[Array, Array]]) -> Callable[
 
 
 def deviation(value: float | jax.Array) -> float | jax.Array:
-    """Return a standard deviation of noise; one that is traced is not checked.
+    """Check a standard deviation of noise and return it. Tracers are not checked.
 
     Raises:
-      ValueError: It is negative, or no finite number.
+      ValueError: The value is negative, infinite or nan.
     """
     if check.is_known(value) and not 0 <= value < math.inf:
-        raise ValueError(f"noise is {value}; needs a standard deviation from 0 up")
+        raise ValueError(f"noise is {value}; needs a finite standard deviation of at least 0")
     return value
 
 
 def side(label: Int[Array, ""]) -> Array:
-    """-1 for class 0, 1 for class 1."""
+    """Return -1 for class 0 and 1 for class 1."""
     return 2 * label - 1

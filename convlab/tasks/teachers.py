@@ -1,4 +1,4 @@
-"""Linear teachers at every rung of the ladder: the target is the output of one layer, with noise."""
+"""Linear teachers at every rung: the target is the output of one layer plus noise."""
 
 import math
 from typing import Any
@@ -8,7 +8,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from convlab.geometry import Space, Window, as_integer, as_space
 from convlab.rungs import Layout, tying
-from convlab.tasks.task import Task, deviation, one_by_one
+from convlab.tasks.task import Task, deviation, sampler
 
 
 def linear_teacher(
@@ -20,58 +20,60 @@ def linear_teacher(
     key: PRNGKeyArray,
     **parameters: Any,
 ) -> Task:
-    r"""Targets that a layer of one rung makes of Gaussian images.
+    r"""Make a regression task whose targets are the outputs of a random linear layer of one rung.
 
     $$Y = A X + \sigma \epsilon, \qquad X, \epsilon \sim N(0, 1)$$
 
-    where A is a layer of the rung. Its weights are Gaussian and drawn once, so that a target has a variance of 1 on average
-    over layers, but for taps on padding; of one layer with few weights the variances of targets are far apart.
+    where A is a layer of the rung. Its weights are Gaussian and drawn once. On average over layers, a target has a variance of
+    1, except where taps read padding. In a single layer with few weights, the variances of targets differ widely.
 
-    Symmetries: those of A: a convolution commutes with shifts around a torus, a tiled layer with shifts by its period.
+    Symmetries: They are those of A. A convolution commutes with shifts around a torus, a tiled layer with shifts by its period.
 
-    Predicted need for examples: least squares on a rung that holds the teacher has the risk $\sigma^2 w / (n - w - 1)$ a
-    target, with w weights of its own for each (dense: all pixels; locally connected: a window); a convolution, whose weights
-    all positions share, about as much less as there are positions. A rung that does not hold the teacher keeps an error.
+    Predicted number of examples: Suppose that a rung contains the teacher and has w separate weights per target. These are all
+    pixels for a dense layer, and one window for a locally connected layer. The risk of least squares is then
+    $\sigma^2 w / (n - w - 1)$ per target. For a convolution, whose weights all positions share, it is smaller by a factor of
+    about the number of positions. If a rung does not contain the teacher, an error remains for any n.
 
     Args:
       rung: A name in `convlab.rungs.RUNGS`.
-      space: Pixels along each axis.
-      window: Where each target reads; of "dense" it says at which positions targets are.
-      channels: Of images and of targets.
-      noise: sigma.
-      key: Draws the layer.
-      **parameters: The parameters of all rungs, of which this one takes its own: `period` and `rank`, 2 by default.
+      space: The number of input pixels along each spatial axis.
+      window: The pixels that each target reads. For "dense", it only fixes the positions of the targets.
+      channels: The numbers of channels of images and of targets.
+      noise: The standard deviation sigma of the noise.
+      key: The key of the layer's weights.
+      **parameters: The parameters of all rungs, `period` and `rank`, 2 by default. The rung uses those that it has.
 
     Raises:
-      ValueError: An unknown rung, the window fits nowhere, a count below 1, a period beyond the positions, or a negative noise.
+      ValueError: `rung` is unknown, the window fits nowhere, a count is below 1, the period exceeds the positions, or `noise`
+        is negative.
 
     Example:
       >>> x, y = linear_teacher("conv", (7,), Window(3), (2, 5), 0.1, jax.random.key(0)).sample(jax.random.key(1), 3)
       >>> x.shape, y.shape
       ((3, 7, 2), (3, 7, 5))
 
-    Reference: of the risk, Breiman and Freedman 1983, How many variables should be entered in a regression equation?
+    Reference: Breiman and Freedman 1983, How many variables should be entered in a regression equation?, for the risk.
     """
-    space, window = as_space(space), window.of_rank(len(as_space(space)))
+    space, window = as_space(space), window.with_ndim(len(as_space(space)))
     c, d = (as_integer("channels", count) for count in channels)
     sigma = deviation(noise)
     layout = Layout(tying(rung, **parameters), window, c, d, space, use_bias=False)
     arrays = _arrays(layout, key)
 
     def draw(key: PRNGKeyArray) -> tuple[Array, Array]:
-        first, second = jax.random.split(key)
-        return jax.random.normal(first, (*space, c)), jax.random.normal(second, (*window.output_shape(space), d))
+        image_key, noise_key = jax.random.split(key)
+        return jax.random.normal(image_key, (*space, c)), jax.random.normal(noise_key, (*window.output_shape(space), d))
 
     def sample(key: PRNGKeyArray, n: int) -> tuple[Array, Array]:
-        x, rest = one_by_one(draw)(key, n)
-        return x, layout.forward(x, arrays, None) + sigma * rest
+        x, epsilon = sampler(draw)(key, n)
+        return x, layout.forward(x, arrays, None) + sigma * epsilon
 
     return Task(f"linear teacher, {rung}", (*space, c), (), sample)
 
 
 def _arrays(layout: Layout, key: PRNGKeyArray) -> dict[str, Array]:
-    """Draw Gaussian arrays, every one with the variance that keeps that of what it sums."""
-    shapes, terms = layout.tying.shapes(layout), layout.tying.fan_in(layout)
+    """Draw Gaussian arrays with the variance 1 / fan-in."""
+    shapes, fan_in = layout.tying.shapes(layout), layout.tying.fan_in(layout)
     keys = [key] if len(shapes) == 1 else jax.random.split(key, len(shapes))
-    drawn = zip(reversed(shapes), keys, strict=True)  # the proportions of a mixture first
-    return {name: jax.random.normal(key, shapes[name]) / math.sqrt(terms[name]) for name, key in drawn}
+    keys = zip(reversed(shapes), keys, strict=True)  # the weights of a mixture first
+    return {name: jax.random.normal(key, shapes[name]) / math.sqrt(fan_in[name]) for name, key in keys}

@@ -1,8 +1,8 @@
-"""Training: a pure step on plain pytrees, and the loop that feeds it.
+"""Training of classifiers: a pure step on plain pytrees, and the loop that feeds it batches.
 
-A model becomes a `Trainable` (a pure function and its arrays), `train_step` takes a `State` to the next one, `fit` repeats it.
-Nothing that is compiled depends on the seed, the number of images or their order: runs that differ only in those share one
-compilation. The step gets a batch and does not ask where it comes from.
+A model becomes a `Trainable`, that is, a pure function and its arrays. `train_step` maps a `State` to the next one, and `fit`
+repeats it. No compiled program depends on the seed, the number of images or their order, so runs that differ only in those
+share one compilation. The step takes any batch, from memory or from disk.
 """
 
 from convlab.train.checkpoint import Checkpoints

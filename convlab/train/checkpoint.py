@@ -1,7 +1,8 @@
-"""Checkpoints: all that a run is, on disk, so that it goes on exactly where it stopped, and from nothing that is not whole.
+"""Checkpoints that let an interrupted run resume exactly where it stopped.
 
-A checkpoint is a folder named for its step: the arrays, written by Orbax; `run.json`, with the configuration, the history and
-what every array is; and checksums of all of it. It is written by a thread under another name and renamed at the end.
+A checkpoint is a folder named after its step. It holds the arrays, written by Orbax, and `run.json` with the configuration, the
+history, and the path, shape and dtype of every array. Checksums cover all files, and a run resumes only from a checkpoint that
+passes them. A background thread writes the folder under a temporary name and renames it at the end.
 """
 
 import concurrent.futures
@@ -25,27 +26,29 @@ from convlab.geometry import as_integer
 from convlab.report import provenance
 from convlab.train.identity import VERSION, differences
 from convlab.train.mesh import is_first
-from convlab.train.step import State, Tree, by_path, of_numbers
+from convlab.train.step import State, Tree, by_path, map_key_data
 
-BEST = ".best"  # before the paths of the best parameters
-METRIC = "validation_accuracy"  # what the best checkpoint has most of; never a figure of the test images
+BEST = ".best"  # prefix of the paths of the best parameters
+METRIC = "validation_accuracy"  # the metric that selects the best checkpoint; never a score on the test images
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoints:
-    """Where and when a run is saved.
+    """Options for saving a run: the folder, the interval and the number of checkpoints.
 
-    A run goes on only as what it was: model, data, configuration, augmentation and whether an optimizer of one's own is passed
-    are compared with what was saved. The numbers inside an optimizer of one's own, or inside a function, cannot be compared.
+    A run resumes only if it is the same run. Its model, data, configuration and augmentation are compared with those that were
+    saved, and so is the use of a custom optimizer. The numbers inside a custom optimizer or a function are not compared.
 
     Args:
-      folder: Of this run alone; a run that finds checkpoints there goes on from the last whole one.
-      every: Steps between saves; the end of the run and a signal that stops it are saved too.
-      keep: Latest checkpoints to keep; that of the best validation accuracy is kept besides, where there is such a split.
-      full: When a checkpoint cannot be written: "go on" training, with a warning, or "stop". Those before stay as they are.
+      folder: The folder of this run alone. If it holds checkpoints, the run resumes from the last intact one.
+      every: The number of steps between saves. The run is also saved at its end and when a signal stops it.
+      keep: The number of latest checkpoints to keep. If the data have a validation split, the checkpoint with the best
+        validation accuracy is kept as well.
+      full: The reaction when a checkpoint cannot be written: "go on" warns and continues training, "stop" raises an error.
+        Earlier checkpoints stay in either case.
 
     Raises:
-      ValueError: A value out of range or unknown.
+      ValueError: A value is out of range or unknown.
     """
 
     folder: str | os.PathLike[str]
@@ -57,26 +60,26 @@ class Checkpoints:
         as_integer("every", self.every, 1)
         as_integer("keep", self.keep, 1)
         if self.full not in ("go on", "stop"):
-            raise ValueError(f"full {self.full!r} is unknown; needs 'go on' or 'stop'")
+            raise ValueError(f"full must be 'go on' or 'stop', got {self.full!r}")
 
 
 class Run(NamedTuple):
-    """What a checkpoint holds: the state, and what the loop knows beside it."""
+    """The contents of a checkpoint: the state of a run and the records of its training loop."""
 
     state: State
     history: list[dict[str, float]]
     losses: list[float]
     seconds: float
-    best: Tree = None  # parameters and model state of the best score, if the run has a patience
+    best: Tree = None  # parameters and model state with the best score, if the configuration sets `patience`
 
     @property
     def arrays(self) -> dict[str, jax.Array]:
-        """All arrays by their paths."""
+        """The arrays by their paths."""
         return by_path(self.state) | {BEST + path: leaf for path, leaf in by_path(self.best).items()}
 
 
 class Saver:
-    """Saves one run and finds what was saved: a context, in which no other process may train into the same folder."""
+    """Context manager that saves and restores one run, and locks its folder."""
 
     def __init__(self, checkpoints: Checkpoints, identity: dict[str, Any]):
         self.checkpoints, self.identity = checkpoints, identity
@@ -93,8 +96,10 @@ class Saver:
         try:
             self.lock.acquire(timeout=0)
         except filelock.Timeout:
-            raise ValueError(f"another process trains into {self.root}; needs a folder of its own for each run") from None
-        for path in (*self.root.glob("*.incomplete"), *self.root.glob("*.removed")):  # of a process that was killed
+            raise ValueError(
+                f"checkpoints folder {self.root} is in use by another process; each run needs a folder of its own"
+            ) from None
+        for path in (*self.root.glob("*.incomplete"), *self.root.glob("*.removed")):  # left by a process that was killed
             shutil.rmtree(path, ignore_errors=True)
         return self
 
@@ -109,11 +114,18 @@ class Saver:
             self.lock.release()
 
     def last(self, fresh: Run) -> Run | None:
-        """Return the last whole checkpoint, in the form of a fresh run; None where nothing was saved yet.
+        """Read the last intact checkpoint in the tree structure of a fresh run.
+
+        Args:
+          fresh: The run before its first step.
+
+        Returns:
+          The saved run, or None if there is no checkpoint yet.
 
         Raises:
-          DamagedError: There are checkpoints but none is whole.
-          ValueError: The last whole one is of another run: model, data, configuration, optimizer or augmentation.
+          DamagedError: There are checkpoints, but all are damaged.
+          ValueError: The last intact checkpoint belongs to another run. The model, data, configuration, optimizer or
+            augmentation differs.
         """
         damaged = []
         for step in sorted(_steps(self.root), reverse=True):
@@ -125,30 +137,30 @@ class Saver:
                 continue
             run = self._read(folder, fresh)
             for bad, reason in damaged:
-                warnings.warn(f"a checkpoint is damaged, the one of step {step} is used: {reason}", stacklevel=3)
+                warnings.warn(f"a checkpoint is damaged, so the run resumes from step {step}: {reason}", stacklevel=3)
                 if is_first():
-                    bad.rename(_set_aside(bad))  # so that it is never counted among those to keep
+                    bad.rename(_damaged_name(bad))  # so that it does not count among the checkpoints to keep
             return run
         if damaged:
             raise DamagedError(
-                f"none of the {len(damaged)} checkpoints in {self.root} is whole ({damaged[0][1]});"
-                " a run does not start afresh over them: move them away, or pass another folder"
+                f"checkpoints folder {self.root} holds {len(damaged)} checkpoints, but all are damaged ({damaged[0][1]});"
+                " a new run does not overwrite them: move them away or pass another folder"
             )
         return None
 
     def save(self, run: Run) -> None:
-        """Copy a run's arrays and write them in the background, after what is being written already.
+        """Copy a run's arrays and write them in the background, once the previous write has ended.
 
         Raises:
-          OSError: The one before could not be written, and the run is to stop then.
+          OSError: The previous checkpoint could not be written, and `full` is "stop".
         """
         self.wait()
         if is_first():
-            arrays = {path: np.array(_bare(leaf)) for path, leaf in run.arrays.items()}
+            arrays = {path: np.array(_key_data(leaf)) for path, leaf in run.arrays.items()}
             self.writing = self.thread.submit(self._write, int(run.state.step), arrays, run.history, run.losses, run.seconds)
 
-    def told(self) -> str:
-        """Say which checkpoint is the last."""
+    def describe_last(self) -> str:
+        """Name the last checkpoint in a sentence for error messages."""
         self.wait()
         steps = _steps(self.root)
         if not steps:
@@ -156,27 +168,33 @@ class Saver:
         return f"the last checkpoint is {self.root / str(max(steps))}"
 
     def wait(self) -> None:
-        """Wait until all is written."""
+        """Wait until the current write has ended.
+
+        Raises:
+          OSError: The checkpoint could not be written, and `full` is "stop".
+        """
         writing, self.writing = self.writing, None
         try:
             if writing is not None:
                 writing.result()
         except OSError as error:
             if self.checkpoints.full == "stop":
-                raise OSError(f"a checkpoint could not be written to {self.root}, those before are whole: {error}") from error
-            warnings.warn(f"a checkpoint could not be written to {self.root}, training goes on: {error}", stacklevel=3)
+                raise OSError(
+                    f"a checkpoint could not be written to {self.root}; earlier checkpoints are intact: {error}"
+                ) from error
+            warnings.warn(f"a checkpoint could not be written to {self.root}; training continues: {error}", stacklevel=3)
 
     def _write(self, step: int, arrays: dict, history: list, losses: list, seconds: float) -> None:
         leaves = [[path, list(array.shape), str(array.dtype)] for path, array in arrays.items()]
-        told = {**self.identity, "leaves": leaves, "history": history, "losses": losses, "seconds": seconds}
+        record = {**self.identity, "leaves": leaves, "history": history, "losses": losses, "seconds": seconds}
         folder = self.root / str(step)
-        disk.remove(folder)  # of a run that came this far before it went on from an earlier step
+        disk.remove(folder)  # written before the run resumed from an earlier step
         with disk.made_whole(folder) as part:
             try:
-                _orbax().save(part / "arrays", dict(zip(_names(arrays), arrays.values(), strict=True)))
-            except (ValueError, RuntimeError) as error:  # what Orbax makes of a full disk
+                _orbax().save(part / "arrays", dict(zip(_leaf_names(arrays), arrays.values(), strict=True)))
+            except (ValueError, RuntimeError) as error:  # Orbax raises these when the disk is full
                 raise OSError(str(error)) from error
-            (part / "run.json").write_text(json.dumps({**told, "provenance": provenance()}))
+            (part / "run.json").write_text(json.dumps({**record, "provenance": provenance()}))
         try:
             self._prune()
         except OSError as error:
@@ -195,64 +213,67 @@ class Saver:
                 row = json.loads((self.root / str(step) / "run.json").read_text())["history"][-1]
                 if row["step"] == step:
                     scores[step] = row[METRIC]
-            except (OSError, ValueError, TypeError, LookupError):  # not scored, or damaged since: not the best to go on from
+            except (OSError, ValueError, TypeError, LookupError):  # not scored at this step, or damaged since
                 continue
         return max(scores, key=lambda step: (scores[step], step)) if scores else None
 
     def _read(self, folder: pathlib.Path, fresh: Run) -> Run:
-        told = json.loads((folder / "run.json").read_text())
-        if (version := told.get("version", 1)) != VERSION:
+        record = json.loads((folder / "run.json").read_text())
+        if (version := record.get("version", 1)) != VERSION:
             raise ValueError(
-                f"{folder} is of version {version} of convlab's checkpoints, and this release goes on from version {VERSION}:"
-                " finish the run with the release that began it, or pass another folder to begin anew"
+                f"checkpoint {folder} has format version {version}, but this release resumes from version {VERSION} only:"
+                " finish the run with the release that started it, or pass another folder to start a new run"
             )
-        saved = {path: (shape, dtype) for path, shape, dtype in told["leaves"]}
+        saved = {path: (shape, dtype) for path, shape, dtype in record["leaves"]}
         if any(path.startswith(BEST) for path in saved):
             fresh = fresh._replace(best=(fresh.state.scored, fresh.state.model_state))
-        expected = {path: (list(leaf.shape), str(leaf.dtype)) for path, leaf in jax.tree.map(_bare, fresh.arrays).items()}
-        wrong = differences(told, self.identity) + [
-            f"{path}: {_shown(saved.get(path))} was saved, the model has {_shown(expected.get(path))}"
+        expected = {path: (list(leaf.shape), str(leaf.dtype)) for path, leaf in jax.tree.map(_key_data, fresh.arrays).items()}
+        mismatches = differences(record, self.identity) + [
+            f"{path}: the checkpoint has {_describe(saved.get(path))}, the model has {_describe(expected.get(path))}"
             for path in dict.fromkeys([*saved, *expected])
             if saved.get(path) != expected.get(path)
         ]
-        if wrong:
+        if mismatches:
             raise ValueError(
-                f"{folder} is of another run; pass another folder, or what was saved. These differ:\n  " + "\n  ".join(wrong)
+                f"checkpoint {folder} belongs to another run; pass another folder, or the arguments of the saved run."
+                " These differ:\n  " + "\n  ".join(mismatches)
             )
         arrays = _orbax().restore(folder / "arrays")
-        found = dict(zip(saved, (arrays[name] for name in _names(saved)), strict=True))
-        leaves = [of_numbers(lambda _, path=path: jnp.asarray(found[path]), leaf) for path, leaf in fresh.arrays.items()]
+        restored = dict(zip(saved, (arrays[name] for name in _leaf_names(saved)), strict=True))
+        leaves = [map_key_data(lambda _, path=path: jnp.asarray(restored[path]), leaf) for path, leaf in fresh.arrays.items()]
         state, best = jax.tree.unflatten(jax.tree.structure((fresh.state, fresh.best)), leaves)
-        return Run(state, told["history"], told["losses"], told["seconds"], best)
+        return Run(state, record["history"], record["losses"], record["seconds"], best)
 
 
 def _steps(root: pathlib.Path) -> list[int]:
     return [int(path.name) for path in root.iterdir() if re.fullmatch("[0-9]+", path.name)]
 
 
-def _set_aside(path: pathlib.Path) -> pathlib.Path:
-    """A free name for a damaged checkpoint."""
+def _damaged_name(path: pathlib.Path) -> pathlib.Path:
+    """Return an unused name for a damaged checkpoint."""
     names = itertools.chain([f"{path.name}.damaged"], (f"{path.name}.damaged{number}" for number in itertools.count(2)))
     return next(other for other in map(path.with_name, names) if not other.exists())
 
 
-def _names(arrays: Any) -> list[str]:
+def _leaf_names(arrays: Any) -> list[str]:
     return [f"leaf_{number:05d}" for number in range(len(arrays))]
 
 
-def _bare(leaf: jax.Array) -> jax.Array:
-    """Take a random key as the numbers that it is."""
+def _key_data(leaf: jax.Array) -> jax.Array:
+    """Return the key data of a random key, and any other array unchanged."""
     return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
 
 
-def _shown(leaf: tuple[list[int], str] | None) -> str:
+def _describe(leaf: tuple[list[int], str] | None) -> str:
     return "nothing" if leaf is None else f"{tuple(leaf[0])} {leaf[1]}"
 
 
 def _orbax() -> Any:
-    """What reads and writes arrays; among several processes each does so alone, without waiting for the others."""
+    """Make an Orbax checkpointer for this process alone, without barriers between processes."""
     import orbax.checkpoint as ocp
 
-    me = jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"convlab{me}")
-    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(multiprocessing_options=alone), multiprocessing_options=alone)
+    process = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"convlab{process}"
+    )
+    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(multiprocessing_options=options), multiprocessing_options=options)

@@ -1,4 +1,8 @@
-"""What a run is: its configuration, data, model, optimizer and augmentation, as plain facts that any process writes alike."""
+"""The identity of a run, as a JSON record.
+
+The record describes the configuration, data, model, optimizer and augmentation of a run. Every process writes the same record
+for the same run. A run resumes from a checkpoint only if the records agree.
+"""
 
 import dataclasses
 import enum
@@ -18,61 +22,73 @@ from convlab.data import Data, Stored
 from convlab.train.config import Config
 from convlab.train.step import LinenApply, NnxApply, Trainable
 
-VERSION = 2  # of what a checkpoint says of its run; those of version 1 do not say which they are
-FREE = ("progress", "mesh")  # fields of the configuration that may change when a run goes on, or from process to process
+VERSION = 2  # the version of the checkpoint format; a record without a version has version 1
+NOT_COMPARED = ("progress", "mesh")  # configuration fields that may change when a run resumes, or between processes
 
 
 def identity(model: Trainable, data: Data, config: Config, custom: bool, augment: Any) -> dict[str, Any]:
-    """Describe a run, as JSON.
+    """Describe a run as a JSON record.
 
-    Images on disk are not read: of those only number, shape and labels are told. What a function holds (the numbers of a
-    custom optimizer or of a closure) is not told either, only its name. Flax's modules gain fields from version to version, so
-    the model's description is one of its version.
+    Images on disk are not read: the record has only their number, shape and labels. A function is recorded by its name, without
+    the numbers in its closure. A custom optimizer is recorded only as such. Flax modules gain fields from version to version,
+    so the key of the model's description names the Flax version.
+
+    Args:
+      model: The model to train.
+      data: The training, validation and test images.
+      config: The configuration of the run.
+      custom: Whether a custom optimizer was passed.
+      augment: The augmentation, or None.
     """
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
     in_memory = {name: split.images for name, split in splits.items() if split and not isinstance(split.images, Stored)}
     name, network = _network(model)
     return {
         "version": VERSION,
-        "config": plain(config),
+        "config": config_to_json(config),
         "data": [data.name, len(data.train), *data.image_shape],
         "labels": {name: split and _checksum(split.labels) for name, split in splits.items()},
         "images": {name: _checksum(images) for name, images in in_memory.items()},
         "standardisation": data.standardisation,
-        f"model (Flax {flax.__version__})": f"{name} {zlib.crc32(described(network).encode()):08x}",
+        f"model (Flax {flax.__version__})": f"{name} {zlib.crc32(describe(network).encode()):08x}",
         "optimizer": "one that was passed" if custom else "that of the configuration",
-        "augment": described(augment),
+        "augment": describe(augment),
     }
 
 
-def plain(config: Config) -> dict[str, Any]:
-    """Write a configuration as JSON has it, without what is free."""
-    names = [field.name for field in dataclasses.fields(config) if field.name not in FREE]
+def config_to_json(config: Config) -> dict[str, Any]:
+    """Convert the compared fields of a configuration to JSON values."""
+    names = [field.name for field in dataclasses.fields(config) if field.name not in NOT_COMPARED]
     return json.loads(json.dumps({name: getattr(config, name) for name in names}))
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Tell in which facts two runs differ; images that one of them has on disk, or networks of two versions of Flax, may."""
-    told = []
+    """List the differences between the records of two runs, over the keys that both have.
+
+    So images may move to disk, and the Flax version may change.
+    """
+    lines = []
     for name in (name for name in now if name in saved):
-        its, mine = saved[name], now[name]
-        if isinstance(its, dict) and isinstance(mine, dict):
-            told += [f"{name} {difference}" for difference in differences(its, mine)]
-        elif its != mine:
-            told.append(f"{name}: {its!r} was saved, now {mine!r}")
-    return told
+        old, new = saved[name], now[name]
+        if isinstance(old, dict) and isinstance(new, dict):
+            lines += [f"{name} {difference}" for difference in differences(old, new)]
+        elif old != new:
+            lines.append(f"{name}: the checkpoint has {old!r}, this run has {new!r}")
+    return lines
 
 
-def described(value: Any, above: tuple[int, ...] = ()) -> str:
-    """Write a value alike in every process: functions and classes by name, arrays by kind, objects by what they hold.
+def describe(value: Any, parents: tuple[int, ...] = ()) -> str:
+    """Describe a value by a text that is the same in every process.
+
+    Functions and classes are written by name, arrays by type, and other objects by their public attributes.
 
     Example:
-      >>> described({"activation": jax.nn.relu, "options": functools.partial(dict, size=3)})
+      >>> describe({"activation": jax.nn.relu, "options": functools.partial(dict, size=3)})
       "{'activation': relu, 'options': partial(dict, (), {'size': 3})}"
     """
-    if id(value) in above:
+    if id(value) in parents:
         return "..."
-    inner = functools.partial(described, above=(*above, id(value)))
+    inner = functools.partial(describe, parents=(*parents, id(value)))
     if isinstance(value, functools.partial):
         return f"partial({inner(value.func)}, {inner(value.args)}, {inner(value.keywords)})"
     if hasattr(value, "__qualname__"):
@@ -88,12 +104,12 @@ def described(value: Any, above: tuple[int, ...] = ()) -> str:
     if isinstance(value, set | frozenset):
         return f"{{{', '.join(sorted(map(inner, value)))}}}"
     if hasattr(value, "__dict__"):
-        return _name(value) + inner({name: held for name, held in vars(value).items() if not name.startswith("_")})
+        return _name(value) + inner({name: field for name, field in vars(value).items() if not name.startswith("_")})
     return re.sub(" at 0x[0-9a-f]+", "", repr(value))
 
 
 def _network(model: Trainable) -> tuple[str, Any]:
-    """The module that a function is of, or the function; with its name."""
+    """Return the name and the module of a model, or its function if it has no module."""
     apply: Any = model.apply
     if isinstance(apply, NnxApply):
         apply = nnx.merge(apply.train, model.parameters, model.model_state)

@@ -1,4 +1,7 @@
-"""Many small networks trained at once, each on the first so many examples of its own draw: one compilation for all sizes."""
+"""Many small networks trained in one program, each on a training set of its own size.
+
+Each network sees the first n examples of its own random draw. All sizes share one compilation, as n is not a shape.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +16,7 @@ from jaxtyping import Array, Float, Int, Shaped
 from convlab.geometry import as_integer
 from convlab.train.step import cross_entropy
 
-DECAY = 0.98  # of the running mean of the loss, by which training stops
+DECAY = 0.98  # the decay of the running mean of the loss, which decides when training stops
 
 
 def learner(
@@ -28,32 +31,36 @@ def learner(
     tolerance: float = 0.01,
     score: Callable[[Array, Array], Array] | None = None,
 ) -> Callable[..., Float[np.ndarray, "s *scores"]]:
-    """Make a function that trains networks of several sizes of training sets and seeds at once, and returns their accuracies.
+    """Make a function from training-set sizes and seeds to accuracies of trained networks.
 
-    Each run draws `most` examples and looks at the first n of them, in batches drawn with replacement, until the running mean
-    of its loss falls below the tolerance. Sizes and seeds are numbers, not shapes: whatever they are, it is compiled once for
-    every number of runs; so are numbers of the law, if `sample` takes them. A larger set of the same seed holds the smaller
-    ones.
+    The function trains one network per size and seed. Each run draws `most` examples and trains on the first n of them, in
+    batches drawn with replacement. It stops once the running mean of its loss falls below the tolerance. Sizes, seeds and
+    further parameters of `sample` are numbers, not shapes, so the function compiles once per number of runs. With the same
+    seed, a larger training set contains the smaller ones.
 
     Args:
-      build: Makes a network of parameters alone, without batch norm or dropout; it returns one score per class.
-      sample: Draws examples with labels, jittable: `Task.sample`. What else it takes, after the key and the number of examples,
-        is one number for each run.
-      most: Largest training set.
-      test: Examples to score on.
-      steps: At most so many.
-      batch_size: Examples of a step.
-      optimizer: None for Adam with a step of 0.003.
-      tolerance: Running mean of the loss, which begins at 1, at which to stop.
-      score: Of the scores of all test examples and their labels; None for the share of labels that are right.
+      build: A function that makes the network from its keys. The network has parameters only (no batch norm, no dropout) and
+        returns one logit per class.
+      sample: A jittable function that draws examples with labels, such as `Task.sample`. It takes a key, the number of
+        examples, and optionally further parameters, one number per run each.
+      most: The size of the largest training set.
+      test: The number of examples to score on.
+      steps: The maximal number of steps.
+      batch_size: The number of examples per step.
+      optimizer: An Optax gradient transformation. If None, Adam with a learning rate of 0.003.
+      tolerance: The running mean of the loss, which starts at 1, at which to stop.
+      score: A function of the logits and labels of all test examples. If None, the share of labels that are predicted
+        correctly.
 
     Returns:
-      Takes sizes and seeds, as `convlab.tasks.examples_needed` gives them, and what else `sample` takes, to accuracies on new
-      examples, or whatever else `score` returns; nan where the loss or a score of the network is nan, or a label has no score.
+      A function of sizes and seeds, as `convlab.tasks.examples_needed` passes them, and of the further parameters of `sample`.
+      It returns accuracies on new examples, or the values of `score`. They are nan where the loss or a logit is nan, or where a
+      label has no logit.
 
     Raises:
-      ValueError: A count below 1, a tolerance that stops before the first step, the network has other variables than
-        parameters, or, when called, sizes beyond `most`, seeds beyond 2^31, or not as many of each.
+      ValueError: A count is below 1, the tolerance stops training before the first step, or the network has variables other
+        than parameters. The returned function raises it if a size exceeds `most`, a seed is 2^31 or more, or the arguments
+        differ in length.
 
     Example:
       >>> from convlab.models import MLP
@@ -67,59 +74,65 @@ def learner(
     most, test, steps, batch_size = (
         as_integer(name, n) for name, n in (("most", most), ("test", test), ("steps", steps), ("batch_size", batch_size))
     )
-    descent = optax.adam(3e-3) if optimizer is None else optimizer
+    transformation = optax.adam(3e-3) if optimizer is None else optimizer
     if not tolerance < 1:
-        raise ValueError(f"tolerance is {tolerance}; needs less than 1, where the running mean of the loss begins")
+        raise ValueError(f"tolerance must be below 1, where the running mean of the loss starts, got {tolerance}")
     model_state = jax.tree.leaves(nnx.state(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Not(nnx.Param)))
     if model_state:
         raise ValueError(
-            f"the network has {len(model_state)} arrays that are not parameters; needs one without batch norm and dropout"
+            f"build returns a network with {len(model_state)} arrays that are not parameters;"
+            " needs one without batch norm and dropout"
         )
 
-    def one(n: Array, seed: Array, *others: Array) -> Array:
-        drawn, scored, first, order = jax.random.split(jax.random.key(seed), 4)
-        x, y = sample(drawn, most, *others)
-        definition, parameters = nnx.split(build(nnx.Rngs(first)), nnx.Param)
+    def train_one(n: Array, seed: Array, *sample_arguments: Array) -> Array:
+        train_key, test_key, init_key, batch_key = jax.random.split(jax.random.key(seed), 4)
+        x, y = sample(train_key, most, *sample_arguments)
+        definition, parameters = nnx.split(build(nnx.Rngs(init_key)), nnx.Param)
         parameters = nnx.to_pure_dict(parameters)
 
-        def loss(parameters: Any, places: Array) -> Array:
-            return cross_entropy(nnx.merge(definition, parameters)(x[places]), y[places]).mean()
+        def loss(parameters: Any, indices: Array) -> Array:
+            return cross_entropy(nnx.merge(definition, parameters)(x[indices]), y[indices]).mean()
 
         def step(state: tuple) -> tuple:
-            number, parameters, inner, mean = state
-            places = jax.random.randint(jax.random.fold_in(order, number), (batch_size,), 0, n)
-            value, gradient = jax.value_and_grad(loss)(parameters, places)
-            updates, inner = descent.update(gradient, inner, parameters)
-            return number + 1, optax.apply_updates(parameters, updates), inner, DECAY * mean + (1 - DECAY) * value
+            number, parameters, optimizer_state, mean = state
+            indices = jax.random.randint(jax.random.fold_in(batch_key, number), (batch_size,), 0, n)
+            value, gradient = jax.value_and_grad(loss)(parameters, indices)
+            updates, optimizer_state = transformation.update(gradient, optimizer_state, parameters)
+            return number + 1, optax.apply_updates(parameters, updates), optimizer_state, DECAY * mean + (1 - DECAY) * value
 
-        def going(state: tuple) -> Array:
+        def unfinished(state: tuple) -> Array:
             number, _, _, mean = state
             return (number < steps) & (mean > tolerance)
 
-        _, parameters, _, mean = jax.lax.while_loop(going, step, (0, parameters, descent.init(parameters), jnp.ones(())))
-        x, y = sample(scored, test, *others)
-        scores = nnx.merge(definition, parameters)(x)
-        known = jnp.isfinite(mean) & ~jnp.isnan(scores).any() & (y.max() < scores.shape[-1])
-        right = score(scores, y) if score else jnp.mean(scores.argmax(-1) == y)
-        return jnp.where(known, right, jnp.nan)
+        start = 0, parameters, transformation.init(parameters), jnp.ones(())
+        _, parameters, _, mean = jax.lax.while_loop(unfinished, step, start)
+        x, y = sample(test_key, test, *sample_arguments)
+        logits = nnx.merge(definition, parameters)(x)
+        valid = jnp.isfinite(mean) & ~jnp.isnan(logits).any() & (y.max() < logits.shape[-1])
+        result = score(logits, y) if score else jnp.mean(logits.argmax(-1) == y)
+        return jnp.where(valid, result, jnp.nan)
 
-    every = jax.jit(jax.vmap(one))
+    train_all = jax.jit(jax.vmap(train_one))
 
-    def learn(sizes: Int[np.ndarray, "s"], seeds: Int[np.ndarray, "s"], *others: Shaped[np.ndarray, "s"]) -> np.ndarray:
-        runs = _runs("sizes", sizes, 1, most), _runs("seeds", seeds, 0, 2**31 - 1), *map(jnp.asarray, others)
-        if len({run.shape[:1] for run in runs}) > 1:
+    def learn(
+        sizes: Int[np.ndarray, "s"], seeds: Int[np.ndarray, "s"], *sample_arguments: Shaped[np.ndarray, "s"]
+    ) -> np.ndarray:
+        counts = _check_integers("sizes", sizes, 1, most), _check_integers("seeds", seeds, 0, 2**31 - 1)
+        arguments = *counts, *map(jnp.asarray, sample_arguments)
+        if len({argument.shape[:1] for argument in arguments}) > 1:
             raise ValueError(
-                f"sizes, seeds and what else the law takes have shapes {[run.shape for run in runs]}; needs one per run"
+                "sizes, seeds and the further parameters of sample must have one entry per run,"
+                f" got shapes {[argument.shape for argument in arguments]}"
             )
-        return np.asarray(every(*runs), float)
+        return np.asarray(train_all(*arguments), float)
 
     return learn
 
 
-def _runs(name: str, numbers: Int[np.ndarray, "s"], least: int, most: int) -> Int[Array, "s"]:
+def _check_integers(name: str, numbers: Int[np.ndarray, "s"], low: int, high: int) -> Int[Array, "s"]:
     numbers = np.asarray(numbers)
     if numbers.ndim != 1 or not numbers.size or not np.issubdtype(numbers.dtype, np.integer):
-        raise ValueError(f"{name} has shape {numbers.shape} and type {numbers.dtype}; needs one integer for each run")
-    if numbers.min() < least or numbers.max() > most:
-        raise ValueError(f"{name} are {numbers.min()} to {numbers.max()}; needs {least} to {most}")
+        raise ValueError(f"{name} must hold one integer per run, got shape {numbers.shape} and dtype {numbers.dtype}")
+    if numbers.min() < low or numbers.max() > high:
+        raise ValueError(f"{name} must lie between {low} and {high}, got {numbers.min()} to {numbers.max()}")
     return jnp.asarray(numbers, jnp.int32)

@@ -1,4 +1,4 @@
-"""What a run tells while it trains, in files: lines to follow, a table, scalars for TensorBoard, and a picture at the end."""
+"""Log files of a run: JSON lines, a CSV table, TensorBoard scalars, and a plot at the end."""
 
 import contextlib
 import dataclasses
@@ -17,23 +17,24 @@ from convlab.report.rows import plain
 from convlab.report.table import to_csv
 from convlab.train.mesh import is_first
 
-EVENTS = "events.out.tfevents.*.convlab"  # files of TensorBoard that were written here
+EVENTS = "events.out.tfevents.*.convlab"  # the TensorBoard files that this module writes
 
 
 @dataclasses.dataclass(frozen=True)
 class Log:
-    """Where a run tells how it goes: every row of its history, as soon as it is known.
+    """Options for logging a run: the folder for its history and the use of TensorBoard.
 
-    The folder then holds history.jsonl (one line a row, appended), history.csv (the same as a table), tensorboard/ (for
-    `tensorboard --logdir`) and, once the run has ended or was stopped, curves.png; the picture is left out, without a word,
-    where matplotlib is not installed. A run that goes on from a checkpoint writes them anew from the history that it has, so
-    that no row is there twice or missing; one that starts afresh takes the place of another's. What cannot be written, as on
-    a full disk, does not stop the run: it warns once, and writes all that is missing as soon as it can. Of several processes
-    that train together the first one writes.
+    Each row of the history is written immediately. The folder holds history.jsonl (one appended line per row),
+    history.csv (the same as a table) and tensorboard/ (for `tensorboard --logdir`). When the run ends or is stopped, curves.png
+    is added if matplotlib is installed.
+
+    A run that resumes from a checkpoint rewrites the files from its history, so no row is repeated or missing. A new run
+    replaces the log of an earlier run. A failed write, as on a full disk, does not stop the run. It warns once, and the missing
+    rows are written as soon as possible. Among several processes that train together, only the first one writes.
 
     Args:
-      folder: Of this run alone; made where it is absent.
-      tensorboard: Write for TensorBoard, through tensorboardX; None: where that is installed.
+      folder: The folder of this run alone. It is created if it does not exist.
+      tensorboard: Whether to write for TensorBoard, through tensorboardX. If None, only if tensorboardX is installed.
 
     Example:
       >>> import tempfile
@@ -49,7 +50,9 @@ class Log:
     tensorboard: bool | None = None
 
     def writer(self) -> "Writer":
-        """Make what writes the log of one run; it touches no file yet.
+        """Make the writer for the log of one run.
+
+        This call writes no file yet.
 
         Raises:
           ImportError: `tensorboard` is True and tensorboardX is not installed.
@@ -58,42 +61,48 @@ class Log:
 
 
 class Writer:
-    """Writes the log of one run: a context, which draws its picture at the end.
+    """Context manager that writes the log of one run and plots its curves at the end.
 
     Raises:
-      ImportError: TensorBoard is asked for and tensorboardX is not installed.
+      ImportError: `tensorboard` is True and tensorboardX is not installed.
     """
 
     def __init__(self, log: Log):
         self.folder = pathlib.Path(log.folder).expanduser().absolute()
         self.rows: list[dict[str, Any]] = []
-        self.scalars = _scalars(self.folder / "tensorboard", log.tensorboard)
-        self.whole = False  # whether the files hold all rows
+        self.scalars = _make_scalars(self.folder / "tensorboard", log.tensorboard)
+        self.complete = False  # whether the files hold all rows
         self.warned = False
 
     def __enter__(self) -> "Writer":
         return self
 
     def __exit__(self, *_: Any) -> None:
-        if self.rows and not self.whole:
+        if self.rows and not self.complete:
             self._write()
-        with self._going_on():
+        with self._warn_once():
             if self.scalars is not None:
                 self.scalars.close()
-        with self._going_on():
+        with self._warn_once():
             self._draw()
 
     def start(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """Write the files anew, from the history that a run has when it starts or goes on.
+        """Rewrite the files from the history that a run has when it starts or resumes.
+
+        Args:
+          history: The rows so far.
 
         Raises:
           ValueError: A row holds an array.
         """
-        self.rows, self.whole = [_plain(row) for row in history], False
+        self.rows, self.complete = [_plain(row) for row in history], False
         self._write()
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Write one more row; it may have columns that no row had before.
+        """Append one row to the files.
+
+        Args:
+          row: The values by column name. It may have new columns.
 
         Raises:
           ValueError: The row holds an array.
@@ -102,11 +111,11 @@ class Writer:
         self._write()
 
     def _write(self) -> None:
-        """Append the last row, or write all anew where some are missing."""
+        """Append the last row, or rewrite the files if rows are missing."""
         if not is_first():
             return
-        append, self.whole = self.whole, False
-        with self._going_on():
+        append, self.complete = self.complete, False
+        with self._warn_once():
             self.folder.mkdir(parents=True, exist_ok=True)
             if append:
                 with (self.folder / "history.jsonl").open("a", encoding="utf-8") as file:
@@ -117,7 +126,7 @@ class Writer:
             _write(self.folder / "history.csv", to_csv(self.rows) if self.rows else "")
             if self.scalars is not None:
                 self.scalars.write(self.rows, append)
-            self.whole = True
+            self.complete = True
 
     def _draw(self) -> None:
         if not self.rows or not is_first():
@@ -131,20 +140,20 @@ class Writer:
             save_figure(figure, part)
 
     @contextlib.contextmanager
-    def _going_on(self) -> Iterator[None]:
-        """Make of every error a warning, once: a log is not worth a run."""
+    def _warn_once(self) -> Iterator[None]:
+        """Turn errors into a single warning, since a failed log must not end a run."""
         try:
             yield
         except Exception as error:
             if not self.warned:
-                warnings.warn(f"the log in {self.folder} could not be written, training goes on: {error!r}", stacklevel=4)
+                warnings.warn(f"the log in {self.folder} could not be written; training continues: {error!r}", stacklevel=4)
             self.warned = True
 
 
 class Scalars:
-    """Rows as TensorBoard reads them, on disk at once.
+    """Writer of TensorBoard event files that puts every row on disk at once.
 
-    The writer that tensorboardX offers hands them to a thread: on a full disk that ends, and the run would wait for it.
+    The writer of tensorboardX passes rows to a thread. On a full disk this thread ends, and the run would wait for it.
     """
 
     def __init__(self, folder: pathlib.Path):
@@ -155,7 +164,7 @@ class Scalars:
         self.scalar = require("tensorboardX.summary", "tensorboard").scalar
 
     def write(self, rows: Sequence[Mapping[str, Any]], append: bool) -> None:
-        """Append the last row, or write all to a new file, in the place of those that were written before."""
+        """Append the last row, or write all rows to a new file that replaces the earlier ones."""
         before = [] if append else [*self.folder.glob(EVENTS)]
         if not append:
             self.close()
@@ -169,30 +178,33 @@ class Scalars:
             path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close the file that is open."""
+        """Close the open file, if any."""
         file, self.file = self.file, None
         if file is not None:
             file.close()
 
     def _write(self, row: Mapping[str, Any]) -> None:
-        when = self.begin + row["seconds"] if "seconds" in row else time.time()
+        wall_time = self.begin + row["seconds"] if "seconds" in row else time.time()
         for name, value in row.items():
             if name != "step" and isinstance(value, int | float):
                 summary = self.scalar(_tag(name), value)
-                self.file.write_event(self.event(wall_time=when, step=int(row.get("step", 0)), summary=summary))
+                self.file.write_event(self.event(wall_time=wall_time, step=int(row.get("step", 0)), summary=summary))
 
 
-def _scalars(folder: pathlib.Path, wanted: bool | None) -> Scalars | None:
+def _make_scalars(folder: pathlib.Path, tensorboard: bool | None) -> Scalars | None:
     try:
-        return None if wanted is False else Scalars(folder)
+        return None if tensorboard is False else Scalars(folder)
     except ImportError:
-        if wanted:
+        if tensorboard:
             raise
         return None
 
 
 def _tag(name: str) -> str:
-    """What TensorBoard calls a column: the quantity, which makes the panels, then the set of images."""
+    """Return the TensorBoard tag of a column.
+
+    The tag is the quantity, shown as a panel, followed by the split.
+    """
     split, _, quantity = name.rpartition("_")
     if split in ("test", "validation"):
         return f"{quantity}/{split}"
@@ -210,7 +222,7 @@ def _write(path: pathlib.Path, text: str) -> None:
 
 @contextlib.contextmanager
 def _replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yield where to write a file, so that it is always whole: the old one or the new one."""
+    """Yield a temporary path that replaces a file at the end, to never leave a partial file."""
     part = path.with_name(f".{path.name}.incomplete")
     try:
         yield part

@@ -1,4 +1,4 @@
-"""The loop: batches in, steps, and services."""
+"""The training loop: it feeds batches to the step and calls the services."""
 
 import contextlib
 import functools
@@ -15,7 +15,7 @@ from flax import linen, nnx
 from convlab.data import Data, Stored, batches
 from convlab.data.feeding import order
 from convlab.train.checkpoint import Checkpoints
-from convlab.train.checks import check, check_kinds, check_optimizer, in_folder
+from convlab.train.checks import check, check_kinds, check_optimizer, from_folder
 from convlab.train.config import Config, optimizer_of
 from convlab.train.fitted import Fitted
 from convlab.train.identity import identity
@@ -40,48 +40,50 @@ def fit(
 ) -> Fitted:
     """Train a classifier on the training images and score it on the test images.
 
-    Images in memory are put on the device once; images on disk are read ahead, batch by batch. The batches are the same.
+    Images in memory are copied to the device once. Images on disk are read ahead, batch by batch. Both give the same batches.
 
-    The model sees images as `Data.standardisation` has them, and zero padding puts the value 0 around them. Under "moments"
-    that is the mean grey of the training images; under "scale" and "none" it is the stored value 0.
+    The model receives images standardised by `Data.standardisation`, and zero padding surrounds them with the value 0. Under
+    "moments" this value stands for the channel means of the training images, under "scale" and "none" for the stored value 0.
 
     Args:
-      model: A Flax NNX module (left as it is), a Linen module, or a `Trainable`; it sees standardised images and returns
-        one logit per class.
-      data: What `convlab.load` returns.
-      config: How to train.
-      optimizer: An Optax transformation instead of the one that `config` names. Besides gradient and parameters it is told the
-        loss, as `value`, and the gradient, as `grad`.
-      optimizer_state: What the optimizer remembers at the start: `Fitted.optimizer_state` of a run before, to another rung by
-        `convlab.transfer_optimizer_state`. Absent, nothing; what a checkpoint remembers goes before.
-      augment: Changes every batch of raw training images, with a key; see `convlab.data.chain`. Part of the compiled step.
-      checkpoints: Where to save the run, or a folder for it alone. If it was saved there before, it goes on from the last whole
-        checkpoint, with the same batches, random keys and result as if it had never stopped; the numbers inside `optimizer` and
-        inside functions must be the same, as they cannot be compared. SIGTERM and Ctrl-C save before they end the process.
-      log: Where to write the history while it grows, or a folder for it.
-      parameter_metrics: A jittable function of the scored parameters that returns scalars by name, such as
-        `convlab.measure.index_metrics` makes. They join each row of the history.
+      model: A Flax NNX module (not modified), a Linen module, or a `Trainable`. It maps standardised images to one logit per
+        class.
+      data: The data set, such as `convlab.load` returns.
+      config: The configuration of the run.
+      optimizer: An Optax gradient transformation that replaces the optimizer of `config`. Its `update` also receives the
+        loss as `value` and the gradient as `grad`.
+      optimizer_state: The optimizer's state to start from, such as `Fitted.optimizer_state` of an earlier run.
+        `convlab.transfer_optimizer_state` converts it to another rung. If None, a new state. A checkpoint takes precedence.
+      augment: A jittable function of a batch of raw training images and a key, which returns the augmented batch. It is
+        compiled into the step. See `convlab.data.chain`.
+      checkpoints: The options for saving the run, or a folder of this run alone. If the folder holds checkpoints, the run
+        resumes from the last intact one and continues with the same batches, random keys and result as without a stop.
+        The numbers inside `optimizer` and other functions are not compared and must be the same. SIGTERM and Ctrl-C save
+        the run before they end the process.
+      log: The options for writing the history during training, or a folder for it.
+      parameter_metrics: A jittable function that maps the scored parameters to scalars by name, such as
+        `convlab.measure.index_metrics` makes. The scalars are added to each row of the history.
 
     Raises:
-      ValueError: The model's output is not one logit per class, `optimizer_state` is of another model, what was saved is of
-        another run, `config` has a patience but the data no validation split, its mesh does not fit the batch, `watch`
-        returns what is not a scalar or has the name of a score, the training images are not finite, the model state changes
-        its form, or `optimizer` asks for more than it is told.
-      TypeError: An argument is of another kind.
-      DamagedError: There are checkpoints, and none is whole.
-      FloatingPointError: A loss is not finite, or a parameter when the run is scored or saved; the error names the step, the
-        arrays that are not finite (or the largest), and the last checkpoint.
+      ValueError: The model does not return one logit per class, or `optimizer_state` belongs to another model. The checkpoint
+        belongs to another run. `config` sets `patience` without a validation split, or a mesh that does not fit the batch.
+        `parameter_metrics` returns a value that is not a scalar or has the name of a score. The training images are not
+        finite. The model state changes its shape or dtype. `optimizer` needs arguments that a step does not pass.
+      TypeError: An argument has the wrong type.
+      DamagedError: There are checkpoints, but all are damaged.
+      FloatingPointError: A loss is not finite, or a parameter is not finite when the run is scored or saved. The error names
+        the step, the arrays that are not finite (or the largest array), and the last checkpoint.
 
     Example:
       >>> fit(convlab.models.MLP((8, 8, 1), 10, rngs=nnx.Rngs(0)), convlab.load("digits")).history[-1]  # doctest: +SKIP
       {'step': 113, ..., 'test_accuracy': 0.96}
     """
-    checkpoints, log = in_folder("checkpoints", checkpoints, Checkpoints), in_folder("log", log, Log)
+    checkpoints, log = from_folder("checkpoints", checkpoints, Checkpoints), from_folder("log", log, Log)
     check_kinds(data, config, optimizer)
     model, services = trainable(model, data.image_shape, config.seed), []
     if checkpoints is not None:
-        facts = identity(model, data, config, optimizer is not None, augment)
-        services.append(functools.partial(saving, checkpoints, facts))
+        record = identity(model, data, config, optimizer is not None, augment)
+        services.append(functools.partial(saving, checkpoints, record))
     if log is not None:
         services.append(functools.partial(logging, log))
     options = {
@@ -104,53 +106,68 @@ def train(
     augment: Augment | None = None,
     parameter_metrics: ParameterMetrics | None = None,
 ) -> list[Fitted]:
-    """Train a run, or all that one program holds; see `fit`."""
+    """Train one run, or all runs of a stack in one program.
+
+    The options are those of `fit`.
+    """
     model, config = models[0], stack.configs[0]
-    for data in stack.sets:
+    for data in stack.datasets:
         check(model, data, config)
     check_parameter_metrics(parameter_metrics, model.parameters)
-    steps = config.steps_on(len(stack.sets[0].train))
-    rates = [each.rates(steps) if optimizer is None else np.ones(steps, np.float32) for each in stack.configs]
+    steps = config.steps_on(len(stack.datasets[0].train))
+    rates = [one.rates(steps) if optimizer is None else np.ones(steps, np.float32) for one in stack.configs]
     optimizer = optimizer or optimizer_of(config.optimizer, config.weight_decay)
     placement = Placement(config, model.rows)
     check_optimizer(optimizer, model.parameters)
     pairs = zip(models, stack.configs, strict=True)
-    state = stack.join([initial(each, optimizer, own.seed, own.recipe, optimizer_state) for each, own in pairs])
-    fixed = {"apply": model.apply, "optimizer": optimizer, "augment": augment, "recipe": config.recipe}
-    placement.check_agreed(config)
+    state = stack.join([initial(model, optimizer, one.seed, one.recipe, optimizer_state) for model, one in pairs])
+    static = {"apply": model.apply, "optimizer": optimizer, "augment": augment, "recipe": config.recipe}
+    placement.check_same_config(config)
     with contextlib.ExitStack() as contexts:
-        contexts.enter_context(placement.ambient())
-        training = Training(stack, state, stack.join(rates), fixed, placement)
-        around = *services, *[showing] * (config.progress and is_first()), functools.partial(scoring, parameter_metrics)
-        calls = [contexts.enter_context(service(training)) for service in around]
-        feeding = feeds(stack, steps, training.step)
+        contexts.enter_context(placement.mesh_context())
+        training = Training(stack, state, stack.join(rates), static, placement)
+        services = *services, *[showing] * (config.progress and is_first()), functools.partial(scoring, parameter_metrics)
+        calls = [contexts.enter_context(service(training)) for service in services]
+        joined_batches = feed_stack(stack, steps, training.step)
         while not training.is_over:
-            training.advance(list(itertools.islice(feeding, training.stride)))
+            training.advance(list(itertools.islice(joined_batches, training.stride)))
             for call in reversed(calls):
                 call()
         return training.fitted()
 
 
 def feed(data: Data, config: Config, steps: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
-    """Yield the batches of all steps after `start`, from images that stay on the device or are read ahead from disk."""
-    return feeds(Stack([data], [config]), steps, start)
+    """Yield the training batches from step `start` up to step `steps`.
+
+    Images in memory are copied to the device once. Images on disk are read ahead.
+
+    Args:
+      data: The data set.
+      config: The configuration, which determines batch size, seed and shuffling.
+      steps: The number of steps of the whole run.
+      start: The number of steps to skip.
+    """
+    return feed_stack(Stack([data], [config]), steps, start)
 
 
-def feeds(stack: Stack, steps: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
-    """Yield the joined batches of all runs; those of one data set share its copy on the device."""
-    size, first = stack.configs[0].batch_size, stack.sets[0].train
+def feed_stack(stack: Stack, steps: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
+    """Yield the joined batches of all runs.
+
+    Runs with the same data set share its copy on the device.
+    """
+    size, first = stack.configs[0].batch_size, stack.datasets[0].train
     seeds = [config.seed if config.shuffle else None for config in stack.configs]
-    if isinstance(first.images, Stored):  # of a run alone
+    if isinstance(first.images, Stored):  # such data sets are trained on by one run at a time
         yield from batches(first, size, seed=seeds[0], start=start, stop=steps)
         return
-    held: Any = {id(data): (data.train.images, data.train.labels) for data in stack.sets}
-    on_cpu = jax.default_backend() == "cpu"  # the images are on the device already, and NumPy takes faster than XLA
-    held, take = (held, _take) if on_cpu else (jax.device_put(held), jax.jit(_take))
+    arrays: Any = {id(data): (data.train.images, data.train.labels) for data in stack.datasets}
+    on_cpu = jax.default_backend() == "cpu"  # no copy is needed there, and NumPy indexes faster than XLA
+    arrays, take = (arrays, _take) if on_cpu else (jax.device_put(arrays), jax.jit(_take))
     for step in range(start, steps):
-        numbers = [order(range(step * size, (step + 1) * size), len(first), seed) for seed in seeds]
-        yield stack.join([take(held[id(data)], chosen) for data, chosen in zip(stack.sets, numbers, strict=True)])
+        indices = [order(range(step * size, (step + 1) * size), len(first), seed) for seed in seeds]
+        yield stack.join([take(arrays[id(data)], selected) for data, selected in zip(stack.datasets, indices, strict=True)])
 
 
-def _take(arrays: tuple[Any, Any], numbers: np.ndarray) -> tuple[Any, Any]:
+def _take(arrays: tuple[Any, Any], indices: np.ndarray) -> tuple[Any, Any]:
     images, labels = arrays
-    return images[numbers], labels[numbers]
+    return images[indices], labels[indices]

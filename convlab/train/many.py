@@ -1,4 +1,6 @@
-"""Several runs of one network: one after the other with one compilation, or all at once in one program."""
+"""Several runs of one network, either one after the other or together in one program.
+
+Runs that are trained one after the other share one compilation."""
 
 import dataclasses
 import os
@@ -14,20 +16,23 @@ from jaxtyping import Float
 
 from convlab.data import Data, Stored
 from convlab.train.checkpoint import Checkpoints
-from convlab.train.checks import check_kinds, in_folder
+from convlab.train.checks import check_kinds, from_folder
 from convlab.train.config import Config
 from convlab.train.fitted import Fitted
 from convlab.train.loop import fit, train
 from convlab.train.step import Augment, ParameterMetrics, Trainable, Tree, trainable
 from convlab.train.training import Stack
 
-VARIED = ("seed", "learning_rate", "schedule")  # fields of a configuration in which runs of one program may differ
-LEFT_OUT = ("patience", "mesh")  # fields that one program of several runs does not have
+VARIED = ("seed", "learning_rate", "schedule")  # configuration fields in which runs of one program may differ
+UNSUPPORTED = ("patience", "mesh")  # configuration fields that must be None if several runs share one program
 QUICKLY_COMPILED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 class Runs(Sequence[Fitted]):
-    """Runs of one network, and their results stacked: the k-th run is `runs[k]`."""
+    """Sequence of runs of one network, with their results stacked.
+
+    The k-th run is `runs[k]`.
+    """
 
     def __init__(self, runs: Sequence[Fitted]):
         self._runs = tuple(runs)
@@ -44,20 +49,26 @@ class Runs(Sequence[Fitted]):
 
     @property
     def parameters(self) -> Tree:
-        """Trained arrays, the runs along a new first axis."""
+        """The trained arrays, stacked along a new first axis for the runs."""
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *(run.parameters for run in self._runs))
 
     @property
     def model_state(self) -> Tree:
-        """Arrays that are not trained, stacked likewise."""
+        """The arrays that are not trained, stacked along a new first axis for the runs."""
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *(run.model_state for run in self._runs))
 
     def scores(self, name: str) -> Float[np.ndarray, "runs rows"]:
-        """Gather one figure of the histories, such as "test_accuracy": a row per run, a column per score.
+        """Gather one column of the histories, such as "test_accuracy", for all runs.
+
+        Args:
+          name: The name of the column.
+
+        Returns:
+          The values, with one row per run and one column per evaluation.
 
         Raises:
-          KeyError: The histories have no such figure.
-          ValueError: They are of different lengths.
+          KeyError: The histories have no column of that name.
+          ValueError: The histories differ in length.
         """
         return np.array([[row[name] for row in run.history] for run in self._runs])
 
@@ -65,16 +76,16 @@ class Runs(Sequence[Fitted]):
 def compiled_build(build: Callable[[nnx.Rngs], nnx.Module], image_shape: Sequence[int]) -> Callable[[nnx.Rngs], Trainable]:
     """Compile the construction of a network into one small program, to start it from many seeds.
 
-    The program runs once a network, so XLA spends no time on optimising it: a network of three layers is compiled in about one
-    second instead of six. Its arrays equal those of `build` up to rounding where all streams start from the
-    key of `params`, as in `fit_many`.
+    The program runs once per network, so XLA's optimisations are turned off. A network of three layers then compiles in about
+    one second instead of six. The arrays equal those of `build` up to rounding if all streams of `nnx.Rngs` start from the key
+    of `params`, as in `fit_many`.
 
     Args:
       build: A function that makes the network from its keys.
       image_shape: The shape of one image, (*space, c).
 
     Returns:
-      A function that takes the place of `build` in `fit_many` and `fit_seeds`.
+      A function that replaces `build` in `fit_many` and `fit_seeds`.
 
     Example:
       >>> from convlab.models import MLP
@@ -82,17 +93,17 @@ def compiled_build(build: Callable[[nnx.Rngs], nnx.Module], image_shape: Sequenc
       >>> [array.shape for array in jax.tree.leaves(build(nnx.Rngs(0)).parameters)]
       [(2,), (3, 2)]
     """
-    described = trainable(nnx.eval_shape(lambda: build(nnx.Rngs(0))), image_shape)
+    template = trainable(nnx.eval_shape(lambda: build(nnx.Rngs(0))), image_shape)
 
     def arrays(key: jax.Array) -> tuple[Tree, Tree]:
-        made = trainable(build(nnx.Rngs(key)), image_shape)
-        return made.parameters, made.model_state
+        network = trainable(build(nnx.Rngs(key)), image_shape)
+        return network.parameters, network.model_state
 
     draw = jax.jit(arrays, compiler_options=QUICKLY_COMPILED)
 
     def start(rngs: nnx.Rngs) -> Trainable:
         parameters, model_state = draw(rngs.params.key[...])
-        return described._replace(parameters=parameters, model_state=model_state)
+        return template._replace(parameters=parameters, model_state=model_state)
 
     return start
 
@@ -105,17 +116,19 @@ def fit_seeds(
     seeds: Sequence[int] = (0, 1, 2),
     **options: Any,
 ) -> Runs:
-    """Fit the same network from several seeds, of its initial arrays and of the order of the images.
+    """Fit the same network from several seeds.
+
+    The seed determines the initial arrays and the order of the images.
 
     Args:
-      build: Makes the network from its keys.
-      data: What `convlab.load` returns.
-      config: How to train; its seed is replaced.
-      seeds: One run each.
-      options: As of `fit_many`.
+      build: A function that makes the network from its keys.
+      data: The data set, such as `convlab.load` returns.
+      config: The configuration of all runs. Its seed is replaced.
+      seeds: The seeds, one per run.
+      **options: The keyword arguments of `fit_many`.
 
     Raises:
-      ValueError: As of `fit_many`.
+      ValueError: An argument is invalid for `fit_many`.
     """
     return fit_many(build, data, [dataclasses.replace(config, seed=seed) for seed in seeds], **options)
 
@@ -130,62 +143,63 @@ def fit_many(
     checkpoints: Checkpoints | str | os.PathLike[str] | None = None,
     parameter_metrics: ParameterMetrics | None = None,
 ) -> Runs:
-    """Fit the same network in several ways: seeds, learning rates, schedules, or anything else of a configuration.
+    """Fit the same network once per configuration, one after the other or in one program.
 
     Args:
-      build: Makes the network from its keys, which are those of each configuration's seed. `compiled_build` makes one that
-        compiles in less time.
-      data: The data set, or one for every run: with images of one shape and, if vmapped, as many of them in every split.
-      configs: One run each. Those that differ in seed, rates and length alone share one compilation.
-      vmapped: Train all at once, in one program; None: on accelerators, where it can be. On CPU a network of one small dense
-        layer gained 0.3 of its time by it, networks with convolutions lost as much: there one goes after the other.
-      augment: As of `fit`.
-      checkpoints: Where to save the runs, each in a folder of its own number below; not for runs that are vmapped.
-      parameter_metrics: As of `fit`.
+      build: A function that makes the network from its keys, which are drawn from the seed of each configuration.
+        `compiled_build` turns it into one that compiles faster.
+      data: The data set of all runs, or one per run. All have the same image shape. If vmapped, each split also has the same
+        number of images in all data sets.
+      configs: The configurations, one per run. Runs that differ only in seed, learning rate, schedule and number of steps share
+        one compilation.
+      vmapped: Whether to train all runs at once in one program. If None, only on accelerators, and if the runs allow it. On CPU
+        it saved 30 % of the time for one small dense layer, and cost as much for networks with convolutions.
+      augment: The augmentation, as in `fit`.
+      checkpoints: The options for saving the runs, or a folder. Each run has a subfolder named after its index. Vmapped runs
+        cannot be saved.
+      parameter_metrics: The parameter metrics, as in `fit`.
 
     Raises:
-      ValueError: As of `fit`; there is no configuration; or the runs cannot be vmapped: they differ in more than seed, learning
-        rate and schedule, have a patience, a mesh, checkpoints or images on disk.
-      FloatingPointError: As of `fit`; the error names the run, where several are vmapped.
+      ValueError: An argument is invalid for `fit`, `configs` is empty, the number of data sets differs from the number of
+        configurations, or the runs cannot be vmapped. Vmapped runs may differ only in seed, learning rate and schedule, and
+        have no patience, mesh, checkpoints or images on disk.
+      FloatingPointError: A loss or a parameter is not finite, as in `fit`. If the runs are vmapped, the error names the run.
     """
-    checkpoints = in_folder("checkpoints", checkpoints, Checkpoints)
+    checkpoints = from_folder("checkpoints", checkpoints, Checkpoints)
     if not configs:
-        raise ValueError("configs is empty; needs one configuration, or a seed, at least")
-    sets = [data] * len(configs) if isinstance(data, Data) or not isinstance(data, Sequence) else list(data)
-    if len(sets) != len(configs):
+        raise ValueError("configs is empty; needs at least one configuration or seed")
+    datasets = [data] * len(configs) if isinstance(data, Data) or not isinstance(data, Sequence) else list(data)
+    if len(datasets) != len(configs):
         raise ValueError(
-            f"data holds {len(sets)} data sets for {len(configs)} configurations; needs one of all runs, or of each"
+            f"data has {len(datasets)} data sets for {len(configs)} configurations; needs one for all runs, or one per run"
         )
-    for one, config in zip(sets, configs, strict=True):
-        check_kinds(one, config, None)
-    obstacle = _obstacle(sets, configs, checkpoints)
+    for dataset, config in zip(datasets, configs, strict=True):
+        check_kinds(dataset, config, None)
+    obstacle = _vmap_obstacle(datasets, configs, checkpoints)
     if vmapped and obstacle:
-        raise ValueError(f"these runs cannot be vmapped: {obstacle}; pass vmapped=False")
+        raise ValueError(f"vmapped is True, but the runs cannot be vmapped: {obstacle}; pass vmapped=False")
     if vmapped or (vmapped is None and not obstacle and jax.default_backend() != "cpu"):
-        models = [trainable(build(nnx.Rngs(config.seed)), sets[0].image_shape, config.seed) for config in configs]
-        return Runs(train(models, Stack(sets, configs, vmapped=True), augment=augment, parameter_metrics=parameter_metrics))
-    runs = []
-    for number, (one, config) in enumerate(zip(sets, configs, strict=True)):
-        own = checkpoints and dataclasses.replace(checkpoints, folder=pathlib.Path(os.fspath(checkpoints.folder), str(number)))
-        runs.append(
-            fit(
-                build(nnx.Rngs(config.seed)), one, config, augment=augment, checkpoints=own, parameter_metrics=parameter_metrics
-            )
-        )
+        models = [trainable(build(nnx.Rngs(config.seed)), datasets[0].image_shape, config.seed) for config in configs]
+        return Runs(train(models, Stack(datasets, configs, vmapped=True), augment=augment, parameter_metrics=parameter_metrics))
+    runs, options = [], {"augment": augment, "parameter_metrics": parameter_metrics}
+    for number, (dataset, config) in enumerate(zip(datasets, configs, strict=True)):
+        subfolder = checkpoints and pathlib.Path(os.fspath(checkpoints.folder), str(number))
+        saved = checkpoints and dataclasses.replace(checkpoints, folder=subfolder)
+        runs.append(fit(build(nnx.Rngs(config.seed)), dataset, config, checkpoints=saved, **options))
     return Runs(runs)
 
 
-def _obstacle(sets: Sequence[Data], configs: Sequence[Config], checkpoints: Checkpoints | None) -> str | None:
-    """What forbids to train them in one program."""
+def _vmap_obstacle(datasets: Sequence[Data], configs: Sequence[Config], checkpoints: Checkpoints | None) -> str | None:
+    """Return the reason why the runs cannot be trained in one program, or None."""
     for field in dataclasses.fields(Config):
         if field.name not in VARIED and len({getattr(config, field.name) for config in configs}) > 1:
             return f"they differ in {field.name}"
-    for name in LEFT_OUT:
+    for name in UNSUPPORTED:
         if getattr(configs[0], name) is not None:
             return f"they have a {name}"
     if checkpoints is not None:
-        return "they are to be saved"
-    splits = [[one.train, one.test, one.validation] for one in sets]
-    if len({tuple(split and split.images.shape for split in each) for each in splits}) > 1:
+        return "they have checkpoints"
+    splits = [[data.train, data.test, data.validation] for data in datasets]
+    if len({tuple(split and split.images.shape for split in three) for three in splits}) > 1:
         return "their data sets have splits of different sizes"
-    return "their images are on disk" if any(isinstance(one.train.images, Stored) for one in sets) else None
+    return "their images are on disk" if any(isinstance(data.train.images, Stored) for data in datasets) else None

@@ -1,11 +1,12 @@
-"""Where the arrays of a run live on the devices of a mesh, in one process or in several.
+"""Placement of a run's arrays on the devices of a mesh, in one process or several.
 
-Images lie along the mesh's axis "n", the rows of kernels that differ by row (and what the optimizer keeps of them) along its
-axis "i"; all else is on every device. The step is the same program: the ops split it (`convlab.kernels.sharding`), as does XLA.
+Images are split along the mesh axis "n". Kernels that differ by row, and their part of the optimizer's state, are split along
+the mesh axis "i". All other arrays are replicated on every device. The step is the same program as on one device, split by the
+ops (`convlab.kernels.sharding`) and by XLA.
 
-Several processes train together once each has called `jax.distributed.initialize` and passes a mesh of all their devices; each
-loads the whole data set. When one dies the others wait for it, for 95 seconds unless `heartbeat_timeout_seconds` says
-otherwise, and end too: start all again, and they go on from the last checkpoint, which must lie where all can read it.
+To train in several processes, each process calls `jax.distributed.initialize`, passes a mesh of all devices and loads the whole
+data set. If one process dies, the others wait for it and then end too. The wait takes 95 seconds by default
+(`heartbeat_timeout_seconds`). Start all processes again to resume from the last checkpoint, which all must be able to read.
 """
 
 import contextlib
@@ -21,15 +22,21 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from convlab.kernels.sharding import BATCH, ROWS
 from convlab.train.config import Config
-from convlab.train.identity import plain
-from convlab.train.step import State, Tree, of_numbers
+from convlab.train.identity import config_to_json
+from convlab.train.step import State, Tree, map_key_data
 
 
 class Placement:
-    """Puts arrays on a mesh and takes them back; without a mesh it does nothing.
+    """Placement of arrays on the mesh of a configuration.
+
+    Without a mesh, all methods return their arrays unchanged.
+
+    Args:
+      config: The configuration, which has the mesh and the batch size.
+      rows: The paths of the parameters whose first axis is the output rows, as in `Trainable.rows`.
 
     Raises:
-      ValueError: The mesh has other axes than "n" and "i", or the batch does not divide along "n".
+      ValueError: The mesh has axes other than "n" and "i", or the batch is not divisible by the size of axis "n".
     """
 
     def __init__(self, config: Config, rows: tuple[str, ...] = ()):
@@ -37,16 +44,16 @@ class Placement:
         if config.mesh is None:
             return
         if unknown := set(config.mesh.axis_names) - {BATCH, ROWS}:
-            raise ValueError(f"mesh has axes {sorted(unknown)}; needs 'n' for the batch, 'i' for output rows, or both")
+            raise ValueError(f"mesh has axes {sorted(unknown)}; needs only 'n' for the batch and 'i' for output rows")
         devices = config.mesh.shape.get(BATCH, 1)
         if config.batch_size // config.accumulate % devices:
             pieces = f" in {config.accumulate} pieces" * (config.accumulate > 1)
-            raise ValueError(f"batch_size {config.batch_size}{pieces} does not divide over {devices} devices (mesh axis 'n')")
+            raise ValueError(f"batch_size {config.batch_size}{pieces} is not divisible by {devices} devices (mesh axis 'n')")
         names = config.mesh.axis_names
         self.mesh = Mesh(config.mesh.devices, names, axis_types=(AxisType.Auto,) * len(names))
 
-    def ambient(self) -> contextlib.AbstractContextManager:
-        """The context in which all is computed."""
+    def mesh_context(self) -> contextlib.AbstractContextManager:
+        """Return the context manager that sets the mesh for all computations."""
         return contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
 
     def state(self, state: State) -> State:
@@ -56,56 +63,60 @@ class Placement:
         return jax.tree_util.tree_map_with_path(lambda path, leaf: self._put(leaf, self._rows(path, leaf)), state)
 
     def batch(self, *arrays: Any, axis: int = 0) -> Sequence[Any]:
-        """Put a batch, which is `axis` of the arrays, on the devices, each its own images."""
+        """Put arrays on the devices, split along their batch axis `axis`."""
         if self.mesh is None:
             return arrays
         spec = PartitionSpec(*[None] * axis, BATCH) if BATCH in self.mesh.axis_names else PartitionSpec()
         return [self._put(array, spec) for array in arrays]
 
     def multiple(self, size: int) -> int:
-        """The next number of images from `size` on that divides over the devices."""
+        """Round a number of images up to a multiple of the number of devices along "n"."""
         devices = 1 if self.mesh is None else self.mesh.shape.get(BATCH, 1)
         return -(-size // devices) * devices
 
     def fetch(self, tree: Tree) -> Tree:
-        """Bring arrays together, as if there were one device."""
+        """Gather arrays from all devices onto one."""
         if self.mesh is None:
             return tree
-        whole = jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
-        return jax.tree.map(lambda leaf: of_numbers(_local, leaf), whole)
+        replicated = jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+        return jax.tree.map(lambda leaf: map_key_data(_local, leaf), replicated)
 
-    def agreed(self, number: int | None) -> int | None:
-        """The largest of what the processes that train together say, None where none says anything."""
+    def max_over_processes(self, number: int | None) -> int | None:
+        """Return the largest number over all processes, or None if no process has one."""
         if self.mesh is None or jax.process_count() == 1:
             return number
         return int(multihost_utils.process_allgather(np.int32(number or 0)).max()) or None
 
-    def check_agreed(self, config: Config) -> None:
-        """Raise ValueError, in every process, unless all that train together have this configuration."""
+    def check_same_config(self, config: Config) -> None:
+        """Raise ValueError in every process unless all processes have the same configuration."""
         if self.mesh is None or jax.process_count() == 1:
             return
-        mine = zlib.crc32(json.dumps(plain(config)).encode())
-        if (multihost_utils.process_allgather(np.uint32(mine)) != mine).any():
+        checksum = zlib.crc32(json.dumps(config_to_json(config)).encode())
+        if (multihost_utils.process_allgather(np.uint32(checksum)) != checksum).any():
             raise ValueError(
-                f"the {jax.process_count()} processes that train together have different configurations; needs one"
+                f"config differs among the {jax.process_count()} processes that train together; needs the same in all"
             )
 
     def _rows(self, path: tuple, leaf: jax.Array) -> PartitionSpec:
-        """How a leaf of a state is split: as the parameter is whose path its own ends in."""
+        """Return the sharding of a leaf of a state.
+
+        A leaf is split if its path ends in that of a parameter in `rows`. So the optimizer's state is split like its parameter.
+        """
         name = jax.tree_util.keystr(path)
-        mine = ROWS in self.mesh.axis_names and any(name.endswith(row) for row in self.rows) and leaf.ndim > 1  # pyright: ignore
-        return PartitionSpec(ROWS) if mine and leaf.shape[0] % self.mesh.shape[ROWS] == 0 else PartitionSpec()  # pyright: ignore
+        has_rows = ROWS in self.mesh.axis_names and any(name.endswith(row) for row in self.rows)  # pyright: ignore
+        is_split = has_rows and leaf.ndim > 1 and leaf.shape[0] % self.mesh.shape[ROWS] == 0  # pyright: ignore
+        return PartitionSpec(ROWS) if is_split else PartitionSpec()
 
     def _put(self, leaf: Any, spec: PartitionSpec) -> Any:
         sharding = NamedSharding(self.mesh, spec)  # pyright: ignore[reportArgumentType]
-        return of_numbers(lambda a: jax.make_array_from_callback(np.shape(a), sharding, np.asarray(a).__getitem__), leaf)
+        return map_key_data(lambda a: jax.make_array_from_callback(np.shape(a), sharding, np.asarray(a).__getitem__), leaf)
 
 
 def _local(array: jax.Array) -> jax.Array:
-    """This process's copy of an array that is everywhere."""
+    """Return this process's copy of a replicated array."""
     return jax.device_put(np.asarray(array.addressable_data(0)))
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes and shows, of all that train together."""
+    """Return True in the process that writes files and shows progress."""
     return jax.process_index() == 0

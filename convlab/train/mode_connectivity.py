@@ -1,6 +1,7 @@
-r"""Between two trained networks: straight and curved paths through their parameters, and the loss along them.
+r"""Mode connectivity: paths between two trained networks, and the loss along them.
 
-A path is a function of t that takes 0 to the one and 1 to the other; parameters are any pytrees of one form.
+A path leads through parameter space. It is a function of t that returns the parameters of one network at t = 0 and of the other
+at t = 1. Parameters are pytrees with the same structure and shapes.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -18,16 +19,19 @@ Path = Callable[[Float[Array, ""] | float], Tree]
 
 
 def linear_path(a: Tree, b: Tree) -> Path:
-    r"""Return the straight path from one network to another.
+    r"""Make the straight path from one network to another.
 
     $$\theta(t) = (1 - t) a + t b$$
 
     Args:
-      a: Parameters at t = 0.
-      b: Parameters at t = 1.
+      a: The parameters at t = 0.
+      b: The parameters at t = 1.
+
+    Returns:
+      A function that maps t to parameters.
 
     Raises:
-      ValueError: They are not of one network.
+      ValueError: The parameters differ in structure or shapes.
 
     Example:
       >>> linear_path({"w": jnp.array([0.0, 2.0])}, {"w": jnp.array([4.0, 2.0])})(0.25)
@@ -38,17 +42,20 @@ def linear_path(a: Tree, b: Tree) -> Path:
 
 
 def bezier_path(a: Tree, middle: Tree, b: Tree) -> Path:
-    r"""Return the quadratic curve from one network to another that a third one bends.
+    r"""Make the quadratic Bezier curve from one network to another.
 
     $$\theta(t) = (1 - t)^2 a + 2 t (1 - t) \theta_m + t^2 b$$
 
     Args:
-      a: Parameters at t = 0.
-      middle: What bends the path; it lies on it only where it lies on the line.
-      b: Parameters at t = 1.
+      a: The parameters at t = 0.
+      middle: The control point $\theta_m$. It lies on the curve only if it lies on the straight path.
+      b: The parameters at t = 1.
+
+    Returns:
+      A function that maps t to parameters.
 
     Raises:
-      ValueError: They are not of one network.
+      ValueError: The parameters differ in structure or shapes.
 
     Example:
       >>> bezier_path(jnp.array([-1.0, 0.0]), jnp.array([0.0, 2.0]), jnp.array([1.0, 0.0]))(0.5)
@@ -63,19 +70,20 @@ def bezier_path(a: Tree, middle: Tree, b: Tree) -> Path:
 def evaluate_along(
     path: Path, loss: Callable[..., Any], points: int = 11, *, refresh: Callable[[Tree], Any] | None = None
 ) -> list[dict[str, float]]:
-    """Score the networks on a path at evenly spaced points, the ends among them.
+    """Evaluate the loss at evenly spaced points on a path, including its ends.
 
-    Batch statistics belong to their network: those of either end, or their mean, are wrong in between, and raise the loss where
-    the network may be good. `refresh` measures them anew at every point.
+    Batch statistics belong to one network. Between the ends, the statistics of either end or their mean are wrong, and raise
+    the loss even if the network is good. `refresh` computes them again at every point.
 
     Args:
-      path: Takes t to parameters.
-      loss: Of parameters, and of what `refresh` returns where that is given. A number, or several by name; need not be jax.
-      points: How many, at least 2.
-      refresh: Takes parameters to what the loss needs besides them.
+      path: A function that maps t to parameters.
+      loss: A function of the parameters, and of the output of `refresh` if that is not None. It returns one number, or several
+        by name, and need not be jittable.
+      points: The number of points, at least 2.
+      refresh: A function that maps parameters to further inputs of `loss`, such as batch statistics.
 
     Returns:
-      A row a point: "t", and "loss" or the names.
+      One row per point, with "t" and either "loss" or the names that `loss` returns.
 
     Raises:
       ValueError: `points` is less than 2.
@@ -85,7 +93,7 @@ def evaluate_along(
       [{'t': 0.0, 'loss': 1.0}, {'t': 0.5, 'loss': 0.0}, {'t': 1.0, 'loss': 1.0}]
     """
     if points < 2:
-        raise ValueError(f"points must be at least 2, the ends of the path; got {points}")
+        raise ValueError(f"points must be at least 2, to include both ends of the path, got {points}")
     rows = []
     for t in np.linspace(0, 1, points).tolist():
         parameters = path(t)
@@ -96,19 +104,21 @@ def evaluate_along(
 
 
 def barrier(rows: Iterable[Mapping[str, float]], name: str = "loss") -> float:
-    r"""Tell how high the loss rises on a path over the line between its ends' losses.
+    r"""Compute the loss barrier of a path.
+
+    The barrier is the largest excess of the loss over linear interpolation between the losses at the ends.
 
     $$\max_t \; L(\theta(t)) - (1 - t) L(\theta(0)) - t L(\theta(1))$$
 
     Args:
-      rows: What `along` returns.
-      name: Of the loss in them.
+      rows: The rows that `evaluate_along` returns.
+      name: The column of the loss.
 
     Returns:
-      The height; 0 where it never rises, as on the straight path of a convex loss; nan where a loss is.
+      The height of the barrier. It is 0 if there is none, as on a straight path under a convex loss, and nan if a loss is nan.
 
     Raises:
-      ValueError: Fewer rows than the two ends, or a row without that loss.
+      ValueError: There are fewer than two rows, or a row has no column `name`.
 
     Example:
       >>> barrier([{"t": 0.0, "loss": 1.0}, {"t": 0.5, "loss": 3.0}, {"t": 1.0, "loss": 2.0}])
@@ -118,10 +128,12 @@ def barrier(rows: Iterable[Mapping[str, float]], name: str = "loss") -> float:
     """
     rows = list(rows)
     if len(rows) < 2:
-        raise ValueError(f"rows holds {len(rows)} points but a path has two ends; evaluate_along() scores them")
+        raise ValueError(f"rows must have at least 2 points, the ends of the path, got {len(rows)}; see evaluate_along")
     for row in rows:
         if name not in row:
-            raise ValueError(f"name {name!r} is not in a row; it has {', '.join(key for key in row if key != 't')}")
+            raise ValueError(
+                f"name must be a column of every row ({', '.join(key for key in row if key != 't')}), got {name!r}"
+            )
     first, last = rows[0][name], rows[-1][name]
     heights = [row[name] - (1 - row["t"]) * first - row["t"] * last for row in rows[1:-1]]
     return float(np.max([0.0 * (first + last), *heights], initial=0.0))
@@ -136,25 +148,26 @@ def fit_bezier(
     *,
     key: jax.Array,
 ) -> Tree:
-    r"""Find the middle of a `bezier` path of low loss, by descending from the middle of the line.
+    r"""Train the control point of a Bezier curve of low loss between two networks.
 
     $$\min_{\theta_m} \; \mathbb{E}_{t \sim U(0, 1)} \, L(\theta(t))$$
 
-    Each step draws one t, and takes one batch.
+    Training starts from the midpoint of the straight path. Each step draws one t and uses one batch.
 
     Args:
-      a: Parameters at t = 0, which stay.
-      b: Parameters at t = 1, which stay.
-      loss: Of parameters and a batch, jittable; all data must come through the batch, as what it closes over is compiled in.
-      optimizer: An Optax transformation.
-      batches: One a step: whatever `loss` takes, such as images and labels, or keys.
-      key: Of the points on the path.
+      a: The parameters at t = 0, which stay fixed.
+      b: The parameters at t = 1, which stay fixed.
+      loss: A jittable function of parameters and a batch. All data must come through the batch, because arrays in the closure
+        become constants of the compiled program.
+      optimizer: An Optax gradient transformation.
+      batches: The batches, one per step, in the form that `loss` takes, such as images and labels, or keys.
+      key: The random key for the points on the path.
 
     Returns:
-      The middle, for `bezier_path(a, middle, b)`.
+      The control point `middle`, for `bezier_path(a, middle, b)`.
 
     Raises:
-      ValueError: The ends are not of one network.
+      ValueError: The parameters `a` and `b` differ in structure or shapes.
 
     Example:
       >>> def ring(x, _):
@@ -187,7 +200,7 @@ def _check_alike(**trees: Tree) -> None:
     shapes = {name: {path: jnp.shape(leaf) for path, leaf in by_path(tree).items()} for name, tree in trees.items()}
     (first, expected), *others = shapes.items()
     for name, got in others:
-        wrong = [path for path in {**expected, **got} if expected.get(path) != got.get(path)]
-        if wrong:
-            told = "; ".join(f"{path or 'the array'}: {expected.get(path)} and {got.get(path)}" for path in wrong[:5])
-            raise ValueError(f"{first} and {name} have arrays of other shapes ({told}): a path needs networks of one form")
+        mismatches = [path for path in {**expected, **got} if expected.get(path) != got.get(path)]
+        if mismatches:
+            listed = "; ".join(f"{path or 'the array'}: {expected.get(path)} and {got.get(path)}" for path in mismatches[:5])
+            raise ValueError(f"{first} and {name} have different shapes ({listed}); a path needs the same structure and shapes")

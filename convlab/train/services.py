@@ -1,8 +1,8 @@
-"""What goes along with a training: saving, logging, scores and a progress bar, behind one interface.
+"""Services around the training loop: checkpoints, logs, scores and a progress bar.
 
-A service is a context made from a training. It is entered before the first step, and yields what to call after every call of
-steps. Services are entered in their order and called in the reverse one, so that the first wraps all others: a run goes on from
-its checkpoint before its log is started, and its last row is in the log before it is saved.
+A service is a context manager made from a `Training`. The loop enters it before the first step. It yields a function that the
+loop calls after every call of steps. Services are entered in order and called in reverse order, so the first one wraps all
+others. A run therefore resumes from its checkpoint before its log starts, and its last row is logged before it is saved.
 """
 
 import contextlib
@@ -25,29 +25,32 @@ PROGRESS_SECONDS = 0.2
 
 @contextlib.contextmanager
 def saving(checkpoints: Checkpoints, identity: dict[str, Any], training: Training) -> Iterator[Callable[[], None]]:
-    """Go on from the last checkpoint; save the run when it is due, at its end, and when a signal asks it to stop."""
+    """Resume from the last checkpoint and save the run.
+
+    The run is saved at the interval of `checkpoints`, at its end, and on a signal to stop.
+    """
     with Saver(checkpoints, identity) as saver, Stop() as stop:
         if run := saver.last(Run(training.state, [], [], 0.0)):
             training.resume(run)
-        training.last_checkpoint, every = saver.told, checkpoints.every
-        due = {*range(every, training.steps + 1, every)}
-        training.ends |= due
+        training.describe_checkpoint = saver.describe_last
+        due = {*range(checkpoints.every, training.steps + 1, checkpoints.every)}
+        training.boundaries |= due
 
         def save() -> None:
             is_due = training.is_over or training.step in due
-            is_asked = stop.is_asked(training.placement, is_due)
-            if is_due or is_asked:
+            must_stop = stop.is_requested(training.placement, is_due)
+            if is_due or must_stop:
                 saver.save(training.run())
-            if is_asked:
+            if must_stop:
                 saver.wait()
-                stop.obey()
+                stop.exit()
 
         yield save
 
 
 @contextlib.contextmanager
 def logging(log: Log, training: Training) -> Iterator[Callable[[], None]]:
-    """Write every row of the history as soon as it is known."""
+    """Write each new row of the history to the log."""
     [history] = training.histories
     with log.writer() as writer:
         writer.start(history)
@@ -56,15 +59,15 @@ def logging(log: Log, training: Training) -> Iterator[Callable[[], None]]:
 
 @contextlib.contextmanager
 def scoring(parameter_metrics: ParameterMetrics | None, training: Training) -> Iterator[Callable[[], None]]:
-    """Score the runs, and what is watched of their parameters, as often as their configuration says."""
-    scored, watched = training.config.scored(training.steps), parameter_metrics and jax.jit(parameter_metrics)
-    training.ends |= scored
-    yield lambda: training.score(watched) if training.step in scored else None
+    """Compute scores and parameter metrics at the steps that the configuration selects."""
+    scored, metrics = training.config.scored(training.steps), parameter_metrics and jax.jit(parameter_metrics)
+    training.boundaries |= scored
+    yield lambda: training.score(metrics) if training.step in scored else None
 
 
 @contextlib.contextmanager
 def showing(training: Training) -> Iterator[Callable[[], None]]:
-    """Show step, loss, last accuracy, images per second and time left."""
+    """Show a progress bar with step, loss, last accuracy, images per second and remaining time."""
     from rich import progress
 
     steps, first = training.steps, training.step

@@ -1,4 +1,8 @@
-"""Signals that ask a run to stop: it ends the step it is in, saves, and leaves as if it had been stopped at once."""
+"""Signal handling for runs with checkpoints.
+
+SIGTERM and Ctrl-C end such a run after the current step. The run saves a checkpoint and then exits as if the signal had ended
+it at once.
+"""
 
 import signal
 import threading
@@ -8,42 +12,49 @@ import jax
 
 from convlab.train.mesh import Placement
 
-ASKING = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stop:
-    """A context in which SIGTERM and Ctrl-C are noted, the second time obeyed; outside the main thread it notes none."""
+    """Context manager that records SIGTERM and Ctrl-C instead of exiting at once.
+
+    A second signal exits at once. Outside the main thread it records nothing, as Python allows signal handlers only in the main
+    thread.
+    """
 
     def __init__(self):
         self.number: int | None = None
-        self.before: dict[int, Any] = {}
+        self.handlers: dict[int, Any] = {}
 
     def __enter__(self) -> "Stop":
         if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self._note) for number in ASKING}
+            self.handlers = {number: signal.signal(number, self._record) for number in SIGNALS}
         return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:
-        for number, handler in self.before.items():
+        for number, handler in self.handlers.items():
             signal.signal(number, handler)
-        if kind is None:  # a signal of the last moment
-            self.obey()
+        if kind is None:  # the signal arrived after the last check
+            self.exit()
 
-    def _note(self, number: int, _: Any) -> None:
+    def _record(self, number: int, _: Any) -> None:
         if self.number is not None:
-            self.obey()
+            self.exit()
         self.number = number
 
-    def is_asked(self, placement: Placement, agree: bool) -> bool:
-        """Whether to stop; of several processes all do where one was asked, at the next step at which they `agree` on it."""
+    def is_requested(self, placement: Placement, synchronise: bool) -> bool:
+        """Return True if the run should stop.
+
+        Among several processes the request of one stops all. They exchange requests only at steps with `synchronise`.
+        """
         if jax.process_count() > 1:
-            if not agree:
+            if not synchronise:
                 return False
-            self.number = placement.agreed(self.number)
+            self.number = placement.max_over_processes(self.number)
         return self.number is not None
 
-    def obey(self) -> None:
-        """Leave as the signal asks, if one came: KeyboardInterrupt for Ctrl-C, exit code 143 for SIGTERM."""
+    def exit(self) -> None:
+        """Exit if a signal was recorded: KeyboardInterrupt for Ctrl-C, exit code 143 for SIGTERM."""
         if self.number == signal.SIGINT:
             raise KeyboardInterrupt
         if self.number is not None:

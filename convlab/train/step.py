@@ -1,6 +1,6 @@
-"""The pure core: a model becomes a function and its arrays, and `train_step` takes a `State` to the next one.
+"""The pure core of training: models as functions of arrays, and the optimizer step.
 
-Both are plain JAX: under a mesh (`jax.set_mesh`) the same step runs on all its devices.
+All of it is plain JAX. Under a mesh (`jax.set_mesh`) the same step runs on all devices of the mesh.
 """
 
 import dataclasses
@@ -22,13 +22,16 @@ from convlab.data import standardise
 from convlab.layers import spatial
 
 Tree = Any
-Augment = Callable[[jax.Array, jax.Array], jax.Array]  # of a batch of raw images and a key
-ParameterMetrics = Callable[[Tree], Mapping[str, jax.Array]]  # of the parameters: scalars by name
+Augment = Callable[[jax.Array, jax.Array], jax.Array]  # maps a batch of raw images and a key to the augmented batch
+ParameterMetrics = Callable[[Tree], Mapping[str, jax.Array]]  # maps the parameters to scalars by name
 
 
 @runtime_checkable
 class Apply(Protocol):
-    """A network as a pure function: the logits, and the next value of what is not trained (batch statistics, keys)."""
+    """A network as a pure function that returns the logits and the next model state.
+
+    The model state holds the arrays that are not trained, such as batch statistics and random keys.
+    """
 
     def __call__(
         self, parameters: Tree, model_state: Tree, x: jax.Array, key: jax.Array, train: bool, /
@@ -36,14 +39,14 @@ class Apply(Protocol):
 
 
 class Trainable(NamedTuple):
-    """What `fit` trains: a hashable pure function, its parameters, and the arrays that are not trained.
+    """A model in the form that `fit` trains: a hashable pure function and its arrays.
 
     Attributes:
-      apply: The function.
-      parameters: Any pytree.
-      model_state: Batch statistics, keys; any pytree.
-      rows: Paths (`jax.tree_util.keystr`) of the parameters whose first axis is that of output rows: on a mesh with an axis "i"
-        each device holds its own rows of them.
+      apply: The network as a pure function.
+      parameters: The trained arrays, any pytree.
+      model_state: The arrays that are not trained, such as batch statistics and random keys, any pytree.
+      rows: The paths (`jax.tree_util.keystr`) of the parameters whose first axis is the output rows. On a mesh with an axis
+        "i", each device holds a part of these rows.
     """
 
     apply: Apply
@@ -53,24 +56,41 @@ class Trainable(NamedTuple):
 
 
 class State(NamedTuple):
-    """All that a step changes, as one plain pytree; with the seed it also says which batch comes next."""
+    """The state of a run, as one plain pytree that `train_step` maps to the next state.
+
+    Attributes:
+      parameters: The trained arrays.
+      model_state: The arrays that are not trained.
+      optimizer: The optimizer's state.
+      key: The random key of the run. Each step derives its own key from it.
+      step: The number of steps taken. With the seed, it determines the next batch.
+      bad: Whether a loss was not finite. From then on the parameters no longer change.
+      average: The moving average of the parameters, or None.
+    """
 
     parameters: Tree
     model_state: Tree
     optimizer: optax.OptState
     key: jax.Array
     step: jax.Array
-    bad: jax.Array  # whether a loss was not finite: from then on the parameters stay as they are
+    bad: jax.Array
     average: Tree = None
 
     @property
     def scored(self) -> Tree:
-        """The parameters to evaluate: their moving average, where there is one."""
+        """The parameters to evaluate: the moving average, or `parameters` if there is none."""
         return self.parameters if self.average is None else self.average
 
 
 class Recipe(NamedTuple):
-    """What of a `Config` is compiled into a step; see there."""
+    """The options of a `Config` that are compiled into a step.
+
+    Attributes:
+      label_smoothing: The share of the target that is spread evenly over all classes.
+      accumulate: The number of pieces of a batch that are computed one after the other.
+      average: The decay of the moving average of the parameters. If 0, there is no average.
+      dtype: The dtype of images, activations and gradients.
+    """
 
     label_smoothing: float = 0.0
     accumulate: int = 1
@@ -78,7 +98,7 @@ class Recipe(NamedTuple):
     dtype: str = "float32"
 
 
-_first = jax.jit(lambda parameters, optimizer: optimizer.init(parameters), static_argnums=1)  # whose traces JAX keeps
+_init_optimizer = jax.jit(lambda parameters, optimizer: optimizer.init(parameters), static_argnums=1)  # JAX caches its traces
 
 
 def initial(
@@ -86,31 +106,49 @@ def initial(
     optimizer: optax.GradientTransformation,
     seed: int,
     recipe: Recipe,
-    remembered: optax.OptState | None = None,
+    optimizer_state: optax.OptState | None = None,
 ) -> State:
-    """State before the first step; its arrays are copies, as steps give up the memory of their input.
+    """Make the state before the first step.
+
+    Its arrays are copies, because a step donates the memory of its input.
+
+    Args:
+      model: The model.
+      optimizer: The Optax gradient transformation.
+      seed: The seed of the run's random key.
+      recipe: The options that are compiled into a step.
+      optimizer_state: The optimizer's state to start from. If None, a new one.
 
     Raises:
-      ValueError: What the optimizer should remember is not of this model and optimizer.
-      MemoryError: It would not fit into the memory that is free; see `convlab.allow_large_arrays`.
+      ValueError: `optimizer_state` belongs to another model or optimizer.
+      MemoryError: The state does not fit into free memory. See `convlab.allow_large_arrays`.
     """
-    state = _first.eval_shape(model.parameters, optimizer)
-    check.fits({"the parameters": model.parameters, "a gradient": model.parameters, "the optimizer's state": state})
+    shapes = _init_optimizer.eval_shape(model.parameters, optimizer)
+    check.fits({"the parameters": model.parameters, "a gradient": model.parameters, "the optimizer's state": shapes})
     fresh = optimizer.init(model.parameters)
-    if remembered is not None:
-        described = [jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree) for tree in (fresh, remembered)]
-        if described[0] != described[1]:
+    if optimizer_state is None:
+        optimizer_state = fresh
+    else:
+        trees = fresh, optimizer_state
+        expected, got = (jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree) for tree in trees)
+        if expected != got:
             raise ValueError(
-                "optimizer_state is not one of this optimizer for this model; see convlab.transfer_optimizer_state"
+                "optimizer_state does not fit this optimizer and model: needs the same structure, shapes and dtypes as a new"
+                " state; see convlab.transfer_optimizer_state"
             )
-        fresh = remembered
     average = model.parameters if recipe.average else None
     step, key, bad = jnp.zeros((), jnp.int32), jax.random.key(seed), jnp.zeros((), bool)
-    return jax.tree.map(jnp.copy, State(model.parameters, model.model_state, fresh, key, step, bad, average))
+    return jax.tree.map(jnp.copy, State(model.parameters, model.model_state, optimizer_state, key, step, bad, average))
 
 
 def cross_entropy(logits: Float[Array, "n classes"], labels: Int[Array, " n"], smoothing: float = 0.0) -> Float[Array, " n"]:
-    """Negative log-likelihood of each label, or of a target that spreads a share `smoothing` evenly over all classes."""
+    """Compute the softmax cross-entropy of each example, optionally with label smoothing.
+
+    Args:
+      logits: The logits.
+      labels: The class of each example.
+      smoothing: The share of the target that is spread evenly over all classes.
+    """
     if not smoothing:
         return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
     targets = optax.losses.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), smoothing)
@@ -119,7 +157,10 @@ def cross_entropy(logits: Float[Array, "n classes"], labels: Int[Array, " n"], s
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NnxApply:
-    """Compared by identity: `trainable` makes one object for all networks of the same graphs."""
+    """An NNX module as a pure function, compared by identity.
+
+    `trainable` makes one object for all networks with the same graph definitions.
+    """
 
     train: nnx.GraphDef
     evaluate: nnx.GraphDef
@@ -127,17 +168,21 @@ class NnxApply:
     def __call__(self, parameters: Tree, model_state: Tree, x: jax.Array, key: jax.Array, train: bool, /):
         model = nnx.merge(self.train if train else self.evaluate, parameters, model_state)
         logits = model(x)
-        nnx.pop(model, nnx.Intermediate)  # what it sows
+        nnx.pop(model, nnx.Intermediate)  # values that the module sows
         return logits, nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
 
 
-# By their graphs. Every step compares its network with those that were compiled, and graphs take as long as some steps.
+# Keyed by graph definitions. Each step compares its function with those that were compiled. This is fast for identical objects,
+# while comparing graph definitions takes as long as some steps.
 _APPLIES: weakref.WeakValueDictionary[Any, NnxApply] = weakref.WeakValueDictionary()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LinenApply:
-    """Compared by its module, hashed by the module's class, as a module's fields may hold lists."""
+    """A Linen module as a pure function, compared by its module.
+
+    The hash is that of the module's class, since a module with lists in its fields is not hashable.
+    """
 
     module: linen.Module
 
@@ -148,20 +193,25 @@ class LinenApply:
         return isinstance(other, LinenApply) and self.module == other.module
 
     def __call__(self, parameters: Tree, model_state: Tree, x: jax.Array, key: jax.Array, train: bool, /):
-        told: dict[str, Any] = {"train": train} if "train" in inspect.signature(type(self.module).__call__).parameters else {}
         variables, mutable = {"params": parameters, **model_state}, list(model_state) if train else []
-        logits, new = self.module.apply(variables, x, rngs={"dropout": key}, mutable=mutable, **told)
+        options = _train_argument(self.module, train)
+        logits, new = self.module.apply(variables, x, rngs={"dropout": key}, mutable=mutable, **options)
         return logits, {**model_state, **new}
+
+
+def _train_argument(module: linen.Module, train: bool) -> dict[str, Any]:
+    """Return `train` as a keyword argument if the module's `__call__` accepts it."""
+    return {"train": train} if "train" in inspect.signature(type(module).__call__).parameters else {}
 
 
 def trainable(model: nnx.Module | linen.Module | Trainable, image_shape: Sequence[int], seed: int = 0) -> Trainable:
     """Turn a model into a pure function and its arrays.
 
     Args:
-      model: A Flax NNX module (its arrays are copied), a Linen module (initialised here; told `train=` if it asks for it),
-        or a `Trainable` as it is.
-      image_shape: (*space, c) of one image.
-      seed: Of a Linen module's initial arrays.
+      model: A Flax NNX module, a Linen module, or a `Trainable`. The arrays of an NNX module are copied. A Linen module is
+        initialised here, and called with `train=` if its `__call__` accepts it. A `Trainable` is returned unchanged.
+      image_shape: The shape of one image, (*space, c).
+      seed: The seed of a Linen module's initial arrays.
 
     Raises:
       TypeError: `model` is none of these.
@@ -178,25 +228,24 @@ def trainable(model: nnx.Module | linen.Module | Trainable, image_shape: Sequenc
         apply = _APPLIES.setdefault((training, evaluation), NnxApply(training, evaluation))
         return Trainable(apply, nnx.to_pure_dict(parameters), nnx.to_pure_dict(model_state), tuple(_rows(copy)))
     if isinstance(model, linen.Module):
-        told: dict[str, Any] = {"train": False} if "train" in inspect.signature(type(model).__call__).parameters else {}
-        variables = dict(model.init(jax.random.key(seed), jnp.zeros((1, *image_shape)), **told))
+        options = _train_argument(model, False)
+        variables = dict(model.init(jax.random.key(seed), jnp.zeros((1, *image_shape)), **options))
         return Trainable(LinenApply(model), variables.pop("params", {}), variables)
     raise TypeError(f"model must be a Flax NNX module, a Linen module or a Trainable, got {type(model).__name__}")
 
 
 def _rows(model: nnx.Module) -> Iterator[str]:
-    """Paths of the parameters whose first axis is that of output rows."""
+    """Yield the paths of the parameters whose first axis is the output rows."""
     for path, module in spatial(model).items():
         for name in module.layout.rows:
             yield "".join(f"[{key!r}]" for key in (*path, name))
 
 
-FIXED = ("apply", "optimizer", "augment", "recipe")  # arguments for which a program is compiled
-# A function of a state, compiled once for all that is fixed in a run; it gives up the memory of the state.
-compiled = functools.partial(jax.jit, static_argnames=FIXED, donate_argnames="state")
+STATIC = ("apply", "optimizer", "augment", "recipe")  # the static arguments of a step
+jit_step = functools.partial(jax.jit, static_argnames=STATIC, donate_argnames="state")
 
 
-@compiled
+@jit_step
 def train_step(
     state: State,
     images: Float[Array, "n k l c"],
@@ -210,30 +259,42 @@ def train_step(
     augment: Augment | None = None,
     recipe: Recipe = Recipe(),  # noqa: B008 (immutable)
 ) -> tuple[State, Float[Array, ""]]:
-    """Take one step down the mean loss of a batch of raw images; return the next state and the loss before the step.
+    """Take one optimizer step on the mean loss of a batch of raw images.
 
-    The state is consumed: its arrays give their memory to the next state, and cannot be read any more.
+    The arrays of `state` are donated to the next state and cannot be read afterwards. If the loss is not finite, this step and
+    all later steps leave the parameters unchanged.
 
-    `rate` scales the optimizer's updates, and so is a learning rate that does not ask for another compilation. `augment`
-    changes the images with a key of the step. A loss that is not finite leaves the parameters as they
-    were before the step, and all steps after it do.
+    Args:
+      state: The state before the step.
+      images: The raw images.
+      labels: The class of each image.
+      mean: The numbers to subtract from each channel (`Data.mean`).
+      std: The numbers to divide each channel by (`Data.std`).
+      rate: The factor of the optimizer's updates. A learning rate passed here can change without another compilation.
+      apply: The network as a pure function.
+      optimizer: The Optax gradient transformation.
+      augment: A function of the raw images and a key of the step, which returns the augmented images.
+      recipe: The options of the step.
+
+    Returns:
+      The next state and the mean loss before the step.
     """
     key = jax.random.fold_in(state.key, state.step)
     if augment is not None:
-        key, own = jax.random.split(key)
-        images = augment(images, own)
+        key, augment_key = jax.random.split(key)
+        images = augment(images, augment_key)
     images = standardise(images, mean, std)
 
     def loss(parameters, model_state, images, labels, key):
-        low, x = (cast(tree, recipe.dtype) for tree in (parameters, images))
-        logits, model_state = apply(low, model_state, x, key, True)
+        parameters, x = (cast(tree, recipe.dtype) for tree in (parameters, images))
+        logits, model_state = apply(parameters, model_state, x, key, True)
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         return cross_entropy(logits, labels, recipe.label_smoothing).mean(), model_state
 
     value, model_state, gradient = _gradient(loss, state, images, labels, key, recipe.accumulate)
     bad = state.bad | ~jnp.isfinite(value)
     update = optax.with_extra_args_support(optimizer).update
-    updates, inner = update(gradient, state.optimizer, state.parameters, value=value, grad=gradient)
+    updates, optimizer_state = update(gradient, state.optimizer, state.parameters, value=value, grad=gradient)
     updates = jax.tree.map(lambda update: jnp.where(bad, 0, update * jnp.asarray(rate, update.dtype)), updates)
     parameters = optax.apply_updates(state.parameters, updates)
     average = state.average
@@ -241,10 +302,10 @@ def train_step(
         decay = jnp.minimum(recipe.average, (1 + state.step) / (10 + state.step))
         mixed = optax.incremental_update(parameters, average, 1 - decay)
         average = jax.tree.map(lambda new, old: new.astype(old.dtype), mixed, average)
-    return State(parameters, model_state, inner, state.key, state.step + 1, bad, average), value
+    return State(parameters, model_state, optimizer_state, state.key, state.step + 1, bad, average), value
 
 
-@compiled  # pyright: ignore[reportCallIssue]
+@jit_step  # pyright: ignore[reportCallIssue]
 def train_steps(
     state: State,
     images: Float[Array, "t n k l c"],
@@ -254,7 +315,20 @@ def train_steps(
     rates: Float[Array, " t"],
     **options: Any,
 ) -> tuple[State, Float[Array, " t"]]:
-    """Take one step after the other in one call; see `train_step`."""
+    """Take several optimizer steps in one call, as a scan over `train_step`.
+
+    Args:
+      state: The state before the first step.
+      images: The raw images of each step.
+      labels: The class of each image.
+      mean: The numbers to subtract from each channel (`Data.mean`).
+      std: The numbers to divide each channel by (`Data.std`).
+      rates: The factor of the optimizer's updates in each step.
+      **options: The keyword arguments of `train_step`.
+
+    Returns:
+      The state after the last step, and the mean loss before each step.
+    """
 
     def body(state, batch):
         images, labels, rate = batch
@@ -264,20 +338,23 @@ def train_steps(
 
 
 def _gradient(loss: Callable, state: State, images: Array, labels: Array, key: Array, pieces: int) -> tuple[Array, Tree, Tree]:
-    """Value, model state and gradient of the mean loss, over a batch that is taken in pieces of every `pieces`-th image."""
-    both = jax.value_and_grad(loss, has_aux=True)
+    """Compute value, model state and gradient of the mean loss of a batch.
+
+    The gradient is accumulated over pieces of the batch. Each piece holds every `pieces`-th image of the batch.
+    """
+    value_and_gradient = jax.value_and_grad(loss, has_aux=True)
     if pieces == 1:
-        (value, model_state), gradient = both(state.parameters, state.model_state, images, labels, key)
+        (value, model_state), gradient = value_and_gradient(state.parameters, state.model_state, images, labels, key)
         return value, model_state, gradient
 
     def add(carry, piece):
         model_state, gradient = carry
-        (value, model_state), part = both(state.parameters, model_state, *piece)
+        (value, model_state), part = value_and_gradient(state.parameters, model_state, *piece)
         return (model_state, jax.tree.map(lambda g, p: g + p / pieces, gradient, part)), value
 
-    cut = [jnp.moveaxis(a.reshape(-1, pieces, *a.shape[1:]), 1, 0) for a in (images, labels)]
+    split = [jnp.moveaxis(a.reshape(-1, pieces, *a.shape[1:]), 1, 0) for a in (images, labels)]
     start = state.model_state, jax.tree.map(jnp.zeros_like, state.parameters)
-    (model_state, gradient), values = lax.scan(add, start, (*cut, jax.random.split(key, pieces)))
+    (model_state, gradient), values = lax.scan(add, start, (*split, jax.random.split(key, pieces)))
     return values.mean(), model_state, gradient
 
 
@@ -286,21 +363,24 @@ def by_path(tree: Tree) -> dict[str, Any]:
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def of_numbers(call: Callable[[Any], jax.Array], leaf: Any) -> jax.Array:
-    """Call a function of an array; of a random key it sees the numbers, and a key is made of what it returns."""
+def map_key_data(call: Callable[[Any], jax.Array], leaf: Any) -> jax.Array:
+    """Apply a function to an array, or to the key data of a random key.
+
+    Key data are wrapped as a random key again.
+    """
     if not (isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)):
         return call(leaf)
     return jax.random.wrap_key_data(call(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
 
 
 def cast(tree: Tree, dtype: str) -> Tree:
-    """Bring single precision to `dtype`, and leave all that was chosen otherwise."""
+    """Cast float32 arrays to `dtype` and leave arrays of other dtypes unchanged."""
     return jax.tree.map(lambda a: a.astype(dtype) if a.dtype == jnp.float32 else a, tree)
 
 
 @functools.partial(jax.jit, static_argnames="apply")
 def logits_of(parameters: Tree, model_state: Tree, images: Array, mean: Array, std: Array, *, apply: Apply) -> Array:
-    """Score a batch; every device of a mesh gets all scores."""
+    """Compute the logits of a batch of raw images, replicated on all devices of a mesh."""
     logits = apply(parameters, model_state, standardise(images, mean, std), jax.random.key(0), False)[0]
     empty = jax.sharding.get_abstract_mesh().empty
     return logits if empty else lax.with_sharding_constraint(logits, jax.sharding.PartitionSpec())

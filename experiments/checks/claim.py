@@ -1,4 +1,4 @@
-"""A claim, what decides it and what came out, as `claims.toml` has it."""
+"""The claims of `claims.toml`, with the checks that decide them."""
 
 import inspect
 import pathlib
@@ -18,18 +18,18 @@ CHECKS: dict[str, Callable[..., Finding]] = {
 
 
 class Claim(NamedTuple):
-    """What is claimed, where, what decides it, and what came out.
+    """A claim, its source, the check that decides it, and the verdict.
 
     Attributes:
-      quote: The claim, in the words of its source or in substance.
-      source: Text and section.
-      check: The name of the function in `CHECKS` that decides it.
-      verdict: That the check comes to: "true", "false" or "true if ...".
-      number: That it turns on.
-      unit: What the number is.
-      arguments: The situation that the claim is about, where it is not the check's usual one.
-      counter: A situation in which the same check comes out the other way, in words, and the arguments that make it. Of
-        what is true in some cases only, the check itself tries others.
+      quote: The claim, quoted or in substance.
+      source: The text and the section.
+      check: The name in `CHECKS` of the function that decides it.
+      verdict: The verdict of the check: "true", "false" or "true if ...".
+      number: The number that the verdict depends on.
+      unit: The meaning of the number.
+      arguments: The arguments of the check that describe the claim's situation, if they are not its defaults.
+      counter: The counter-case: a situation, in words, and the changed arguments with which the check gives the opposite
+        result. Claims that are "true if ..." have none, because their checks test several cases.
     """
 
     quote: str
@@ -51,7 +51,7 @@ class Claim(NamedTuple):
 
 
 class Open(NamedTuple):
-    """A claim that networks have to be trained for, by an experiment."""
+    """A claim that only an experiment with trained networks can decide."""
 
     quote: str
     source: str
@@ -62,30 +62,30 @@ KINDS: dict[str, type[Claim] | type[Open]] = {"claim": Claim, "question": Claim,
 
 
 def read(path: pathlib.Path = PATH) -> dict[str, list[Any]]:
-    """Read and check all claims of a file, by their kind.
+    """Read and validate all claims of a file. Return them by kind.
 
     Raises:
       ValueError: A kind, a field, a check or one of its arguments is unknown, or a field is missing.
     """
     tables = tomllib.loads(path.read_text("utf-8"))
     if unknown := [kind for kind in tables if kind not in KINDS]:
-        raise ValueError(f"{path.name} has entries {unknown}; needs some of {', '.join(KINDS)}")
+        raise ValueError(f"{path.name} has entries of unknown kind {unknown}; choose from {', '.join(KINDS)}")
     return {kind: [_checked(kind, entry) for entry in tables.get(kind, [])] for kind in KINDS}
 
 
 def _checked(kind: str, entry: dict[str, Any]) -> Claim | Open:
-    """Make a claim of an entry."""
-    made, what = KINDS[kind], f"the {kind} {entry.get('quote')!r}"
-    if unknown := [field for field in entry if field not in made._fields]:
-        raise ValueError(f"{what} has fields {unknown}; needs some of {', '.join(made._fields)}")
-    if missing := [field for field in made._fields if field not in entry and field not in made._field_defaults]:
-        raise ValueError(f"{what} has no {', '.join(missing)}; needs {'them' if missing[1:] else 'it'}")
-    claim = made(**entry)
+    """Validate an entry and make it a claim."""
+    record, label = KINDS[kind], f"the {kind} {entry.get('quote')!r}"
+    if unknown := [field for field in entry if field not in record._fields]:
+        raise ValueError(f"{label} has unknown fields {unknown}; choose from {', '.join(record._fields)}")
+    if missing := [field for field in record._fields if field not in entry and field not in record._field_defaults]:
+        raise ValueError(f"{label} has no {', '.join(missing)}, which every {kind} needs")
+    claim = record(**entry)
     if isinstance(claim, Claim):
         if claim.check not in CHECKS:
-            raise ValueError(f"{what} has check {claim.check!r}; needs one of {', '.join(CHECKS)}")
+            raise ValueError(f"{label} has the unknown check {claim.check!r}; choose from {', '.join(CHECKS)}")
         known = inspect.signature(CHECKS[claim.check]).parameters
-        for name in (name for given in (claim.arguments, *claim.counter.values()) for name in given):
+        for name in (name for arguments in (claim.arguments, *claim.counter.values()) for name in arguments):
             if name not in known:
-                raise ValueError(f"{what} gives {claim.check} an argument {name!r}; needs some of {', '.join(known)}")
+                raise ValueError(f"{label} gives {claim.check} an unknown argument {name!r}; choose from {', '.join(known)}")
     return claim

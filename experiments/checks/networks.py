@@ -1,4 +1,4 @@
-"""Claims that counting decides of whole networks: their weights, multiply-adds and bytes."""
+"""Checks of claims about whole networks: their weights, multiply-adds and bytes."""
 
 import math
 
@@ -10,7 +10,10 @@ from experiments.checks import Finding, one, weights
 
 
 def first_layer_grows(layer: int = 0) -> Finding:
-    """Numbers that a layer of the book's residual network returns, over those that it reads, images of 32 x 32 colours."""
+    """Compare the numbers that a layer of the book's residual network returns with those that it reads.
+
+    Images have 32 x 32 pixels of three colours.
+    """
     image = (32, 32, 3)
     model = nnx.eval_shape(lambda: models.NetDeep(image, blocks=10, tied=True, rngs=nnx.Rngs(0)))
     shapes = [image] + [row.output_shape for row in cl.count(model, image).layers if row.name.endswith("layer")]
@@ -19,7 +22,7 @@ def first_layer_grows(layer: int = 0) -> Finding:
 
 
 def published_counts(side: int = 32) -> Finding:
-    """The weights of the book's networks for two classes of colour images, against those that it prints."""
+    """Compare the weights of the book's networks for two classes of colour images with the printed ones."""
     shape = (side, side, 3)
     printed = {
         "MLP 512": (1_574_402, lambda rngs: models.MLP(shape, 2, (512,), rngs=rngs)),
@@ -32,7 +35,10 @@ def published_counts(side: int = 32) -> Finding:
 
 
 def stem_saves(stem: str = "3x3x3") -> Finding:
-    """Multiply-adds of a ResNet's stem over those of the 7 x 7 one, on 224 x 224 pixels; ResNet-C has three 3 x 3 layers."""
+    """Compare the multiply-adds of a ResNet's stem on 224 x 224 pixels with those of the 7 x 7 stem.
+
+    ResNet-C has three 3 x 3 layers.
+    """
 
     def products(name: str) -> int:
         image = (224, 224, 3)
@@ -44,7 +50,7 @@ def stem_saves(stem: str = "3x3x3") -> Finding:
     return one(number < 1, number)
 
 
-ALEXNET = (  # as the text has it: channels, taps, stride, padding; whether 3 x 3 max pooling of stride 2 follows
+ALEXNET = (  # the text's: channels, taps, stride, padding, and whether 3 x 3 max pooling of stride 2 follows
     (96, 11, 4, 1, True),
     (256, 5, 1, 2, True),
     (384, 3, 1, 1, False),
@@ -54,7 +60,10 @@ ALEXNET = (  # as the text has it: channels, taps, stride, padding; whether 3 x 
 
 
 def alexnet(classes: int = 10) -> tuple[int, tuple[int, int], tuple[int, int]]:
-    """Weights of the text's AlexNet on (224, 224, 1), and the shapes of its two huge matrices."""
+    """Return the weights of the text's AlexNet, and the shapes of its two huge matrices.
+
+    The input is (224, 224, 1).
+    """
     space, c, total = (224, 224), 1, 0
     for d, size, stride, padding, pooled in ALEXNET:
         pads = ((padding, padding),) * 2
@@ -67,15 +76,15 @@ def alexnet(classes: int = 10) -> tuple[int, tuple[int, int], tuple[int, int]]:
 
 
 def nearly_a_gigabyte(bytes_a_weight: int = 4) -> Finding:
-    """Megabytes of AlexNet's two huge layers, and of the whole network, against 900 to 1000; those of the whole."""
+    """Compare the size of AlexNet, and of its two huge layers, with 900 to 1000 megabytes."""
     total, *shapes = alexnet()
     sizes = {"the two layers are": sum(map(math.prod, shapes)), "the whole network is": total}
-    holds = {f"{what} counted": 0.9e9 <= bytes_a_weight * many <= 1e9 for what, many in sizes.items()}
+    holds = {f"{part} counted": 0.9e9 <= bytes_a_weight * count <= 1e9 for part, count in sizes.items()}
     return Finding(holds, bytes_a_weight * total / 1e6)
 
 
 def two_matrices_take(claimed: int = 164) -> Finding:
-    """Bytes of AlexNet's two huge matrices in single precision, in megabytes of 2^20 and of 10^6."""
+    """Count the bytes of AlexNet's two huge matrices in float32, in megabytes of 2^20 and of 10^6."""
     _, *shapes = alexnet()
     taken = 4 * sum(map(math.prod, shapes))
     return Finding(

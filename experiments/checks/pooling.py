@@ -1,4 +1,4 @@
-"""Claims about pooling: what it is made of, what it forgives, what it lets through, and what it makes stand out."""
+"""Checks of claims about pooling: equivalent operations, tolerance of shifts, aliasing, and detection."""
 
 from collections.abc import Callable
 
@@ -15,14 +15,14 @@ ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jax.nn.tanh}
 
 
 def mean_pooling_is_a_convolution(pool: str = "mean") -> Finding:
-    """Pooling, against a convolution of each channel with equal weights."""
+    """Compare pooling with a convolution of each channel with equal weights."""
     x = normal(8, 6, 3)
     h, conv = POOLS[pool](x, HALVING), cl.conv(x, jnp.full((2, 2, 1, 3), 1 / 4), HALVING, groups=3)
     return one(equal(h, conv), apart(h, conv))
 
 
 def pooling_is_no_convolution(pool: str = "max") -> Finding:
-    """Whether pooling fails to add up, as every convolution does: the largest difference."""
+    """Check whether pooling fails to be additive, as every convolution is: the largest difference."""
     x, y = normal(8, 6, 1), normal(8, 6, 1, seed=1)
     together, alone = POOLS[pool](x + y, HALVING), POOLS[pool](x, HALVING) + POOLS[pool](y, HALVING)
     number = apart(together, alone)
@@ -30,7 +30,7 @@ def pooling_is_no_convolution(pool: str = "max") -> Finding:
 
 
 def maxima_from_relus(activation: str = "relu") -> Finding:
-    """max(a, b) = relu(a - b) + b along rows, then columns, against 2 x 2 max pooling: the largest difference."""
+    """Compare max(a, b) = relu(a - b) + b along rows, then columns, with 2 x 2 max pooling."""
     x = normal(8, 6, 2)
     positive = ACTIVATIONS[activation]
     rows = positive(x[::2] - x[1::2]) + x[1::2]
@@ -40,7 +40,10 @@ def maxima_from_relus(activation: str = "relu") -> Finding:
 
 
 def minimum_by(pool: str = "max") -> Finding:
-    """min(x) = -max(-x): the largest difference of a negated pooling of the negative image."""
+    """Compare the minimum with a negated pooling of the negative image, by their largest difference.
+
+    For max pooling this is the identity min(x) = -max(-x).
+    """
     x = normal(8, 6, 2)
     least = x.reshape(4, 2, 3, 2, 2).min((1, 3))
     h = -POOLS[pool](-x, HALVING)
@@ -48,7 +51,10 @@ def minimum_by(pool: str = "max") -> Finding:
 
 
 def pooling_forgives_one_pixel(side: int = 16) -> Finding:
-    """Move an edge by one pixel: how often a 2-wide pooled response that saw it still sees it, for pooling of stride 2."""
+    """Move an edge by one pixel and check whether the same pooled response still sees it.
+
+    Windows are two pixels wide. The number is the share of moves for pooling of stride 2.
+    """
     edge = jnp.eye(side)[:, :, None]  # the response of the kernel to an edge at every place
 
     def still(stride: int) -> float:
@@ -59,13 +65,16 @@ def pooling_forgives_one_pixel(side: int = 16) -> Finding:
 
 
 def pooling_aliases(pool: str = "max") -> Finding:
-    """Share of the energy above what every second sample can tell, of [0, 0, 1, 1, ...] pooled; as it is, it has none."""
+    """Measure the share of energy above the Nyquist frequency of every second sample, after pooling.
+
+    The signal [0, 0, 1, 1, ...] has no such energy before pooling.
+    """
     x = jnp.tile(jnp.array([0.0, 0.0, 1.0, 1.0]), 4)[None, :, None]
     pooled, raw = (float(measure.aliased_energy(h, 2)) for h in (POOLS[pool](x, cl.Window((2,), 1, "CIRCULAR")), x))
     return one(pooled > 0.01 and raw < 1e-6, pooled)
 
 
-SHAPES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {  # of pixels at (i, j) from the centre
+SHAPES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {  # functions of the pixel's offset (i, j) from the centre
     "+": lambda i, j: (i == 0) | (j == 0),
     "x": lambda i, j: jnp.abs(i) == jnp.abs(j),
     "|": lambda i, j: (j == 0) & (i == i),
@@ -73,9 +82,10 @@ SHAPES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {  # of pixels 
 
 
 def crosses_light_up(shapes: str = "+x", side: int = 16, arm: int = 6) -> Finding:
-    """Two small crosses as kernels, max pooling, the crosses again: pictures whose centre alone, in its kind, answers most.
+    """Apply two small crosses as kernels, max pooling, and the crosses again to pictures of large crosses.
 
-    Every shape stands at an even and at an odd place along each axis, as pooling cuts it differently there.
+    The number counts the pictures whose largest response is unique, at the centre and in the channel of its kind. Every shape
+    stands at an even and at an odd position along each axis, because pooling cuts it differently there.
     """
     v = jnp.concatenate([algebra.upright_cross(), algebra.diagonal_cross()], -1)
     holds = {}

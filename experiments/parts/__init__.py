@@ -1,1 +1,1 @@
-"""Parts of experiments: the networks, tasks, measurements and figures that a single question needs."""
+"""The parts of single experiments: networks, tasks, measurements and figures."""

@@ -1,4 +1,4 @@
-"""Ways to ask a network which pixels it looks at, and two tests of what they tell: faith and learning."""
+"""Attribution methods, which rank pixels by their influence on a prediction, and two tests."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,12 +15,15 @@ from convlab.measure.attribution import RULES
 TIMES, GRAD_CAM, OCCLUSION, EDGES, RANDOM = "gradient x image", "Grad-CAM", "occlusion", "edges", "random"
 WAYS = (*RULES, TIMES, GRAD_CAM, OCCLUSION)
 UNITS = {TIMES: "score", GRAD_CAM: "weighted activation", OCCLUSION: "score lost"}
-LAST = "stages/1/layer"  # of the network: the last layer with positions
-PARTS = 8  # an occluding window has an eighth of the image's side, and moves by half of its own
+LAST = "stages/1/layer"  # the path of the network's last layer with positions
+PARTS = 8  # an occluding window has an eighth of the image's side, and moves by half its own side
 
 
 def importance(model: nnx.Module, x: jax.Array, target: np.ndarray) -> dict[str, jax.Array]:
-    """How important each pixel is, (n, k, l), by every way; maps of coarser grids are spread over the image."""
+    """Return maps of the importance of each pixel, (n, k, l), by method.
+
+    Maps on coarser grids are interpolated to the image's pixels.
+    """
     space = x.shape[1:-1]
     size = [max(2, side // PARTS) for side in space]
     window = cl.Window(size, [side // 2 for side in size], "VALID")
@@ -29,11 +32,11 @@ def importance(model: nnx.Module, x: jax.Array, target: np.ndarray) -> dict[str,
     maps[TIMES] = (gradients["gradient"] * x).sum(-1)
     maps[GRAD_CAM] = measure.grad_cam(model, x, LAST, target)
     maps[OCCLUSION] = measure.occlusion(model, x, target, window)
-    return {way: jax.image.resize(each, (len(x), *space), "linear") for way, each in maps.items()}
+    return {way: jax.image.resize(method_maps, (len(x), *space), "linear") for way, method_maps in maps.items()}
 
 
 def edges(x: jax.Array) -> jax.Array:
-    """How steep each image is at each pixel, (n, k, l)."""
+    """Return the steepness of each image at each pixel, (n, k, l)."""
     slopes = [cl.conv(x.mean(-1, keepdims=True), algebra.derivative(axis), _around(axis))[..., 0] for axis in range(2)]
     return jnp.hypot(*slopes)
 
@@ -43,31 +46,35 @@ def _around(axis: int) -> cl.Window:
 
 
 def ranks(maps: jax.Array) -> np.ndarray:
-    """Ranks of the pixels of every map, less their mean."""
+    """Return the ranks of the pixels of every map, minus their mean."""
     flat = np.asarray(jax.scipy.stats.rankdata(maps.reshape(len(maps), -1), axis=1))
     return flat - flat.mean(1, keepdims=True)
 
 
 def correlation(one: np.ndarray, two: np.ndarray) -> float:
-    """Spearman's, of two maps an image; 0 where a map is the same everywhere; mean over images."""
+    """Return Spearman's correlation of two maps per image, averaged over images.
+
+    The correlation with a constant map is 0.
+    """
     lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
     return float(np.mean(np.sum(one * two, 1) / np.where(lengths > 0, lengths, 1)))
 
 
 def staying(model: nnx.Module, x: jax.Array, order: np.ndarray, share: float) -> float:
-    """How many predictions stay when the pixels of highest order take the mean colour of all images, which is zero.
+    """Return the share of predictions that stay if the pixels of highest rank are hidden.
 
-    Of equal ones those go that are drawn at random, as where a map is zero.
+    Hidden pixels take the mean colour of all images, which is zero. Ties, such as pixels where a map is zero, are broken at
+    random.
     """
-    many, ties = round(share * order.shape[1]), np.random.default_rng(0).random(order.shape)
+    count, ties = round(share * order.shape[1]), np.random.default_rng(0).random(order.shape)
     hidden = np.zeros(order.shape, bool)
-    np.put_along_axis(hidden, np.lexsort((ties, -order), 1)[:, :many], True, 1)
+    np.put_along_axis(hidden, np.lexsort((ties, -order), 1)[:, :count], True, 1)
     predict: Callable[[jax.Array], jax.Array] = jax.jit(lambda x: model(x).argmax(-1))
     return float(jnp.mean(predict(jnp.where(hidden.reshape(*x.shape[:-1], 1), 0, x)) == predict(x)))
 
 
 def draw_pictures(axes: Any, picture: dict[str, Any]) -> None:
-    """The photograph and its edges, the maps after training above those before, the first layer and what it makes of it."""
+    """Draw a photograph and its edges, its maps, and the first layer with its output."""
     image = picture["image"]
     axes[0, 0].imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=1)
     axes[0, 0].set(xticks=[], yticks=[])

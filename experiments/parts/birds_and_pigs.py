@@ -1,4 +1,4 @@
-"""Birds and pigs above and below: their images, the best rules for them, and the networks that are trained on them."""
+"""The images, best rules and networks of the experiment on birds above and pigs below."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ from convlab.models import MLP
 from convlab.train import learner
 
 PATTERN = 3  # pixels of a pattern along each axis
-KEY = jax.random.key(1)  # of the two patterns: they have equal norms, so that energy tells nothing (the mean tells 57 %)
+KEY = jax.random.key(1)  # gives two patterns of equal norm, so that energy is no cue (the mean alone is right 57 % of the time)
 CIRCULAR, ZERO, LOCAL, DENSE = "circular", "zero padded", "locally connected", "dense"
 LINEAR = "linear"
 LAYERS = {
@@ -40,15 +40,15 @@ WITH, WITHOUT = "best with place", "best without place"
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """What the images are like, and the networks that are trained on them.
+    """The images, and the networks that are trained on them.
 
     Args:
-      side: Pixels of an image along each axis, an even number.
-      noise: Standard deviation of every pixel; patterns have 1.
-      many: Examples that the best rules are scored on.
-      width: Channels.
-      steps: Of training, at most.
-      learning_rate: Of Adam.
+      side: The number of pixels of an image along each axis, an even number.
+      noise: The standard deviation of the noise of every pixel. Patterns have 1.
+      many: The number of examples on which the best rules are evaluated.
+      width: The number of channels.
+      steps: The largest number of training steps.
+      learning_rate: The learning rate of Adam.
     """
 
     side: int = 8
@@ -60,7 +60,7 @@ class Images:
 
 
 class Pooled(nnx.Module):
-    """Two layers at the rung, the largest of every channel over all positions, and a linear read-out."""
+    """Two layers on a rung, the maximum of every channel over all positions, and a linear read-out."""
 
     def __init__(self, network: str, side: int, width: int, rngs: nnx.Rngs):
         rung, padding = LAYERS[network]
@@ -73,8 +73,11 @@ class Pooled(nnx.Module):
 
 
 def sample(key: jax.Array, n: int, rho: jax.Array, alike: jax.Array, config: Images) -> tuple[jax.Array, jax.Array]:
-    """Birds and pigs; or, where patterns are alike, birds above and below: each is followed by itself half a torus further."""
-    x, y = tasks.flying(config.side, PATTERN, rho, KEY, noise=config.noise, alike=alike).sample(key, n)
+    """Draw images of birds and pigs, or, if `alike`, of birds above and below.
+
+    In the second case each image is followed by the same image shifted by half a torus.
+    """
+    x, y = tasks.flying(config.side, PATTERN, rho, KEY, noise=config.noise, same_pattern=alike).sample(key, n)
     number = jnp.arange(n)
     odd = (number % 2 == 1)[:, None, None, None]
     twice, label = x[number // 2], y[number // 2]
@@ -83,14 +86,16 @@ def sample(key: jax.Array, n: int, rho: jax.Array, alike: jax.Array, config: Ima
 
 
 def right_and_equal(scores: jax.Array, labels: jax.Array) -> jax.Array:
-    """Share of right labels, and share of pairs whose two images got the same."""
+    """Return the share of correct labels, and the share of pairs whose two images have the same label."""
     guesses = scores.argmax(-1)
     return jnp.stack([jnp.mean(guesses == labels), jnp.mean(guesses[::2] == guesses[1::2])])
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def best(rho: jax.Array, config: Images) -> dict[str, jax.Array]:
-    r"""How often the best rules are right that know the patterns: by the likelihood of every place, or of all on the torus.
+    r"""Return the accuracies of the best rules that know the patterns, with position and without.
+
+    They compare likelihoods, with the position's probabilities p(ij | y), or with all positions on the torus equally likely:
 
     $$p(x | y) \propto \sum_{ij} p(ij | y)\, e^{(\langle x, P_y \rangle_{ij} - |P_y|^2 / 2) / \sigma^2}$$
     """
@@ -102,15 +107,15 @@ def best(rho: jax.Array, config: Images) -> dict[str, jax.Array]:
     upper, lower = (
         logsumexp(logs[:, top + middle : top + middle + room, middle : config.side - middle], (1, 2)) for top in (0, half)
     )
-    usual, rare = jnp.log((1 + rho) / 2), jnp.log((1 - rho) / 2)
-    pig = jnp.logaddexp(lower[:, 0] + usual, upper[:, 0] + rare)
-    bird = jnp.logaddexp(upper[:, 1] + usual, lower[:, 1] + rare)
+    log_usual, log_rare = jnp.log((1 + rho) / 2), jnp.log((1 - rho) / 2)
+    pig = jnp.logaddexp(lower[:, 0] + log_usual, upper[:, 0] + log_rare)
+    bird = jnp.logaddexp(upper[:, 1] + log_usual, lower[:, 1] + log_rare)
     torus = logsumexp(logs, (1, 2))
     return {WITH: jnp.mean((bird > pig) == y), WITHOUT: jnp.mean((torus[:, 1] > torus[:, 0]) == y)}
 
 
 def learns(network: str, config: Images, most: int) -> Callable[..., np.ndarray]:
-    """Return what trains a network, by its name in `NETWORKS`, on up to so many examples, and scores it on new ones."""
+    """Return a function that trains a network on up to `most` examples and evaluates it on new ones."""
     shape = (config.side, config.side, 1)
 
     def build(rngs: nnx.Rngs) -> nnx.Module:

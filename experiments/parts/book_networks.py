@@ -1,4 +1,4 @@
-"""The networks of *Deep Learning with PyTorch* for birds and planes, and what the book prints of them."""
+"""The networks of *Deep Learning with PyTorch* for birds and planes, with printed accuracies."""
 
 import functools
 from collections.abc import Callable
@@ -26,11 +26,11 @@ Name = Literal[
 ]
 LINEAR, NET = "linear classifier", "Net"
 PYTORCH_INIT = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-L2 = 1e-3  # times the sum of all squared parameters, added to the loss: a gradient of twice as much times the parameter
+L2 = 1e-3  # the factor of the sum of all squared parameters in the loss; its gradient is 2 * L2 * parameter
 
 
 class Network(NamedTuple):
-    """A network of the book: how it is called, how it is built, how it is trained, and what the book prints of it."""
+    """A network of the book: label, builder, training settings and printed accuracies."""
 
     label: str
     build: Callable[..., nnx.Module]
@@ -41,13 +41,15 @@ class Network(NamedTuple):
 
     @property
     def optimizer(self) -> optax.GradientTransformation | None:
-        """SGD with the gradient of the squared parameters, where the book adds them to the loss."""
+        """SGD with the gradient of the squared parameters, if the book adds them to the loss."""
         decay = optax.add_decayed_weights(2 * self.l2)
         return optax.chain(decay, optax.sgd(self.learning_rate)) if self.l2 else None
 
 
 def networks(image_shape: tuple[int, ...], blocks: int, rate: float, slow: float) -> dict[Name, Network]:
-    """Return all networks by name, with the accuracies that the book prints, in chapter 7 (perceptrons) and section 8.5.
+    """Return all networks by name, with the accuracies that the book prints.
+
+    The perceptrons are in chapter 7, the other networks in section 8.5.
 
     Args:
       image_shape: The shape of an image.

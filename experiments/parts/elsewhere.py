@@ -1,4 +1,4 @@
-"""Training steps in convlab, stock JAX and PyTorch, and a process of its own in which to run them apart."""
+"""Training steps in convlab, stock JAX and PyTorch, and a separate process that runs them."""
 
 import functools
 import multiprocessing
@@ -10,23 +10,23 @@ from experiments.shared.stopwatch import Contender
 
 
 def contenders(name: str, steps: int, torch: bool, compile_torch: bool) -> list[Contender]:
-    """All that take a step of a network."""
+    """Return all contenders for a training step of a network."""
     made = [rivals.convlab_contender(name, steps), rivals.stock_contender(name, steps)]
     return made + (pytorch.network_contenders(name, steps, compile_torch) if torch and pytorch.installed() else [])
 
 
 class Elsewhere:
-    """A process of its own, in which the C library hands freed memory back: it waits until it is told to run something.
+    """A separate process in which the C library returns freed memory to the system, as a context manager.
 
-    A context; `contenders` makes them there, in place of those made before, and returns what runs them from here.
+    `contenders` builds contenders there, in place of earlier ones, and returns contenders that run them from this process.
     """
 
     def __enter__(self) -> "Elsewhere":
         context = multiprocessing.get_context("spawn")
-        self.pipe, its = context.Pipe()
-        self.process = context.Process(target=_serve, args=(its,))
+        self.pipe, child_end = context.Pipe()
+        self.process = context.Process(target=_serve, args=(child_end,))
         self.process.start()
-        its.close()
+        child_end.close()
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -34,9 +34,9 @@ class Elsewhere:
         self.process.join()
 
     def contenders(self, make: Callable[..., Sequence[Contender]], *arguments: Any) -> list[Contender]:
-        """Call `make` there, a function of a module."""
-        told = self._ask((make, arguments))
-        return [Contender(labels, functools.partial(self._ask, number), steps) for number, (labels, steps) in enumerate(told)]
+        """Call `make`, a function of a module, in the other process."""
+        made = self._ask((make, arguments))
+        return [Contender(labels, functools.partial(self._ask, number), steps) for number, (labels, steps) in enumerate(made)]
 
     def _ask(self, message: Any) -> Any:
         self.pipe.send(message)

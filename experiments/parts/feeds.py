@@ -1,4 +1,4 @@
-"""Ways to bring images to a training step: a set loaded in a process of its own, read in batches, fed to a small network."""
+"""Ways to bring images to a training step, and their times."""
 
 import functools
 import json
@@ -33,14 +33,17 @@ print(json.dumps([seconds, (after - before) / 1e3]))
 
 
 def load_alone(options: dict[str, Any]) -> tuple[float, float]:
-    """Load in a process of its own and read 100 batches; return seconds of loading and growth of resident memory in MB."""
+    """Load a data set in a new process and read 100 batches.
+
+    Returns the load time in s and the growth of resident memory in MB.
+    """
     command = [sys.executable, "-c", LOAD, json.dumps(options)]
     run = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"JAX_PLATFORMS": "cpu"})
     return tuple(json.loads(run.stdout.splitlines()[-1]))
 
 
 def loop(steps: int, data: Data, feed: Iterator[tuple[Any, Any]]) -> Callable[[], None]:
-    """Return a function that takes some training steps of a small network on what `feed` yields."""
+    """Return a function that takes some training steps of a small network on the batches of `feed`."""
     model = cl.models.Pyramid(data.image_shape, len(data.classes), (8, 16), rngs=nnx.Rngs(0))
     model, optimizer = train.trainable(model, data.image_shape), train.OPTIMIZERS["adam"](0.0)
     state = train.initial(model, optimizer, 0, train.Recipe())
@@ -62,7 +65,7 @@ def forever(batch: tuple[Any, Any]) -> Iterator[tuple[Any, Any]]:
 
 
 def reading(data: Data, batch_size: int, seconds: float) -> float:
-    """Measure images a second, read in shuffled batches and left unused."""
+    """Measure the images per second of reading shuffled batches."""
     feed = batches(data.train, batch_size)
     next(feed)
     begin, count = time.perf_counter(), 0

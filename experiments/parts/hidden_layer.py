@@ -1,4 +1,4 @@
-"""A network of one hidden layer of sigmoid units, dense, trained by plain gradient descent on new examples."""
+"""A dense network with one hidden layer of sigmoid units, trained by plain gradient descent."""
 
 import dataclasses
 import functools
@@ -15,16 +15,16 @@ Parameters = dict[str, jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Descent:
-    """How the network is trained.
+    """The training of the network.
 
     Args:
       units: The number of hidden units.
-      scale: The standard deviation of what units make of an image at first, and of other first weights.
-      learning_rate: The rate of the hidden layer. The read-out, whose gradient sums over the units, has it divided by their
-        number.
-      steps: The steps of gradient descent.
-      batch_size: The new examples at each.
-      looks: The times at which the network is measured, evenly spaced.
+      scale: The initial standard deviation of the units' pre-activations, and of the other initial weights.
+      learning_rate: The learning rate of the hidden layer. That of the read-out, whose gradient sums over the units, is divided
+        by their number.
+      steps: The number of steps of gradient descent.
+      batch_size: The number of new examples per step.
+      looks: The number of times that the network is measured, evenly spaced.
     """
 
     units: int = 40
@@ -35,14 +35,14 @@ class Descent:
     looks: int = 20
 
     def start(self, seed: jax.Array, pixels: int) -> Parameters:
-        """Draw the first weights: hidden weights (unit, pixel) and biases, and those of the read-out."""
+        """Draw the initial weights: hidden weights (unit, pixel) and biases, and those of the read-out."""
         drawn = self.scale * jax.random.normal(jax.random.key(seed), (self.units, pixels + 2))
         w, b, v = jnp.split(drawn, (pixels, pixels + 1), 1)
         return {"w": w / math.sqrt(pixels), "b": b[:, 0], "v": v[:, 0], "c": jnp.zeros(())}
 
 
 def network(parameters: Parameters, x: jax.Array) -> jax.Array:
-    """Return the label that the units and their weighted sum make of images (n, pixels)."""
+    """Return the output of the network for images (n, pixels). Its sign is the label."""
     return jax.nn.sigmoid(x @ parameters["w"].T + parameters["b"]) @ parameters["v"] + parameters["c"]
 
 
@@ -51,13 +51,17 @@ def network(parameters: Parameters, x: jax.Array) -> jax.Array:
 def train(
     task: tasks.Task, config: Descent, measured: Callable[[Parameters], jax.Array], seed: jax.Array, parameters: Parameters
 ) -> tuple[Parameters, jax.Array, jax.Array]:
-    """Train; return the network, and at every look what is measured and the error since the last on examples still unknown."""
+    """Train the network and measure it repeatedly.
+
+    Returns:
+      The trained parameters, the measurements, and the mean error between two measurements on examples not yet seen.
+    """
     outer, inner = config.learning_rate / config.units, config.learning_rate
     rates = {"w": inner, "b": inner, "v": outer, "c": outer}
 
     def loss(parameters: Parameters, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
-        made = network(parameters, x)
-        return jnp.mean((made - y) ** 2), jnp.mean((made > 0) != (y > 0))
+        output = network(parameters, x)
+        return jnp.mean((output - y) ** 2), jnp.mean((output > 0) != (y > 0))
 
     def step(parameters: Parameters, key: jax.Array) -> tuple[Parameters, jax.Array]:
         x, y = task.sample(key, config.batch_size)
@@ -69,5 +73,5 @@ def train(
         return parameters, (measured(parameters), errors.mean())
 
     key = jax.random.fold_in(jax.random.key(seed), 1)
-    parameters, (found, error) = jax.lax.scan(look, parameters, jax.random.split(key, config.looks))
-    return parameters, found, error
+    parameters, (measurements, error) = jax.lax.scan(look, parameters, jax.random.split(key, config.looks))
+    return parameters, measurements, error

@@ -1,4 +1,4 @@
-"""Layers and pooling in every implementation that there is in JAX, at one shape: what the benchmark of layers times."""
+"""Layers and pooling in every implementation that exists in JAX, as contenders of the benchmark."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -18,12 +18,12 @@ UNIT = "conv, lax"
 
 @dataclasses.dataclass(frozen=True)
 class Implementations:
-    """How layers are run.
+    """The settings of the layers to be timed.
 
     Args:
-      length: Steps of the scan.
-      networks: Under vmap.
-      dense_limit: Weights of the masked dense layer above which it is left out.
+      length: The number of steps of the scan.
+      networks: The number of networks under `vmap`.
+      dense_limit: The number of weights above which the masked dense layer is left out.
     """
 
     length: int = 2
@@ -38,11 +38,11 @@ class Layer(NamedTuple):
     apply: Callable[[jax.Array, Any], jax.Array]
     weights: Any
     unit: str = UNIT
-    convolutions: int = 1  # its arithmetic, in that of one convolution
+    convolutions: int = 1  # its arithmetic in units of one convolution
 
 
 def layers(shape: Shape, dtype: str, dense_limit: int) -> Iterator[Layer]:
-    """All that run in JAX at one shape."""
+    """Yield all layers that run in JAX at one shape."""
     n, side, c, d, k = shape
     window, space = cl.Window((k, k)), (side, side)
     keys = iter(jax.random.split(jax.random.key(0), 20))
@@ -78,7 +78,7 @@ def layers(shape: Shape, dtype: str, dense_limit: int) -> Iterator[Layer]:
 
 
 def stepped(apply: Callable, step: str) -> Callable:
-    """Forward, or forward and backward by images and weights, as one function of images, weights and cotangent."""
+    """Return the forward pass, or both passes, as a function of images, weights and cotangent."""
     if step == "forward":
         return lambda x, w, g: apply(x, w)
 
@@ -90,7 +90,7 @@ def stepped(apply: Callable, step: str) -> Callable:
 
 
 def scanned(apply: Callable, length: int) -> Callable:
-    """Forward and backward, `length` times, each from the last one's gradients."""
+    """Return a scan of forward and backward passes, which adds the gradients to the inputs."""
 
     def run(x: jax.Array, w: Any, g: jax.Array) -> Any:
         def body(carry: Any, _: None) -> Any:
@@ -103,7 +103,7 @@ def scanned(apply: Callable, length: int) -> Callable:
 
 
 def contenders(shape: Shape, dtype: str, config: Implementations) -> Iterator[Contender]:
-    """Everything to time at one shape."""
+    """Yield all contenders at one shape."""
     x = jax.random.normal(jax.random.key(1), (shape.n, shape.side, shape.side, shape.c), dtype)
     for layer in layers(shape, dtype, config.dense_limit):
         g = jax.random.normal(jax.random.key(2), jax.eval_shape(layer.apply, x, layer.weights).shape, dtype)
@@ -119,7 +119,7 @@ def contenders(shape: Shape, dtype: str, config: Implementations) -> Iterator[Co
 
 
 def pool_contenders(pool: str, dtype: str) -> Iterator[Contender]:
-    """Max and mean over 2x2 windows, ours and the known forms."""
+    """Yield max and mean pooling over 2x2 windows, ours and the usual forms."""
     n, side, c = map(int, pool.split("x"))
     x = jax.random.normal(jax.random.key(1), (n, side, side, c), dtype)
     window = cl.Window((2, 2), strides=2)

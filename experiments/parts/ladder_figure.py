@@ -1,4 +1,4 @@
-"""The figure of the ladder: errors against training images, what is needed against places, and prices."""
+"""The figure of the ladder: errors, examples needed, and prices."""
 
 import math
 from typing import Any
@@ -25,20 +25,23 @@ STYLES = {
 
 
 def style(name: str) -> report.Style:
-    """Return how a line is drawn: the rung's colour and marker, dashed and outside the legend for reordered pixels."""
+    """Return the style of a line: the rung's colour and marker, and dashes for reordered pixels.
+
+    Lines of controls have no entry in the legend.
+    """
     rung, _, control = name.partition(", ")
     return STYLES[rung]._replace(label=f"_{name}", line="--") if control else STYLES[rung]
 
 
 def count_ticks(axis: Any, config: Sizes) -> None:
     """Mark round numbers of images on a logarithmic axis."""
-    inside = [count for count in COUNTS if 0.9 * min(config.sizes) <= count <= 1.2 * max(config.sizes)]
-    axis.set_ticks(inside, [f"{count:,}" for count in inside])
+    ticks = [count for count in COUNTS if 0.9 * min(config.sizes) <= count <= 1.2 * max(config.sizes)]
+    axis.set_ticks(ticks, [f"{count:,}" for count in ticks])
     axis.set_ticks([], minor=True)
 
 
 def place_title(what: str, count: int, config: Sizes) -> str:
-    """Say at how many places the images stand, where they are placed at all."""
+    """Return a title with the number of places, or the name of the data if images are not moved."""
     if not config.margin:
         return config.data
     return f"{what} at {count} places" if count > 1 else f"{what} at one place"
@@ -46,10 +49,10 @@ def place_title(what: str, count: int, config: Sizes) -> str:
 
 def draw_errors(axis: Any, rows: Rows, config: Sizes, count: int) -> None:
     """Draw test error against training images for one number of places."""
-    some = [row for row in rows if row["places"] == count and row["control"] in ("", REORDERED)]
-    if any(row["control"] for row in some):
+    shown = [row for row in rows if row["places"] == count and row["control"] in ("", REORDERED)]
+    if any(row["control"] for row in shown):
         axis.plot([], [], "--", color="0.3", label=REORDERED)
-    summary = report.summarise(some, ["network", "size"], "error", bounds={"error": report.SHARE})
+    summary = report.summarise(shown, ["network", "size"], "error", bounds={"error": report.SHARE})
     report.curves(
         axis,
         summary,
@@ -72,12 +75,15 @@ def draw_errors(axis: Any, rows: Rows, config: Sizes, count: int) -> None:
 
 
 def draw_growth(axis: Any, rows: Rows, config: Sizes) -> None:
-    """Draw examples needed against the number of places, and the predicted growth from the first point of each line."""
+    """Draw examples needed against the number of places, with the predicted growth.
+
+    The prediction starts at each line's first point.
+    """
     logs = [
         {"network": name, "places": count, "log": math.log(need)}
-        for (name, count), found in needs(rows, config.target).items()
-        if name in config.rungs and inside(found, config)
-        for need in found.values()
+        for (name, count), by_seed in needs(rows, config.target).items()
+        if name in config.rungs and inside(by_seed, config)
+        for need in by_seed.values()
     ]
     ends = {"log": "needed", "log_low": "needed_low", "log_high": "needed_high"}
     summary = [
@@ -100,20 +106,23 @@ def draw_growth(axis: Any, rows: Rows, config: Sizes) -> None:
 
 
 def draw_prices(axis: Any, lines: Rows, rows: Rows, config: Sizes, count: int) -> None:
-    """Draw what each network needs over what the convolution needs; an arrow starts where the largest set fell short."""
-    found, some, short = needs(rows, config.target), [], {}
-    reference = geometric_mean(found[CONV, count])
+    """Draw the examples that each network needs relative to the convolution.
+
+    An arrow starts at the largest set tried if some seed did not reach the target with it.
+    """
+    needed, shown, short = needs(rows, config.target), [], {}
+    reference = geometric_mean(needed[CONV, count])
     for line in lines:
         if line["places"] == count and line["network"] != CONV:
-            if any(map(math.isinf, found[line["network"], count].values())):
+            if any(map(math.isinf, needed[line["network"], count].values())):
                 tried = [row["size"] for row in rows if (row["network"], row["places"]) == (line["network"], count)]
-                short[len(some)] = max(tried) / reference
-            some.append({"price": None, **line})
+                short[len(shown)] = max(tried) / reference
+            shown.append({"price": None, **line})
     arrow = {"color": STYLES["dense"].colour, "markersize": 10, "label": "not reached by every seed with the largest set"}
     axis.plot(list(short.values()), list(short), ">", **arrow)
     report.comparison(
         axis,
-        some,
+        shown,
         "network",
         "price",
         label="examples needed over the convolution's, paired by seed",
@@ -128,7 +137,10 @@ def draw_prices(axis: Any, lines: Rows, rows: Rows, config: Sizes, count: int) -
 
 
 def draw(rows: Rows, config: Sizes) -> Any:
-    """Draw errors at the first and the last distance; with several distances also growth and prices."""
+    """Draw errors at the first and the last distance, growth, and prices.
+
+    Growth and prices need more than two distances.
+    """
     counts = list(dict.fromkeys(row["places"] for row in rows))
     if len(counts) > 2:
         figure, axes = report.new_figure(4, rows=2, size=(17.0, 15.0))

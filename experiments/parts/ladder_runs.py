@@ -1,4 +1,4 @@
-"""The runs behind the ladder's figures: rates chosen, sets learnt one after another, finished runs taken from a file."""
+"""The runs behind the ladder's figures: learning rates, growing sets, and finished runs."""
 
 import functools
 import math
@@ -15,11 +15,11 @@ from experiments.shared.settings import Finished, at_once, code_of, progress_of
 
 CANDIDATES = (1e-3, 3e-3, 1e-2, 3e-2)  # learning rates of Adam
 LEARNT = 0.01  # training loss below which a set counts as learnt
-MOVED = 0.005  # change of accuracy by twice the steps that is too large to ignore
+MOVED = 0.005  # the largest change of accuracy from doubling the steps that is ignored
 
 
 class Runs:
-    """All runs of a configuration; those that were finished before are taken from a file."""
+    """All runs of a configuration. Finished runs are read from a file."""
 
     def __init__(self, config: Sizes):
         self.config, self.rates = config, dict.fromkeys(((c.rung, c.distance) for c in curves_of(config)), math.nan)
@@ -29,12 +29,12 @@ class Runs:
         self.fixed = tuple(getattr(config, name) for name in fixed)
 
     def trained(self, curve: Curve, size: int, steps: int, rate: float, choosing: bool = False) -> Rows:
-        """Train all seeds, or look up what they came to."""
+        """Train all seeds, or read their rows if they are finished."""
         call = curve, size, steps, rate, choosing
         return self.finished.rows((self.fixed, tuple(curve), *call[1:]), lambda: trained(self.config, *call))
 
     def learnt(self, curve: Curve, size: int) -> Rows:
-        """Train with the planned steps, then with twice as many while the set is not learnt and that changes the accuracy."""
+        """Train with the planned steps, and double them while the set is not learnt and the accuracy changes."""
         steps, rate = self.steps(size), self.rates[curve.rung, curve.distance]
         rows = self.trained(curve, size, steps, rate)
         for _ in range(self.config.doublings):
@@ -51,7 +51,7 @@ class Runs:
         return self.config.steps[self.config.sizes.index(size)]
 
     def choose(self, rung: str, distance: int) -> float:
-        """Choose the rate that is best on validation images, on average over two seeds and the sizes of the choice."""
+        """Choose the learning rate that is best on validation images, averaged over two seeds and some sizes."""
         first = distance == self.config.distances[0]
         near = [
             min(sizes_of(self.config, Curve(rung, distance)), key=lambda size: abs(math.log(size / n)))
@@ -70,24 +70,24 @@ class Runs:
         for number, size in enumerate(sizes, 1):
             new = self.learnt(curve, size)
             rows, reached = rows + new, min(row["accuracy"] for row in new) >= self.config.target
-            over = self.config.stop and reached and curve.distance != self.config.distances[0]
-            show(len(sizes) - number + 1 if over else 1)
-            if over:
+            is_last = self.config.stop and reached and curve.distance != self.config.distances[0]
+            show(len(sizes) - number + 1 if is_last else 1)
+            if is_last:
                 break
         return rows
 
 
 def run(config: Sizes) -> Result:
-    """Train every network on sets of every size; return one row for each and seed, and whether any was there before."""
+    """Train every network on sets of every size and return one row for each and seed."""
     check(config)
     runs, curves = Runs(config), list(curves_of(config))
-    for pair in runs.rates:
-        runs.rates[pair] = dict(config.rates).get(pair[0], math.nan)
-    if missing := [pair for pair, rate in runs.rates.items() if math.isnan(rate)]:
+    for rung_and_distance in runs.rates:
+        runs.rates[rung_and_distance] = dict(config.rates).get(rung_and_distance[0], math.nan)
+    if missing := [rung_and_distance for rung_and_distance, rate in runs.rates.items() if math.isnan(rate)]:
         with progress_of("choosing learning rates", len(missing)) as show:
 
-            def chosen(pair: tuple[str, int]) -> float:
-                rate = runs.choose(*pair)
+            def chosen(rung_and_distance: tuple[str, int]) -> float:
+                rate = runs.choose(*rung_and_distance)
                 show(1)
                 return rate
 

@@ -1,4 +1,4 @@
-"""What the ladder's runs come to: examples needed, their prices and growth, and the table of them."""
+"""The results of the ladder's runs: examples needed, their prices and growth, and the table."""
 
 import math
 from typing import Any
@@ -23,24 +23,30 @@ def grouped(rows: Rows) -> dict[tuple[str, int], Rows]:
 
 
 def needs(rows: Rows, target: float) -> dict[tuple[str, int], dict[int, float]]:
-    """Interpolate for each line and seed how many training images reach the target; inf where the largest set does not."""
-    found: dict[tuple[str, int], dict[int, float]] = {}
+    """Return the number of training images at which each line and seed reaches the target.
+
+    It is interpolated between sizes. If the largest set does not reach the target, it is inf.
+    """
+    needed: dict[tuple[str, int], dict[int, float]] = {}
     for line, runs in grouped(rows).items():
         scores: dict[int, dict[int, float]] = {}
         for row in runs:
             scores.setdefault(row["seed"], {})[row["size"]] = row["accuracy"]
-        found[line] = {seed: tasks.crossing(curve, target) for seed, curve in scores.items()}
-    return found
+        needed[line] = {seed: tasks.crossing(curve, target) for seed, curve in scores.items()}
+    return needed
 
 
 def prices(needed: dict[tuple[str, int], dict[int, float]], config: Sizes) -> dict[tuple[str, int], dict[str, Any]]:
-    """Compare needs with the convolution's of the same seeds and places, by ratios, where all lie between the sizes tried."""
-    known = {line: found for line, found in needed.items() if inside(found, config)}
+    """Return the ratios of needs to the convolution's with the same seed and places.
+
+    Lines with needs outside the range of sizes tried are left out.
+    """
+    within = {line: by_seed for line, by_seed in needed.items() if inside(by_seed, config)}
     rows = [
         {"network": name, "places": count, "seed": seed, "price": need}
-        for (name, count), found in known.items()
-        if (CONV, count) in known
-        for seed, need in found.items()
+        for (name, count), by_seed in within.items()
+        if (CONV, count) in within
+        for seed, need in by_seed.items()
     ]
     if not rows:
         return {}
@@ -50,7 +56,10 @@ def prices(needed: dict[tuple[str, int], dict[int, float]], config: Sizes) -> di
 
 
 def table(rows: Rows, config: Sizes) -> Rows:
-    """Return one line of the table for each line of the figure: errors by size, examples needed, price, how well learnt."""
+    """Return one line of the table per line of the figure.
+
+    It has errors by size, examples needed, price, growth and training loss.
+    """
     needed, lines = needs(rows, config.target), []
     paid, growth = prices(needed, config), exponents(needed, config)
     for (name, count), runs in grouped(rows).items():
@@ -71,29 +80,32 @@ def geometric_mean(needed: dict[int, float]) -> float:
     return float(np.exp(np.mean(np.log(list(needed.values())))))
 
 
-def shown(found: dict[int, float], sizes: list[int]) -> str:
-    """Write the geometric mean of the needs, or how many seeds have one between the sizes tried."""
-    few, many = (sum(need <= min(sizes) for need in found.values()), sum(math.isinf(need) for need in found.values()))
-    if not few and not many:
-        return f"{geometric_mean(found):,.0f}"
-    bound = f"at most {min(sizes):,}" if few else f"over {max(sizes):,}"
-    return bound if max(few, many) == len(found) else f"{bound} for {few or many} of {len(found)} seeds"
+def shown(by_seed: dict[int, float], sizes: list[int]) -> str:
+    """Write the geometric mean of the needs, or how many seeds have none between the sizes tried."""
+    at_most, above = (sum(need <= min(sizes) for need in by_seed.values()), sum(math.isinf(need) for need in by_seed.values()))
+    if not at_most and not above:
+        return f"{geometric_mean(by_seed):,.0f}"
+    bound = f"at most {min(sizes):,}" if at_most else f"over {max(sizes):,}"
+    return bound if max(at_most, above) == len(by_seed) else f"{bound} for {at_most or above} of {len(by_seed)} seeds"
 
 
 def exponents(needed: dict[tuple[str, int], dict[int, float]], config: Sizes) -> dict[str, dict[str, Any]]:
-    """Fit a power of the number of places to the needs of every seed; the interval is that of the seeds' exponents."""
+    """Fit a power of the number of places to the needs of every seed.
+
+    The interval is that of the seeds' exponents.
+    """
     growth = {}
     for rung in config.rungs:
-        every = {count: found for (name, count), found in needed.items() if name == rung and inside(found, config)}
-        if len(every) > 1:
-            logs = [[math.log(found[seed]) for found in every.values()] for seed in range(config.seeds)]
-            powers = np.polyfit(np.log(list(every)), np.transpose(logs), 1)[0]
+        by_places = {count: by_seed for (name, count), by_seed in needed.items() if name == rung and inside(by_seed, config)}
+        if len(by_places) > 1:
+            logs = [[math.log(by_seed[seed]) for by_seed in by_places.values()] for seed in range(config.seeds)]
+            powers = np.polyfit(np.log(list(by_places)), np.transpose(logs), 1)[0]
             law = report.interval(powers)
             growth[rung] = {"exponent": law.mean, "exponent_low": law.low, "exponent_high": law.high}
             growth[rung] |= {"predicted_exponent": EXPONENTS.get(rung)}
     return growth
 
 
-def inside(found: dict[int, float], config: Sizes) -> bool:
-    """Return True if all needs lie between the sizes tried."""
-    return all(min(config.sizes) < need < math.inf for need in found.values())
+def inside(by_seed: dict[int, float], config: Sizes) -> bool:
+    """Return True if all needs lie between the smallest and the largest size."""
+    return all(min(config.sizes) < need < math.inf for need in by_seed.values())

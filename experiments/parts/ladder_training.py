@@ -1,4 +1,4 @@
-"""The training of one of the ladder's networks on sets of one size, all seeds at once."""
+"""The training of one of the ladder's networks on sets of one size, for all seeds together."""
 
 import dataclasses
 import functools
@@ -13,14 +13,14 @@ from convlab import data, train
 from experiments.parts.sizes import FLATTENED, REORDERED, RUNGS, SHIFTED, Curve, Sizes, images, places, training_set
 from experiments.shared.command import Rows
 
-CHOICE_SEEDS = (1000, 1001)  # of the runs that rates are chosen by; no other run has them
-SCORED = 1000  # training images at most that the training loss is of
-CHUNK = 50  # steps in one call
+CHOICE_SEEDS = (1000, 1001)  # seeds of the runs that choose learning rates; no other run has them
+SCORED = 1000  # the largest number of training images that the training loss is computed on
+CHUNK = 50  # steps in one compiled call
 
 
 @functools.cache
 def builder(config: Sizes, rung: str, flatten: bool) -> Callable[[nnx.Rngs], train.Trainable]:
-    """Compile the construction of a network."""
+    """Return a compiled function that builds a network."""
     loaded = images(config)
     shape = *(n + 2 * config.margin for n in loaded.image_shape[:-1]), loaded.image_shape[-1]
     classes = len(loaded.classes)
@@ -35,18 +35,18 @@ def builder(config: Sizes, rung: str, flatten: bool) -> Callable[[nnx.Rngs], tra
 
 @functools.cache
 def shift(by: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """Return the shift of centred images in training, one function for each distance."""
+    """Return the random shift of centred training images, one function for each distance."""
     return data.chain(functools.partial(data.random_shift, by=by))
 
 
 def trained(config: Sizes, curve: Curve, size: int, steps: int, rate: float, choosing: bool = False) -> Rows:
-    """Train all seeds of a network on sets of one size; return one row for each."""
+    """Train all seeds of a network on sets of one size and return one row for each."""
     seeds = CHOICE_SEEDS if choosing else range(config.seeds)
     placed = [training_set(config, curve.distance, curve.control == REORDERED, seed, choosing) for seed in seeds]
     if curve.control == SHIFTED:  # trained on centred images, tested at all places
         centred = [training_set(config, 0, False, seed, choosing) for seed in seeds]
-        placed = [dataclasses.replace(far, train=near.train) for near, far in zip(centred, placed, strict=True)]
-    sets = [dataclasses.replace(whole, train=whole.train.take(np.arange(size))) for whole in placed]
+        placed = [dataclasses.replace(moved, train=still.train) for still, moved in zip(centred, placed, strict=True)]
+    sets = [dataclasses.replace(data, train=data.train.take(np.arange(size))) for data in placed]
     options = {"steps": steps, "batch_size": config.batch_size, "learning_rate": rate, "evaluations": 1, "chunk": CHUNK}
     runs = cl.fit_many(
         builder(config, curve.rung, curve.control == FLATTENED),

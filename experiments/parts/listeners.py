@@ -1,4 +1,4 @@
-"""Networks that hear waves or their spectrograms, and one threshold on one number that they are held against."""
+"""Networks on waves or spectrograms, and a null model for them: one threshold on one number."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -14,16 +14,16 @@ from experiments.parts.spectrograms import LINEAR, LOG, WAVE, Waves, heard
 
 
 class Listener(nnx.Module):
-    """Two layers with ReLUs, the mean over all places, and a linear read-out."""
+    """Two layers with ReLUs, the mean over all positions, and a linear read-out."""
 
-    def __init__(self, shape: Sequence[int], sizes: Any, strides: Any, own: bool, seed: int):
+    def __init__(self, shape: Sequence[int], sizes: Any, strides: Any, untied: bool, seed: int):
         rngs, space, channels = nnx.Rngs(seed), tuple(shape[:-1]), (shape[-1], 8, 16)
         self.layers = nnx.List([])
         for c, d, size, stride in zip(channels[:-1], channels[1:], sizes, strides, strict=True):
             window = cl.Window(size, stride, "VALID")
             out = window.output_shape(space)
             options: dict[str, Any] = {"strides": stride, "padding": "VALID", "rngs": rngs}
-            if own:
+            if untied:
                 self.layers.append(cl.Tiled(c, d, size, period=(1, out[1]), **options))
             else:
                 self.layers.append(cl.Conv(c, d, size, **options))
@@ -37,15 +37,15 @@ class Listener(nnx.Module):
 
 
 class Network(NamedTuple):
-    """What a network hears, the rung whose colour it has, and how it is made of the shape of what it hears and a seed."""
+    """A network: its input, the rung whose colour it has, and its builder from an input shape and a seed."""
 
     hears: str
     style: str
     build: Callable[[Sequence[int], int], nnx.Module]
 
 
-def _picture(own: bool) -> Callable[[Sequence[int], int], nnx.Module]:
-    return lambda shape, seed: Listener(shape, ((5, 5), (5, 5)), ((1, 1), (1, 1)), own, seed)
+def _picture(untied: bool) -> Callable[[Sequence[int], int], nnx.Module]:
+    return lambda shape, seed: Listener(shape, ((5, 5), (5, 5)), ((1, 1), (1, 1)), untied, seed)
 
 
 NULL = "linear read-out"
@@ -61,11 +61,11 @@ PEAKS = {"peak, log-frequency": LOG, "peak, linear frequency": LINEAR}  # one th
 
 
 def by_peak(train: Split, test: Split, config: Waves, kind: str) -> float:
-    """Accuracy of one threshold on the peak of the mean spectrum, fitted to the training waves."""
+    """Return the accuracy of one threshold on the peak of the mean spectrum, fitted to the training waves."""
     (x, y), (new, truth) = (
         (heard(np.asarray(split.images), config, kind)[..., 0].mean(1).max(1), np.asarray(split.labels))
         for split in (train, test)
     )
-    right = {at: float(np.mean((x < at) == y)) for at in x}
-    at = max(right, key=lambda at: abs(right[at] - 0.5))
-    return float(np.mean(((new < at) == truth) == (right[at] > 0.5)))
+    right = {threshold: float(np.mean((x < threshold) == y)) for threshold in x}
+    threshold = max(right, key=lambda threshold: abs(right[threshold] - 0.5))
+    return float(np.mean(((new < threshold) == truth) == (right[threshold] > 0.5)))

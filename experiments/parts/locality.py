@@ -1,4 +1,4 @@
-"""How local the inputs of dense units are, beside the same of weights that are dealt to the units anew: the null."""
+"""How local the inputs of dense units are, with the null model of shuffled inputs."""
 
 import functools
 
@@ -12,30 +12,38 @@ from convlab import measure
 
 @functools.partial(jax.jit, static_argnames=("window", "sides"))
 def shares(w: jax.Array, window: cl.Window, sides: tuple[int, ...]) -> dict[str, jax.Array]:
-    """How local a dense weight is: in the window, in the best patches of these sides, and as inputs in those of the first."""
+    """Measure how local a dense weight is.
+
+    Returns:
+      The share of squared weights in the window, and in the best patches of all sides. The share of nonzero weights in the
+      best patches of the first side, and the mean distance between them.
+    """
     patches = {f"patch_{side}": measure.patch_share(w, side) for side in sides}
     inputs = {"inputs": measure.patch_share(w != 0, sides[0]), "distance": measure.mean_distance(w)}
     return {"window": measure.local_share(w, window, w.shape[2:4]), **inputs, **patches}
 
 
 def of_weights(w: jax.Array, window: cl.Window, patch: int, seed: int) -> dict[str, float]:
-    """Tell how local a dense weight is, and how local it is when dealt; `patch` is a side in pixels."""
+    """Measure how local a dense weight is, and how local it is with shuffled inputs.
+
+    `patch` is a side in pixels.
+    """
     row, sides = {}, tuple(range(1, w.shape[2] + 1, 4))
     for null, weight in (("", w), ("_dealt", measure.shuffle_inputs(w, jax.random.key(seed)))):
-        found = shares(weight, window, (patch, *sides))
-        row |= {name + null: float(value) for name, value in found.items()}
+        values = shares(weight, window, (patch, *sides))
+        row |= {name + null: float(value) for name, value in values.items()}
         row["patch" + null] = row[f"patch_{patch}{null}"]
     return row
 
 
 def of_mask(kept: jax.Array, key: jax.Array, patch: int) -> dict[str, float]:
-    """Tell how local the inputs are that hidden units have kept: against inputs at any pixel, and against these dealt anew."""
+    """Measure how local the kept inputs of hidden units are, relative to random and to shuffled inputs."""
     return {name: float(value) for name, value in distances(kept, key, patch).items()}
 
 
 @functools.partial(jax.jit, static_argnames="patch")
 def distances(kept: jax.Array, key: jax.Array, patch: int) -> dict[str, jax.Array]:
-    """Measure how far apart and in how small a patch the kept inputs of a unit are."""
+    """Measure the distance between a unit's kept inputs, and the share of them in the best patch."""
     dealt = measure.shuffle_inputs(kept, key)
     distance = measure.mean_distance(kept)
     return {
@@ -48,7 +56,7 @@ def distances(kept: jax.Array, key: jax.Array, patch: int) -> dict[str, jax.Arra
 
 
 def units(w: np.ndarray, number: int = 32) -> np.ndarray:
-    """Some units that have inputs, drawn at random: their weights, and zeros where fewer have any."""
+    """Return the weights of random units that have inputs, filled up with zeros if there are too few."""
     pictures = np.moveaxis(w[..., 0, :], -1, 0).reshape(-1, *w.shape[2:4])
     living = pictures[np.abs(pictures).max((1, 2)) > 0]
     drawn = np.random.default_rng(0).permutation(len(living))[:number]

@@ -1,4 +1,4 @@
-"""What the loop around a training step adds to it, and what several seeds at once cost in units of one."""
+"""The time that the loop around a training step adds, and the time of several seeds in units of one."""
 
 import contextlib
 import dataclasses
@@ -25,15 +25,15 @@ COMPILED = "/jax/core/compile/backend_compile_duration"
 
 @dataclasses.dataclass(frozen=True)
 class Loops:
-    """How long and how often loops are timed.
+    """The durations and repetitions of the measurements.
 
     Args:
-      seconds: Spent on each contender of steps and of seeds.
-      least: Calls of each at least.
-      loop_steps: Of one run of a loop.
-      repetitions: Runs of each loop.
-      seeds: Trained at once, an epoch each.
-      images: Of an epoch.
+      seconds: The time spent on each contender of steps and of seeds, in seconds.
+      least: The smallest number of calls of each contender.
+      loop_steps: The number of steps in one run of a loop.
+      repetitions: The number of runs of each loop.
+      seeds: The number of seeds that are trained together for one epoch.
+      images: The number of images in an epoch.
     """
 
     seconds: float = 4.0
@@ -45,7 +45,7 @@ class Loops:
 
 
 def random_data(name: str, images: int) -> Data:
-    """Make images to train on, bytes as those of data sets are."""
+    """Draw random images to train on, stored as bytes as in data sets."""
     network = NETWORKS[name]
     x, y = rivals.noise(network, images)
     split = Split((40 * x + 128).clip(0, 255).astype(np.uint8), y)
@@ -54,15 +54,15 @@ def random_data(name: str, images: int) -> Data:
 
 
 def loop_rows(name: str, config: Loops) -> Rows:
-    """Time of a step in `fit` and in a loop written by hand, on the same batches."""
+    """Time a step of `fit` and of a loop written by hand, on the same batches."""
     network, data = NETWORKS[name], random_data(name, config.images)
     trainable = train.trainable(rivals.convlab_model(name, nnx.Rngs(0)), network.image_shape)
     options = {"batch_size": network.batch, "optimizer": "momentum", "schedule": "constant", "learning_rate": rivals.RATE}
     training = cl.Config(steps=config.loop_steps, evaluations=1, progress=False, **options)
     optimizer = optax.sgd(rivals.RATE, momentum=rivals.MOMENTUM)
 
-    def apply(parameters: Any, rest: Any, x: jax.Array, key: jax.Array, training: bool) -> Any:
-        return trainable.apply(parameters, rest, standardise(x, data.mean, data.std), key, training)
+    def apply(parameters: Any, model_state: Any, x: jax.Array, key: jax.Array, training: bool) -> Any:
+        return trainable.apply(parameters, model_state, standardise(x, data.mean, data.std), key, training)
 
     step = rivals.plain_step(apply, optimizer)
 
@@ -70,8 +70,8 @@ def loop_rows(name: str, config: Loops) -> Rows:
         state = rivals.plain_state(trainable, optimizer)
         images, labels, begin = data.train.images, data.train.labels, 0.0
         for number in range(config.loop_steps):
-            places = order(range(number * network.batch, (number + 1) * network.batch), len(labels), training.seed)
-            state, loss = step(state, images[places], labels[places])
+            indices = order(range(number * network.batch, (number + 1) * network.batch), len(labels), training.seed)
+            state, loss = step(state, images[indices], labels[indices])
             if number == 0:  # as in `fit`, the first step does not count: it may compile
                 jax.block_until_ready(state)
                 begin = time.perf_counter()
@@ -91,7 +91,7 @@ def loop_rows(name: str, config: Loops) -> Rows:
 
 @contextlib.contextmanager
 def compilations() -> Iterator[list[float]]:
-    """Note the seconds of all that XLA compiles inside."""
+    """Record the seconds of everything that XLA compiles inside this context."""
     seconds: list[float] = []
 
     def note(event: str, duration_secs: float, **_: str | int) -> None:
@@ -106,7 +106,7 @@ def compilations() -> Iterator[list[float]]:
 
 
 def seed_rows(name: str, config: Loops) -> Rows:
-    """Time of an epoch from one seed and from several; what is compiled, compiles before."""
+    """Time an epoch of one seed and of several. Compiling happens before."""
     data = random_data(name, config.images)
     training = cl.Config(epochs=1, batch_size=NETWORKS[name].batch, evaluations=1, progress=False)
 

@@ -1,4 +1,4 @@
-"""Networks that several experiments train: convolutions in a row, and the linear classifier that others are held against."""
+"""Networks that several experiments train: convolutions in a row, and the linear classifier."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ import convlab as cl
 from convlab.data import Data
 from convlab.models import Head, Stack, Stage, Wiring
 
-NORMED = {"batch_norm": True, "use_bias": False}  # a layer whose norm is followed by the activation
+NORMED = {"batch_norm": True, "use_bias": False}  # batch norm before the activation, which makes a bias redundant
 
 
 class Layers(Stack):
@@ -18,8 +18,8 @@ class Layers(Stack):
     Args:
       image_shape: The shape (*space, c) of one image.
       classes: The number of scores.
-      layers: The arguments of `Stage` for every layer, by their names.
-      seed: The seed of the first weights.
+      layers: The arguments of `Stage` for every layer, by name.
+      seed: The seed of the initial weights.
     """
 
     def __init__(self, image_shape: Sequence[int], classes: int, layers: Sequence[dict[str, Any]], seed: int):

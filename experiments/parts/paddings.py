@@ -1,12 +1,16 @@
-"""What four paddings let a network know of where two boxes are.
+"""What a network with each of four paddings can know about the positions of two boxes.
 
-With CIRCULAR and with FULL padding every network of this form gives an image and the moved image the same scores,
-trained or not. FULL (two pixels of zeros for three taps) keeps every output whose window touches the image. All outputs that
-it leaves out are 0, for black is 0, there is no bias, and ReLU(0) = 0. Layer by layer its maps are therefore those of an
-infinite black plane, cut to a part that holds all that is not 0. The strides make 8 together, and 16 rows are a multiple of
-them: moving the boxes moves the last map by two rows, and no box leaves the image. The maximum over positions stays as it is,
-as no response is below 0. Around a circle, rows that leave on one side enter on the other, and nothing is cropped. A padding
-that crops (VALID, SAME) breaks this, and so does a shift by four rows; with FULL, also a bias, or a black that is not 0.
+With CIRCULAR and with FULL padding every network of this form gives an image and the moved image the same scores, trained or
+not.
+
+The argument for FULL padding (two pixels of zeros for three taps): it keeps every output whose window touches the image. All
+outputs that it leaves out are 0, because black is 0, there is no bias, and ReLU(0) = 0. Layer by layer its maps are therefore
+those of an infinite black plane, cut to a part that holds everything that is not 0. The strides multiply to 8, and 16 rows are
+a multiple of 8. Moving the boxes therefore moves the last map by two rows, and no box leaves the image. The maximum over
+positions stays the same, as no response is below 0.
+
+With CIRCULAR padding, rows that leave on one side enter on the other, and nothing is cropped. A padding that crops (VALID,
+SAME) breaks the argument, and so does a shift by four rows. With FULL padding a bias, or a black that is not 0, also breaks it.
 
 Reference: Kayhan and van Gemert 2020, On translation invariance in CNNs, section on the border.
 """
@@ -27,11 +31,11 @@ TAPS, LAYERS = 3, ((32, 1), (32, 2), (64, 2), (64, 2))  # width and stride
 STRIDE = math.prod(stride for _, stride in LAYERS)
 FIELD = 1 + sum((TAPS - 1) * math.prod(stride for _, stride in LAYERS[:number]) for number in range(len(LAYERS)))
 PADDINGS = {"VALID": "VALID", "SAME": 1, "CIRCULAR": "CIRCULAR", "FULL": TAPS - 1}
-OUTSIDE: dict[str, Any] = {"CIRCULAR": "wrap", "FULL": "constant"}  # what windows see beyond the border
+OUTSIDE: dict[str, Any] = {"CIRCULAR": "wrap", "FULL": "constant"}  # the mode of `np.pad` for pixels beyond the border
 
 
 class Order(nnx.Module):
-    """Four layers, the largest of every channel over all positions, and a linear read-out."""
+    """Four layers, the maximum of every channel over all positions, and a linear read-out."""
 
     def __init__(self, padding: str, seed: int, *, use_bias: bool = False):
         rngs, shape, stages = nnx.Rngs(seed), (SIDE, SIDE, 3), []
@@ -49,9 +53,10 @@ class Order(nnx.Module):
 
 
 def knowable(padding: str) -> float:
-    """Return the accuracy of the best guess from the set of an image's windows, for CIRCULAR or FULL padding.
+    """Return the best accuracy possible from the set of an image's windows, for CIRCULAR or FULL padding.
 
-    The columns are enough: some row of windows holds both boxes, and modulo the strides both classes have the same rows.
+    Columns are sufficient, because some row of windows holds both boxes, and modulo the strides both classes have the same
+    rows.
     """
     shares = collections.defaultdict(lambda: np.zeros(2))
     for left, label in itertools.product(range(*LEFT), range(2)):

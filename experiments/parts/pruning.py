@@ -1,4 +1,4 @@
-"""Perceptrons whose smallest weights are pruned, round after round, and what else their masks are tried with."""
+"""Perceptrons whose smallest weights are pruned round after round, and controls for their masks."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -20,16 +20,16 @@ TICKET, OTHER, RANDOM = "smallest pruned, rewound", "same mask, other first weig
 
 @dataclasses.dataclass(frozen=True)
 class Pruning(Source):
-    """How perceptrons are trained and pruned.
+    """The training and pruning of perceptrons.
 
     Args:
-      features: The units of the hidden layers.
-      share: The share of the weights that are left that is pruned in each round.
+      features: The numbers of units of the hidden layers.
+      share: The share of the remaining weights that is pruned in each round.
       rounds: The number of rounds.
-      by: Where the smallest weights are sought: "layer" prunes this share of every layer, "global" that of all layers.
-      steps: The steps of training in every round.
-      batch_size: The images of a step.
-      learning_rate: The rate of Adam, falling along a cosine.
+      by: Whether this share is pruned from every layer ("layer") or from all layers together ("global").
+      steps: The number of training steps in every round.
+      batch_size: The number of images per step.
+      learning_rate: The learning rate of Adam, which decays along a cosine.
     """
 
     features: tuple[int, ...] = (256,)
@@ -46,29 +46,29 @@ class Pruning(Source):
         return cl.train.trainable(model, data.image_shape)
 
     def recipe(self, seed: int) -> cl.Config:
-        """Return what `fit` is told."""
+        """Return the configuration of `fit`."""
         sizes = {"steps": self.steps, "batch_size": self.batch_size, "learning_rate": self.learning_rate}
         return cl.Config(**sizes, seed=seed, evaluations=1, chunk=20, progress=False)
 
     def linear(self, data: Data, seed: int) -> float:
-        """Train the linear classifier; return its accuracy."""
+        """Train the linear classifier and return its accuracy."""
         return cl.fit(self.build(data, (), seed), data, self.recipe(seed)).history[-1]["test_accuracy"]
 
     def prune(self, data: Data, seed: int, other: int) -> Iterator[tuple[str, int, Any, float]]:
-        """Prune the network of one seed; yield the ways to go on from the mask of every round.
+        """Prune the network of one seed and retrain it in three ways with the mask of every round.
 
         Args:
           data: The images.
-          seed: The seed of the first weights, of the order of images and of random masks.
-          other: The seed of the other first weights.
+          seed: The seed of the initial weights, of the order of images and of random masks.
+          other: The seed of the other initial weights.
 
         Yields:
           The name of the way, the number of the round, the mask and the accuracy.
         """
         model, elsewhere = (self.build(data, self.features, key) for key in (seed, other))
-        every = jax.tree.map(lambda array: jnp.ones(array.shape, bool), model.parameters)
+        all_kept = jax.tree.map(lambda array: jnp.ones(array.shape, bool), model.parameters)
         adam = optax.adam(optax.cosine_decay_schedule(self.learning_rate, self.steps))
-        optimizer = optax.chain(adam, optim.keep_pruned(every))  # one for all masks, which are in its state: compiled once
+        optimizer = optax.chain(adam, optim.keep_pruned(all_kept))  # masks are in the state: one compiled step
         scores = []
 
         def train(parameters: Any, mask: Any) -> Any:
@@ -89,7 +89,7 @@ class Pruning(Source):
 
 
 def shuffled(mask: Any, seed: int) -> Any:
-    """Keep as many weights in every array, at random."""
+    """Draw a random mask that keeps as many weights in every array."""
     random = np.random.default_rng(seed)
     return jax.tree.map(lambda kept: jnp.asarray(random.permutation(np.ravel(kept)).reshape(kept.shape)), mask)
 

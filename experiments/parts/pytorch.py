@@ -1,4 +1,4 @@
-"""PyTorch's layers, and its training steps of the same networks, for the benchmarks to time where it is installed."""
+"""PyTorch's layers and training steps, for the benchmarks if PyTorch is installed."""
 
 import importlib.util
 import math
@@ -19,12 +19,12 @@ def installed() -> bool:
 
 
 def leave_out(name: str, error: Exception) -> None:
-    """Say that something of PyTorch cannot run: torch.compile needs a C++ compiler."""
+    """Print that a contender of PyTorch cannot run. (torch.compile needs a C++ compiler.)"""
     print(f"{name} is left out: {str(error).splitlines()[0]}")
 
 
 def layer_contenders(shape: Shape, compile_too: bool) -> Iterator[Contender]:
-    """PyTorch's convolution, and a locally connected layer in the two forms that its users write."""
+    """Yield PyTorch's convolution, and a locally connected layer in two common forms."""
     import torch  # pyright: ignore[reportMissingImports]
     from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
@@ -68,7 +68,7 @@ def layer_contenders(shape: Shape, compile_too: bool) -> Iterator[Contender]:
 
 
 def model_of(network: Network) -> Any:
-    """Build a network of the layers that PyTorch has."""
+    """Build a network of PyTorch's layers."""
     from torch import nn  # pyright: ignore[reportMissingImports]
 
     library = types.SimpleNamespace(
@@ -84,7 +84,7 @@ def model_of(network: Network) -> Any:
 
 
 def network_contenders(name: str, steps: int, compile_too: bool) -> list[Contender]:
-    """PyTorch's steps of a network: eager and compiled, in both layouts of images."""
+    """Return PyTorch's steps of a network, eager and compiled, with channels first and last."""
     forms = [(layout, how) for how in ("eager", "compiled")[: 1 + compile_too] for layout in ("", ", channels last")]
     made = []
     for layout, how in forms:
@@ -99,7 +99,7 @@ def network_contenders(name: str, steps: int, compile_too: bool) -> list[Contend
 
 
 def training_steps(network: Network, steps: int, compiled: bool, channels_last: bool) -> Callable[[], None]:
-    """Return a function that takes some of PyTorch's steps on one batch and waits."""
+    """Return a function that runs some of PyTorch's steps on one batch and waits."""
     import torch  # pyright: ignore[reportMissingImports]
 
     torch.set_num_threads(os.cpu_count() or 1)  # as many as XLA has

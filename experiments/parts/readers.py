@@ -1,4 +1,4 @@
-"""Networks that read a circle of words: convolutions that see a few of them at once, kernels of their own, dense layers."""
+"""Networks that read a circle of words: convolutions, locally connected layers and dense layers."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -12,34 +12,34 @@ from convlab import measure
 from convlab.models import MLP
 
 BAG, CONVOLUTION, LOCAL, DENSE = "bag of words", "convolution", "locally connected", "dense"
-# taps and dilation of each layer, by the words that they see together
+# taps and dilation of each layer, by the receptive field of the stack in words
 STACKS = {1: ((1, 1),), 3: ((3, 1),), 5: ((3, 1), (3, 1)), 9: ((3, 1), (3, 3)), 15: ((3, 1), (3, 2), (3, 4))}
 
 
 class Reader(nnx.Module):
-    """Layers around a circle, each with a ReLU, the mean over all places, and a linear read-out.
+    """Layers around a circle, each with a ReLU, the mean over all positions, and a linear read-out.
 
     Args:
-      stack: Taps and dilation of each layer.
-      shape: The words of a text, and the words there are.
-      width: Channels of every layer.
-      shared: Whether all places share a kernel.
-      rngs: Draws first weights.
+      stack: The taps and dilation of each layer.
+      shape: The number of words in a text, and the size of the vocabulary.
+      width: The number of channels of every layer.
+      shared: Whether all positions share a kernel.
+      rngs: The random keys of the initial weights.
     """
 
     def __init__(self, stack: Sequence[tuple[int, int]], shape: tuple[int, int], width: int, *, shared: bool, rngs: nnx.Rngs):
-        own: dict[str, Any]
-        layer, own = (cl.Conv, {}) if shared else (cl.LocallyConnected, {"space": shape[:1]})
-        own |= {"padding": "CIRCULAR", "kernel_init": nnx.initializers.he_normal(), "rngs": rngs}
+        options: dict[str, Any]
+        layer, options = (cl.Conv, {}) if shared else (cl.LocallyConnected, {"space": shape[:1]})
+        options |= {"padding": "CIRCULAR", "kernel_init": nnx.initializers.he_normal(), "rngs": rngs}
         channels = [shape[1], *[width] * len(stack)]
         self.layers = nnx.List(
-            layer(c, d, (taps,), kernel_dilation=dilation, **own)
+            layer(c, d, (taps,), kernel_dilation=dilation, **options)
             for c, d, (taps, dilation) in zip(channels[:-1], channels[1:], stack, strict=True)
         )
         self.head = nnx.Linear(width, 2, rngs=rngs)
 
     def features(self, x: jax.Array) -> jax.Array:
-        """What each place knows of the words around it."""
+        """Return the features of each position, before pooling."""
         for layer in self.layers:
             x = nnx.relu(layer(x))
         return x
@@ -49,7 +49,7 @@ class Reader(nnx.Module):
 
 
 class Network(NamedTuple):
-    """One that is trained: what it is called, what it is, the words that a place sees, and how it is built of random keys."""
+    """A network: its name, kind, receptive field in words, and builder from random keys."""
 
     name: str
     kind: str
@@ -58,7 +58,10 @@ class Network(NamedTuple):
 
 
 def networks(shape: tuple[int, int], width: int, stacks: Sequence[int], local: int) -> Iterator[Network]:
-    """Yield convolutions of some stacks; and, where `local` is a stack, the same of kernels of their own, and dense layers."""
+    """Yield the convolutions of some stacks, local layers and a dense network.
+
+    Local layers of the stack `local` and the dense network are left out if `local` is 0.
+    """
     kinds = [(CONVOLUTION if stack > 1 else BAG, stack) for stack in stacks] + ([(LOCAL, local)] if local else [])
     for kind, stack in kinds:
 
@@ -72,5 +75,5 @@ def networks(shape: tuple[int, int], width: int, stacks: Sequence[int], local: i
 
 
 def field(model: Reader, shape: tuple[int, int]) -> int:
-    """Count the words from the first to the last that one place sees, followed through the network."""
+    """Return the number of words from the first to the last that one position depends on."""
     return int(np.ptp(np.flatnonzero(measure.receptive_field(model.features, shape)))) + 1

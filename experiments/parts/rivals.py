@@ -1,4 +1,4 @@
-"""One training step of the same networks in convlab and in stock JAX, for PyTorch's to be held against."""
+"""One training step of the same networks in convlab and in stock JAX, for the comparison with PyTorch."""
 
 import functools
 import types
@@ -19,7 +19,10 @@ RATE, MOMENTUM = 0.01, 0.9
 
 
 class Network(NamedTuple):
-    """What every library builds: convolutions, each with what follows it and 2x2 max pooling, then dense layers."""
+    """A network that every library builds.
+
+    It has convolutions, each with batch norm if set, activation and 2x2 max pooling, then dense layers.
+    """
 
     batch: int
     image_shape: tuple[int, int, int]
@@ -48,7 +51,7 @@ class Three(cl.models.Stack):
 
 
 def convlab_model(name: str, rngs: nnx.Rngs) -> cl.models.Stack:
-    """Build a network as convlab has it."""
+    """Build a network with convlab."""
     network = NETWORKS[name]
     if name == "LeNet":
         return cl.models.LeNet(network.image_shape, network.head[-1], rngs=rngs)
@@ -56,7 +59,7 @@ def convlab_model(name: str, rngs: nnx.Rngs) -> cl.models.Stack:
 
 
 def layers(network: Network, library: Any) -> Iterator[Any]:
-    """Yield a network's layers, made of a library's own."""
+    """Yield a network's layers, built by a library's own constructors."""
     _, side, c = network.image_shape
     for d, size, padding in network.stages:
         yield library.conv(c, d, size, padding)
@@ -74,7 +77,7 @@ def layers(network: Network, library: Any) -> Iterator[Any]:
 
 
 def stock_model(network: Network, rngs: nnx.Rngs) -> nnx.Module:
-    """Build a network of the layers that Flax has."""
+    """Build a network of Flax's layers."""
     library = types.SimpleNamespace(
         conv=lambda c, d, size, padding: nnx.Conv(c, d, (size, size), padding=padding, rngs=rngs),
         norm=lambda d: nnx.BatchNorm(d, momentum=0.9, rngs=rngs),
@@ -88,38 +91,38 @@ def stock_model(network: Network, rngs: nnx.Rngs) -> nnx.Module:
 
 
 def plain_step(apply: Callable, optimizer: optax.GradientTransformation) -> Callable:
-    """Write a training step as one does without a library of one's own."""
+    """Return a plain JAX training step, as written without a library."""
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(state: Any, x: jax.Array, y: jax.Array) -> Any:
-        parameters, rest, inner, key = state
+        parameters, model_state, optimizer_state, key = state
 
         def loss(parameters: Any) -> Any:
-            logits, new = apply(parameters, rest, x, key, True)
-            return optax.losses.softmax_cross_entropy_with_integer_labels(logits, y).mean(), new
+            logits, new_state = apply(parameters, model_state, x, key, True)
+            return optax.losses.softmax_cross_entropy_with_integer_labels(logits, y).mean(), new_state
 
-        (value, new), gradient = jax.value_and_grad(loss, has_aux=True)(parameters)
-        updates, inner = optimizer.update(gradient, inner)
-        return (optax.apply_updates(parameters, updates), new, inner, key), value
+        (value, new_state), gradient = jax.value_and_grad(loss, has_aux=True)(parameters)
+        updates, optimizer_state = optimizer.update(gradient, optimizer_state)
+        return (optax.apply_updates(parameters, updates), new_state, optimizer_state, key), value
 
     return step
 
 
 def plain_state(network: train.Trainable, optimizer: optax.GradientTransformation) -> Any:
-    """Return what a plain step changes, in arrays of its own."""
+    """Return copies of the arrays that a plain step changes."""
     state = (network.parameters, network.model_state, optimizer.init(network.parameters), jax.random.key(0))
     return jax.tree.map(jnp.copy, state)
 
 
 def noise(network: Network, images: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw images and labels."""
+    """Draw random images and labels."""
     random = np.random.default_rng(0)
     x = random.standard_normal((images, *network.image_shape), np.float32)
     return x, random.integers(0, network.head[-1], images).astype(np.int32)
 
 
 def repeated(step: Callable, state: Any, batch: Sequence[Any], steps: int) -> Callable[[], None]:
-    """Return a function that takes some steps on one batch and waits."""
+    """Return a function that runs some steps on one batch and waits."""
 
     def call() -> None:
         nonlocal state
@@ -131,7 +134,7 @@ def repeated(step: Callable, state: Any, batch: Sequence[Any], steps: int) -> Ca
 
 
 def convlab_contender(name: str, steps: int) -> Contender:
-    """convlab's own step."""
+    """Return convlab's training step."""
     network = NETWORKS[name]
     trainable = train.trainable(convlab_model(name, nnx.Rngs(0)), network.image_shape)
     optimizer = optax.sgd(1.0, momentum=MOMENTUM)
@@ -143,7 +146,7 @@ def convlab_contender(name: str, steps: int) -> Contender:
 
 
 def stock_contender(name: str, steps: int) -> Contender:
-    """A step of Flax's layers, written by hand."""
+    """Return a handwritten training step of Flax's layers."""
     network, optimizer = NETWORKS[name], optax.sgd(RATE, momentum=MOMENTUM)
     trainable = train.trainable(stock_model(network, nnx.Rngs(0)), network.image_shape)
     step, batch = plain_step(trainable.apply, optimizer), jax.device_put(noise(network, network.batch))

@@ -1,4 +1,4 @@
-"""Times of layers as ratios to a unit, beside the roofline of the machine, and their means over shapes."""
+"""Times of layers as ratios to a unit, their distance from the roofline, and means over shapes."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ STEPS = ("forward", "both")
 
 
 class Shape(NamedTuple):
-    """One row of the question."""
+    """The shape of a layer: batch, side of the image, channels in and out, side of the kernel."""
 
     n: int
     side: int
@@ -24,24 +24,27 @@ class Shape(NamedTuple):
 
     @property
     def flops(self) -> int:
-        """Of the forward pass, dead taps included; the backward pass has twice as many."""
+        """The operations of the forward pass, dead taps included. The backward pass has twice as many."""
         return 2 * self.n * self.side**2 * self.k**2 * self.c * self.d
 
     def bytes(self, weights: int, itemsize: int, both: bool) -> int:
-        """That must be read or written once: images, weights and outputs; backward also the cotangents."""
+        """Return the bytes of images, weights and outputs, and with the backward pass also of cotangents."""
         arrays = self.n * self.side**2 * (self.c + self.d) + weights
         return itemsize * arrays * (3 if both else 1)
 
 
 def ratios(rows: Rows, shape: str, dtype: str) -> Rows:
-    """Divide every time by that of the row's unit: of the same step, or forward and backward in a plain step."""
+    """Divide every time by that of the row's unit.
+
+    The unit's time is that of the same step, or that of forward and backward in a plain step for loops and `vmap`.
+    """
     times = {(row["name"], row["step"]): row["ms"] for row in rows}
     units = [times[row["unit"], row["step"] if row["step"] in STEPS else "both"] for row in rows]
     return [{"dtype": dtype, "shape": shape, **row, "ratio": row["ms"] / unit} for row, unit in zip(rows, units, strict=True)]
 
 
 def placed(row: dict, shape: Shape, roof: dict[str, float], dtype: str) -> dict:
-    """Add the arithmetic rate and the roofline of a row."""
+    """Add the arithmetic rate and the distance from the roofline to a row."""
     both = row["step"] != "forward"
     flops = shape.flops * (3 if both else 1) * row["convolutions"]
     least, bound = floor(roof, flops, shape.bytes(row["weights"], jnp.dtype(dtype).itemsize, both))
@@ -49,7 +52,10 @@ def placed(row: dict, shape: Shape, roof: dict[str, float], dtype: str) -> dict:
 
 
 def means(rows: Rows) -> Rows:
-    """One row per contender: geometric means over shapes of the ratios, of memory against ConvLocal, and the worst shape."""
+    """Return one row per contender: geometric means over shapes, and the worst shape.
+
+    The means are those of the ratios, and of the temporary memory relative to ConvLocal.
+    """
     lines: dict[tuple[str, str], dict] = {}
     linen = [row for row in rows if (row["name"], row.get("step")) == ("local, ConvLocal", "both")]
     memory = {(row["dtype"], row["shape"]): row["temp_mib"] for row in linen if row["temp_mib"]}
@@ -62,13 +68,13 @@ def means(rows: Rows) -> Rows:
         line["worst_both"] = max(row["ratio"] for row in both)
         line["times_floor"] = geometric_mean([row["of_floor"] for row in both if "of_floor" in row])
         sizes = [(row["temp_mib"], memory.get((dtype, row["shape"]))) for row in both]
-        known = [(mine, theirs) for mine, theirs in sizes if mine is not None and theirs]
-        line["memory_of_ConvLocal"] = geometric_mean([max(mine, 1e-3) / theirs for mine, theirs in known])
+        known = [(mib, reference) for mib, reference in sizes if mib is not None and reference]
+        line["memory_of_ConvLocal"] = geometric_mean([max(mib, 1e-3) / reference for mib, reference in known])
         line["compile_s"] = geometric_mean([row["compile_s"] for row in both if row["compile_s"]])
         line["shapes"] = len(both)
     return list(lines.values())
 
 
 def geometric_mean(values: Sequence[float]) -> float | None:
-    """Average on a logarithmic scale; nothing where there are no values."""
+    """Return the geometric mean, or None if there are no values."""
     return math.exp(float(np.mean(np.log(values)))) if values else None

@@ -1,4 +1,4 @@
-"""S-nets, a 9x9 layer of stride 2 and two dense ones: convolutional, local and dense, and dense with beta-lasso."""
+"""S-nets, which have a 9x9 layer of stride 2 on a rung and two dense layers."""
 
 import dataclasses
 import functools
@@ -27,17 +27,17 @@ NETS = {  # the first layer, and whether beta-lasso trains it
 
 @dataclasses.dataclass(frozen=True)
 class SNets(Source):
-    """How S-nets, and the linear classifier beside them, are trained.
+    """The training of S-nets, and of the linear classifier.
 
     Args:
       flip: Whether every second training image is mirrored.
-      shift: The share of their side by which training images are moved, at most.
-      width: The channels of the first layer, alpha.
-      steps: The steps of training, the same everywhere.
-      batch_size: The images of a step.
-      learning_rate: The rate of SGD with momentum 0.9, falling along a cosine.
+      shift: The largest shift of training images, as a share of their side.
+      width: The number of channels of the first layer, alpha.
+      steps: The number of training steps, the same for all networks.
+      batch_size: The number of images per step.
+      learning_rate: The learning rate of SGD with momentum 0.9, which decays along a cosine.
       lam: The weight of the L1 penalty of beta-lasso.
-      beta: The threshold of beta-lasso over `lam`.
+      beta: The threshold of beta-lasso divided by `lam`.
     """
 
     flip: bool = False
@@ -50,7 +50,7 @@ class SNets(Source):
     beta: float = 100.0
 
     def fit(self, name: str, data: images.Data, seed: int) -> cl.Fitted:
-        """Train a network by its recipe; the linear classifier by Adam, without augmentation."""
+        """Train a network by its recipe. The linear classifier is trained by Adam, without augmentation."""
         training = cl.Config(steps=self.steps, batch_size=self.batch_size, seed=seed, evaluations=1, progress=False)
         if name == LINEAR:
             return cl.fit(linear(data, seed), data, training)
@@ -64,18 +64,21 @@ class SNets(Source):
 
 @functools.cache
 def augmentation(config: SNets, image_shape: tuple[int, ...]) -> Any:
-    """What is done to training images; one object, so that the step is compiled once."""
+    """Return the augmentation of training images.
+
+    It is always the same object, so that the step is compiled once.
+    """
     moved = functools.partial(images.random_crop, pad=round(config.shift * image_shape[0]))
     return images.chain(moved, images.random_flip) if config.flip else images.chain(moved)
 
 
 def weights_left(model: Any) -> dict[str, int]:
-    """Count the weights of each layer that are not zero."""
+    """Count the nonzero weights of each layer."""
     layers = {"first": model.stages[0].layer, **dict(zip(("hidden", "last"), model.head.layers, strict=True))}
     return {name: int(np.count_nonzero(layer.kernel[...])) for name, layer in layers.items()}
 
 
 def first_weights(model: Any, image_shape: tuple[int, ...]) -> tuple[jax.Array, cl.Window]:
-    """Return the first weights as a dense weight, and the window that its convolution has."""
+    """Return the weights of the first layer as a dense weight, and the window of its convolution."""
     dense: Any = cl.relax(model, "dense", image_shape)
     return dense.stages[0].layer.kernel[...], model.stages[0].layer.layout.window

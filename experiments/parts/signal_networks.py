@@ -1,4 +1,4 @@
-"""The networks of MNIST-1D's table, those between them on the ladder, and what is published of the first."""
+"""The networks of MNIST-1D's table with published accuracies, and rungs between them."""
 
 import functools
 from collections.abc import Callable
@@ -15,7 +15,7 @@ LAYERS = ((25, 5), (25, 3), (25, 3))  # channels and taps
 
 
 class Network(NamedTuple):
-    """A row of the table, and what is published of it, in order and shuffled."""
+    """A row of the table: the network, and its published accuracies in order and shuffled."""
 
     build: Callable[[int], nnx.Module]
     paper: tuple[float, float] | None = None
@@ -35,7 +35,7 @@ class Perceptron(nnx.Module):
 
 
 class Strided(nnx.Module):
-    """Three layers of stride two at a rung, ReLU after each, and a linear read-out of all samples."""
+    """Three layers of stride two on a rung, each with a ReLU, and a linear read-out of all samples."""
 
     def __init__(self, seed: int, connectivity: str, **options: Any):
         rngs, n, c = nnx.Rngs(seed), 40, 1

@@ -1,4 +1,4 @@
-"""The networks of the ladder, the situations that they are trained in, and sets of growing size, which all seeds share."""
+"""The networks of the ladder, their controls, and training sets of growing size that all seeds share."""
 
 import dataclasses
 import functools
@@ -20,33 +20,37 @@ RUNGS: dict[str, dict[str, Any]] = {
     "tiled 2": {"connectivity": "tiled", "period": 2},
     "convolution": {"connectivity": "conv"},
 }
-SYMMETRIC = ("linear", "dense")  # networks that learn the same from reordered pixels, from first weights reordered alike
+SYMMETRIC = (
+    "linear",
+    "dense",
+)  # networks that learn the same from reordered pixels, if their initial weights are reordered too
 REORDERED, FLATTENED, SHIFTED = "reordered pixels", "all pixels read", "shifted in training"
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes(Source):
-    """The networks, and the sets that they are trained on.
+    """The networks, and the training sets.
 
     Args:
       name: The name of the report.
-      distances: The largest distances from the centre of the canvas, in pixels.
-      margin: The empty pixels around an image. With 0 the canvas is the image.
+      distances: The largest distances of images from the centre of the canvas, in pixels.
+      margin: The number of empty pixels around an image. With 0 the canvas is the image.
       sizes: The numbers of training images.
       steps: The numbers of training steps, one for each size.
-      seeds: The number of runs, each with its own images, order, places and first weights.
-      rungs: The networks, by their names in the figure.
+      seeds: The number of runs, each with its own images, batch order, places and initial weights.
+      rungs: The networks, by the names of their rungs in the figure.
       reordered: The networks that are also trained on reordered pixels, at the first distance.
       flattened: The networks that are also trained with a read-out of all pixels, at the first distance.
       shifted: The networks that are also trained on images shifted at random, at the first distance.
-      rates: The learning rates by network. Where it is empty, they are chosen on validation images.
-      choice: The sizes that learning rates are chosen at; only the first of them but at the first distance.
-      held_out: Whether the images to validate on are kept out of the training sets.
-      doublings: How often the steps are doubled while a set is not learnt and twice the steps change the accuracy.
-      stop: Whether a network skips larger sets when all its seeds reach the target, but at the first distance.
-      copies: The number of places at which every test image is put.
-      features: The channels of the three layers.
-      batch_size: The number of images in a step.
+      rates: The learning rates by network. Learning rates that are missing are chosen on validation images.
+      choice: The sizes of training sets at which learning rates are chosen. Only the first distance uses more than the first
+        size.
+      held_out: Whether the validation images are kept out of the training sets.
+      doublings: The largest number of times that the steps are doubled while a set is not learnt and the accuracy changes.
+      stop: Whether a network skips larger sets after all its seeds reach the target. It never does at the first distance.
+      copies: The number of places for every test image.
+      features: The numbers of channels of the layers.
+      batch_size: The number of images per step.
       target: The accuracy to reach.
     """
 
@@ -72,7 +76,7 @@ class Sizes(Source):
 
 
 class Curve(NamedTuple):
-    """One line of a figure: a network in one situation, trained on sets of every size."""
+    """One line of a figure: a network with a distance and a control, trained on sets of every size."""
 
     rung: str
     distance: int
@@ -80,12 +84,12 @@ class Curve(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the figure and the table call it."""
+        """The name in the figure and the table."""
         return f"{self.rung}, {self.control}" if self.control else self.rung
 
 
 def curves_of(config: Sizes) -> Iterator[Curve]:
-    """Yield all lines, those of the first distance first."""
+    """Yield all lines of the figure, those of the first distance first."""
     for distance in config.distances:
         yield from (Curve(rung, distance) for rung in config.rungs)
         if distance == config.distances[0]:
@@ -95,7 +99,7 @@ def curves_of(config: Sizes) -> Iterator[Curve]:
 
 @functools.cache
 def images(config: Sizes, choosing: bool = False) -> data.Data:
-    """Load the images; to choose rates, with a fifth of each class held out to validate on."""
+    """Load the images. To choose learning rates, a fifth of each class is held out for validation."""
     loaded = images(config, True) if config.held_out and not choosing else config.load()
     return loaded.hold_out(0.2, seed=0) if choosing else dataclasses.replace(loaded, validation=None)
 
@@ -112,19 +116,23 @@ def training_set(config: Sizes, distance: int, reordered: bool, seed: int, choos
 
 
 def places(config: Sizes, distance: int) -> int:
-    """Count the places at which an image may stand."""
+    """Return the number of places where an image may stand."""
     return (2 * distance + 1) ** (len(images(config).image_shape) - 1)
 
 
 def check(config: Sizes) -> None:
-    """Raise a ValueError if the configuration does not fit together."""
+    """Check that the configuration is consistent.
+
+    Raises:
+      ValueError: The numbers of sizes and steps differ, a rung is unknown, or a distance exceeds the margin.
+    """
     if len(config.steps) != len(config.sizes):
-        raise ValueError(f"steps are {config.steps} for sizes {config.sizes}; needs a number of steps for each size")
+        raise ValueError(f"steps are {config.steps}, but sizes are {config.sizes}; give one number of steps for each size")
     named = (*config.rungs, *config.reordered, *config.flattened, *config.shifted)
     if unknown := [rung for rung in named if rung not in RUNGS]:
-        raise ValueError(f"rungs {unknown} are unknown; needs some of {', '.join(RUNGS)}")
+        raise ValueError(f"rungs {unknown} are unknown; choose from {', '.join(RUNGS)}")
     if beyond := [distance for distance in config.distances if not 0 <= distance <= config.margin]:
-        raise ValueError(f"distances {beyond} do not fit a margin of {config.margin} pixels")
+        raise ValueError(f"distances {beyond} do not lie between 0 and margin, {config.margin} pixels, where images fit")
 
 
 def sizes_of(config: Sizes, curve: Curve) -> list[int]:

@@ -12,18 +12,18 @@ import numpy as np
 from convlab import tasks
 
 LOG, LINEAR, WAVE = "log-frequency", "linear frequency", "wave"
-HOP, CYCLES, WIDTH, PER_OCTAVE, MARGIN = 32, 4, 64, 8, 3  # samples; cycles of a window; samples of one; bins; bins at both ends
+HOP, CYCLES, WIDTH, PER_OCTAVE, MARGIN = 32, 4, 64, 8, 3  # samples a step; cycles or samples a window; bins; bins at both ends
 
 
 @dataclasses.dataclass(frozen=True)
 class Waves:
-    """What the waves are like.
+    """The properties of the waves.
 
     Args:
-      samples: Of a wave.
-      lowest: Lowest frequency, in cycles a sample.
-      octaves: From there to the highest; the lower half of them is low.
-      noise: Standard deviation, beside tones of amplitude 1.
+      samples: The number of samples of a wave.
+      lowest: The lowest frequency, in cycles per sample.
+      octaves: The range of frequencies, in octaves. The lower half of it is "low".
+      noise: The standard deviation of the noise. Tones have amplitude 1.
     """
 
     samples: int = 512
@@ -32,7 +32,7 @@ class Waves:
     noise: float = 0.5
 
     def axis(self, kind: str, finer: int = 1) -> tuple[np.ndarray, Any]:
-        """Frequencies of an axis, and the widths of their windows."""
+        """Return the frequencies of an axis, and the widths of their windows."""
         bins = int(PER_OCTAVE * self.octaves) + 2 * MARGIN
         log = self.lowest * 2 ** ((np.arange(bins + 1) - MARGIN) / PER_OCTAVE)
         if kind == LOG:
@@ -41,7 +41,10 @@ class Waves:
 
 
 def tones(config: Waves, rise: float, shifts: Sequence[int], seed: int) -> np.ndarray:
-    """A tone that rises by so many octaves, or none, low, and as much higher as so many bins; without noise."""
+    """Return tones that rise by `rise` octaves, shifted by the given numbers of bins.
+
+    They are low before the shift, and have no noise.
+    """
     draw = np.random.default_rng(seed)
     middle, phase = draw.uniform(0, 0.5) + rise / 2, draw.uniform()
     t = (np.arange(config.samples) + 0.5) / config.samples - 0.5
@@ -52,10 +55,10 @@ def tones(config: Waves, rise: float, shifts: Sequence[int], seed: int) -> np.nd
 
 @functools.cache
 def transform(config: Waves, kind: str, finer: int = 1) -> Callable[[jax.Array], jax.Array]:
-    """What makes of waves the spectrogram of an axis."""
+    """Return the function from waves to spectrograms on an axis."""
     return jax.jit(lambda x: tasks.spectrogram(x, *config.axis(kind, finer), HOP))
 
 
 def heard(waves: np.ndarray, config: Waves, kind: str) -> np.ndarray:
-    """What a network hears of waves."""
+    """Return the input of a network: the waves, or their spectrograms."""
     return waves if kind == WAVE else np.asarray(transform(config, kind)(jnp.asarray(waves)))

@@ -1,4 +1,4 @@
-"""Networks of squared units on a circle of pixels, at every rung, and the products of two pixels that they weigh."""
+"""Networks of squared units on a circle, on every rung, and the products that they weight."""
 
 import math
 
@@ -10,16 +10,19 @@ from flax import nnx
 from convlab import tasks
 from convlab.layers import connect
 
-TAPS = 3  # of a local window
+TAPS = 3  # the taps of a local window
 LOCAL, SHARED = ("conv", "locally_connected"), ("conv", "global_conv")
 
 
 class Squares(nnx.Module):
-    """Units at the rung, squared and summed over positions; half of them begin as votes for "agree", half against."""
+    """Units on a rung, squared and summed over positions.
+
+    The read-out weights of half of the units start at 1, a vote for "agree", and those of the other half at -1.
+    """
 
     def __init__(self, length: int, rung: str, units: int, rngs: nnx.Rngs):
-        of, taps = ("conv", length) if rung == "global_conv" else (rung, TAPS)  # round a circle n offsets are all there are
-        self.layer = connect(of, 1, units, taps, padding="CIRCULAR", space=(length,), use_bias=False, rngs=rngs)
+        kind, taps = ("conv", length) if rung == "global_conv" else (rung, TAPS)  # a circle of n pixels has n offsets
+        self.layer = connect(kind, 1, units, taps, padding="CIRCULAR", space=(length,), use_bias=False, rngs=rngs)
         self.weight = nnx.Param(jnp.where(jnp.arange(units) % 2, -1.0, 1.0))
         self.bias = nnx.Param(jnp.zeros(()))
 
@@ -29,17 +32,23 @@ class Squares(nnx.Module):
 
 
 def products(x: np.ndarray, rung: str) -> np.ndarray:
-    """What a rung has a coefficient for: products of pixels that its window sees together, summed where kernels are shared."""
+    """Return the products of two pixels for which a rung has a coefficient.
+
+    They are the products of pixels that one window sees, summed over positions if the kernel is shared.
+    """
     signals = x[..., 0]
     n = signals.shape[1]
-    each = [signals * np.roll(signals, -offset, 1) for offset in range(TAPS if rung in LOCAL else n // 2 + 1)]
+    by_offset = [signals * np.roll(signals, -offset, 1) for offset in range(TAPS if rung in LOCAL else n // 2 + 1)]
     if rung not in LOCAL:
-        each[-1] = each[-1][:, : n // 2]  # half the circle on, pairs come twice
-    return np.stack([p.sum(1) for p in each], 1) if rung in SHARED else np.concatenate(each, 1)
+        by_offset[-1] = by_offset[-1][:, : n // 2]  # at half the circle every pair occurs twice
+    return np.stack([p.sum(1) for p in by_offset], 1) if rung in SHARED else np.concatenate(by_offset, 1)
 
 
 def sayable(task: tasks.Task, rung: str, many: int) -> tuple[int, float]:
-    """Coefficients that a rung leaves free, and their accuracy on new examples when fitted to many by least squares."""
+    """Return the number of free coefficients of a rung, and their accuracy when fitted by least squares.
+
+    They are fitted to `many` examples, and the accuracy is that on as many new ones.
+    """
     x, y = map(np.asarray, jax.jit(task.sample, static_argnums=1)(jax.random.key(0), 2 * many))
     seen = np.concatenate([products(x, rung), np.ones((2 * many, 1), np.float32)], 1)
     weights, *_ = np.linalg.lstsq(seen[:many], 2.0 * y[:many] - 1, rcond=None)

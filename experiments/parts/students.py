@@ -1,4 +1,4 @@
-"""Students of every rank that fit, by least squares, what a teacher that mixes kernels makes of a few Gaussian images."""
+"""Students of every rank that fit a teacher of mixed kernels by least squares."""
 
 import dataclasses
 import functools
@@ -25,16 +25,16 @@ class Teaching:
     """The teachers and their students.
 
     Args:
-      teacher_seeds: Runs with other teachers, images and initial weights.
-      teacher_ranks: Ranks of the students.
-      rank: Of the teacher.
-      common: Noise of the teacher's mixtures between positions, relative to what is common to them.
-      noise: Standard deviation of what is added to the teacher's outputs, which have about 1.
-      space: Pixels along each axis of the Gaussian images.
-      channels: Of these images, and of the teacher's outputs.
-      size: Number of them to learn from.
-      teacher_steps: Of Adam on all of them, its rate falling along a cosine.
-      teacher_rate: That rate.
+      teacher_seeds: The number of runs, each with its own teacher, images and initial weights.
+      teacher_ranks: The ranks of the students.
+      rank: The rank of the teacher.
+      common: The noise between the mixtures of the teacher's positions, relative to their common part.
+      noise: The standard deviation of the noise on the teacher's outputs, whose standard deviation is about 1.
+      space: The number of pixels of the Gaussian images along each axis.
+      channels: The number of channels of these images, and of the teacher's outputs.
+      size: The number of training images.
+      teacher_steps: The number of full-batch steps of Adam.
+      teacher_rate: The learning rate of Adam, which decays along a cosine.
     """
 
     teacher_seeds: int = 5
@@ -50,13 +50,13 @@ class Teaching:
 
 
 def free_rank(layout: Layout) -> int:
-    """The rank that kernels of their own at every position have: no mixture of more kernels says more."""
+    """Return the rank of free kernels at every position, which no mixture of more kernels exceeds."""
     return min(math.prod(layout.positions), math.prod(layout.kernel))
 
 
 @functools.partial(jax.jit, static_argnames=("apply", "steps", "rate"))
 def least_squares(parameters: Any, x: jax.Array, y: jax.Array, *, apply: train.Apply, steps: int, rate: float) -> Any:
-    """Fit a network to targets by full-batch Adam; return its parameters. (`fit` trains classifiers.)"""
+    """Fit a network to targets by full-batch Adam and return its parameters. (`fit` trains classifiers.)"""
     optimizer = optax.adam(optax.cosine_decay_schedule(rate, steps))
 
     def error(parameters):
@@ -70,7 +70,10 @@ def least_squares(parameters: Any, x: jax.Array, y: jax.Array, *, apply: train.A
 
 
 def teach(config: Teaching) -> Iterator[dict[str, Any]]:
-    """Yield one row per student and seed: its risk, and what of it no student can learn."""
+    """Train the students and yield one row of risk per student and seed.
+
+    Each row also has the risk of predicting zero and the irreducible risk.
+    """
     layer = functools.partial(
         connect, in_features=config.channels, out_features=config.channels, kernel_size=3, space=config.space, use_bias=False
     )
@@ -80,21 +83,21 @@ def teach(config: Teaching) -> Iterator[dict[str, Any]]:
         teacher = layer("low_rank", rank=config.rank, tied_noise=config.common, rngs=nnx.Rngs(2 * seed))
         student = layer(rung, rank=rank or 1, rngs=nnx.Rngs(2 * seed + 1))
         shape = (*config.space, config.channels)
-        x, far = jax.random.normal(keys[0], (config.size, *shape)), jax.random.normal(keys[1], (2000, *shape))
-        y, wanted = (
+        x, x_test = jax.random.normal(keys[0], (config.size, *shape)), jax.random.normal(keys[1], (2000, *shape))
+        y, y_test = (
             teacher(images) + config.noise * jax.random.normal(key, images.shape)
-            for images, key in zip((x, far), keys[2:], strict=True)
+            for images, key in zip((x, x_test), keys[2:], strict=True)
         )
         apply, parameters, *_ = train.trainable(student, shape)
         parameters = least_squares(parameters, x, y, apply=apply, steps=config.teacher_steps, rate=config.teacher_rate)
-        made = apply(parameters, {}, far, keys[0], False)[0]
+        outputs = apply(parameters, {}, x_test, keys[0], False)[0]
         yield {
             "task": TEACHER,
             "network": rung,
             "rank": rank or free_rank(student.layout),
             "weights": measure.weights_of(student),
             "seed": seed,
-            "risk": float(jnp.mean((made - wanted) ** 2)),
-            "zero": float(jnp.mean(wanted**2)),
-            "floor": float(jnp.mean((teacher(far) - wanted) ** 2)),
+            "risk": float(jnp.mean((outputs - y_test) ** 2)),
+            "zero": float(jnp.mean(y_test**2)),
+            "floor": float(jnp.mean((teacher(x_test) - y_test) ** 2)),
         }

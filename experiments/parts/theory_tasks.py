@@ -1,4 +1,4 @@
-"""Two tasks of theory, what it says of the examples that each rung needs, and the networks that it speaks of."""
+"""Two tasks of learning theory, their networks, and the predicted numbers of examples."""
 
 import dataclasses
 import functools
@@ -17,14 +17,14 @@ from convlab.layers import connect
 PATCHES, PIXELS, NOISE, HALF = "patches", "pixels", "noise", "half"
 SIZES = {PATCHES: "k, patches of 8 pixels", PIXELS: "d, pixels of each of 16 patches", NOISE: "standard deviation of the noise"}
 SIZES[HALF] = "d, pixels of each half"
-# what theory says of the need, up to a factor and logarithms; where it gives bounds, the lower and the upper one
+# the predicted number of examples, up to a factor and logarithms; if theory gives bounds, the lower and the upper one
 THEORY: dict[str, tuple[Callable[[float, float, float], float], ...]] = {
     "conv": (lambda k, d, sigma: sigma**2 * (k + d),),
     "locally_connected": (lambda k, d, sigma: sigma**2 * k * d, lambda k, d, sigma: sigma**2 * k * (k + d)),
     "dense": (lambda k, d, sigma: sigma**2 * k**2 * d,),
 }
-HALVES = {"conv": 0.0, "locally_connected": 1.0, "dense": 2.0}  # exponents that theory gives
-PACE = 0.3  # of a threshold's steps
+HALVES = {"conv": 0.0, "locally_connected": 1.0, "dense": 2.0}  # the predicted exponents
+PACE = 0.3  # the factor of a threshold's steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,15 +32,16 @@ class Tasks:
     """The sizes of the tasks.
 
     Args:
-      rungs: Of the networks.
-      patches: k of the first task, at 8 pixels.
-      dense_patches: k for the dense network, which needs more examples than there are soon.
-      pixels: d of the first task, at 16 patches.
-      noise: Standard deviations, at 16 patches of 8 pixels; the first of them where another number varies. At none of these
-        sizes does a linear rule, whose noise is that of all patches together, reach the target; a threshold on each patch does.
-      half: d of the second task.
-      dense_half: d for the dense network.
-      target: Accuracy to reach, of each task.
+      rungs: The rungs of the networks.
+      patches: The values of k in the first task, with 8 pixels per patch.
+      dense_patches: The values of k for the dense network, which needs too many examples for larger ones.
+      pixels: The values of d in the first task, with 16 patches.
+      noise: The standard deviations of the noise, with 16 patches of 8 pixels. The first is used when another number varies. A
+        linear rule, which adds the noise of all patches, reaches the target at none of these sizes, but a threshold on each
+        patch does.
+      half: The values of d in the second task.
+      dense_half: The values of d for the dense network.
+      target: The accuracy to reach in each task.
     """
 
     rungs: tuple[str, ...] = ("conv", "locally_connected", "dense")
@@ -54,10 +55,13 @@ class Tasks:
 
 
 class Thresholds(nnx.Module):
-    """One unit for each patch at the rung, a soft threshold that is learnt, and their sum: the score of "plus".
+    """One unit for each patch on a rung, a learnt soft threshold, and their sum.
 
-    The threshold takes steps of a third: at the pace of the kernel it rises above all units before that has found anything,
-    and what is below the threshold learns no more (of eight convolutions on 8 patches of 4 pixels, with all examples, three).
+    The sum is the score of "plus".
+
+    The threshold's steps are reduced to a third. With the kernel's step size it would rise above all units before the kernel
+    has learnt anything, and units below the threshold do not learn. (This happened to three of eight convolutions on 8 patches
+    of 4 pixels, with all examples.)
     """
 
     def __init__(self, patches: int, pixels: int, rung: str, rngs: nnx.Rngs):
@@ -71,7 +75,7 @@ class Thresholds(nnx.Module):
 
 
 class Energies(nnx.Module):
-    """Two units a pixel at the rung, squared, summed over each half, and weighed: the score of "first"."""
+    """Two units per pixel on a rung, squared, summed over each half and weighted: the score of "first"."""
 
     def __init__(self, half: int, rung: str, rngs: nnx.Rngs):
         self.layer, self.half = _layer(rung, 2 * half, 2, 1, rngs), half
@@ -89,7 +93,10 @@ def _layer(rung: str, length: int, units: int, taps: int, rngs: nnx.Rngs) -> nnx
 
 
 class Setting(NamedTuple):
-    """A task of one size, at one rung; of the same name where other numbers varied to the same task."""
+    """A task of one size on one rung.
+
+    Settings that vary different numbers but have the same task have the same name.
+    """
 
     name: str
     varied: str
@@ -102,7 +109,7 @@ class Setting(NamedTuple):
 
 
 def settings(config: Tasks) -> Iterator[Setting]:
-    """All that is measured."""
+    """Yield all settings that are measured."""
     key = jax.random.key(0)
     for rung in config.rungs:
         dense, base = rung == "dense", config.noise[0]
@@ -119,18 +126,24 @@ def settings(config: Tasks) -> Iterator[Setting]:
             yield Setting(f"half {half}", HALF, half, rung, task, build, config.target[1])
 
 
-@functools.cache  # the table and the figure ask for it
+@functools.cache  # used by the table and by the figure
 def laws(config: Tasks) -> dict[tuple[str, str], dict[float, tuple[int, int, float] | None]]:
-    """Patches, pixels and noise of every size of the first task, by what was varied and rung; None of the second."""
-    found: dict[tuple[str, str], dict[float, tuple[int, int, float] | None]] = {}
+    """Return the patches, pixels and noise of every size of the first task, by varied number and rung.
+
+    They are None for the second task.
+    """
+    sizes: dict[tuple[str, str], dict[float, tuple[int, int, float] | None]] = {}
     for case in settings(config):
-        found.setdefault((case.varied, case.rung), {})[case.size] = case.law
-    return found
+        sizes.setdefault((case.varied, case.rung), {})[case.size] = case.law
+    return sizes
 
 
 @functools.cache
 def best_threshold(k: int, sigma: float) -> float:
-    """Accuracy of the best rule that adds up what a threshold leaves of each patch, along the true signal: a ceiling."""
+    """Return an upper bound: the accuracy of the best soft threshold.
+
+    The threshold is applied to each patch's projection on the true signal, and the results are summed.
+    """
     rng = np.random.default_rng(0)
     h = sigma * rng.standard_normal((20_000, k))
     h[:, 0] += 1
@@ -139,10 +152,10 @@ def best_threshold(k: int, sigma: float) -> float:
 
 
 def predicted(varied: str, rung: str, config: Tasks) -> list[float]:
-    """Exponents of what theory says at these sizes, fitted as those of what was measured are."""
+    """Return the predicted exponents at these sizes, fitted in the same way as the measured ones."""
     if varied == HALF:
         return [HALVES[rung]]
-    sizes = {size: of for size, of in laws(config)[varied, rung].items() if of}
+    sizes = {size: numbers for size, numbers in laws(config)[varied, rung].items() if numbers}
     if len(sizes) < 2:
         return []
-    return sorted(tasks.slope({size: [law(*of)] for size, of in sizes.items()}).exponent.mean for law in THEORY[rung])
+    return sorted(tasks.slope({size: [law(*n)] for size, n in sizes.items()}).exponent.mean for law in THEORY[rung])

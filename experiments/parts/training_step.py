@@ -1,4 +1,4 @@
-"""The parts of a training step, each by itself: convolutions and their gradients, what follows them, and what each must do."""
+"""The parts of a training step, to be timed separately."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from experiments.parts.rivals import MOMENTUM, NETWORKS, RATE, convlab_model
 
 
 class Part(NamedTuple):
-    """A part of a step by itself: a function of arrays, and the arithmetic and the numbers that it cannot do without."""
+    """A part of a step: a function of arrays, and the operations and array entries that it needs at least."""
 
     name: str
     call: Callable
@@ -25,7 +25,7 @@ class Part(NamedTuple):
 
 
 class Bias(nnx.Module):
-    """What is left of a stage's layer when its convolution is timed elsewhere."""
+    """The bias of a stage's layer, without its convolution, which is timed separately."""
 
     def __init__(self, layer: nnx.Module):
         self.bias = layer.bias  # pyright: ignore[reportAttributeAccessIssue]
@@ -35,23 +35,26 @@ class Bias(nnx.Module):
 
 
 def size(*trees: Any) -> int:
-    """Count the numbers in arrays."""
+    """Count the entries of all arrays."""
     return sum(leaf.size for leaf in jax.tree.leaves(trees))
 
 
 def both(call: Callable, *wanted: int) -> Callable:
-    """Forward and backward as a function of the arguments and a cotangent, or backward alone by the arguments wanted."""
+    """Return the forward and backward pass as a function of the arguments and a cotangent.
+
+    If `wanted` holds the indices of arguments, only their gradients are returned.
+    """
 
     def run(*arguments: Any) -> Any:
         h, pull = jax.vjp(call, *arguments[:-1])
         gradients = pull(arguments[-1])
-        return [gradients[place] for place in wanted] if wanted else (h, gradients)
+        return [gradients[index] for index in wanted] if wanted else (h, gradients)
 
     return run
 
 
 def of(name: str) -> Iterator[Part]:
-    """Yield the parts of a network's step, each on images of its own."""
+    """Yield the parts of a network's step, each with random inputs."""
     network, model = NETWORKS[name], convlab_model(name, nnx.Rngs(0))
     draw = np.random.default_rng(0).standard_normal
     x = draw((network.batch, *network.image_shape), np.float32)
@@ -76,6 +79,9 @@ def of(name: str) -> Iterator[Part]:
 
 
 def pure(module: nnx.Module) -> tuple[Callable, Any]:
-    """Turn a module into a function of its weights and images, as it is in training; return the weights too."""
-    apply, weights, rest, *_ = train.trainable(module, ())
-    return lambda weights, x: apply(weights, rest, x, jax.random.key(0), True)[0], weights
+    """Turn a module in training mode into a function of its weights and images.
+
+    Returns the function and the weights.
+    """
+    apply, weights, model_state, *_ = train.trainable(module, ())
+    return lambda weights, x: apply(weights, model_state, x, jax.random.key(0), True)[0], weights

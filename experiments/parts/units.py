@@ -1,4 +1,4 @@
-"""Networks of units that are one layer or two: kernels that in turn see what a larger one sees at once."""
+"""Networks of units, which are one layer or two smaller ones with the same receptive field."""
 
 import itertools
 import math
@@ -13,7 +13,7 @@ from experiments.parts.networks import NORMED, Layers
 
 
 class Kind(NamedTuple):
-    """A unit: the taps of its layers along each axis, and the width between two layers in units of its own."""
+    """A unit: the taps of its layers along each axis, and the relative width between two layers."""
 
     sizes: tuple[int, ...]
     between: float = 1.0
@@ -43,12 +43,12 @@ def network(
 
     Args:
       data: The images.
-      units: The number of units. Max pooling follows the stem and each unit while 4 pixels are left of each axis.
+      units: The number of units. Max pooling follows the stem and each unit while 4 pixels are left along each axis.
       kind: A name in `KINDS`.
-      between: A name in `BETWEEN`: what lies between two layers of a unit. If empty, nothing.
-      padding: A name in `PADDINGS`: how even kernels pad. If empty, on one side.
-      width: The channels of the stem and of every unit.
-      seed: The seed of the first weights.
+      between: A name in `BETWEEN`: the operations between two layers of a unit. If empty, "nothing".
+      padding: A name in `PADDINGS`: the padding of even kernels. If empty, "one side".
+      width: The number of channels of the stem and of every unit.
+      seed: The seed of the initial weights.
     """
     sides = itertools.cycle(PADDINGS[padding or "one side"])
     pooled = math.floor(math.log2(min(data.image_shape[:-1]) / 4))  # layers after which 4 pixels are left of each axis

@@ -1,1 +1,1 @@
-"""What all experiments share: the command line, the compilation cache, settings and timing."""
+"""The code that all experiments share: command line, compilation cache, settings and timing."""

@@ -1,11 +1,11 @@
-"""The command line that all experiments share: typed flags from a configuration, --smoke for seconds, --full for hours.
+"""The command line of all experiments: typed flags, --smoke for seconds, --full for hours.
 
-An experiment is a module with a docstring, a frozen dataclass `Config`, the configuration `SMOKE` of a run of seconds,
-`run(config)` and `draw(rows, config)`. It may have `table(rows, config)` and `FORMATS`. `main` does all else.
+An experiment is a module with a docstring, a frozen dataclass `Config`, a configuration `SMOKE` that runs in seconds, and the
+functions `run(config)` and `draw(rows, config)`. It may also define `table(rows, config)` and `FORMATS`. `main` does the rest.
 
-What XLA compiles is kept for the next run in ~/.cache/convlab/xla; CONVLAB_CACHE=0 compiles all anew (`keep_compilations`).
-With --smoke XLA leaves most optimisations out, as such a run is mostly compiling: its times tell nothing. A short run that
-compiles much has XLA compile faster (`compile_faster`).
+Programs that XLA compiles are kept for the next run in ~/.cache/convlab/xla (see `keep_compilations`). CONVLAB_CACHE=0 turns
+this off. With --smoke XLA skips most optimisations, because such a run spends its time compiling; its times mean nothing. A
+short run that compiles much makes XLA compile faster (see `compile_faster`).
 """
 
 import fnmatch
@@ -27,12 +27,13 @@ Config = TypeVar("Config")
 
 
 class Result(NamedTuple):
-    """What `run` returns where rows are not all that there is to say.
+    """The result of a `run` that returns more than rows.
 
     Attributes:
-      rows: Flat rows, which go to table.csv.
-      arrays: What `draw` takes after the configuration: pictures or weights that are no rows. If None, it takes nothing more.
-      reused: Whether rows of an earlier run were taken, so that the time of this run is not the time that all rows took.
+      rows: The flat rows, which go to table.csv.
+      arrays: Arrays that are no rows, such as pictures or weights. `draw` takes them as its third argument. If None, it takes
+        two arguments.
+      reused: Whether rows of an earlier run were reused. The time of this run is then not the time of all rows.
     """
 
     rows: Rows
@@ -41,20 +42,29 @@ class Result(NamedTuple):
 
 
 def main(name: str, config: Config, smoke: Config, *, keep: bool = True, short: bool = False, **others: Config) -> None:
-    """Run the experiment of a module, by its `__name__`, as the flags of this process ask; all else is as in `parse`."""
+    """Run the experiment of a module, configured by the command-line flags.
+
+    Args:
+      name: The module's `__name__`.
+      config: The configuration that runs by default.
+      smoke: The configuration of --smoke.
+      keep: Whether compiled programs are kept for the next run; see `parse`.
+      short: Whether compiling takes a large part of a run of `config`; see `parse`.
+      **others: Other configurations by the names of their flags; see `parse`.
+    """
     experiment = sys.modules[name]
     report_on(experiment, parse(config, smoke, experiment.__doc__, keep=keep, short=short, **others))
 
 
 def report_on(experiment: Any, config: Any) -> pathlib.Path:
-    """Run an experiment with a configuration, and write its table and figure to the folder that is returned.
+    """Run an experiment with a configuration, write its table and figure, and return their folder.
 
-    `experiment.run(config)` returns flat rows, or a `Result`. `experiment.draw(rows, config)` returns a figure or None, and
-    takes the arrays of a `Result` as a third argument; without matplotlib the report has no figure.
+    `experiment.run(config)` returns flat rows, or a `Result`. `experiment.draw(rows, config)` returns a figure or None. It
+    takes the arrays of a `Result` as a third argument. Without matplotlib the report has no figure.
     `experiment.table(rows, config)` returns the lines that are printed and written to table.md. Without it these are the rows.
-    `FORMATS` holds format specifications for the columns of that table, by names or by patterns such as `error_at_*`.
+    `FORMATS` holds format specifications for the columns of that table, by name or by a pattern such as `error_at_*`.
 
-    The report is named after the experiment's file, or `config.name` where there is such a name.
+    The report is named `config.name`, or after the experiment's file if the configuration has no name.
     """
     begin = time.perf_counter()
     result = experiment.run(config)
@@ -83,41 +93,45 @@ def report_on(experiment: Any, config: Any) -> pathlib.Path:
 def parse(
     config: Config, smoke: Config, description: str | None, *, keep: bool = True, short: bool = False, **others: Config
 ) -> Config:
-    """Read the flags of this process over `config`, or over the whole configuration that one of the flags names.
+    """Read the command-line flags into a configuration.
+
+    Flags such as --smoke select a whole configuration. The other flags change single fields of it.
 
     Args:
       config: The configuration that runs by default.
-      smoke: The configuration of a run of seconds, --smoke.
-      description: The description of the experiment, for --help.
-      keep: Whether what is compiled is kept for the next run; not where compiling is measured.
-      short: Whether a run of `config` compiles for a large part of its time, as --smoke does.
+      smoke: The configuration of --smoke, which runs in seconds.
+      description: The description of the experiment, shown by --help.
+      keep: Whether compiled programs are kept for the next run. False for experiments that measure compile time.
+      short: Whether compiling takes a large part of a run of `config`, as it does with --smoke.
       **others: Other configurations by the names of their flags, such as `full`, a run of hours or for a GPU.
 
     Raises:
-      ValueError: There are two flags that name a whole configuration.
-      ImportError: There are flags other than these, and tyro, which reads them, is not installed.
+      ValueError: Two flags select a whole configuration.
+      ImportError: Single fields are set, which needs tyro, and tyro is not installed.
     """
     keep_freed_memory()
     keep_compilations(keep)
     flags = sys.argv[1:]
-    sizes = {"--smoke": smoke} | {f"--{name}": other for name, other in others.items()}
-    asked = [size for size in sizes if size in flags]
-    if len(asked) > 1:
-        raise ValueError(f"the flags hold {' and '.join(asked)}; needs one of them at most, as each is a whole configuration")
-    default: Any = sizes[asked[0]] if asked else config
-    if "--smoke" in asked and UNOPTIMISED.upper() not in os.environ:
+    configurations = {"--smoke": smoke} | {f"--{name}": other for name, other in others.items()}
+    chosen = [flag for flag in configurations if flag in flags]
+    if len(chosen) > 1:
+        raise ValueError(
+            f"flags {' and '.join(chosen)} cannot be combined: each selects a whole configuration, so give only one"
+        )
+    default: Any = configurations[chosen[0]] if chosen else config
+    if "--smoke" in chosen and UNOPTIMISED.upper() not in os.environ:
         jax.config.update(UNOPTIMISED, True)
-    if "--smoke" in asked or (short and not asked):
+    if "--smoke" in chosen or (short and not chosen):
         compile_faster()
-    left = [flag for flag in flags if flag not in sizes]
+    field_flags = [flag for flag in flags if flag not in configurations]
     try:
         import tyro
     except ImportError:
-        if not left:
+        if not field_flags:
             return default
         raise ImportError(f"the experiments' command lines need tyro; {how_to_install('experiments')}") from None
 
     name = getattr(sys.modules["__main__"].__spec__, "name", None)
-    note = f"{description or ''}\nWith --smoke: a run of seconds that shows that everything works; its times tell nothing."
-    note += "".join(f"\nWith --{name}: the whole configuration of that name, and other flags over it." for name in others)
-    return tyro.cli(type(config), prog=name and f"python -m {name}", default=default, args=left, description=note)
+    note = f"{description or ''}\n--smoke: a run of a few seconds that checks that everything works. Its times mean nothing."
+    note += "".join(f"\n--{name}: start from the configuration of that name. Other flags change its fields." for name in others)
+    return tyro.cli(type(config), prog=name and f"python -m {name}", default=default, args=field_flags, description=note)

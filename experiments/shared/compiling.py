@@ -1,4 +1,4 @@
-"""How XLA compiles for an experiment: what it compiles is kept for the next run, and a short run has it compile faster."""
+"""How XLA compiles for an experiment: programs are kept on disk, and short runs compile faster."""
 
 import mmap
 import os
@@ -11,7 +11,7 @@ from importlib import resources
 
 import jax
 
-KEPT = {  # all that is compiled is kept, small and quick as it may be; a variable of the environment goes first, as in JAX
+KEPT = {  # every program is kept, however small or quick to compile; environment variables take precedence, as in JAX
     "jax_persistent_cache_min_compile_time_secs": 0.0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
@@ -20,21 +20,21 @@ FASTER = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_spl
 
 
 def keep_compilations(keep: bool = True) -> bool:
-    """Keep on disk what XLA compiles, so that an experiment that runs again, or goes on, need not compile it again.
+    """Keep compiled programs on disk, so that an experiment that is run again need not recompile.
 
-    Run again, `experiments.ladder --smoke` takes 5 s of processor time, not 15, and the ladder on 400 images with one seed and
-    100 steps 17 s, not 66 (on two cores that others used too: 10 and 15 s after 26 and 39, 28 and 36 after 131 and 138). The
-    results are the same bits; that ladder keeps 2 MB.
+    On its second run, `experiments.ladder --smoke` takes 5 s of processor time instead of 15. The ladder on 400 images with one
+    seed and 100 steps takes 17 s instead of 66. (The times elapsed on two cores that were also used by others were 10 and 15 s
+    after 26 and 39 s, and 28 and 36 s after 131 and 138 s.) The results are the same bits. The cache of that ladder has 2 MB.
 
-    It lies in $JAX_COMPILATION_CACHE_DIR if that is set; else, on Linux, in a folder for each kind of processor in
-    $XDG_CACHE_HOME/convlab/xla or ~/.cache/convlab/xla, which may be deleted at any time. CONVLAB_CACHE=0 turns it off. Where
-    the folder cannot be made or written, the experiment runs without.
+    The cache is the folder $JAX_COMPILATION_CACHE_DIR if that is set. Otherwise, on Linux, each kind of processor has a folder
+    in $XDG_CACHE_HOME/convlab/xla or ~/.cache/convlab/xla, which may be deleted at any time. CONVLAB_CACHE=0 turns the cache
+    off. If the folder cannot be created or written, the experiment runs without a cache.
 
     Args:
-      keep: False has all compiled anew.
+      keep: Whether programs are kept. If False, everything is recompiled.
 
     Returns:
-      Whether it is done.
+      Whether programs are kept.
     """
     wanted = keep and os.environ.get("CONVLAB_CACHE") != "0" and jax.config.values["jax_enable_compilation_cache"]
     folder = _cache_folder() if wanted else None
@@ -48,18 +48,19 @@ def keep_compilations(keep: bool = True) -> bool:
 
 
 def compile_faster() -> None:
-    """Have XLA compile faster and optimise less, in this process and those it starts; call it before JAX computes anything.
+    """Make XLA compile faster and optimise less, in this process and its children.
 
-    The flags are those of XLA in JAX 0.10. Those that the environment sets, or that the installed XLA lacks, are left out.
+    It must be called before JAX computes anything. The flags are those of XLA in JAX 0.10. Flags that the environment sets, or
+    that the installed XLA does not have, are left out.
     """
-    given = os.environ.get("XLA_FLAGS", "")
-    new = [flag for flag in FASTER if flag.partition("=")[0] not in given and _is_flag(flag)]
-    os.environ["XLA_FLAGS"] = " ".join(filter(None, [given, *new]))
+    present = os.environ.get("XLA_FLAGS", "")
+    new = [flag for flag in FASTER if flag.partition("=")[0] not in present and is_flag(flag)]
+    os.environ["XLA_FLAGS"] = " ".join(filter(None, [present, *new]))
 
 
-def _is_flag(flag: str) -> bool:
-    """Return True if the installed XLA has a flag. For one that it lacks it would abort the process."""
-    name = flag.strip("-").partition("=")[0].encode() + b"\0"  # whole: old names stay as fields of messages
+def is_flag(flag: str) -> bool:
+    """Return True if the installed XLA has a flag. An unknown flag would make XLA abort the process."""
+    name = flag.strip("-").partition("=")[0].encode() + b"\0"  # the whole name: old flags remain as parts of other strings
     for library in pathlib.Path(str(resources.files("jaxlib"))).glob("*.so"):
         with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
             if text.find(name) >= 0:
@@ -68,15 +69,15 @@ def _is_flag(flag: str) -> bool:
 
 
 def _cache_folder() -> str | None:
-    """Where compilations are kept; None where there is no such place."""
-    given = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    if given and "://" in given:  # of a store in the cloud, which JAX knows to open
-        return given
-    if not given and not sys.platform.startswith("linux"):  # elsewhere processors are not told apart
+    """Return the folder of the compilation cache, or None if there is none."""
+    configured = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if configured and "://" in configured:  # a cloud storage address, which JAX opens itself
+        return configured
+    if not configured and not sys.platform.startswith("linux"):  # on other systems we cannot distinguish kinds of processors
         return None
     try:
         home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-        folder = pathlib.Path(given or pathlib.Path(home, "convlab", "xla", _processor()))
+        folder = pathlib.Path(configured or pathlib.Path(home, "convlab", "xla", _processor()))
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):
         return None
@@ -84,6 +85,6 @@ def _cache_folder() -> str | None:
 
 
 def _processor() -> str:
-    """Tell kinds of processors apart: code that was compiled for one may not run on another that shares the folder."""
+    """Return a name for the kind of processor. Code compiled for one kind may not run on another kind."""
     flags = re.search(r"^(flags|Features)\s*:(.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return f"{platform.machine()}-{zlib.crc32(flags[2].encode()):08x}" if flags else platform.machine()

@@ -1,4 +1,4 @@
-"""What experiments share: where images come from, a plain way to train, looks of figures, parts run at once and kept."""
+"""Settings and functions that experiments share: data, recipes, styles and parallel parts."""
 
 import contextlib
 import dataclasses
@@ -24,18 +24,22 @@ Rows = list[dict[str, Any]]
 
 
 def at_once(run: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
-    """Run several parts at once, for compiling, and computing in small steps, keep a single core busy.
+    """Run parts in parallel threads, as compiling and small steps keep only a single core busy.
 
-    As many as there are cores, eight at most; on an accelerator two, so that one compiles while the other computes.
+    On CPU there is one thread per core, at most eight. On an accelerator there are two, so that one part compiles while the
+    other computes. The results are in the order of the parts.
     """
-    many = min(os.cpu_count() or 1, 8) if jax.default_backend() == "cpu" else 2
-    with ThreadPoolExecutor(many) as pool:
+    threads = min(os.cpu_count() or 1, 8) if jax.default_backend() == "cpu" else 2
+    with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(run, parts))
 
 
 @contextlib.contextmanager
 def progress_of(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show how many parts are done and the time left; yield what is called with the number of parts just finished."""
+    """Show a progress bar with the time left.
+
+    Yields a function to call with the number of newly finished parts.
+    """
     from rich import console, progress
 
     columns = progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn()
@@ -50,56 +54,58 @@ def progress_of(description: str, total: int) -> Iterator[Callable[[int], None]]
 
 
 def styles(rungs: Mapping[str, str]) -> dict[str, report.Style]:
-    """Give lines of a figure, by their names, the looks that these rungs have in every figure."""
+    """Give the lines of a figure, by name, the styles that these rungs have in every figure."""
     return {name: report.RUNG_STYLE[rung]._replace(label=name) for name, rung in rungs.items()}
 
 
 def chance(labels: Any) -> float:
-    """Return the accuracy of guessing the largest class always."""
+    """Return the accuracy of always guessing the most frequent class."""
     return float(np.bincount(labels).max() / len(labels))
 
 
 def above(rows: Rows, reference: Mapping[str, Any]) -> Rows:
-    """Add to every row its `gain`: the accuracy above that of the run of the same seed that has the reference's values."""
-    least = {row["seed"]: row["accuracy"] for row in rows if reference.items() <= row.items()}
-    return [row | {"gain": row["accuracy"] - least[row["seed"]]} for row in rows]
+    """Add to every row its `gain`: its accuracy minus that of the reference run with the same seed."""
+    baseline = {row["seed"]: row["accuracy"] for row in rows if reference.items() <= row.items()}
+    return [row | {"gain": row["accuracy"] - baseline[row["seed"]]} for row in rows]
 
 
 def with_p(lines: Rows, rows: Rows, by: Sequence[str], reference: Mapping[str, Any]) -> Rows:
-    """Add to lines how likely their differences from a reference are by chance, corrected for their number: `p`."""
+    """Add to every line `p`, the corrected p-value of its difference from a reference."""
     tests = report.paired(rows, by, reference, "accuracy")
-    found = {tuple(test[name] for name in by): test["accuracy_p_holm"] for test in tests}
-    return [line | {"p": found.get(tuple(line[name] for name in by))} for line in lines]
+    p_values = {tuple(test[name] for name in by): test["accuracy_p_holm"] for test in tests}
+    return [line | {"p": p_values.get(tuple(line[name] for name in by))} for line in lines]
 
 
 def code_of(*files: str) -> str:
-    """Return the text of the library and of these files: rows that other code has made are made anew."""
+    """Return the source text of the library and of these files, to detect rows that other code has made."""
     library = sorted(pathlib.Path(str(cl.__file__)).parent.rglob("*.py"))
     return "".join(path.read_text("utf-8") for path in (*library, *map(pathlib.Path, files)))
 
 
 class Finished:
-    """The rows of finished parts, one line of a file for each part, so that a run that was stopped goes on where it was.
+    """The rows of finished parts, kept in a file so that an interrupted run can continue.
+
+    Each part is one line of the file.
 
     Args:
-      path: The file; it is made when the first part is finished.
-      code: The text of the code that makes the rows. Parts that other code has made are made anew.
+      path: The file. It is created when the first part is finished.
+      code: The source text of the code that makes the rows. Parts that were made by other code are run again.
 
     Attributes:
-      reused: Whether any rows were there before, so that the time of this run is not the time that all rows took.
+      reused: Whether rows of an earlier run were reused. The time of this run is then not the time of all rows.
     """
 
     def __init__(self, path: str | os.PathLike[str], code: str):
         self.path, self.code, self.lock = pathlib.Path(path), zlib.crc32(code.encode()), threading.Lock()
         self.reused = False
         lines = [line for line in report.read_lines(self.path) if {"code", "part", "rows"} <= {*line}]
-        self.found = {line["part"]: line["rows"] for line in lines if line["code"] == self.code}
-        self.parts: dict[str, Rows] = dict(self.found)
+        self.earlier = {line["part"]: line["rows"] for line in lines if line["code"] == self.code}
+        self.parts: dict[str, Rows] = dict(self.earlier)
 
     def rows(self, part: Any, make: Callable[[], Rows]) -> Rows:
-        """Return the rows of a part, by its name or any value with a repr; make them if they are not there."""
+        """Return the rows of a part, named by any value with a repr. If they are missing, make them."""
         name = repr(part)
-        self.reused = self.reused or name in self.found
+        self.reused = self.reused or name in self.earlier
         if name not in self.parts:
             self.parts[name] = make()
             with self.lock:
@@ -109,13 +115,13 @@ class Finished:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where images come from and results go.
+    """The data set of an experiment, and the folder of its results.
 
     Args:
-      data: Name of the data set.
-      data_dir: Where it is prepared; absent, the usual place.
-      manual_dir: Where files lie that were fetched by hand, such as the IDX files of fashion_mnist.
-      root: Folder that the results go to.
+      data: The name of the data set.
+      data_dir: The folder of prepared data sets. If None, the default folder.
+      manual_dir: The folder of files that were downloaded by hand, such as the IDX files of fashion_mnist.
+      root: The folder of the results.
     """
 
     data: str = "digits"
@@ -124,19 +130,19 @@ class Source:
     root: str = "runs"
 
     def load(self) -> Data:
-        """Load the data set, with progress."""
+        """Load the data set and show progress."""
         return cl.load(self.data, data_dir=self.data_dir, manual_dir=self.manual_dir, progress=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe(Source):
-    """How a network is trained.
+    """The training recipe of a network.
 
     Args:
-      epochs: Passes over the training images.
-      batch_size: Images a step.
-      learning_rate: Of the optimizer, falling along a cosine.
-      seeds: Runs with other initial weights, images and orders.
+      epochs: The number of passes over the training images.
+      batch_size: The number of images per step.
+      learning_rate: The learning rate, which decays along a cosine.
+      seeds: The number of runs, each with its own initial weights, images and batch order.
     """
 
     epochs: int = 10
@@ -145,7 +151,7 @@ class Recipe(Source):
     seeds: int = 5
 
     def recipe(self, seed: int, optimizer: str = "adam", evaluations: int = 1) -> cl.Config:
-        """What `fit` is told, without progress."""
+        """Return the configuration of `fit`, without a progress bar."""
         return cl.Config(
             epochs=self.epochs,
             batch_size=self.batch_size,
@@ -159,16 +165,16 @@ class Recipe(Source):
 
 @dataclasses.dataclass(frozen=True)
 class Training(Recipe):
-    """How a network is trained by SGD with momentum 0.9 on some images of each class.
+    """The training of a network by SGD with momentum 0.9 on a fixed number of images.
 
     Args:
-      size: Training images, drawn anew for every seed.
+      size: The number of training images, drawn again for every seed with the same number for each class.
     """
 
     size: int = 1000
 
     def fit(self, model: nnx.Module, data: Data, seed: int) -> cl.Fitted:
-        """Train on the seed's images, score once at the end."""
+        """Train on the images of a seed, with one evaluation at the end."""
         return cl.fit(model, data.subset(self.size, seed), self.recipe(seed, "momentum"))
 
     def accuracy(self, model: nnx.Module, data: Data, seed: int) -> float:

@@ -1,4 +1,4 @@
-"""What the benchmarks share: contenders timed in turn in one process, and the ceilings of the machine that they run on."""
+"""Timing for the benchmarks: contenders that alternate in one process, and peak rates of the machine."""
 
 import dataclasses
 import time
@@ -14,14 +14,14 @@ PATIENCE = 10
 
 @dataclasses.dataclass
 class Contender:
-    """Something to time.
+    """One implementation to be timed.
 
     Args:
-      labels: What goes into its row.
-      call: Runs it once and waits for the result.
-      steps: Units of work in one call; times are per unit.
-      compile_seconds: Of tracing and compiling; None where nothing is compiled ahead.
-      temporary_bytes: That the compiled program asks for beside arguments and results.
+      labels: The columns that describe it in its row.
+      call: A function that runs it once and waits for the result.
+      steps: The number of units of work in one call. Times are per unit.
+      compile_seconds: The time for tracing and compiling. None if nothing is compiled ahead of time.
+      temporary_bytes: The memory that the compiled program allocates in addition to arguments and results.
     """
 
     labels: dict[str, Any]
@@ -32,7 +32,7 @@ class Contender:
 
 
 def compiled(labels: dict[str, Any], function: Callable, arguments: Sequence[Any], steps: int = 1) -> Contender:
-    """Compile a function of arrays for these arguments."""
+    """Compile a function for given arguments and return it as a contender."""
     begin = time.perf_counter()
     program = jax.jit(function).lower(*arguments).compile()
     seconds = time.perf_counter() - begin
@@ -42,29 +42,32 @@ def compiled(labels: dict[str, Any], function: Callable, arguments: Sequence[Any
 
 
 def interleave(contenders: Sequence[Contender], seconds: float, least: int, pause: float = 0.0) -> list[dict[str, Any]]:
-    """Time contenders in turn, `seconds` of work or `least` calls each, whichever is longer; one row each.
+    """Time contenders, which alternate in one process, and return one row for each.
 
-    Before each call all wait for `pause` seconds: PyTorch's threads spin for some 10 ms before they fall asleep.
-    The slowest stop after `PATIENCE` times as many seconds, at one call at least beside the one that warms up. Each row has the
-    labels, the median `ms`, its quartiles `ms_low` and `ms_high`, the number of `calls`, `compile_s` and `temp_mib`.
+    Each contender runs for `seconds` of work or `least` calls, whichever is longer. The slowest ones stop after `PATIENCE`
+    times as many seconds, but not before one call after the warm-up. Before each call there is a pause of `pause` seconds,
+    because PyTorch's threads spin for some 10 ms before they fall asleep.
+
+    Each row has the labels, the median time `ms`, the quartiles `ms_low` and `ms_high`, the number of `calls`, `compile_s` and
+    `temp_mib`.
     """
     times: list[list[float]] = [[] for _ in contenders]
     for contender in contenders:
         contender.call()
 
-    def unfinished(each: list[float]) -> bool:
-        return not each or (len(each) < least or sum(each) < seconds) and sum(each) <= PATIENCE * seconds
+    def unfinished(elapsed: list[float]) -> bool:
+        return not elapsed or (len(elapsed) < least or sum(elapsed) < seconds) and sum(elapsed) <= PATIENCE * seconds
 
     while any(map(unfinished, times)):
-        for contender, each in zip(contenders, times, strict=True):
-            if unfinished(each):
+        for contender, elapsed in zip(contenders, times, strict=True):
+            if unfinished(elapsed):
                 time.sleep(pause)
                 begin = time.perf_counter()
                 contender.call()
-                each.append(time.perf_counter() - begin)
+                elapsed.append(time.perf_counter() - begin)
     rows = []
-    for contender, each in zip(contenders, times, strict=True):
-        low, median, high = 1e3 / contender.steps * np.quantile(each, (0.25, 0.5, 0.75))
+    for contender, elapsed in zip(contenders, times, strict=True):
+        low, median, high = 1e3 / contender.steps * np.quantile(elapsed, (0.25, 0.5, 0.75))
         memory = contender.temporary_bytes
         rows.append(
             {
@@ -72,7 +75,7 @@ def interleave(contenders: Sequence[Contender], seconds: float, least: int, paus
                 "ms": float(median),
                 "ms_low": float(low),
                 "ms_high": float(high),
-                "calls": len(each),
+                "calls": len(elapsed),
                 "compile_s": contender.compile_seconds,
                 "temp_mib": None if memory is None else memory / 2**20,
             }
@@ -81,9 +84,10 @@ def interleave(contenders: Sequence[Contender], seconds: float, least: int, paus
 
 
 def ceilings(dtype: str, least: int, large: bool = True) -> dict[str, float]:
-    """Measure what the machine can do: `gflops` of a matrix product, `gbs` of adding 1 in place, `fresh_gbs` into new memory.
+    """Measure the machine's peak rates: `gflops`, `gbs` and `fresh_gbs`.
 
-    The last two differ on CPU: the system hands out new memory page by page, and has to clear it.
+    `gflops` is the rate of a matrix product, `gbs` that of adding 1 in place, and `fresh_gbs` that of adding 1 into new memory.
+    The last two differ on CPU, because the system hands out new memory page by page and has to clear it.
     """
     side, size = (2048, 2**24) if large else (64, 2**10)
     matrix, vector = jnp.ones((side, side), dtype), jnp.ones(size, dtype)
@@ -106,6 +110,9 @@ def ceilings(dtype: str, least: int, large: bool = True) -> dict[str, float]:
 
 
 def floor(roof: dict[str, float], flops: float, moved: float) -> tuple[float, str]:
-    """Return the milliseconds that arithmetic or bytes need at the machine's ceilings, and which of the two needs more."""
+    """Return the least time in ms at the machine's peak rates, and its bound.
+
+    The bound is "arithmetic" or "bytes".
+    """
     arithmetic, traffic = flops / 1e6 / roof["gflops"], moved / 1e6 / roof["gbs"]
     return max(arithmetic, traffic), "arithmetic" if arithmetic > traffic else "bytes"

@@ -1,1 +1,1 @@
-"""What a network costs: its numbers and operations, its memory, and the width at which another costs as much."""
+"""Costs of networks: weights, operations, memory, and widths of equal cost."""

@@ -1,4 +1,4 @@
-"""What a rung costs: weights, multiply-adds and bytes, layer by layer, exact at borders; and what each layer sees."""
+"""Costs and receptive fields of a network, layer by layer and exact at borders."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -11,31 +11,32 @@ from flax import nnx
 from convlab.calls import Call, Path, follow, layout_of, modules_of
 from convlab.check import bytes_of
 from convlab.layers import Layer
-from convlab.measure.receptive_field import extent as field
-from convlab.measure.trace import entering, leaving
+from convlab.measure.receptive_field.extent import fields, layer_inputs_of
+from convlab.measure.trace import mark_input, mark_output
 from convlab.norm import BatchNorm
 from convlab.rungs import Layout
 
 
 class Cost(NamedTuple):
-    """What one layer, or a whole network, costs.
+    """The costs of one layer or of a whole network.
 
     Attributes:
-      name: Path in the network.
-      kind: Class of the layer.
-      output_shape: Of one image; empty where the layer was not called, or is none of those that are followed.
-      weights: Trained numbers, biases included.
-      live: Of these, how many can ever matter: kernel entries that read only padding are left out.
-      multiply_adds: Products for one image; a tap on padding, a bias and a batch norm cost nothing.
-      bytes: Of the weights.
-      activations: Numbers that a layer returns for one image, added up over its calls.
-      input_bytes: Of what it is given for one image, likewise.
-      output_bytes: Of what it returns, likewise.
-      field: Pixels that one output sees along each axis of the image, padding included: the receptive field
-        1 + sum over layers of (extent - 1) times the strides before, the largest of all branches. At most the image where the
-        output has no position along that axis; None where it is not known.
-      jump: Pixels between what neighbouring outputs see; None without neighbours, or where it is not known.
-      layout: Rung and window, of spatial layers.
+      name: The path in the network.
+      kind: The class of the layer.
+      output_shape: The shape of the output for one image. Empty if the layer was not called, or if its calls are not recorded.
+      weights: The number of trainable parameters, biases included.
+      live: The number of weights that can affect an output. Kernel entries that read only padding are left out.
+      multiply_adds: The number of products for one image. Taps on padding, biases and batch norms cost nothing.
+      bytes: The bytes of the weights.
+      activations: The size of a layer's output for one image, summed over its calls.
+      input_bytes: The bytes of a layer's inputs for one image, summed over its calls.
+      output_bytes: The bytes of a layer's outputs for one image, summed over its calls.
+      field: The receptive field of one output along each axis of the image, in pixels with padding included. It is 1 plus the
+        sum over layers of (extent - 1) times the product of earlier strides, and the largest of all branches. It is at most
+        the image if the output has no position along that axis. None if it is not known.
+      jump: The pixels between the receptive fields of neighbouring outputs. None if there are no neighbours, or if it is not
+        known.
+      layout: The rung and window of a spatial layer; None for other layers.
     """
 
     name: str
@@ -53,7 +54,9 @@ class Cost(NamedTuple):
     layout: Layout | None = None
 
     def intensity(self, batch_size: int = 1) -> float:
-        """Multiply-adds per byte moved for one batch: weights once, what every layer is given and returns for every image.
+        """Return the arithmetic intensity: multiply-adds per byte moved for one batch.
+
+        Weights are moved once per batch, and the inputs and outputs of every layer once per image.
 
         Example:
           >>> cost = count(nnx.Linear(100, 10, use_bias=False, rngs=nnx.Rngs(0)), (100,)).total
@@ -68,28 +71,34 @@ SUMS = ("weights", "live", "multiply_adds", "bytes", "activations", "input_bytes
 
 
 class Count(NamedTuple):
-    """Costs per layer, in the order in which the network names them, and in total."""
+    """The costs of a network.
+
+    Attributes:
+      layers: The costs of every layer, in the order in which the network names them.
+      total: The costs of the whole network.
+    """
 
     layers: list[Cost]
     total: Cost
 
 
 def count(model: nnx.Module, image_shape: Sequence[int]) -> Count:
-    """Count weights, multiply-adds and bytes of a network, or of a single layer, on one image, and find what each layer sees.
+    """Count the weights, multiply-adds and bytes of a network or layer for one image.
 
-    Multiply-adds are those of convlab's layers, `nnx.Conv` and `nnx.Linear`, added up over calls; other layers count their
-    weights only (subclasses with a call of their own, too), and ops that a network calls as functions nothing. A low-rank
-    layer counts as r convolutions and their mixture. Shapes and fields are those of the last call, and of the first array
-    that the network returns. Nothing is computed: a model of shapes only, from `nnx.eval_shape`, is counted without ever
-    being in memory, though Flax forgets in which order it was named.
+    The receptive field of every layer is computed too. Multiply-adds of convlab's layers, `nnx.Conv` and `nnx.Linear` are
+    summed over calls. For other layers, and for subclasses with their own `__call__`, only weights are counted. Operations
+    that are called as functions are not counted. A low-rank layer counts as r convolutions and their mixture. Shapes and
+    fields are those of the last call, and of the first array that the network returns. Nothing is computed, so a model of
+    shapes from `nnx.eval_shape` can be counted without being in memory. Flax does not keep the order of names in such a
+    model.
 
     Args:
       model: A Flax NNX module that takes images (n, *image_shape).
-      image_shape: (*space, c) of one image.
+      image_shape: The shape (*space, c) of one image.
 
     Raises:
-      ValueError: The model does not take such images, or holds layers that are stacked.
-      TypeError: `model` is no Flax NNX module, or needs more than images.
+      ValueError: The model does not take such images, or holds stacked layers.
+      TypeError: `model` is no Flax NNX module, or needs other arguments than images.
 
     Example:
       >>> from convlab.layers import Conv, Dense
@@ -100,18 +109,26 @@ def count(model: nnx.Module, image_shape: Sequence[int]) -> Count:
       '1,000,000,000,000'
     """
     calls, output = _trace(model, image_shape)
-    modules, own = modules_of(model), _own(model)
+    modules, arrays = modules_of(model), _arrays_by_path(model)
     layers = []
-    for path in sorted((path for path in modules if own[path]), key=lambda path: _place(model, path)):
-        its_calls = [call for called, call in calls if called == path]
-        layers.append(_cost("/".join(map(str, path)), modules[path], own[path], its_calls))
+    for path in sorted((path for path in modules if arrays[path]), key=lambda path: _definition_order(model, path)):
+        module_calls = [call for other, call in calls if other == path]
+        layers.append(_cost("/".join(map(str, path)), modules[path], arrays[path], module_calls))
     sums = [sum(getattr(layer, name) for layer in layers) for name in SUMS]
     total = ["total", type(model).__name__, output.h.shape[1:], *sums, output.field, output.jump, None]
     return Count(layers, Cost._make(total))
 
 
-class Seen(NamedTuple):
-    """What one call of a module is given and returns, and what of the image that sees."""
+class MeasuredCall(NamedTuple):
+    """One call of a module.
+
+    Attributes:
+      module: The module.
+      x: The shape and dtype of its input.
+      h: The shape and dtype of its output.
+      field: The receptive field of the output.
+      jump: The pixels between the fields of neighbouring outputs.
+    """
 
     module: nnx.Module
     x: jax.ShapeDtypeStruct
@@ -120,45 +137,55 @@ class Seen(NamedTuple):
     jump: tuple[int | None, ...]
 
 
-def _trace(model: nnx.Module, image_shape: Sequence[int]) -> tuple[list[tuple[Path, Seen]], Seen]:
-    """Follow one image through the network: the calls of its layers, with their paths, and that of itself."""
+def _trace(model: nnx.Module, image_shape: Sequence[int]) -> tuple[list[tuple[Path, MeasuredCall]], MeasuredCall]:
+    """Trace one image through the network.
+
+    The result is the calls of its layers, with their paths, and its own call.
+    """
     kinds = (Layer, nnx.Linear, nnx.Conv, nnx.BatchNorm, BatchNorm)
-    trace = follow(model, image_shape, *kinds, enter=entering, leave=leaving)
+    trace = follow(model, image_shape, *kinds, enter=mark_input, leave=mark_output)
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     calls = [*(call for _, call in trace.calls), Call(model, image, trace.output)]
-    seen = [
-        Seen(*call, *found) for call, found in zip(calls, field.fields(trace.jaxpr, field.entries(trace.calls)), strict=True)
+    measured = [
+        MeasuredCall(*call, *extent)
+        for call, extent in zip(calls, fields(trace.jaxpr, layer_inputs_of(trace.calls)), strict=True)
     ]
-    return [(path, call) for (path, _), call in zip(trace.calls, seen, strict=False)], seen[-1]
+    return [(path, call) for (path, _), call in zip(trace.calls, measured, strict=False)], measured[-1]
 
 
-def _own(model: nnx.Module) -> dict[tuple, list[Any]]:
-    """The trained arrays, or their shapes, of every module by its path, without those of the modules inside it; each once."""
-    own: dict[tuple, list[Any]] = {path: [] for path, _ in nnx.iter_modules(model)}
+def _arrays_by_path(model: nnx.Module) -> dict[tuple, list[Any]]:
+    """Return the trained arrays, or their shapes, of every module by path.
+
+    Each array is listed once, for the innermost module that holds it.
+    """
+    arrays: dict[tuple, list[Any]] = {path: [] for path, _ in nnx.iter_modules(model)}
     for path, value in nnx.iter_graph(model):
         if isinstance(value, nnx.Param):
-            owner = next(path[:length] for length in range(len(path), -1, -1) if path[:length] in own)
-            own[owner].append(value.get_value())
-    return own
+            owner = next(path[:length] for length in range(len(path), -1, -1) if path[:length] in arrays)
+            arrays[owner].append(value.get_value())
+    return arrays
 
 
-def _place(node: Any, path: Sequence[Any]) -> tuple[int, ...]:
-    """Where a path leads, by the order in which things were named: Flax itself sorts them by their letters."""
-    places = []
+def _definition_order(node: Any, path: Sequence[Any]) -> tuple[int, ...]:
+    """Return the index of every part of a path in the order of definition.
+
+    Flax itself sorts the names alphabetically.
+    """
+    indices = []
     for part in path:
         if isinstance(part, int):
-            places.append(part)
+            indices.append(part)
             node = node[part]
         else:
             names = node if isinstance(node, Mapping) else vars(node)
-            places.append(list(names).index(part))
+            indices.append(list(names).index(part))
             node = names[part]
-    return tuple(places)
+    return tuple(indices)
 
 
-def _cost(name: str, module: nnx.Module, own: Sequence[Any], calls: Sequence[Seen]) -> Cost:
-    """Count one module's own arrays and its calls."""
-    weights = live = sum(array.size for array in own)
+def _cost(name: str, module: nnx.Module, arrays: Sequence[Any], calls: Sequence[MeasuredCall]) -> Cost:
+    """Count the arrays and calls of one module."""
+    weights = live = sum(array.size for array in arrays)
     multiply_adds, layout = 0, layout_of(module)
     for _, x, h, *_ in calls:
         if layout is not None:
@@ -173,7 +200,7 @@ def _cost(name: str, module: nnx.Module, own: Sequence[Any], calls: Sequence[See
         weights,
         live,
         multiply_adds,
-        bytes=bytes_of(own),
+        bytes=bytes_of(arrays),
         activations=sum(call.h.size for call in calls),
         input_bytes=sum(bytes_of(call.x) for call in calls),
         output_bytes=sum(bytes_of(call.h) for call in calls),

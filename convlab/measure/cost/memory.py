@@ -1,4 +1,4 @@
-"""What a network needs of memory, before it is spent."""
+"""The memory that a network needs, computed from shapes."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -13,21 +13,22 @@ from convlab.measure.cost.count import count
 
 @runtime_checkable
 class Optimizer(Protocol):
-    """What of an Optax optimizer says how much it keeps."""
+    """The part of an Optax optimizer that determines the size of its state."""
 
     def init(self, params: Any, /) -> Any: ...
 
 
 class Memory(NamedTuple):
-    """Bytes that training a network, or applying it, holds at the same time.
+    """The bytes that training a network, or applying it, holds at the same time.
 
     Attributes:
-      parameters: Trained arrays.
-      model_state: Arrays that are not trained: running statistics, keys.
-      gradients: One for every trained array; 0 without an optimizer.
-      optimizer: State of the optimizer; 0 without one.
-      activations: What all layers return for one batch, kept for the gradient. Not in it: what activation functions and
-        pools return, and what an op needs while it runs. Without an optimizer nothing is kept, and less will do.
+      parameters: The bytes of the trained arrays.
+      model_state: The bytes of arrays that are not trained, such as running statistics and random keys.
+      gradients: The bytes of the gradients of all trained arrays; 0 without an optimizer.
+      optimizer: The bytes of the optimizer's state; 0 without an optimizer.
+      activations: The bytes of all layers' outputs for one batch, which are kept for the gradient. Outputs of activation
+        functions and pooling, and temporary arrays of operations, are not included. Without an optimizer, outputs need not be
+        kept, and less memory suffices.
     """
 
     parameters: int
@@ -38,23 +39,23 @@ class Memory(NamedTuple):
 
     @property
     def total(self) -> int:
-        """All together."""
+        """The sum of all parts."""
         return sum(self)
 
 
 def memory(model: nnx.Module, image_shape: Sequence[int], *, optimizer: Optimizer | None = None, batch_size: int = 1) -> Memory:
-    """State the bytes that a network needs for its arrays and its layers' outputs, and with an optimizer for training.
+    """Estimate the memory for applying a network, or for training it with an optimizer.
 
-    Training that recomputes nothing needs no less; what ops and the compiler take beside it is theirs to say.
+    The result is a lower bound for training without rematerialisation. Operations and the compiler may need more.
 
     Args:
-      model: A Flax NNX module that takes images (n, *image_shape); shapes only, from `nnx.eval_shape`, will do.
-      image_shape: (*space, c) of one image.
-      optimizer: Of Optax, or anything with its `init`; None asks for the network alone.
-      batch_size: Images at a time.
+      model: A Flax NNX module that takes images (n, *image_shape), or its shapes from `nnx.eval_shape`.
+      image_shape: The shape (*space, c) of one image.
+      optimizer: An Optax optimizer, or any object with its `init`. If None, the network is only applied.
+      batch_size: The number of images in a batch.
 
     Raises:
-      ValueError: The model does not take such images, or a batch size below 1.
+      ValueError: The model does not take such images, or `batch_size` is below 1.
 
     Example:
       >>> import optax

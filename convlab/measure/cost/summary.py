@@ -1,4 +1,4 @@
-"""The costs of a network as a table to read."""
+"""A printed table of a network's costs."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,16 +12,17 @@ from convlab.rungs import Layout
 
 
 def summary(model: nnx.Module, image_shape: Sequence[int], columns: Sequence[str] | None = None) -> None:
-    """Print what each layer of a network is, reads, returns, sees and costs on one image, and what all cost together.
+    """Print a table of a network's layers with their receptive fields and costs.
 
     Args:
-      model: As in `count`.
-      image_shape: (*space, c) of one image.
-      columns: Which, in this order; by default all but "jump" and "activations". "layer", "kind", "window", "output", and of
-        `Cost` "field", "jump", "weights", "live", "multiply_adds", "bytes", "activations" and "intensity", of one image.
+      model: A Flax NNX module, as in `count`.
+      image_shape: The shape (*space, c) of one image.
+      columns: The names of the columns, in order. They are "layer", "kind", "window", "output", and from `Cost` "field",
+        "jump", "weights", "live", "multiply_adds", "bytes", "activations" and "intensity" (of one image). If None, all but
+        "jump" and "activations".
 
     Raises:
-      ValueError: The model does not take such images, or an unknown column.
+      ValueError: The model does not take such images, or a column is unknown.
 
     Example:
       >>> from convlab.layers import LocallyConnected
@@ -52,11 +53,11 @@ def _kind(kind: str, layout: Layout) -> str:
 
 
 def _window(window: Window) -> str:
-    """Write a window: its size, what is not usual about it, and its padding."""
-    rank = window.rank or 1
-    strides, dilation = (as_axes(name, getattr(window, name), rank) for name in ("strides", "dilation"))
-    moved = f", stride {_sizes(strides)}" * (max(strides) > 1) + f", dilation {_sizes(dilation)}" * (max(dilation) > 1)
-    return f"{_sizes(window.taps(rank))}{moved}, {_padding(window.padding)}"
+    """Format a window: its size, strides and dilation other than 1, and its padding."""
+    ndim = window.ndim or 1
+    strides, dilation = (as_axes(name, getattr(window, name), ndim) for name in ("strides", "dilation"))
+    options = f", stride {_sizes(strides)}" * (max(strides) > 1) + f", dilation {_sizes(dilation)}" * (max(dilation) > 1)
+    return f"{_sizes(window.taps(ndim))}{options}, {_padding(window.padding)}"
 
 
 def _padding(padding: Any) -> str:
@@ -70,7 +71,7 @@ def _sizes(shape: Sequence[int | str]) -> str:
     return "x".join(map(str, shape))
 
 
-# name -> what it shows of a cost
+# The function for each column, from a cost to its cell.
 COLUMNS: dict[str, Callable[[Cost], Any]] = {
     "layer": lambda cost: cost.name,
     "kind": lambda cost: cost.kind if cost.layout is None else _kind(cost.kind, cost.layout),

@@ -1,4 +1,4 @@
-"""Controls: the width at which one network costs what another does."""
+"""Matched controls: the width at which one network costs as much as another."""
 
 import bisect
 import itertools
@@ -9,7 +9,7 @@ from flax import nnx
 
 
 def weights_of(model: nnx.Module) -> int:
-    """Count the trained numbers of a network, which may be one of shapes only."""
+    """Count the trainable parameters of a network or of its shapes."""
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
 
@@ -20,34 +20,37 @@ def match_width(
     cost: Callable[[nnx.Module], int] = weights_of,
     widths: Sequence[int] = range(1, 1025),
 ) -> int:
-    """Find the width whose network costs nearest to a target; of two that are equally near, the smaller.
+    """Find the width at which a network's cost is nearest to a target.
 
-    The networks are built without their numbers, so that no memory is spent, about as many as the number of widths has
-    digits in base 2: costs must not fall as widths grow.
+    Of two equally near widths, the smaller is returned. Only the shapes of networks are built, so no memory is needed. The
+    search is a bisection, so costs must not fall as widths grow.
 
     Args:
-      build: Makes the network of a width.
-      target: What it is to cost: the cost of the network to which it is compared.
-      cost: Of a network of shapes only: its weights, or e.g. `lambda model: count(model, shape).total.multiply_adds`.
-      widths: The choice, narrowest first.
+      build: A function from a width to the network of that width.
+      target: The cost to match, for example that of the network to compare with.
+      cost: A function from a network (of shapes only) to its cost. The default counts weights; for multiply-adds, use
+        `lambda model: count(model, shape).total.multiply_adds`.
+      widths: The candidate widths, in increasing order.
 
     Raises:
-      ValueError: No widths, or a target that the narrowest exceeds or the widest does not reach.
+      ValueError: `widths` is empty or not increasing, or the target lies outside the costs of the narrowest and the widest.
 
     Example:
       >>> from convlab.layers import Conv
       >>> match_width(lambda width: Conv(3, width, (5, 5), use_bias=False, rngs=nnx.Rngs(0)), 1000)
       13
     """
-    if len(widths) == 0 or any(wide <= narrow for narrow, wide in itertools.pairwise(widths)):
-        raise ValueError(f"widths must be at least one width, narrowest first; got {widths}")
+    if len(widths) == 0 or any(wider <= narrower for narrower, wider in itertools.pairwise(widths)):
+        raise ValueError(f"widths is {widths}; needs at least one width, in increasing order")
 
     def costs(width: int) -> int:
         return cost(nnx.eval_shape(lambda: build(width)))
 
-    least, most = costs(widths[0]), costs(widths[-1])
-    if not least <= target <= most:
-        raise ValueError(f"target {target:,} is out of reach: widths {widths[0]} to {widths[-1]} cost {least:,} to {most:,}")
+    lowest, highest = costs(widths[0]), costs(widths[-1])
+    if not lowest <= target <= highest:
+        raise ValueError(
+            f"target is {target:,} but widths {widths[0]} to {widths[-1]} cost {lowest:,} to {highest:,}; needs one between"
+        )
     above = bisect.bisect_left(widths, target, key=costs)
-    near = widths[max(above - 1, 0) : above + 1]
-    return min(near, key=lambda width: abs(costs(width) - target))
+    candidates = widths[max(above - 1, 0) : above + 1]
+    return min(candidates, key=lambda width: abs(costs(width) - target))

@@ -1,1 +1,1 @@
-"""What a shift of the image does: to a function, to predictions, and to a network layer by layer."""
+"""Equivariance under shifts: of functions, predictions, and networks layer by layer."""

@@ -1,16 +1,18 @@
-r"""Where in a network shift invariance is lost: the change of the output, shared out to the layers exactly.
+"""Equivariance by layer: every layer's exact contribution to the loss of shift invariance.
 
-Cut a network after its l-th unit, run it on the still image up to there, shift all that crosses the cut, and go on from there:
+Cut a network after its l-th unit. Run the units up to there on the unshifted images, shift all arrays that cross the cut, and
+run the remaining units on them:
 
     D_l = f_{L..l+1}( T_l f_{l..1}(X) ),    D_0 = f(T X),    D_L = T_L f(X)
 
-T_l moves each array by delta over the pixels between what its neighbours see, rounded down; an array without positions (after
-a flattening, a mean) stays as it is. Whatever T_l is, the whole change then telescopes,
+T_l shifts each array by delta over its jump, rounded down. The jump is the distance in pixels between the receptive fields of
+neighbouring elements. An array without positions (after a flattening or a mean) is not shifted. For any T_l, the total
+difference telescopes:
 
     E = f(T X) - T_L f(X) = sum over l of (D_{l-1} - D_l)
 
-and D_{l-1} - D_l comes from unit l alone: it vanishes if f_l T_{l-1} = T_l f_l. Within a unit that reads windows, one more cut
-sets right the positions near the border, whose shifted windows do not hold the same pixels, and leaves the others.
+The term D_{l-1} - D_l comes from unit l alone, because it vanishes if f_l T_{l-1} = T_l f_l. If a unit reads windows, one more
+cut within the unit separates the border. That cut corrects only the positions whose shifted windows hold other pixels.
 """
 
 import collections
@@ -24,15 +26,23 @@ from jaxtyping import Array, Float
 from convlab import check
 from convlab.calls import layout_of
 from convlab.measure.equivariance.shift import Delta, as_shift, rolled
-from convlab.measure.receptive_field import extent as field
+from convlab.measure.receptive_field import extent
+from convlab.measure.receptive_field.extent import Span
 from convlab.measure.trace import NORMS, Program, Step, trace
 from convlab.rungs import Shared
 
-ROUNDING = 64  # of the last place of the largest number: below that, an error is none
+ROUNDING = 64  # errors up to this multiple of the resolution of the largest number count as rounding
 
 
 class Unit(NamedTuple):
-    """Steps that belong together: a layer, a pooling, or a single step."""
+    """Steps of the trace that belong together: a layer, a pooling, or a single operation.
+
+    Attributes:
+      name: The path of the layer, or the name of the operation.
+      kind: The class of the layer, "pooling" or "operation".
+      call: The number of the layer's call; None if the unit is no layer.
+      steps: The unit's steps.
+    """
 
     name: str
     kind: str
@@ -41,30 +51,36 @@ class Unit(NamedTuple):
 
 
 def equivariance_by_layer(model: Any, images: Float[Array, "n k l c"], delta: Delta = 1) -> list[dict[str, Any]]:
-    r"""Find where in a network shift invariance, or equivariance, is lost.
+    r"""Find where in a network shift invariance or equivariance is lost.
 
     $$E = f(T X) - T f(X) = \sum_l (D_{l-1} - D_l), \qquad p_l = \langle D_{l-1} - D_l, E \rangle / (\|E\| \, \|f(X)\|)$$
 
-    with D_l the output when the image is still up to unit l and shifted from there on (see the module). The parts p_l add up
-    to the whole, |E| / |f(X)|; a unit that undoes what others did has a negative part. Any network goes, nested or with
-    shortcuts: units are convlab's and Flax's spatial and linear layers and norms, poolings, and what stands between. Where it
-    is not known what an operation reads (polyphase pooling, a loop, a convolution that is no layer), its result moves as many
-    times slower as it has fewer positions, and stays where that is no whole number.
+    D_l is the output when the images are unshifted up to unit l and shifted from there on (see the module). The parts p_l add
+    up to the relative error |E| / |f(X)|. A unit that cancels an error of others has a negative part. Networks may be nested
+    and have residual connections. Units are convlab's and Flax's spatial and linear layers and norms, pooling, and single
+    operations between them.
+
+    For some operations the receptive field is not known (polyphase pooling, a loop, a convolution that is no layer). The jump
+    of their result is then assumed to grow by the ratio of input to output positions. If that is no integer, the result is
+    not shifted.
 
     Args:
       model: A Flax NNX module, run in evaluation mode, or a function of images.
-      images: What it is given; means and shares are over all of them.
-      delta: Pixels by which they move around a circle, along all spatial axes or each.
+      images: The network's input; norms and inner products are over all images.
+      delta: The shift around a circle in pixels, an int for all spatial axes or one for each.
 
     Returns:
-      A row for each unit and cause that does not commute with the shift: "layer" (path of a layer, else name of the
-      operation), "kind", "cause" ("padding": positions near the border; "sharing": a kernel of its own at each position;
-      "stride", "pooling": samples between the old ones; "flatten", "norm"; else the operation), "error" (norm of
-      f_l T h - T f_l h over that of f_l h) and "part". Errors below rounding are left out, so the parts add up to it.
+      One row for each unit and cause that does not commute with the shift:
+      - "layer": the path of a layer, or the name of the operation;
+      - "kind": the class of the layer, "pooling" or "operation";
+      - "cause": "padding" (positions near the border), "sharing" (a separate kernel at each position), "stride" or "pooling"
+        (samples at new positions), "flatten", "norm", or the operation;
+      - "error": the norm of f_l T h - T f_l h over that of f_l h;
+      - "part": p_l. Errors below rounding are left out, so the parts add up to the total within rounding.
 
     Raises:
-      ValueError: `delta` has another number of entries than the images have spatial axes; or the output is all zeros or not
-        finite, so that no change is relative to it.
+      ValueError: `delta` has another number of entries than the images have spatial axes. Or the output is all zeros or not
+        finite, so that no relative error is defined.
       TypeError: The images are not floating.
 
     Example:
@@ -76,11 +92,11 @@ def equivariance_by_layer(model: Any, images: Float[Array, "n k l c"], delta: De
       layers/0 padding
       reshape flatten
     """
-    return Audit(model, images, delta).rows()
+    return _ErrorByUnit(model, images, delta).rows()
 
 
-class Audit:
-    """A network's steps, what they make of the still images, and how each array moves when the images do."""
+class _ErrorByUnit:
+    """Splits the equivariance error of a network between its units."""
 
     def __init__(self, model: Any, images: Array, delta: Delta):
         images = check.floating("images", images)
@@ -90,186 +106,214 @@ class Audit:
         self.dependent = self.program.dependent()
         self.units = list(_units(self.program, self.dependent))
         self.readers = collections.Counter(number for step in self.program.steps for number in step.numbers())
-        self.seen = [self._follow(r + 1) for r in range(len(self.delta))]
+        self.spans = [self._spans_along(r + 1) for r in range(len(self.delta))]
 
     def rows(self) -> list[dict[str, Any]]:
-        """Follow the cut through the network."""
-        still, before = self._moved(self.program.output), self._finish(0, {})
-        error, size, rows = before - still, jnp.linalg.norm(still.ravel()), []
-        length = jnp.linalg.norm(error.ravel())
-        if not (bool(size > 0) and bool(jnp.isfinite(size)) and bool(jnp.isfinite(length))):
+        """Return a row for each unit and cause with an error."""
+        shifted, before = self._shifted(self.program.output), self._output_from(0, {})
+        total, norm, rows = before - shifted, jnp.linalg.norm(shifted.ravel()), []
+        total_norm = jnp.linalg.norm(total.ravel())
+        if not (bool(norm > 0) and bool(jnp.isfinite(norm)) and bool(jnp.isfinite(total_norm))):
             raise ValueError(
-                f"the output has the norm {float(size)}, its change {float(length)}: no change is relative to that"
+                f"images give an output of norm {float(norm)} that changes by {float(total_norm)}; needs a positive and finite"
+                " norm for a relative error"
             )
         for number, unit in enumerate(self.units):
-            for cause, apart, state in self._cuts(unit):
-                after = self._finish(number + 1, state)
-                part = float(jnp.sum((before - after) * error) / (length * size)) if length > 0 else 0.0
-                rows.append({"layer": unit.name, "kind": unit.kind, "cause": cause, "error": apart, "part": part})
+            for cause, error, state in self._errors_of(unit):
+                after = self._output_from(number + 1, state)
+                part = float(jnp.sum((before - after) * total) / (total_norm * norm)) if total_norm > 0 else 0.0
+                rows.append({"layer": unit.name, "kind": unit.kind, "cause": cause, "error": error, "part": part})
                 before = after
         return rows
 
-    def _cuts(self, unit: Unit) -> Iterator[tuple[str, float, dict[int, Array]]]:
-        """For each cause in a unit: its name, its relative error, and what the unit has made once that cause is removed."""
-        made, crossing = self._run(unit.steps, {}), self._crossing(unit)
-        right = {number: self._moved(number) for number in crossing}
-        wrong = {number: jnp.subtract(*map(_float, (made[number], right[number]))) for number in crossing}
-        if not any(_counts(wrong[number], right[number]) for number in crossing):
-            return
-        inside, band = _cause(unit, self.program), self._band(unit, crossing[0]) if len(crossing) == 1 else None
-        if band is None:
-            yield inside, _relative(wrong, right), {}
-            return
-        (number,) = crossing
-        near, far = wrong[number] * band, wrong[number] * ~band
-        if _counts(near, right[number]):
-            mended = {number: jnp.where(band, right[number], made[number])} if _counts(far, right[number]) else {}
-            yield "padding", _relative({number: near}, right), mended
-        if _counts(far, right[number]):
-            yield inside, _relative({number: far}, right), {}
+    def _errors_of(self, unit: Unit) -> Iterator[tuple[str, float, dict[int, Array]]]:
+        """Yield the causes of a unit's error.
 
-    def _crossing(self, unit: Unit) -> list[int]:
-        """Numbers of the arrays of a unit that others read."""
+        Each cause has a name, a relative error, and the unit's outputs with that error corrected.
+        """
+        actual, outputs = self._run(unit.steps, {}), self._outputs(unit)
+        expected = {number: self._shifted(number) for number in outputs}
+        errors = {number: jnp.subtract(*map(_float, (actual[number], expected[number]))) for number in outputs}
+        if not any(_exceeds_rounding(errors[number], expected[number]) for number in outputs):
+            return
+        cause, border = _cause(unit, self.program), self._border(unit, outputs[0]) if len(outputs) == 1 else None
+        if border is None:
+            yield cause, _relative(errors, expected), {}
+            return
+        (number,) = outputs
+        at_border, inside = errors[number] * border, errors[number] * ~border
+        inside_counts = _exceeds_rounding(inside, expected[number])
+        if _exceeds_rounding(at_border, expected[number]):
+            corrected = {number: jnp.where(border, expected[number], actual[number])} if inside_counts else {}
+            yield "padding", _relative({number: at_border}, expected), corrected
+        if inside_counts:
+            yield cause, _relative({number: inside}, expected), {}
+
+    def _outputs(self, unit: Unit) -> list[int]:
+        """Return the numbers of a unit's arrays that other units read."""
         inner = collections.Counter(number for step in unit.steps for number in step.numbers())
         return [n for step in unit.steps for n in step.outputs if self.readers[n] > inner[n] or n == self.program.output]
 
-    def _reading(self, unit: Unit) -> set[int]:
-        """Numbers of the arrays that depend on the images and that a unit reads from others."""
-        inner = {made for step in unit.steps for made in step.outputs}
+    def _inputs(self, unit: Unit) -> set[int]:
+        """Return the numbers of the image-dependent arrays that a unit reads from others."""
+        inner = {number for step in unit.steps for number in step.outputs}
         return {n for step in unit.steps for n in step.numbers() if n in self.dependent} - inner
 
-    def _follow(self, place: int) -> dict[int, field.Seen]:
-        """How all arrays move along one axis of the images, unit by unit."""
-        given, layers = self.program.images, field.entries(self.program.calls)
-        seen: dict[int, field.Seen] = {given: field.alone(self.program.shapes[given].shape, place)}
+    def _spans_along(self, axis: int) -> dict[int, Span | None]:
+        """Compute the spans of all arrays along one axis of the images, unit by unit."""
+        images, layers = self.program.images, extent.layer_inputs_of(self.program.calls)
+        spans: dict[int, Span | None] = {images: extent.image_span(self.program.shapes[images].shape, axis)}
         for unit in self.units:
-            seen = field.spans(unit.steps, seen, layers, _moving)
-            for number in self._crossing(unit):
-                if number in seen and seen[number] is None:
-                    seen[number] = self._in_proportion(unit, number, seen)
-        return seen
+            spans = extent.spans(unit.steps, spans, layers, _map_span)
+            for number in self._outputs(unit):
+                if number in spans and spans[number] is None:
+                    spans[number] = self._span_by_size(unit, number, spans)
+        return spans
 
-    def _in_proportion(self, unit: Unit, number: int, seen: Mapping[int, field.Seen]) -> field.Seen:
-        """How a result moves of which it is not known what it reads: like what the unit is given, by their sizes."""
-        given = [each for each in self._reading(unit) if seen.get(each) is not None]
-        shapes = [self.values[each].shape for each in (*given, number)]
-        if len(given) != 1 or len(shapes[0]) != len(shapes[1]):
-            return None
-        span, along = seen[given[0]], _axis(seen[given[0]])
-        if span is None or along is None or shapes[0][along.place] % shapes[1][along.place]:
-            return None
-        slower = along.step * (shapes[0][along.place] // shapes[1][along.place])
-        return span._replace(steps=tuple(slower if axis == along.place else 0 for axis in range(len(shapes[1]))))
+    def _span_by_size(self, unit: Unit, number: int, spans: Mapping[int, Span | None]) -> Span | None:
+        """Estimate an unknown span from that of the unit's input.
 
-    def _moved(self, number: int) -> Array:
-        """What the still images make, shifted: an axis whose neighbours see pixels s apart by delta / s, rounded down."""
-        by: dict[int, int] = {}
-        for seen, pixels in zip(self.seen, self.delta, strict=True):
-            if (found := _axis(seen.get(number))) is not None:
-                by[found.place] = pixels // found.step
-        return rolled(self.values[number], tuple(by.values()), tuple(by))
+        The step grows by the ratio of their sizes. If that is no integer, the span stays unknown.
+        """
+        inputs = [read for read in self._inputs(unit) if spans.get(read) is not None]
+        shapes = [self.values[array].shape for array in (*inputs, number)]
+        if len(inputs) != 1 or len(shapes[0]) != len(shapes[1]):
+            return None
+        span, spatial = spans[inputs[0]], _spatial_axis(spans[inputs[0]])
+        if span is None or spatial is None or shapes[0][spatial.axis] % shapes[1][spatial.axis]:
+            return None
+        step = spatial.step * (shapes[0][spatial.axis] // shapes[1][spatial.axis])
+        return span._replace(steps=tuple(step if axis == spatial.axis else 0 for axis in range(len(shapes[1]))))
+
+    def _shifted(self, number: int) -> Array:
+        """Return an array of the unshifted images, shifted by delta over the step, rounded down."""
+        shift: dict[int, int] = {}
+        for spans, pixels in zip(self.spans, self.delta, strict=True):
+            if (spatial := _spatial_axis(spans.get(number))) is not None:
+                shift[spatial.axis] = pixels // spatial.step
+        return rolled(self.values[number], tuple(shift.values()), tuple(shift))
 
     def _run(self, steps: Sequence[Step], state: Mapping[int, Array]) -> dict[int, Array]:
-        """Run steps on shifted arrays: those given, and else what the still images make, shifted at the cut."""
-        made = dict(state)
+        """Run steps, starting from the arrays in `state`.
+
+        All other inputs are arrays of the unshifted images, shifted at the cut.
+        """
+        values = dict(state)
         for step in steps:
             for number in step.numbers():
-                if number not in made:
-                    made[number] = self._moved(number) if number in self.dependent else self.values[number]
-            made.update(step.run(made))
-        return made
+                if number not in values:
+                    values[number] = self._shifted(number) if number in self.dependent else self.values[number]
+            values.update(step.run(values))
+        return values
 
-    def _finish(self, unit: int, state: Mapping[int, Array]) -> Array:
-        """The output when all units from this one on are run on shifted arrays."""
-        made = self._run([step for later in self.units[unit:] for step in later.steps], state)
+    def _output_from(self, first: int, state: Mapping[int, Array]) -> Array:
+        """Return the network's output when all units from number `first` on run on shifted arrays."""
+        values = self._run([step for unit in self.units[first:] for step in unit.steps], state)
         output = self.program.output
-        return made[output] if output in made else self._moved(output)
+        return values[output] if output in values else self._shifted(output)
 
-    def _band(self, unit: Unit, number: int) -> np.ndarray | None:
-        """Positions whose window, shifted, does not hold the same pixels; None where the unit reads no windows."""
-        read = self._reading(unit)
-        if len(read) != 1:
+    def _border(self, unit: Unit, number: int) -> np.ndarray | None:
+        """Return a mask of the positions whose shifted window holds other pixels.
+
+        The result is None if the unit reads no windows.
+        """
+        inputs = self._inputs(unit)
+        if len(inputs) != 1:
             return None
-        (given,), shape = read, self.values[number].shape
-        band = np.zeros((1,) * len(shape), bool)
-        for seen, pixels in zip(self.seen, self.delta, strict=True):
-            start, end = _axis(seen.get(given)), _axis(seen.get(number))
-            laid = None if start is None or end is None else self._reads(unit, given, number, start.place, end.place)
-            if start is None or end is None or laid is None:
+        (source,), shape = inputs, self.values[number].shape
+        border = np.zeros((1,) * len(shape), bool)
+        for spans, pixels in zip(self.spans, self.delta, strict=True):
+            start, end = _spatial_axis(spans.get(source)), _spatial_axis(spans.get(number))
+            windows = None if start is None or end is None else self._reads(unit, source, number, start.axis, end.axis)
+            if start is None or end is None or windows is None:
                 return None
-            uneven = _uneven(*laid, pixels // start.step, pixels // end.step, self.values[given].shape[start.place])
-            band = band | uneven.reshape([-1 if axis == end.place else 1 for axis in range(len(shape))])
-        return np.broadcast_to(band, shape)
+            size = self.values[source].shape[start.axis]
+            changed = _changed(*windows, pixels // start.step, pixels // end.step, size)
+            border = border | changed.reshape([-1 if axis == end.axis else 1 for axis in range(len(shape))])
+        return np.broadcast_to(border, shape)
 
-    def _reads(self, unit: Unit, given: int, number: int, start: int, end: int) -> tuple[np.ndarray, int] | None:
-        """What each place along an axis of a unit's output reads along one of its input, -1 for padding; and the stride."""
-        pixels, outputs = self.values[given].shape[start], self.values[number].shape[end]
+    def _reads(self, unit: Unit, source: int, number: int, start: int, end: int) -> tuple[np.ndarray, int] | None:
+        """Return the input elements that each output element of a unit reads, and the stride.
+
+        The elements are counted along axis `start` of the input for each element along axis `end` of the output. Padding is -1.
+        The result is None if the elements are not known.
+        """
+        pixels, outputs = self.values[source].shape[start], self.values[number].shape[end]
         layout = None if unit.call is None else layout_of(self.program.calls[unit.call][1].module)
         if layout is not None and not layout.tying.by_pixel:
-            axis = layout.window.axes(self.values[given].shape[1:-1])[start - 1]
+            axis = layout.window.axes(self.values[source].shape[1:-1])[start - 1]
             return axis.reads, axis.stride
-        span = field.spans(unit.steps, {given: field.alone(self.program.shapes[given].shape, start)}, ()).get(number)
-        along = _axis(span)
-        if span is None or along is None or along.place != end:
+        start_span = extent.image_span(self.program.shapes[source].shape, start)
+        span = extent.spans(unit.steps, {source: start_span}, ()).get(number)
+        spatial = _spatial_axis(span)
+        if span is None or spatial is None or spatial.axis != end:
             return None
-        reads = along.step * np.arange(outputs)[:, None] + np.arange(span.low, span.high + 1)
-        return np.where((reads >= 0) & (reads < pixels), reads, -1), along.step
+        reads = spatial.step * np.arange(outputs)[:, None] + np.arange(span.low, span.high + 1)
+        return np.where((reads >= 0) & (reads < pixels), reads, -1), spatial.step
 
 
-def _moving(equation: Any, operands: Sequence[field.Seen]) -> field.Seen:
-    """What a result sees, as far as it moves: a map does so also where it meets what sees the whole image, as its mean."""
+def _map_span(equation: Any, operands: Sequence[Span | None]) -> Span | None:
+    """Return the span of a result.
+
+    In an elementwise operation of a map and an array without positions, such as its mean, the span is the map's.
+    """
     maps = [span for span in operands if span is not None and any(span.steps)]
-    if equation.primitive.name in field.ELEMENTWISE and None not in operands and len({span.steps for span in maps}) == 1:
+    if equation.primitive.name in extent.ELEMENTWISE and None not in operands and len({span.steps for span in maps}) == 1:
         return maps[0]
-    return field.through(equation, operands)
+    return extent.result_span(equation, operands)
 
 
-class Along(NamedTuple):
-    """An axis of an array, and how many pixels neighbours along it see apart."""
+class SpatialAxis(NamedTuple):
+    """An axis of an array, and the distance in pixels between the spans of neighbours along it."""
 
-    place: int
+    axis: int
     step: int
 
 
-def _axis(span: field.Seen) -> Along | None:
-    """The axis along which neighbours see other pixels, if there is exactly one and it is known how far apart."""
+def _spatial_axis(span: Span | None) -> SpatialAxis | None:
+    """Return the one axis along which the spans of neighbours differ by a known step, or None."""
     if span is None or None in span.steps:
         return None
-    places = [Along(place, step) for place, step in enumerate(span.steps) if step]
-    return places[0] if len(places) == 1 else None
+    axes = [SpatialAxis(axis, step) for axis, step in enumerate(span.steps) if step]
+    return axes[0] if len(axes) == 1 else None
 
 
-def _uneven(reads: np.ndarray, stride: int, came: int, moved: int, pixels: int) -> np.ndarray:
-    """Which places, when the input has moved by `came` and they by `moved`, read padding or other pixels than they did."""
-    if came % pixels == 0:
+def _changed(reads: np.ndarray, stride: int, input_shift: int, output_shift: int, pixels: int) -> np.ndarray:
+    """Return a mask of the elements that read other pixels after input and output are shifted.
+
+    Elements that read padding are in the mask too.
+    """
+    if input_shift % pixels == 0:
         return np.zeros(len(reads), bool)
-    return (reads < 0).any(1) | (np.roll(reads, moved, 0) != (reads - stride * moved) % pixels).any(1)
+    return (reads < 0).any(1) | (np.roll(reads, output_shift, 0) != (reads - stride * output_shift) % pixels).any(1)
 
 
 def _float(array: Array) -> Array:
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.float32)
 
 
-def _counts(wrong: Array, right: Array) -> bool:
-    """Whether an error is more than rounding."""
-    return bool(jnp.max(jnp.abs(wrong)) > ROUNDING * jnp.finfo(wrong.dtype).eps * jnp.max(jnp.abs(_float(right))))
+def _exceeds_rounding(error: Array, expected: Array) -> bool:
+    return bool(jnp.max(jnp.abs(error)) > ROUNDING * jnp.finfo(error.dtype).eps * jnp.max(jnp.abs(_float(expected))))
 
 
-def _relative(wrong: Mapping[int, Array], right: Mapping[int, Array]) -> float:
-    lengths = [jnp.sqrt(sum(jnp.sum(jnp.square(_float(array))) for array in arrays.values())) for arrays in (wrong, right)]
-    return float(lengths[0] / lengths[1])
+def _relative(errors: Mapping[int, Array], expected: Mapping[int, Array]) -> float:
+    norms = [jnp.sqrt(sum(jnp.sum(jnp.square(_float(array))) for array in arrays.values())) for arrays in (errors, expected)]
+    return float(norms[0] / norms[1])
 
 
 def _units(program: Program, dependent: set[int]) -> Iterator[Unit]:
-    """Group the steps: those between the marks of a layer, those of one scope, and single ones."""
-    inside, unit = None, None
+    """Group the steps into units.
+
+    A unit is the steps between the marks of a layer, those of one scope, or a single step.
+    """
+    layer, unit = None, None
     for step in program.steps:
         mark = step.mark
         if mark is not None and mark[1] == "input":
-            inside = mark[0]
-        key = ("layer", inside) if inside is not None else ("scope", _scope(step)) if step.scope else ("step", id(step))
+            layer = mark[0]
+        key = ("layer", layer) if layer is not None else ("scope", _scope(step)) if step.scope else ("step", id(step))
         if mark is not None and mark[1] == "output":
-            inside = None
+            layer = None
         if dependent.isdisjoint(step.outputs):
             continue
         if unit is None or unit[0] != key:
@@ -297,7 +341,7 @@ CAUSES = {"reshape": "flatten", "slice": "stride"}
 
 
 def _cause(unit: Unit, program: Program) -> str:
-    """What a unit loses away from borders is put down to."""
+    """Return the cause of a unit's error away from borders."""
     if unit.call is None:
         return "pooling" if unit.kind == "pooling" else CAUSES.get(unit.name, unit.name)
     module = program.calls[unit.call][1].module

@@ -1,6 +1,6 @@
-r"""What a shift of the image does to what is computed from it: equivariance and consistency.
+r"""Equivariance of a function under shifts of images, and consistency of predictions.
 
-$T_\delta$ moves images around a circle, $(T_\delta X)_k = X_{k - \delta}$: every shift has an inverse, and nothing is lost.
+$T_\delta$ moves images around a circle, $(T_\delta X)_k = X_{k - \delta}$. So every shift has an inverse, and no pixel is lost.
 """
 
 import functools
@@ -14,16 +14,17 @@ from jaxtyping import Array, Float
 
 from convlab.geometry import Size, Space, as_axes, as_space
 
-Delta = int | Sequence[int]  # pixels along all spatial axes, or each
+Delta = int | Sequence[int]  # in pixels, an int for all spatial axes or one for each
 Function = Callable[[jax.Array], jax.Array]
 
 
 class Equivariance(NamedTuple):
-    """How far a function is from commuting with a shift.
+    """The deviation of a function from commuting with a shift.
 
     Attributes:
-      map: Root mean square of the difference over images and channels, at every output position.
-      error: Norm of the difference over that of the output: of an output of zeros inf, or nan where the other is zeros too.
+      map: The root mean square of the difference over images and channels, at every output position.
+      error: The norm of the difference over that of the output. For an output of zeros it is inf, or nan if the output of the
+        shifted images is zero too.
     """
 
     map: Float[Array, "i j"]
@@ -31,16 +32,16 @@ class Equivariance(NamedTuple):
 
 
 def shift_images(x: Float[Array, "n k l c"], delta: Delta) -> Float[Array, "n k l c"]:
-    r"""Move images around a circle: all axes but the first and last.
+    r"""Shift images around a circle, along all axes but the first and last.
 
     $$H_{nklc} = X_{n,\,k-\delta,\,l-\epsilon,\,c}$$
 
     Args:
-      x: Images.
-      delta: Pixels along all spatial axes, or each; any sign.
+      x: The images.
+      delta: The shift in pixels, an int for all spatial axes or one for each; may be negative.
 
     Raises:
-      ValueError: Another number of entries than spatial axes.
+      ValueError: `delta` has another number of entries than there are spatial axes.
 
     Example:
       >>> shift_images(jnp.arange(4.0).reshape(1, 4, 1), 1).squeeze()
@@ -51,7 +52,7 @@ def shift_images(x: Float[Array, "n k l c"], delta: Delta) -> Float[Array, "n k 
 
 
 def rolled(x: Array, by: Sequence[int], axes: tuple[int, ...]) -> Array:
-    """Move an array around a circle; compiled once for all shifts."""
+    """Roll an array along axes, compiled once for all shifts."""
     return _rolled(x, np.array(by, np.int32), axes) if any(by) else x
 
 
@@ -60,16 +61,16 @@ def _rolled(x: Array, by: Array, axes: tuple[int, ...]) -> Array:
     return jnp.roll(x, by, axes)
 
 
-def as_shift(delta: Delta, rank: int) -> tuple[int, ...]:
+def as_shift(delta: Delta, ndim: int) -> tuple[int, ...]:
     """Return a shift as one integer per spatial axis.
 
     Raises:
-      ValueError: Another number of entries.
+      ValueError: `delta` holds no integers, or has another number of entries.
     """
     numbers = np.asarray(delta)
-    if numbers.dtype.kind not in "iu" or numbers.shape not in ((), (rank,)):
-        raise ValueError(f"delta is {delta!r}; needs an integer, or one for each of {rank} spatial axes")
-    return tuple(int(number) for number in np.broadcast_to(numbers, (rank,)))
+    if numbers.dtype.kind not in "iu" or numbers.shape not in ((), (ndim,)):
+        raise ValueError(f"delta is {delta!r}; needs an integer, or one for each of {ndim} spatial axes")
+    return tuple(int(number) for number in np.broadcast_to(numbers, (ndim,)))
 
 
 def equivariance_error(function: Function, x: Float[Array, "n k l c"], delta: Delta, stride: Size = 1) -> Equivariance:
@@ -77,18 +78,18 @@ def equivariance_error(function: Function, x: Float[Array, "n k l c"], delta: De
 
     $$E = f(T_\delta X) - T_{\lfloor \delta / s \rfloor} f(X)$$
 
-    Zero for circular convolutions; under zero padding zero but for a band along the border; with stride s zero for shifts by
-    multiples of s alone.
+    The difference is zero for circular convolutions. Under zero padding it is zero except in a band along the border. With
+    stride s it is zero only for shifts by multiples of s.
 
     Args:
-      function: Takes images (n, *space, c) to images, or to (n, d) where it should not notice the shift.
-      x: Images.
-      delta: Pixels, along all spatial axes or each.
-      stride: Pixels of the image between neighbouring outputs.
+      function: A function from images (n, *space, c) to images, or to (n, d), which should then be invariant under the shift.
+      x: The images.
+      delta: The shift in pixels, an int for all spatial axes or one for each.
+      stride: The number of input pixels between neighbouring outputs.
 
     Raises:
-      ValueError: `delta` or `stride` has another number of entries than there are spatial axes, or the function returns no axis
-        after that of the images.
+      ValueError: `delta` or `stride` has another number of entries than there are spatial axes, or the function's output has no
+        axis after that of the images.
 
     Example:
       >>> from convlab.geometry import Window
@@ -105,7 +106,7 @@ def equivariance_error(function: Function, x: Float[Array, "n k l c"], delta: De
     deltas, strides = as_shift(delta, x.ndim - 2), as_axes("stride", stride, x.ndim - 2)
     h, moved = function(x), function(shift_images(x, deltas))
     if jnp.ndim(h) < 2:
-        raise ValueError(f"the function returns shape {jnp.shape(h)}; needs images (n, *space, c) or vectors (n, d)")
+        raise ValueError(f"function returns shape {jnp.shape(h)}; needs images (n, *space, c) or vectors (n, d)")
     if h.ndim > 2:
         h = shift_images(h, [d // s for d, s in zip(deltas, strides, strict=True)])
     error = jnp.linalg.norm((moved - h).ravel()) / jnp.linalg.norm(h.ravel())
@@ -113,43 +114,44 @@ def equivariance_error(function: Function, x: Float[Array, "n k l c"], delta: De
 
 
 def sample_shifts(space: Space, number: int | None = None, *, seed: int = 0) -> list[tuple[int, ...]]:
-    """List shifts around the circle: all of them but the one that moves nothing, or some at random.
+    """List shifts around the circle: all but the zero shift, or a random sample of them.
 
     Args:
-      space: Pixels along each axis: a shift is below that.
-      number: How many, drawn without repetition; absent, all.
-      seed: Of the draw.
+      space: The number of pixels along each axis; shifts are below it.
+      number: The number of shifts, drawn without replacement. If None, all are returned.
+      seed: The seed of the random sample.
 
     Raises:
-      ValueError: There are fewer than `number`.
+      ValueError: There are fewer than `number` shifts.
 
     Example:
       >>> sample_shifts((2, 3))
       [(0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
     """
-    every = list(np.ndindex(*as_space(space)))[1:]
+    shifts = list(np.ndindex(*as_space(space)))[1:]
     if number is None:
-        return every
-    if not 1 <= number <= len(every):
-        raise ValueError(f"number is {number} but images of {tuple(space)} pixels have {len(every)} shifts")
-    drawn = np.random.default_rng(seed).choice(len(every), number, replace=False)
-    return [every[place] for place in sorted(drawn)]
+        return shifts
+    if not 1 <= number <= len(shifts):
+        raise ValueError(f"number is {number} but images of {tuple(space)} pixels have {len(shifts)} shifts")
+    drawn = np.random.default_rng(seed).choice(len(shifts), number, replace=False)
+    return [shifts[index] for index in sorted(drawn)]
 
 
 def shift_consistency(predict: Function, images: Float[Array, "n k l c"], shifts: Iterable[Delta]) -> float:
-    r"""Tell which share of predictions stays as it was when images are shifted.
+    r"""Compute the share of predictions that do not change when images are shifted.
 
     $$\frac{1}{|\Delta| N} \sum_{\delta n} [\, g(T_\delta X_n) = g(X_n) \,]$$
 
-    Images move around a circle. Nothing wraps in view where `predict` cuts out the middle, a margin as wide as the shifts.
+    Images move around a circle. To keep wrapped pixels out of view, let `predict` crop a margin as wide as the shifts.
 
     Args:
-      predict: Takes images (n, *space, c) to labels (n,), or to one score per class (n, classes), of which the largest counts.
-      images: What is shifted.
-      shifts: Pixels along all spatial axes or each, as `shifts` lists them.
+      predict: A function from images (n, *space, c) to labels (n,), or to one score per class (n, classes). The label is then
+        the class with the largest score.
+      images: The images to shift.
+      shifts: The shifts in pixels, each an int for all spatial axes or one for each, as `sample_shifts` lists them.
 
     Raises:
-      ValueError: No shifts; one floating score an image, which is no label, or scores that are nan.
+      ValueError: `shifts` is empty, `predict` returns one floating score per image, which is no label, or scores are nan.
 
     Example:
       >>> x = jax.random.normal(jax.random.key(0), (5, 8, 7, 1))
@@ -159,10 +161,10 @@ def shift_consistency(predict: Function, images: Float[Array, "n k l c"], shifts
     Reference: Zhang 2019, Making convolutional networks shift-invariant again, section 4.1.
     """
     images = jnp.asarray(images)
-    still = _labels(predict(images))
-    same = [jnp.mean(_labels(predict(shift_images(images, delta))) == still) for delta in shifts]
+    labels = _labels(predict(images))
+    same = [jnp.mean(_labels(predict(shift_images(images, delta))) == labels) for delta in shifts]
     if not same:
-        raise ValueError("shifts is empty; needs at least one")
+        raise ValueError("shifts is empty; needs at least one shift")
     return float(np.mean(np.array(same, float)))
 
 
@@ -170,10 +172,10 @@ def _labels(scores: Array) -> Array:
     scores = jnp.asarray(scores)
     if scores.ndim > 1 and scores.shape[-1] > 1:
         if bool(jnp.isnan(scores).any()):
-            raise ValueError("predict returns scores that are nan, of which none is the largest")
+            raise ValueError("predict returns scores that are nan; needs numbers, so that one is the largest")
         return jnp.argmax(scores, -1)
     if jnp.issubdtype(scores.dtype, jnp.floating):
         raise ValueError(
-            f"predict returns numbers of shape {scores.shape}; needs labels, such as scores > 0, or a score per class"
+            f"predict returns numbers of shape {scores.shape}; needs labels, such as scores > 0, or one score per class"
         )
     return scores

@@ -1,1 +1,1 @@
-"""What of an image reaches an output: how far, which pixels, and how much each does."""
+"""Receptive fields: their extent, their pixels, and the effect of each pixel on an output."""

@@ -1,4 +1,4 @@
-"""How much each pixel that can reach an output moves it."""
+"""The effective receptive field: how strongly each pixel affects an output."""
 
 from typing import Any, NamedTuple
 
@@ -8,16 +8,17 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from convlab import check
-from convlab.measure.receptive_field.pixels import Position, as_place, with_channels
-from convlab.measure.trace import split
+from convlab.measure.receptive_field.pixels import Position, as_index, check_channels
+from convlab.measure.trace import split_model
 
 
-class Effective(NamedTuple):
-    """What of the image an output listens to, on average.
+class EffectiveReceptiveField(NamedTuple):
+    """The effective receptive field of an output.
 
     Attributes:
-      map: Mean absolute, or squared, gradient by each pixel, scaled to a sum of 1.
-      variance: Of the pixels' places under that weight, along each axis: the square of the field's effective radius.
+      map: The mean absolute or squared gradient by each pixel, scaled to a sum of 1.
+      variance: The variance of the pixel coordinates under these weights, along each axis. It is the square of the field's
+        effective radius.
     """
 
     map: Float[Array, "k l"]
@@ -26,22 +27,22 @@ class Effective(NamedTuple):
 
 def effective_receptive_field(
     model: Any, images: Float[Array, "n k l c"], position: Position = None, *, squared: bool = False
-) -> Effective:
-    r"""Measure how much each pixel moves one output, averaged over images and channels.
+) -> EffectiveReceptiveField:
+    r"""Measure how strongly each pixel affects one output, averaged over images and channels.
 
     $$R_{kl} \propto \sum_{ncd} \Big| \frac{\partial H_{nijd}}{\partial X_{nklc}} \Big|$$
 
-    Through n layers of k random taps the squared gradient has the variance n (k^2 - 1) / 12 along each axis: the effective
-    radius grows with the root of the depth, where the field itself grows with the depth.
+    Through n layers of k random taps, the squared gradient has the variance n (k^2 - 1) / 12 along each axis. The effective
+    radius therefore grows with the square root of the depth, but the receptive field grows with the depth.
 
     Args:
       model: A Flax NNX module, run in evaluation mode, or a function of images.
-      images: What it is given.
-      position: Of the output, an int where it has one axis; absent, the central one.
-      squared: Weigh pixels by squared gradients rather than absolute ones.
+      images: The network's input.
+      position: The position of the output, an int if there is one axis. If None, the central position.
+      squared: Whether to weight pixels by squared gradients instead of absolute ones.
 
     Raises:
-      ValueError: No such position, an output without an axis of channels, or no pixel moves the output there.
+      ValueError: The position does not exist, the output has no axis of channels, or no pixel affects the output there.
       TypeError: The images are not floating.
 
     Example:
@@ -55,22 +56,27 @@ def effective_receptive_field(
     Reference: Luo et al. 2016, Understanding the effective receptive field in deep convolutional neural networks, section 2.
     """
     images = check.floating("images", images)
-    state, run = split(model)
-    shape = with_channels(jax.eval_shape(run, state, images).shape)
-    place = as_place(shape[1:-1], position, "the network's output")
+    state, run = split_model(model)
+    shape = check_channels(jax.eval_shape(run, state, images).shape)
+    index = as_index(shape[1:-1], position, "the network's output")
 
     def channel(d: Array) -> Array:
-        gradient = jax.grad(lambda x: jnp.sum(run(state, x)[:, *place, d]))(images)
+        gradient = jax.grad(lambda x: jnp.sum(run(state, x)[:, *index, d]))(images)
         return jnp.sum(jnp.square(gradient) if squared else jnp.abs(gradient), (0, -1))
 
-    weight = jnp.sum(jax.jit(lambda: lax.map(channel, jnp.arange(shape[-1])))(), 0)
-    if not float(jnp.sum(weight)) > 0:
-        raise ValueError(f"the gradient of the output at {place} is zero or not a number: no field can be weighed by it")
-    weight = weight / jnp.sum(weight)
-    return Effective(weight, jnp.stack([_variance(weight, axis) for axis in range(weight.ndim)]))
+    weights = jnp.sum(jax.jit(lambda: lax.map(channel, jnp.arange(shape[-1])))(), 0)
+    if not float(jnp.sum(weights)) > 0:
+        raise ValueError(
+            f"the gradient of the output at {index} is zero or not a number; needs a positive sum to normalise the map"
+        )
+    weights = weights / jnp.sum(weights)
+    return EffectiveReceptiveField(weights, jnp.stack([_variance(weights, axis) for axis in range(weights.ndim)]))
 
 
-def _variance(weight: Array, axis: int) -> Array:
-    along, places = jnp.sum(weight, [other for other in range(weight.ndim) if other != axis]), jnp.arange(weight.shape[axis])
-    mean = jnp.sum(along * places)
-    return jnp.sum(along * jnp.square(places - mean))
+def _variance(weights: Array, axis: int) -> Array:
+    marginal, coordinates = (
+        jnp.sum(weights, [other for other in range(weights.ndim) if other != axis]),
+        jnp.arange(weights.shape[axis]),
+    )
+    mean = jnp.sum(marginal * coordinates)
+    return jnp.sum(marginal * jnp.square(coordinates - mean))

@@ -1,12 +1,13 @@
-"""What of an image each number in a network sees: its receptive field, read off the network's trace.
+"""The extent of a receptive field: a formula for every array in a network's trace.
 
-Along one axis of the image, the number at place (p, q, ...) of any array in the trace depends on the pixels
+Along one axis of the image, the element (p, q, ...) of any array in the trace depends on the pixels
 
     low + step_p p + step_q q + ...  to  high + step_p p + step_q q + ...
 
-counted from the first pixel, padding included. A window multiplies the step by its stride and widens high - low by step times
-its extent less one; a sum of branches sees from the lowest pixel of any to the highest; a reduction sees from its first place
-to its last. What has no rule here is not known, and neither is what depends on it.
+counted from the first pixel, padding included. A window multiplies the step by its stride and extends the range high - low by
+step times (extent - 1). A sum of branches ranges from the lowest pixel of any branch to the highest. A reduction ranges from
+its first element to its last. If an operation has no rule here, the span of its result is unknown (None), as is every span
+that depends on it.
 """
 
 import math
@@ -16,18 +17,18 @@ from typing import Any, NamedTuple
 from jax.extend.core import Jaxpr
 
 from convlab.calls import Call, layout_of
-from convlab.measure.trace import Place, Step, flat, place_of
+from convlab.measure.trace import ArrayRef, Step, flatten, resolve
 from convlab.rungs import Layout
 
 
 class Span(NamedTuple):
-    """Which pixels along one axis of the image the numbers of an array see.
+    """The pixels along one axis of the image that the elements of an array depend on.
 
     Attributes:
-      pixels: Of the image along that axis.
-      steps: Per axis of the array, pixels between what neighbours see; None where that differs from place to place.
-      low: First pixel that place 0 sees; where a step is None, the first that any place along that axis sees.
-      high: Last pixel, likewise.
+      pixels: The number of pixels of the image along that axis.
+      steps: The distance in pixels between the spans of neighbours, for each axis of the array. None if it varies.
+      low: The first pixel that element 0 depends on. If a step is None, the first that any element along that axis depends on.
+      high: The last such pixel.
     """
 
     pixels: int
@@ -37,7 +38,10 @@ class Span(NamedTuple):
 
     @property
     def field(self) -> tuple[int | None, int | None]:
-        """Pixels that one number sees and pixels between what neighbours see (None without neighbours); None if not known."""
+        """The receptive field of one element and the jump between neighbours, both in pixels.
+
+        The jump is None if there are no neighbours. Both are None if they are not known.
+        """
         steps = [step for step in self.steps if step != 0]
         if not steps:
             return min(self.high - self.low + 1, self.pixels), None
@@ -46,130 +50,139 @@ class Span(NamedTuple):
         return self.high - self.low + 1, abs(steps[0])
 
 
-class Entry(NamedTuple):
-    """What enters a layer: the shape of its input, and its layout where what it sees follows from that."""
+class LayerInput(NamedTuple):
+    """The shape of a layer's input, and the layout that determines its receptive field, or None."""
 
     shape: tuple[int, ...]
     layout: Layout | None
 
 
-Seen = Span | None  # None: not known
-NOTHING = Span(0, (), 0, -1)
+INDEPENDENT = Span(0, (), 0, -1)  # of an array that does not depend on the images
+Extent = tuple[int | None, ...]  # per axis of the images, None if it is not known
 
 
-Extent = tuple[int | None, ...]  # along each axis of the images, None where it is not known
+def fields(jaxpr: Jaxpr, layers: Sequence[LayerInput]) -> list[tuple[Extent, Extent]]:
+    """Compute `Span.field` for every marked layer and for the first output.
 
-
-def fields(jaxpr: Jaxpr, layers: Sequence[Entry]) -> list[tuple[Extent, Extent]]:
-    """Find `Span.field` along all axes of the images, the last argument, for every marked layer and for the first output.
-
-    A layer that stands in a loop is not known.
+    Fields are computed along all axes of the images. The images are the last argument of the jaxpr. The field of a layer
+    inside a loop is not known.
     """
-    steps, places, shapes = flat(jaxpr)
-    image, output = places[jaxpr.invars[-1]].number, place_of(jaxpr.outvars[0], places)
+    steps, references, shapes = flatten(jaxpr)
+    image, output = references[jaxpr.invars[-1]].number, resolve(jaxpr.outvars[0], references)
     marks = {step.mark: step.outputs[0] for step in steps}
     numbers = [marks.get((number, "output")) for number in range(len(layers))]
-    seen = [spans(steps, {image: alone(shapes[image].shape, axis)}, layers) for axis in range(1, len(shapes[image].shape) - 1)]
-    found = [[None if number is None else along.get(number, NOTHING) for along in seen] for number in numbers]
-    found.append([along.get(output.number, NOTHING) if isinstance(output, Place) else NOTHING for along in seen])
-    pairs = [[(None, None) if span is None else span.field for span in along] for along in found]
-    return [(tuple(field for field, _ in along), tuple(jump for _, jump in along)) for along in pairs]
+    shape = shapes[image].shape
+    by_axis = [spans(steps, {image: image_span(shape, axis)}, layers) for axis in range(1, len(shape) - 1)]
+    rows = [[None if number is None else known.get(number, INDEPENDENT) for known in by_axis] for number in numbers]
+    rows.append([known.get(output.number, INDEPENDENT) if isinstance(output, ArrayRef) else INDEPENDENT for known in by_axis])
+    pairs = [[(None, None) if span is None else span.field for span in row] for row in rows]
+    return [(tuple(field for field, _ in row), tuple(jump for _, jump in row)) for row in pairs]
 
 
-def alone(shape: Sequence[int], axis: int) -> Span:
-    """An array that sees itself along one axis."""
-    return Span(shape[axis], tuple(int(place == axis) for place in range(len(shape))), 0, 0)
+def image_span(shape: Sequence[int], axis: int) -> Span:
+    """Return the span of the image itself along one axis."""
+    return Span(shape[axis], tuple(int(dim == axis) for dim in range(len(shape))), 0, 0)
 
 
-def _layer(span: Seen, shape: Sequence[int], layout: Layout | None) -> Seen:
-    """A layer sees all channels, and all pixels or those of its window."""
+def _layer(span: Span | None, shape: Sequence[int], layout: Layout | None) -> Span | None:
+    """Return the span of a layer's output.
+
+    A layer reads all channels, and either all pixels or those in its window.
+    """
     if span is None or layout is None:
         return span
-    first = len(shape) - 1 - (layout.window.rank or 1)
+    first = len(shape) - 1 - (layout.window.ndim or 1)
     if layout.tying.by_pixel:
-        return _over(span, shape, range(first, len(shape)))
-    seen: Seen = _over(span, shape, [len(shape) - 1])
-    for place, axis in enumerate(layout.window.axes(shape[first:-1]), first):
-        seen = _along(seen, place, axis.stride, -axis.low, axis.dilation * (axis.size - 1))
-    return seen
+        return _merge(span, shape, range(first, len(shape)))
+    result: Span | None = _merge(span, shape, [len(shape) - 1])
+    for dim, axis in enumerate(layout.window.axes(shape[first:-1]), first):
+        result = _slide(result, dim, axis.stride, -axis.low, axis.dilation * (axis.size - 1))
+    return result
 
 
-def through(equation: Any, operands: Sequence[Seen]) -> Seen:
-    """What the result of one operation sees."""
-    if all(span is NOTHING for span in operands):
-        return NOTHING
+def result_span(equation: Any, operands: Sequence[Span | None]) -> Span | None:
+    """Return the span of the result of one operation."""
+    if all(span is INDEPENDENT for span in operands):
+        return INDEPENDENT
     known = [span for span in operands if span is not None]
     rule = RULES.get(equation.primitive.name)
     return None if rule is None or len(known) < len(operands) else rule(equation, known)
 
 
-def entries(calls: Sequence[tuple[Any, Call]]) -> list[Entry]:
-    """What enters each layer, as the rules of receptive fields ask for it."""
-    return [Entry(call.x.shape, layout_of(call.module)) for _, call in calls]
+def layer_inputs_of(calls: Sequence[tuple[Any, Call]]) -> list[LayerInput]:
+    """Return the input shape and layout of each called layer."""
+    return [LayerInput(call.x.shape, layout_of(call.module)) for _, call in calls]
 
 
 def spans(
     steps: Sequence[Step],
-    given: Mapping[int, Seen],
-    layers: Sequence[Entry],
-    rule: Callable[[Any, Sequence[Seen]], Seen] = through,
-) -> dict[int, Seen]:
-    """What every array sees along one axis, from what the given ones see, by a rule; what sees nothing is left out.
+    start: Mapping[int, Span | None],
+    layers: Sequence[LayerInput],
+    rule: Callable[[Any, Sequence[Span | None]], Span | None] = result_span,
+) -> dict[int, Span | None]:
+    """Compute the span of every array along one axis of the image.
 
-    The output of a layer sees what its window says, whatever computes it.
+    Spans are propagated from given ones with a rule for operations. The output of a layer has the span that follows from
+    its window, whatever operations compute it. Arrays that do not depend on the image are left out.
     """
-    seen, entered = dict(given), {}
+    known, layer_inputs = dict(start), {}
     for step in steps:
-        operands = [seen.get(part.number, NOTHING) if isinstance(part, Place) else NOTHING for part in step.inputs]
-        if all(span is NOTHING for span in operands):
+        operands = [known.get(part.number, INDEPENDENT) if isinstance(part, ArrayRef) else INDEPENDENT for part in step.inputs]
+        if all(span is INDEPENDENT for span in operands):
             continue
         result = rule(step.equation, operands)
         if step.mark is not None and layers:
             number, side = step.mark
             if side == "input":
-                entered[number] = result
+                layer_inputs[number] = result
             elif layers[number].layout is not None:
-                result = _layer(entered.get(number), *layers[number])
-        seen.update(dict.fromkeys(step.outputs, result))
-    return seen
+                result = _layer(layer_inputs.get(number), *layers[number])
+        known.update(dict.fromkeys(step.outputs, result))
+    return known
 
 
-def _along(span: Seen, place: int, stride: int = 1, first: int = 0, extent: int = 0) -> Seen:
-    """Let place m of one axis see what the places stride * m + first to stride * m + first + extent saw."""
+def _slide(span: Span | None, dim: int, stride: int = 1, first: int = 0, extent: int = 0) -> Span | None:
+    """Return the span after sliding a window along one axis.
+
+    Element m of the result reads elements stride * m + first to stride * m + first + extent.
+    """
     if span is None or (stride, first, extent) == (1, 0, 0):
         return span
-    step = span.steps[place]
+    step = span.steps[dim]
     if step is None:
         return None
     low, high = sorted((step * first, step * (first + extent)))
-    return _stepping(span, {place: step * stride})._replace(low=span.low + low, high=span.high + high)
+    return _with_steps(span, {dim: step * stride})._replace(low=span.low + low, high=span.high + high)
 
 
-def _over(span: Span, shape: Sequence[int], places: Sequence[int]) -> Span:
-    """Let every place along these axes see what all of them saw."""
+def _merge(span: Span, shape: Sequence[int], dims: Sequence[int]) -> Span:
+    """Return the span if every element along these axes depends on the pixels of all of them."""
     low, high = span.low, span.high
-    for place in places:
-        reach = (span.steps[place] or 0) * (shape[place] - 1)
+    for dim in dims:
+        reach = (span.steps[dim] or 0) * (shape[dim] - 1)
         low, high = low + min(reach, 0), high + max(reach, 0)
-    return _stepping(span, dict.fromkeys(places, 0))._replace(low=low, high=high)
+    return _with_steps(span, dict.fromkeys(dims, 0))._replace(low=low, high=high)
 
 
-def _stepping(span: Span, steps: Mapping[int, int | None]) -> Span:
-    return span._replace(steps=tuple(steps.get(place, step) for place, step in enumerate(span.steps)))
+def _with_steps(span: Span, steps: Mapping[int, int | None]) -> Span:
+    return span._replace(steps=tuple(steps.get(dim, step) for dim, step in enumerate(span.steps)))
 
 
-def _kept(span: Span, places: Iterable[int]) -> Span:
-    """What is seen from the array that has only these axes, in this order; -1 is an axis of copies."""
-    return span._replace(steps=tuple(0 if place < 0 else span.steps[place] for place in places))
+def _select_axes(span: Span, dims: Iterable[int]) -> Span:
+    """Return the span of the array with only these axes, in this order, where -1 is a broadcast axis."""
+    return span._replace(steps=tuple(0 if dim < 0 else span.steps[dim] for dim in dims))
 
 
-def _union(known: Sequence[Span]) -> Seen:
-    """From the lowest to the highest pixel of arrays whose neighbours are equally far apart; all, if one of them sees all."""
+def _union(known: Sequence[Span]) -> Span | None:
+    """Return the span from the lowest to the highest pixel of arrays with equal steps.
+
+    If one array depends on all pixels, the span is that array's.
+    """
     for span in known:
         if set(span.steps) <= {0} and span.low <= 0 and span.high >= span.pixels - 1:
             return span
     if len({span.steps for span in known}) != 1:
-        return None if known else NOTHING
+        return None if known else INDEPENDENT
     return known[0]._replace(low=min(span.low for span in known), high=max(span.high for span in known))
 
 
@@ -177,110 +190,126 @@ def _shape(variable: Any) -> tuple[int, ...]:
     return variable.aval.shape
 
 
-def _elementwise(equation: Any, operands: Sequence[Span]) -> Seen:
+def _elementwise(equation: Any, operands: Sequence[Span]) -> Span | None:
     scalar = (0,) * len(_shape(equation.outvars[0]))
-    return _union([span._replace(steps=span.steps or scalar) for span in operands if span is not NOTHING])
+    return _union([span._replace(steps=span.steps or scalar) for span in operands if span is not INDEPENDENT])
 
 
-def _reduce(equation: Any, operands: Sequence[Span]) -> Seen:
-    shape, gone = _shape(equation.invars[0]), equation.params["axes"]
-    return _kept(_over(operands[0], shape, gone), [place for place in range(len(shape)) if place not in gone])
+def _reduce(equation: Any, operands: Sequence[Span]) -> Span | None:
+    shape, reduced = _shape(equation.invars[0]), equation.params["axes"]
+    return _select_axes(_merge(operands[0], shape, reduced), [dim for dim in range(len(shape)) if dim not in reduced])
 
 
-def _dot(equation: Any, operands: Sequence[Span]) -> Seen:
-    """A product of what sees and what does not; the axes of both come first, then those of the left, of the right."""
-    if NOTHING not in operands:
+def _dot(equation: Any, operands: Sequence[Span]) -> Span | None:
+    """Return the span of a product of an array that depends on the image and one that does not.
+
+    The result's axes are the batch axes, then those of the left operand, then those of the right.
+    """
+    if INDEPENDENT not in operands:
         return None
-    number = operands.index(NOTHING) ^ 1
-    contracted, both = (sides[number] for sides in equation.params["dimension_numbers"])
-    shape, rank = _shape(equation.invars[number]), len(_shape(equation.outvars[0]))
-    own = [place for place in range(len(shape)) if place not in (*contracted, *both)]
-    others = [-1] * (rank - len(both) - len(own))
-    return _kept(_over(operands[number], shape, contracted), [*both, *own, *others] if number == 0 else [*both, *others, *own])
+    number = operands.index(INDEPENDENT) ^ 1
+    contracted, batch = (sides[number] for sides in equation.params["dimension_numbers"])
+    shape, ndim = _shape(equation.invars[number]), len(_shape(equation.outvars[0]))
+    remaining = [dim for dim in range(len(shape)) if dim not in (*contracted, *batch)]
+    others = [-1] * (ndim - len(batch) - len(remaining))
+    return _select_axes(
+        _merge(operands[number], shape, contracted),
+        [*batch, *remaining, *others] if number == 0 else [*batch, *others, *remaining],
+    )
 
 
-def _window(equation: Any, operands: Sequence[Span]) -> Seen:
-    seen: Seen = operands[0]
+def _window(equation: Any, operands: Sequence[Span]) -> Span | None:
+    result: Span | None = operands[0]
     names = ("window_dimensions", "window_strides", "window_dilation", "base_dilation", "padding")
     numbers = zip(*(equation.params[name] for name in names), strict=True)
-    for place, (size, stride, dilation, base, (low, _)) in enumerate(numbers):
-        seen = _along(seen, place, stride, -low, dilation * (size - 1)) if base == 1 else None
-    return seen
+    for dim, (size, stride, dilation, base, (low, _)) in enumerate(numbers):
+        result = _slide(result, dim, stride, -low, dilation * (size - 1)) if base == 1 else None
+    return result
 
 
-def _pad(equation: Any, operands: Sequence[Span]) -> Seen:
-    seen: Seen = operands[0] if operands[1] is NOTHING else None
-    for place, (low, high, inside) in enumerate(equation.params["padding_config"]):
-        seen = None if inside or high < 0 else _along(seen, place, first=-low)
-    return seen
+def _pad(equation: Any, operands: Sequence[Span]) -> Span | None:
+    result: Span | None = operands[0] if operands[1] is INDEPENDENT else None
+    for dim, (low, high, inside) in enumerate(equation.params["padding_config"]):
+        result = None if inside or high < 0 else _slide(result, dim, first=-low)
+    return result
 
 
-def _slice(equation: Any, operands: Sequence[Span]) -> Seen:
-    seen: Seen = operands[0]
+def _slice(equation: Any, operands: Sequence[Span]) -> Span | None:
+    result: Span | None = operands[0]
     starts, ends = (equation.params[f"{end}_indices"] for end in ("start", "limit"))
     strides, sizes = equation.params["strides"] or (1,) * len(starts), _shape(equation.invars[0])
-    for place, (start, end, stride, size) in enumerate(zip(starts, ends, strides, sizes, strict=True)):
+    for dim, (start, end, stride, size) in enumerate(zip(starts, ends, strides, sizes, strict=True)):
         if (start, end, stride) != (0, size, 1):
-            seen = None if seen is None or seen.steps[place] is None else _along(seen, place, stride, start)
-    return seen
+            result = None if result is None or result.steps[dim] is None else _slide(result, dim, stride, start)
+    return result
 
 
-def _reverse(equation: Any, operands: Sequence[Span]) -> Seen:
-    seen: Seen = operands[0]
-    for place in equation.params["dimensions"]:
-        seen = _along(seen, place, -1, _shape(equation.invars[0])[place] - 1)
-    return seen
+def _reverse(equation: Any, operands: Sequence[Span]) -> Span | None:
+    result: Span | None = operands[0]
+    for dim in equation.params["dimensions"]:
+        result = _slide(result, dim, -1, _shape(equation.invars[0])[dim] - 1)
+    return result
 
 
-def _concatenate(equation: Any, operands: Sequence[Span]) -> Seen:
-    """Channels side by side are a union; shorter pieces before and after the longest are padding if they copy what it sees."""
-    place, shapes = equation.params["dimension"], [_shape(piece) for piece in equation.invars]
-    pieces = [number for number, span in enumerate(operands) if span is not NOTHING and shapes[number][place]]
-    if all(operands[number].steps[place] == 0 for number in pieces):
+def _concatenate(equation: Any, operands: Sequence[Span]) -> Span | None:
+    """Return the span of concatenated arrays.
+
+    Channels form a union. Along other axes, shorter pieces can be padding of the longest. The pieces are padding if they
+    copy elements of the longest, so that they depend on no other pixels.
+    """
+    dim, shapes = equation.params["dimension"], [_shape(piece) for piece in equation.invars]
+    pieces = [number for number, span in enumerate(operands) if span is not INDEPENDENT and shapes[number][dim]]
+    if all(operands[number].steps[dim] == 0 for number in pieces):
         return _union([operands[number] for number in pieces])
-    longest = max(pieces, key=lambda number: shapes[number][place])
+    longest = max(pieces, key=lambda number: shapes[number][dim])
     extents = {operands[number].high - operands[number].low for number in pieces}
-    covers = [_over(operands[number], shapes[number], [place]) for number in pieces]
-    whole = _over(operands[longest], shapes[longest], [place])
-    if len(extents) > 1 or any(cover.low < whole.low or cover.high > whole.high for cover in covers):
+    covers = [_merge(operands[number], shapes[number], [dim]) for number in pieces]
+    full = _merge(operands[longest], shapes[longest], [dim])
+    if len(extents) > 1 or any(cover.low < full.low or cover.high > full.high for cover in covers):
         return None
-    return _along(operands[longest], place, first=-sum(shape[place] for shape in shapes[:longest]))
+    return _slide(operands[longest], dim, first=-sum(shape[dim] for shape in shapes[:longest]))
 
 
-def _broadcast(equation: Any, operands: Sequence[Span]) -> Seen:
+def _broadcast(equation: Any, operands: Sequence[Span]) -> Span | None:
     old, new = _shape(equation.invars[0]), equation.params["shape"]
-    places = {to: place for place, to in enumerate(equation.params["broadcast_dimensions"]) if old[place] == new[to]}
-    return _kept(operands[0], [places.get(to, -1) for to in range(len(new))])
+    dims = {to: dim for dim, to in enumerate(equation.params["broadcast_dimensions"]) if old[dim] == new[to]}
+    return _select_axes(operands[0], [dims.get(to, -1) for to in range(len(new))])
 
 
-def _reshape(equation: Any, operands: Sequence[Span]) -> Seen:
-    """Axes are split, or merged; neighbours on merged axes are not equally far apart, unless they see the same."""
+def _reshape(equation: Any, operands: Sequence[Span]) -> Span | None:
+    """Return the span after splitting or merging axes.
+
+    A merged axis has no constant step, unless its elements all depend on the same pixels.
+    """
     span, old, new = operands[0], _shape(equation.invars[0]), _shape(equation.outvars[0])
     if 0 in old:
-        return NOTHING
+        return INDEPENDENT
     steps: dict[int, int | None] = {}
     for merged, split in _groups(old, new):
         step = span.steps[merged[0]]
-        if len(merged) > 1 and any(span.steps[place] != 0 for place in merged):
-            span, step = _over(span, old, merged), None
-        for number, place in enumerate(split):
-            steps[place] = None if step is None else step * math.prod(new[later] for later in split[number + 1 :])
-    return span._replace(steps=tuple(steps.get(place, 0) for place in range(len(new))))
+        if len(merged) > 1 and any(span.steps[dim] != 0 for dim in merged):
+            span, step = _merge(span, old, merged), None
+        for number, dim in enumerate(split):
+            steps[dim] = None if step is None else step * math.prod(new[later] for later in split[number + 1 :])
+    return span._replace(steps=tuple(steps.get(dim, 0) for dim in range(len(new))))
 
 
 def _groups(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
-    """Yield which axes become which in a reshape: the shortest runs of equal size, without axes of one place."""
-    sides = [[place for place, size in enumerate(shape) if size != 1] for shape in (old, new)]
+    """Yield which axes become which in a reshape.
+
+    Groups are the shortest runs of equal size. Axes of size 1 are left out.
+    """
+    sides = [[dim for dim, size in enumerate(shape) if size != 1] for shape in (old, new)]
     while all(sides):
         merged, split = [sides[0].pop(0)], [sides[1].pop(0)]
-        while missing := math.prod(old[place] for place in merged) - math.prod(new[place] for place in split):
-            run, side = (split, sides[1]) if missing > 0 else (merged, sides[0])
+        while imbalance := math.prod(old[dim] for dim in merged) - math.prod(new[dim] for dim in split):
+            run, side = (split, sides[1]) if imbalance > 0 else (merged, sides[0])
             run.append(side.pop(0))
         yield merged, split
 
 
-def _squeeze(equation: Any, operands: Sequence[Span]) -> Seen:
-    return _kept(operands[0], [q for q in range(len(operands[0].steps)) if q not in equation.params["dimensions"]])
+def _squeeze(equation: Any, operands: Sequence[Span]) -> Span | None:
+    return _select_axes(operands[0], [q for q in range(len(operands[0].steps)) if q not in equation.params["dimensions"]])
 
 
 ELEMENTWISE = (
@@ -290,15 +319,15 @@ ELEMENTWISE = (
     *("add", "add_any", "and", "clamp", "div", "eq", "ge", "gt", "le", "lt", "max", "min", "mul", "ne", "or", "pow", "rem"),
     *("select_n", "sub", "xor"),
 )
-# operation of JAX -> what its result sees, given the operation and what each operand sees
-RULES: dict[str, Callable[[Any, Sequence[Span]], Seen]] = {
+# The function for each JAX primitive that computes the span of its result from the equation and the operands' spans.
+RULES: dict[str, Callable[[Any, Sequence[Span]], Span | None]] = {
     **dict.fromkeys(ELEMENTWISE, _elementwise),
     **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "argmax", "argmin"), _reduce),
     **dict.fromkeys(("reduce_window_sum", "reduce_window_max", "reduce_window_min"), _window),
     "dot_general": _dot,
     "broadcast_in_dim": _broadcast,
     "reshape": _reshape,
-    "transpose": lambda equation, operands: _kept(operands[0], equation.params["permutation"]),
+    "transpose": lambda equation, operands: _select_axes(operands[0], equation.params["permutation"]),
     "squeeze": _squeeze,
     "slice": _slice,
     "split": lambda equation, operands: operands[0] if operands[0].steps[equation.params["axis"]] == 0 else None,

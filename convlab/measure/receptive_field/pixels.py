@@ -1,9 +1,9 @@
-"""What of an image reaches one output: the pixels that can, and through which positions of which layers.
+"""The pixels of a receptive field, and the positions of layers between them and the output.
 
-`convlab.measure.receptive_field.extent` finds the extent of a receptive field by formula; here its pixels are found one by
-one, by following the trace of the network backwards. Nothing cancels on that way, as only whether a number can matter is
-followed: a maximum can pass on any of what it looks at, an activation passes on what it is given, and a weight counts unless it
-is zero. What has no rule here (a loop) is refused, as what it reads would go unseen.
+`convlab.measure.receptive_field.extent` computes the extent of a receptive field by formula. This module finds its pixels one
+by one, by following the trace of the network backwards. It tracks only whether a number can have an effect, so that nothing
+cancels. A maximum can depend on all its operands, an activation on its argument, and a weight counts unless it is zero.
+An operation without a rule here, such as a loop, raises an error, because its dependencies would be missed.
 """
 
 import math
@@ -16,35 +16,36 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool
 
-from convlab.measure.receptive_field import extent as field
-from convlab.measure.trace import Place, Step, trace
+from convlab.measure.receptive_field.extent import ELEMENTWISE
+from convlab.measure.trace import ArrayRef, Step, trace
 
 IMAGE, OUTPUT = "image", "output"
 
-Position = int | Sequence[int] | None  # of an output: an int where there is one axis, None for the central one
+Position = int | Sequence[int] | None  # of an output: an int if there is one axis; None is the central one
 
 
 def input_dependencies(
     model: Any, image_shape: Sequence[int], layer: str = OUTPUT, position: Position = None
 ) -> dict[str, Bool[np.ndarray, "..."]]:
-    r"""Find which pixels, through which positions of every layer, lead to one output.
+    r"""Find the pixels and the layers' positions that one output depends on.
 
     $$M^{(l-1)}_{kl} = \bigvee_{ij} M^{(l)}_{ij} \wedge [\, \partial f_l(H)_{ij} / \partial H_{kl} \not\equiv 0 \,]$$
 
     Args:
       model: A Flax NNX module, or a function of images.
-      image_shape: (*space, c) of one image.
-      layer: Path of the layer whose output is asked about, as `count` names it; "output" is what the network returns.
-      position: Of that output, an int where it has one axis; absent, the central one. Empty where it has no positions: all its
-        numbers then.
+      image_shape: The shape (*space, c) of one image.
+      layer: The path of the layer whose output is traced back, as `count` names it. "output" is the network's output.
+      position: The position in that output, an int if there is one axis. If None, the central position. If the output has no
+        positions, all its numbers are traced back, and `position` is None or empty.
 
     Returns:
-      Which pixels lead there, by "image", and then which positions of each layer's output, by path in the order of the calls:
-      those of which any channel does, through weights that are not zero. The mask of a layer without positions has no axes.
+      A mask of the pixels by "image", and then a mask of each layer's output positions by path, in the order of the calls. A
+      position is in the mask if the output depends on any of its channels through nonzero weights. The mask of a layer without
+      positions has no axes.
 
     Raises:
-      ValueError: No such layer or position; an output without an axis of channels; which pixels are read depends on the image
-        (polyphase pooling); or an operation that is not known, such as a loop.
+      ValueError: The layer or the position does not exist, or the output has no axis of channels. Or the pixels that are read
+        depend on the image (polyphase pooling), or an operation has no rule, such as a loop.
 
     Example:
       >>> from flax import nnx
@@ -56,18 +57,19 @@ def input_dependencies(
       layers/0 1 2 3
       layers/1 1
     """
-    way = _Way(model, image_shape)
-    number = way.of(layer)
-    seen = jax.jit(lambda mask: way.back(number, mask))(way.at(number, position))
-    return {name: np.asarray(seen[name]) for name in way.numbers}
+    backward = _BackwardTrace(model, image_shape)
+    number = backward.number_of(layer)
+    masks = jax.jit(lambda mask: backward.follow(number, mask))(backward.mask_at(number, position))
+    return {name: np.asarray(masks[name]) for name in backward.numbers}
 
 
 def receptive_field(
     model: Any, image_shape: Sequence[int], layer: str = OUTPUT, position: Position = None
 ) -> Bool[np.ndarray, "k l"]:
-    r"""Find which pixels can change one output: arguments as in `input_dependencies`, of which this is the image.
+    r"""Find the pixels that can change one output.
 
-    Away from borders its extent is $1 + \sum_l (k_l - 1) \prod_{m < l} s_m$ with k taps and stride s: the field in `count`.
+    The arguments and errors are those of `input_dependencies`, and the result is its mask of the image. Away from borders, its
+    extent is $1 + \sum_l (k_l - 1) \prod_{m < l} s_m$ for k taps and stride s, which is the field in `count`.
 
     Example:
       >>> from flax import nnx
@@ -79,23 +81,26 @@ def receptive_field(
     return input_dependencies(model, image_shape, layer, position)[IMAGE]
 
 
-def with_channels(shape: tuple[int, ...]) -> tuple[int, ...]:
+def check_channels(shape: tuple[int, ...]) -> tuple[int, ...]:
     if len(shape) < 2:
         raise ValueError(f"the network returns shape {shape}; needs (n, *positions, channels)")
     return shape
 
 
-def as_place(space: Sequence[int], position: Position, where: str) -> tuple[int, ...]:
+def as_index(space: Sequence[int], position: Position, name: str) -> tuple[int, ...]:
     if position is None:
         position = tuple(n // 2 for n in space)
-    place = (int(position),) if isinstance(position, (int, np.integer)) else tuple(position)
-    if len(place) != len(space) or not all(0 <= i < n for i, n in zip(place, space, strict=True)):
-        raise ValueError(f"position is {place} but {where} has {tuple(space)} positions")
-    return place
+    index = (int(position),) if isinstance(position, (int, np.integer)) else tuple(position)
+    if len(index) != len(space) or not all(0 <= i < n for i, n in zip(index, space, strict=True)):
+        raise ValueError(f"position is {index} but {name} has {tuple(space)} positions")
+    return index
 
 
-class _Way:
-    """The way back through a network's trace: what is known without the image, and the steps that read it."""
+class _BackwardTrace:
+    """A network's trace, to be followed backwards.
+
+    Arrays that do not depend on the image are computed once. Only the other steps are kept.
+    """
 
     def __init__(self, model: Any, image_shape: Sequence[int]):
         self.program = trace(model, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
@@ -107,143 +112,153 @@ class _Way:
                 continue
             self.steps.append(step)
 
-    def of(self, layer: str) -> int:
-        """The number of a layer's output."""
+    def number_of(self, layer: str) -> int:
+        """Return the number of a layer's output."""
         if layer not in self.numbers and layer != OUTPUT:
             raise ValueError(f"layer {layer!r} is not called; needs one of {', '.join([*self.numbers, OUTPUT])}")
         return self.numbers.get(layer, self.program.output)
 
     def space(self, number: int) -> tuple[int, ...]:
-        return with_channels(self.program.shapes[number].shape)[1:-1]
+        return check_channels(self.program.shapes[number].shape)[1:-1]
 
-    def at(self, number: int, position: Position) -> Array:
-        """A mask of one position."""
+    def mask_at(self, number: int, position: Position) -> Array:
+        """Return a mask of one position."""
         space = self.space(number)
-        return jnp.zeros(space, bool).at[as_place(space, position, "the output")].set(True)
+        return jnp.zeros(space, bool).at[as_index(space, position, "the output")].set(True)
 
-    def back(self, number: int, mask: Array) -> dict[str, Array]:
-        """Which positions of every named array lead to those of one array."""
+    def follow(self, number: int, mask: Array) -> dict[str, Array]:
+        """Return which positions of every named array one array depends on."""
         shapes = self.program.shapes
         reached = {number: jnp.broadcast_to(mask[None, ..., None], shapes[number].shape)}
         for step in reversed(self.steps):
-            if any(made in reached for made in step.outputs):
-                for given, found in self._through(step, reached):
-                    reached[given] = reached[given] | found if given in reached else found
-        named = {name: reached.get(at, jnp.zeros(shapes[at].shape, bool)) for name, at in self.numbers.items()}
-        return {name: array.any((0, -1)) for name, array in named.items()}
+            if any(result in reached for result in step.outputs):
+                for operand, mask in self._backward(step, reached):
+                    reached[operand] = reached[operand] | mask if operand in reached else mask
+        named = {name: reached.get(array, jnp.zeros(shapes[array].shape, bool)) for name, array in self.numbers.items()}
+        return {name: mask.any((0, -1)) for name, mask in named.items()}
 
-    def _through(self, step: Step, reached: Mapping[int, Array]) -> Iterator[tuple[int, Array]]:
-        """What of its operands a step may pass on to what is reached of its results."""
-        given = [part.number for part in step.inputs if isinstance(part, Place) and part.number not in self.known]
-        function, where = PASSING.get(step.name), PLACES.get(step.name, slice(0))
+    def _backward(self, step: Step, reached: Mapping[int, Array]) -> Iterator[tuple[int, Array]]:
+        """Yield the entries of each operand that can reach the output, given those of the results."""
+        dependent = [
+            operand.number for operand in step.inputs if isinstance(operand, ArrayRef) and operand.number not in self.known
+        ]
+        function, indices = STAND_INS.get(step.name), INDEX_OPERANDS.get(step.name, slice(0))
         if function is None and step.name not in LINEAR:
-            raise ValueError(f"{step.name} is not known here: what leads to an output through it cannot be told")
-        if any(isinstance(part, Place) and part.number in given for part in step.inputs[where]):
-            raise ValueError(f"which numbers {step.name} reads depends on the image: what leads to an output is not fixed")
-        ones = [jnp.ones(self.program.shapes[number].shape, _counted(self.program.shapes[number])) for number in given]
-        linear = step._replace(inputs=tuple(self._operand(step, place) for place in range(len(step.inputs))))
+            raise ValueError(f"operation {step.name} has no rule; needs one to find the inputs that its result depends on")
+        if any(isinstance(operand, ArrayRef) and operand.number in dependent for operand in step.inputs[indices]):
+            raise ValueError(f"operation {step.name} reads indices that depend on the image; needs fixed dependencies")
+        ones = [jnp.ones(self.program.shapes[number].shape, _count_dtype(self.program.shapes[number])) for number in dependent]
+        linear = step._replace(inputs=tuple(self._operand(step, index) for index in range(len(step.inputs))))
 
         def run(*arrays: Array) -> list[Array]:
-            values = dict(zip(given, arrays, strict=True))
+            values = dict(zip(dependent, arrays, strict=True))
             if function is None:
                 return list(linear.run(values).values())
             return [function(step, values, self.known)] * len(step.outputs)
 
-        results, pull = jax.vjp(run, *ones)
-        back = [
-            reached.get(made, jnp.zeros(h.shape, bool)).astype(h.dtype) for made, h in zip(step.outputs, results, strict=True)
+        results, pull_back = jax.vjp(run, *ones)
+        cotangents = [
+            reached.get(result, jnp.zeros(h.shape, bool)).astype(h.dtype)
+            for result, h in zip(step.outputs, results, strict=True)
         ]
-        for number, found in zip(given, pull(back), strict=True):
-            yield number, found > 0.5  # counts of ways, up to the rounding of whatever computes them
+        for number, paths in zip(dependent, pull_back(cotangents), strict=True):
+            yield number, paths > 0.5  # the number of paths, up to rounding
 
-    def _operand(self, step: Step, place: int) -> Any:
-        """An operand of a linear step: where it reads, as it is; a weight as 1 or, for none, 0."""
-        part = step.inputs[place]
-        if isinstance(part, Place) and part.number not in self.known:
-            return part
-        known = jnp.asarray(self.known[part.number] if isinstance(part, Place) else part)
-        says_where = place in range(len(step.inputs))[PLACES.get(step.name, slice(0))]
-        return known if says_where else (known != 0).astype(_counted(known))
+    def _operand(self, step: Step, index: int) -> Any:
+        """Return an operand of a linear step with its weights replaced by 1, or by 0 if they are zero.
+
+        Indices are kept.
+        """
+        operand = step.inputs[index]
+        if isinstance(operand, ArrayRef) and operand.number not in self.known:
+            return operand
+        known = jnp.asarray(self.known[operand.number] if isinstance(operand, ArrayRef) else operand)
+        is_index = index in range(len(step.inputs))[INDEX_OPERANDS.get(step.name, slice(0))]
+        return known if is_index else (known != 0).astype(_count_dtype(known))
 
 
-def _counted(array: Any) -> Any:
-    """The dtype in which ways through an array are counted."""
+def _count_dtype(array: Any) -> Any:
+    """Return the dtype in which the paths through an array are counted."""
     return array.dtype if jnp.issubdtype(array.dtype, jnp.floating) else jnp.float32
 
 
-# What stands for an operation that passes numbers on but not linearly: a sum, of what it is given from the image.
-Passing = Callable[[Step, Mapping[int, Array], Mapping[int, Any]], Array]
+# A linear stand-in for a nonlinear operation: a sum of the operands that depend on the image.
+StandIn = Callable[[Step, Mapping[int, Array], Mapping[int, Any]], Array]
 
 
-def _any(step: Step, values: Mapping[int, Array], known: Mapping[int, Any]) -> Array:
-    """All operands alike."""
-    form = step.equation.outvars[0].aval
-    parts = [values[part.number] for part in step.inputs if _in(part, values)]
-    zeros = jnp.zeros(form.shape, _counted(form))
-    return sum((jnp.broadcast_to(part, form.shape).astype(zeros.dtype) for part in parts), zeros)
+def _sum(step: Step, values: Mapping[int, Array], known: Mapping[int, Any]) -> Array:
+    """Add all operands."""
+    shape_dtype = step.equation.outvars[0].aval
+    parts = [values[operand.number] for operand in step.inputs if _is_given(operand, values)]
+    zeros = jnp.zeros(shape_dtype.shape, _count_dtype(shape_dtype))
+    return sum((jnp.broadcast_to(operand, shape_dtype.shape).astype(zeros.dtype) for operand in parts), zeros)
 
 
 def _product(step: Step, values: Mapping[int, Array], known: Mapping[int, Any]) -> Array:
-    """Nothing where a factor that does not come from the image is zero."""
-    factors = [known[part.number] if isinstance(part, Place) else part for part in step.inputs if not _in(part, values)]
-    return _any(step, values, known) * math.prod((jnp.asarray(factor) != 0) for factor in factors)
+    """Add all operands, with zero wherever a factor known without the image is zero."""
+    factors = [
+        known[operand.number] if isinstance(operand, ArrayRef) else operand
+        for operand in step.inputs
+        if not _is_given(operand, values)
+    ]
+    return _sum(step, values, known) * math.prod((jnp.asarray(factor) != 0) for factor in factors)
 
 
-def _chosen(step: Step, values: Mapping[int, Array], known: Mapping[int, Any]) -> Array:
-    """All cases, unless it is known without the image which is chosen."""
-    which, *cases = step.inputs
-    if _in(which, values):
-        return _any(step, values, known)
-    which = known[which.number] if isinstance(which, Place) else which
-    zeros = jnp.zeros_like(_any(step, values, known))
-    return lax.select_n(which, *(values[c.number].astype(zeros.dtype) if _in(c, values) else zeros for c in cases))
+def _select(step: Step, values: Mapping[int, Array], known: Mapping[int, Any]) -> Array:
+    """Add all cases, or take the chosen case if the choice does not depend on the image."""
+    choice, *cases = step.inputs
+    if _is_given(choice, values):
+        return _sum(step, values, known)
+    choice = known[choice.number] if isinstance(choice, ArrayRef) else choice
+    zeros = jnp.zeros_like(_sum(step, values, known))
+    return lax.select_n(choice, *(values[c.number].astype(zeros.dtype) if _is_given(c, values) else zeros for c in cases))
 
 
-def _over(step: Step, values: Mapping[int, Array], known: Mapping[int, Any]) -> Array:
+def _reduce(step: Step, values: Mapping[int, Array], known: Mapping[int, Any]) -> Array:
     (x,) = values.values()
     return jnp.sum(x, step.equation.params["axes"])
 
 
-def _along(step: Step, values: Mapping[int, Array], known: Mapping[int, Any]) -> Array:
-    """Everything along the axes that are transformed or sorted, from all operands."""
-    options, form = step.equation.params, step.equation.outvars[0].aval
+def _sum_along(step: Step, values: Mapping[int, Array], known: Mapping[int, Any]) -> Array:
+    """Add all entries of all operands along the axes that are transformed or sorted."""
+    options, shape_dtype = step.equation.params, step.equation.outvars[0].aval
     axes = tuple(range(-len(options["fft_lengths"]), 0)) if "fft_lengths" in options else (options["dimension"],)
     total = sum(jnp.sum(x, axes, keepdims=True) for x in values.values())
-    return jnp.broadcast_to(total, form.shape).astype(_counted(form))
+    return jnp.broadcast_to(total, shape_dtype.shape).astype(_count_dtype(shape_dtype))
 
 
-def _before(step: Step, values: Mapping[int, Array], known: Mapping[int, Any]) -> Array:
+def _cumulative(step: Step, values: Mapping[int, Array], known: Mapping[int, Any]) -> Array:
     (x,) = values.values()
     return lax.cumsum(x, step.equation.params["axis"], step.equation.params["reverse"])
 
 
-def _windows(step: Step, values: Mapping[int, Array], known: Mapping[int, Any]) -> Array:
+def _window_sum(step: Step, values: Mapping[int, Array], known: Mapping[int, Any]) -> Array:
     (x,), names = values.values(), ("window_dimensions", "window_strides", "padding", "base_dilation", "window_dilation")
     return lax.reduce_window(x, x.dtype.type(0), lax.add, *(step.equation.params[name] for name in names))
 
 
-def _in(part: Any, values: Mapping[int, Array]) -> bool:
-    return isinstance(part, Place) and part.number in values
+def _is_given(operand: Any, values: Mapping[int, Array]) -> bool:
+    return isinstance(operand, ArrayRef) and operand.number in values
 
 
-PASSING: dict[str, Passing] = {
-    **dict.fromkeys((*field.ELEMENTWISE, "real", "imag", "complex", "conj", "atan2", "nextafter"), _any),
-    **dict.fromkeys(("asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "cbrt", "digamma", "lgamma"), _any),
+STAND_INS: dict[str, StandIn] = {
+    **dict.fromkeys((*ELEMENTWISE, "real", "imag", "complex", "conj", "atan2", "nextafter"), _sum),
+    **dict.fromkeys(("asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "cbrt", "digamma", "lgamma"), _sum),
     "mul": _product,
-    "select_n": _chosen,
-    **dict.fromkeys(("reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "argmax", "argmin"), _over),
-    **dict.fromkeys(("reduce_window_max", "reduce_window_min"), _windows),
-    **dict.fromkeys(("cummax", "cummin", "cumprod", "cumlogsumexp"), _before),
-    **dict.fromkeys(("sort", "fft"), _along),
+    "select_n": _select,
+    **dict.fromkeys(("reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "argmax", "argmin"), _reduce),
+    **dict.fromkeys(("reduce_window_max", "reduce_window_min"), _window_sum),
+    **dict.fromkeys(("cummax", "cummin", "cumprod", "cumlogsumexp"), _cumulative),
+    **dict.fromkeys(("sort", "fft"), _sum_along),
 }
-# Operations that are sums, or leave numbers as they are, and so stand for themselves.
+# Linear operations, which need no stand-in.
 LINEAR = {
     *("broadcast_in_dim", "concatenate", "conv_general_dilated", "convlab_form", "cumsum", "dot_general", "dynamic_slice"),
     *("dynamic_update_slice", "gather", "pad", "reduce_sum", "reduce_window_sum", "reshape", "rev", "scatter", "scatter-add"),
     *("scatter_add", "slice", "split", "squeeze", "transpose"),
 }
-# Which operands of these say where to read or write.
-PLACES = {
+# The operands of these operations that are indices to read or write.
+INDEX_OPERANDS = {
     **dict.fromkeys(("gather", "scatter", "scatter-add", "scatter_add"), slice(1, 2)),
     "dynamic_slice": slice(1, None),
     "dynamic_update_slice": slice(2, None),

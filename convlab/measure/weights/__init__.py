@@ -1,1 +1,1 @@
-"""How local and how shared weights are: of one layer, of all layers of a network, and where pruning has left some."""
+"""Locality and sharing of weights: of one layer, of a network, and after pruning."""

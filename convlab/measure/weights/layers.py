@@ -1,4 +1,7 @@
-"""The indices of a whole network: for every layer those that say something on its rung, once or all along training."""
+"""Locality and sharing indices of a network, once or during training.
+
+For every layer, the indices that are defined on its rung are computed.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,24 +14,27 @@ from jaxtyping import Array, Float
 
 from convlab.convert import decompose, repeat
 from convlab.layers import spatial
-from convlab.measure.weights import shares as of
+from convlab.measure.weights import shares
 from convlab.measure.weights.patches import mean_distance
 from convlab.rungs import Arrays, Layout, Shared
 
 Index = Callable[[Array, Layout], Array]
 
 
-def _participation(w: Array, layout: Layout) -> Array:
-    """Average over the units that have weights; a unit reads the spatial axes before the channels."""
-    return jnp.nanmean(of.inverse_participation_ratio(w, range(w.ndim - 2 - layout.ndim, w.ndim - 2)))
+def _mean_participation(w: Array, layout: Layout) -> Array:
+    """Average the ratio over the units that have weights.
+
+    A unit reads the spatial axes before the channels.
+    """
+    return jnp.nanmean(shares.inverse_participation_ratio(w, range(w.ndim - 2 - layout.ndim, w.ndim - 2)))
 
 
-def _neighbours(v: Array, layout: Layout) -> Array:
-    """Average over the spatial axes that have neighbours, of those one position apart."""
-    where = [axis for axis, positions in enumerate(layout.positions) if positions > 1]
-    offsets = [np.eye(len(layout.positions), dtype=int)[axis].tolist() for axis in where]
-    apart = [of.neighbour_distance(v, layout.window, _space(layout), offset) for offset in offsets]
-    return jnp.mean(jnp.array(apart)) if apart else jnp.array(jnp.nan)
+def _mean_neighbour_distance(v: Array, layout: Layout) -> Array:
+    """Average the distance of adjacent positions over the axes with more than one position."""
+    long_axes = [axis for axis, positions in enumerate(layout.positions) if positions > 1]
+    offsets = [np.eye(len(layout.positions), dtype=int)[axis].tolist() for axis in long_axes]
+    distances = [shares.neighbour_distance(v, layout.window, _space(layout), offset) for offset in offsets]
+    return jnp.mean(jnp.array(distances)) if distances else jnp.array(jnp.nan)
 
 
 def _space(layout: Layout) -> Sequence[int]:
@@ -36,37 +42,38 @@ def _space(layout: Layout) -> Sequence[int]:
     return layout.space
 
 
-# index -> what makes it of a dense weight, of kernels of all positions, or of kernels that say nothing of positions
+# The function for each index, of a dense weight, of the kernels of all positions, and of kernels without positions.
 DENSE: dict[str, Index] = {
     "shared": lambda w, layout: decompose(w, layout.window, _space(layout))["shared"],
-    "local": lambda w, layout: of.local_share(w, layout.window, _space(layout)),
+    "local": lambda w, layout: shares.local_share(w, layout.window, _space(layout)),
     "mean_distance": lambda w, layout: mean_distance(w),
-    "inverse_participation_ratio": _participation,
+    "inverse_participation_ratio": _mean_participation,
 }
 LOCAL: dict[str, Index] = {
-    "shared": lambda v, layout: of.tile_share(v, layout.window, _space(layout)),
-    "signal_to_noise": lambda v, layout: of.signal_to_noise(v, layout.window, _space(layout)),
-    "neighbour_distance": _neighbours,
-    "inverse_participation_ratio": _participation,
+    "shared": lambda v, layout: shares.tile_share(v, layout.window, _space(layout)),
+    "signal_to_noise": lambda v, layout: shares.signal_to_noise(v, layout.window, _space(layout)),
+    "neighbour_distance": _mean_neighbour_distance,
+    "inverse_participation_ratio": _mean_participation,
 }
-PLAIN: dict[str, Index] = {"inverse_participation_ratio": _participation}
+PLAIN: dict[str, Index] = {"inverse_participation_ratio": _mean_participation}
 NAMES = tuple(dict.fromkeys((*DENSE, *LOCAL, *PLAIN)))
 
 
 def indices(model: nnx.Module, *names: str) -> list[dict[str, Any]]:
-    """Tell how local and how shared the layers of a network are.
+    """Compute how local and how shared the weights of a network's layers are.
 
-    Layers are convlab's. Low rank and tiled ones are lifted to local kernels; indices of a unit are averaged over units.
+    The spatial layers of convlab are measured. Low-rank and tiled layers are lifted to local kernels. An index that is
+    defined for one unit is averaged over units.
 
     Args:
       model: A Flax NNX module.
-      names: Indices wanted, of `NAMES`; absent, all that say something on each layer's rung.
+      names: The indices to compute, out of `NAMES`. If none is given, all that are defined on each layer's rung.
 
     Returns:
-      A row a layer and index: "layer" (its path), "rung", "index", "value".
+      One row for each layer and index: "layer" (its path), "rung", "index", "value".
 
     Raises:
-      ValueError: An unknown index.
+      ValueError: An index is unknown.
 
     Example:
       >>> from convlab.layers import LocallyConnected
@@ -77,23 +84,25 @@ def indices(model: nnx.Module, *names: str) -> list[dict[str, Any]]:
       layers/0 shared 1.0
     """
     rungs = {_name(path): layer.layout.rung for path, layer in spatial(model).items()}
-    told = jax.jit(index_metrics(model, *names))(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
-    split = [(*name.rpartition("/")[::2], float(value)) for name, value in told.items()]
-    return [{"layer": layer, "rung": rungs[layer], "index": index, "value": value} for layer, index, value in split]
+    values = jax.jit(index_metrics(model, *names))(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+    rows = [(*name.rpartition("/")[::2], float(value)) for name, value in values.items()]
+    return [{"layer": layer, "rung": rungs[layer], "index": index, "value": value} for layer, index, value in rows]
 
 
 def index_metrics(model: nnx.Module, *names: str) -> Callable[[Any], dict[str, Float[Array, ""]]]:
-    """Make of the indices a function of the network's parameters: what `fit(..., parameter_metrics=)` asks for.
+    """Build a function of the parameters that computes the indices of a network.
+
+    `fit(..., parameter_metrics=)` takes such a function.
 
     Args:
-      model: A Flax NNX module; only its layout is kept.
-      names: As in `indices`.
+      model: A Flax NNX module; only the layouts of its layers are kept.
+      names: The indices to compute, as in `indices`.
 
     Returns:
-      A jittable function of the parameters (plain nested dicts); its results are named "layer/index".
+      A jittable function of the parameters (plain nested dicts). Its results are named "layer/index".
 
     Raises:
-      ValueError: An unknown index.
+      ValueError: An index is unknown.
 
     Example:
       >>> from convlab.models import MLP
@@ -102,32 +111,32 @@ def index_metrics(model: nnx.Module, *names: str) -> Callable[[Any], dict[str, F
       ['stages/0/layer/inverse_participation_ratio']
     """
     if unknown := {*names} - {*NAMES}:
-        raise ValueError(f"{', '.join(sorted(unknown))}: no such index; needs some of {', '.join(NAMES)}")
+        raise ValueError(f"names holds {', '.join(sorted(unknown))}, which is no index; needs some of {', '.join(NAMES)}")
     layouts = {path: layer.layout for path, layer in spatial(model).items()}
 
-    def watch(parameters: Any) -> dict[str, Float[Array, ""]]:
-        told = {}
+    def metrics(parameters: Any) -> dict[str, Float[Array, ""]]:
+        values = {}
         for path, layout in layouts.items():
-            table, kernel = _looked_at(_at(parameters, path), layout)
+            table, kernel = _indices_and_weights(_parameters_at(parameters, path), layout)
             chosen = [name for name in table if name in (names or NAMES)]
-            told |= {"/".join(filter(None, (_name(path), name))): table[name](kernel, layout) for name in chosen}
-        return told
+            values |= {"/".join(filter(None, (_name(path), name))): table[name](kernel, layout) for name in chosen}
+        return values
 
-    return watch
+    return metrics
 
 
 def _name(path: Sequence[Any]) -> str:
     return "/".join(map(str, path))
 
 
-def _at(parameters: Mapping, path: Sequence[Any]) -> Any:
+def _parameters_at(parameters: Mapping, path: Sequence[Any]) -> Any:
     for part in path:
         parameters = parameters[part]
     return parameters
 
 
-def _looked_at(arrays: Arrays, layout: Layout) -> tuple[dict[str, Index], Array]:
-    """Return the indices that say something on a layer's rung, and the weights that they look at."""
+def _indices_and_weights(arrays: Arrays, layout: Layout) -> tuple[dict[str, Index], Array]:
+    """Return the indices that are defined on a layer's rung, with the weights to compute them from."""
     if layout.tying.by_pixel:
         return DENSE, arrays["kernel"]
     kernels = layout.tying.kernels(arrays, layout)

@@ -1,7 +1,7 @@
-r"""How local a dense weight has become where nobody says where its units look, and what to compare that with.
+"""Locality of a dense weight if its units have no known positions, and a null model for it.
 
-Units of a dense layer are exchangeable: nothing draws unit (i, j) to the pixels around (i, j), so that what it learns is seen
-by the patch that holds most of a unit, wherever that is, and not by the window of a convolution.
+The units of a dense layer are exchangeable: unit (i, j) need not read the pixels around (i, j). These measures therefore find
+each unit's patch wherever it is, instead of comparing with the window of a convolution.
 """
 
 import math
@@ -16,16 +16,16 @@ from convlab.ops.pool import mean_pool
 
 
 def patch_share(w: Float[Array, "i j k l c d"] | Bool[Array, "i j k l c d"], size: Size) -> Float[Array, ""]:
-    r"""Tell which share of the squared norm lies in one patch of every unit, the one that holds the most of it.
+    r"""Compute the share of the squared norm in the patch of each unit that holds the most of it.
 
     $$\sum_{ijd} \max_{kl} \sum_{abc} W_{ij,\,k+a,\,l+b,\,cd}^2 \,\Big/\, \sum_{ijklcd} W_{ijklcd}^2$$
 
-    The best patch is above average for random weights too, all the more the fewer inputs a unit has. Compare with the share
+    The best patch exceeds the average for random weights too, and more so the fewer inputs a unit has. Compare with the share
     after `shuffle_inputs`.
 
     Args:
-      w: A dense weight, or which of its entries are left.
-      size: Of the patch, in pixels, along all spatial axes or each.
+      w: A dense weight, or the mask of its unpruned entries.
+      size: The size of the patch in pixels, an int for all spatial axes or one for each.
 
     Returns:
       The share; nan for a weight of zeros.
@@ -38,27 +38,27 @@ def patch_share(w: Float[Array, "i j k l c d"] | Bool[Array, "i j k l c d"], siz
       >>> round(float(patch_share(w, 2)), 4)
       0.6667
     """
-    w, rank = _dense(w)
+    w, ndim = _dense(w)
     squares = jnp.sum(w * w, -2)
-    size = as_axes("size", size, rank)
-    held = math.prod(size) * mean_pool(squares, Window(size, padding="VALID"))
-    best = jnp.max(held, range(rank, 2 * rank))
+    size = as_axes("size", size, ndim)
+    sums = math.prod(size) * mean_pool(squares, Window(size, padding="VALID"))
+    best = jnp.max(sums, range(ndim, 2 * ndim))
     return jnp.sum(best) / jnp.sum(squares)
 
 
 def mean_distance(w: Float[Array, "i j k l c d"] | Bool[Array, "i j k l c d"]) -> Float[Array, ""]:
-    r"""Tell how far apart the inputs of a unit are that pruning has left: the mean over pairs of inputs of one unit.
+    r"""Compute the mean distance between inputs of the same unit after pruning.
 
     $$\sum_r |r| \, S(r) \,/\, \sum_r S(r), \qquad S(r) = \sum_{ijd} \#\{\text{pairs of inputs of } (i, j, d) \text{ at } r\}$$
 
-    Inputs are weights that are not zero; two channels of one pixel are a pair at distance 0. Every pair counts once, so units
-    with many inputs count for more.
+    Inputs are nonzero weights. Two channels of one pixel are a pair at distance 0. Every pair counts once, so that units with
+    many inputs have more weight.
 
     Args:
-      w: A dense weight, or which of its entries are left.
+      w: A dense weight, or the mask of its unpruned entries.
 
     Returns:
-      The mean Euclidean distance in pixels; nan where no unit has two inputs. The mean for inputs left at random is
+      The mean Euclidean distance in pixels; nan if no unit has two inputs. If inputs are left at random, the expected value is
       `mean_distance(jnp.ones_like(w))`, whatever share of them is left.
 
     Raises:
@@ -70,30 +70,33 @@ def mean_distance(w: Float[Array, "i j k l c d"] | Bool[Array, "i j k l c d"]) -
       (2.6667, 2.0)
 
     Reference: Pellegrini and Biroli 2022, Neural network pruning denoises the features and makes local connectivity emerge
-    in visual tasks; S is the histogram that they draw.
+    in visual tasks. S is the histogram in their figures.
     """
-    w, rank = _dense(jnp.asarray(w) != 0)
-    space = w.shape[rank : 2 * rank]
-    counts = jnp.moveaxis(w.sum(-2), -1, rank).reshape(-1, math.prod(space))
-    places = jnp.stack(jnp.meshgrid(*map(jnp.arange, space), indexing="ij"), -1).reshape(-1, rank)
-    apart = jnp.linalg.norm((places[:, None] - places).astype(jnp.float32), axis=-1)
-    distances = jnp.sum(jnp.matmul(counts, apart, precision=jax.lax.Precision.HIGHEST) * counts)
+    w, ndim = _dense(jnp.asarray(w) != 0)
+    space = w.shape[ndim : 2 * ndim]
+    counts = jnp.moveaxis(w.sum(-2), -1, ndim).reshape(-1, math.prod(space))
+    pixels = jnp.stack(jnp.meshgrid(*map(jnp.arange, space), indexing="ij"), -1).reshape(-1, ndim)
+    distance = jnp.linalg.norm((pixels[:, None] - pixels).astype(jnp.float32), axis=-1)
+    total = jnp.sum(jnp.matmul(counts, distance, precision=jax.lax.Precision.HIGHEST) * counts)
     inputs = counts.sum(1)
-    return distances / jnp.sum(inputs * (inputs - 1))
+    return total / jnp.sum(inputs * (inputs - 1))
 
 
 def shuffle_inputs(w: Float[Array, "i j k l c d"] | Bool[Array, "i j k l c d"], key: jax.Array, rounds: int = 20) -> Array:
-    """Deal the weights of every pixel to the units anew, at random: the null of whatever is local.
+    """Shuffle which units read each pixel, as a null model for locality.
 
-    In every round units trade in pairs: of the inputs that one of the two has, each gets as many as it had, with their weights,
-    and at pixels that both read they keep or swap theirs. So how many inputs each unit has, and what weights each pixel has,
-    stay as they are; which pixels one unit reads together does not. A network that reads the middle of its images, and no more,
-    is as local as this.
+    In every round, units are paired at random. Inputs that only one unit of a pair has are redistributed at random between the
+    two, with their weights; each unit keeps its number of inputs. At pixels that both units read, they keep or swap their
+    weights. So the number of inputs of each unit and the weights of each pixel are preserved, but not which pixels a unit
+    reads together. A network that reads only the middle of its images is no more local than this null model.
 
     Args:
-      w: A dense weight, or which of its entries are left.
-      key: Draws who trades with whom, and what.
-      rounds: How often every unit trades; from about ten on what it had is forgotten.
+      w: A dense weight, or the mask of its unpruned entries.
+      key: The random key for the pairs and the redistribution.
+      rounds: The number of rounds. After about ten, the result is independent of the original assignment.
+
+    Returns:
+      The shuffled weight, in the shape of `w`.
 
     Raises:
       ValueError: `w` is not a dense weight.
@@ -105,30 +108,30 @@ def shuffle_inputs(w: Float[Array, "i j k l c d"] | Bool[Array, "i j k l c d"], 
 
     Reference: Strona et al. 2014, A fast and unbiased procedure to randomize ecological binary matrices (the trades).
     """
-    _, rank = _dense(w)
-    units = jnp.moveaxis(jnp.asarray(w), -1, rank)
-    flat = units.reshape(math.prod(units.shape[: rank + 1]), -1)
+    _, ndim = _dense(w)
+    units = jnp.moveaxis(jnp.asarray(w), -1, ndim)
+    flat = units.reshape(math.prod(units.shape[: ndim + 1]), -1)
     flat, _ = jax.lax.scan(_trade, flat, jax.random.split(key, rounds))
-    return jnp.moveaxis(flat.reshape(units.shape), rank, -1)
+    return jnp.moveaxis(flat.reshape(units.shape), ndim, -1)
 
 
 def _trade(flat: Array, key: jax.Array) -> tuple[Array, None]:
-    """Let every unit, a line of weights, trade with another one."""
-    first, second = jax.random.split(key)
+    """Pair the units, which are the rows of weights, and exchange inputs within each pair."""
+    pair_key, draw_key = jax.random.split(key)
     half = len(flat) // 2
-    ours, theirs = jax.random.permutation(first, len(flat))[: 2 * half].reshape(2, half)
-    x, y = flat[ours], flat[theirs]
-    draw = jax.random.uniform(second, x.shape)
-    one = (x != 0) != (y != 0)  # of the two has an input here
-    place = jnp.argsort(jnp.argsort(jnp.where(one, draw, 2.0)))
-    gets = jnp.where(one, place < jnp.sum(one & (x != 0), 1, keepdims=True), draw < 0.5)
-    either = jnp.where(x != 0, x, y)
-    mine = jnp.where(one, jnp.where(gets, either, 0), jnp.where(gets, x, y))
-    yours = jnp.where(one, jnp.where(gets, 0, either), jnp.where(gets, y, x))
-    return flat.at[ours].set(mine.astype(flat.dtype)).at[theirs].set(yours.astype(flat.dtype)), None
+    first, second = jax.random.permutation(pair_key, len(flat))[: 2 * half].reshape(2, half)
+    x, y = flat[first], flat[second]
+    draw = jax.random.uniform(draw_key, x.shape)
+    exclusive = (x != 0) != (y != 0)  # exactly one of the two units has this input
+    order = jnp.argsort(jnp.argsort(jnp.where(exclusive, draw, 2.0)))
+    to_first = jnp.where(exclusive, order < jnp.sum(exclusive & (x != 0), 1, keepdims=True), draw < 0.5)
+    exchanged = jnp.where(x != 0, x, y)
+    new_x = jnp.where(exclusive, jnp.where(to_first, exchanged, 0), jnp.where(to_first, x, y))
+    new_y = jnp.where(exclusive, jnp.where(to_first, 0, exchanged), jnp.where(to_first, y, x))
+    return flat.at[first].set(new_x.astype(flat.dtype)).at[second].set(new_y.astype(flat.dtype)), None
 
 
 def _dense(w: Array) -> tuple[Array, int]:
-    """The weight in a floating dtype, and the number of its spatial axes."""
-    whole = jnp.asarray(w)
-    return check.kernel("w", whole.astype(jnp.float32) if whole.dtype == bool else whole, spatial=2, others="c d")
+    """Return the weight in a floating dtype, and its number of spatial axes."""
+    weight = jnp.asarray(w)
+    return check.kernel("w", weight.astype(jnp.float32) if weight.dtype == bool else weight, spatial=2, others="c d")

@@ -1,8 +1,9 @@
-r"""How local and how shared a weight is: indices between what is random and what is a convolution, with both values known.
+r"""Indices of how local and how shared a weight is.
 
-A share is $\|P w\|^2 / \|w\|^2$ of an orthogonal projection P, and for Gaussian weights its mean is the ratio of dimensions.
-The others look at one unit (how much of it few weights carry) or at a tap across positions.
-All are ratios: a factor before the weight changes none of them.
+Their values for Gaussian weights and for convolutions are known. A share is $\|P w\|^2 / \|w\|^2$ for an orthogonal
+projection P. For Gaussian weights its mean is the ratio of dimensions. The other indices measure how few weights hold
+most of a unit, or how much a tap differs between positions. All are ratios, so that scaling the weight does not change
+them.
 """
 
 from collections.abc import Sequence
@@ -25,16 +26,18 @@ Axes = int | Sequence[int]
 
 
 def local_share(w: Float[Array, "i j k l c d"], window: Window, space: Space, groups: int = 1) -> Float[Array, ""]:
-    """Tell which share of the squared norm of a dense weight lies inside the windows: "shared" and "local" of `decompose`.
+    """Compute the share of the squared norm of a dense weight that lies inside the windows.
+
+    It is the sum of "shared" and "local" in `decompose`.
 
     Args:
       w: One weight per output position, pixel, input channel and output channel.
       window: The window that counts as local.
-      space: Pixels along each spatial axis of the input.
-      groups: Groups of channels; weights between groups count as outside.
+      space: The number of input pixels along each spatial axis.
+      groups: The number of groups of channels. Weights between groups count as outside.
 
     Returns:
-      The share; the mean for Gaussian weights is that of the weights inside.
+      The share. For Gaussian weights its mean is the fraction of weights that lie inside.
 
     Raises:
       ValueError: `w` has other output positions or pixels.
@@ -46,22 +49,22 @@ def local_share(w: Float[Array, "i j k l c d"], window: Window, space: Space, gr
     """
     w = check.floating("w", w)
     kept = lift_local_to_dense(project_dense_to_local(w, window, space, groups), window, space, groups)
-    return _part(jnp.sum(kept * kept), jnp.sum((w - kept) ** 2))
+    return _share(jnp.sum(kept * kept), jnp.sum((w - kept) ** 2))
 
 
 def tile_share(v: Float[Array, "i j a b c d"], window: Window, space: Space, period: Size = 1) -> Float[Array, ""]:
-    """Tell which share of the squared norm of a locally connected kernel repeats every `period` positions.
+    """Compute the share of a local kernel's squared norm that repeats every `period` positions.
 
-    Norms are those of the dense matrices, which are not formed: dead taps do not count, and taps that read one pixel add.
+    Norms are those of the dense matrices, which are not formed. Dead taps do not count, and taps that read the same pixel add.
 
     Args:
       v: One kernel per output position.
-      window: Where each position reads.
-      space: Pixels along each spatial axis of the input.
-      period: Positions along each side of the tile; 1 gives the share of the nearest convolution.
+      window: The pixels that each position reads.
+      space: The number of input pixels along each spatial axis.
+      period: The positions along each side of the tile. With 1, the result is the share of the nearest convolution.
 
     Returns:
-      The share; the mean for Gaussian weights is that of the live weights of the tile among those of all positions.
+      The share. For Gaussian weights its mean is the number of the tile's live weights over the live weights of all positions.
 
     Raises:
       ValueError: `v` does not hold one kernel of this window per output position, or a period exceeds the positions.
@@ -72,23 +75,23 @@ def tile_share(v: Float[Array, "i j a b c d"], window: Window, space: Space, per
       >>> [float(tile_share(v, window, (6,), period)) for period in (1, 2)]
       [0.5, 1.0]
     """
-    v, space, _ = _local(v, window, space)
+    v, space, _ = _live_kernel(v, window, space)
     kept = lift_tiled_to_local(project_local_to_tiled(v, window, space, period), window, space)
-    return _part(squared_norm(kept, window, space), squared_norm(v - kept, window, space))
+    return _share(squared_norm(kept, window, space), squared_norm(v - kept, window, space))
 
 
 def inverse_participation_ratio(w: Float[Array, "..."], axes: Axes) -> Float[Array, "..."]:
-    r"""Tell how few weights carry a unit.
+    r"""Compute how concentrated the weights of each unit are.
 
     $$\sum_{kl} W_{kl}^4 \,/\, \Big(\sum_{kl} W_{kl}^2\Big)^2$$
 
     Args:
-      w: Weights.
-      axes: Those of one unit, as the pixels that it reads; the others tell units apart.
+      w: The weights.
+      axes: The axes over one unit's weights, for example the pixels that it reads. The other axes count units.
 
     Returns:
-      One number a unit, from 1 / n for n weights of one size to 1 for a single weight that is not zero; nan where all are zero.
-      The mean for Gaussian weights is 3 / (n + 2).
+      One number for each unit, from 1 / n for n weights of equal size to 1 for a single nonzero weight. It is nan if all
+      weights are zero. The mean for Gaussian weights is 3 / (n + 2).
 
     Example:
       >>> inverse_participation_ratio(jnp.array([[0.0, 0.0, 3.0, 0.0], [2.0, -2.0, 2.0, 2.0]]), 1)
@@ -97,26 +100,29 @@ def inverse_participation_ratio(w: Float[Array, "..."], axes: Axes) -> Float[Arr
     Reference: Ingrosso and Goldt 2022, Data-driven emergence of convolutional structure in neural networks.
     """
     w, axes = check.floating("w", w), (axes,) if isinstance(axes, int) else tuple(axes)
-    squares = (w / jnp.max(jnp.abs(w), axes, keepdims=True)) ** 2  # the largest is 1, so that none overflows
+    squares = (
+        w / jnp.max(jnp.abs(w), axes, keepdims=True)
+    ) ** 2  # the largest is 1, so that the fourth power does not overflow
     return jnp.sum(squares * squares, axes) / jnp.sum(squares, axes) ** 2
 
 
 def signal_to_noise(v: Float[Array, "i j a b c d"], window: Window, space: Space) -> Float[Array, ""]:
-    r"""Tell how large a tap's mean over positions is against its spread, averaged over taps.
+    r"""Compute the squared mean of a tap over its variance between positions, averaged over taps.
 
     $$\mathrm{SNR} = \operatorname{mean}_{abcd} \frac{m_{abcd}^2}{\operatorname{mean}_{ij} (V_{ijabcd} - m_{abcd})^2},
       \qquad m_{abcd} = \operatorname{mean}_{ij} V_{ijabcd}$$
 
-    Means over positions are over those where the tap is live; taps that are live at fewer than two are left out.
+    The means over positions include only positions where the tap is live. Taps that are live at fewer than two positions are
+    left out.
 
     Args:
       v: One kernel per output position.
-      window: Where each position reads.
-      space: Pixels along each spatial axis of the input.
+      window: The pixels that each position reads.
+      space: The number of input pixels along each spatial axis.
 
     Returns:
-      The ratio: infinite, up to rounding, for a shared kernel, s**-2 for one with independent noise of s times its size. The
-      mean for Gaussian weights, whose taps are live at n > 3 positions, is 1 / (n - 3).
+      The ratio. It is infinite, up to rounding, for a shared kernel. For a shared kernel plus independent noise of s times its
+      size it is s**-2. For Gaussian weights, whose taps are live at n > 3 positions, its mean is 1 / (n - 3).
 
     Raises:
       ValueError: `v` does not hold one kernel of this window per output position.
@@ -129,33 +135,33 @@ def signal_to_noise(v: Float[Array, "i j a b c d"], window: Window, space: Space
 
     Reference: Pogodin, Mehta, Lillicrap and Latham 2021, Towards biologically plausible convolutional networks (SNR_w).
     """
-    v, space, live = _local(v, window, space)
+    v, space, live = _live_kernel(v, window, space)
     positions = tuple(range(len(space)))
-    many = live.sum(positions).astype(v.dtype)
-    mean = v.sum(positions) / many
-    spread = jnp.sum(jnp.where(live, v - mean, 0) ** 2, positions) / many
-    return jnp.mean(mean**2 / spread, where=jnp.broadcast_to(many > 1, mean.shape))
+    counts = live.sum(positions).astype(v.dtype)
+    mean = v.sum(positions) / counts
+    spread = jnp.sum(jnp.where(live, v - mean, 0) ** 2, positions) / counts
+    return jnp.mean(mean**2 / spread, where=jnp.broadcast_to(counts > 1, mean.shape))
 
 
 def neighbour_distance(v: Float[Array, "i j a b c d"], window: Window, space: Space, offset: Sequence[int]) -> Float[Array, ""]:
-    r"""Tell how far the kernels of positions that lie `offset` apart are from each other.
+    r"""Compute the relative squared distance between kernels of positions that are `offset` apart.
 
     $$D(s, t) = \frac{\sum_{ijabcd} (V_{ijabcd} - V_{i+s,\,j+t,\,abcd})^2}
       {\sum_{ijabcd} V_{ijabcd}^2 + V_{i+s,\,j+t,\,abcd}^2}$$
 
-    over pairs of positions that are both there, and taps that are live at both.
+    The sums include pairs of positions that both exist, and taps that are live at both.
 
     Args:
       v: One kernel per output position.
-      window: Where each position reads.
-      space: Pixels along each spatial axis of the input.
-      offset: Positions from one to the other along each spatial axis; may be negative.
+      window: The pixels that each position reads.
+      space: The number of input pixels along each spatial axis.
+      offset: The number of positions from one to the other along each spatial axis; may be negative.
 
     Returns:
-      0 where kernels are shared, 1 in the mean where they are independent of mean zero, 2 where they are opposite.
+      The distance: 0 if kernels are shared, 2 if they are opposite. Its mean is 1 for independent kernels of mean zero.
 
     Raises:
-      ValueError: `v` does not hold one kernel of this window per output position, or no positions lie so far apart.
+      ValueError: `v` does not hold one kernel of this window per output position, or no two positions are `offset` apart.
       TypeError: `v` is not floating.
 
     Example:
@@ -163,10 +169,12 @@ def neighbour_distance(v: Float[Array, "i j a b c d"], window: Window, space: Sp
       >>> [round(float(neighbour_distance(v, Window(1), (4,), (offset,))), 4) for offset in (1, 2)]
       [0.6667, 2.0]
     """
-    v, space, live = _local(v, window, space)
+    v, space, live = _live_kernel(v, window, space)
     out = v.shape[: len(space)]
     if len(offset) != len(out) or any(abs(s) >= i for s, i in zip(offset, out, strict=True)):
-        raise ValueError(f"offset {tuple(offset)} leads from none of {out} positions to another; needs less along each axis")
+        raise ValueError(
+            f"offset {tuple(offset)} exceeds the {out} positions; needs an absolute value below them along each axis"
+        )
     here = tuple(slice(max(-s, 0), i - max(s, 0)) for s, i in zip(offset, out, strict=True))
     there = tuple(slice(max(s, 0), i - max(-s, 0)) for s, i in zip(offset, out, strict=True))
     both = live[here] & live[there]
@@ -174,14 +182,14 @@ def neighbour_distance(v: Float[Array, "i j a b c d"], window: Window, space: Sp
     return jnp.sum((first - second) ** 2) / jnp.sum(first**2 + second**2)
 
 
-def _part(kept: Array, rest: Array) -> Array:
-    return kept / (kept + rest)
+def _share(kept: Array, removed: Array) -> Array:
+    return kept / (kept + removed)
 
 
-def _local(v: Array, window: Window, space: Space) -> tuple[Array, tuple[int, ...], np.ndarray]:
-    """Return a locally connected kernel with dead taps set to zero, its space, and which entries are live."""
-    v, rank = check.kernel("v", v, spatial=2, others="c d")
-    check.positions("v", v.shape[:rank], window, space)
-    check.taps("v", v.shape[rank : 2 * rank], window)
+def _live_kernel(v: Array, window: Window, space: Space) -> tuple[Array, tuple[int, ...], np.ndarray]:
+    """Return a local kernel with zeros as dead taps, its space, and a mask of its live entries."""
+    v, ndim = check.kernel("v", v, spatial=2, others="c d")
+    check.positions("v", v.shape[:ndim], window, space)
+    check.taps("v", v.shape[ndim : 2 * ndim], window)
     live = window.live(space)[..., None, None]
     return jnp.where(live, v, 0), as_space(space), live

@@ -1,0 +1,150 @@
+"""Assertions for tests of layers and networks, in the style of Chex: they raise AssertionError with the largest difference."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from convlab.geometry import Size, Space, Window, as_axes
+from convlab.rungs import ByPixel, Layout, at, transfer
+
+Function = Callable[[Any], Any]
+
+
+def assert_same_function(
+    a: Function, b: Function, image_shape: Sequence[int], *, seed: int = 0, tolerance: float = 1e-5
+) -> None:
+    """Assert that two functions of images agree on Gaussian images.
+
+    Args:
+      a: A function of images (n, *image_shape), such as a layer or a network in evaluation mode.
+      b: Another such function.
+      image_shape: The shape of one image, (*space, c).
+      seed: The seed of the images.
+      tolerance: The largest difference allowed, relative to the largest absolute result of `b`.
+
+    Raises:
+      AssertionError: The results differ in shape or value.
+
+    Example:
+      >>> assert_same_function(jnp.abs, lambda x: jnp.maximum(x, -x), (5, 7, 2))
+    """
+    x = _images(image_shape, seed)
+    _assert_close(a(x), b(x), "a and b differ on Gaussian images", tolerance)
+
+
+def assert_matches_dense(op: Function, w: Float[ArrayLike, "i j k l c d"], *, tolerance: float = 1e-5) -> None:
+    """Assert that the Jacobian of a linear function of one image is a dense weight.
+
+    Args:
+      op: A function that takes an image (*space, c) to activations (*out, d).
+      w: The dense weight (*out, *space, c, d), such as `convlab.lift_conv_to_dense` returns.
+      tolerance: The largest difference allowed, relative to the largest absolute weight.
+
+    Raises:
+      AssertionError: The function is not linear, or its Jacobian has other shapes or values.
+
+    Example:
+      >>> import convlab as cl
+      >>> v, window = jnp.arange(18.0).reshape(3, 3, 1, 2), cl.Window(3)
+      >>> assert_matches_dense(lambda x: cl.conv(x, v, window), cl.lift_conv_to_dense(v, window, (5, 7)))
+    """
+    w = jnp.asarray(w)
+    ndim = w.ndim // 2 - 1
+    first, second = (_images((*w.shape[ndim : 2 * ndim], w.shape[-2]), seed)[0].astype(w.dtype) for seed in (0, 1))
+    at_first, jacobian = jax.jvp(op, (first,), (second,))[0], jax.jacobian(op)(first)
+    _assert_close(op(second), op(jnp.zeros_like(second)) + jax.jvp(op, (first,), (second,))[1], "op is not linear", tolerance)
+    _assert_close(op(jnp.zeros_like(first)), jnp.zeros_like(at_first), "op of a zero image is not zero", tolerance)
+    _assert_close(jnp.moveaxis(jacobian, ndim, -1), w, "the Jacobian of op differs from w", tolerance)
+
+
+def assert_on_rung(
+    w: Float[ArrayLike, "i j k l c d"], window: Window, space: Space, rung: str, *, tolerance: float = 1e-5, **parameters: Any
+) -> None:
+    """Assert that a dense weight is that of a layer on a rung.
+
+    Args:
+      w: The dense weight (*out, *space, c, d).
+      window: The pixels that each position reads.
+      space: The number of input pixels along each spatial axis.
+      rung: The name of the rung, such as "conv" or "locally_connected".
+      tolerance: The largest difference from the nearest weight on the rung, relative to the largest absolute weight.
+      **parameters: The parameters of the rung, as in `convlab.relax`.
+
+    Raises:
+      AssertionError: The nearest weight on the rung differs.
+
+    Example:
+      >>> import convlab as cl
+      >>> w = cl.lift_conv_to_dense(jnp.ones((3, 3, 1, 2)), cl.Window(3), (5, 7))
+      >>> assert_on_rung(w, cl.Window(3), (5, 7), "conv")
+      >>> assert_on_rung(2 * w.at[1, 2].multiply(2), cl.Window(3), (5, 7), "locally_connected")
+    """
+    w = jnp.asarray(w)
+    c, d = w.shape[-2:]
+    dense = Layout(ByPixel(), window, c, d, space)
+    strict = at(dense, rung, **parameters)
+    nearest = transfer(transfer({"kernel": w}, dense, strict), strict, dense)["kernel"]
+    _assert_close(w, nearest, f"w differs from the nearest {rung} weight", tolerance)
+
+
+def assert_shift_equivariant(
+    function: Function, image_shape: Sequence[int], delta: Size, *, stride: Size = 1, seed: int = 0, tolerance: float = 1e-5
+) -> None:
+    """Assert that a function commutes with a circular shift of images.
+
+    Args:
+      function: A function of images (n, *image_shape) that returns activations (n, *out, d), or (n, d) if it is invariant.
+      image_shape: The shape of one image, (*space, c).
+      delta: The shift in pixels along each spatial axis, a multiple of the stride.
+      stride: The stride of the output positions.
+      seed: The seed of the images.
+      tolerance: The largest difference allowed, relative to the largest absolute result.
+
+    Raises:
+      AssertionError: The result for shifted images differs from the shifted result.
+      ValueError: The shift is not a multiple of the stride.
+
+    Example:
+      >>> import convlab as cl
+      >>> v, window = jnp.arange(18.0).reshape(3, 3, 1, 2), cl.Window(3, padding="CIRCULAR")
+      >>> assert_shift_equivariant(lambda x: cl.conv(x, v, window), (5, 7, 1), (1, 2))
+    """
+    axes = tuple(range(1, len(image_shape)))
+    deltas, strides = as_axes("delta", delta, len(axes)), as_axes("stride", stride, len(axes))
+    if any(d % s for d, s in zip(deltas, strides, strict=True)):
+        raise ValueError(
+            f"delta {deltas} must be a multiple of the stride {strides}, else no shift of the result corresponds to it"
+        )
+    x = _images(image_shape, seed)
+    expected = function(x)
+    if expected.ndim == x.ndim:
+        expected = jnp.roll(expected, [d // s for d, s in zip(deltas, strides, strict=True)], axes)
+    shifted = function(jnp.roll(x, deltas, axes))
+    _assert_close(shifted, expected, f"the function does not commute with a shift by {deltas}", tolerance)
+
+
+def _images(image_shape: Sequence[int], seed: int) -> Array:
+    """Draw three Gaussian images."""
+    return jax.random.normal(jax.random.key(seed), (3, *image_shape))
+
+
+def _assert_close(got: Any, expected: Any, message: str, tolerance: float) -> None:
+    """Raise AssertionError with the largest difference and its index, if it exceeds the tolerance."""
+    got, expected = np.asarray(got), np.asarray(expected)
+    if got.shape != expected.shape:
+        raise AssertionError(f"{message}: the shapes are {got.shape} and {expected.shape}")
+    difference = np.abs(got - expected)
+    difference = np.where(np.isnan(difference) & ~(np.isnan(got) & np.isnan(expected)), math.inf, np.nan_to_num(difference))
+    allowed = tolerance * max(float(np.abs(expected).max(initial=0, where=np.isfinite(expected))), np.finfo(np.float32).tiny)
+    if difference.size and difference.max() > allowed:
+        index = tuple(int(i) for i in np.unravel_index(difference.argmax(), difference.shape))
+        raise AssertionError(
+            f"{message}: the largest difference is {difference.max():.3g} at {index}, where the values are {got[index]:.6g} and"
+            f" {expected[index]:.6g}; allowed is {allowed:.3g} (tolerance {tolerance:g} of the largest value)"
+        )
