@@ -131,7 +131,7 @@ def draw(rows: Rows, config: Config) -> Any:
     """Draw one tone at two pitches on both axes, what the best translation leaves, and the accuracies."""
     panels = 4 + len(TONES)
     figure, axes = report.new_figure(panels + len(config.questions), rows=2, size=(22.0, 12.0))
-    lines, x_of_tests = table(rows, config), {tests: place for place, tests in enumerate(TESTS)}
+    lines, x_of_tests = table(rows, config), {tests: index for index, tests in enumerate(TESTS)}
     translations.draw_tone(axes[:4], config, config.shifts[-1])
     translations.draw(axes[4:panels], [line for line in lines if "tone" in line])
     styles = {name: report.RUNG_STYLE[network.style]._replace(label=name) for name, network in NETWORKS.items()}

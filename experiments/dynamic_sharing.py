@@ -7,10 +7,11 @@ signal-to-noise ratio of the weights. Baselines: the convolution, the network th
 that start independent, and a linear classifier.
 
 Projecting at every update is SGD on the convolution with the mean of the gradients in place of their sum. The learning rate is
-in effect divided by n, the number of positions at which a tap is live. The learning rates of spatial arrays are therefore multiplied by n
-to a power. With power 0 this is plain SGD. With power 1 the network projected at every update is the convolution trained
-without projections, up to rounding. Each m has the power with the best mean accuracy on validation images, of the network as
-trained. LeNet has no batch norm here, because its statistics would be those of the networks before a projection.
+in effect divided by n, the number of positions at which a tap is live. The learning rates of spatial arrays are therefore
+multiplied by n to a power. With power 0 this is plain SGD. With power 1 the network projected at every update is the
+convolution trained without projections, up to rounding. Each m has the power with the best mean accuracy on validation images,
+of the network as trained. LeNet has no batch norm here, because its statistics would be those of the networks before a
+projection.
 
 Answer: more projections are better. Only the network projected at every update is not shown to differ from the convolution (0.6
 points below [-3.3, 4.6], five seeds). The gain needs the larger learning rates of summed gradients. The rarer the projections,

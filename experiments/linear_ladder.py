@@ -145,9 +145,9 @@ def draw_ratios(axis: Any, rows: Rows, config: Config) -> None:
     ratios = [row | {"ratio": row["risk"] / row["predicted"]} for row in rows if "risk" in row]
     ratios = averaged(ratios, "ratio", ["teacher", "rung", "n"])
     axis.axhspan(0.95, 1.05, color="0.9", zorder=0)
-    for place, rung in enumerate(RUNGS):
+    for index, rung in enumerate(RUNGS):
         line, style = [row for row in ratios if row["rung"] == rung], STYLES[rung]
-        x = [row["n"] * 1.05 ** (place + config.teachers.index(row["teacher"]) / 8 - 2) for row in line]
+        x = [row["n"] * 1.05 ** (index + config.teachers.index(row["teacher"]) / 8 - 2) for row in line]
         means, ends = [row["ratio"] for row in line], np.array([[row["ratio_low"], row["ratio_high"]] for row in line]).T
         axis.vlines(x, *ends, color=style.colour, linewidth=1, alpha=0.6)
         axis.plot(x, means, style.marker, color=style.colour, markersize=5)

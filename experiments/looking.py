@@ -9,8 +9,8 @@ before training, and correlate the ranks of its pixels with those after training
 untrained network has not shown what was learnt. Baselines: random pixels, and the photograph's own edges.
 
 Answer: occlusion and the gradient times the image, which find a tenth of the pixels whose removal changes six predictions of
-ten. The pixels of the other methods matter at most three points more than random pixels. The maps of guided backpropagation have
-most in common with those of an untrained network. Three seeds of one network are an illustration only.
+ten. The pixels of the other methods matter at most three points more than random pixels. The maps of guided backpropagation
+have most in common with those of an untrained network. Three seeds of one network are an illustration only.
 
     python -m experiments.looking                                                      (1 minute on 2 cores)
     python -m experiments.looking --data folder:PATH/cifar10.zip --classes airplane bird

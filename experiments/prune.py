@@ -4,8 +4,9 @@ A perceptron with one hidden layer is trained in rounds. After every round its s
 weights are reset to their initial values (iterative magnitude pruning, as in the lottery ticket hypothesis). Every round
 measures the accuracy, and the distance between the inputs that a hidden unit has kept, relative to a null model. There are two
 null models of the distance: inputs at random pixels, and the pixels that the mask reads, shuffled between the units. The second
-is needed because reading only the middle of the images also brings inputs together. The control of the accuracy is a random mask with as many weights in
-every array. Null models of the accuracy: a linear classifier, and the share of the most frequent class.
+is needed because reading only the middle of the images also brings inputs together. The control of the accuracy is a random
+mask with as many weights in every array. Null models of the accuracy: a linear classifier, and the share of the most frequent
+class.
 
 Answer: a little, and late. The mask is not local before nine weights of ten are gone. With one of a hundred left, the inputs of
 a unit are a tenth closer than at random. Three seeds do not distinguish the rewound network from the whole one down to a tenth

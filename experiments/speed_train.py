@@ -4,8 +4,8 @@ There are four questions. How many images per second do the steps of convlab, st
 time does `fit` add to a loop written by hand over the same batches? How long do eight seeds take in units of one? How far is
 each part of a step from its floor, the time that its arithmetic or its bytes need at the machine's measured peak rates?
 
-Every step is timed in two processes that alternate. One keeps freed memory (`train.keep_freed_memory`). In the other the C library
-returns it to the system, which is its default.
+Every step is timed in two processes that alternate. One keeps freed memory (`train.keep_freed_memory`). In the other the C
+library returns it to the system, which is its default.
 
     python -m experiments.speed_train                          (10 minutes on 2 cores)
 """

@@ -7,8 +7,8 @@ every kernel. Even kernels pad always on the same side, or on sides in turn. The
 the weights, or the multiply-adds, of the network of 3x3 layers, to which it is compared by seed.
 
 Answer: none is shown to beat 3x3 layers. In the mean of five seeds two 2x2 layers come within half a point with batch norm
-between and padding on alternating sides. They lose one to two points with nothing between. Corrected for sixteen tests, only 3x3
-twice, with nothing or a ReLU between, is shown to lose. A linear classifier is not shown to differ from 3x3 layers: the
+between and padding on alternating sides. They lose one to two points with nothing between. Corrected for sixteen tests, only
+3x3 twice, with nothing or a ReLU between, is shown to lose. A linear classifier is not shown to differ from 3x3 layers: the
 networks are too small to say more.
 
     python -m experiments.two_by_two                                                   (some minutes)

@@ -551,7 +551,7 @@ FAULTS = [
         "convlab/tasks/scenes.py",
         "not 0 <= rho",
         "not 0 < rho",
-        "tests/test_tasks.py -k dial",
+        "tests/test_tasks.py -k rho",
     ),
     Fault(
         "give every position a batch norm of its own",

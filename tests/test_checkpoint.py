@@ -77,7 +77,7 @@ def assert_same_run(got, expected):
 
 
 def plain(tree):
-    return [np.asarray(checkpoint._bare(leaf)) for leaf in jax.tree.leaves(tree)]
+    return [np.asarray(checkpoint._key_data(leaf)) for leaf in jax.tree.leaves(tree)]
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +289,7 @@ def test_a_list_of_checksums_that_names_no_file_is_damaged(tmp_path, text):
     disk.seal(tmp_path, tmp_path.iterdir())
     disk.check(tmp_path)
     (tmp_path / disk.MANIFEST).write_text(text)
-    with pytest.raises(DamagedError, match=f"{disk.MANIFEST} names no file"):
+    with pytest.raises(DamagedError, match=f"{disk.MANIFEST} lists no file"):
         disk.check(tmp_path)
 
 

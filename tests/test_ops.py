@@ -396,7 +396,7 @@ def test_pools_have_both_derivatives_and_agree_under_jit_vmap_and_scan(name, win
     close(results, dict.fromkeys(results, h))
 
 
-def test_max_pool_of_blocks_lets_what_is_not_finite_stay_where_it_is():
+def test_max_pool_of_blocks_keeps_non_finite_pixels_inside_their_block():
     x = np.zeros((*SPACE, LANES))
     x[1, 1, 0], x[3, 3, 1] = np.nan, np.inf
     h = cl.max_pool(x, BLOCKS)
@@ -529,7 +529,7 @@ BAD = [
 
 
 @pytest.mark.parametrize("call, error, match", BAD)
-def test_bad_input_is_refused_with_what_was_got_and_needed(call, error, match):
+def test_invalid_arguments_raise_errors_with_the_value_and_the_need(call, error, match):
     with pytest.raises(error, match=match):
         call()
 

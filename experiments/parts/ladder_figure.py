@@ -40,11 +40,11 @@ def count_ticks(axis: Any, config: Sizes) -> None:
     axis.set_ticks([], minor=True)
 
 
-def place_title(what: str, count: int, config: Sizes) -> str:
+def place_title(subject: str, count: int, config: Sizes) -> str:
     """Return a title with the number of places, or the name of the data if images are not moved."""
     if not config.margin:
         return config.data
-    return f"{what} at {count} places" if count > 1 else f"{what} at one place"
+    return f"{subject} at {count} places" if count > 1 else f"{subject} at one place"
 
 
 def draw_errors(axis: Any, rows: Rows, config: Sizes, count: int) -> None:

@@ -85,16 +85,16 @@ def model_of(network: Network) -> Any:
 
 def network_contenders(name: str, steps: int, compile_too: bool) -> list[Contender]:
     """Return PyTorch's steps of a network, eager and compiled, with channels first and last."""
-    forms = [(layout, how) for how in ("eager", "compiled")[: 1 + compile_too] for layout in ("", ", channels last")]
+    forms = [(layout, mode) for mode in ("eager", "compiled")[: 1 + compile_too] for layout in ("", ", channels last")]
     made = []
-    for layout, how in forms:
-        call = training_steps(NETWORKS[name], steps, how == "compiled", bool(layout))
+    for layout, mode in forms:
+        call = training_steps(NETWORKS[name], steps, mode == "compiled", bool(layout))
         try:
             call()
         except Exception as error:
-            leave_out(f"PyTorch {how}{layout}", error)
+            leave_out(f"PyTorch {mode}{layout}", error)
             continue
-        made.append(Contender({"contender": f"PyTorch {how}{layout}"}, call, steps))
+        made.append(Contender({"contender": f"PyTorch {mode}{layout}"}, call, steps))
     return made
 
 

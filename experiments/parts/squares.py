@@ -44,12 +44,12 @@ def products(x: np.ndarray, rung: str) -> np.ndarray:
     return np.stack([p.sum(1) for p in by_offset], 1) if rung in SHARED else np.concatenate(by_offset, 1)
 
 
-def sayable(task: tasks.Task, rung: str, many: int) -> tuple[int, float]:
+def sayable(task: tasks.Task, rung: str, examples: int) -> tuple[int, float]:
     """Return the number of free coefficients of a rung, and their accuracy when fitted by least squares.
 
-    They are fitted to `many` examples, and the accuracy is that on as many new ones.
+    They are fitted to `examples` random examples, and the accuracy is that on as many new ones.
     """
-    x, y = map(np.asarray, jax.jit(task.sample, static_argnums=1)(jax.random.key(0), 2 * many))
-    seen = np.concatenate([products(x, rung), np.ones((2 * many, 1), np.float32)], 1)
-    weights, *_ = np.linalg.lstsq(seen[:many], 2.0 * y[:many] - 1, rcond=None)
-    return seen.shape[1] - 1, float(np.mean((seen[many:] @ weights > 0) == y[many:]))
+    x, y = map(np.asarray, jax.jit(task.sample, static_argnums=1)(jax.random.key(0), 2 * examples))
+    seen = np.concatenate([products(x, rung), np.ones((2 * examples, 1), np.float32)], 1)
+    weights, *_ = np.linalg.lstsq(seen[:examples], 2.0 * y[:examples] - 1, rcond=None)
+    return seen.shape[1] - 1, float(np.mean((seen[examples:] @ weights > 0) == y[examples:]))
