@@ -1,4 +1,7 @@
-"""Assertions for tests of layers and networks, in the style of Chex: they raise AssertionError with the largest difference."""
+"""Assertions for tests of layers and networks, in the style of Chex.
+
+They raise AssertionError with the largest difference and its index.
+"""
 
 import math
 from collections.abc import Callable, Sequence

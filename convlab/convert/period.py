@@ -1,6 +1,6 @@
-"""Kernels over one period: along each axis, kernel t of a tile belongs to all positions i with i mod q = t.
+"""Kernels over one period.
 
-A convolution has period 1, and the period of a locally connected layer is the number of its positions. Lifts and projections
+Along each axis, kernel t of a tile belongs to all positions i with i mod q = t. A convolution has period 1, and the period of a locally connected layer is the number of its positions. Lifts and projections
 between periods never write out the kernels of all positions. A projection needs $E^T E$ only, which is counted for every kernel
 of the tile and is a Kronecker product over the axes.
 """

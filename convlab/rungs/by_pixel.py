@@ -29,19 +29,19 @@ class ByPixel(Tying):
     def fan_in(self, layout: Layout) -> dict[str, int]:
         return {"kernel": math.prod(layout.where[1]) * layout.kernel[-2]}
 
-    def start(self, key: jax.Array, layout: Layout, how: Start) -> Arrays:
+    def start(self, key: jax.Array, layout: Layout, spec: Start) -> Arrays:
         (window, space), rank = layout.where, layout.ndim
         one = self.shapes(layout)["kernel"][rank:]
         seen = window.live(space).mean(tuple(range(rank, 2 * rank)))[(..., *(None,) * (rank + 2))]
 
         def common(key: jax.Array) -> Array:
-            return lift_conv_to_dense(how.kernel_init(key, layout.kernel, how.dtype), window, space)
+            return lift_conv_to_dense(spec.kernel_init(key, layout.kernel, spec.dtype), window, space)
 
         def independent(key: jax.Array) -> Array:
-            kernels = draw_kernels(key, layout.positions, one, how._replace(tied_noise=None))
-            return kernels * jnp.sqrt(seen).astype(how.dtype)
+            kernels = draw_kernels(key, layout.positions, one, spec._replace(tied_noise=None))
+            return kernels * jnp.sqrt(seen).astype(spec.dtype)
 
-        return {"kernel": mix(key, how.tied_noise, common, independent)}
+        return {"kernel": mix(key, spec.tied_noise, common, independent)}
 
     def apply(self, x: jax.Array, arrays: Arrays, layout: Layout, **options) -> jax.Array:
         return dense(x, arrays["kernel"], **options)

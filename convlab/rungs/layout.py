@@ -86,7 +86,7 @@ class Tying(abc.ABC):
         """Return the shapes of the arrays, by name."""
 
     @abc.abstractmethod
-    def start(self, key: jax.Array, layout: "Layout", how: Start) -> Arrays:
+    def start(self, key: jax.Array, layout: "Layout", spec: Start) -> Arrays:
         """Draw the initial arrays."""
 
     @abc.abstractmethod
@@ -226,7 +226,7 @@ class Layout:
         """The names of the arrays whose first axes are the output positions, the bias included."""
         return (*self.tying.rows, *(("bias",) if self.tying.rows and self.bias_sharing == "position" else ()))
 
-    def start(self, key: jax.Array, how: Start) -> Arrays:
+    def start(self, key: jax.Array, spec: Start) -> Arrays:
         """Draw the initial arrays of the layer by name, without the bias.
 
         With `tied_noise` s, the kernel of position i starts at (U + s E_i) / sqrt(1 + s**2). The initializer draws U once for
@@ -236,14 +236,14 @@ class Layout:
         Raises:
           MemoryError: The arrays would not fit into the free memory; see `convlab.allow_large_arrays`.
         """
-        if how.tied_noise is not None and not self.tying.has_noise:
+        if spec.tied_noise is not None and not self.tying.has_noise:
             raise ValueError(f"a {self.rung} layer takes no tied_noise: it has one kernel")
-        if how.tied_noise is not None and how.tied_noise < 0:
-            raise ValueError(f"tied_noise is a standard deviation relative to the kernel's, at least 0; got {how.tied_noise}")
+        if spec.tied_noise is not None and spec.tied_noise < 0:
+            raise ValueError(f"tied_noise is a standard deviation relative to the kernel's, at least 0; got {spec.tied_noise}")
         if self.space is not None and check.is_known(key):
-            shapes = {name: jax.ShapeDtypeStruct(shape, how.dtype) for name, shape in self.tying.shapes(self).items()}
+            shapes = {name: jax.ShapeDtypeStruct(shape, spec.dtype) for name, shape in self.tying.shapes(self).items()}
             check.fits({f"the {self.rung} layer": shapes})
-        return self.tying.start(key, self, how)
+        return self.tying.start(key, self, spec)
 
     def forward(
         self, x: jax.Array, arrays: Arrays, bias: jax.Array | None, *, dtype: DTypeLike | None = None, **options: Any

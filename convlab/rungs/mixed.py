@@ -51,15 +51,15 @@ class Mixed(Tying):
     def fan_in(self, layout: Layout) -> dict[str, int]:
         return super().fan_in(layout) | {"weights": self.rank}
 
-    def start(self, key: jax.Array, layout: Layout, how: Start) -> Arrays:
+    def start(self, key: jax.Array, layout: Layout, spec: Start) -> Arrays:
         first, second = jax.random.split(key)
-        basis = draw_kernels(first, (self.rank,), layout.kernel, how._replace(tied_noise=None))
+        basis = draw_kernels(first, (self.rank,), layout.kernel, spec._replace(tied_noise=None))
         shape = self.shapes(layout)["weights"]
         weights = mix(
             second,
-            how.tied_noise,
-            lambda key: jax.random.normal(key, (self.rank,), how.dtype),
-            lambda key: jax.random.normal(key, shape, how.dtype),
+            spec.tied_noise,
+            lambda key: jax.random.normal(key, (self.rank,), spec.dtype),
+            lambda key: jax.random.normal(key, shape, spec.dtype),
         )
         weights = jnp.broadcast_to(weights, shape)
         return {"basis": basis, "weights": weights / jnp.linalg.norm(weights, axis=-1, keepdims=True)}

@@ -47,8 +47,8 @@ class Periodic(Tying):
     def shapes(self, layout: Layout) -> dict[str, tuple[int, ...]]:
         return {"kernel": (*self._sides, *layout.kernel)}
 
-    def start(self, key: jax.Array, layout: Layout, how: Start) -> Arrays:
-        return {"kernel": draw_kernels(key, self._sides, layout.kernel, how)}
+    def start(self, key: jax.Array, layout: Layout, spec: Start) -> Arrays:
+        return {"kernel": draw_kernels(key, self._sides, layout.kernel, spec)}
 
     def apply(self, x: jax.Array, arrays: Arrays, layout: Layout, **options) -> jax.Array:
         return tiled(x, arrays["kernel"], layout.window, **options)

@@ -24,8 +24,8 @@ class Shared(Tying):
     def shapes(self, layout: Layout) -> dict[str, tuple[int, ...]]:
         return {"kernel": layout.kernel}
 
-    def start(self, key: jax.Array, layout: Layout, how: Start) -> Arrays:
-        return {"kernel": how.kernel_init(key, layout.kernel, how.dtype)}
+    def start(self, key: jax.Array, layout: Layout, spec: Start) -> Arrays:
+        return {"kernel": spec.kernel_init(key, layout.kernel, spec.dtype)}
 
     def apply(self, x: jax.Array, arrays: Arrays, layout: Layout, **options) -> jax.Array:
         return conv(x, arrays["kernel"], layout.window, layout.groups, **options)

@@ -27,14 +27,14 @@ class Start(NamedTuple):
     tied_noise: float | None = None
 
 
-def draw_kernels(key: jax.Array, count: tuple[int, ...], shape: tuple[int, ...], how: Start) -> jax.Array:
+def draw_kernels(key: jax.Array, count: tuple[int, ...], shape: tuple[int, ...], spec: Start) -> jax.Array:
     """Draw an array of kernels, each as the initializer would draw that of a convolution."""
 
     def independent(key: jax.Array) -> jax.Array:
-        draw = jax.vmap(lambda key: how.kernel_init(key, shape, how.dtype))
+        draw = jax.vmap(lambda key: spec.kernel_init(key, shape, spec.dtype))
         return draw(jax.random.split(key, math.prod(count))).reshape(*count, *shape)
 
-    return mix(key, how.tied_noise, lambda key: how.kernel_init(key, shape, how.dtype), independent)
+    return mix(key, spec.tied_noise, lambda key: spec.kernel_init(key, shape, spec.dtype), independent)
 
 
 def mix(key: jax.Array, noise: float | None, common: Callable, independent: Callable) -> jax.Array:

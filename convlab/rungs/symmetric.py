@@ -35,8 +35,8 @@ class Symmetric(Tying):
     def shapes(self, layout: Layout) -> dict[str, tuple[int, ...]]:
         return {"kernel": (int(_orbits(layout).max()) + 1, *layout.kernel[-2:])}
 
-    def start(self, key: jax.Array, layout: Layout, how: Start) -> Arrays:
-        kernel = how.kernel_init(key, layout.kernel, how.dtype).reshape(-1, *layout.kernel[-2:])
+    def start(self, key: jax.Array, layout: Layout, spec: Start) -> Arrays:
+        kernel = spec.kernel_init(key, layout.kernel, spec.dtype).reshape(-1, *layout.kernel[-2:])
         return {"kernel": kernel[np.unique(_orbits(layout), return_index=True)[1]]}
 
     def apply(self, x: jax.Array, arrays: Arrays, layout: Layout, **options) -> jax.Array:

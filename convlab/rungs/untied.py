@@ -24,8 +24,8 @@ class Untied(Tying):
     def shapes(self, layout: Layout) -> dict[str, tuple[int, ...]]:
         return {"kernel": (*layout.positions, *layout.kernel)}
 
-    def start(self, key: jax.Array, layout: Layout, how: Start) -> Arrays:
-        return {"kernel": layout.silence(draw_kernels(key, layout.positions, layout.kernel, how))}
+    def start(self, key: jax.Array, layout: Layout, spec: Start) -> Arrays:
+        return {"kernel": layout.silence(draw_kernels(key, layout.positions, layout.kernel, spec))}
 
     def apply(self, x: jax.Array, arrays: Arrays, layout: Layout, **options) -> jax.Array:
         return locally_connected(x, arrays["kernel"], layout.window, layout.groups, **options)
