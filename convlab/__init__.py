@@ -1,8 +1,10 @@
 """convlab: the ladder from dense layers to convolutions, with exact conversions and measurements."""
 
 from convlab import algebra as algebra
+from convlab import foreign as foreign
 from convlab import measure as measure
 from convlab import models as models
+from convlab import optim as optim
 from convlab import tasks as tasks
 from convlab import testing as testing
 from convlab import train as train
@@ -24,6 +26,7 @@ from convlab.layers import Conv as Conv
 from convlab.layers import Dense as Dense
 from convlab.layers import LocallyConnected as LocallyConnected
 from convlab.layers import LowRank as LowRank
+from convlab.layers import Symmetric as Symmetric
 from convlab.layers import Tiled as Tiled
 from convlab.measure import count as count
 from convlab.measure import summary as summary

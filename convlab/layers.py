@@ -11,6 +11,7 @@ from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from convlab import rungs
 from convlab.geometry import Padding, Size, Space, Window
 from convlab.rungs import RUNGS, ByPixel, Layout, Mixed, Periodic, Shared, Start, Tying, Untied, at, lay_window
 
@@ -52,7 +53,7 @@ class Layer(nnx.Module):
         **parameters: Any,
     ):
         window = lay_window(kernel_size, strides, padding, kernel_dilation, space)
-        tying = self.tying.of(parameters)
+        tying = self.tying.from_parameters(parameters)
         self.layout = Layout(tying, window, in_features, out_features, space, feature_group_count, use_bias)
         self.dtype = dtype
         self.param_dtype = param_dtype
@@ -242,7 +243,29 @@ class Conv(Layer):
     kernel: nnx.Param
 
 
-WRITTEN = {layer.tying: layer for layer in (Dense, LocallyConnected, Tiled, LowRank, Conv)}
+class Symmetric(Layer):
+    r"""One kernel for all positions that is invariant under flips and quarter turns.
+
+    $$H_{ijd} = \sum_{abc} U_{o(a,b),\,cd} X_{i+a,\,j+b,\,c} + u_d$$
+
+    where o(a, b) numbers the orbit of tap (a, b). Axes whose windows have the same size and dilation are tied to each
+    other, so a 3x5 kernel is invariant under flips only. The layer commutes with the symmetries where its output positions lie
+    symmetrically on the image: at stride 1 for 3x3 kernels under SAME, and for 4x4 kernels under VALID but not under SAME.
+
+    The arguments are those of `Conv`.
+
+    Example:
+      >>> layer = Symmetric(2, 7, (3, 3), rngs=nnx.Rngs(0))
+      >>> x = nnx.initializers.normal()(nnx.Rngs(1).params(), (5, 8, 8, 2))
+      >>> layer.kernel.shape, bool(jnp.allclose(layer(jnp.rot90(x, axes=(1, 2))), jnp.rot90(layer(x), axes=(1, 2)), atol=1e-6))
+      ((3, 2, 7), True)
+    """
+
+    tying = rungs.Symmetric
+    kernel: nnx.Param
+
+
+WRITTEN = {layer.tying: layer for layer in (Dense, LocallyConnected, Tiled, LowRank, Conv, Symmetric)}
 LAYERS: dict[str, type[Layer]] = {}
 for _tying in RUNGS.values():  # a rung without a class above gets one under its tying's name
     _members = {"tying": _tying, "__doc__": _tying.__doc__, "__module__": __name__}

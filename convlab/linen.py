@@ -71,7 +71,7 @@ def layout_of(module: Any, shape: Sequence[int]) -> Layout:
     window = lay_window(module.kernel_size, module.strides, module.padding, module.kernel_dilation, None)
     parameters = {field.name: getattr(module, field.name) for field in dataclasses.fields(tying)}
     space, features = shape[-1 - (window.ndim or 1) : -1], (shape[-1], module.features)
-    return Layout(tying.of(parameters), window, *features, space, module.feature_group_count, module.use_bias)
+    return Layout(tying.from_parameters(parameters), window, *features, space, module.feature_group_count, module.use_bias)
 
 
 class Dense(Layer):

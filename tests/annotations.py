@@ -1,7 +1,7 @@
-"""Check every annotation of convlab while its examples run.
+"""Check every type annotation of convlab while its examples run.
 
 The command is `PYTHONPATH=tests python -m pytest -p annotations convlab`. The annotations are written for images with two
-spatial axes. Here they are read for images with one or three as well.
+spatial axes. This plugin also accepts images with one or three.
 """
 
 import functools
@@ -13,12 +13,12 @@ from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeCallHintViolation
 from jaxtyping import install_import_hook
 
-PAIRS = ("k l", "i j", "p q", "a b", "e f", "g h")  # axes that stand once for each spatial axis
-check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # which takes an int for a float, as type checkers do
+PAIRS = ("k l", "i j", "p q", "a b", "e f", "g h")  # axis names that are repeated for each spatial axis
+check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # accept an int for a float, as type checkers do
 
 
 def read_for(ndim, annotation):
-    """Rewrite an annotation for images with `ndim` spatial axes; its axes get names that other rewritings do not have."""
+    """Rewrite an annotation for images with `ndim` spatial axes, with unique axis names."""
     if hasattr(annotation, "dim_str"):
         axes = annotation.dim_str
         for pair in PAIRS:
@@ -33,7 +33,7 @@ def read_for(ndim, annotation):
 
 
 def typechecked(function):
-    """Check a function's annotations as they hold for two spatial axes, else for one, else for three."""
+    """Check a function's annotations for two spatial axes, then for one, then for three."""
     if isinstance(function, type):
         return function
     versions = []
@@ -58,5 +58,5 @@ def typechecked(function):
 
 
 def pytest_configure():
-    """Check all of convlab that is imported from now on."""
+    """Check all modules of convlab that are imported from now on."""
     install_import_hook("convlab", "annotations.typechecked")

@@ -1,7 +1,7 @@
-"""The functions of convlab, each compiled whole: `import compiled as cl` in place of `import convlab as cl`.
+"""Compile every function of convlab: use `import compiled as cl` for `import convlab as cl`.
 
-Called eagerly, a function compiles one program for each operation and shape: most of what a test on small arrays costs. Here
-every call is one program. Arguments that are not arrays (windows, shapes, names) are static.
+Called eagerly, a function compiles one program for each operation and shape, which takes most of the time of a test on small
+arrays. Here every call is one program. Arguments that are not arrays (windows, shapes, names) are static.
 """
 
 import functools
@@ -17,7 +17,7 @@ ARRAYS = (jax.Array, np.ndarray, np.generic)
 
 
 def compiled(function):
-    """Compile a function for the arrays among its arguments."""
+    """Compile a function; arguments that are not arrays are static."""
 
     @functools.partial(jax.jit, static_argnums=(0, 1))
     def program(structure, static, arrays):
@@ -29,7 +29,9 @@ def compiled(function):
     def call(*arguments, **options):
         leaves, structure = jax.tree.flatten((arguments, options))
         arrays = [leaf if isinstance(leaf, ARRAYS) else None for leaf in leaves]
-        static = tuple((type(leaf), None if isinstance(leaf, ARRAYS) else leaf) for leaf in leaves)  # 1 and 1.0 are two keys
+        static = tuple(
+            (type(leaf), None if isinstance(leaf, ARRAYS) else leaf) for leaf in leaves
+        )  # the type distinguishes 1 from 1.0
         return program(structure, static, arrays)
 
     return call

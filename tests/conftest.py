@@ -1,4 +1,4 @@
-"""Settings of all tests: double precision on request, fast compilation and bounded memory."""
+"""Configure all tests: optional double precision, fast compilation and bounded memory."""
 
 import os
 
@@ -9,14 +9,14 @@ import pytest
 from experiments.shared.compiling import compile_faster
 
 UNOPTIMISED = "JAX_DISABLE_MOST_OPTIMIZATIONS"  # set it to 0 to compile as users do
-MOST = 800  # programs that a process keeps, of 1 to 2 MB each
+MAX_PROGRAMS = 800  # compiled programs that a process keeps, of 1 to 2 MB each
 
 hypothesis.settings.register_profile("laws", max_examples=25, deadline=None, derandomize=True)
 hypothesis.settings.load_profile("laws")
 
 
 def pytest_configure():
-    """Compile fast rather than well, here and in the processes that tests start."""
+    """Disable optimisations of compiled programs, here and in processes that tests start."""
     if os.environ.get(UNOPTIMISED) != "0":
         os.environ[UNOPTIMISED] = "1"
         jax.config.update(UNOPTIMISED.lower(), True)
@@ -37,7 +37,7 @@ def float64():
         yield
 
 
-compilations = []  # seconds of each since the caches were cleared
+compilations = []  # seconds per compilation since the caches were cleared
 
 
 def _note(event, seconds, **_):
@@ -50,9 +50,12 @@ jax.monitoring.register_event_duration_secs_listener(_note)
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol():
-    """Clear the caches of JAX after many programs, also between doctests, to which this folder's fixtures do not apply."""
+    """Clear the caches of JAX after MAX_PROGRAMS compilations.
+
+    A hook also runs between doctests, to which this folder's fixtures do not apply.
+    """
     result = yield
-    if len(compilations) > MOST:
+    if len(compilations) > MAX_PROGRAMS:
         jax.clear_caches()
         compilations.clear()
     return result

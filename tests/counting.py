@@ -1,4 +1,4 @@
-"""Count what JAX traces or compiles."""
+"""Count traces and compilations of JAX."""
 
 import contextlib
 
@@ -7,7 +7,7 @@ import jax
 
 @contextlib.contextmanager
 def counted(event):
-    """Yield a list that grows by one for every event of this name, as "jaxpr_trace" or "backend_compile"."""
+    """Yield a list that grows with every event such as "jaxpr_trace" or "backend_compile"."""
     events, inside = [], True
 
     def note(name, seconds, **_):

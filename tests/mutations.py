@@ -1,7 +1,7 @@
-"""Break the code on purpose, one fault at a time, and see that a test fails: `python tests/mutations.py [WORDS]`.
+"""Introduce one fault at a time and check that a test fails: `python tests/mutations.py [WORDS]`.
 
-Each fault is a replacement in one file of a copy of the project. One of the tests named with it, which the README's command
-runs, must fail. With words, only the faults whose names hold all of them are tried.
+Each fault is a replacement in one file of a copy of the project. At least one of the tests selected by the fault must fail;
+the README's test command runs all of them. If WORDS are given, only faults whose names contain all of them are tried.
 """
 
 import concurrent.futures
@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 class Fault(NamedTuple):
-    """What is broken, where, how, and who must notice."""
+    """A fault: its name, the file, the old and new text, and the tests that must fail."""
 
     name: str
     path: str
@@ -57,28 +57,28 @@ FAULTS = [
         "tests/test_convert.py -k 'live or idempotent'",
     ),
     Fault(
-        "off by one in SAME",
+        "swap low and high padding in SAME",
         "convlab/geometry.py",
         "return total // 2, total - total // 2",
         "return total - total // 2, total // 2",
         "tests/test_geometry.py",
     ),
     Fault(
-        "forget the dilation",
+        "ignore the dilation of windows",
         "convlab/unfold.py",
         "first = axis.dilation * a",
         "first = a",
         "tests/test_ops.py -k 'loops or unfold'",
     ),
     Fault(
-        "forget the dilation of conv",
+        "ignore the dilation of conv",
         "convlab/kernels/convolution.py",
         "rhs_dilation=[axis.dilation for axis in form.axes],\n        dimension_numbers",
         "dimension_numbers",
-        "tests/test_ops.py -k 'conv_equals or loops'",
+        "tests/test_ops.py -k 'conv_matches or loops'",
     ),
     Fault(
-        "leave dead taps alive on lifting",
+        "keep dead taps when lifting",
         "convlab/convert/period.py",
         "    return jnp.where(table[..., None, None], v, 0)",
         "    return jnp.asarray(v)",
@@ -92,7 +92,7 @@ FAULTS = [
         "tests/test_convert.py -k 'jacobian or unchanged'",
     ),
     Fault(
-        "forget that taps share a pixel on projecting",
+        "ignore that taps share a pixel when projecting",
         "convlab/convert/dense.py",
         "many = np.maximum((reads[:, :, None] == reads[:, None, :]).sum(-1), 1)",
         "many = np.ones_like(reads)",
@@ -127,49 +127,49 @@ FAULTS = [
         "tests/test_layers.py -k deviation",
     ),
     Fault(
-        "groups in the wrong order",
+        "reshape groups in the wrong order",
         "convlab/kernels/trilinear.py",
         "x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups), -2, 0)",
         "x.reshape(*x.shape[:-1], x.shape[-1] // groups, groups), -1, 0)",
         "tests/test_ops.py -k loops",
     ),
     Fault(
-        "forget that windows overlap",
+        "ignore that windows overlap",
         "convlab/unfold.py",
         "functools.reduce(jnp.add, sums)",
         "sums[0]",
         "tests/test_kernels.py -k 'fold or implementation'",
     ),
     Fault(
-        "let a block overwrite what its neighbours added",
+        "let a block overwrite the sums of its neighbours",
         "convlab/kernels/blocks.py",
         "fence(before + slab)",
         "fence(slab)",
         "tests/test_kernels.py -k implementation",
     ),
     Fault(
-        "forget the stride in the gradient of a kernel",
+        "ignore the stride in the gradient of a kernel",
         "convlab/kernels/convolution.py",
         "dilation=axis.stride",
         "dilation=1",
         "tests/test_kernels.py -k implementation",
     ),
     Fault(
-        "merge the axis that vmap adds behind the one it joins",
+        "merge the axis of vmap after the axis that it joins",
         "convlab/kernels/trilinear.py",
         "array = jnp.moveaxis(array, batched[name], at)",
         "array = jnp.moveaxis(array, batched[name], at + 1)",
         "tests/test_kernels.py -k vmap",
     ),
     Fault(
-        "mirror the tiles of a gradient about another pixel",
+        "mirror the tiles of a gradient about the wrong pixel",
         "convlab/kernels/tiled.py",
         "+ axis.low - a) % p",
         "+ axis.low + a) % p",
         "tests/test_kernels.py -k implementation",
     ),
     Fault(
-        "pad the cotangents as the image was padded",
+        "pad the cotangents like the image",
         "convlab/kernels/form.py",
         "low = axis.dilation * (axis.size - 1) - axis.low",
         "low = axis.low",
@@ -190,14 +190,14 @@ FAULTS = [
         "tests/test_sharding.py",
     ),
     Fault(
-        "believe records without their checksums",
+        "read records without verifying their checksums",
         "convlab/data/disk.py",
         "if zlib.crc32(block) != expected",
         "if False and zlib.crc32(block) != expected",
         "tests/test_disk.py -k damaged",
     ),
     Fault(
-        "leave what a killed process left",
+        "keep the leftovers of a killed process",
         "convlab/data/records.py",
         "                _remove_leftovers(folder)\n",
         "",
@@ -218,28 +218,28 @@ FAULTS = [
         "tests/test_disk.py -k waited",
     ),
     Fault(
-        "shuffle each shard for itself",
+        "let the shards of a batch overlap",
         "convlab/data/feeding.py",
         "first = step * size + part * shard_size",
         "first = step * size + part",
         "tests/test_feeding.py -k processes",
     ),
     Fault(
-        "read the labels of other images",
+        "return labels in another order than their images",
         "convlab/data/feeding.py",
         "return split.images[indices], split.labels[indices]",
         "return split.images[indices], split.labels[np.sort(indices)]",
         "tests/test_feeding.py -k epoch",
     ),
     Fault(
-        "take a folder without its corrupt images for whole",
+        "reuse a preparation without corrupt images as a complete one",
         "convlab/data/loading.py",
         '"-skipped" * skip_corrupt',
         '""',
         "tests/test_folder.py -k corrupt",
     ),
     Fault(
-        "go on with the batches of the beginning",
+        "resume with the first batches",
         "convlab/train/loop.py",
         "feed_stack(stack, steps, training.step)",
         "feed_stack(stack, steps, 0)",
@@ -253,28 +253,28 @@ FAULTS = [
         "tests/test_checkpoint.py -k goes_on_as_if",
     ),
     Fault(
-        "shuffle images that are to stay in their order",
+        "shuffle although shuffling is disabled",
         "convlab/train/loop.py",
         "config.seed if config.shuffle else None",
         "config.seed",
         "tests/test_train.py -k without_shuffling",
     ),
     Fault(
-        "go on from a checkpoint of an older version",
+        "resume from a checkpoint of an older version",
         "convlab/train/checkpoint.py",
         "!= VERSION",
         "> VERSION",
         "tests/test_checkpoint.py -k another_version",
     ),
     Fault(
-        "compile a network anew for every run",
+        "compile a network again for every run",
         "convlab/train/step.py",
         "_APPLIES.setdefault((training, evaluation), NnxApply(training, evaluation))",
         "NnxApply(training, evaluation)",
         "tests/test_train.py -k 'second_run or subsets'",
     ),
     Fault(
-        "take a step in spite of a loss that is not finite",
+        "take a step despite a non-finite loss",
         "convlab/train/step.py",
         "jnp.where(bad, 0, update * jnp.asarray(rate, update.dtype))",
         "update * jnp.asarray(rate, update.dtype)",
@@ -295,7 +295,7 @@ FAULTS = [
         "tests/test_ops.py -k 'pools_have or ties'",
     ),
     Fault(
-        "forget the mean in the affine form of batch norm",
+        "omit the mean in the affine form of batch norm",
         "convlab/norm.py",
         " - mean * alpha",
         "",
@@ -309,28 +309,28 @@ FAULTS = [
         "tests/test_kernels.py -k every_implementation",
     ),
     Fault(
-        "believe a checkpoint without reading it",
+        "accept a checkpoint without verifying it",
         "convlab/train/checkpoint.py",
         "                disk.check(folder)\n",
         "                pass\n",
         "tests/test_checkpoint.py -k damaged",
     ),
     Fault(
-        "count damaged checkpoints among those to keep",
+        "count damaged checkpoints among those kept",
         "convlab/train/checkpoint.py",
         "bad.rename(",
         "str(",
         "tests/test_checkpoint.py -k the_one_before",
     ),
     Fault(
-        "cut the corner instead of the middle",
+        "crop the corner instead of the centre",
         "convlab/data/records.py",
         "box = (left, top, left + scale * width, top + scale * height)",
         "box = (0, 0, scale * width, scale * height)",
         "tests/test_folder.py -k sizes",
     ),
     Fault(
-        "transpose by the wrong operand",
+        "transpose with respect to the wrong operand",
         "convlab/kernels/trilinear.py",
         "OTHERS[wrt][1 - operand]: (q, p)[operand]}",
         "OTHERS[wrt][1 - operand]: (p, q)[1 - operand] * 2}",
@@ -344,38 +344,38 @@ FAULTS = [
         "tests/test_optim.py -k equation",
     ),
     Fault(
-        "cut what was small before the step",
+        "threshold weights before the update instead of after it",
         "convlab/optim/thresholds.py",
         "jnp.abs(parameter + update) < threshold",
         "jnp.abs(parameter) < threshold",
         "tests/test_optim.py -k no_weight_ever",
     ),
     Fault(
-        "project to symmetric kernels by the plain mean of an orbit",
+        "project to symmetric kernels by the unweighted mean of an orbit",
         "convlab/rungs/symmetric.py",
         "spread.T @ gram @ spread",
         "spread.T @ spread * gram.mean()",
         "tests/test_rungs.py -k pseudoinverse",
     ),
     Fault(
-        "exchange taps along axes of unlike dilation",
+        "exchange taps along axes of different dilation",
         "convlab/rungs/symmetric.py",
         'kinds = [*zip(sizes, as_axes("dilation", layout.window.dilation, len(sizes)), strict=True)]',
         'kinds = [*zip(sizes, as_axes("dilation", 1, len(sizes)), strict=True)]',
         "tests/test_rungs.py -k flipped",
     ),
     Fault(
-        "go all the way to the stricter layer",
+        "ignore the strength on the way to the stricter layer",
         "convlab/relax/networks.py",
         "array + strength * (nearest[name] - array)",
         "nearest[name]",
         "tests/test_relax.py -k share_of_the_way",
     ),
     Fault(
-        "write a convolution out for all positions on its way to tiles",
+        "write out a convolution for all positions when converting it to tiles",
         "convlab/rungs/shared.py",
-        'layout.silence(arrays["kernel"][(None,) * layout.ndim])',
-        'layout.silence(jax.numpy.broadcast_to(arrays["kernel"], (*layout.positions, *layout.kernel)))',
+        'layout.zero_dead_taps(arrays["kernel"][(None,) * layout.ndim])',
+        'layout.zero_dead_taps(jax.numpy.broadcast_to(arrays["kernel"], (*layout.positions, *layout.kernel_shape)))',
         "tests/test_rungs.py -k written_out",
     ),
     Fault(
@@ -386,7 +386,7 @@ FAULTS = [
         "tests/test_optim.py -k third",
     ),
     Fault(
-        "leave every position its own bias",
+        "keep a separate bias at every position",
         "convlab/optim/sharing.py",
         'if free.bias_sharing == "position" and',
         'if free.bias_sharing == "channel" and',
@@ -400,21 +400,21 @@ FAULTS = [
         "tests/test_optim.py -k centre_of_its_window",
     ),
     Fault(
-        "freeze pruned weights where they are",
+        "freeze pruned weights at their current values",
         "convlab/optim/pruning.py",
         "jnp.where(kept, u, -p)",
         "jnp.where(kept, u, 0)",
         "tests/test_optim.py -k 'pruned_weights and nesterov'",
     ),
     Fault(
-        "prune a share of all instead of what is left",
+        "prune a share of all weights instead of the remaining ones",
         "convlab/optim/pruning.py",
         "round(share * len(entries))",
         "round(share * len(remaining))",
         "tests/test_optim.py -k smallest_share",
     ),
     Fault(
-        "add what came in after the last activation of a block",
+        "add the residual after the last activation of a block",
         "convlab/models/resnet.py",
         "return self.activation(h + (self._subsampled(x) if self.shortcut is None else self.shortcut(x)))",
         "return self.activation(h) + (self._subsampled(x) if self.shortcut is None else self.shortcut(x))",
@@ -428,56 +428,56 @@ FAULTS = [
         "tests/test_families.py -k s_net_is",
     ),
     Fault(
-        "match the width that is farther",
+        "choose the width whose cost is farthest from the target",
         "convlab/measure/cost/width.py",
         "abs(costs(width) - target)",
         "-abs(costs(width) - target)",
         "tests/test_width.py",
     ),
     Fault(
-        "look for the best patch over all units together",
+        "choose the best patch over all units jointly",
         "convlab/measure/weights/patches.py",
         "best = jnp.max(sums, range(ndim, 2 * ndim))",
         "best = jnp.max(sums)",
         "tests/test_weights.py -k patch",
     ),
     Fault(
-        "shuffle without counting the inputs of a unit",
+        "shuffle without preserving the number of inputs of a unit",
         "convlab/measure/weights/patches.py",
         "to_first = jnp.where(exclusive, order < jnp.sum(exclusive & (x != 0), 1, keepdims=True), draw < 0.5)",
         "to_first = draw < 0.5",
         "tests/test_weights.py -k shuffling",
     ),
     Fault(
-        "draw filters down the columns",
+        "arrange filters column by column",
         "convlab/report/pictures.py",
         "divmod(unit, columns)",
         "divmod(unit, rows)[::-1]",
         "tests/test_report.py -k filters",
     ),
     Fault(
-        "relax into taps that read no pixel",
+        "relax into dead taps",
         "convlab/rungs/layout.py",
-        "silence(repeat(v, tile), *layout.where)",
+        "zero_dead_taps(repeat(v, tile), *layout.where)",
         "repeat(v, tile)",
         "tests/test_relax.py -k every_padding",
     ),
     Fault(
-        "constrain a bias to its sum",
+        "constrain a bias to its sum instead of its mean",
         "convlab/rungs/transfer.py",
         "bias.reshape(-1, bias.shape[-1]).mean(0)",
         "bias.reshape(-1, bias.shape[-1]).sum(0)",
         "tests/test_relax.py -k orthogonal",
     ),
     Fault(
-        "start what is carried anew",
+        "reinitialise the transferred optimizer state",
         "convlab/relax/optimizer_state.py",
         "return _converted(name[0], value, before[layer], after[layer])",
         "return fresh",
         "tests/test_relax.py -k carried_state",
     ),
     Fault(
-        "forget the optimizer when asking for memory",
+        "ignore the optimizer when estimating memory",
         "convlab/relax/networks.py",
         "    if optimizer is not None:\n        state =",
         "    if optimizer is None:\n        state =",
@@ -505,7 +505,7 @@ FAULTS = [
         "tests/test_house.py -k declared",
     ),
     Fault(
-        "count the shared part among what is local alone",
+        "include the shared part in the local share",
         "convlab/convert/shares.py",
         '"local": local - shared,',
         '"local": local,',
@@ -523,7 +523,7 @@ FAULTS = [
         "convlab/ops/pool.py",
         "return [math.comb(size - 1, a) / 2 ** (size - 1) for a in range(size)]",
         "return [math.comb(size - 1, a) for a in range(size)]",
-        "tests/test_ops.py -k 'blur or pools_equal'",
+        "tests/test_ops.py -k 'blur or pools_match'",
     ),
     Fault(
         "divide by a deviation without epsilon",
@@ -533,11 +533,11 @@ FAULTS = [
         "tests/test_norm.py",
     ),
     Fault(
-        "refuse variances below one",
+        "reject variances below one",
         "convlab/algebra/merging.py",
         "square > 0",
         "square > 1",
-        "tests/test_algebra.py -k in_evaluation_is_part",
+        "tests/test_algebra.py -k in_evaluation_merges",
     ),
     Fault(
         "let taps overwrite each other on a torus",
@@ -547,35 +547,35 @@ FAULTS = [
         "tests/test_algebra.py -k every_frequency",
     ),
     Fault(
-        "refuse a dial of nothing",
+        "reject a rho of zero",
         "convlab/tasks/scenes.py",
         "not 0 <= rho",
         "not 0 < rho",
         "tests/test_tasks.py -k rho",
     ),
     Fault(
-        "give every position a batch norm of its own",
+        "compute separate batch-norm statistics at every position",
         "convlab/norm.py",
         "axes = tuple(range(x.ndim - 1))",
         "axes = (0,)",
         "tests/test_norm.py",
     ),
     Fault(
-        "multiply dead taps by zero, which is no number where they are infinite",
+        "multiply dead taps by zero, which gives NaN for infinite entries",
         "convlab/convert/period.py",
         "    return jnp.where(table[..., None, None], v, 0)",
         "    return table[..., None, None] * v",
         "tests/test_convert.py -k 'dead or whatever'",
     ),
     Fault(
-        "place images further from the centre than asked",
+        "place images farther from the centre than requested",
         "convlab/data/canvas.py",
         "rng.integers(-by, by + 1,",
         "rng.integers(-by, by + 2,",
         "tests/test_canvas.py",
     ),
     Fault(
-        "draw other images at another distance",
+        "draw different images at another distance",
         "convlab/data/canvas.py",
         "np.random.default_rng(key) for key in ((seed, 0)",
         "np.random.default_rng(key) for key in ((seed, by)",
@@ -603,28 +603,28 @@ FAULTS = [
         "tests/test_sample_complexity.py -k crossing",
     ),
     Fault(
-        "let the ends of an interval leave the range",
+        "let the ends of an interval exceed the bounds",
         "convlab/report/seeds.py",
         "np.clip(np.arcsin(np.sqrt(share)) + turns, 0, np.pi / 2)",
         "np.arcsin(np.sqrt(share)) + turns",
         "tests/test_report.py -k 'interval or bounds'",
     ),
     Fault(
-        "correct no probability for the number of tests",
+        "leave p-values uncorrected for the number of tests",
         "convlab/report/pairs.py",
         "(len(probabilities) - before) * probabilities[test]",
         "probabilities[test]",
         "tests/test_report.py -k 'holm or paired or corrected'",
     ),
     Fault(
-        "take finished parts that other code has made",
+        "reuse finished parts of another code version",
         "experiments/shared/settings.py",
         'if line["code"] == self.code}',
         "}",
         "tests/test_sizes.py -k finished",
     ),
     Fault(
-        "join a line to one that was cut off",
+        "append a line to an incomplete one",
         "convlab/report/lines.py",
         'if file.read() != b"\\n":',
         "if False:",
@@ -641,13 +641,13 @@ FAULTS = [
 
 
 def survives(fault: Fault) -> str:
-    """Apply one fault to a copy and run its tests; return "" if one failed, else what happened."""
+    """Apply one fault to a copy and run its tests; return "" if one failed, else a report."""
     with tempfile.TemporaryDirectory() as folder:
         copy = pathlib.Path(folder) / "project"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", "runs", "results", "__pycache__"))
         text = (copy / fault.path).read_text()
         if text.count(fault.old) != 1:
-            return f"its text stands {text.count(fault.old)} times in {fault.path}"
+            return f"its text occurs {text.count(fault.old)} times in {fault.path}"
         (copy / fault.path).write_text(text.replace(fault.old, fault.new))
         command = f"{sys.executable} -m pytest -x -q -p no:cacheprovider {fault.tests}"
         run = subprocess.run(command, shell=True, cwd=copy, capture_output=True, text=True)
@@ -659,7 +659,7 @@ def survives(fault: Fault) -> str:
 if __name__ == "__main__":
     wanted = [fault for fault in FAULTS if all(word in fault.name for word in sys.argv[1:])]
     if not wanted:
-        sys.exit(f"no fault's name holds {' and '.join(sys.argv[1:])}")
+        sys.exit(f"no fault's name contains {' and '.join(sys.argv[1:])}")
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         reports = list(pool.map(survives, wanted))
     left = [f"\n{fault.name}:\n{report}" for fault, report in zip(wanted, reports, strict=True) if report]

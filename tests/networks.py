@@ -1,4 +1,4 @@
-"""Every network on small images of unequal sides, filled with Gaussian numbers, and what tests ask of them."""
+"""Build every network on small images of unequal sides, with Gaussian parameters."""
 
 import functools
 
@@ -10,33 +10,33 @@ from strategies import gaussian
 
 from convlab import models
 
-SMALL = {  # network -> how to build it on small images of unequal sides, and those images
-    "MLP": (lambda **own: models.MLP((7, 5, 2), 3, (4, 3), kernel_size=3, **own), (7, 5, 2)),
-    "LeNet": (lambda **own: models.LeNet((13, 12, 2), 3, batch_norm=True, **own), (13, 12, 2)),
-    "Pyramid": (lambda **own: models.Pyramid((7, 5, 2), 3, (4, 3), **own), (7, 5, 2)),
-    "Net": (lambda **own: models.Net((7, 5, 2), 3, width=4, **own), (7, 5, 2)),
+SMALL = {  # network -> (constructor, shape of small images of unequal sides)
+    "MLP": (lambda **options: models.MLP((7, 5, 2), 3, (4, 3), kernel_size=3, **options), (7, 5, 2)),
+    "LeNet": (lambda **options: models.LeNet((13, 12, 2), 3, batch_norm=True, **options), (13, 12, 2)),
+    "Pyramid": (lambda **options: models.Pyramid((7, 5, 2), 3, (4, 3), **options), (7, 5, 2)),
+    "Net": (lambda **options: models.Net((7, 5, 2), 3, width=4, **options), (7, 5, 2)),
     "NetRes": (
-        lambda **own: models.Net((11, 9, 2), 3, width=4, depth=3, residual=True, activation=nnx.relu, **own),
+        lambda **options: models.Net((11, 9, 2), 3, width=4, depth=3, residual=True, activation=nnx.relu, **options),
         (11, 9, 2),
     ),
-    "NetDeep": (lambda **own: models.NetDeep((7, 5, 2), 3, width=4, blocks=2, **own), (7, 5, 2)),
-    "NetDeep-tied": (lambda **own: models.NetDeep((7, 5, 2), 3, width=4, blocks=3, tied=True, **own), (7, 5, 2)),
+    "NetDeep": (lambda **options: models.NetDeep((7, 5, 2), 3, width=4, blocks=2, **options), (7, 5, 2)),
+    "NetDeep-tied": (lambda **options: models.NetDeep((7, 5, 2), 3, width=4, blocks=3, tied=True, **options), (7, 5, 2)),
 }
-TINY = {  # network -> how to build it on tiny images of unequal sides, and those images
-    "SNet": (lambda **own: models.SNet((5, 3, 2), 3, width=2, **own), (5, 3, 2)),
-    "DNet": (lambda **own: models.DNet((5, 3, 2), 3, width=1, **own), (5, 3, 2)),
-    "AllCNN": (lambda **own: models.AllCNN((9, 11, 2), 3, width=2, **own), (9, 11, 2)),
-    "AllCNN-normed": (lambda **own: models.AllCNN((9, 11, 2), 3, width=1, batch_norm=True, **own), (9, 11, 2)),
-    "ResNet": (lambda **own: models.ResNet((7, 5, 2), 3, (1, 1), width=2, stem="7x7", **own), (7, 5, 2)),
+TINY = {  # network -> (constructor, shape of tiny images of unequal sides)
+    "SNet": (lambda **options: models.SNet((5, 3, 2), 3, width=2, **options), (5, 3, 2)),
+    "DNet": (lambda **options: models.DNet((5, 3, 2), 3, width=1, **options), (5, 3, 2)),
+    "AllCNN": (lambda **options: models.AllCNN((9, 11, 2), 3, width=2, **options), (9, 11, 2)),
+    "AllCNN-normed": (lambda **options: models.AllCNN((9, 11, 2), 3, width=1, batch_norm=True, **options), (9, 11, 2)),
+    "ResNet": (lambda **options: models.ResNet((7, 5, 2), 3, (1, 1), width=2, stem="7x7", **options), (7, 5, 2)),
     "ResNet-zeros": (
-        lambda **own: models.ResNet((7, 5, 2), 3, (2, 1), width=2, stem="3x3", projection=False, **own),
+        lambda **options: models.ResNet((7, 5, 2), 3, (2, 1), width=2, stem="3x3", projection=False, **options),
         (7, 5, 2),
     ),
 }
 
 
 def filled(build, seed=0, *, mean=0.0, deviation=0.2):
-    """Build a network or layer with Gaussian numbers, positive where they are variances, without compiling.
+    """Build a network or layer with Gaussian parameters and positive variances, without compiling.
 
     The arrays go to the device by `jax.device_put`: `jnp.asarray` compiles a program for every shape of a NumPy array.
     """

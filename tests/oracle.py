@@ -1,4 +1,4 @@
-"""The equations of the ladder as loops over NumPy arrays, written from the definitions alone: nothing of convlab is used."""
+"""Compute the equations of all rungs by loops over NumPy arrays, independently of convlab."""
 
 import itertools
 import math
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def pads(n, size, stride, dilation, padding):
-    """Pixels added below and above along one axis."""
+    """Return the numbers of pixels padded before and after one axis."""
     extent = dilation * (size - 1) + 1
     if padding in ("SAME", "SAME_LOWER"):
         outputs = -(-n // stride)
@@ -20,7 +20,7 @@ def pads(n, size, stride, dilation, padding):
 
 
 def outside(k, n, padding):
-    """Pixel that coordinate `k` of an axis of `n` pixels reads, None for nothing."""
+    """Return the pixel that coordinate `k` of an axis of `n` pixels reads, or None."""
     if padding == "CIRCULAR":
         while k < 0:
             k += n
@@ -35,16 +35,16 @@ def outside(k, n, padding):
 
 
 def axis_reads(n, size, stride, dilation, padding):
-    """For each output of one axis, the pixel that each tap reads (None for padding)."""
+    """Return for each output of one axis the pixel that each tap reads (None for padding)."""
     low, high = padding if isinstance(padding, tuple) else pads(n, size, stride, dilation, padding)
     outputs = (n + low + high - dilation * (size - 1) - 1) // stride + 1
     return [[outside(stride * i + dilation * a - low, n, padding) for a in range(size)] for i in range(outputs)]
 
 
 def tables(space, size, strides, dilation, padding):
-    """One table of `axis_reads` per spatial axis; `padding` is a name or one (low, high) pair per axis."""
+    """Return one `axis_reads` table per axis; `padding` is a name or one (low, high) pair per axis."""
     per_axis = [padding] * len(space) if isinstance(padding, str) else padding
-    return [axis_reads(*each) for each in zip(space, size, strides, dilation, per_axis, strict=True)]
+    return [axis_reads(*axis) for axis in zip(space, size, strides, dilation, per_axis, strict=True)]
 
 
 def each_tap(reads):
@@ -61,10 +61,10 @@ def out_shape(reads):
 
 
 def dense(x, w):
-    """H[i,j,d] = sum_klc W[i,j,k,l,c,d] X[k,l,c] for one image."""
-    rank = x.ndim - 1
-    h = np.zeros((*w.shape[:rank], w.shape[-1]))
-    for position in np.ndindex(*w.shape[:rank]):
+    """Compute H[i,j,d] = sum_klc W[i,j,k,l,c,d] X[k,l,c] for one image."""
+    ndim = x.ndim - 1
+    h = np.zeros((*w.shape[:ndim], w.shape[-1]))
+    for position in np.ndindex(*w.shape[:ndim]):
         for pixel in np.ndindex(*x.shape[:-1]):
             for c in range(x.shape[-1]):
                 for d in range(w.shape[-1]):
@@ -73,7 +73,10 @@ def dense(x, w):
 
 
 def local(x, kernel_at, reads, channels_out, groups=1):
-    """H[i,j,d] = sum_abc V(i,j)[a,b,c,d] X[i+a,j+b,c] for one image; `kernel_at(position)` gives the kernel there."""
+    """Compute H[i,j,d] = sum_abc V(i,j)[a,b,c,d] X[i+a,j+b,c] for one image.
+
+    `kernel_at(position)` returns the kernel V(i,j).
+    """
     h = np.zeros((*out_shape(reads), channels_out))
     per_in, per_out = x.shape[-1] // groups, channels_out // groups
     for position, tap, pixel in each_tap(reads):
@@ -105,7 +108,7 @@ def low_rank(x, basis, weights, reads):
 
 
 def dense_matrix(kernel_at, reads, space, channels_in, channels_out, groups=1):
-    """The dense weight of a layer with kernel `kernel_at(position)`: taps on one pixel add."""
+    """Return the dense weights of a layer with kernels `kernel_at`; taps on one pixel add."""
     w = np.zeros((*out_shape(reads), *space, channels_in, channels_out))
     per_in, per_out = channels_in // groups, channels_out // groups
     for position, tap, pixel in each_tap(reads):
@@ -116,7 +119,7 @@ def dense_matrix(kernel_at, reads, space, channels_in, channels_out, groups=1):
 
 
 def pool(x, reads, reduce):
-    """Reduce the list of pixels of each window, row by row, channel by channel."""
+    """Reduce the live pixels of each window, separately for each channel."""
     seen = {}
     for position, _, pixel in each_tap(reads):
         seen.setdefault(position, []).append(x[pixel])

@@ -1,4 +1,4 @@
-"""What property tests draw: windows on small images, with what the oracle says they read."""
+"""Hypothesis strategies for windows on small images, with the pixels that they read."""
 
 import numpy as np
 import oracle
@@ -8,22 +8,22 @@ from hypothesis import strategies as st
 from convlab import Window
 
 NAMES = ["SAME", "SAME_LOWER", "VALID", "FULL", "CIRCULAR", "REFLECT", "EDGE"]
-LARGEST = {1: (11, 5, 3), 2: (7, 4, 2), 3: (4, 3, 2)}  # pixels, taps, stride and dilation an axis, by rank
+LARGEST = {1: (11, 5, 3), 2: (7, 4, 2), 3: (4, 3, 2)}  # ndim -> largest pixels, taps and steps per axis
 
 
 @st.composite
-def windows(draw, ranks=(1, 2, 3), names=(*NAMES, "CAUSAL"), cells=4000):
-    """Draw (window, space, reads): unequal axes, any padding, stride and dilation, at least one output."""
-    rank = draw(st.sampled_from(ranks))
-    pixels, taps, steps = LARGEST[rank]
+def windows(draw, ndims=(1, 2, 3), names=(*NAMES, "CAUSAL"), cells=4000):
+    """Draw (window, space, reads) with any padding, stride and dilation and at least one output."""
+    ndim = draw(st.sampled_from(ndims))
+    pixels, taps, steps = LARGEST[ndim]
 
     def axes(most):
-        return draw(st.tuples(*[st.integers(1, most)] * rank))
+        return draw(st.tuples(*[st.integers(1, most)] * ndim))
 
     space, strides, dilation = axes(pixels), axes(steps), axes(steps)
-    square = draw(st.booleans())  # square windows let swapped taps through where oblong ones raise, and the other way round
-    size = (draw(st.integers(2, taps)),) * rank if square else axes(taps)
-    padding = draw(st.sampled_from([name for name in names if rank == 1 or name != "CAUSAL"]) | _pairs(rank))
+    square = draw(st.booleans())  # swapped taps go unnoticed or raise errors, depending on whether windows are square
+    size = (draw(st.integers(2, taps)),) * ndim if square else axes(taps)
+    padding = draw(st.sampled_from([name for name in names if ndim == 1 or name != "CAUSAL"]) | _pairs(ndim))
     window, space, reads = case(space, size, strides, padding, dilation)
     assume(all(len(table) > 0 for table in reads))
     assume(np.prod([len(table) * len(table[0]) for table in reads]) <= cells)
@@ -31,15 +31,15 @@ def windows(draw, ranks=(1, 2, 3), names=(*NAMES, "CAUSAL"), cells=4000):
 
 
 def case(space, size, strides, padding, dilation):
-    """What `windows` draws, chosen by hand."""
+    """Return (window, space, reads) for explicit arguments, as `windows` draws it."""
     return Window(size, strides, padding, dilation), space, oracle.tables(space, size, strides, dilation, padding)
 
 
-def _pairs(rank):
-    return st.tuples(*[st.tuples(st.integers(0, 2), st.integers(0, 2))] * rank)
+def _pairs(ndim):
+    return st.tuples(*[st.tuples(st.integers(0, 2), st.integers(0, 2))] * ndim)
 
 
 def gaussian(*shapes, seed=0):
-    """Gaussian arrays of the shapes, float64."""
+    """Draw float64 Gaussian arrays of the given shapes."""
     random = np.random.default_rng(seed)
     return [random.normal(size=shape) for shape in shapes]

@@ -1,4 +1,4 @@
-"""Kernels multiplied, divided and transposed: against the convolutions they stand for, run one after the other."""
+"""Test composition, factorisation and transposition of kernels against sequences of convolutions."""
 
 import functools
 import itertools
@@ -20,7 +20,7 @@ factorise, merge_batch_norm, transfer = map(compiled, (algebra.factorise, algebr
 
 
 def with_window(function):
-    """Compile a function that returns arrays and, last, a window."""
+    """Compile a function that returns arrays followed by a window."""
 
     @functools.wraps(function)
     def call(*arguments, **options):
@@ -40,13 +40,13 @@ compose, adjoint = map(with_window, (algebra.compose, algebra.adjoint))
 
 
 def conv(x, v, window):
-    """Compute the equation: what each tap reads, times its weight."""
-    rank = np.ndim(v) - 2
+    """Compute a convolution from its equation, as a sum over taps of pixels times weights."""
+    ndim = np.ndim(v) - 2
     x, v = np.asarray(x), np.asarray(v)
-    space = x.shape[-1 - rank : -1]
-    pixels = x.reshape(*x.shape[: x.ndim - 1 - rank], -1, x.shape[-1])
-    pixels = np.concatenate([pixels, np.zeros_like(pixels[..., :1, :])], -2)  # the last is what padding reads
-    return np.tensordot(pixels[..., window.reads(space), :], v, rank + 1)
+    space = x.shape[-1 - ndim : -1]
+    pixels = x.reshape(*x.shape[: x.ndim - 1 - ndim], -1, x.shape[-1])
+    pixels = np.concatenate([pixels, np.zeros_like(pixels[..., :1, :])], -2)  # the last pixel is zero and stands for padding
+    return np.tensordot(pixels[..., window.reads(space), :], v, ndim + 1)
 
 
 def kernels(one, two, channels=(2, 3, 2)):
@@ -54,7 +54,7 @@ def kernels(one, two, channels=(2, 3, 2)):
     return gaussian((*one, c, e), (*two, e, d))
 
 
-# --- one after the other ---------------------------------------------------------------------------------------------
+# --- composition -----------------------------------------------------------------------------------------------------
 
 W = cl.Window
 EXACT = {
@@ -76,16 +76,16 @@ EXACT = {
 
 
 def both(first, second, one, two, space):
-    """Run two convolutions in a row, and the composed one."""
+    """Apply two convolutions in sequence, and the composed one."""
     (x,) = gaussian((2, *space, first.shape[-2]), seed=1)
     v, window = compose(first, second, one, two, space=space)
     return conv(conv(x, first, one), second, two), conv(x, v, window), window
 
 
 @pytest.mark.parametrize("one, two, space", EXACT.values(), ids=EXACT)
-def test_two_convolutions_in_a_row_are_one(one, two, space):
-    rank = len(space)
-    first, second = kernels(one.taps(rank), two.taps(rank))
+def test_two_convolutions_in_sequence_equal_the_composed_one(one, two, space):
+    ndim = len(space)
+    first, second = kernels(one.taps(ndim), two.taps(ndim))
     expected, got, _ = both(first, second, one, two, space)
     close(got, expected)
     assert algebra.composes(one, two, space).all()
@@ -111,11 +111,11 @@ def test_composes_is_false_exactly_where_two_convolutions_differ_from_their_comp
     assert gap[~same].min() > 1e-4
 
 
-def test_of_two_3x3_on_12x12_pixels_44_of_144_differ():
+def test_two_3x3_convolutions_differ_from_their_composition_on_44_of_144_pixels():
     assert (~algebra.composes(W(3), W(3), (12, 12))).sum() == 44
 
 
-def test_the_composed_window_has_a_named_padding_if_there_is_one():
+def test_composed_window_has_a_named_padding_where_one_exists():
     first, second = kernels((3, 3), (3, 3))
     for padding in ("VALID", "FULL", "CIRCULAR", "SAME", "SAME_LOWER"):
         window = compose(first, second, W(3, padding=padding), W(3, padding=padding))[1]
@@ -137,7 +137,7 @@ def test_the_composed_window_has_a_named_padding_if_there_is_one():
         (W(2), W(3), r"kernels of \(3, 3\) taps"),
     ],
 )
-def test_compositions_that_are_no_convolution_raise_errors(one, two, match):
+def test_compositions_that_are_not_convolutions_raise_errors(one, two, match):
     with pytest.raises(ValueError, match=match):
         algebra.compose(*kernels((3, 3), (3, 3)), one, two)
 
@@ -159,7 +159,7 @@ ADJOINTS = [
 
 
 @pytest.mark.parametrize("window, space", ADJOINTS)
-def test_the_adjoint_is_the_convolution_of_the_transposed_matrix(window, space):
+def test_adjoint_is_the_convolution_of_the_transposed_matrix(window, space):
     (v,) = gaussian((*window.taps(len(space)), 2, 3))
     x, y = gaussian((*space, 2), (*window.output_shape(space), 3), seed=1)
     turned, back = adjoint(v, window)
@@ -171,7 +171,7 @@ def test_the_adjoint_is_the_convolution_of_the_transposed_matrix(window, space):
 @pytest.mark.parametrize(
     "window, match", [(W(3, 2), "stride 1"), (W(3, padding="EDGE"), "no convolution"), (W(3, padding=3), "cut")]
 )
-def test_a_transpose_that_is_no_convolution_is_refused(window, match):
+def test_adjoint_that_is_not_a_convolution_raises_an_error(window, match):
     with pytest.raises(ValueError, match=match):
         algebra.adjoint(*gaussian((3, 3, 2, 3)), window)
 
@@ -189,18 +189,18 @@ def test_flipping_turns_correlation_into_convolution():
     close(correlated[1][::-1, ::-1], correlated[0])
 
 
-def test_convolutions_of_one_channel_commute_and_those_of_several_do_not():
+def test_convolutions_commute_for_one_channel_but_not_for_several():
     full = W((3, 2), padding="FULL"), W((2, 4), padding="FULL")
-    for channels, the_same in ((1, True), (2, False)):
+    for channels, commutes in ((1, True), (2, False)):
         f, g = kernels((3, 2), (2, 4), (channels,) * 3)
         (x,) = gaussian((5, 7, channels), seed=1)
         one = conv(conv(x, f, full[0]), g, full[1])
         two = conv(conv(x, g, full[1]), f, full[0])
-        assert (np.abs(one - two).max() < 1e-12) == the_same
-        assert the_same or np.abs(one - two).max() > 0.1
+        assert (np.abs(one - two).max() < 1e-12) == commutes
+        assert commutes or np.abs(one - two).max() > 0.1
 
 
-# --- as several ------------------------------------------------------------------------------------------------------
+# --- factorisation ---------------------------------------------------------------------------------------------------
 
 
 def test_middle_width_counts_degrees_of_freedom():
@@ -214,7 +214,7 @@ def test_middle_width_counts_degrees_of_freedom():
 
 
 @pytest.mark.parametrize("size, part, channels, width", [(3, 2, 3, 5), (5, 3, 2, 4)])
-def test_a_kernel_is_two_smaller_ones_from_the_middle_width_on_and_not_below(size, part, channels, width):
+def test_kernel_factorises_exactly_from_the_middle_width_on_but_not_below(size, part, channels, width):
     assert width - 1 < algebra.middle_width(size, part, part, channels) < width
     (v,) = gaussian((size, size, channels, channels))
     window = W(part, padding="VALID")
@@ -227,17 +227,17 @@ def test_a_kernel_is_two_smaller_ones_from_the_middle_width_on_and_not_below(siz
     close(np.linalg.norm(u - v) / np.linalg.norm(v), few[0].residual)
 
 
-def test_a_composed_kernel_is_factorised_exactly_and_equal_keys_give_equal_factors():
+def test_composed_kernel_is_factorised_exactly_and_equal_keys_give_equal_factors():
     first, second = kernels((2, 3), (3, 1), (2, 2, 3))
     v, _ = compose(first, second, W((2, 3)), W((3, 1)))
-    found = [factorise(v, ((2, 3), (3, 1)), 2, jax.random.key(seed)) for seed in (0, 0, 1)]
-    assert min(factors.residual for factors in found) < 1e-14
-    np.testing.assert_array_equal(found[0].first, found[1].first)
+    factorisations = [factorise(v, ((2, 3), (3, 1)), 2, jax.random.key(seed)) for seed in (0, 0, 1)]
+    assert min(factors.residual for factors in factorisations) < 1e-14
+    np.testing.assert_array_equal(factorisations[0].first, factorisations[1].first)
     with pytest.raises(ValueError, match=r"v has \(4, 3\) taps but sizes make together \(3, 3\)"):
         algebra.factorise(v, (2, 2), 2, jax.random.key(0))
 
 
-def test_a_kernel_of_zeros_has_the_residual_zero():
+def test_zero_kernel_has_residual_zero():
     assert factorise(np.zeros((3, 3, 2, 2)), (2, 2), 1, jax.random.key(0)).residual < 1e-14
 
 
@@ -251,33 +251,33 @@ def test_factorising_half_precision_kernels_raises_an_error(dtype):
 
 
 @pytest.mark.parametrize("per_position", [False, True])
-def test_a_batch_norm_in_evaluation_is_part_of_the_layer_before_it(per_position):
+def test_batch_norm_in_evaluation_merges_into_the_preceding_layer(per_position):
     window, out = W((3, 2)), (SPACE if per_position else ())
     x, v, bias, mean, scale, shift = gaussian((2, *SPACE, 2), (3, 2, 2, 3), (*out, 3), (3,), (3,), (3,))
     variance = mean**2 + 0.5
     h = conv(x, v, window) + bias
-    merged, told = merge_batch_norm(v, bias, mean, variance, scale=scale, shift=shift, epsilon=1e-3)
-    close(conv(x, merged, window) + told, (h - mean) / np.sqrt(variance + 1e-3) * scale + shift)
-    merged, told = algebra.merge_batch_norm(v, None, mean, variance)  # eagerly, where variances can be checked
-    close(conv(x, merged, window) + told, (conv(x, v, window) - mean) / np.sqrt(variance + 1e-5))
+    merged, merged_bias = merge_batch_norm(v, bias, mean, variance, scale=scale, shift=shift, epsilon=1e-3)
+    close(conv(x, merged, window) + merged_bias, (h - mean) / np.sqrt(variance + 1e-3) * scale + shift)
+    merged, merged_bias = algebra.merge_batch_norm(v, None, mean, variance)  # eager calls check variances
+    close(conv(x, merged, window) + merged_bias, (conv(x, v, window) - mean) / np.sqrt(variance + 1e-5))
     with pytest.raises(ValueError, match=r"shift has shape \(2,\) but v returns \(3,\)"):
         algebra.merge_batch_norm(v, bias, mean, variance, shift=shift[:2])
 
 
-def test_a_bias_is_one_number_a_channel():
+def test_bias_with_the_wrong_number_of_channels_raises_an_error():
     v, one = np.ones((3, 2, 4)), np.ones(4)
     with pytest.raises(ValueError, match=r"bias has \(3,\) channels but v returns \(4,\)"):
         algebra.merge_batch_norm(v, np.ones(3), one, one)
 
 
-def test_a_norm_is_not_folded_where_its_root_is_not_real():
+def test_batch_norm_with_a_negative_variance_raises_an_error():
     v, one = np.ones((3, 2, 2)), np.ones(2)
     with pytest.raises(ValueError, match=r"variance \+ epsilon is as low as -1\.9"):
         algebra.merge_batch_norm(v, None, one, np.array([1.0, -2.0]), epsilon=0.1)
     jax.jit(algebra.merge_batch_norm, static_argnums=1)(v, None, one, one)
 
 
-# --- on a torus ------------------------------------------------------------------------------------------------------
+# --- transfer --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_a_norm_is_not_folded_where_its_root_is_not_real():
         (W((3,), padding="CIRCULAR"), (7,)),
     ],
 )
-def test_on_a_torus_every_frequency_goes_through_a_matrix_of_its_own(window, space):
+def test_circular_convolution_multiplies_every_frequency_by_its_own_matrix(window, space):
     axes = tuple(range(len(space)))
     v, x = gaussian((*window.size, 2, 3), (*space, 2))
     symbol = np.asarray(transfer(v, window, space))
@@ -308,24 +308,24 @@ def test_transfer_of_a_window_that_is_not_circular_raises_an_error():
             algebra.transfer(v, window, SPACE)
 
 
-# --- by name ---------------------------------------------------------------------------------------------------------
+# --- named kernels ---------------------------------------------------------------------------------------------------
 
 
-def test_derivatives_are_exact_for_polynomials_up_to_their_taps_less_one():
+def test_derivative_kernels_are_exact_for_polynomials_of_degree_below_their_size():
     k, l = np.meshgrid(np.arange(9.0), np.arange(8.0), indexing="ij")
     for order, axis in itertools.product((1, 2, 3), (0, 1)):
         v = algebra.derivative(axis, order)
         window = W(v.shape[:2], padding="VALID")
-        along, other = (k, l) if axis == 0 else (l, k)
+        coordinate, other = (k, l) if axis == 0 else (l, k)
         for power in range(max(v.shape[:2])):
-            image = along**power * (1 + other)
-            expected = np.prod(np.arange(power - order + 1, power + 1)) * along ** max(power - order, 0) * (1 + other)
+            image = coordinate**power * (1 + other)
+            expected = np.prod(np.arange(power - order + 1, power + 1)) * coordinate ** max(power - order, 0) * (1 + other)
             half = v.shape[axis] // 2
             inner = [slice(half, -half) if q == axis else slice(None) for q in range(2)]
             close(conv(image[..., None], v, window)[..., 0], expected[tuple(inner)])
 
 
-def test_each_cross_responds_most_to_its_own_shape():
+def test_each_cross_kernel_responds_most_to_its_own_shape():
     plus, times = algebra.upright_cross(5), algebra.diagonal_cross(5)
     assert plus.sum() == times.sum() == 9
     for one, other in ((plus, times), (times, plus)):
@@ -333,7 +333,7 @@ def test_each_cross_responds_most_to_its_own_shape():
         assert jnp.vdot(one, other) == 1
 
 
-def test_an_edge_kernel_sees_a_slope_along_its_axis_only():
+def test_sobel_kernel_responds_only_to_slopes_along_its_axis():
     k, l = np.meshgrid(np.arange(5.0), np.arange(6.0), indexing="ij")
     for axis, (slope, other) in enumerate(((k, l), (l, k))):
         close(conv((2 * slope + 5 * other)[..., None], algebra.sobel(axis), W(3, padding="VALID")), np.full((3, 4, 1), 2.0))
@@ -350,7 +350,7 @@ def test_on_channels_applies_the_kernel_to_every_channel():
         algebra.on_channels(np.ones((3, 3, 3, 3)), 2)
 
 
-def test_a_cross_of_even_size_raises_an_error():
+def test_cross_of_even_size_raises_an_error():
     for cross in (algebra.upright_cross, algebra.diagonal_cross):
         with pytest.raises(ValueError, match="size is 4; needs an odd number"):
             cross(4)

@@ -1,4 +1,4 @@
-"""The annotations of the package hold, all of them, while its examples run."""
+"""Test that the package's type annotations hold while its examples run."""
 
 import os
 import pathlib
@@ -18,7 +18,7 @@ def test_every_annotation_holds_while_the_examples_run():
     assert run.returncode == 0, run.stdout[-5000:]
 
 
-def test_annotations_for_two_axes_are_read_for_one_and_three_and_refuse_what_fits_none():
+def test_annotations_for_two_axes_also_apply_to_one_and_three_and_reject_invalid_arguments():
     code = """
 import annotations
 annotations.pytest_configure()
@@ -29,7 +29,7 @@ for ndim in (1, 2, 3):
     window = cl.Window((3,) * ndim)
     cl.conv(jnp.ones((2, *(5,) * ndim, 4)), jnp.ones((*(3,) * ndim, 4, 6)), window)
     try:
-        cl.conv(jnp.ones((2, *(5,) * ndim, 4)), jnp.ones((*(3,) * ndim, 3, 6)), window)  # which has an error of its own
+        cl.conv(jnp.ones((2, *(5,) * ndim, 4)), jnp.ones((*(3,) * ndim, 3, 6)), window)  # without hook: another error
     except TypeCheckError:
         print("refused")
 """

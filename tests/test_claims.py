@@ -1,4 +1,4 @@
-"""The verdicts on the claims of the texts stand: a check comes to what is recorded with its claim, and can come to another."""
+"""Test that checks of claims reproduce the recorded verdicts and can fail in counter-cases."""
 
 import functools
 import pathlib
@@ -17,44 +17,44 @@ every_claim = pytest.mark.parametrize("quote", CHECKED, ids=lambda quote: quote[
 
 
 @functools.cache
-def found(quote):
+def finding_of(quote):
     return CHECKED[quote].decide()
 
 
 @pytest.mark.slow
 @every_claim
-def test_a_claim_is_decided_as_it_was(quote):
-    assert found(quote).verdict == CHECKED[quote].verdict
-    assert found(quote).number == pytest.approx(CHECKED[quote].number, rel=5e-3, abs=1e-5)
+def test_claim_verdict_matches_the_recorded_one(quote):
+    assert finding_of(quote).verdict == CHECKED[quote].verdict
+    assert finding_of(quote).number == pytest.approx(CHECKED[quote].number, rel=5e-3, abs=1e-5)
 
 
 @pytest.mark.slow
 @every_claim
-def test_the_same_check_comes_out_the_other_way_where_the_claim_does_not_hold(quote):
+def test_check_gives_the_opposite_verdict_in_counter_cases(quote):
     elsewhere = CHECKED[quote].countered().values()
     assert all(finding.verdict == OTHER[CHECKED[quote].verdict] for finding in elsewhere)
-    assert {holds for finding in (found(quote), *elsewhere) for holds in finding.holds.values()} == {True, False}
+    assert {holds for finding in (finding_of(quote), *elsewhere) for holds in finding.holds.values()} == {True, False}
 
 
-def test_no_claim_is_made_twice():
+def test_no_claim_is_listed_twice():
     quotes = [claim.quote for claim in (*CLAIMS, *QUESTIONS)] + [quote for quote, _, _ in OPEN]
     assert len(set(quotes)) == len(quotes)
 
 
-def test_a_claim_is_true_in_all_cases_or_in_none_or_in_those_that_are_named():
+def test_verdict_is_true_false_or_true_in_named_cases():
     assert Finding({"a": True, "b": True}, 0).verdict == "true"
     assert Finding({"a": False, "b": False}, 0).verdict == "false"
     assert Finding({"a": True, "b": False, "c": True}, 0).verdict == "true if a or c"
 
 
-def test_a_question_is_answered_and_neither_true_nor_false():
+def test_question_is_answered_with_yes_or_no():
     assert [answer(verdict) for verdict in ("true", "false", "true if a or b")] == ["yes", "no", "yes if a or b"]
     (row,) = run(Config(only="By what factor"))
     assert (row["verdict"], row["number"], row["counter-case"]) == ("yes", 4, "of one alone: false, 2")
     assert not draw([row], Config()).axes[0].patches
 
 
-def test_words_that_no_claim_has_are_an_error():
+def test_filter_that_matches_no_claim_raises_an_error():
     with pytest.raises(ValueError, match="only is 'xyz', but no claim contains that"):
         run(Config(only="xyz"))
 
@@ -69,7 +69,7 @@ def test_words_that_no_claim_has_are_an_error():
         ("{ pixels =", "{ pixel =", "an unknown argument 'pixel'; choose from pixels, claimed"),
     ],
 )
-def test_a_claim_that_cannot_be_read_is_an_error_that_says_what_is_wrong(wanted, written, error, tmp_path):
+def test_invalid_claim_raises_an_error_that_names_the_problem(wanted, written, error, tmp_path):
     text = PATH.read_text("utf-8")
     assert wanted in text
     (tmp_path / "claims.toml").write_text(text.replace(wanted, written, 1), "utf-8")
@@ -78,14 +78,14 @@ def test_a_claim_that_cannot_be_read_is_an_error_that_says_what_is_wrong(wanted,
 
 
 @pytest.mark.parametrize("quote, source, experiment", OPEN)
-def test_what_is_open_leads_to_an_experiment_that_was_run(quote, source, experiment):
+def test_open_claims_refer_to_an_experiment_with_results(quote, source, experiment):
     assert (ROOT / "experiments" / f"{experiment}.py").exists()
     assert (ROOT / "experiments" / "results" / experiment / "table.csv").exists()
     (row,) = run(Config(only=quote))
     assert row == {"claim": quote, "source": source, "verdict": "open", "unit": f"see experiments.{experiment}"}
 
 
-def test_the_verdicts_are_counted_in_the_answer():
+def test_module_docstring_states_the_verdict_counts():
     kinds = [kind(claim.verdict) for claim in CLAIMS]
     counts = f"of {len(kinds)} that a check decides {kinds.count('true')} are true, {kinds.count('true if ...')} true in some"
     assert f"{counts} cases, {kinds.count('false')} false" in " ".join(str(claims.__doc__).split())

@@ -1,4 +1,4 @@
-"""What is compiled is kept for the next run, where that is wanted and possible, and changes no result."""
+"""Test the experiments' command line, their compilation cache and their reports."""
 
 import dataclasses
 import json
@@ -22,17 +22,17 @@ from experiments import derivation
 from experiments.shared import command
 sys.argv = ["experiment"]
 command.parse(derivation.Config(), derivation.SMOKE, None)
-told = []
-jax.monitoring.register_event_listener(lambda event, **_: told.append(event))
+events = []
+jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
 step = jax.jit(lambda x: jax.numpy.sin(x @ x.T).sum(0))
 print(np.asarray(step(jax.random.normal(jax.random.key(0), (7, 5)))).tobytes().hex())
-print(*(sum(event.endswith(name) for event in told) for name in ("cache_hits", "cache_misses")))
+print(*(sum(event.endswith(name) for event in events) for name in ("cache_hits", "cache_misses")))
 """
 
 
 @pytest.fixture
 def settings(monkeypatch, tmp_path):
-    """Environment and settings of JAX, put back afterwards: what is compiled is kept, by default in a folder of the test."""
+    """Enable the compilation cache in a temporary folder; restore settings of JAX afterwards."""
     before = {name: jax.config.values[name] for name in OPTIONS}
     for name in ("CONVLAB_CACHE", "JAX_COMPILATION_CACHE_DIR", compiling.UNOPTIMISED.upper(), *map(str.upper, compiling.KEPT)):
         monkeypatch.delenv(name, raising=False)
@@ -44,11 +44,11 @@ def settings(monkeypatch, tmp_path):
 
 
 def compiled(**environment):
-    """Run a small program in a new process: the bytes of its result, and how often what it needs was kept and was not."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "CONVLAB_"))}
+    """Run a small program in a new process; return its result in hex, cache hits and misses."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "CONVLAB_"))}
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", COUNTED],
-        env=own | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | environment,
+        env=inherited | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | environment,
         capture_output=True,
         text=True,
     )
@@ -57,7 +57,7 @@ def compiled(**environment):
     return result, *map(int, counts.split())
 
 
-def test_smoke_and_full_each_stand_for_a_whole_configuration_that_other_flags_change(settings):
+def test_smoke_and_full_select_configurations_that_other_flags_override(settings):
     default, smoke, full = derivation.Config(), derivation.SMOKE, derivation.Config(seed=7)
     changed = dataclasses.replace(full, root="elsewhere")
     settings.setenv("CONVLAB_CACHE", "0")
@@ -65,14 +65,14 @@ def test_smoke_and_full_each_stand_for_a_whole_configuration_that_other_flags_ch
     for flags, wanted in (("", default), ("--smoke", smoke), ("--full", full), ("--full --root elsewhere", changed)):
         settings.setattr(sys, "argv", ["experiment", *flags.split()])
         assert command.parse(default, smoke, None, full=full) == wanted
-    with pytest.raises(SystemExit):  # where there is no such run it is no flag
+    with pytest.raises(SystemExit):  # the flag exists only if there is a full configuration
         command.parse(default, smoke, None)
     settings.setattr(sys, "argv", ["experiment", "--full", "--smoke"])
     with pytest.raises(ValueError, match="--smoke and --full cannot be combined"):
         command.parse(default, smoke, None, full=full)
 
 
-def test_smoke_alone_is_not_optimised_and_the_environment_goes_first(settings):
+def test_only_smoke_runs_are_unoptimised_unless_the_environment_overrides(settings):
     settings.setattr(command, "keep_freed_memory", lambda: True)
     for flags, environment, wanted in (([], None, False), (["--smoke"], None, True), (["--smoke"], "0", False)):
         jax.config.update(compiling.UNOPTIMISED, False)
@@ -83,17 +83,17 @@ def test_smoke_alone_is_not_optimised_and_the_environment_goes_first(settings):
         assert jax.config.values[compiling.UNOPTIMISED] is wanted
 
 
-def test_a_second_run_compiles_nothing_and_results_are_the_same_bits(tmp_path):
-    first, _, missed = compiled(XDG_CACHE_HOME=str(tmp_path))
-    second, found, missed_again = compiled(XDG_CACHE_HOME=str(tmp_path))
+def test_second_run_compiles_nothing_and_results_are_bitwise_equal(tmp_path):
+    first, _, misses = compiled(XDG_CACHE_HOME=str(tmp_path))
+    second, hits, later_misses = compiled(XDG_CACHE_HOME=str(tmp_path))
     without, *neither = compiled(XDG_CACHE_HOME=str(tmp_path), CONVLAB_CACHE="0")
     assert first == second == without
-    assert found >= missed > 0
-    assert missed_again == 0
+    assert hits >= misses > 0
+    assert later_misses == 0
     assert neither == [0, 0]
 
 
-def test_it_lies_in_the_cache_of_the_user_unless_jax_is_told_another_place(settings, tmp_path):
+def test_compilation_cache_is_in_the_user_cache_unless_jax_has_another_setting(settings, tmp_path):
     if sys.platform.startswith("linux"):
         assert compiling.keep_compilations()
         assert pathlib.Path(jax.config.jax_compilation_cache_dir).parent == tmp_path / "convlab" / "xla"
@@ -109,7 +109,7 @@ def test_it_lies_in_the_cache_of_the_user_unless_jax_is_told_another_place(setti
     assert jax.config.jax_compilation_cache_dir == "gs://bucket/folder"
 
 
-def test_all_is_kept_however_small_or_quick_unless_jax_is_told_otherwise(settings, tmp_path):
+def test_all_compilations_are_cached_unless_jax_is_configured_otherwise(settings, tmp_path):
     settings.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
     assert compiling.keep_compilations()
     assert [getattr(jax.config, name) for name in compiling.KEPT] == [0.0, -1]
@@ -121,7 +121,7 @@ def test_all_is_kept_however_small_or_quick_unless_jax_is_told_otherwise(setting
 
 
 @pytest.mark.parametrize("variable", ["XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR"])
-def test_a_folder_that_cannot_be_written_does_not_stop_an_experiment(settings, tmp_path, variable):
+def test_unwritable_cache_folder_does_not_stop_an_experiment(settings, tmp_path, variable):
     (tmp_path / "file").touch()
     _, *counts = compiled(**{variable: str(tmp_path / "file" / "cache")})
     assert counts == [0, 0]
@@ -131,7 +131,7 @@ def test_a_folder_that_cannot_be_written_does_not_stop_an_experiment(settings, t
     assert not jax.config.jax_enable_compilation_cache
 
 
-def test_benchmarks_compile_all_anew(settings, tmp_path):
+def test_benchmarks_do_not_use_the_compilation_cache(settings, tmp_path):
     settings.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
     settings.setattr(command, "keep_freed_memory", lambda: True)
     settings.setattr(sys, "argv", ["experiment"])
@@ -143,13 +143,16 @@ def test_benchmarks_compile_all_anew(settings, tmp_path):
             assert "keep=False" in text, path
 
 
-def test_tests_do_without_what_other_runs_compiled():
+def test_tests_do_not_use_the_compilation_cache():
     assert os.environ["CONVLAB_CACHE"] == "0"
     assert not compiling.keep_compilations()
 
 
-def test_faster_compilation_sets_flags_of_the_installed_xla_alone_and_none_that_are_set(settings):
-    first, second = "--xla_cpu_multi_thread_eigen=true", "--xla_cpu_no_such_flag=true"  # one of every XLA, and one of none
+def test_compile_faster_sets_only_supported_xla_flags_that_are_not_set(settings):
+    first, second = (
+        "--xla_cpu_multi_thread_eigen=true",
+        "--xla_cpu_no_such_flag=true",
+    )  # a flag of every XLA version, and an unknown one
     settings.setattr(compiling, "FASTER", (first, second))
     settings.delenv("XLA_FLAGS", raising=False)
     compiling.compile_faster()
@@ -159,7 +162,7 @@ def test_faster_compilation_sets_flags_of_the_installed_xla_alone_and_none_that_
     assert os.environ["XLA_FLAGS"] == "--xla_cpu_multi_thread_eigen=false"
 
 
-def test_short_runs_alone_compile_faster(settings):
+def test_only_short_runs_compile_faster(settings):
     calls = []
     settings.setenv("CONVLAB_CACHE", "0")
     settings.setattr(command, "compile_faster", lambda: calls.append(sys.argv))
@@ -172,14 +175,18 @@ def test_short_runs_alone_compile_faster(settings):
 
 
 def experiment(result, **others):
-    """A module with a table of means and a figure of what `draw` is given."""
+    """Make an experiment module that records the arguments of `draw`."""
     drawn = []
     return types.SimpleNamespace(
-        __file__="folder/question.py", run=lambda config: result, draw=lambda *given: drawn.append(given), drawn=drawn, **others
+        __file__="folder/question.py",
+        run=lambda config: result,
+        draw=lambda *arguments: drawn.append(arguments),
+        drawn=drawn,
+        **others,
     )
 
 
-def test_a_report_holds_all_rows_and_the_table_and_takes_its_name_from_the_file_or_the_configuration(tmp_path):
+def test_report_holds_all_rows_and_the_table_and_is_named_after_the_file_or_configuration(tmp_path):
     rows = [{"seed": seed, "accuracy": 0.25 * seed} for seed in range(3)]
     plain, config = experiment(rows), derivation.Config(root=str(tmp_path))
     assert command.report_on(plain, config) == tmp_path / "question"
@@ -195,12 +202,12 @@ def test_a_report_holds_all_rows_and_the_table_and_takes_its_name_from_the_file_
 
 
 @pytest.mark.parametrize("reused", [False, True])
-def test_the_time_of_a_run_is_written_unless_rows_of_an_earlier_one_were_taken(tmp_path, reused):
+def test_run_time_is_recorded_unless_rows_were_reused(tmp_path, reused):
     folder = command.report_on(experiment(command.Result([{"seed": 0}], reused=reused)), derivation.Config(root=str(tmp_path)))
     assert (json.loads((folder / "provenance.json").read_text()).get("seconds") is None) == reused
 
 
-def test_without_matplotlib_a_report_has_no_figure_and_says_why(tmp_path, capsys):
+def test_report_without_matplotlib_has_no_figure_and_prints_the_reason(tmp_path, capsys):
     def draw(rows, config):
         raise ImportError("matplotlib is needed")
 

@@ -1,4 +1,4 @@
-"""Lifting and projecting: laws of linear algebra on windows of every kind, against loops and least squares."""
+"""Test lifts and projections on windows of every kind against explicit loops and least squares."""
 
 import functools
 
@@ -19,7 +19,7 @@ import convlab
 pytestmark = pytest.mark.usefixtures("float64")
 ZERO = ["SAME", "SAME_LOWER", "VALID", "FULL", "CAUSAL"]
 GROUPS = st.sampled_from([(1, 2, 3), (2, 1, 4), (3, 1, 3)])  # groups, channels of one group in, channels out
-FIXED = [  # (window, space) for laws that need no more than a few: zero padding, wrapping, repeated pixels, stride, dilation
+FIXED = [  # (window, space) with zero padding, wrapping, repeated pixels, strides and dilation
     (cl.Window((3, 2)), (5, 4)),
     (cl.Window((3, 3), strides=(2, 1), padding=((1, 2), (0, 1)), dilation=(1, 2)), (7, 5)),
     (cl.Window((2, 3), padding="CIRCULAR"), (3, 5)),
@@ -28,7 +28,7 @@ FIXED = [  # (window, space) for laws that need no more than a few: zero padding
     (cl.Window((3, 4), padding="EDGE"), (5, 3)),
     (cl.Window((3, 3), padding="FULL"), (2, 3)),
 ]
-each_fixed = pytest.mark.parametrize("window, space", FIXED, ids=lambda value: str(getattr(value, "padding", "")))
+every_fixed_window = pytest.mark.parametrize("window, space", FIXED, ids=lambda value: str(getattr(value, "padding", "")))
 
 
 def dense_shape(window, space, c, d):
@@ -51,11 +51,11 @@ def onto_conv(w, window, space, groups=1):
     return cl.lift_conv_to_dense(cl.project_dense_to_conv(w, window, space, groups), window, space, groups)
 
 
-# --- lifting is exact --------------------------------------------------------------------------------------------------
+# --- lifts are exact --------------------------------------------------------------------------------------------------
 
 
 @given(windows(cells=200), GROUPS)
-def test_lifted_kernels_are_the_dense_matrices_of_the_definition(drawn, sizes):
+def test_lifted_kernels_match_the_dense_matrices_of_the_definition(drawn, sizes):
     window, space, reads = drawn
     groups, c, d = sizes
     v, shared = gaussian((*oracle.out_shape(reads), *window.size, c, d), (*window.size, c, d))
@@ -65,9 +65,9 @@ def test_lifted_kernels_are_the_dense_matrices_of_the_definition(drawn, sizes):
     close(cl.lift_conv_to_dense(shared, window, space, groups), expected)
 
 
-@each_fixed
+@every_fixed_window
 def test_the_jacobian_of_an_op_is_its_lifted_kernel(window, space):
-    out, rank = window.output_shape(space), len(space)
+    out, ndim = window.output_shape(space), len(space)
     v, local, tile = gaussian((*window.size, 2, 3), (*out, *window.size, 2, 3), (2, 1, *window.size, 2, 3))
     lifted = {
         "conv": (functools.partial(cl.conv, v=v, window=window), cl.lift_conv_to_dense(v, window, space)),
@@ -82,12 +82,12 @@ def test_the_jacobian_of_an_op_is_its_lifted_kernel(window, space):
     }
     for op, w in lifted.values():
         jacobian = jax.jit(jax.jacobian(op))(np.zeros((*space, 2)))
-        close(np.moveaxis(jacobian, rank, -1), w)
+        close(np.moveaxis(jacobian, ndim, -1), w)
 
 
 @given(windows(cells=500))
 @settings(max_examples=5)
-def test_function_is_unchanged_by_every_lift(drawn):
+def test_every_lift_leaves_the_function_unchanged(drawn):
     window, space, reads = drawn
     out = oracle.out_shape(reads)
     period = tuple(min(2 + r, n) for r, n in enumerate(out))
@@ -112,30 +112,30 @@ def test_lifting_sets_dead_taps_to_zero_and_leaves_live_ones(drawn):
     np.testing.assert_array_equal(cl.lift_conv_to_local(v, window, space), np.where(live, v, 0))
 
 
-def test_with_the_full_window_reindexing_is_a_bijection_on_live_taps():
+def test_reindexing_with_the_full_window_is_a_bijection_on_live_taps():
     space, window = (4, 3), cl.Window.full((4, 3))
     (w,) = gaussian((*space, *space, 2, 3))
     v = cl.project_dense_to_local(w, window, space)
     np.testing.assert_array_equal(cl.lift_local_to_dense(v, window, space), w)
-    for i, j, k, l in np.ndindex(*space, *space):  # V[i, j, a, b] = W[i, j, i + a, j + b], offsets counted from -3 and -2
+    for i, j, k, l in np.ndindex(*space, *space):  # V[i,j,a,b] = W[i,j,i+a,j+b], a from -3, b from -2
         np.testing.assert_array_equal(v[i, j, k - i + 3, l - j + 2], w[i, j, k, l])
 
 
-# --- projecting is orthogonal --------------------------------------------------------------------------------------------
+# --- projections are orthogonal --------------------------------------------------------------------------------------------
 
 
 @given(windows(names=ZERO, cells=150))
 @settings(max_examples=5)
-def test_counts_of_live_taps_are_the_gram_matrix_of_the_embedding(drawn):
+def test_gram_matrix_of_the_embedding_counts_live_taps(drawn):
     window, space, reads = drawn
     embed = jax.jit(jax.jacobian(lambda v: cl.lift_conv_to_dense(v, window, space)))(np.zeros((*window.size, 1, 1)))
     embed = np.asarray(embed).reshape(-1, np.prod(window.size))
     close(embed.T @ embed, np.diag(oracle.live(reads).sum(tuple(range(len(space)))).ravel().astype(float)))
 
 
-@given(windows(ranks=(1, 2), cells=120), GROUPS)
+@given(windows(ndims=(1, 2), cells=120), GROUPS)
 @settings(max_examples=4)
-def test_projections_are_the_least_squares_of_least_norm(drawn, sizes):
+def test_projections_are_least_squares_solutions_of_minimum_norm(drawn, sizes):
     window, space, reads = drawn
     groups, c, d = sizes
     (w,) = gaussian((*oracle.out_shape(reads), *space, c * groups, d))
@@ -149,9 +149,9 @@ def test_projections_are_the_least_squares_of_least_norm(drawn, sizes):
         close(np.ravel(project(w, window, space, groups)), nearest)
 
 
-@each_fixed
+@every_fixed_window
 @pytest.mark.parametrize("groups", [1, 2])
-def test_projections_are_idempotent_self_adjoint_and_split_the_norm(window, space, groups):
+def test_projections_are_idempotent_self_adjoint_and_split_the_squared_norm(window, space, groups):
     u, w = gaussian(*[dense_shape(window, space, 2, 4)] * 2)
     for onto in (onto_local, onto_conv):
         p = functools.partial(onto, window=window, space=space, groups=groups)
@@ -161,8 +161,8 @@ def test_projections_are_idempotent_self_adjoint_and_split_the_norm(window, spac
         close(np.sum(near**2) + np.sum((w - near) ** 2), np.sum(w**2))
 
 
-@each_fixed
-def test_nested_projections_commute_so_that_their_order_does_not_matter(window, space):
+@every_fixed_window
+def test_nested_projections_commute(window, space):
     (w,) = gaussian(dense_shape(window, space, 2, 3))
     period = tuple(min(2, n) for n in window.output_shape(space))
     conv = functools.partial(onto_conv, window=window, space=space)
@@ -173,8 +173,8 @@ def test_nested_projections_commute_so_that_their_order_does_not_matter(window, 
         close(upper(lower(w)), lower(w))
 
 
-@each_fixed
-def test_projecting_undoes_lifting_in_function_and_where_pixels_are_read_once_in_arrays(window, space):
+@every_fixed_window
+def test_projection_inverts_lifting_as_a_function_and_under_zero_padding_as_arrays(window, space):
     out = window.output_shape(space)
     period = tuple(min(2, n) for n in out)
     v, local, tile = gaussian((*window.size, 2, 3), (*out, *window.size, 2, 3), (*period, *window.size, 2, 3))
@@ -193,7 +193,7 @@ def test_projecting_undoes_lifting_in_function_and_where_pixels_are_read_once_in
 
 
 @given(windows(names=ZERO, cells=1000))
-def test_under_zero_padding_projecting_is_the_mean_over_live_taps(drawn):
+def test_projection_under_zero_padding_is_the_mean_over_live_taps(drawn):
     window, space, reads = drawn
     (v,) = gaussian((*oracle.out_shape(reads), *window.size, 2, 3))
     total, count = np.zeros((*window.size, 2, 3)), np.zeros((*window.size, 1, 1))
@@ -222,8 +222,8 @@ def test_circular_tilings_compose_by_the_greatest_common_divisor_and_conv_is_the
     close(onto_conv(w, everything, space), average)
 
 
-@each_fixed
-def test_the_gradient_of_a_shared_kernel_is_the_embedded_gradient_of_the_dense_one(window, space):
+@every_fixed_window
+def test_shared_kernel_gradient_is_the_transposed_lift_of_the_dense_gradient(window, space):
     (v,) = gaussian((*window.size, 2, 3))
     (x,) = gaussian((3, *space, 2))
     local, w = cl.lift_conv_to_local(v, window, space), cl.lift_conv_to_dense(v, window, space)
@@ -245,7 +245,7 @@ def test_the_gradient_of_a_shared_kernel_is_the_embedded_gradient_of_the_dense_o
 # --- low rank ------------------------------------------------------------------------------------------------------------
 
 
-def test_rank_one_of_a_shared_kernel_is_the_kernel_with_weights_one():
+def test_rank_one_projection_of_a_shared_kernel_is_the_kernel_with_unit_weights():
     (v,) = gaussian((3, 2, 2, 3))
     basis, weights = cl.project_local_to_low_rank(np.broadcast_to(v, (4, 5, *v.shape)), 1)
     close(basis[0], v)
@@ -253,7 +253,7 @@ def test_rank_one_of_a_shared_kernel_is_the_kernel_with_weights_one():
 
 
 @pytest.mark.parametrize("out, entries", [((3, 5), (2, 2, 1, 2)), ((2, 3), (3, 2, 2, 3))])
-def test_the_error_of_the_best_rank_is_the_sum_of_the_squares_left_out(out, entries):
+def test_error_of_the_best_rank_is_the_sum_of_omitted_squared_singular_values(out, entries):
     (v,) = gaussian((*out, *entries))
     sigma = np.linalg.svd(v.reshape(np.prod(out), -1), compute_uv=False)
     for rank in range(1, len(sigma) + 1):
@@ -265,7 +265,7 @@ def test_the_error_of_the_best_rank_is_the_sum_of_the_squares_left_out(out, entr
 
 
 @pytest.mark.parametrize("out, entries", [((7, 9), (7, 7, 2, 3)), ((5, 6), (2, 3, 1, 2))])
-def test_kernels_that_are_copies_of_few_have_their_rank_at_every_size(out, entries):
+def test_copies_of_few_kernels_are_recovered_at_low_rank(out, entries):
     positions = np.arange(np.prod(out)).reshape(*out)
     for seed in range(3):
         (v,) = gaussian((4, *entries), seed=seed)
@@ -278,18 +278,18 @@ def test_kernels_that_are_copies_of_few_have_their_rank_at_every_size(out, entri
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_kernels_of_low_precision_are_decomposed_and_keep_their_dtype(dtype):
+def test_low_precision_kernels_are_decomposed_and_keep_their_dtype(dtype):
     v = gaussian((3, 5, 2, 2, 1, 2))[0].astype(jnp.dtype(dtype))
-    got, expected = (cl.project_local_to_low_rank(each, 2) for each in (v, v.astype("float32")))
-    assert {each.dtype.name for each in got} == {dtype}
-    close([np.asarray(each, "float32") for each in got], list(expected), 0.02)
+    got, expected = (cl.project_local_to_low_rank(array, 2) for array in (v, v.astype("float32")))
+    assert {array.dtype.name for array in got} == {dtype}
+    close([np.asarray(array, "float32") for array in got], list(expected), 0.02)
 
 
 # --- shares --------------------------------------------------------------------------------------------------------------
 
 
-@each_fixed
-def test_shares_sum_to_one_and_tell_a_convolution_from_a_local_layer(window, space):
+@every_fixed_window
+def test_shares_sum_to_one_and_distinguish_a_convolution_from_a_local_layer(window, space):
     (w,) = gaussian(dense_shape(window, space, 2, 3))
     shares = cl.decompose(w, window, space)
     close(sum(map(float, shares.values())), 1.0)
@@ -301,7 +301,7 @@ def test_shares_sum_to_one_and_tell_a_convolution_from_a_local_layer(window, spa
 
 
 @pytest.mark.parametrize("window", [cl.Window(3), cl.Window((3, 2), padding="CIRCULAR"), cl.Window(3, padding="REFLECT")])
-def test_shares_of_gaussian_weights_are_the_ratios_of_the_dimensions(window):
+def test_shares_of_gaussian_weights_are_ratios_of_dimensions(window):
     space, draws = (5, 4), 400
     w = jnp.asarray(gaussian((draws, *dense_shape(window, space, 1, 2)))[0])
     shares = jax.jit(jax.vmap(lambda w: cl.decompose(w, window, space)))(w)
@@ -317,7 +317,7 @@ def test_shares_of_gaussian_weights_are_the_ratios_of_the_dimensions(window):
         assert abs(np.mean(shares[name]) - value) < 4 * deviation + 1e-12, name
 
 
-# --- what is refused -------------------------------------------------------------------------------------------------------
+# --- invalid arguments -------------------------------------------------------------------------------------------------------
 
 SPACE, W3 = (4, 5), cl.Window(3)
 
@@ -375,12 +375,12 @@ BAD = [
 
 
 @pytest.mark.parametrize("call, error, match", BAD)
-def test_bad_input_is_refused_with_what_was_got_and_needed(call, error, match):
+def test_invalid_arguments_raise_errors_with_the_value_and_the_requirement(call, error, match):
     with pytest.raises(error, match=match):
         call()
 
 
-@each_fixed
+@every_fixed_window
 def test_conversions_run_under_jit_and_keep_the_dtype(window, space):
     (w,) = (jnp.asarray(a, jnp.float32) for a in gaussian(dense_shape(window, space, 2, 3)))
     got = cl.project_dense_to_conv(w, window, space)
@@ -388,7 +388,7 @@ def test_conversions_run_under_jit_and_keep_the_dtype(window, space):
     close(got, convlab.project_dense_to_conv(w, window, space), 1e-5)
 
 
-def test_conversions_of_numpy_arrays_are_the_same_eagerly():
+def test_eager_conversions_of_numpy_arrays_match_compiled_ones():
     window, space = FIXED[0]
     out = window.output_shape(space)
     shared, local, tile = gaussian((*window.size, 2, 3), (*out, *window.size, 2, 3), (2, 2, *window.size, 2, 3))

@@ -1,4 +1,4 @@
-"""Data sets: what is loaded, what is refused, and what transforms leave alone."""
+"""Test data sets, their errors, loading and deterministic transforms."""
 
 import collections
 import dataclasses
@@ -44,7 +44,7 @@ tfds = pytest.importorskip("tensorflow_datasets")
 
 SHAPES = [(5, 7, 2), (5, 7, 3, 2), (5, 3, 7, 2, 3)]  # one, two and three spatial axes, unequal primes
 SECONDS_OFFLINE = 5.0
-TRAIN_LABELS = [6, 6, 6, 6, 6, 9, 7, 6, 9, 9, 5, 6]  # of version 1.0.0: change the builder's version with them
+TRAIN_LABELS = [6, 6, 6, 6, 6, 9, 7, 6, 9, 9, 5, 6]  # labels of version 1.0.0; a change requires a new builder version
 TEST_LABELS = [2, 8, 2, 6, 6, 7, 1, 9, 8, 5, 2, 8]
 
 
@@ -63,7 +63,7 @@ def data_of(labels: np.ndarray, classes: int, shape: tuple[int, ...] = (3, 5, 2)
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_holds_images_of_one_to_three_axes(shape, dtype):
+def test_data_holds_images_with_one_to_three_spatial_axes(shape, dtype):
     split = Split(np.ones(shape, dtype), np.arange(5))
     data = Data("made", split, split, tuple("abcde"))
     assert len(split) == 5
@@ -90,7 +90,7 @@ def test_holds_images_of_one_to_three_axes(shape, dtype):
         (np.ones((5, 3, 2), np.uint8), np.full(5, 2**40), ValueError, "fit int32"),
     ],
 )
-def test_split_refuses_what_is_not_labelled_images(images, labels, error, message):
+def test_split_raises_an_error_for_invalid_images_or_labels(images, labels, error, message):
     with pytest.raises(error, match=message):
         Split(images, labels)
 
@@ -108,12 +108,12 @@ def test_split_refuses_what_is_not_labelled_images(images, labels, error, messag
         (gaussian(5, 3, 2), tuple("abcde"), TypeError, "test must be a Split, got ndarray"),
     ],
 )
-def test_data_refuses_splits_that_disagree(test, classes, error, message):
+def test_data_raises_an_error_for_inconsistent_splits(test, classes, error, message):
     with pytest.raises(error, match=message):
         Data("made", Split(gaussian(5, 3, 2), np.arange(5)), test, classes)
 
 
-def test_data_cannot_be_reassigned():
+def test_data_is_immutable():
     with pytest.raises(dataclasses.FrozenInstanceError):
         data_of([0, 1], 2).name = "other"
 
@@ -145,10 +145,10 @@ def test_std_of_a_constant_channel_is_one():
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.float32, Stored])
-def test_scale_divides_by_the_root_mean_square_and_none_by_nothing_so_that_zero_stays_zero(kind):
+def test_scale_divides_by_the_root_mean_square_and_none_changes_nothing(kind):
     images = np.clip(80 + 50 * gaussian(7, 3, 5, 2), 0, 255).astype(np.uint8 if kind is Stored else kind)
     images[:, 0] = 0  # the background
-    held = Stored(lambda places: images[places], np.arange(7), images.shape[1:], images.dtype) if kind is Stored else images
+    held = Stored(lambda indices: images[indices], np.arange(7), images.shape[1:], images.dtype) if kind is Stored else images
     split = Split(held, np.arange(7))
     data, wide = Data("made", split, split, tuple("abcdefg")), images.astype(float)
     square = np.sqrt((wide**2).mean((0, 1, 2)))
@@ -163,7 +163,7 @@ def test_scale_divides_by_the_root_mean_square_and_none_by_nothing_so_that_zero_
         assert np.array_equal(done, images) == (name == "none")
 
 
-def test_scale_divides_a_channel_of_zeros_by_one_and_another_constant_by_its_size():
+def test_scale_divides_a_channel_of_zeros_by_one_and_another_constant_by_its_magnitude():
     images = gaussian(5, 3, 7, 3)
     images[..., 1:] = 0, -0.1
     split = Split(images, np.arange(5))
@@ -171,7 +171,7 @@ def test_scale_divides_a_channel_of_zeros_by_one_and_another_constant_by_its_siz
 
 
 @pytest.mark.parametrize("name", STANDARDISATIONS)
-def test_every_change_of_a_data_set_keeps_its_standardisation(name):
+def test_every_data_method_keeps_the_standardisation(name):
     data = data_of(np.arange(30) % 3, 3).with_standardisation(name)
     changed = data.subset(20).hold_out(0.2).relabel({"few": 0, "many": [1, 2]}).map(lambda images: 3 + 2 * images[:, 1:])
     assert changed.standardisation == name
@@ -179,7 +179,7 @@ def test_every_change_of_a_data_set_keeps_its_standardisation(name):
     np.testing.assert_allclose(changed.mean, expected[name], rtol=1e-5)
 
 
-def test_an_unknown_standardisation_is_refused_before_anything_is_loaded(tmp_path):
+def test_unknown_standardisation_raises_an_error_before_loading(tmp_path):
     for call in (data_of([0, 1], 2).with_standardisation, lambda name: load("digits", data_dir=tmp_path, standardisation=name)):
         with pytest.raises(ValueError, match="standardisation 'mean' is unknown; needs one of 'moments', 'scale', 'none'"):
             call("mean")
@@ -196,7 +196,7 @@ def test_subset_is_class_balanced_and_nested(labels, draw, seed):
         kept = data.subset(size, seed).train
         counts = np.bincount(kept.labels, minlength=5)
         assert len(kept) == counts.sum() == size
-        assert (counts[counts < available] >= counts.max() - 1).all()  # only an exhausted class lags behind
+        assert (counts[counts < available] >= counts.max() - 1).all()  # only an exhausted class has fewer examples
         images = {image.tobytes() for image in kept.images}
         assert before <= images
         before = images
@@ -209,26 +209,26 @@ def test_subset_keeps_every_image_with_its_label():
     assert [label_of[image.tobytes()] for image in kept.images] == kept.labels.tolist()
 
 
-def test_subset_depends_on_the_seed_alone():
+def test_subset_depends_only_on_the_seed():
     data = data_of(np.arange(60) % 3, 3)
     chosen = [data.subset(12, seed).train.images for seed in (0, 0, 1)]
     np.testing.assert_array_equal(chosen[0], chosen[1])
     assert not np.array_equal(chosen[0], chosen[2])
 
 
-def test_subset_of_everything_is_everything_and_leaves_the_test_split():
+def test_full_subset_is_the_training_split_and_subsets_keep_the_test_split():
     data = data_of(np.arange(30) % 3, 3)
     np.testing.assert_array_equal(data.subset(30, 5).train.images, data.train.images)
     assert data.subset(4).test is data.test
 
 
 @pytest.mark.parametrize("size", [0, -1, 31])
-def test_subset_refuses_sizes_out_of_range(size):
+def test_subset_raises_an_error_for_sizes_out_of_range(size):
     with pytest.raises(ValueError, match=f"size must be 1 to 30, the training examples of made; got {size}"):
         data_of(np.arange(30) % 3, 3).subset(size)
 
 
-def test_subset_refuses_a_fraction():
+def test_subset_raises_an_error_for_a_fraction():
     with pytest.raises(TypeError, match="size must be an integer, got 0.5"):
         data_of(np.arange(30) % 3, 3).subset(0.5)
 
@@ -244,7 +244,7 @@ def test_map_changes_the_images_of_both_splits_and_nothing_else():
     np.testing.assert_array_equal(mapped.train.labels, data.train.labels)
 
 
-def test_map_refuses_images_that_lost_their_labels():
+def test_map_raises_an_error_if_the_number_of_images_changes():
     with pytest.raises(ValueError, match=r"needs \(5,\)"):
         data_of(np.arange(6) % 3, 3).map(lambda images: images[1:])
 
@@ -258,7 +258,7 @@ def test_hold_out_takes_the_same_share_of_every_class():
     assert {image.tobytes() for image in both} == {image.tobytes() for image in split.images}
 
 
-def test_hold_out_refuses_to_empty_a_part():
+def test_hold_out_raises_an_error_if_a_part_is_empty():
     with pytest.raises(ValueError, match="leaves one part of 2 examples empty"):
         hold_out(Split(gaussian(2, 3, 2), np.arange(2)), 0.2, seed=0)
 
@@ -267,12 +267,12 @@ def test_hold_out_refuses_to_empty_a_part():
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_permutation_moves_the_pixels_of_all_images_alike_and_loses_none(shape):
-    place = np.broadcast_to(np.arange(np.prod(shape[1:-1])).reshape(shape[1:-1])[..., None], shape)
-    moved = np.asarray(permute_pixels(place, jax.random.key(1)))
+def test_permutation_moves_the_pixels_of_all_images_equally_and_loses_none(shape):
+    numbers = np.broadcast_to(np.arange(np.prod(shape[1:-1])).reshape(shape[1:-1])[..., None], shape)
+    moved = np.asarray(permute_pixels(numbers, jax.random.key(1)))
     assert (moved == moved[:1, ..., :1]).all()
     assert sorted(moved[0, ..., 0].ravel()) == list(range(np.prod(shape[1:-1])))
-    assert not np.array_equal(moved, place)
+    assert not np.array_equal(moved, numbers)
     images = gaussian(*shape)
     pixels = images.reshape(len(images), -1, shape[-1])[:, moved[0, ..., 0].ravel()]
     np.testing.assert_array_equal(permute_pixels(images, jax.random.key(1)), pixels.reshape(shape))
@@ -281,12 +281,12 @@ def test_permutation_moves_the_pixels_of_all_images_alike_and_loses_none(shape):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_permutation_is_the_same_in_every_call_and_in_every_batch(shape):
     images, key = gaussian(*shape), jax.random.key(1)
-    whole = permute_pixels(images, key)
-    chex.assert_trees_all_equal(whole[2:3], permute_pixels(images[2:3], key), jax.jit(permute_pixels)(images, key)[2:3])
+    permuted = permute_pixels(images, key)
+    chex.assert_trees_all_equal(permuted[2:3], permute_pixels(images[2:3], key), jax.jit(permute_pixels)(images, key)[2:3])
     rank = images.ndim - 2
-    chex.assert_trees_all_equal(whole[3], permute_pixels(images[3], key, rank=rank))
-    chex.assert_trees_all_equal(whole[None], permute_pixels(images[None], key, rank=rank))
-    assert not np.array_equal(whole, permute_pixels(images, jax.random.key(2)))
+    chex.assert_trees_all_equal(permuted[3], permute_pixels(images[3], key, rank=rank))
+    chex.assert_trees_all_equal(permuted[None], permute_pixels(images[None], key, rank=rank))
+    assert not np.array_equal(permuted, permute_pixels(images, jax.random.key(2)))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
@@ -297,12 +297,12 @@ def test_spatial_transforms_keep_the_dtype(dtype):
 
 
 @pytest.mark.parametrize("rank", [0, 4])
-def test_permutation_refuses_other_numbers_of_axes(rank):
+def test_permutation_raises_an_error_for_unsupported_numbers_of_axes(rank):
     with pytest.raises(ValueError, match=f"needs 1 to 3 spatial axes, got {rank}"):
         permute_pixels(gaussian(2, 2, 2, 2, 2, 2), jax.random.key(0), rank=rank)
 
 
-def test_permutation_refuses_too_few_axes():
+def test_permutation_raises_an_error_for_too_few_axes():
     with pytest.raises(ValueError, match="needs 3 spatial axes and channels"):
         permute_pixels(gaussian(5, 3, 2), jax.random.key(0), rank=3)
 
@@ -321,7 +321,7 @@ def test_permutation_refuses_too_few_axes():
         (lambda x: standardise(x, np.zeros(2), np.array([1.0, np.nan])), ValueError, "std must be above 0"),
     ],
 )
-def test_transforms_refuse_what_does_not_fit(call, error, message):
+def test_transforms_raise_errors_for_invalid_arguments(call, error, message):
     with pytest.raises(error, match=message):
         call(gaussian(5, 3, 7, 2))
 
@@ -337,7 +337,7 @@ def test_embed_centres_the_images_among_zeros(shape, space):
     canvas[inside] = 0
     assert not canvas.any()
     for axis, (large, small) in enumerate(zip(space, shape[1:-1], strict=True)):
-        assert 0 <= (large - small - low[axis]) - low[axis] <= 1  # central, else one pixel nearer the origin
+        assert 0 <= (large - small - low[axis]) - low[axis] <= 1  # centred, or one pixel nearer the origin
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -352,19 +352,19 @@ def test_standardised_training_images_have_mean_zero_and_std_one(shape):
     assert data.map(lambda x: standardise(x, data.mean, data.std)).train.images.dtype == np.float32
 
 
-def test_standardise_does_not_wrap_bytes_around():
+def test_standardise_does_not_overflow_for_bytes():
     images = np.full((5, 3, 2), 1, np.uint8)
     chex.assert_trees_all_close(
         standardise(images, np.array([2.0, 4]), np.array([1.0, 2])), np.float32([-1.0, -1.5]) * np.ones_like(images)
     )
 
 
-# --- sets made on this machine --------------------------------------------------------------------------------------
+# --- locally generated data sets ------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A directory with both own sets prepared: with the network cut, away from the default directory."""
+    """Prepare both local data sets without a network, outside the default directory."""
     directory, home = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
@@ -382,7 +382,7 @@ def prepared(tmp_path_factory):
     return directory, drawn, (random.random(), np.random.random())
 
 
-def test_digits_are_as_shipped(prepared):
+def test_digits_match_those_of_scikit_learn(prepared):
     from sklearn.datasets import load_digits
 
     data = load("digits", data_dir=prepared[0])
@@ -404,7 +404,7 @@ def test_digits_are_split_in_the_order_of_version_1(prepared):
     assert data.test.labels[:12].tolist() == TEST_LABELS
 
 
-def test_mnist1d_is_as_the_package_makes_it(prepared):
+def test_mnist1d_matches_the_arrays_of_its_package(prepared):
     data = load("mnist1d", data_dir=prepared[0])
     assert data.train.images.shape == (4000, 40, 1)
     assert data.test.images.shape == (1000, 40, 1)
@@ -422,28 +422,28 @@ def test_mnist1d_is_as_the_package_makes_it(prepared):
     np.testing.assert_array_equal(data.test.labels, made["y_test"])
 
 
-def test_preparing_leaves_the_global_random_generators_alone(prepared):
+def test_preparing_leaves_the_global_random_state_unchanged(prepared):
     assert prepared[1] == prepared[2]
 
 
-def test_own_sets_do_not_depend_on_the_seed(prepared):
+def test_local_data_sets_do_not_depend_on_the_seed(prepared):
     one, other = (load("digits", data_dir=prepared[0], seed=seed) for seed in (0, 1))
     np.testing.assert_array_equal(one.train.images, other.train.images)
 
 
-def test_a_loaded_set_is_standardised_as_asked_and_its_images_are_as_stored(prepared):
+def test_load_sets_the_standardisation_and_leaves_images_unchanged(prepared):
     usual, raw = (load("digits", data_dir=prepared[0], **options) for options in ({}, {"standardisation": "none"}))
     assert (usual.standardisation, raw.standardisation) == ("moments", "none")
     assert (raw.mean, raw.std) == (0, 1)
     np.testing.assert_array_equal(usual.train.images, raw.train.images)
 
 
-def test_own_sets_are_array_records_where_they_are_said_to_be(prepared):
+def test_local_data_sets_are_stored_as_array_records_in_data_dir(prepared):
     names = {path.name for path in (prepared[0] / "convlab_digits" / "1.0.0").iterdir()}
     assert {"convlab_digits-train.array_record-00000-of-00001", "dataset_info.json"} <= names
 
 
-def test_prepared_digits_are_read_again_in_a_moment(prepared):
+def test_prepared_digits_load_within_half_a_second(prepared):
     load("digits", data_dir=prepared[0])
     seconds = []
     for _ in range(3):
@@ -453,14 +453,14 @@ def test_prepared_digits_are_read_again_in_a_moment(prepared):
     assert min(seconds) < 0.5  # 0.05 s on an idle machine
 
 
-def test_data_dir_comes_from_the_environment_of_the_call(prepared, monkeypatch):
+def test_data_dir_is_read_from_the_environment_at_call_time(prepared, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(prepared[0]))
-    monkeypatch.setattr(records, "FILE_FORMAT", "riegeli")  # so that preparing anew, anywhere, would be noticed
+    monkeypatch.setattr(records, "FILE_FORMAT", "riegeli")  # a new preparation would fail
     with pytest.raises(ValueError, match=f"digits in {prepared[0]}.* is prepared as array_record"):
         load("digits")
 
 
-def test_preparing_is_silent(tmp_path, capfd):
+def test_preparing_is_silent_by_default(tmp_path, capfd):
     load("digits", data_dir=tmp_path)
     out, err = capfd.readouterr()
     assert out == ""
@@ -468,7 +468,7 @@ def test_preparing_is_silent(tmp_path, capfd):
     assert "examples" not in err
 
 
-def test_progress_is_shown_when_asked(tmp_path, capfd):
+def test_progress_is_shown_on_request(tmp_path, capfd):
     load("digits", data_dir=tmp_path, progress=True)
     out, err = capfd.readouterr()
     assert out == ""
@@ -477,7 +477,7 @@ def test_progress_is_shown_when_asked(tmp_path, capfd):
 
 
 @pytest.mark.slow
-def test_two_loads_at_once_prepare_one_set(tmp_path):
+def test_two_concurrent_loads_prepare_one_data_set(tmp_path):
     command = [
         sys.executable,
         "-c",
@@ -487,7 +487,7 @@ def test_two_loads_at_once_prepare_one_set(tmp_path):
     assert [process.communicate(timeout=50)[0].strip() for process in running] == ["360", "360"]
 
 
-def test_importing_is_light():
+def test_importing_convlab_data_loads_no_heavy_library():
     heavy = ["tensorflow_datasets", "tensorflow", "sklearn", "mnist1d", "matplotlib", "requests", "PIL"]
     code = f"import sys, convlab.data; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
@@ -497,14 +497,14 @@ def test_importing_is_light():
     ("name", "missing"),
     [("digits", "tensorflow_datasets"), ("digits", "sklearn.datasets"), ("mnist1d", "mnist1d.data")],
 )
-def test_a_missing_package_names_its_extra(tmp_path, monkeypatch, name, missing):
+def test_missing_package_raises_an_error_that_names_its_extra(tmp_path, monkeypatch, name, missing):
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ImportError, match=rf"{missing} is needed.*'convlab-jax\[experiments\]'"):
         load(name, data_dir=tmp_path)
     assert not list(tmp_path.glob("convlab_*/1.0.0"))
 
 
-def test_a_name_that_is_no_string_is_refused():
+def test_name_that_is_not_a_string_raises_an_error():
     with pytest.raises(TypeError, match="name must be a string"):
         load(None)
 
@@ -513,7 +513,7 @@ def test_a_name_that_is_no_string_is_refused():
 
 
 class GreySquares(tfds.core.GeneratorBasedBuilder):
-    """A set as TFDS has them: images stored as PNG, a checksum file that names its address."""
+    """A data set in the style of TFDS, with PNG images and a checksum file with its URL."""
 
     VERSION = tfds.core.Version("2.0.0")
     url_infos = types.MappingProxyType({"https://squares.invalid/all.zip": None})
@@ -541,7 +541,7 @@ class Unsplit(GreySquares):
 
 
 class OfAllKinds(GreySquares):
-    """Images of different sizes, some gray among colour, as photographs come."""
+    """Images of different sizes, some of them gray."""
 
     def _info(self):
         features = {
@@ -559,7 +559,7 @@ class OfAllKinds(GreySquares):
 
 
 class Deep(GreySquares):
-    """Sixteen bits a pixel."""
+    """Images with sixteen bits per pixel."""
 
     def _info(self):
         features = {
@@ -596,7 +596,7 @@ def assert_grey_squares(data):
 
 @pytest.fixture
 def offline(monkeypatch):
-    """Neither network nor TensorFlow."""
+    """Disable the network and hide TensorFlow."""
 
     def refuse(*_, **__):
         raise OSError("network is unreachable")
@@ -605,14 +605,14 @@ def offline(monkeypatch):
     monkeypatch.setattr(stock, "_lacks_tensorflow", lambda: True)
 
 
-def test_a_prepared_stock_set_is_read_without_network_or_tensorflow(tmp_path, offline):
+def test_prepared_stock_set_is_read_without_network_or_tensorflow(tmp_path, offline):
     data = load("grey_squares", data_dir=prepare(GreySquares, tmp_path))
     assert_grey_squares(data)
     assert data.name == "grey_squares"
     assert "tensorflow" not in sys.modules
 
 
-def test_a_prepared_set_of_another_version_or_without_code_is_read(tmp_path, offline):
+def test_prepared_set_of_another_version_or_without_code_is_read(tmp_path, offline):
     prepare(GreySquares, tmp_path)
     (tmp_path / "grey_squares" / "2.0.0").rename(tmp_path / "grey_squares" / "1.7.0")
     info = tmp_path / "grey_squares" / "1.7.0" / "dataset_info.json"
@@ -620,7 +620,7 @@ def test_a_prepared_set_of_another_version_or_without_code_is_read(tmp_path, off
     assert_grey_squares(load("grey_squares", data_dir=tmp_path))
 
 
-def test_a_set_without_a_test_split_holds_out_a_fifth_by_seed(tmp_path, offline):
+def test_set_without_a_test_split_holds_out_a_fifth_by_seed(tmp_path, offline):
     prepare(Unsplit, tmp_path)
     one, same, other = (load("unsplit", data_dir=tmp_path, seed=seed) for seed in (0, 0, 1))
     assert (len(one.train), np.bincount(one.test.labels).tolist()) == (16, [2, 2])
@@ -628,28 +628,28 @@ def test_a_set_without_a_test_split_holds_out_a_fifth_by_seed(tmp_path, offline)
     assert not np.array_equal(one.test.images, other.test.images)
 
 
-def test_a_set_without_images_is_refused(tmp_path, offline):
+def test_data_set_without_images_raises_an_error(tmp_path, offline):
     with pytest.raises(ValueError, match=r"fields \['text'\]; needs 'image'"):
         load("sentences", data_dir=prepare(Sentences, tmp_path))
 
 
-def test_images_of_a_stock_set_that_differ_are_brought_to_one_size_and_to_colour(tmp_path, offline):
+def test_stock_images_of_different_sizes_and_modes_are_converted_to_one_size_and_colour(tmp_path, offline):
     prepare(OfAllKinds, tmp_path)
     for keep in ("memory", "disk", "records"):
         with pytest.raises(ValueError, match=r"of (different|several) shapes.*size=\(height, width\)"):
             load("of_all_kinds", data_dir=tmp_path, keep=keep)
         data = load("of_all_kinds", data_dir=tmp_path, keep=keep, size=(5, 6))
         assert data.image_shape == (5, 6, 3)
-        assert abs(data.train.images[:].astype(int) - 100).max() <= 2  # JPEG rounds
+        assert abs(data.train.images[:].astype(int) - 100).max() <= 2  # JPEG is lossy
 
 
-def test_images_of_sixteen_bits_are_refused(tmp_path, offline):
+def test_sixteen_bit_images_raise_an_error(tmp_path, offline):
     with pytest.raises(ValueError, match="deep has images of uint16; needs uint8"):
         load("deep", data_dir=prepare(Deep, tmp_path))
 
 
 @pytest.mark.parametrize("name", ["grey_squares", "digits"])
-def test_a_preparation_in_another_format_is_not_reused(tmp_path, offline, name):
+def test_preparation_in_another_format_is_not_reused(tmp_path, offline, name):
     load("digits", data_dir=tmp_path)
     prepare(GreySquares, tmp_path)
     for path in tmp_path.glob("*/*/dataset_info.json"):
@@ -658,13 +658,13 @@ def test_a_preparation_in_another_format_is_not_reused(tmp_path, offline, name):
         load(name, data_dir=tmp_path)
 
 
-def test_an_unfinished_preparation_is_named(tmp_path):
+def test_unfinished_preparation_raises_an_error(tmp_path):
     (tmp_path / "convlab_digits" / "1.0.0").mkdir(parents=True)
     with pytest.raises(ValueError, match="digits in .*1.0.0 is incomplete"):
         load("digits", data_dir=tmp_path)
 
 
-def test_offline_a_stock_set_is_refused_at_once_with_ways_out(tmp_path, offline):
+def test_loading_a_stock_set_offline_fails_quickly_and_suggests_alternatives(tmp_path, offline):
     start = time.perf_counter()
     with pytest.raises(ConnectionError, match="cifar10") as error:
         load("cifar10", data_dir=tmp_path)
@@ -674,7 +674,7 @@ def test_offline_a_stock_set_is_refused_at_once_with_ways_out(tmp_path, offline)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_name_look_up_that_hangs_is_left_behind(tmp_path, monkeypatch):
+def test_hanging_name_lookup_is_abandoned(tmp_path, monkeypatch):
     released = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: released.wait(60) and [])
     start = time.perf_counter()
@@ -684,7 +684,7 @@ def test_a_name_look_up_that_hangs_is_left_behind(tmp_path, monkeypatch):
     released.set()
 
 
-def test_the_network_check_goes_through_the_proxy(monkeypatch):
+def test_network_check_uses_the_proxy(monkeypatch):
     for variable in [name for name in os.environ if name.lower().endswith("_proxy")]:
         monkeypatch.delenv(variable)
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -704,7 +704,7 @@ def test_the_network_check_goes_through_the_proxy(monkeypatch):
     assert asked == [[b"HEAD", b"http://squares.invalid/all.zip"]] * 2
 
 
-def test_with_a_network_but_no_tensorflow_the_extra_is_named(tmp_path, monkeypatch):
+def test_missing_tensorflow_raises_an_error_that_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setattr(stock, "no_answer", lambda url: None)
 
     def absent(module, *extra):
@@ -715,7 +715,7 @@ def test_with_a_network_but_no_tensorflow_the_extra_is_named(tmp_path, monkeypat
         load("grey_squares", data_dir=tmp_path)
 
 
-def test_with_network_and_tensorflow_a_stock_set_is_prepared_without_the_gpu(tmp_path, monkeypatch):
+def test_stock_set_is_prepared_without_the_gpu(tmp_path, monkeypatch):
     asked, hidden = [], []
     config = types.SimpleNamespace(set_visible_devices=lambda *arguments: hidden.append(arguments))
     absent = {"tensorflow": types.SimpleNamespace(config=config)}
@@ -738,7 +738,7 @@ def test_with_network_and_tensorflow_a_stock_set_is_prepared_without_the_gpu(tmp
         ("mnist1", "mnist"),
     ],
 )
-def test_an_unknown_name_is_refused_with_the_nearest(tmp_path, offline, name, nearest):
+def test_unknown_name_raises_an_error_with_the_nearest_names(tmp_path, offline, name, nearest):
     start = time.perf_counter()
     with pytest.raises(ValueError, match=rf"data set '{name}' .*nearest names are .*\b{nearest}\b"):
         load(name, data_dir=tmp_path)
@@ -746,12 +746,12 @@ def test_an_unknown_name_is_refused_with_the_nearest(tmp_path, offline, name, ne
 
 
 @pytest.mark.parametrize("name", ["", "../digits", "mnist:9.9.9", "emnist/nosuch", "huggingface:mnist", "qzxqzx"])
-def test_other_names_that_cannot_be_opened_are_value_errors(tmp_path, offline, name):
+def test_names_that_cannot_be_opened_raise_value_errors(tmp_path, offline, name):
     with pytest.raises(ValueError, match="data set"):
         load(name, data_dir=tmp_path)
 
 
-def test_public_names_are_all_there():
+def test_public_names_exist():
     assert set(convlab.data.__all__) >= {"Data", "Split", "load"}
     assert loading.LOCAL.keys() == {"digits", "mnist1d"}
     for name in convlab.data.__all__:

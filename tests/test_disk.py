@@ -1,4 +1,4 @@
-"""Faults of disks and processes: each is caused here, and nothing half-made or damaged is ever taken for data."""
+"""Test that incomplete or damaged files are never read as data."""
 
 import os
 import pathlib
@@ -58,17 +58,17 @@ def flip(path, at):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """Digits prepared and decoded, by whom nothing went wrong."""
+def intact(tmp_path_factory):
+    """Prepare and decode the digits without any fault."""
     folder = tmp_path_factory.mktemp("whole")
     return load("digits", data_dir=folder), folder
 
 
 @pytest.fixture
-def digits(whole, tmp_path):
-    """A copy of the preparation, to be damaged, and what it holds."""
-    subprocess.run(["cp", "-r", f"{whole[1]}/.", str(tmp_path)], check=True)
-    return whole[0], tmp_path
+def digits(intact, tmp_path):
+    """Copy the preparation so that a test can damage it; return the data and the folder."""
+    subprocess.run(["cp", "-r", f"{intact[1]}/.", str(tmp_path)], check=True)
+    return intact[0], tmp_path
 
 
 def assert_same(data, expected):
@@ -77,7 +77,7 @@ def assert_same(data, expected):
     np.testing.assert_array_equal(data.train.labels, expected.train.labels)
 
 
-# --- processes that die, or meet ------------------------------------------------------------------------------------
+# --- killed and concurrent processes --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def assert_same(data, expected):
         (SLOW_TO_DECODE, "1.0.0/decoded.incomplete"),
     ],
 )
-def test_what_a_killed_process_left_goes_and_the_next_one_succeeds(tmp_path, whole, slow, trace):
+def test_leftovers_of_a_killed_process_are_removed_and_the_next_one_succeeds(tmp_path, intact, slow, trace):
     process = start(SLOW.format(slow=slow, folder=str(tmp_path)))
     end = time.time() + 60
     while not list(tmp_path.glob(f"convlab_digits/{trace}/*")):
@@ -98,20 +98,20 @@ def test_what_a_killed_process_left_goes_and_the_next_one_succeeds(tmp_path, who
     assert process.wait() == -signal.SIGKILL
     process.communicate()
     assert list(tmp_path.glob(f"convlab_digits/{trace}"))
-    assert_same(load("digits", data_dir=tmp_path), whole[0])
+    assert_same(load("digits", data_dir=tmp_path), intact[0])
     assert not list(tmp_path.glob(f"convlab_digits/{trace}"))
 
 
-def test_what_an_unfinished_preparation_left_goes(tmp_path, whole):
+def test_leftovers_of_an_unfinished_preparation_are_removed(tmp_path, intact):
     left = tmp_path / "convlab_digits" / "incomplete.ABC123_1.0.0"
     left.mkdir(parents=True)
     (left / "part").write_text("of a record")
-    assert_same(load("digits", data_dir=tmp_path), whole[0])
+    assert_same(load("digits", data_dir=tmp_path), intact[0])
     assert not left.exists()
 
 
 @pytest.mark.parametrize("part, owner, name", [("", Digits, "download_and_prepare"), ("decoded", store, "_write")])
-def test_what_another_one_prepares_is_waited_for_and_taken(digits, monkeypatch, part, owner, name):
+def test_concurrent_preparation_is_waited_for_and_used(digits, monkeypatch, part, owner, name):
     folder, begun, loaded = digits[1] / "convlab_digits" / "1.0.0" / part, threading.Event(), []
     monkeypatch.setattr(owner, name, lambda *_, **__: begun.set())
     thread = threading.Thread(target=lambda: loaded.append(load("digits", data_dir=digits[1])))
@@ -125,18 +125,20 @@ def test_what_another_one_prepares_is_waited_for_and_taken(digits, monkeypatch, 
     assert_same(loaded[0], digits[0])
 
 
-def test_a_preparation_killed_before_its_checksums_were_written_is_read_and_then_has_them(digits):
+def test_preparation_without_checksums_is_read_and_then_receives_them(digits):
     expected, folder = digits
     (folder / "convlab_digits/1.0.0" / disk.MANIFEST).unlink()
     assert_same(load("digits", data_dir=folder, keep="records"), expected)
     assert disk.sealed(folder / "convlab_digits/1.0.0")
-    subprocess.run(["rm", "-r", str(folder / "convlab_digits/1.0.0/decoded")], check=True)  # decoded from it, no part of it
+    subprocess.run(
+        ["rm", "-r", str(folder / "convlab_digits/1.0.0/decoded")], check=True
+    )  # decoded images are not part of the preparation
     assert_same(load("digits", data_dir=folder, keep="records"), expected)
     assert_same(load("digits", data_dir=folder), expected)
 
 
 @pytest.mark.slow
-def test_processes_that_prepare_at_once_all_succeed_and_one_of_them_works(tmp_path):
+def test_concurrent_processes_all_succeed_and_only_one_prepares(tmp_path):
     running = [start(SLOW.format(slow=SLOW_TO_WRITE + "\nprint('asked')", folder=str(tmp_path))) for _ in range(3)]
     assert [process.communicate(timeout=120)[0].split() for process in running] == [["asked", "1437"]] * 3
     names = sorted(path.name for path in (tmp_path / "convlab_digits").iterdir() if not path.name.startswith("."))
@@ -147,7 +149,7 @@ def test_processes_that_prepare_at_once_all_succeed_and_one_of_them_works(tmp_pa
 
 
 def limited(folder, bytes_of_a_file, keep="memory"):
-    """Load in a process that may write no larger file; return its output."""
+    """Load in a process with a limited file size; return its output and errors."""
     code = f"""
 import resource
 from convlab.data import load
@@ -158,7 +160,7 @@ print("loaded", len(load("digits", data_dir={str(folder)!r}, keep={keep!r}).trai
 
 
 @pytest.mark.parametrize("room", [20_000, pytest.param(150_000, marks=pytest.mark.slow)])
-def test_a_preparation_that_finds_no_room_says_so_and_leaves_nothing(tmp_path, room):
+def test_preparation_on_a_full_disk_raises_an_error_and_leaves_nothing(tmp_path, room):
     out, error = limited(tmp_path, room)
     assert "OSError" in error.splitlines()[-1]
     assert "could not be written, nothing was kept: free some space or pass another data_dir" in error
@@ -167,7 +169,7 @@ def test_a_preparation_that_finds_no_room_says_so_and_leaves_nothing(tmp_path, r
     assert len(load("digits", data_dir=tmp_path).train) == 1437
 
 
-def test_images_that_find_no_room_decoded_are_loaded_without_or_refused(digits):
+def test_full_disk_while_decoding_warns_in_memory_mode_and_raises_an_error_in_disk_mode(digits):
     _, folder = digits
     decoded = folder / "convlab_digits/1.0.0/decoded"
     subprocess.run(["rm", "-r", str(decoded)], check=True)
@@ -180,7 +182,7 @@ def test_images_that_find_no_room_decoded_are_loaded_without_or_refused(digits):
     assert not list(decoded.parent.glob("decoded*"))
 
 
-def test_a_tiny_file_system_is_no_other(tmp_path):
+def test_full_file_system_raises_the_same_error(tmp_path):
     command = f"mount -t tmpfs -o size=200k none {tmp_path} && exec {sys.executable} -c 'from convlab.data import load; load()'"
     inside = ["unshare", "-rm", "bash", "-c", command]
     if subprocess.run([*inside[:2], "mount", "-t", "tmpfs", "none", tmp_path], capture_output=True).returncode:
@@ -200,7 +202,7 @@ def truncate(path):
 
 @pytest.mark.parametrize("damage, says", [(lambda p: flip(p, 200_000), "damaged near byte"), (truncate, "holds .* bytes but")])
 @pytest.mark.parametrize("keep", KEEPS)
-def test_damaged_records_are_named_before_they_are_read(digits, damage, says, keep):
+def test_damaged_records_raise_an_error_before_they_are_read(digits, damage, says, keep):
     _, folder = digits
     subprocess.run(["rm", "-r", str(folder / "convlab_digits/1.0.0/decoded")], check=True)
     damage(train_records(folder))
@@ -209,7 +211,7 @@ def test_damaged_records_are_named_before_they_are_read(digits, damage, says, ke
 
 
 @pytest.mark.parametrize("damage", [lambda p: flip(p, 200_000), truncate])
-def test_damaged_records_without_checksums_are_found_by_their_own(digits, damage):
+def test_damaged_records_without_a_manifest_are_detected_by_their_own_checksums(digits, damage):
     _, folder = digits
     subprocess.run(["rm", "-r", str(folder / "convlab_digits/1.0.0/decoded")], check=True)
     (folder / "convlab_digits/1.0.0" / disk.MANIFEST).unlink()
@@ -218,14 +220,14 @@ def test_damaged_records_without_checksums_are_found_by_their_own(digits, damage
         load("digits", data_dir=folder)
 
 
-def test_damaged_records_are_made_again_when_asked(digits):
+def test_damaged_records_are_prepared_again_on_request(digits):
     expected, folder = digits
     flip(train_records(folder), 200_000)
     assert_same(load("digits", data_dir=folder, again=True, keep="records"), expected)
     assert_same(load("digits", data_dir=folder), expected)
 
 
-def test_a_damaged_description_is_named_and_made_again(digits):
+def test_damaged_description_raises_an_error_and_is_prepared_again_on_request(digits):
     expected, folder = digits
     info = folder / "convlab_digits/1.0.0/dataset_info.json"
     info.write_text(info.read_text()[:50])
@@ -234,7 +236,7 @@ def test_a_damaged_description_is_named_and_made_again(digits):
     assert_same(load("digits", data_dir=folder, again=True), expected)
 
 
-def test_changed_class_names_are_seen_though_images_are_decoded(digits):
+def test_changed_class_names_are_detected_even_if_images_are_decoded(digits):
     expected, folder = digits
     path = folder / "convlab_digits/1.0.0/label.labels.txt"
     path.write_text("\n".join(reversed(path.read_text().split())))
@@ -243,7 +245,7 @@ def test_changed_class_names_are_seen_though_images_are_decoded(digits):
     assert load("digits", data_dir=folder, again=True).classes == expected.classes
 
 
-def test_making_it_again_loses_nothing_when_it_fails(digits, monkeypatch):
+def test_failed_new_preparation_loses_nothing(digits, monkeypatch):
     from convlab.data import builders
 
     expected, folder = digits
@@ -267,7 +269,7 @@ def test_damaged_decoded_images_are_decoded_again(digits, name, damage, keep):
         assert_same(load("digits", data_dir=folder, keep=keep), expected)
 
 
-def test_checksums_see_every_byte(tmp_path, monkeypatch):
+def test_checksums_cover_every_byte(tmp_path, monkeypatch):
     monkeypatch.setattr(disk, "BLOCK", 100)
     path = tmp_path / "numbers.npy"
     np.save(path, np.arange(37, dtype=np.int16))
@@ -286,10 +288,10 @@ def test_checksums_see_every_byte(tmp_path, monkeypatch):
 # --- listing --------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_prepared_is_listed_with_its_place_and_size(whole):
-    (row,) = prepared(whole[1])
+def test_prepared_lists_data_sets_with_path_and_size(intact):
+    (row,) = prepared(intact[1])
     assert (row.name, row.version, row.file_format) == ("digits", "1.0.0", "array_record")
-    assert row.path == whole[1] / "convlab_digits" / "1.0.0"
+    assert row.path == intact[1] / "convlab_digits" / "1.0.0"
     assert row.examples == {"train": 1437, "test": 360}
     assert row.decoded == ("",)
     assert row.megabytes == pytest.approx(sum(p.stat().st_size for p in row.path.rglob("*") if p.is_file()) / 1e6, abs=0.1)

@@ -1,4 +1,4 @@
-"""Every experiment runs from its command line and leaves a whole report."""
+"""Test that every experiment runs from its command line and writes a complete report."""
 
 import json
 import math
@@ -23,21 +23,23 @@ from experiments.shared.settings import at_once
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = sorted(path.stem for path in (ROOT / "experiments").glob("*.py") if 'if __name__ == "__main__"' in path.read_text())
-QUICK = {"ladder"}  # the main job; the others are run at every change too, but not by the README's command
+QUICK = {"ladder"}  # the main experiment; the others are marked slow
 FILES = {"table.md", "table.csv", "figure.png", "config.json", "provenance.json"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in NAMES])
-def test_an_experiment_runs_and_reports(name, tmp_path, monkeypatch):
+def test_experiment_runs_and_writes_a_report(name, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setenv(UNOPTIMISED.upper(), os.environ.get(UNOPTIMISED.upper(), "0"))  # settled here, so not for later tests
+    monkeypatch.setenv(
+        UNOPTIMISED.upper(), os.environ.get(UNOPTIMISED.upper(), "0")
+    )  # set here so that later tests are not affected
     monkeypatch.setattr(sys, "argv", [name, "--smoke", "--root", str(tmp_path / "runs")])
     runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
     assert {path.name for path in (tmp_path / "runs" / name).iterdir()} == FILES
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_showcased_run_is_whole_and_says_where_it_comes_from(name):
+def test_committed_run_is_complete_and_has_provenance(name):
     folder = ROOT / "experiments" / "results" / name
     assert {path.name for path in folder.iterdir()} == FILES
     assert sum(path.stat().st_size for path in folder.iterdir()) < 800_000
@@ -47,7 +49,7 @@ def test_the_showcased_run_is_whole_and_says_where_it_comes_from(name):
 
 
 @pytest.mark.slow
-def test_the_derivation_counts_as_the_text_does():
+def test_derivation_counts_weights_as_in_the_text():
     from experiments import derivation
 
     rows, pictures, _ = derivation.run(derivation.Config())
@@ -58,7 +60,7 @@ def test_the_derivation_counts_as_the_text_does():
 
 
 @pytest.mark.slow
-def test_a_network_projected_at_every_update_trains_as_the_convolution_does():
+def test_network_projected_at_every_update_trains_like_the_convolution():
     from experiments.dynamic_sharing import SMOKE
     from experiments.parts.periodic_sharing import CONV, SHARED, build, optimizer, with_power
 
@@ -77,7 +79,7 @@ def test_a_network_projected_at_every_update_trains_as_the_convolution_does():
 
 
 @pytest.mark.slow
-def test_least_squares_at_every_rung_varies_as_much_as_is_predicted():
+def test_least_squares_risk_on_every_rung_matches_the_prediction():
     from experiments.parts import least_squares
 
     config = least_squares.Problem(space=(5, 3), channels=(1, 2), noise=0.2, sizes=(40,))
@@ -89,24 +91,24 @@ def test_least_squares_at_every_rung_varies_as_much_as_is_predicted():
 
 
 @pytest.mark.slow
-def test_round_a_torus_an_image_and_its_shift_score_alike_so_that_half_of_above_and_below_is_right():
+def test_circular_network_scores_an_image_and_its_shift_equally_and_is_right_on_half():
     from experiments.parts import birds_and_pigs
     from experiments.parts.birds_and_pigs import CIRCULAR, ZERO
 
     draw = jax.jit(birds_and_pigs.sample, static_argnums=(1, 4))
     x, y = draw(jax.random.key(0), 200, 1.0, True, birds_and_pigs.Images())
     assert np.all(np.asarray(y[::2] != y[1::2]))
-    for network, alike in ((CIRCULAR, True), (ZERO, False)):
+    for network, equal_scores in ((CIRCULAR, True), (ZERO, False)):
         scores = np.asarray(jax.jit(birds_and_pigs.Pooled(network, 8, 5, nnx.Rngs(0)))(x))
-        scores = scores - np.median(scores, 0)  # so that both classes are guessed
+        scores = scores - np.median(scores, 0)  # so that both classes are predicted
         right, equal = birds_and_pigs.right_and_equal(jnp.asarray(scores), y).tolist()
-        assert np.allclose(scores[::2], scores[1::2], atol=1e-5) == alike
-        assert ((right, equal) == (0.5, 1)) == alike
+        assert np.allclose(scores[::2], scores[1::2], atol=1e-5) == equal_scores
+        assert ((right, equal) == (0.5, 1)) == equal_scores
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stack", [1, 3, 5])
-def test_a_convolution_scores_both_classes_alike_from_where_the_words_are_as_far_apart_as_it_sees(stack):
+def test_convolution_scores_both_classes_equally_if_words_are_as_far_apart_as_its_receptive_field(stack):
     from experiments.parts import readers
 
     network = readers.Reader(readers.STACKS[stack], (17, 8), 32, shared=True, rngs=nnx.Rngs(0))
@@ -120,7 +122,7 @@ def test_a_convolution_scores_both_classes_alike_from_where_the_words_are_as_far
 
 
 @pytest.mark.slow
-def test_a_rising_tone_of_higher_pitch_is_translated_along_log_frequency_alone():
+def test_higher_pitch_translates_a_rising_tone_only_along_log_frequency():
     from experiments.parts.spectrograms import LINEAR, LOG
     from experiments.parts.translations import TONES, Shifts, residuals
 
@@ -131,7 +133,7 @@ def test_a_rising_tone_of_higher_pitch_is_translated_along_log_frequency_alone()
 
 
 @pytest.mark.slow
-def test_the_benchmark_runs_with_the_core_dependencies_alone(tmp_path):
+def test_benchmark_runs_with_only_the_core_dependencies(tmp_path):
     missing = "import sys; sys.modules.update(dict.fromkeys(['tyro', 'matplotlib', 'torch', 'tensorflow_datasets', 'scipy'])); "
     code = missing + "import runpy; runpy.run_module('experiments.speed', run_name='__main__', alter_sys=True)"
     run = subprocess.run(
@@ -141,7 +143,7 @@ def test_the_benchmark_runs_with_the_core_dependencies_alone(tmp_path):
     assert (tmp_path / "runs" / "speed" / "table.md").exists()
 
 
-def test_parts_that_run_at_once_come_in_order_and_what_waits_is_not_begun_after_an_error(monkeypatch):
+def test_concurrent_parts_return_in_order_and_waiting_parts_do_not_start_after_an_error(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     begun = []
 
@@ -156,7 +158,7 @@ def test_parts_that_run_at_once_come_in_order_and_what_waits_is_not_begun_after_
     assert len(begun) < 100
 
 
-def test_needs_that_follow_the_theory_have_the_exponents_that_it_predicts():
+def test_exponents_of_theoretical_needs_match_the_predictions():
     from experiments import sample_complexity as experiment
     from experiments.parts import theory_tasks as theory
 
@@ -177,15 +179,15 @@ def test_needs_that_follow_the_theory_have_the_exponents_that_it_predicts():
     assert table[theory.NOISE, "conv"] == pytest.approx(2)
 
 
-def test_the_best_threshold_of_one_patch_is_the_sign_and_of_many_beats_their_sum():
+def test_best_threshold_is_the_sign_for_one_patch_and_beats_the_sum_for_many():
     from experiments.parts.theory_tasks import best_threshold
 
     normal = 0.5 * (1 + math.erf(2 / math.sqrt(2)))
     assert best_threshold(1, 0.5) == pytest.approx(normal, abs=0.005)
-    assert best_threshold(16, 0.25) > 0.5 * (1 + math.erf(1 / math.sqrt(2))) + 0.1  # a sum of 16 has the noise of 1
+    assert best_threshold(16, 0.25) > 0.5 * (1 + math.erf(1 / math.sqrt(2))) + 0.1  # the sum of 16 patches has noise 1
 
 
-def test_a_list_knows_as_many_texts_as_there_are():
+def test_share_of_texts_in_a_list_of_examples_matches_a_simulation():
     from experiments import text
 
     config = text.Config(length=7, vocabulary=5)
@@ -197,13 +199,13 @@ def test_a_list_knows_as_many_texts_as_there_are():
 
 
 @pytest.mark.parametrize("louder", [0, 1])
-def test_one_threshold_tells_loud_waves_from_quiet_ones_whichever_class_they_are(louder):
+def test_peak_threshold_separates_loud_and_quiet_waves_whichever_class_is_louder(louder):
     from experiments.parts.listeners import by_peak
     from experiments.parts.spectrograms import LOG, Waves
 
     draw = np.random.default_rng(0)
     labels = draw.integers(0, 2, 20)
     waves = np.sin(0.5 * np.arange(512)) * np.where(labels == louder, 2.0, 1.0)[:, None] + 0.1 * draw.standard_normal((20, 512))
-    loud, reversed_ = (Split(waves[..., None].astype(np.float32), each) for each in (labels, 1 - labels))
+    loud, reversed_ = (Split(waves[..., None].astype(np.float32), classes) for classes in (labels, 1 - labels))
     assert by_peak(loud, loud, Waves(), LOG) == 1
     assert by_peak(loud, reversed_, Waves(), LOG) == 0

@@ -58,7 +58,7 @@ def test_a_residual_network_is_as_deep_as_its_name():
 def test_resnet_18_costs_the_products_that_are_published_but_for_those_with_padding():
     layers, total = cl.count(resnet(18, (224, 224, 3), 1000), (224, 224, 3))
     spatial = [row for row in layers if row.layout is not None]
-    padded = sum(np.prod(row.output_shape[:2]) * np.prod(row.layout.kernel) for row in spatial) + 512 * 1000
+    padded = sum(np.prod(row.output_shape[:2]) * np.prod(row.layout.kernel_shape) for row in spatial) + 512 * 1000
     assert padded == 1_814_073_344
     assert 0.9 * padded < total.multiply_adds < padded
 

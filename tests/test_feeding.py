@@ -1,4 +1,4 @@
-"""Batches: the same ones from memory, from decoded files and from records, from any position, for any number of processes."""
+"""Test that batches do not depend on storage, start position or the number of processes."""
 
 import dataclasses
 import itertools
@@ -20,18 +20,18 @@ KEEPS = ("memory", "disk", "records")
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    """The digits in all three places."""
+    """Load the digits with each of the three storage options."""
     folder = tmp_path_factory.mktemp("data")
     return {keep: load("digits", data_dir=folder, keep=keep) for keep in KEEPS}
 
 
-def made(number=23, seed=0):
+def make_split(number=23, seed=0):
     images = np.random.default_rng(seed).integers(0, 256, (number, 5, 3, 2), np.uint8)
     return Split(images, np.arange(number) % 4)
 
 
 def stored(split):
-    """The same split, its images read where indexed."""
+    """Return the same split with images that are read when indexed."""
     images = split.images
     return Split(Stored(lambda p: images[p], np.arange(len(images)), images.shape[1:], images.dtype), split.labels)
 
@@ -48,7 +48,7 @@ def assert_equal(got, expected):
 
 
 def test_every_epoch_holds_every_example_once_with_its_label():
-    split = made(23)
+    split = make_split(23)
     label_of = {image.tobytes(): label for image, label in zip(split.images, split.labels, strict=True)}
     images, labels = (np.concatenate(parts) for parts in zip(*batches(split, 23, stop=3), strict=True))
     assert [label_of[image.tobytes()] for image in images] == labels.tolist()
@@ -57,43 +57,43 @@ def test_every_epoch_holds_every_example_once_with_its_label():
     assert not np.array_equal(images[:23], images[23:46])
 
 
-def test_batches_depend_on_seed_and_number_alone():
-    split = made()
+def test_batches_depend_only_on_seed_and_step():
+    split = make_split()
     assert_equal(batches(split, 5, seed=3, stop=12), batches(split, 5, seed=3, stop=12, ahead=1, threads=1))
     one, other = next(batches(split, 5, seed=3)), next(batches(split, 5, seed=4))
     assert not np.array_equal(one[0], other[0])
 
 
 @pytest.mark.parametrize("start", [0, 1, 7, 11])
-def test_a_run_that_stopped_goes_on_with_the_batch_it_had_not_seen(start):
-    split = made()
+def test_resumed_run_continues_with_the_next_batch(start):
+    split = make_split()
     assert_equal(batches(split, 5, start=start, stop=12), list(batches(split, 5, stop=12))[start:])
 
 
-def test_without_an_end_batches_go_on():
-    assert len(list(itertools.islice(batches(made(), 5), 40))) == 40
+def test_batches_without_a_stop_do_not_end():
+    assert len(list(itertools.islice(batches(make_split(), 5), 40))) == 40
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3])
 def test_processes_share_every_batch_without_overlap(parts):
-    split = made()
+    split = make_split()
     shards = [list(batches(split, 6, stop=9, shard=(part, parts))) for part in range(parts)]
-    joined = [tuple(np.concatenate(each) for each in zip(*of_step, strict=True)) for of_step in zip(*shards, strict=True)]
+    joined = [tuple(np.concatenate(arrays) for arrays in zip(*of_step, strict=True)) for of_step in zip(*shards, strict=True)]
     assert_equal(joined, batches(split, 6, stop=9))
 
 
 @pytest.mark.parametrize("shard", [(2, 2), (-1, 2), (0, 5), (0, 0)])
-def test_shards_that_are_none_are_refused(shard):
+def test_invalid_shards_raise_errors(shard):
     with pytest.raises(ValueError, match=r"shard .* of batches of 6: needs"):
-        batches(made(), 6, shard=shard)
+        batches(make_split(), 6, shard=shard)
 
 
-def test_no_more_is_read_ahead_than_was_said():
-    reads, split = [], made()
+def test_no_more_batches_are_read_ahead_than_requested():
+    reads, split = [], make_split()
 
-    def read(places):
-        reads.append(len(places))
-        return split.images[places]
+    def read(indices):
+        reads.append(len(indices))
+        return split.images[indices]
 
     slow = Split(Stored(read, np.arange(23), (5, 3, 2), np.dtype(np.uint8)), split.labels)
     feed = batches(slow, 5, ahead=3, threads=2)
@@ -106,24 +106,24 @@ def test_no_more_is_read_ahead_than_was_said():
 # --- images that stay on disk ---------------------------------------------------------------------------------------
 
 
-def test_all_ways_of_keeping_images_hold_the_same(digits):
+def test_every_storage_option_holds_the_same_images(digits):
     for keep in KEEPS[1:]:
         assert isinstance(digits[keep].train.images, Stored)
         for split in ("train", "test"):
             one, other = getattr(digits["memory"], split), getattr(digits[keep], split)
             np.testing.assert_array_equal(one.images, other.images[:])
             np.testing.assert_array_equal(one.labels, other.labels)
-            places = np.array([5, 2, 2, len(one) - 1])
-            np.testing.assert_array_equal(one.images[places], other.images[places])
+            indices = np.array([5, 2, 2, len(one) - 1])
+            np.testing.assert_array_equal(one.images[indices], other.images[indices])
             np.testing.assert_array_equal(one.images[3:9], other.images[3:9])
         np.testing.assert_array_equal(digits["memory"].mean, digits[keep].mean)
         np.testing.assert_array_equal(digits["memory"].std, digits[keep].std)
         assert_equal(batches(digits[keep].train, 32, stop=5), batches(digits["memory"].train, 32, stop=5))
 
 
-def test_selections_and_maps_of_stored_images_stay_stored_and_agree():
-    split = made(40)
-    here, there = (Data("made", each, each, tuple("abcd")) for each in (split, stored(split)))
+def test_selections_and_maps_of_stored_images_stay_stored_and_match_those_in_memory():
+    split = make_split(40)
+    in_memory, on_disk = (Data("made", part, part, tuple("abcd")) for part in (split, stored(split)))
     for change in (
         lambda data: data.subset(17, 1),
         lambda data: data.relabel({"x": ["c", 0], "y": 1}),
@@ -131,7 +131,7 @@ def test_selections_and_maps_of_stored_images_stay_stored_and_agree():
         lambda data: data.map(lambda images: images[:, 1:]),
         lambda data: data.map(lambda images: jnp.asarray(images) / 2).subset(9).map(lambda images: images[..., :1] + 1),
     ):
-        one, other = change(here), change(there)
+        one, other = change(in_memory), change(on_disk)
         assert one.classes == other.classes
         for name in ("train", "test", "validation"):
             mine, its = getattr(one, name), getattr(other, name)
@@ -143,14 +143,14 @@ def test_selections_and_maps_of_stored_images_stay_stored_and_agree():
 
 
 @pytest.mark.parametrize("index", [3, -1, slice(2, 9, 3), slice(0, 0), np.array([4, 4, 1]), (slice(0, 2), 0), (5, ..., 1)])
-def test_stored_images_are_indexed_as_arrays_are(index):
-    split = made(20)
+def test_stored_images_are_indexed_like_arrays(index):
+    split = make_split(20)
     np.testing.assert_array_equal(stored(split).images[index], split.images[index])
     assert len(list(stored(split).images)) == 20
 
 
-def test_a_map_that_loses_images_is_refused_for_stored_images_too():
-    data = Data("made", *[stored(made(40))] * 2, tuple("abcd"))
+def test_map_that_loses_stored_images_raises_an_error():
+    data = Data("made", *[stored(make_split(40))] * 2, tuple("abcd"))
     with pytest.raises(ValueError, match="f returned 1 images for 2; needs as many"):
         data.map(lambda images: images[:1])
     with pytest.raises(ValueError, match="reading 5 stored images gave"):
@@ -160,17 +160,17 @@ def test_a_map_that_loses_images_is_refused_for_stored_images_too():
 @pytest.mark.parametrize(
     "options", [{"size": 0}, {"size": 2.5}, {"size": 4, "start": -1}, {"size": 4, "ahead": 0}, {"size": 4, "threads": 0}]
 )
-def test_batches_that_cannot_be_are_refused(options):
+def test_invalid_batch_arguments_raise_errors(options):
     with pytest.raises(ValueError, match=f"{list(options)[-1]} must be an integer of at least"):
-        batches(made(), **options)
+        batches(make_split(), **options)
 
 
-def test_batches_need_a_split():
+def test_batches_require_a_split():
     with pytest.raises(TypeError, match="split must be a Split such as data.train, got Data"):
         batches(data_of(np.arange(30) % 3), 8)
 
 
-def test_holding_out_leaves_an_example_of_every_class_on_both_sides():
+def test_holding_out_leaves_an_example_of_every_class_in_both_parts():
     data = data_of(np.repeat([0, 1, 2], [20, 2, 3]))
     for fraction in (0.1, 0.8):
         divided = data.hold_out(fraction)
@@ -178,16 +178,16 @@ def test_holding_out_leaves_an_example_of_every_class_on_both_sides():
             assert (np.bincount(part.labels, minlength=3) > 0).all()
 
 
-def test_moments_of_many_stored_images_are_those_of_a_fixed_sample(monkeypatch):
+def test_moments_of_many_stored_images_are_estimated_from_a_fixed_sample(monkeypatch):
     from convlab.data import sets
 
     monkeypatch.setattr(sets, "SAMPLE", 500)
-    split = made(2000)
-    here, there, again = (Data("made", each, each, tuple("abcd")) for each in (split, stored(split), stored(split)))
-    np.testing.assert_allclose(here.mean, there.mean, rtol=0.05)
-    np.testing.assert_allclose(here.std, there.std, rtol=0.05)
-    assert (here.mean != there.mean).any()
-    np.testing.assert_array_equal(there.mean, again.mean)
+    split = make_split(2000)
+    in_memory, on_disk, again = (Data("made", part, part, tuple("abcd")) for part in (split, stored(split), stored(split)))
+    np.testing.assert_allclose(in_memory.mean, on_disk.mean, rtol=0.05)
+    np.testing.assert_allclose(in_memory.std, on_disk.std, rtol=0.05)
+    assert (in_memory.mean != on_disk.mean).any()
+    np.testing.assert_array_equal(on_disk.mean, again.mean)
 
 
 def test_decoded_images_of_several_blocks_keep_their_order(tmp_path, monkeypatch):
@@ -208,7 +208,7 @@ def network():
     return cl.models.MLP((8, 8, 1), 10, (16,), rngs=nnx.Rngs(0))
 
 
-def test_training_is_the_same_from_wherever_the_images_come(digits):
+def test_training_is_the_same_for_every_storage_option(digits):
     config = cl.Config(steps=30, batch_size=32, progress=False, evaluations=2)
     runs = {keep: cl.fit(network(), digits[keep], config) for keep in KEEPS}
     for keep in KEEPS[1:]:
@@ -216,7 +216,7 @@ def test_training_is_the_same_from_wherever_the_images_come(digits):
         assert [row["test_loss"] for row in runs[keep].history] == [row["test_loss"] for row in runs["memory"].history]
 
 
-def test_validation_images_are_scored_beside_the_test_images(digits):
+def test_validation_images_are_scored_along_with_the_test_images(digits):
     data = digits["memory"].hold_out(0.2)
     fitted = cl.fit(network(), data, cl.Config(steps=20, progress=False, evaluations=1))
     (row,) = fitted.history
@@ -226,7 +226,7 @@ def test_validation_images_are_scored_beside_the_test_images(digits):
     assert row["validation_loss"] != row["test_loss"]
 
 
-def test_augmentation_changes_training_images_alone_and_differs_from_step_to_step(digits):
+def test_augmentation_changes_only_training_images_and_differs_between_steps(digits):
     data, seen = digits["memory"], []
 
     def augment(images, key):
@@ -252,7 +252,7 @@ def data_of(labels, classes=("plane", "car", "bird")):
     return Data("made", split, split, classes)
 
 
-def test_relabel_keeps_groups_in_their_order_and_every_image_with_its_own():
+def test_relabel_keeps_the_order_of_groups_and_the_images_of_each():
     data = data_of(np.arange(30) % 3)
     chosen = data.relabel({"birds": "bird", "planes": 0})
     assert chosen.classes == ("birds", "planes")
@@ -274,12 +274,12 @@ def test_relabel_keeps_groups_in_their_order_and_every_image_with_its_own():
         ({}, "every class needs one"),
     ],
 )
-def test_groups_that_are_no_classes_are_refused(groups, message):
+def test_relabel_raises_an_error_for_invalid_groups(groups, message):
     with pytest.raises(ValueError, match=message):
         data_of(np.arange(30) % 3).relabel(groups)
 
 
-def test_validation_examples_are_taken_from_the_training_split_of_every_class():
+def test_validation_examples_are_taken_from_every_class_of_the_training_split():
     data = data_of(np.arange(60) % 3)
     divided = data.hold_out(0.1, seed=1)
     assert np.bincount(divided.validation.labels).tolist() == [2, 2, 2]
@@ -291,7 +291,7 @@ def test_validation_examples_are_taken_from_the_training_split_of_every_class():
     assert divided.map(lambda images: images[:, 1:]).validation.images.shape == (6, 2, 5, 1)
 
 
-def test_validation_images_must_be_alike():
+def test_validation_images_must_have_the_shape_of_training_images():
     data = data_of(np.arange(30) % 3)
     other = Split(np.zeros((3, 4, 5, 1), np.uint8), np.arange(3))
     with pytest.raises(ValueError, match="but validation of .*needs one shape"):

@@ -1,4 +1,4 @@
-"""Images by class in folders, archives and IDX files: what is read, and what is refused and how."""
+"""Test loading images by class from folders, archives and IDX files, and its errors."""
 
 import gzip
 import struct
@@ -17,7 +17,7 @@ CLASSES = ("cat", "dog")
 
 
 def picture(seed, size=(5, 7), mode="RGB"):
-    """A Pillow image of noise; size is height, width."""
+    """Make a Pillow image of noise; `size` is (height, width)."""
     channels = {"RGB": (3,), "L": (), "RGBA": (4,)}[mode]
     return PIL.Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, *channels), np.uint8))
 
@@ -28,10 +28,10 @@ def album(root, splits=(("train", 6), ("test", 2)), **options):
     for split, number in splits:
         for label in CLASSES:
             (root / split / label).mkdir(parents=True)
-            made = [picture(len(pixels) * 100 + k, **options) for k in range(number)]
-            for k, each in enumerate(made):
-                each.save(root / split / label / f"{k}.png")
-            pixels[split, label] = np.stack([np.asarray(each) for each in made])
+            images = [picture(len(pixels) * 100 + k, **options) for k in range(number)]
+            for k, image in enumerate(images):
+                image.save(root / split / label / f"{k}.png")
+            pixels[split, label] = np.stack([np.asarray(image) for image in images])
     return pixels
 
 
@@ -45,7 +45,7 @@ def assert_holds(data, pixels, split="train"):
 # --- folders --------------------------------------------------------------------------------------------------------
 
 
-def test_a_folder_is_read_pixel_by_pixel_with_its_classes(tmp_path):
+def test_folder_is_read_with_exact_pixels_and_class_names(tmp_path):
     pixels = album(tmp_path / "pets", (("train", 6), ("test", 2), ("validation", 3)))
     for _ in range(2):
         data = load(f"folder:{tmp_path / 'pets'}", data_dir=tmp_path / "data")
@@ -60,7 +60,7 @@ def test_a_folder_is_read_pixel_by_pixel_with_its_classes(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "inside"])
-def test_an_archive_is_read_as_its_folder(tmp_path, kind):
+def test_archive_is_read_like_its_folder(tmp_path, kind):
     pixels = album(tmp_path / "pets")
     archive = tmp_path / f"pets.{kind}"
     root, inside = (tmp_path, "pets") if kind == "inside" else (tmp_path / "pets", ".")
@@ -78,18 +78,18 @@ def test_an_archive_is_read_as_its_folder(tmp_path, kind):
 
 @pytest.mark.parametrize("mode, suffix", [("w", "tar"), ("w:gz", "tgz")])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
-def test_a_truncated_archive_is_not_taken_for_whole(tmp_path, mode, suffix, share):
+def test_truncated_archive_raises_an_error(tmp_path, mode, suffix, share):
     album(tmp_path / "pets", (("train", 30), ("test", 2)))
     archive = tmp_path / f"pets.{suffix}"
     with tarfile.open(archive, mode) as file:
         file.add(tmp_path / "pets", ".")
-    whole = archive.read_bytes()
-    archive.write_bytes(whole[: int(share * len(whole)) // 512 * 512])
+    content = archive.read_bytes()
+    archive.write_bytes(content[: int(share * len(content)) // 512 * 512])
     with pytest.raises(ValueError, match="pets.* (truncated|damaged)"):
         load(f"folder:{archive}", data_dir=tmp_path / "data")
 
 
-def test_a_damaged_member_of_an_archive_is_a_corrupt_image(tmp_path):
+def test_damaged_archive_member_is_treated_as_a_corrupt_image(tmp_path):
     pixels = album(tmp_path / "pets")
     archive = tmp_path / "pets.zip"
     with zipfile.ZipFile(archive, "w") as file:
@@ -104,7 +104,7 @@ def test_a_damaged_member_of_an_archive_is_a_corrupt_image(tmp_path):
         assert_holds(load(f"folder:{archive}", data_dir=tmp_path / "data", skip_corrupt=True), pixels)
 
 
-def test_links_are_followed_and_broken_ones_named(tmp_path):
+def test_links_are_followed_and_broken_ones_raise_an_error(tmp_path):
     pixels = album(tmp_path / "there")
     (tmp_path / "here" / "train").mkdir(parents=True)
     (tmp_path / "here" / "test").symlink_to(tmp_path / "there" / "test")
@@ -120,7 +120,7 @@ def test_links_are_followed_and_broken_ones_named(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a\nb", "cat ", " "])
-def test_classes_whose_names_cannot_be_kept_are_refused(tmp_path, name):
+def test_class_names_that_cannot_be_stored_raise_an_error(tmp_path, name):
     album(tmp_path / "pets")
     (tmp_path / "pets/train/cat").rename(tmp_path / "pets/train" / name)
     (tmp_path / "pets/test/cat").rename(tmp_path / "pets/test" / name)
@@ -128,7 +128,7 @@ def test_classes_whose_names_cannot_be_kept_are_refused(tmp_path, name):
         load(f"folder:{tmp_path / 'pets'}", data_dir=tmp_path / "data")
 
 
-def test_images_that_stand_elsewhere_are_left_out_with_a_warning(tmp_path):
+def test_images_outside_the_expected_folders_are_left_out_with_a_warning(tmp_path):
     pixels = album(tmp_path / "pets")
     (tmp_path / "pets/train/cat/more").mkdir()
     picture(7).save(tmp_path / "pets/train/cat/more/deep.png")
@@ -137,16 +137,16 @@ def test_images_that_stand_elsewhere_are_left_out_with_a_warning(tmp_path):
         assert_holds(load(f"folder:{tmp_path / 'pets'}", data_dir=tmp_path / "data"), pixels)
 
 
-def test_an_image_that_changes_while_it_is_prepared_stops_it(tmp_path, monkeypatch):
+def test_image_changed_during_preparation_raises_an_error(tmp_path, monkeypatch):
     from convlab.data import folder
 
     album(tmp_path / "pets")
     scan = folder.scan
 
     def scan_then_change(*arguments):
-        found = scan(*arguments)
+        result = scan(*arguments)
         picture(99).save(tmp_path / "pets/train/cat/0.png")
-        return found
+        return result
 
     monkeypatch.setattr(folder, "scan", scan_then_change)
     with pytest.raises(ValueError, match="train/cat/0.png .*changed while it was being prepared"):
@@ -154,26 +154,26 @@ def test_an_image_that_changes_while_it_is_prepared_stops_it(tmp_path, monkeypat
     assert prepared(tmp_path / "data") == []
 
 
-def test_a_folder_that_changed_is_prepared_anew(tmp_path):
+def test_changed_folder_is_prepared_again(tmp_path):
     album(tmp_path / "pets")
     assert len(load(f"folder:{tmp_path / 'pets'}", data_dir=tmp_path / "data").train) == 12
     picture(99).save(tmp_path / "pets/train/cat/new.png")
     assert len(load(f"folder:{tmp_path / 'pets'}", data_dir=tmp_path / "data").train) == 13
 
 
-def test_a_data_dir_inside_the_folder_does_not_change_it(tmp_path):
+def test_data_dir_inside_the_folder_does_not_count_as_a_change(tmp_path):
     album(tmp_path / "pets")
     for _ in range(2):
         load(f"folder:{tmp_path / 'pets'}", data_dir=tmp_path / "pets" / "data")
     assert len(prepared(tmp_path / "pets" / "data")) == 1
 
 
-def test_a_folder_without_a_name_is_refused(tmp_path):
+def test_missing_folder_path_raises_an_error(tmp_path):
     with pytest.raises(ValueError, match="names no folder; needs folder:PATH"):
         load("folder:", data_dir=tmp_path)
 
 
-def test_a_folder_without_a_test_split_holds_a_fifth_out(tmp_path):
+def test_folder_without_a_test_split_holds_out_a_fifth(tmp_path):
     album(tmp_path / "pets", (("train", 10),))
     data = load(f"folder:{tmp_path / 'pets'}", data_dir=tmp_path / "data")
     assert np.bincount(data.test.labels).tolist() == [2, 2]
@@ -196,22 +196,22 @@ def test_gray_images_stay_gray_unless_one_has_colour(tmp_path):
     assert all(image.tobytes() in kept for image in mixed["train", "cat"])
 
 
-def test_images_of_other_sizes_need_a_size_and_are_then_cut_and_scaled(tmp_path):
+def test_images_of_different_sizes_need_a_size_and_are_then_cropped_and_scaled(tmp_path):
     album(tmp_path / "pets", size=(6, 10))
     picture(7, size=(12, 12)).save(tmp_path / "pets/train/cat/square.png")
-    name, where = f"folder:{tmp_path / 'pets'}", tmp_path / "data"
+    name, data_dir = f"folder:{tmp_path / 'pets'}", tmp_path / "data"
     for keep in ("memory", "disk", "records"):
         with pytest.raises(ValueError, match=r"of (different|several) shapes.*size=\(height, width\)"):
-            load(name, data_dir=where, keep=keep)
-        data = load(name, data_dir=where, keep=keep, size=(6, 6))
+            load(name, data_dir=data_dir, keep=keep)
+        data = load(name, data_dir=data_dir, keep=keep, size=(6, 6))
         assert data.image_shape == (6, 6, 3)
         cats = data.train.images[:][data.train.labels == 0]
-        middle = np.asarray(picture(0, size=(6, 10)))[:, 2:8]  # nothing to scale: the middle is cut out
+        middle = np.asarray(picture(0, size=(6, 10)))[:, 2:8]  # the height fits, so the middle is cropped without scaling
         assert (cats == middle).all((1, 2, 3)).any()
-    assert load(name, data_dir=where, size=3).image_shape == (3, 3, 3)
+    assert load(name, data_dir=data_dir, size=3).image_shape == (3, 3, 3)
 
 
-def test_an_image_of_one_colour_stays_so_when_it_is_scaled(tmp_path):
+def test_scaling_keeps_an_image_of_one_colour(tmp_path):
     for split in ("train", "test"):
         (tmp_path / "pets" / split / "one").mkdir(parents=True)
         PIL.Image.new("RGB", (13, 11), (10, 20, 30)).save(tmp_path / "pets" / split / "one" / "flat.png")
@@ -219,20 +219,20 @@ def test_an_image_of_one_colour_stays_so_when_it_is_scaled(tmp_path):
     np.testing.assert_array_equal(data.train.images, np.broadcast_to(np.uint8([10, 20, 30]), (1, 5, 7, 3)))
 
 
-def test_corrupt_images_are_named_and_left_out_only_when_asked(tmp_path):
+def test_corrupt_images_raise_an_error_and_are_left_out_only_on_request(tmp_path):
     pixels = album(tmp_path / "pets")
     (tmp_path / "pets/train/cat/broken.png").write_bytes(b"no image")
-    whole = (tmp_path / "pets/train/dog/0.png").read_bytes()
-    (tmp_path / "pets/train/dog/half.png").write_bytes(whole[: len(whole) // 2])
-    name, where = f"folder:{tmp_path / 'pets'}", tmp_path / "data"
+    content = (tmp_path / "pets/train/dog/0.png").read_bytes()
+    (tmp_path / "pets/train/dog/half.png").write_bytes(content[: len(content) // 2])
+    name, data_dir = f"folder:{tmp_path / 'pets'}", tmp_path / "data"
     with pytest.raises(ValueError, match=r"2 of 18 images .*train/cat/broken.png .*train/dog/half.png .*skip_corrupt=True"):
-        load(name, data_dir=where)
-    assert prepared(where) == []
+        load(name, data_dir=data_dir)
+    assert prepared(data_dir) == []
     with pytest.warns(UserWarning, match="left out 2 of 18 images.*broken.png"):
-        data = load(name, data_dir=where, skip_corrupt=True)
+        data = load(name, data_dir=data_dir, skip_corrupt=True)
     assert_holds(data, pixels)
-    with pytest.raises(ValueError, match="cannot be decoded"):  # what was prepared without them is not taken for whole
-        load(name, data_dir=where)
+    with pytest.raises(ValueError, match="cannot be decoded"):  # a preparation without them is not reused
+        load(name, data_dir=data_dir)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_corrupt_images_are_named_and_left_out_only_when_asked(tmp_path):
         (lambda root: picture(1).save(root / "train/cat/film.png", "GIF"), r"film.png \(is GIF\)"),
     ],
 )
-def test_folders_that_are_no_classes_of_images_are_refused(tmp_path, change, message):
+def test_folders_without_valid_classes_of_images_raise_errors(tmp_path, change, message):
     album(tmp_path / "pets")
     change(tmp_path / "pets")
     with pytest.raises(ValueError, match=message):
@@ -257,7 +257,7 @@ def test_folders_that_are_no_classes_of_images_are_refused(tmp_path, change, mes
     assert prepared(tmp_path / "data") == []
 
 
-def test_a_class_whose_images_are_all_corrupt_is_empty(tmp_path):
+def test_class_whose_images_are_all_corrupt_counts_as_empty(tmp_path):
     album(tmp_path / "pets")
     for path in (tmp_path / "pets/train/dog").iterdir():
         path.write_bytes(b"no image")
@@ -268,7 +268,7 @@ def test_a_class_whose_images_are_all_corrupt_is_empty(tmp_path):
 
 
 @pytest.mark.parametrize("content, message", [(None, "does not exist"), (b"PK but no zip", "neither a folder nor a zip")])
-def test_a_path_that_is_no_folder_is_refused(tmp_path, content, message):
+def test_path_that_is_not_a_folder_raises_an_error(tmp_path, content, message):
     if content is not None:
         (tmp_path / "pets.zip").write_bytes(content)
     with pytest.raises(ValueError, match=message):
@@ -276,17 +276,17 @@ def test_a_path_that_is_no_folder_is_refused(tmp_path, content, message):
 
 
 @pytest.mark.parametrize("size", [0, (3,), (3, -1), (3.0, 4), "33", True])
-def test_sizes_that_are_none_are_refused(tmp_path, size):
+def test_invalid_sizes_raise_errors(tmp_path, size):
     with pytest.raises(ValueError, match="size must be a number of pixels above 0, or height and width"):
         load("digits", data_dir=tmp_path, size=size)
 
 
-def test_arrays_are_not_scaled(tmp_path):
+def test_scaling_a_data_set_of_arrays_raises_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"size \(4, 4\) is for images that are stored as JPEG or PNG"):
         load("digits", data_dir=tmp_path, size=4)
 
 
-def test_an_unknown_way_to_keep_images_is_refused(tmp_path):
+def test_unknown_keep_option_raises_an_error(tmp_path):
     with pytest.raises(ValueError, match="keep 'cloud' is unknown; needs one of 'memory', 'disk', 'records'"):
         load("digits", data_dir=tmp_path, keep="cloud")
 
@@ -299,7 +299,7 @@ def idx_bytes(array, kind=0x08):
 
 
 def idx_folder(root, squeeze=True, classes=10):
-    """Write the four files; return images and labels by split."""
+    """Write the four IDX files; return images and labels by split."""
     made = {}
     root.mkdir()
     for seed, (split, part, number) in enumerate((("train", "train", 30), ("test", "t10k", 20))):
@@ -314,7 +314,7 @@ def idx_folder(root, squeeze=True, classes=10):
 
 @pytest.mark.parametrize("squeeze", [True, False])
 @pytest.mark.parametrize("name, first", [("fashion_mnist", "T-shirt/top"), ("mnist", "0")])
-def test_idx_files_are_prepared_once_and_then_read_without_them(tmp_path, squeeze, name, first):
+def test_idx_files_are_prepared_once_and_not_needed_afterwards(tmp_path, squeeze, name, first):
     made = idx_folder(tmp_path / "idx", squeeze)
     for manual_dir in (tmp_path / "idx", None):
         data = load(name, data_dir=tmp_path / "data", manual_dir=manual_dir)
@@ -346,7 +346,7 @@ def cut(path):
         (lambda path: path.write_bytes(squeezed(path, idx_bytes(np.zeros((30, 14, 28), np.uint8)))), r"needs \(28, 28, 1\)"),
     ],
 )
-def test_idx_files_that_are_damaged_or_no_bytes_are_named(tmp_path, squeeze, damage, message):
+def test_damaged_or_invalid_idx_files_raise_errors(tmp_path, squeeze, damage, message):
     idx_folder(tmp_path / "idx", squeeze)
     damage(tmp_path / "idx" / ("train-images-idx3-ubyte" + ".gz" * squeeze))
     with pytest.raises(ValueError, match=message):
@@ -358,13 +358,13 @@ def squeezed(path, data):
     return gzip.compress(data) if path.suffix == ".gz" else data
 
 
-def test_labels_beyond_the_classes_are_refused(tmp_path):
+def test_labels_above_the_number_of_classes_raise_an_error(tmp_path):
     idx_folder(tmp_path / "idx", classes=11)
     with pytest.raises(ValueError, match="labels up to 10; needs .* labels below 10"):
         load("mnist", data_dir=tmp_path / "data", manual_dir=tmp_path / "idx")
 
 
-def test_idx_files_are_read_in_any_number_of_axes(tmp_path):
+def test_idx_files_with_any_number_of_axes_are_read(tmp_path):
     for shape in ((7,), (3, 5), (2, 3, 5)):
         array = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
         (tmp_path / "file").write_bytes(idx_bytes(array))

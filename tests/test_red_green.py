@@ -1,4 +1,4 @@
-"""What a convolution knows of where things are: which paddings keep scores as they are when the boxes move."""
+"""Test which paddings leave a network's scores unchanged when the boxes move."""
 
 import functools
 import itertools
@@ -15,7 +15,7 @@ from experiments import red_green
 from experiments.parts.paddings import PADDINGS, Order, knowable
 
 EXACT, CROPPING = ("CIRCULAR", "FULL"), ("VALID", "SAME")
-ROUNDING, SEEN = 1e-5, 1e-2  # of scores: what is no change, and what is one
+ROUNDING, VISIBLE = 1e-5, 1e-2  # largest change by rounding, and smallest visible change, of scores
 
 
 @functools.cache
@@ -25,14 +25,14 @@ def images(moved=False):
 
 @functools.cache
 def program(padding, use_bias=False):
-    """The network as one compiled function, and its Gaussian parameters."""
+    """Return the network as a compiled function, and its Gaussian parameters."""
     definition, start = nnx.split(filled(lambda: Order(padding, 0, use_bias=use_bias), deviation=0.1))
     return jax.jit(lambda state, x: nnx.merge(definition, state)(x)), start
 
 
 @functools.cache
 def trained():
-    """Parameters after some steps with FULL padding; those of all paddings have one form."""
+    """Return parameters trained with FULL padding; they fit every padding."""
     recipe = convlab.Config(steps=6, batch_size=19, learning_rate=0.01, evaluations=1, progress=False)
     definition, start = nnx.split(Order("FULL", 0))
     state = nnx.state(convlab.fit(nnx.merge(definition, start), images(), recipe).model())
@@ -42,54 +42,57 @@ def trained():
 
 
 def changes(padding, state=None, *, use_bias=False, black=0.0, rows=None):
-    """The largest change of an image's scores where its boxes move: to the other class's rows, or by so many."""
+    """Return each image's largest score change when its boxes move.
+
+    They move to the rows of the other class, or by `rows` if it is given.
+    """
     apply, start = program(padding, use_bias)
     still = images().test.images
     moved = images(moved=True).test.images if rows is None else np.roll(still, rows, 1)
     scores, after = (np.asarray(apply(start if state is None else state, x + np.float32(black))) for x in (still, moved))
-    assert scores.std(0).min() > SEEN  # they depend on the image
+    assert scores.std(0).min() > VISIBLE  # scores depend on the image
     return np.abs(scores - after).max(1)
 
 
 @pytest.mark.parametrize("padding", EXACT)
-def test_where_nothing_is_cropped_moved_boxes_score_the_same_image_by_image(padding):
+def test_paddings_that_crop_nothing_score_moved_boxes_equally(padding):
     assert changes(padding).max() < ROUNDING
 
 
 @pytest.mark.parametrize("padding", CROPPING)
-def test_a_padding_that_crops_changes_the_scores_of_moved_boxes(padding):
-    assert np.median(changes(padding)) > SEEN
+def test_paddings_that_crop_change_the_scores_of_moved_boxes(padding):
+    assert np.median(changes(padding)) > VISIBLE
 
 
-def test_the_same_holds_of_a_trained_network():
-    found = {padding: changes(padding, trained()) for padding in PADDINGS}
-    assert max(found[padding].max() for padding in EXACT) < ROUNDING
-    assert min(np.median(found[padding]) for padding in CROPPING) > SEEN
+def test_trained_network_shows_the_same_effect_of_padding():
+    largest = {padding: changes(padding, trained()) for padding in PADDINGS}
+    assert max(largest[padding].max() for padding in EXACT) < ROUNDING
+    assert min(np.median(largest[padding]) for padding in CROPPING) > VISIBLE
 
 
 @pytest.mark.parametrize("broken", [{"use_bias": True}, {"black": -0.3}, {"rows": 4}])
-def test_full_padding_needs_no_bias_a_black_of_zero_and_a_multiple_of_the_strides(broken):
-    assert np.median(changes("FULL", **broken)) > SEEN
+def test_full_padding_is_exact_only_without_bias_with_black_zero_and_shifts_by_strides(broken):
+    assert np.median(changes("FULL", **broken)) > VISIBLE
 
 
 @pytest.mark.parametrize("broken, kept", [({"use_bias": True}, True), ({"black": -0.3}, True), ({"rows": 4}, False)])
-def test_around_a_circle_the_strides_alone_matter(broken, kept):
-    found = changes("CIRCULAR", **broken)
-    assert found.max() < ROUNDING if kept else np.median(found) > SEEN
+def test_circular_padding_requires_only_shifts_by_strides(broken, kept):
+    differences = changes("CIRCULAR", **broken)
+    assert differences.max() < ROUNDING if kept else np.median(differences) > VISIBLE
 
 
-def test_the_experiment_trains_on_raw_images_and_moves_the_same_ones():
+def test_experiment_trains_on_raw_images_and_moves_the_same_ones():
     still, moved = red_green.drawn(red_green.SMOKE, 1)
     assert (still.mean.tolist(), still.std.tolist()) == ([0] * 3, [1] * 3)
     for split in ("train", "validation", "test"):
         mine, its = getattr(still, split), getattr(moved, split)
         np.testing.assert_array_equal(np.roll(mine.images, 16, 1), its.images)
         np.testing.assert_array_equal(mine.labels, its.labels)
-    assert not np.array_equal(still.train.images, still.test.images)  # fresh, as the authors' are not
+    assert not np.array_equal(still.train.images, still.test.images)  # new images, unlike those of the authors
 
 
 def guesses(share_of):
-    """The accuracy of the best guess where all that is known of a left column, a right one and a label is a key."""
+    """Return the best accuracy of a guess that knows only the key `share_of(red, green)`."""
     shares = {}
     for left, label in itertools.product(range(10), range(2)):
         for right in range(left + 5, 28):
@@ -98,7 +101,7 @@ def guesses(share_of):
     return sum(map(max, shares.values()))
 
 
-def test_what_can_be_known_is_the_order_where_a_window_holds_both_boxes_and_their_distance_around_a_circle():
+def test_knowable_accuracy_matches_the_best_guess_for_each_padding():
     def on_a_plane(red, green):
         window = any(max(red, green) - 16 <= begin <= min(red, green) + 3 for begin in range(-16, 32, 8))
         return red < green if window else (red % 8, green % 8)

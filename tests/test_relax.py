@@ -195,7 +195,7 @@ def test_a_share_of_the_way_to_a_stricter_rung_moves_the_weights_and_keeps_the_r
     close(parameters(constrain(model, to, SHAPE, strength=0)), parameters(model))
     with pytest.raises(ValueError, match="strength must be from 0 to 1, got 1.5"):
         constrain(model, to, SHAPE, strength=1.5)
-    with pytest.raises(ValueError, match="layers/0: strength must be 1 from .* to low_rank of rank 2"):
+    with pytest.raises(ValueError, match="layers/0: strength below 1 needs linear rungs, got .* and low_rank of rank 2"):
         constrain(relax(model, "locally_connected", SHAPE) if kind is cl.Tiled else model, "low_rank", SHAPE, strength=0.5)
 
 

@@ -1,4 +1,4 @@
-"""A report says what was measured, how surely, and how to measure it again."""
+"""Test intervals, summaries, tables, pictures and provenance of reports."""
 
 import csv
 import dataclasses
@@ -70,12 +70,12 @@ def picture(summary=None):
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20).filter(lambda x: np.std(x) > 1e-3), st.floats(0.5, 0.999))
-def test_the_interval_is_the_one_of_scipy(values, level):
+def test_interval_matches_scipy(values, level):
     low, high = scipy.stats.t.interval(level, len(values) - 1, loc=np.mean(values), scale=scipy.stats.sem(values))
     np.testing.assert_allclose(interval(values, level), (np.mean(values), low, high), rtol=1e-9, atol=1e-9)
 
 
-def test_the_interval_covers_the_true_mean_as_often_as_it_says():
+def test_interval_covers_the_true_mean_at_its_level():
     samples = np.random.default_rng(0).normal(3.0, 2.0, (2000, 4))
     covered = np.mean([low <= 3.0 <= high for _, low, high in map(interval, samples)])
     assert abs(covered - 0.95) < 0.02
@@ -88,7 +88,7 @@ def test_one_run_has_a_mean_and_no_interval():
     assert math.isnan(high)
 
 
-def test_a_run_that_diverged_is_not_left_out():
+def test_interval_with_a_diverged_run_is_nan():
     assert all(map(math.isnan, interval([0.5, float("nan"), 0.7])))
 
 
@@ -96,7 +96,7 @@ def test_equal_runs_have_an_interval_of_width_zero():
     assert interval([0.5, 0.5, 0.5]) == (0.5, 0.5, 0.5)
 
 
-def test_an_interval_needs_runs_and_a_probability():
+def test_interval_requires_runs_and_a_probability():
     with pytest.raises(ValueError, match="values is empty"):
         interval([])
     with pytest.raises(ValueError, match="level is 95.0; needs a probability"):
@@ -104,7 +104,7 @@ def test_an_interval_needs_runs_and_a_probability():
 
 
 BOUNDS = [(0.0, 1.0), (-3.0, 7.0), (0.0, math.inf), (-math.inf, 1.0), (-math.inf, math.inf)]
-SCALES = {  # the scale that an interval is taken on, and the way back
+SCALES = {  # bounds -> transformation of the scale and its inverse
     (-3.0, 7.0): (lambda x: np.arcsin(np.sqrt((x + 3) / 10)), lambda y: 10 * np.sin(np.clip(y, 0, np.pi / 2)) ** 2 - 3),
     (-2.0, math.inf): (lambda x: np.log(x + 2), lambda y: np.exp(y) - 2),
     (-math.inf, 9.0): (lambda x: -np.log(9 - x), lambda y: 9 - np.exp(-y)),
@@ -116,13 +116,13 @@ def bounded(draw):
     low, high = draw(st.sampled_from(BOUNDS))
     inside = st.floats(max(low, -1e6), min(high, 1e6), allow_subnormal=False)
     values = draw(st.lists(inside, min_size=2, max_size=20))
-    if draw(st.booleans()):  # values that differ by rounding only
+    if draw(st.booleans()):  # values that differ only by rounding
         values = [values[0], np.nextafter(values[0], values[1]).item()]
     return (low, high), values, draw(st.floats(0.01, 0.999))
 
 
 @given(bounded())
-def test_an_interval_within_bounds_has_the_mean_between_its_ends_and_its_ends_within_the_bounds(drawn):
+def test_bounded_interval_contains_the_mean_and_stays_within_the_bounds(drawn):
     (least, most), values, level = drawn
     mean, low, high = interval(values, level, bounds=(least, most))
     assert least <= low <= mean <= high <= most
@@ -131,7 +131,7 @@ def test_an_interval_within_bounds_has_the_mean_between_its_ends_and_its_ends_wi
 
 
 @pytest.mark.parametrize("bounds", SCALES)
-def test_an_interval_within_bounds_is_students_on_another_scale(bounds):
+def test_bounded_interval_is_a_student_interval_on_a_transformed_scale(bounds):
     scale, back = SCALES[bounds]
     values = np.random.default_rng(0).uniform(0.2, 6.5, 7)
     mean, small = np.mean(values), 1e-5
@@ -140,7 +140,7 @@ def test_an_interval_within_bounds_is_students_on_another_scale(bounds):
     np.testing.assert_allclose(interval(values, 0.9, bounds=bounds), (mean, *back(ends)), rtol=1e-7)
 
 
-def test_bounds_far_from_the_values_change_nothing_and_bounds_move_and_turn_with_the_values():
+def test_distant_bounds_change_nothing_and_bounds_shift_scale_and_flip_with_the_values():
     values = np.random.default_rng(0).normal(3.0, 0.1, 5)
     for bounds in ((-1e5, 2e5), (-1e5, math.inf), (-math.inf, 1e5)):
         np.testing.assert_allclose(interval(values, bounds=bounds), interval(values), rtol=1e-5)
@@ -152,19 +152,19 @@ def test_bounds_far_from_the_values_change_nothing_and_bounds_move_and_turn_with
 
 
 @pytest.mark.parametrize("bounds", [(0.0, 1.0), (0.0, math.inf)])
-def test_within_bounds_the_interval_of_skewed_values_covers_their_mean_oftener(bounds):
+def test_bounds_improve_the_interval_coverage_for_skewed_values(bounds):
     draw, mean = np.random.default_rng(0).beta, 40 / 42
     samples = draw(40, 2, (2000, 5)) if bounds[1] == 1 else 1 / draw(40, 2, (2000, 5)) - 1
     mean = 40 / 42 if bounds[1] == 1 else 2 / 39
     within, without = (
-        np.mean([low <= mean <= high for _, low, high in (interval(sample, bounds=each) for sample in samples)])
-        for each in (bounds, None)
+        np.mean([low <= mean <= high for _, low, high in (interval(sample, bounds=limits) for sample in samples)])
+        for limits in (bounds, None)
     )
     assert without + 0.005 < within < 0.97
     assert within > 0.9
 
 
-def test_bounds_leave_single_equal_and_unknown_values_as_they_are():
+def test_bounds_leave_intervals_of_single_equal_and_non_finite_values_unchanged():
     assert interval([1, 1.0, 1], bounds=(0, 1)) == (1, 1, 1)
     assert interval([0.0, 0.0], bounds=(0, math.inf)) == (0, 0, 0)
     assert interval([0.1] * 3) == (0.1, 0.1, 0.1)
@@ -174,19 +174,19 @@ def test_bounds_leave_single_equal_and_unknown_values_as_they_are():
         np.testing.assert_equal(interval([0.5, math.inf], bounds=bounds), (math.inf, math.nan, math.nan))
     assert interval([0.9, 1 + 5e-7], bounds=(0, 1)).high == 1
     assert interval([1 + 5e-7, 1 + 6e-7], bounds=(0, 1)) == (1, 1, 1)
-    for bounds in ((1, math.inf), (1, 2)):  # the mean of neighbours is rounded to the bound
+    for bounds in ((1, math.inf), (1, 2)):  # the mean of neighbouring floats is rounded to the bound
         assert interval([1.0, math.nextafter(1, 2)], bounds=bounds).low == 1
         assert 1 < interval([1.0, math.nextafter(1, 2)], bounds=bounds).high < 1 + 1e-14
 
 
 @pytest.mark.parametrize("values, bounds", [([0.9, 1.001], (0, 1)), ([-0.1, 3], (0, math.inf)), ([0.9, math.inf], (0, 1))])
-def test_a_value_outside_of_the_bounds_is_an_error(values, bounds):
+def test_value_outside_the_bounds_raises_an_error(values, bounds):
     with pytest.raises(ValueError, match=r"values holds .*, which is outside of the bounds \(0, "):
         interval(values, bounds=bounds)
 
 
 @pytest.mark.parametrize("bounds", [(1, 0), (1, 1), (math.nan, 1)])
-def test_bounds_are_in_order(bounds):
+def test_bounds_out_of_order_raise_an_error(bounds):
     with pytest.raises(ValueError, match="needs the lower number first"):
         interval([1, 1], bounds=bounds)
 
@@ -194,7 +194,7 @@ def test_bounds_are_in_order(bounds):
 # Summaries
 
 
-def test_the_best_of_a_group_is_the_first_row_of_its_highest_value_that_is_a_number():
+def test_best_returns_the_first_row_with_the_highest_non_nan_value_of_each_group():
     rows = [
         {"rung": rung, "rate": rate, "score": score}
         for rung, scores in {
@@ -210,7 +210,7 @@ def test_the_best_of_a_group_is_the_first_row_of_its_highest_value_that_is_a_num
         best(rows, "rung", "loss")
 
 
-def test_a_summary_holds_the_means_of_its_groups_in_order_of_first_appearance():
+def test_summary_holds_group_means_in_order_of_first_appearance():
     rows = summarise(ROWS, by=["rung", "size"], values="accuracy")
     assert [(row["rung"], row["size"]) for row in rows] == [("dense", 64), ("dense", 256), ("conv", 64), ("conv", 256)]
     np.testing.assert_allclose([row["accuracy"] for row in rows], [0.71, 0.71, 0.81, 0.81])
@@ -218,7 +218,7 @@ def test_a_summary_holds_the_means_of_its_groups_in_order_of_first_appearance():
     assert all(row["accuracy_low"] < row["accuracy"] < row["accuracy_high"] for row in rows)
 
 
-def test_a_summary_takes_the_bounds_of_every_value_by_its_name():
+def test_summary_takes_bounds_by_value_name():
     rows = [{"seed": seed, "share": share, "gain": -share} for seed, share in enumerate((1.0, 0.99, 0.9))]
     [row] = summarise(rows, [], ["share", "gain"], bounds={"share": (0, 1)})
     assert (row["share_low"], row["share_high"]) == interval((1.0, 0.99, 0.9), bounds=(0, 1))[1:]
@@ -229,22 +229,22 @@ def test_a_summary_takes_the_bounds_of_every_value_by_its_name():
         summarise(rows, [], "gain", bounds={"loss": (0, 1)})
 
 
-def test_groups_do_not_mind_where_a_number_came_from():
+def test_equal_numbers_of_different_types_form_one_group():
     rows = [{"size": size, "loss": jnp.float32(1)} for size in (5, np.int64(5), jnp.int32(5))]
     assert [(row["size"], row["seeds"]) for row in summarise(rows, "size", "loss")] == [(5, 3)]
 
 
-def test_a_value_that_no_run_of_a_group_has_is_none():
+def test_value_missing_from_a_whole_group_is_none():
     rows = [{"rung": "conv", "rank": None}, {"rung": "dense"}, {"rung": "low_rank", "rank": 3}]
     assert [row["rank"] for row in summarise(rows, "rung", "rank")] == [None, None, 3]
 
 
-def test_a_value_that_some_runs_of_a_group_lack_is_an_error():
+def test_value_missing_from_some_runs_of_a_group_raises_an_error():
     with pytest.raises(ValueError, match=r"loss is present in 1 of the 2 runs of \('conv',\)"):
         summarise([{"rung": "conv", "loss": 1.0}, {"rung": "conv"}], "rung", "loss")
 
 
-def test_a_name_that_no_row_has_is_an_error():
+def test_name_missing_from_every_row_raises_an_error():
     with pytest.raises(ValueError, match=r"no row has \['run'\]"):
         summarise(ROWS, "run", "accuracy")
     with pytest.raises(ValueError, match="the 0 rows have"):
@@ -254,7 +254,7 @@ def test_a_name_that_no_row_has_is_an_error():
 # Tables
 
 
-def test_a_table_is_readable():
+def test_table_cells_are_formatted_for_readers():
     row = {
         "rung": "low_rank",
         "parameters": jnp.int32(1234567),
@@ -279,20 +279,20 @@ def test_a_table_is_readable():
         ((None, None, None), ".1%", ""),
     ],
 )
-def test_an_interval_stands_beside_its_mean_with_as_many_decimals(ends, specification, text):
+def test_interval_is_shown_after_its_mean_with_as_many_decimals(ends, specification, text):
     row = {"loss": ends[0], "loss_low": ends[1], "loss_high": ends[2]}
     table = to_table([row], {"loss": specification})
     assert table.header == ["loss (%)" if specification else "loss"]
     assert table.cells == [[text]]
 
 
-def test_markdown_survives_bars_and_line_breaks_in_cells():
+def test_markdown_escapes_bars_and_line_breaks_in_cells():
     text = to_markdown(Table(["name"], [["a|b\nc"]], [False]))
     assert text.splitlines()[2] == r"| a\|b c |"
 
 
 @given(st.lists(st.dictionaries(st.sampled_from("abc"), st.one_of(st.floats(), st.text("x,\"' |\n;")), min_size=1), min_size=1))
-def test_the_csv_reads_back_exactly(rows):
+def test_csv_reads_back_exactly(rows):
     read = list(csv.DictReader(to_csv(rows).splitlines(keepends=True)))
     assert len(read) == len(rows)
     for row, line in zip(rows, read, strict=True):
@@ -301,12 +301,12 @@ def test_the_csv_reads_back_exactly(rows):
             np.testing.assert_equal(float(cell) if isinstance(value, float) else cell, value)
 
 
-def test_a_row_holds_scalars():
+def test_array_in_a_row_raises_an_error():
     with pytest.raises(ValueError, match=r"loss holds an array of shape \(3,\)"):
         to_csv([{"loss": np.ones(3)}])
 
 
-def test_a_format_for_no_column_is_an_error():
+def test_format_for_a_missing_column_raises_an_error():
     with pytest.raises(ValueError, match=r"formats names \['acuracy'\]"):
         to_table(ROWS, {"acuracy": ".1%"})
 
@@ -314,7 +314,7 @@ def test_a_format_for_no_column_is_an_error():
 # The folder of a report
 
 
-def test_a_report_is_five_files(tmp_path):
+def test_report_consists_of_five_files(tmp_path):
     folder = save_report("ladder", ROWS, Config(), figure=picture(), seconds=1.5, root=tmp_path)
     assert folder == tmp_path / "ladder"
     assert sorted(path.name for path in folder.iterdir()) == FILES
@@ -325,7 +325,7 @@ def test_a_report_is_five_files(tmp_path):
     assert (folder / "figure.png").stat().st_size < 300_000
 
 
-def test_the_printed_table_is_the_summary_and_the_csv_holds_every_run(tmp_path, capsys):
+def test_printed_table_is_the_summary_and_csv_holds_every_run(tmp_path, capsys):
     summary = summarise(ROWS, ["rung", "size"], "accuracy")
     folder = save_report("ladder", ROWS, {}, summary=summary, formats={"accuracy": ".1%"}, root=tmp_path)
     printed, written = capsys.readouterr().out, (folder / "table.md").read_text()
@@ -335,12 +335,12 @@ def test_the_printed_table_is_the_summary_and_the_csv_holds_every_run(tmp_path, 
     assert len((folder / "table.csv").read_text().splitlines()) == 1 + len(ROWS)
 
 
-def test_wide_tables_are_not_broken_where_there_is_no_terminal(tmp_path, capsys):
+def test_wide_tables_are_not_wrapped_without_a_terminal(tmp_path, capsys):
     save_report("wide", [{f"quantity_{i}": "[bold]" * 4 for i in range(12)}], {}, root=tmp_path)
     assert "[bold]" * 4 in capsys.readouterr().out
 
 
-def test_a_failure_while_drawing_leaves_the_previous_report_whole(tmp_path, monkeypatch):
+def test_failure_while_drawing_leaves_the_previous_report_intact(tmp_path, monkeypatch):
     folder = save_report("ladder", ROWS, Config(), figure=picture(), root=tmp_path)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     figure = picture()
@@ -351,14 +351,14 @@ def test_a_failure_while_drawing_leaves_the_previous_report_whole(tmp_path, monk
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_a_report_without_figure_keeps_none_of_the_previous_one_and_no_other_file_is_touched(tmp_path):
+def test_report_without_a_figure_removes_the_previous_figure_and_keeps_other_files(tmp_path):
     folder = save_report("ladder", ROWS, Config(), figure=picture(), root=tmp_path)
     (folder / "weights.npz").touch()
     save_report("ladder", ROWS, Config(), root=tmp_path)
     assert sorted(path.name for path in folder.iterdir()) == sorted({*FILES, "weights.npz"} - {"figure.png"})
 
 
-def test_a_configuration_may_hold_what_json_has_no_word_for(tmp_path):
+def test_configuration_may_hold_values_that_json_does_not_support(tmp_path):
     config = {"root": pathlib.Path("runs/here"), "scale": np.float32(0.5), "sizes": jnp.arange(3), "loss": math.sqrt}
     written = (save_report("x", ROWS, config | {"inner": Config()}, root=tmp_path) / "config.json").read_text()
     inner = {"steps": 100, "rungs": ["dense", "conv"]}
@@ -366,7 +366,7 @@ def test_a_configuration_may_hold_what_json_has_no_word_for(tmp_path):
     assert json.loads(written) == expected
 
 
-def test_a_report_needs_rows_and_a_configuration(tmp_path):
+def test_report_requires_rows_and_a_configuration(tmp_path):
     with pytest.raises(ValueError, match="rows is empty"):
         save_report("ladder", [], Config(), root=tmp_path)
     with pytest.raises(ValueError, match="rows is empty"):
@@ -379,7 +379,7 @@ def test_a_report_needs_rows_and_a_configuration(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_package_names_the_extra_that_installs_it(monkeypatch, tmp_path):
+def test_missing_package_raises_an_error_with_the_extra_that_installs_it(monkeypatch, tmp_path):
     figure = picture()
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     ways = r"matplotlib is needed here but missing .*'\.\[experiments\]' in a checkout.*'convlab-jax\[experiments\]' from PyPI"
@@ -390,7 +390,7 @@ def test_a_missing_package_names_the_extra_that_installs_it(monkeypatch, tmp_pat
 # Provenance
 
 
-def test_provenance_is_none_for_git_outside_a_repository(tmp_path, monkeypatch):
+def test_git_provenance_is_none_outside_a_repository(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     record = provenance(seconds=3.0)
@@ -399,12 +399,12 @@ def test_provenance_is_none_for_git_outside_a_repository(tmp_path, monkeypatch):
     assert record["seconds"] == 3.0
 
 
-def test_provenance_is_none_for_git_where_there_is_no_git(monkeypatch):
+def test_git_provenance_is_none_without_git(monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert provenance()["git_commit"] is None
 
 
-def test_provenance_knows_the_commit_and_whether_files_differ_from_it(tmp_path, monkeypatch):
+def test_provenance_records_the_commit_and_uncommitted_changes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     name = ["-c", "user.name=a", "-c", "user.email=a@b"]
     for arguments in (["init"], [*name, "commit", "--allow-empty", "-m", "first"]):
@@ -415,7 +415,7 @@ def test_provenance_knows_the_commit_and_whether_files_differ_from_it(tmp_path, 
     assert (clean["git_dirty"], provenance()["git_dirty"]) == (False, True)
 
 
-def test_the_command_runs_again_and_shows_no_folder_of_the_machine(tmp_path):
+def test_recorded_command_can_be_repeated_and_omits_local_folders(tmp_path):
     (tmp_path / "trial.py").write_text("from convlab.report import provenance; print(provenance()['command'])")
     arguments = ["--root", str(tmp_path / "runs"), "--data=/home/someone/data", "--name", "two words"]
     command = [sys.executable, "-m", "trial", *arguments]
@@ -443,7 +443,7 @@ def test_the_command_runs_again_and_shows_no_folder_of_the_machine(tmp_path):
         (f"{pathlib.Path.cwd()}/runs/x", "runs/x"),
     ],
 )
-def test_an_argument_shows_no_folder_of_the_machine(argument, shown):
+def test_recorded_arguments_omit_local_folders(argument, shown):
     assert _without_folders(argument) == shown
 
 
@@ -455,7 +455,7 @@ def test_every_rung_has_its_own_colour_marker_and_label():
         assert len({*parts}) == len(RUNG_STYLE)
 
 
-def test_a_rung_is_drawn_in_its_style_whoever_else_is_there():
+def test_rung_keeps_its_style_when_other_groups_are_drawn():
     figure = picture([{"rung": "conv", "size": 3, "accuracy": 0.5}, {"rung": "other", "size": 5, "accuracy": 0.5}])
     conv, other = figure.axes[0].get_lines()[0], figure.axes[0].get_lines()[-1]
     assert (conv.get_color(), conv.get_marker()) == (RUNG_STYLE["conv"].colour, RUNG_STYLE["conv"].marker)
@@ -471,7 +471,7 @@ def test_lines_pass_through_the_means_from_left_to_right(band):
     np.testing.assert_equal(axis.get_lines()[0].get_xydata(), [[2, 0.5], [9, 0.1]])
 
 
-def test_a_legend_is_no_wider_than_its_figure():
+def test_legend_is_no_wider_than_its_figure():
     figure, axes = new_figure(2)
     for number in range(5):
         axes[number % 2].plot([0, 1], label=f"a line of some forty characters, number {number}")
@@ -490,7 +490,7 @@ def test_several_panels_share_one_legend():
     assert [text.get_text() for text in legend.get_texts()] == ["dense", "chance", "convolution"]
 
 
-def test_sizes_are_marked_where_their_numbers_fit_and_powers_of_ten_elsewhere():
+def test_axis_ticks_are_sizes_if_they_fit_and_powers_of_ten_otherwise():
     for panels, marked in ((1, True), (5, False)):
         _, axes = new_figure(panels)
         rows = [{"rung": "conv", "size": 1000 * 4**i, "loss": 0.5} for i in range(5)]
@@ -498,7 +498,7 @@ def test_sizes_are_marked_where_their_numbers_fit_and_powers_of_ten_elsewhere():
         assert ([text.get_text() for text in axes[0].get_xticklabels()][:2] == ["1,000", "4,000"]) is marked
 
 
-def test_letters_are_large_enough_for_a_slide(tmp_path):
+def test_text_is_large_enough_for_a_slide(tmp_path):
     figure, axes = new_figure(2)
     for axis in axes:
         rows = [{"rung": "conv", "size": x, "loss": 0.5} for x in (1, 2)]
@@ -509,7 +509,7 @@ def test_letters_are_large_enough_for_a_slide(tmp_path):
     assert min(float(text.get_fontsize()) for text in texts) >= 12
 
 
-def test_drawing_leaves_the_settings_of_matplotlib_alone():
+def test_drawing_leaves_the_settings_of_matplotlib_unchanged():
     before = dict(matplotlib.rcParams)
     picture()
     assert dict(matplotlib.rcParams) == before
@@ -517,7 +517,7 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone():
     subprocess.run([sys.executable, "-c", program], check=True, cwd=pathlib.Path(__file__).parents[1])
 
 
-def test_curves_and_figures_say_what_they_need():
+def test_curves_and_figures_raise_errors_for_invalid_arguments():
     _, [axis] = new_figure()
     with pytest.raises(ValueError, match=r"no row has \['loss'\]"):
         curves(axis, ROWS, "size", "loss", x_label="a", y_label="b")
@@ -525,7 +525,7 @@ def test_curves_and_figures_say_what_they_need():
         new_figure(0)
 
 
-def test_equal_weights_share_a_colour_and_absent_weights_are_white():
+def test_equal_weights_share_a_colour_and_missing_weights_are_white():
     _, [axis] = new_figure()
     labels = np.array([[1, 2, 0], [0, 1, 2]])
     matrix_picture(axis, labels, "convolution", grid=(1, 2))
@@ -553,13 +553,13 @@ def test_the_nine_weights_of_a_small_kernel_all_differ_in_colour():
 
 
 @pytest.mark.parametrize("labels", [np.ones((2, 2)), np.ones(3, int), -np.ones((2, 2), int), np.ones((0, 2), int)])
-def test_a_matrix_picture_needs_a_matrix_of_numbers_of_weights(labels):
+def test_matrix_picture_requires_a_matrix_of_weight_numbers(labels):
     _, [axis] = new_figure()
     with pytest.raises(ValueError, match="needs a matrix of integers of at least 0"):
         matrix_picture(axis, labels)
 
 
-def test_points_draw_every_group_at_its_category_on_a_logarithmic_height():
+def test_points_draw_groups_by_category_on_a_logarithmic_axis():
     figure, [axis] = new_figure()
     rows = [
         {"shape": shape, "line": line, "ms": ms} for shape, line, ms in (("a", "x", 1.0), ("b", "x", 100.0), ("a", "y", None))
@@ -575,7 +575,7 @@ def test_points_draw_every_group_at_its_category_on_a_logarithmic_height():
         points(axis, rows, "shape", "height", "line", x_label="shape", y_label="ms")
 
 
-def test_a_comparison_draws_rows_from_the_top_with_intervals_references_and_baselines():
+def test_comparison_draws_rows_from_the_top_with_intervals_references_and_baselines():
     figure, [axis] = new_figure()
     rows = [
         {"net": "a", "accuracy": 0.9, "accuracy_low": 0.8, "accuracy_high": 0.95, "book": 0.85},
@@ -602,15 +602,15 @@ def test_a_comparison_draws_rows_from_the_top_with_intervals_references_and_base
 # Filters
 
 
-def test_filters_stand_side_by_side_each_on_its_own_scale():
+def test_filters_are_drawn_side_by_side_each_on_its_own_scale():
     figure, [axis] = new_figure()
     images = np.arange(30.0).reshape(3, 5, 2) - 12
     filters(axis, images, "units", columns=2, label="pixels")
     [sheet] = [image.get_array() for image in axis.get_images()]
     assert sheet.shape == (2 * 6 + 1, 2 * 3 + 1)
-    places = (slice(1, 6), slice(1, 3)), (slice(1, 6), slice(4, 6)), (slice(7, 12), slice(1, 3))
-    for place, image in zip(places, images, strict=True):
-        np.testing.assert_allclose(sheet[place], image / np.abs(image).max())
+    slices = (slice(1, 6), slice(1, 3)), (slice(1, 6), slice(4, 6)), (slice(7, 12), slice(1, 3))
+    for region, image in zip(slices, images, strict=True):
+        np.testing.assert_allclose(sheet[region], image / np.abs(image).max())
     assert sheet.mask[6].all()
     assert sheet.mask[7:12, 4:6].all()
     white, blue, orange = (axis.get_images()[0].cmap(value)[:3] for value in (0.5, 1.0, 0.0))
@@ -619,7 +619,7 @@ def test_filters_stand_side_by_side_each_on_its_own_scale():
     assert orange[0] > orange[2]
 
 
-def test_a_unit_without_weights_is_white_and_what_is_no_picture_is_refused():
+def test_filters_draw_a_zero_unit_in_white_and_raise_an_error_for_invalid_shapes():
     figure, [axis] = new_figure()
     filters(axis, np.zeros((1, 3, 5)))
     assert np.ma.count(axis.get_images()[0].get_array() == 0) == 15
@@ -630,8 +630,8 @@ def test_a_unit_without_weights_is_white_and_what_is_no_picture_is_refused():
 # Training
 
 
-def history(rate=0.5, rows=3, **more):
-    row = lambda n: {"loss": rate / n, "test_loss": 2 * rate / n, "test_accuracy": 1 - rate / n} | more  # noqa: E731
+def history(rate=0.5, rows=3, **columns):
+    row = lambda n: {"loss": rate / n, "test_loss": 2 * rate / n, "test_accuracy": 1 - rate / n} | columns  # noqa: E731
     return [{"step": 10 * n, "epoch": n / 4, "seconds": float(n)} | row(n) for n in range(1, rows + 1)]
 
 
@@ -639,7 +639,7 @@ def drawn(axis):
     return {line.get_label(): line for line in axis.lines if not line.get_label().startswith("_")}
 
 
-def test_the_curves_of_a_run_are_its_loss_and_accuracy_on_each_set_of_images():
+def test_training_curves_show_loss_and_accuracy_on_every_split():
     figure, axes = new_figure(2)
     training_curves(axes, history(validation_loss=0.4), baselines={"largest class": 0.1})
     loss, accuracy = map(drawn, axes)
@@ -653,7 +653,7 @@ def test_the_curves_of_a_run_are_its_loss_and_accuracy_on_each_set_of_images():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["training", "validation", "test", "largest class"]
 
 
-def test_seeds_are_one_line_at_their_mean_and_a_band_of_their_interval():
+def test_seeds_are_drawn_as_a_line_at_the_mean_with_an_interval_band():
     _, axes = new_figure(2)
     rates = (0.3, 0.5, 0.9)
     training_curves(axes, [history(rate) for rate in rates], x="epoch", x_label="epochs")
@@ -667,13 +667,13 @@ def test_seeds_are_one_line_at_their_mean_and_a_band_of_their_interval():
     assert axes[1].get_ylabel() == "accuracy, 95 % interval"
 
 
-def test_a_seed_that_has_not_come_as_far_counts_as_far_as_it_came():
+def test_shorter_histories_count_up_to_their_last_step():
     _, axes = new_figure(2)
     training_curves(axes, [history(0.2, rows=3), history(0.4, rows=2)])
     np.testing.assert_allclose(drawn(axes[0])["training"].get_ydata(), [0.3, 0.15, 0.2 / 3])
 
 
-def test_several_kinds_of_runs_have_the_colours_of_their_rungs_and_the_sets_of_images_their_lines():
+def test_runs_are_coloured_by_rung_and_splits_differ_in_line_style():
     _, axes = new_figure(2)
     training_curves(axes, {"dense": history(), "mine": [history(), history(0.1)]})
     lines = drawn(axes[0])
@@ -683,7 +683,7 @@ def test_several_kinds_of_runs_have_the_colours_of_their_rungs_and_the_sets_of_i
     assert [line.get_linestyle() for line in lines.values()] == ["--", "-", "--", "-"]
 
 
-def test_long_histories_are_drawn_without_a_marker_for_each_point_and_short_ones_with():
+def test_only_short_histories_are_drawn_with_markers():
     for rows, marked in ((1, True), (300, False)):
         _, axes = new_figure(2)
         training_curves(axes, history(rows=rows), log_loss=True)
@@ -700,13 +700,13 @@ def test_long_histories_are_drawn_without_a_marker_for_each_point_and_short_ones
         ([{"step": 1, "rate": 0.1}], r"columns \['step', 'rate'\]; needs 'step' and one of"),
     ],
 )
-def test_histories_without_anything_to_draw_are_refused(histories, message):
+def test_histories_without_drawable_columns_raise_errors(histories, message):
     _, axes = new_figure(2)
     with pytest.raises(ValueError, match=message):
         training_curves(axes, histories)
 
 
-def test_training_curves_need_two_panels():
+def test_training_curves_require_two_panels():
     _, axes = new_figure(1)
     with pytest.raises(ValueError, match="axes holds 1 panel"):
         training_curves(axes, history())
@@ -716,25 +716,25 @@ def test_training_curves_need_two_panels():
 
 
 @given(st.lists(st.integers(-9, 9), min_size=2, max_size=7, unique=True))
-def test_the_paired_test_is_that_of_scipy(differences):
+def test_paired_test_matches_scipy(differences):
     np.testing.assert_allclose(p_value(differences), scipy.stats.ttest_1samp(differences, 0.0).pvalue, atol=1e-12)
     assert p_value([0.0, 0.0]) == 1.0
 
 
-def test_a_paired_test_needs_a_spread():
+def test_paired_test_requires_two_differences():
     with pytest.raises(ValueError, match="at least two differences, got 1"):
         p_value([0.1])
 
 
-def test_corrected_for_their_number_one_set_of_tests_in_twenty_finds_what_is_not_there():
+def test_corrected_tests_have_a_family_wise_error_rate_of_one_in_twenty():
     uniform = np.random.default_rng(0).uniform(size=(4000, 5))
-    found = np.mean([min(holm(tests)) < 0.05 for tests in uniform])
-    assert 0.04 < found < 0.06
+    error_rate = np.mean([min(holm(tests)) < 0.05 for tests in uniform])
+    assert 0.04 < error_rate < 0.06
     assert np.mean(uniform.min(1) < 0.05) > 0.2
     assert holm([0.5, 0.9]) == [1.0, 1.0]
 
 
-def test_a_test_without_a_result_stays_so_and_counts_as_one():
+def test_nan_p_values_stay_nan_and_count_as_tests():
     np.testing.assert_allclose(holm([math.nan, 0.01, 0.2]), [math.nan, 0.03, 0.4])
 
 
@@ -742,9 +742,9 @@ def runs_of(seeds=5, sizes=(64, 256), rungs=("dense", "tiled", "conv")):
     draw = np.random.default_rng(0)
     shape = len(rungs), len(sizes), seeds
     scores, seconds = draw.normal(0.8, 0.05, shape), np.exp(draw.normal(0, 0.3, shape))
-    places = [(rung, size, seed) for rung in range(shape[0]) for size in range(shape[1]) for seed in range(seeds)]
-    named = {place: {"rung": rungs[place[0]], "size": sizes[place[1]], "seed": place[2]} for place in places}
-    return [named[place] | {"accuracy": scores[place], "seconds": seconds[place]} for place in places]
+    indices = [(rung, size, seed) for rung in range(shape[0]) for size in range(shape[1]) for seed in range(seeds)]
+    named = {index: {"rung": rungs[index[0]], "size": sizes[index[1]], "seed": index[2]} for index in indices}
+    return [named[index] | {"accuracy": scores[index], "seconds": seconds[index]} for index in indices]
 
 
 def of(rows, value, **chosen):
@@ -755,23 +755,23 @@ def lines_of(lines):
     return {(line["rung"], line["size"]): {name: line[name] for name in line if name not in ("rung", "size")} for line in lines}
 
 
-def test_a_paired_difference_is_the_interval_and_the_test_of_the_differences_of_its_seeds():
+def test_paired_difference_has_the_interval_and_test_of_differences_by_seed():
     rows = runs_of()
     lines = paired(rows, ["rung", "size"], {"rung": "conv"}, "accuracy")
     assert [(line["rung"], line["size"]) for line in lines] == [("dense", 64), ("dense", 256), ("tiled", 64), ("tiled", 256)]
     for line in lines:
         x, y = (of(rows, "accuracy", rung=rung, size=line["size"]) for rung in (line["rung"], "conv"))
-        found = tuple(line[f"accuracy_difference{end}"] for end in ("", "_low", "_high"))
-        np.testing.assert_allclose(found, interval(x - y))
+        ends = tuple(line[f"accuracy_difference{end}"] for end in ("", "_low", "_high"))
+        np.testing.assert_allclose(ends, interval(x - y))
         np.testing.assert_allclose(line["accuracy_p"], scipy.stats.ttest_rel(x, y).pvalue)
         assert line["pairs"] == 5
 
 
-def test_a_paired_ratio_is_the_exponential_of_the_difference_of_logarithms():
+def test_paired_ratio_is_the_exponential_of_the_difference_of_logarithms():
     rows = runs_of()
     logs = [row | {"seconds": math.log(row["seconds"])} for row in rows]
     ratios, differences = (
-        paired(each, ["rung", "size"], {"rung": "conv"}, "seconds", ratio=each is rows, level=0.9) for each in (rows, logs)
+        paired(runs, ["rung", "size"], {"rung": "conv"}, "seconds", ratio=runs is rows, level=0.9) for runs in (rows, logs)
     )
     for ratio, difference in zip(ratios, differences, strict=True):
         assert ratio["seconds_p_holm"] == pytest.approx(difference["seconds_p_holm"])
@@ -780,20 +780,20 @@ def test_a_paired_ratio_is_the_exponential_of_the_difference_of_logarithms():
 
 
 @pytest.mark.parametrize("ratio", [False, True])
-def test_what_a_seed_does_to_all_its_runs_alike_cancels_and_the_order_of_rows_is_nothing(ratio):
+def test_common_effects_of_a_seed_cancel_and_row_order_does_not_matter(ratio):
     rows = runs_of()
     change = {seed: 0.1 + 0.7 * seed for seed in range(5)}
     changed = [
         row | {"accuracy": row["accuracy"] * change[row["seed"]] if ratio else row["accuracy"] + change[row["seed"]]}
         for row in np.random.default_rng(1).permutation(np.array(rows))
     ]
-    one, two = (lines_of(paired(each, ["rung", "size"], {"rung": "conv"}, "accuracy", ratio=ratio)) for each in (rows, changed))
+    one, two = (lines_of(paired(runs, ["rung", "size"], {"rung": "conv"}, "accuracy", ratio=ratio)) for runs in (rows, changed))
     assert len(one) == 4
     for key, line in one.items():
         assert line == pytest.approx(two[key])
 
 
-def test_exchanging_a_group_and_its_reference_turns_the_difference_around():
+def test_exchanging_a_group_and_its_reference_negates_the_difference():
     rows = runs_of(rungs=("dense", "conv"), sizes=(64,))
     [one], [two] = (paired(rows, "rung", {"rung": rung}, "accuracy") for rung in ("conv", "dense"))
     names = [f"accuracy_difference{end}" for end in ("", "_low", "_high")]
@@ -801,14 +801,14 @@ def test_exchanging_a_group_and_its_reference_turns_the_difference_around():
     assert one["accuracy_p"] == pytest.approx(two["accuracy_p"])
 
 
-def test_probabilities_are_corrected_for_all_groups_and_values_of_a_call():
+def test_p_values_are_corrected_for_all_groups_and_values_of_a_call():
     lines = paired(runs_of(), ["rung", "size"], {"rung": "conv"}, ["accuracy", "seconds"])
     tests = [(line[f"{name}_p"], line[f"{name}_p_holm"]) for line in lines for name in ("accuracy", "seconds")]
     assert [corrected for _, corrected in tests] == holm([alone for alone, _ in tests])
     assert sum(corrected > alone for alone, corrected in tests) > 4
 
 
-def test_one_pair_has_a_difference_and_nothing_else_and_what_no_pair_has_is_none():
+def test_single_pair_has_only_a_difference_and_missing_values_are_none():
     rows = [{"rung": rung, "seed": 3, "accuracy": score, "rank": None} for rung, score in (("conv", 0.9), ("dense", 0.7))]
     [line] = paired(rows, "rung", {"rung": "conv"}, ["accuracy", "rank"])
     assert line["accuracy_difference"] == pytest.approx(-0.2)
@@ -816,14 +816,14 @@ def test_one_pair_has_a_difference_and_nothing_else_and_what_no_pair_has_is_none
     assert line["rank_difference"] is line["rank_p"] is line["rank_p_holm"] is None
 
 
-def test_a_run_that_diverged_leaves_no_difference():
+def test_difference_with_a_diverged_run_is_nan():
     rows = [row | {"accuracy": math.nan if row["rung"] == "tiled" and row["seed"] == 1 else 0.5} for row in runs_of()]
     for ratio in (False, True):
         lines = paired(rows, ["rung", "size"], {"rung": "conv"}, "accuracy", ratio=ratio)
         assert [math.isnan(line["accuracy_p_holm"]) for line in lines] == [False, False, True, True]
 
 
-def test_pairs_that_are_none_are_named():
+def test_incomplete_or_invalid_pairs_raise_errors():
     rows, call = runs_of(), {"by": ["rung", "size"], "against": {"rung": "conv"}, "values": "accuracy"}
     with pytest.raises(
         ValueError, match=r"\('dense', 64\) and \('conv', 64\) are not paired; .* \['seed'\] \[\(3,\), \(4,\)\]"
@@ -846,7 +846,7 @@ def test_pairs_that_are_none_are_named():
 # Maps
 
 
-def test_a_map_lies_over_pixels_in_gray_or_colour_from_0_to_1():
+def test_heat_map_requires_a_gray_or_colour_image_from_0_to_1():
     _, [axis] = new_figure()
     over = np.eye(3)
     with pytest.raises(ValueError, match="image has 4 channels; needs 1 or 3"):

@@ -1,4 +1,4 @@
-"""The laws of every rung in the table, whose expectations are read off the matrix of its lift to a dense layer."""
+"""Test every rung against the matrix of its lift to a dense layer."""
 
 import dataclasses
 import functools
@@ -54,7 +54,7 @@ def function(layout, arrays):
 
 @functools.cache
 def matrix(layout):
-    """The matrix that takes the entries of a linear rung's kernel to the dense layer, found by its derivative."""
+    """Return the matrix from kernel entries of a linear rung to dense weights, by differentiation."""
     zeros = {name: jnp.zeros(shape) for name, shape in layout.tying.shapes(layout).items()}
     lift = jax.jacobian(lambda arrays: transfer(arrays, layout, at(layout, ByPixel.name)))(zeros)
     return np.asarray(lift["kernel"]["kernel"]).reshape(-1, zeros["kernel"].size)
@@ -75,7 +75,7 @@ def test_projecting_is_the_pseudoinverse_of_lifting_and_dead_entries_are_its_zer
 
 @every_geometry
 @every_rung
-def test_every_rung_computes_the_loops_of_its_dense_matrix_at_the_products_and_the_norm_that_it_says(rung, geometry):
+def test_every_rung_matches_its_dense_matrix_in_outputs_norm_and_multiply_adds(rung, geometry):
     layout = layout_of(rung, geometry, 2, 3)
     dense = at(layout, ByPixel.name)
     arrays = draw(layout)
@@ -96,14 +96,14 @@ def window_of(layout):
 
 @pytest.mark.parametrize("freer", LINEAR)
 @pytest.mark.parametrize("stricter", LINEAR)
-def test_a_rung_contains_another_exactly_where_its_matrix_spans_the_other_s(stricter, freer):
+def test_contains_is_true_exactly_where_one_matrix_spans_the_other(stricter, freer):
     small, large = (layout_of(rung, "same", period=2) for rung in (stricter, freer))
     spans = np.linalg.matrix_rank(np.hstack([matrix(large), matrix(small)])) == np.linalg.matrix_rank(matrix(large))
     assert contains(large, small) == spans
 
 
 @every_rung
-def test_a_mixture_contains_another_where_its_rank_is_as_high_and_tiles_where_their_period_divides(rung):
+def test_low_rank_contains_lower_ranks_and_tiled_contains_dividing_periods(rung):
     layouts = {n: layout_of(rung, "same", period=n, rank=n) for n in (1, 2, 3)}
     for (n, large), (m, small) in ((large, small) for large in layouts.items() for small in layouts.items()):
         divides = all(p % min(m, i) == 0 for p, i in zip(np.minimum(n, large.positions), large.positions, strict=True))
@@ -112,7 +112,7 @@ def test_a_mixture_contains_another_where_its_rank_is_as_high_and_tiles_where_th
 
 @every_geometry
 @every_rung
-def test_lifting_to_every_freer_rung_is_exact_and_projecting_comes_back(rung, geometry):
+def test_lifting_to_every_freer_rung_is_exact_and_projection_inverts_it(rung, geometry):
     layout = layout_of(rung, geometry, 2, 3)
     arrays = draw(layout)
     for name in (name for name, kind in RUNGS.items() if RUNGS[rung].within(kind)):
@@ -122,10 +122,10 @@ def test_lifting_to_every_freer_rung_is_exact_and_projecting_comes_back(rung, ge
         lifted = transfer(arrays, layout, free)
         assert_same_function(function(free, lifted), function(layout, arrays), (*layout.space, 2), tolerance=1e-10)
         if free.tying.by_pixel and not layout.tying.is_linear:
-            continue  # what a mixture says on padding, and with it its rank, is not in a dense layer
+            continue  # a dense layer does not hold the dead taps of a low-rank kernel, so its rank is lost
         back = transfer(lifted, free, layout)
         assert_same_function(function(layout, back), function(layout, arrays), (*layout.space, 2), tolerance=1e-10)
-        if layout.tying.is_linear and free.tying.tile(free) != free.positions:  # repeated, to the bit
+        if layout.tying.is_linear and free.tying.tile(free) != free.positions:  # kernels are repeated exactly
             v, w = layout.tying.kernels(arrays, layout), free.tying.kernels(lifted, free)
             repeats = np.indices(free.tying.tile(free)) % np.reshape(layout.tying.tile(layout), (-1, *(1,) * layout.ndim))
             live = np.asarray(w) != 0
@@ -133,7 +133,7 @@ def test_lifting_to_every_freer_rung_is_exact_and_projecting_comes_back(rung, ge
 
 
 @every_rung
-def test_arrays_start_with_the_shapes_that_the_rung_names_those_of_every_position_first(rung):
+def test_initial_arrays_have_the_declared_shapes_with_position_axes_first(rung):
     layout = layout_of(rung, "same", 2, 3)
     arrays = layout.start(jax.random.key(0), Start(jax.nn.initializers.lecun_normal(), jnp.float32))
     assert {name: array.shape for name, array in arrays.items()} == layout.tying.shapes(layout)
@@ -143,18 +143,18 @@ def test_arrays_start_with_the_shapes_that_the_rung_names_those_of_every_positio
 
 
 @every_rung
-def test_a_layer_starts_with_the_variance_of_a_convolution_at_every_output(rung):
+def test_initial_outputs_have_the_variance_of_a_convolution(rung):
     if not (kind := RUNGS[rung]).has_noise and kind is not Shared:
         pytest.skip("taps are tied, so that products are not independent")
     layout = dataclasses.replace(layout_of(rung, "same", 17, 64), use_bias=False)
     conv = at(layout, Shared.name)
-    how = Start(jax.nn.initializers.lecun_normal(), jnp.float64)
+    initialisation = Start(jax.nn.initializers.lecun_normal(), jnp.float64)
     [x] = gaussian((64, *layout.space, 17), seed=1)
-    ours, theirs = (one.forward(x, one.start(jax.random.key(0), how), None).var((0, -1)) for one in (layout, conv))
+    ours, theirs = (one.forward(x, one.start(jax.random.key(0), initialisation), None).var((0, -1)) for one in (layout, conv))
     np.testing.assert_allclose(ours, theirs, rtol=0.35)
 
 
-def test_a_convolution_becomes_tiled_or_a_mixture_without_being_written_out_for_all_positions():
+def test_convolution_becomes_tiled_or_low_rank_without_being_written_out_for_all_positions():
     conv = Layout(Shared(), cl.Window((3, 3)), 32, 32, (128, 128))
     kernel = jax.ShapeDtypeStruct((3, 3, 32, 32), jnp.float32)
     written_out = 128 * 128 * 9 * 32 * 32 * 4
@@ -167,7 +167,7 @@ def test_a_convolution_becomes_tiled_or_a_mixture_without_being_written_out_for_
             assert memory.temp_size_in_bytes + memory.output_size_in_bytes < written_out / 100
 
 
-def test_arrays_are_led_by_positions_by_name_also_where_others_have_their_shape_by_chance():
+def test_arrays_with_position_axes_are_identified_by_name_not_by_shape():
     build = lambda: cl.LowRank(2, 3, (3,), rank=5, space=(5,), padding=((1, 1),), use_bias="position", rngs=nnx.Rngs(0))  # noqa: E731
     layer = nnx.eval_shape(build)
     assert layer.basis.shape[:1] == layer.layout.positions
@@ -176,7 +176,7 @@ def test_arrays_are_led_by_positions_by_name_also_where_others_have_their_shape_
 
 
 def group(taps, dilation):
-    """The flips of an array's first axes, and the exchanges of those of one size and dilation."""
+    """Yield all flips of the spatial axes and exchanges of axes with equal size and dilation."""
     axes = range(len(taps))
     for order in itertools.permutations(axes):
         if all((taps[a], dilation[a]) == (taps[b], dilation[b]) for a, b in zip(axes, order, strict=True)):
@@ -189,7 +189,7 @@ def group(taps, dilation):
     "window",
     [cl.Window((3, 3)), cl.Window((4, 4)), cl.Window((3, 2)), cl.Window((3, 3), dilation=(1, 2)), cl.Window((3, 2, 3))],
 )
-def test_symmetric_kernels_are_all_that_look_the_same_flipped_and_turned(window):
+def test_symmetric_kernels_are_exactly_those_unchanged_when_flipped_and_turned(window):
     layout = at(Layout(Untied(), window, 1, 1, (5,) * window.ndim), "symmetric")
     [v] = gaussian((*window.size, 1, 1))
     symmetries = [*group(window.size, window.dilation or (1,) * window.ndim)]
@@ -214,7 +214,7 @@ def test_symmetric_kernels_are_all_that_look_the_same_flipped_and_turned(window)
     "size, padding, strides, commutes",
     [(3, "SAME", 1, True), (4, "SAME", 1, False), (4, "VALID", 1, True), (3, "VALID", 2, True), (3, "SAME", 2, False)],
 )
-def test_a_symmetric_layer_commutes_with_turns_where_its_outputs_lie_symmetrically(size, padding, strides, commutes):
+def test_symmetric_layer_commutes_with_rotations_where_its_outputs_lie_symmetrically(size, padding, strides, commutes):
     space = (6, 6) if padding == "SAME" else (7, 7)
     layer = cl.layers.connect("symmetric", 2, 3, size, strides, padding=padding, space=space, rngs=nnx.Rngs(0))
     [x] = gaussian((*space, 2))

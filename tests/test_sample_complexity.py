@@ -1,4 +1,4 @@
-"""Sample complexity, for scores whose crossing is known, and the exponent of a power law."""
+"""Test sample complexity on scores with known crossings, and fits of power laws."""
 
 import json
 import math
@@ -9,53 +9,54 @@ import pytest
 from convlab.tasks import crossing, examples_needed, per_run, slope
 
 
-def crossing_at(*places):
-    """Make a learner whose scores are linear in the logarithm of the size and reach 0 at one size per seed."""
-    return per_run(lambda size, seed: math.log(size / places[seed]))
+def crossing_at(*sizes):
+    """Make a learner whose scores are linear in log size and cross 0 at one size per seed."""
+    return per_run(lambda size, seed: math.log(size / sizes[seed]))
 
 
-def test_the_crossing_is_found_seed_by_seed_wherever_it_is():
-    places = (11.3, 97.0, 640.0, 8100.0)
-    found = examples_needed(crossing_at(*places), 0.0, range(4), least=10, most=10_000)
-    np.testing.assert_allclose(found.examples, places, rtol=1e-9)
+def test_crossing_is_found_for_each_seed_at_any_size():
+    sizes = (11.3, 97.0, 640.0, 8100.0)
+    result = examples_needed(crossing_at(*sizes), 0.0, range(4), least=10, most=10_000)
+    np.testing.assert_allclose(result.examples, sizes, rtol=1e-9)
 
 
 def test_a_target_reached_at_the_smallest_size_or_never_gives_that_size_or_inf():
-    found = examples_needed(crossing_at(3.0, 5000.0), 0.0, [0, 1], least=10, most=1000)
-    assert found.examples == (10.0, math.inf)
+    result = examples_needed(crossing_at(3.0, 5000.0), 0.0, [0, 1], least=10, most=1000)
+    assert result.examples == (10.0, math.inf)
 
 
-def test_few_sizes_are_tried_and_all_seeds_in_one_call():
+def test_search_tries_few_sizes_and_all_seeds_in_one_call():
     calls = []
 
     def learn(sizes, seeds):
         calls.append(sizes.tolist())
         return np.log(sizes / np.array([30.0, 3000.0]))
 
-    found = examples_needed(learn, 0.0, [0, 1], least=10, most=10_000, factor=2**0.25)
+    result = examples_needed(learn, 0.0, [0, 1], least=10, most=10_000, factor=2**0.25)
     assert {len(sizes) for sizes in calls} == {2}
     assert len(calls) <= 2 * math.log2(40) + 1  # of 40 sizes on the grid
-    assert max(size for seed, size in found.scores if seed == 0) < 30 * (30 / 10) * 2**0.5  # steps double: at most as far again
-    assert len(found.scores) < sum(map(len, calls))
+    # Steps double, so the search overshoots by at most the factor from the smallest size to the crossing.
+    assert max(size for seed, size in result.scores if seed == 0) < 30 * (30 / 10) * 2**0.5
+    assert len(result.scores) < sum(map(len, calls))
 
 
 def test_known_scores_are_not_computed_again_unless_their_line_is_damaged(tmp_path):
-    path, asked = tmp_path / "folder" / "scores.jsonl", []
+    path, calls = tmp_path / "folder" / "scores.jsonl", []
 
     def learn(size, seed):
-        asked.append((size, seed))
+        calls.append((size, seed))
         return math.log(size / (50.0, 400.0)[seed])
 
     def needed(seeds=(0, 1)):
         return examples_needed(per_run(learn), 0.0, seeds, least=10, most=1000, path=path).examples
 
     first = needed()
-    many = len(asked)
+    calls_before = len(calls)
     assert needed() == first
-    assert len(asked) == many
+    assert len(calls) == calls_before
     path.write_bytes(path.read_bytes()[:-5])
     assert needed() == first
-    assert many < len(asked) <= many + 2
+    assert calls_before < len(calls) <= calls_before + 2
     assert needed() == first
     assert all(json.loads(line) for line in path.read_text().splitlines()[:-1] if line.endswith("}"))
 
@@ -63,23 +64,24 @@ def test_known_scores_are_not_computed_again_unless_their_line_is_damaged(tmp_pa
 def test_scores_of_other_learners_and_damaged_lines_are_ignored(tmp_path):
     path = tmp_path / "scores.jsonl"
 
-    def needed(place, of):
-        return examples_needed(crossing_at(place), 0.0, [0], least=10, most=1000, path=path, of=of).examples[0]
+    def needed(size, of):
+        return examples_needed(crossing_at(size), 0.0, [0], least=10, most=1000, path=path, of=of).examples[0]
 
     assert needed(50.0, "one") == pytest.approx(50)
     assert needed(500.0, "other") == pytest.approx(500)
-    whole = path.read_bytes()
+    undamaged = path.read_bytes()
     for bad in (b"\xff\xfe", b"null", b"[1]", b"12", b'{"of": "one"}', b'{"of": "one", "seed": 0, "size": 10, "score": NaN}'):
-        path.write_bytes(bad + b"\n" + whole)
-        assert (needed(-1.0, "one"), needed(-1.0, "other")) == (pytest.approx(50), pytest.approx(500))  # -1 cannot be learnt
+        path.write_bytes(bad + b"\n" + undamaged)
+        # A learner whose crossing is at -1 would raise an error, so these scores come from the file.
+        assert (needed(-1.0, "one"), needed(-1.0, "other")) == (pytest.approx(50), pytest.approx(500))
 
 
 def test_valid_scores_are_kept_when_another_score_is_nan(tmp_path):
-    asked = []
+    calls = []
 
     def needed(of_three):
         def learn(size, seed):
-            asked.append((size, seed))
+            calls.append((size, seed))
             return of_three if seed == 3 and of_three else math.log(size / 300)
 
         return examples_needed(per_run(learn), 0.0, [3, 4], least=200, most=1000, path=tmp_path / "scores.jsonl").examples
@@ -87,49 +89,49 @@ def test_valid_scores_are_kept_when_another_score_is_nan(tmp_path):
     with pytest.raises(ValueError, match=r"\(seed, size\) \[\(3, 200\)\] are nan"):
         needed(math.nan)
     assert needed(None) == (pytest.approx(300), pytest.approx(300))
-    assert asked.count((200, 3)) == 2
-    assert asked.count((200, 4)) == 1
+    assert calls.count((200, 3)) == 2
+    assert calls.count((200, 4)) == 1
 
 
 def test_infinite_scores_cross_at_the_size_that_reaches_the_target():
     for low, high in ((-math.inf, 1.0), (0.0, math.inf)):
         learn = per_run(lambda size, seed, low=low, high=high: low if size < 50 else high)
-        (found,) = examples_needed(learn, 0.5, [0], least=10, most=1000).examples
-        assert 50 <= found < 50 * 2**0.5
+        (needed,) = examples_needed(learn, 0.5, [0], least=10, most=1000).examples
+        assert 50 <= needed < 50 * 2**0.5
 
 
 def test_a_learner_per_run_is_called_only_for_runs_without_a_score(tmp_path):
-    asked = []
+    calls = []
 
     def learn(size, seed):
-        asked.append((size, seed))
+        calls.append((size, seed))
         return math.log(size / (20, 700, 90)[seed])
 
     for seeds in ([0, 1], np.arange(3)):
         examples_needed(per_run(learn), 0.0, seeds, least=10, most=1000, path=tmp_path / "scores.jsonl")
-    assert len(asked) == len(set(asked))
+    assert len(calls) == len(set(calls))
 
 
-def test_no_size_far_beyond_the_need_is_tried():
-    found = examples_needed(crossing_at(513.0), 0.0, [0], least=4, most=2**20)
-    assert max(size for _, size in found.scores) < 8 * 513
-    assert found.examples[0] == pytest.approx(513)
+def test_no_size_far_above_the_needed_one_is_tried():
+    result = examples_needed(crossing_at(513.0), 0.0, [0], least=4, most=2**20)
+    assert max(size for _, size in result.scores) < 8 * 513
+    assert result.examples[0] == pytest.approx(513)
 
 
 def test_show_is_called_with_every_new_score():
-    told = []
-    examples_needed(crossing_at(50.0), 0.0, [0], least=10, most=100, show=lambda *row: told.append(row))
-    assert all(score == pytest.approx(math.log(size / 50)) for size, _, score in told)
+    shown = []
+    examples_needed(crossing_at(50.0), 0.0, [0], least=10, most=100, show=lambda *row: shown.append(row))
+    assert all(score == pytest.approx(math.log(size / 50)) for size, _, score in shown)
 
 
-def test_a_power_law_is_found_with_an_interval_that_covers_it():
+def test_interval_of_a_fitted_exponent_covers_the_true_one():
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(60):
         needed = {k: 7 * k**1.5 * np.exp(0.3 * rng.standard_normal(6)) for k in (2.0, 4.0, 8.0, 16.0)}
         exponent = slope(needed, draws=400).exponent
         covered += exponent.low <= 1.5 <= exponent.high
-    assert 45 <= covered <= 60  # of 60; the bootstrap of six seeds is a little narrow
+    assert 45 <= covered <= 60  # the bootstrap interval of six seeds is slightly narrow
 
 
 def test_one_seed_gives_an_exponent_and_no_interval():
@@ -139,7 +141,7 @@ def test_one_seed_gives_an_exponent_and_no_interval():
     assert math.isnan(exponent.high)
 
 
-def test_all_seeds_have_equal_weight_if_their_numbers_differ():
+def test_all_seeds_have_equal_weight_when_sizes_have_different_numbers_of_seeds():
     needed = {1.0: [1.0], 2.0: [4.0, 4.0, 4.0], 4.0: [4.0]}
     k, n = np.log([1, 2, 2, 2, 4]), np.log([1, 4, 4, 4, 4])
     exponent, at_one = np.polyfit(k, n, 1)
@@ -171,7 +173,7 @@ def test_crossing_is_linear_in_the_logarithm_of_the_size_and_handles_both_ends()
     scores = {size: math.log(size / 97.0) for size in (640, 11, 40, 160)}
     assert crossing(scores, 0.0) == pytest.approx(97.0)
     assert crossing(scores, math.log(20 / 97)) == pytest.approx(20.0)
-    assert crossing({10: -5.0, 40: 0.0, 160: 1.0}, 0.5) == pytest.approx(80.0)  # between the sizes next to it
+    assert crossing({10: -5.0, 40: 0.0, 160: 1.0}, 0.5) == pytest.approx(80.0)  # interpolated between neighbouring sizes
     assert crossing(scores, -10.0) == 11
     assert crossing(scores, 10.0) == math.inf
     assert crossing({10: 0.2, 20: 0.6, 40: 0.4, 80: 0.9}, 0.5) < 20  # the first crossing counts
@@ -181,7 +183,7 @@ def test_crossing_is_linear_in_the_logarithm_of_the_size_and_handles_both_ends()
         crossing({10: math.nan}, 0.5)
 
 
-def test_a_crossing_agrees_with_the_search_for_it():
+def test_crossing_agrees_with_examples_needed():
     learn = crossing_at(97.0)
-    found = examples_needed(learn, 0.0, [0], least=10, most=1000)
-    assert crossing({size: score for (_, size), score in found.scores.items()}, 0.0) == found.examples[0]
+    result = examples_needed(learn, 0.0, [0], least=10, most=1000)
+    assert crossing({size: score for (_, size), score in result.scores.items()}, 0.0) == result.examples[0]

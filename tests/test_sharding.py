@@ -1,4 +1,4 @@
-"""Ops spread over several devices: what holds on eight is tested in a process that has them, without them nothing changes."""
+"""Test ops on eight simulated devices, in a process of their own, and on one device."""
 
 import os
 import pathlib
@@ -14,11 +14,11 @@ from jax.sharding import AxisType
 import convlab as cl
 from convlab.kernels import sharding
 
-FEW = "cut or (ring and 16) or (infinite and SAME) or (gathers and 16) or ambient or mirror"  # which stand for the others
+FAST_SUBSET = "cut or (ring and 16) or (infinite and SAME) or (gathers and 16) or ambient or mirror"  # representative cases
 
 
-@pytest.mark.parametrize("which, least", [(FEW, 8), pytest.param("", 60, marks=pytest.mark.slow)], ids=["few", "all"])
-def test_on_eight_devices_every_op_is_the_same_and_no_kernel_is_gathered(which, least):
+@pytest.mark.parametrize("which, least", [(FAST_SUBSET, 8), pytest.param("", 60, marks=pytest.mark.slow)], ids=["few", "all"])
+def test_ops_on_eight_devices_match_one_device_and_gather_no_kernel(which, least):
     here = pathlib.Path(__file__).parent
     options = ["-q", "-x", "-k", which, "-p", "no:cacheprovider"]
     command = [sys.executable, "-m", "pytest", *options, str(here / "eight_devices.py")]
@@ -30,7 +30,7 @@ def test_on_eight_devices_every_op_is_the_same_and_no_kernel_is_gathered(which, 
 
 
 @pytest.mark.parametrize("size", [0, 1])
-def test_without_several_devices_nothing_is_split(size):
+def test_nothing_is_split_without_several_devices(size):
     mesh = jax.make_mesh((1,) * size, ("i",) * size, axis_types=(AxisType.Auto,) * size, devices=jax.devices()[:1])
     with jax.set_mesh(mesh):
         assert (sharding.axis_size("i"), sharding.parts("n", 8)) == (1, 1)

@@ -1,4 +1,4 @@
-"""The runs behind the ladder's figure: paired by seed, resumed, and equal for dense layers whatever the order of pixels."""
+"""Test the runs behind the ladder's figure: pairing by seed, reuse of results and tables."""
 
 import dataclasses
 import functools
@@ -27,7 +27,7 @@ def row(network, places, size, seed, accuracy):
     return row | {"accuracy": accuracy, "error": 1 - accuracy, "train_loss": 0.004, "rate": 0.01, "steps": 5, "distinct": size}
 
 
-def test_the_rungs_of_a_seed_see_the_same_images_and_permuted_ones_are_the_same_pixels(monkeypatch, tmp_path):
+def test_rungs_of_a_seed_train_on_the_same_images_and_permuted_images_have_the_same_pixels(monkeypatch, tmp_path):
     draw = np.random.default_rng(0)
     split = Split(draw.integers(0, 17, (30, 5, 6, 1)).astype(np.uint8), np.arange(30) % 3)
     monkeypatch.setattr(sizes.Source, "load", lambda self: Data("made", split, split, tuple("abc")))
@@ -39,20 +39,20 @@ def test_the_rungs_of_a_seed_see_the_same_images_and_permuted_ones_are_the_same_
         np.testing.assert_array_equal(*(np.sort(x.images.reshape(len(x), -1)) for x in (one, two)))
         np.testing.assert_array_equal(one.labels, two.labels)
     assert plain.standardisation == "scale"
-    assert len(sizes.images(config).train) == 24  # a fifth is kept out of training
+    assert len(sizes.images(config).train) == 24  # a fifth is held out
     assert sizes.places(config, 2) == 25
     assert sizes.sizes_of(dataclasses.replace(config, sizes=(20, 40, 49)), Curve("dense", 0)) == [20, 40]
     assert sizes.sizes_of(dataclasses.replace(config, sizes=(20, 49)), Curve("dense", 2, SHIFTED)) == [20]
 
 
-def test_controls_are_run_at_the_first_distance_alone():
+def test_controls_run_only_at_the_first_distance():
     config = dataclasses.replace(SMALL, distances=(4, 2, 0), shifted=("dense",))
-    found = list(curves_of(config))
-    assert [curve for curve in found if curve.control] == [Curve("convolution", 4, REORDERED), Curve("dense", 4, SHIFTED)]
-    assert len(found) == 2 + 2 * 3
+    all_curves = list(curves_of(config))
+    assert [curve for curve in all_curves if curve.control] == [Curve("convolution", 4, REORDERED), Curve("dense", 4, SHIFTED)]
+    assert len(all_curves) == 2 + 2 * 3
 
 
-def test_steps_are_doubled_until_the_set_is_learnt_or_they_change_nothing(monkeypatch, tmp_path):
+def test_steps_are_doubled_until_the_training_set_is_learnt_or_accuracy_stops_changing(monkeypatch, tmp_path):
     calls = []
 
     def runs(losses, accuracies):
@@ -68,13 +68,13 @@ def test_steps_are_doubled_until_the_set_is_learnt_or_they_change_nothing(monkey
         return made.learnt(Curve("dense", 4), 40)[0]["steps"]
 
     assert runs([0.002], [0.5]) == 3  # learnt at once
-    assert runs([0.2, 0.005], [0.5, 0.7]) == 6  # learnt after twice the steps
+    assert runs([0.2, 0.005], [0.5, 0.7]) == 6  # learnt with twice the steps
     assert runs([0.2, 0.1, 0.05], [0.5, 0.7, 0.8]) == 12  # not learnt, and no more doublings
     assert runs([0.2, 0.1], [0.5, 0.503]) == 6  # twice the steps change nothing
     assert calls == [3, 3, 6, 3, 6, 12, 3, 6]
 
 
-def test_finished_parts_are_not_made_again_unless_other_code_made_them(tmp_path):
+def test_finished_parts_are_reused_unless_the_code_changed(tmp_path):
     path, made = tmp_path / "runs" / "rows.jsonl", []
 
     def make():
@@ -85,7 +85,7 @@ def test_finished_parts_are_not_made_again_unless_other_code_made_them(tmp_path)
         finished = Finished(path, code)
         assert finished.rows(("conv", 3), make) == [{"accuracy": 0.5}]
         assert (len(made), finished.reused) == (count, reused)
-    path.write_text(path.read_text() + '{"code": 7, "pa')  # a line that was cut off
+    path.write_text(path.read_text() + '{"code": 7, "pa')  # an incomplete line
     again = Finished(path, "b")
     again.rows(("conv", 3), make)
     assert len(made) == 2
@@ -93,13 +93,13 @@ def test_finished_parts_are_not_made_again_unless_other_code_made_them(tmp_path)
     assert len(Finished(path, "b").parts) == 2
 
 
-def test_a_dense_network_learns_the_same_from_reordered_pixels_and_a_convolution_does_not():
+def test_reordered_pixels_change_what_a_convolution_learns_but_not_what_a_dense_network_learns():
     draw = np.random.default_rng(0)
     split = Split(draw.standard_normal((24, 5, 6, 1)).astype(np.float32), np.arange(24) % 3)
     data, key = Data("made", split, split, tuple("abc")), jax.random.key(3)
     reorder = functools.partial(permute_pixels, key=key, rank=2)
     config = cl.Config(steps=5, batch_size=8, evaluations=1, progress=False)
-    adam = optax.adam(1e-2, eps=1e-4)  # above the rounding of gradients that are zero, such as those of biases before a norm
+    adam = optax.adam(1e-2, eps=1e-4)  # above rounding errors of zero gradients, such as those of biases before a norm
     for connectivity, same in (("dense", True), ("conv", False)):
         model = cl.models.Pyramid((5, 6, 1), 3, (3, 4), connectivity=connectivity, rngs=nnx.Rngs(0))
         expected = train.fit(model, data, config, optimizer=adam).logits(split.images)
@@ -107,30 +107,30 @@ def test_a_dense_network_learns_the_same_from_reordered_pixels_and_a_convolution
             kernel = model.stages[0].layer.kernel
             read = np.asarray(kernel[...]).reshape(5, 6, 5, 6, -1)
             kernel.set_value(np.asarray(reorder(read)).reshape(kernel[...].shape))
-        found = train.fit(model, data.map(reorder), config, optimizer=adam).logits(np.asarray(reorder(split.images)))
-        assert np.allclose(found, expected, atol=1e-3) == same
+        logits = train.fit(model, data.map(reorder), config, optimizer=adam).logits(np.asarray(reorder(split.images)))
+        assert np.allclose(logits, expected, atol=1e-3) == same
 
 
-def test_prices_pair_the_seeds_and_leave_out_what_lies_outside_the_sizes_tried():
+def test_prices_are_paired_by_seed_and_omit_needs_outside_the_tried_sizes():
     config = dataclasses.replace(SMALL, sizes=(40, 800))
     needed = {("dense", 9): {0: 100.0, 1: 400.0}, ("linear", 9): {0: math.inf, 1: 50.0}, ("tiled 2", 9): {0: 40.0, 1: 90.0}}
-    found = ladder_table.prices(needed | {("convolution", 9): {0: 50.0, 1: 200.0}}, config)
-    assert list(found) == [("dense", 9)]
-    assert [found["dense", 9][name] for name in ("price", "price_low", "price_high")] == pytest.approx([2, 2, 2])
+    prices = ladder_table.prices(needed | {("convolution", 9): {0: 50.0, 1: 200.0}}, config)
+    assert list(prices) == [("dense", 9)]
+    assert [prices["dense", 9][name] for name in ("price", "price_low", "price_high")] == pytest.approx([2, 2, 2])
     assert ladder_table.prices(needed, config) == {}
 
 
-def test_exponents_are_fitted_seed_by_seed_to_needs_between_the_sizes_tried():
+def test_exponents_are_fitted_per_seed_to_needs_within_the_tried_sizes():
     powers = (0.4, 0.5, 0.6)
     needed = {("dense", places): {s: 30.0 * places**power for s, power in enumerate(powers)} for places in (1, 9, 25, 81)}
     config = dataclasses.replace(SMALL, sizes=(50, 800), rungs=("dense", "convolution"), seeds=3)
-    growth = ladder_table.exponents(needed, config)  # at one place 30 examples are fewer than the smallest set
+    growth = ladder_table.exponents(needed, config)  # at one position, 30 examples are fewer than the smallest size
     assert list(growth) == ["dense"]
     assert growth["dense"]["exponent"] == pytest.approx(0.5)
     assert growth["dense"]["exponent_high"] == pytest.approx(0.5 + 4.3027 * 0.1 / 3**0.5, abs=1e-3)
 
 
-def test_needs_are_shown_with_the_seeds_that_have_none_between_the_sizes_tried():
+def test_shown_needs_count_the_seeds_outside_the_tried_sizes():
     sizes = [50, 800]
     assert ladder_table.shown({0: 100.0, 1: 400.0}, sizes) == "200"
     assert ladder_table.shown({0: math.inf, 1: math.inf}, sizes) == "over 800"
@@ -138,7 +138,7 @@ def test_needs_are_shown_with_the_seeds_that_have_none_between_the_sizes_tried()
     assert ladder_table.shown({0: 50.0, 1: 50.0}, sizes) == "at most 50"
 
 
-def test_the_table_names_its_rows_as_the_figure_and_tells_what_was_not_reached():
+def test_table_names_its_rows_like_the_figure_and_marks_targets_not_reached():
     rows = [
         row(network, places, size, seed, accuracy)
         for places in (81, 1)
@@ -150,14 +150,14 @@ def test_the_table_names_its_rows_as_the_figure_and_tells_what_was_not_reached()
     lines = ladder_table.table(rows, config)
     assert [line["network"] for line in lines] == ["dense", "convolution"] * 2
     assert [line["examples_needed"] for line in lines] == ["over 400", "200"] * 2
-    assert not any("price" in line for line in lines)  # dense was not reached, and the convolution's is one
+    assert not any("price" in line for line in lines)  # dense did not reach the target, and the convolution's price is one
     assert lines[1]["error_at_400"] == pytest.approx(0.05)
     figure = ladder_figure.draw(rows, config)
     assert [axis.get_title() for axis in figure.axes] == ["images at 81 places", "images at one place"]
     assert {"dense", "convolution"} <= {text.get_text() for legend in figure.legends for text in legend.get_texts()}
 
 
-def test_a_configuration_that_does_not_fit_together_is_an_error():
+def test_inconsistent_configuration_raises_an_error():
     for change, words in (
         ({"steps": (2,)}, "one number of steps for each size"),
         ({"rungs": ("dens",)}, "rungs .'dens'. are unknown"),

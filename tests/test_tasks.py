@@ -1,4 +1,4 @@
-"""Tasks: moments, label rates, symmetries and the dependence of the label, over many examples."""
+"""Test moments, class frequencies, symmetries and label rules of all tasks on many examples."""
 
 import functools
 import itertools
@@ -15,7 +15,7 @@ from convlab.rungs import RUNGS
 from convlab.tasks.scenes import BOX
 
 KEY = jax.random.key(3)
-MANY = 4000
+EXAMPLES = 4000
 TASKS = {
     "random_patch": lambda: tasks.random_patch(5, 3, 0.7, KEY),
     "halves": lambda: tasks.halves(3),
@@ -46,12 +46,12 @@ def sampler(name):
 
 
 @functools.cache
-def drawn(name, n=MANY, seed=0):
+def drawn(name, n=EXAMPLES, seed=0):
     return tuple(map(np.asarray, sampler(name)(jax.random.key(seed), n)))
 
 
 def sample(build, n, *numbers):
-    """Build a task from a key and numbers and draw from it, in one compiled program."""
+    """Build a task from a key and numbers and sample from it in one compiled program."""
     return tuple(map(np.asarray, drawing(build, n)(KEY, *numbers)))
 
 
@@ -60,18 +60,18 @@ def drawing(build, n):
     return jax.jit(lambda key, *numbers: build(key, *numbers).sample(key, n))
 
 
-def standard(share, n=MANY):
-    """Four standard errors of a share."""
+def four_standard_errors(share, n=EXAMPLES):
+    """Return four standard errors of an observed share."""
     return 4 * math.sqrt(share * (1 - share) / n)
 
 
-QUICK = ("random_patch", "red_green", "linear_teacher")  # of the others other tests see much
+QUICK = ("random_patch", "red_green", "linear_teacher")  # other tests cover the other tasks
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in TASKS])
-def test_examples_have_the_declared_shape_are_finite_and_depend_on_the_key_alone(name):
+def test_examples_are_finite_have_the_declared_shape_and_depend_only_on_the_key(name):
     task, (x, y) = task_of(name), drawn(name)
-    assert x.shape == (MANY, *task.image_shape)
+    assert x.shape == (EXAMPLES, *task.image_shape)
     assert np.isfinite(x).all()
     fewer = drawn(name, 11)
     np.testing.assert_allclose(fewer[0], x[:11], atol=1e-5)
@@ -82,11 +82,11 @@ def test_examples_have_the_declared_shape_are_finite_and_depend_on_the_key_alone
 @pytest.mark.parametrize("name", [name for name in TASKS if name not in ("linear_teacher", "coordinates")])
 def test_classes_are_equally_frequent(name):
     task, (_, y) = task_of(name), drawn(name)
-    share = np.bincount(y, minlength=len(task.classes)) / MANY
-    np.testing.assert_allclose(share, 1 / len(task.classes), atol=standard(1 / len(task.classes)))
+    share = np.bincount(y, minlength=len(task.classes)) / EXAMPLES
+    np.testing.assert_allclose(share, 1 / len(task.classes), atol=four_standard_errors(1 / len(task.classes)))
 
 
-def test_a_task_becomes_a_data_set_of_independent_splits():
+def test_task_data_has_independent_splits():
     data = tasks.halves(3).data(0, train=50, test=30, validation=20)
     assert (len(data.train), len(data.test), len(data.validation)) == (50, 30, 20)
     assert not np.array_equal(data.train.images[:20], data.validation.images)
@@ -102,20 +102,20 @@ def test_a_task_becomes_a_data_set_of_independent_splits():
 # --- signals ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_random_patch_carries_the_label_times_one_unit_vector_in_noise_of_its_deviation():
+def test_random_patch_holds_the_signed_unit_signal_in_noise_of_the_given_deviation():
     x, y = drawn("random_patch")
-    patches = x.reshape(MANY, 5, 3) * (2 * y - 1)[:, None, None]
+    patches = x.reshape(EXAMPLES, 5, 3) * (2 * y - 1)[:, None, None]
     mean = patches.mean((0, 1))
-    np.testing.assert_allclose(np.linalg.norm(5 * mean), 1, atol=5 * 0.8 * 4 / math.sqrt(5 * MANY))
-    np.testing.assert_allclose(patches.mean(0), np.broadcast_to(mean, (5, 3)), atol=4 * 0.8 / math.sqrt(MANY))
+    np.testing.assert_allclose(np.linalg.norm(5 * mean), 1, atol=5 * 0.8 * 4 / math.sqrt(5 * EXAMPLES))
+    np.testing.assert_allclose(patches.mean(0), np.broadcast_to(mean, (5, 3)), atol=4 * 0.8 / math.sqrt(EXAMPLES))
     signal = 5 * mean / np.linalg.norm(5 * mean)
-    across = patches - (patches @ signal)[..., None] * signal  # what is not the signal is noise
+    across = patches - (patches @ signal)[..., None] * signal  # the part orthogonal to the signal is noise
     np.testing.assert_allclose(across.var() * 3 / 2, 0.49, rtol=0.03)
     energy = ((patches @ signal) ** 2).sum(1).mean()
     np.testing.assert_allclose(energy, 5 * 0.49 + 1, rtol=0.04)
 
 
-def test_without_noise_one_patch_is_the_signal_and_the_others_are_nothing():
+def test_without_noise_one_patch_is_the_signal_and_the_others_are_zero():
     x, y = sample(lambda key: tasks.random_patch(5, 3, 0.0, key), 200)
     norms = np.linalg.norm(x.reshape(200, 5, 3), axis=-1)
     np.testing.assert_allclose(np.sort(norms, 1), np.broadcast_to([0, 0, 0, 0, 1.0], (200, 5)), atol=1e-6)
@@ -124,42 +124,43 @@ def test_without_noise_one_patch_is_the_signal_and_the_others_are_nothing():
     np.testing.assert_allclose(signals, np.broadcast_to(signals[0], (200, 3)), atol=1e-6)
 
 
-def test_halves_are_told_apart_by_their_energy_alone():
+def test_halves_differ_only_in_their_energy():
     x, y = drawn("halves")
-    energy = (x[..., 0].reshape(MANY, 2, 3) ** 2).sum(-1)
+    energy = (x[..., 0].reshape(EXAMPLES, 2, 3) ** 2).sum(-1)
     np.testing.assert_array_equal(energy[:, 0] > energy[:, 1], y == 1)
-    np.testing.assert_allclose(x.mean(0), 0, atol=4 / math.sqrt(MANY))
-    assert abs(np.corrcoef(x[:, 0, 0], y)[0, 1]) < 4 / math.sqrt(MANY)
+    np.testing.assert_allclose(x.mean(0), 0, atol=4 / math.sqrt(EXAMPLES))
+    assert abs(np.corrcoef(x[:, 0, 0], y)[0, 1]) < 4 / math.sqrt(EXAMPLES)
 
 
 @pytest.mark.parametrize("by_position", [False, True])
-def test_pairs_agree_or_differ_at_their_distance_and_at_no_other(by_position):
+def test_pairs_correlate_with_the_label_only_at_their_distance(by_position):
     x, y = drawn("pairs by position" if by_position else "pairs")
     s = np.where(by_position & (np.arange(14) >= 7), -1, 1)
     first, second = x[..., 0], x[:, (np.arange(14) + 5) % 14, 0]
     np.testing.assert_array_equal((s * first * second).sum(1) > 0, y == 1)
-    np.testing.assert_allclose(x.T[0] @ x[..., 0] / MANY, np.eye(14), atol=5 / math.sqrt(MANY))
-    sign = (2 * y - 1) / math.sqrt(MANY)  # times a product of two pixels: mean 0 and variance 1, but where they are a pair
+    np.testing.assert_allclose(x.T[0] @ x[..., 0] / EXAMPLES, np.eye(14), atol=5 / math.sqrt(EXAMPLES))
+    # The sum of sign times a product of two pixels has mean 0 and variance 1 unless the pixels are a pair.
+    sign = (2 * y - 1) / math.sqrt(EXAMPLES)
     for apart in range(8):
         score = (sign[:, None] * x[..., 0] * np.roll(x[..., 0], -apart, 1)).sum(0) * s
         assert (score > 8).all() if apart == 5 else (abs(score) < 5 * 2**0.5).all()
 
 
-def test_a_shift_round_the_circle_leaves_the_label_unless_position_counts():
+def test_circular_shift_keeps_the_label_unless_it_depends_on_position():
     for by_position, turned in ((False, False), (True, True)):
-        x, y = (each[:200] for each in drawn("pairs by position" if by_position else "pairs"))
+        x, y = (array[:200] for array in drawn("pairs by position" if by_position else "pairs"))
         s = np.where(by_position & (np.arange(14) >= 7), -1, 1)
         shifted = np.roll(x[..., 0], 7, 1)
         again = (s * shifted * np.roll(shifted, -5, 1)).sum(1) > 0
         np.testing.assert_array_equal(again, (y == 1) != turned)
 
 
-def test_parity_depends_on_every_bit_of_its_pattern_and_on_none_outside():
+def test_parity_depends_on_all_bits_of_its_pattern_and_on_no_others():
     x, y = drawn("parity")
     assert set(np.unique(x)) == {-1.0, 1.0}
     np.testing.assert_array_equal(x[:, 2:5, 0].prod(1) > 0, y == 1)
-    for few in ((2,), (3,), (2, 4), (0, 2, 3), (2, 3, 4, 5)):  # any other set of bits says nothing
-        assert abs(np.mean(x[:, few, 0].prod(1) * (2 * y - 1))) < 4 / math.sqrt(MANY)
+    for bits in ((2,), (3,), (2, 4), (0, 2, 3), (2, 3, 4, 5)):  # no other set of bits predicts the label
+        assert abs(np.mean(x[:, bits, 0].prod(1) * (2 * y - 1))) < 4 / math.sqrt(EXAMPLES)
 
 
 # --- processes -------------------------------------------------------------------------------------------------------
@@ -167,27 +168,27 @@ def test_parity_depends_on_every_bit_of_its_pattern_and_on_none_outside():
 
 @pytest.mark.parametrize("space", [(11,), (7, 5)])
 @pytest.mark.parametrize("clone", [False, True])
-def test_the_process_and_its_clone_have_one_covariance_and_only_the_process_has_a_fourth_cumulant(space, clone):
+def test_process_and_clone_share_a_covariance_but_only_the_process_has_a_fourth_cumulant(space, clone):
     lengths, gain, n = (0.8, 2.5), 2.0, 8_000
     x, y = sample(lambda key: tasks.bent_process(space, lengths, gain, clone=clone), n)
     for label, length in enumerate(lengths):
-        own = x[y == label, ..., 0]
-        np.testing.assert_allclose(own.mean(), 0, atol=0.05)
-        axes = tuple(range(1, own.ndim))
-        shifted = [np.roll(own, by, axes) for by in np.ndindex(*space)]
-        measured = np.array([np.mean(own * other) for other in shifted]).reshape(space)
+        of_class = x[y == label, ..., 0]
+        np.testing.assert_allclose(of_class.mean(), 0, atol=0.05)
+        axes = tuple(range(1, of_class.ndim))
+        shifted = [np.roll(of_class, by, axes) for by in np.ndindex(*space)]
+        measured = np.array([np.mean(of_class * other) for other in shifted]).reshape(space)
         np.testing.assert_allclose(measured, tasks.covariance(space, length, gain), atol=0.04)
-        kurtosis = np.mean(own**4) / np.mean(own**2) ** 2 - 3
+        kurtosis = np.mean(of_class**4) / np.mean(of_class**2) ** 2 - 3
         assert abs(kurtosis) < 0.15 if clone else kurtosis < -1
 
 
-def test_a_smooth_process_on_a_plane_is_the_product_of_two_on_lines():
+def test_smooth_covariance_on_a_plane_is_the_product_of_two_on_lines():
     plane, (one, two) = tasks.covariance((13, 11), 1.3, power=2.0), (tasks.covariance((n,), 1.3, power=2.0) for n in (13, 11))
     np.testing.assert_allclose(plane, np.outer(one, two), atol=1e-6)
     np.testing.assert_allclose(one[:3], np.exp(-((np.arange(3) / 1.3) ** 2)), atol=1e-6)
 
 
-def test_covariances_are_symmetric_and_those_of_x_are_bent_down():
+def test_covariances_are_symmetric_and_the_gain_lowers_them():
     z, x = tasks.covariance((11,), 2.5), tasks.covariance((11,), 2.5, 3.0)
     np.testing.assert_allclose(z, np.exp(-np.minimum(np.arange(11), 11 - np.arange(11)) / 2.5), atol=1e-12)
     np.testing.assert_allclose(z[1:], z[1:][::-1])
@@ -204,18 +205,18 @@ def red_green(key, moved):
 
 
 def boxes(x):
-    """First rows of the red and of the green box, and their first columns."""
+    """Return the first rows of the red and the green box, and their first columns."""
     return *x.any(2).argmax(1)[:, :2].T, *x.any(1).argmax(1)[:, :2].T
 
 
 @pytest.mark.parametrize("moved", [False, True])
-def test_red_and_green_boxes_lie_where_the_recipe_has_them(moved):
-    x, y = sample(red_green, MANY, moved)
-    np.testing.assert_array_equal(x.sum((1, 2)), np.broadcast_to([BOX**2, BOX**2, 0], (MANY, 3)))
+def test_red_and_green_boxes_lie_where_the_recipe_places_them(moved):
+    x, y = sample(red_green, EXAMPLES, moved)
+    np.testing.assert_array_equal(x.sum((1, 2)), np.broadcast_to([BOX**2, BOX**2, 0], (EXAMPLES, 3)))
     *rows, red, green = boxes(x > 0)
     for box, (row, column) in enumerate(zip(rows, (red, green), strict=True)):
         at = row[:, None] + np.arange(BOX), column[:, None] + np.arange(BOX)
-        assert (x[np.arange(MANY)[:, None, None], at[0][:, :, None], at[1][:, None], box] == 1).all()
+        assert (x[np.arange(EXAMPLES)[:, None, None], at[0][:, :, None], at[1][:, None], box] == 1).all()
     np.testing.assert_array_equal(red < green, y == 0)
     left, right = np.minimum(red, green), np.maximum(red, green)
     assert set(left) == set(range(10))
@@ -223,23 +224,23 @@ def test_red_and_green_boxes_lie_where_the_recipe_has_them(moved):
     assert right.max() == 27
     for label, middle in enumerate((23, 7) if moved else (7, 23)):
         pairs = set(zip(*(row[y == label].tolist() for row in rows), strict=True))
-        assert pairs == set(itertools.product(range(middle - 4, middle + 4), repeat=2))  # of rows: one does not tell the other
+        assert pairs == set(itertools.product(range(middle - 4, middle + 4), repeat=2))  # the two rows are independent
 
 
-def test_moved_scenes_are_the_same_scenes_half_a_torus_further():
-    still, moved = (sample(red_green, MANY, moved) for moved in (False, True))
+def test_moved_scenes_are_the_same_scenes_shifted_by_half_the_image():
+    still, moved = (sample(red_green, EXAMPLES, moved) for moved in (False, True))
     np.testing.assert_array_equal(still[1], moved[1])
     np.testing.assert_array_equal(np.roll(still[0][:50], 16, 1), moved[0][:50])
 
 
 @pytest.mark.parametrize("split", ["uniform", "quadrant"])
-def test_coordinates_name_their_pixel_and_held_out_pixels_are_others(split):
+def test_coordinates_identify_their_pixel_and_held_out_pixels_are_disjoint(split):
     seen = {}
     for held_out in (False, True):
         task = tasks.coordinates(7, split, held_out=held_out)
-        x, y = sample(lambda key, task=task: task, MANY)
-        place = np.round((x[:, 0] + 1) * 3).astype(int)
-        np.testing.assert_array_equal(place[:, 0] * 7 + place[:, 1], y)
+        x, y = sample(lambda key, task=task: task, EXAMPLES)
+        pixel = np.round((x[:, 0] + 1) * 3).astype(int)
+        np.testing.assert_array_equal(pixel[:, 0] * 7 + pixel[:, 1], y)
         seen[held_out] = set(y.tolist())
     assert not seen[False] & seen[True]
     assert seen[False] | seen[True] == set(range(49))
@@ -248,13 +249,13 @@ def test_coordinates_name_their_pixel_and_held_out_pixels_are_others(split):
         assert seen[True] == {7 * i + j for i in (4, 5, 6) for j in (4, 5, 6)}
 
 
-def test_the_template_is_there_in_one_class_and_never_in_the_other():
+def test_template_is_present_in_exactly_one_class():
     x, y = sample(lambda key: tasks.template(11, 3, 0, key, columns=(2, 4)), 500)
-    wanted = np.asarray(jax.random.normal(KEY, (9, 3, 3)))[0]
-    match = np.asarray(cl.conv(x, wanted[..., None, None], cl.Window(3, padding="VALID")))[..., 0]
+    pattern = np.asarray(jax.random.normal(KEY, (9, 3, 3)))[0]
+    match = np.asarray(cl.conv(x, pattern[..., None, None], cl.Window(3, padding="VALID")))[..., 0]
     peak = match.reshape(500, -1)
-    there = np.abs(peak.max(1) - (wanted**2).sum()) < 1e-4
-    np.testing.assert_array_equal(there, y == 1)
+    is_present = np.abs(peak.max(1) - (pattern**2).sum()) < 1e-4
+    np.testing.assert_array_equal(is_present, y == 1)
     assert set(peak[y == 1].argmax(1) % 9) == {2, 3, 4}
     assert set(peak[y == 1].argmax(1) // 9) == set(range(9))
 
@@ -265,8 +266,8 @@ def flying(key, rho):
 
 @pytest.mark.parametrize("rho", [0.0, 0.5, 1.0])
 def test_rho_sets_how_often_the_half_predicts_the_class(rho):
-    jax.eval_shape(lambda key: flying(key, rho).sample(key, 2), KEY)  # a number is checked, which a tracer is not
-    x, y = sample(flying, MANY, rho)
+    jax.eval_shape(lambda key: flying(key, rho).sample(key, 2), KEY)  # numbers are checked, tracers are not
+    x, y = sample(flying, EXAMPLES, rho)
     rows, columns = (x != 0).any((2, 3)), (x != 0).any((1, 3))
     first = rows.argmax(1)
     upper = first < 5
@@ -274,21 +275,21 @@ def test_rho_sets_how_often_the_half_predicts_the_class(rho):
     assert set(first[~upper]) == {6, 7, 8}
     assert set(columns.argmax(1)) == set(range(9))
     share = np.mean(upper == (y == 1))
-    np.testing.assert_allclose(share, (1 + rho) / 2, atol=standard((1 + rho) / 2) + 1e-9)
+    np.testing.assert_allclose(share, (1 + rho) / 2, atol=four_standard_errors((1 + rho) / 2) + 1e-9)
 
 
 def test_with_the_same_pattern_only_the_half_predicts_the_class_and_rho_may_be_a_tracer():
     draw = jax.jit(lambda rho, same: tasks.flying(12, 3, rho, KEY, noise=0.0, same_pattern=same).sample(KEY, 500))
     wanted = np.asarray(jax.random.normal(KEY, (2, 3, 3)))
-    for alike in (False, True):
-        x, y = map(np.asarray, draw(1.0, alike))
+    for same_pattern in (False, True):
+        x, y = map(np.asarray, draw(1.0, same_pattern))
         rows, columns = (x[..., 0] != 0).any(2).argmax(1), (x[..., 0] != 0).any(1).argmax(1)
         np.testing.assert_array_equal(rows < 6, y == 1)
-        shown = np.stack([each[i : i + 3, j : j + 3, 0] for each, i, j in zip(x, rows, columns, strict=True)])
-        np.testing.assert_array_equal(shown, wanted[0 * y if alike else y])
+        shown = np.stack([image[i : i + 3, j : j + 3, 0] for image, i, j in zip(x, rows, columns, strict=True)])
+        np.testing.assert_array_equal(shown, wanted[0 * y if same_pattern else y])
     x, y = map(np.asarray, draw(0.0, True))
     upper = (x[:, :6] != 0).any((1, 2, 3))
-    np.testing.assert_allclose(np.mean(upper == (y == 1)), 0.5, atol=standard(0.5, 500))
+    np.testing.assert_allclose(np.mean(upper == (y == 1)), 0.5, atol=four_standard_errors(0.5, 500))
     assert draw._cache_size() == 1
 
 
@@ -296,18 +297,18 @@ def test_with_the_same_pattern_only_the_half_predicts_the_class_and_rho_may_be_a
 
 
 def bag(words, size):
-    """All windows of so many words around a circle, in an order that does not depend on places."""
+    """Return all circular windows of `size` words, sorted, so that positions are lost."""
     windows = np.stack([np.roll(words, -first, -1) for first in range(size)], -1)
     return sorted(map(tuple, windows.tolist()))
 
 
-def test_a_text_has_a_verb_two_nouns_and_one_filler_and_the_class_is_the_noun_that_follows():
+def test_text_has_a_verb_two_nouns_and_one_filler_and_its_class_is_the_following_noun():
     x, y = drawn("distance")
     np.testing.assert_array_equal(x.sum(-1), 1)
     words = x.argmax(-1)
     verb = (words == 0).argmax(1)
     np.testing.assert_array_equal((words == 0).sum(1), 1)
-    after, before = (words[np.arange(MANY), (verb + by) % 11] for by in (3, -3))
+    after, before = (words[np.arange(EXAMPLES), (verb + by) % 11] for by in (3, -3))
     np.testing.assert_array_equal(after, 1 + y)
     np.testing.assert_array_equal(before, 2 - y)
     np.testing.assert_array_equal((words < 3).sum(1), 3)
@@ -315,12 +316,12 @@ def test_a_text_has_a_verb_two_nouns_and_one_filler_and_the_class_is_the_noun_th
     assert ((words == filler[:, None]).sum(1) == 8).all()
     for value, cases in ((verb, range(11)), (filler, range(3, 6))):
         share = [np.mean(value == case) for case in cases]
-        np.testing.assert_allclose(share, 1 / len(cases), atol=standard(1 / len(cases)))
-        assert all(abs(np.mean(y[value == case]) - 0.5) < standard(0.5, 300) for case in cases)
+        np.testing.assert_allclose(share, 1 / len(cases), atol=four_standard_errors(1 / len(cases)))
+        assert all(abs(np.mean(y[value == case]) - 0.5) < four_standard_errors(0.5, 300) for case in cases)
 
 
 @pytest.mark.parametrize("length, apart", [(9, 3), (11, 3), (13, 1)])
-def test_the_bag_of_short_windows_is_the_same_in_both_classes_and_that_of_longer_ones_is_not(length, apart):
+def test_bags_of_short_windows_are_equal_in_both_classes_but_bags_of_longer_ones_differ(length, apart):
     words = sample(lambda key: tasks.distance(length, apart, 6), 20)[0].argmax(-1)
     exchanged = np.where((words == 1) | (words == 2), 3 - words, words)
     for size in range(1, apart + 3):
@@ -332,14 +333,14 @@ def spectrogram(x, *options):
     return np.asarray(jax.jit(lambda x: tasks.spectrogram(x, *options))(x))[..., 0]
 
 
-def test_a_rising_tone_falls_when_reversed_in_time_and_has_the_requested_frequencies():
+def test_chirps_rise_or_fall_by_class_over_the_requested_frequencies():
     x, y = sample(lambda key: tasks.chirps(512, noise=0.0, sweep=1.0), 60)
     frequencies = 0.02 * 2 ** np.linspace(0, 3, 37)
     shown = spectrogram(x, frequencies, np.round(3 / frequencies).astype(int), 16)
     peak = shown.argmax(2)
     rise = peak[:, -1] - peak[:, 0]
     np.testing.assert_array_equal(rise > 0, y == 1)
-    assert np.abs(np.abs(rise) - 12 * (1 - 150 / 512)).max() < 4  # an octave, but for the windows at both ends
+    assert np.abs(np.abs(rise) - 12 * (1 - 150 / 512)).max() < 4  # an octave, less the windows at both ends
 
 
 def test_tones_rise_by_the_octaves_of_their_class():
@@ -351,7 +352,7 @@ def test_tones_rise_by_the_octaves_of_their_class():
     np.testing.assert_allclose(2 * np.log2(late / early), np.where(y, 0.75, -0.25), atol=0.1)
 
 
-def test_a_shift_of_pitch_is_a_translation_in_log_frequency_and_not_in_frequency():
+def test_pitch_shift_is_a_translation_in_log_frequency_but_not_in_linear_frequency():
     t, up = np.arange(2048), 2 ** (6 / 12)
     tones = np.stack([np.sin(2 * np.pi * f * t) for f in (0.05, 0.05 * up)])
     harmonics = tones + np.stack([np.sin(2 * np.pi * f * t) for f in (0.1, 0.1 * up)])
@@ -365,38 +366,38 @@ def test_a_shift_of_pitch_is_a_translation_in_log_frequency_and_not_in_frequency
     assert np.abs(higher[:, by:] - chord[:, :-by]).max() > 0.3  # the overtone moves twice as far
 
 
-def test_a_spectrogram_equals_its_sums():
+def test_spectrogram_matches_explicit_sums():
     x, hop, longest = np.random.default_rng(0).standard_normal((2, 29, 1)), 3, 11
     lines = ((0.07, 11), (0.19, 8), (0.31, 5))
-    wanted = np.zeros((2, 1 + (29 - longest) // hop, 3))
-    for n, i, q in np.ndindex(wanted.shape):
+    expected = np.zeros((2, 1 + (29 - longest) // hop, 3))
+    for n, i, q in np.ndindex(expected.shape):
         f, w = lines[q]
         u = np.arange(longest) - (longest - 1) / 2
-        hann = np.array([1 + math.cos(2 * math.pi * each / w) if abs(each) < w / 2 else 0 for each in u])
+        hann = np.array([1 + math.cos(2 * math.pi * offset / w) if abs(offset) < w / 2 else 0 for offset in u])
         total = sum(h * x[n, hop * i + k, 0] * np.exp(-2j * math.pi * f * k) for k, h in enumerate(hann / hann.sum()))
-        wanted[n, i, q] = abs(total)
-    np.testing.assert_allclose(spectrogram(x, *zip(*lines, strict=True), hop), wanted, atol=1e-6)
+        expected[n, i, q] = abs(total)
+    np.testing.assert_allclose(spectrogram(x, *zip(*lines, strict=True), hop), expected, atol=1e-6)
 
 
-def test_symbols_of_a_hierarchy_stand_among_blanks_and_tell_the_class_by_the_rules():
+def test_hierarchy_symbols_stand_among_blanks_and_determine_the_class():
     levels, s, v, m, gap = 2, 2, 3, 2, 1
     x, y = drawn("hierarchy")
     assert set(np.unique(x.sum(-1))) == {0.0, 1.0}
     symbols = np.where(x.any(-1), x.argmax(-1), -1)
     parents: dict[tuple, set] = {}
-    strings = [tuple(each[each >= 0]) for each in symbols]
+    strings = [tuple(row[row >= 0]) for row in symbols]
     assert {len(string) for string in strings} == {s**levels}
     for string, label in zip(strings, y.tolist(), strict=True):
         parents.setdefault(string, set()).add(label)
-    assert all(len(labels) == 1 for labels in parents.values())  # what is left of the blanks names the class
+    assert all(len(labels) == 1 for labels in parents.values())  # the symbols without blanks determine the class
     assert len(parents) == v * m * m**s  # every synonym of every synonym
     width = s * (gap + 1)
-    assert ((symbols.reshape(MANY, -1, gap + 1) >= 0).sum(-1) <= 1).all()  # one symbol in its place and blanks
-    assert ((symbols.reshape(MANY, width, width) >= 0).any(-1).reshape(MANY, s, gap + 1).sum(-1) == 1).all()
+    assert ((symbols.reshape(EXAMPLES, -1, gap + 1) >= 0).sum(-1) <= 1).all()  # at most one symbol per group of blanks
+    assert ((symbols.reshape(EXAMPLES, width, width) >= 0).any(-1).reshape(EXAMPLES, s, gap + 1).sum(-1) == 1).all()
 
 
 @pytest.mark.parametrize("rung", RUNGS)
-def test_a_teacher_of_a_rung_is_found_again_by_least_squares_and_is_of_that_rung(rung):
+def test_least_squares_recovers_a_teacher_on_its_rung(rung):
     window, space, c, d = cl.Window((3, 2), padding="CIRCULAR"), (4, 6), 1, 2
     x, y = sample(lambda key: tasks.linear_teacher(rung, space, window, (c, d), 0.0, key), 60)
     a, *_ = np.linalg.lstsq(x.reshape(60, -1), y.reshape(60, -1), rcond=None)
@@ -409,16 +410,16 @@ def test_a_teacher_of_a_rung_is_found_again_by_least_squares_and_is_of_that_rung
     if rung in kernels:
         assert np.linalg.matrix_rank(flat, tol=1e-3) == min(kernels[rung], flat.shape[1])
         assert len(np.unique(np.round(flat, 2), axis=0)) == (24 if rung == "low_rank" else kernels[rung])
-    least, most = (0.1, 4) if rung == "symmetric" else (0.5, 2)  # a symmetric teacher has two weights a channel alone
+    least, most = (0.1, 4) if rung == "symmetric" else (0.5, 2)  # a symmetric teacher has only two weights per channel
     assert least < y.var() < most
 
 
-def test_a_teachers_noise_has_its_deviation():
+def test_teacher_noise_has_the_given_deviation():
     def teacher(key, noise):
         return tasks.linear_teacher("conv", (7,), cl.Window(3), (2, 3), noise, key)
 
     for noise in (0.3, 0.0):
-        jax.eval_shape(lambda key, noise=noise: teacher(key, noise).sample(key, 2), KEY)  # a number is checked
+        jax.eval_shape(lambda key, noise=noise: teacher(key, noise).sample(key, 2), KEY)  # numbers are checked
     noisy, clean = (sample(teacher, 500, noise) for noise in (0.3, 0.0))
     np.testing.assert_array_equal(noisy[0], clean[0])
     np.testing.assert_allclose(np.std(noisy[1] - clean[1]), 0.3, rtol=0.05)

@@ -1,4 +1,4 @@
-"""Random transforms: what they may give, how often they give it, and that every image draws for itself."""
+"""Test random transforms: possible results, their distribution and independence between images."""
 
 import collections
 import functools
@@ -18,8 +18,8 @@ from convlab.data import chain, permute_pixels, random_crop, random_flip, random
 
 SPACES = [(7,), (7, 5), (5, 3, 7)]  # unequal primes
 CHANNELS = 2
-MANY = 4000  # draws
-UNLIKELY = 1e-3  # p below which a distribution is not the one asked for; keys are fixed, so nothing here is left to chance
+DRAWS = 4000
+SIGNIFICANCE = 1e-3  # p-value below which a distribution is rejected; keys are fixed, so tests are deterministic
 SHIFTS = list(zip(SPACES, [(2,), (1, 3), (1, 0, 2)], strict=True))
 CROPS = [  # space, pad, window
     ((7,), (2,), (5,)),
@@ -42,7 +42,7 @@ def gaussian(*shape, seed=0):
 
 
 def window(image, origin, space, padding):
-    """Read a window whose first pixel is `origin`; `padding` says what is outside, as to the oracle."""
+    """Read a window whose first pixel is `origin`, with a padding mode of the oracle."""
     out = np.zeros((*space, image.shape[-1]), image.dtype)
     for position in np.ndindex(*space):
         pixel = [oracle.outside(o + k, n, padding) for o, k, n in zip(origin, position, image.shape, strict=False)]
@@ -52,42 +52,42 @@ def window(image, origin, space, padding):
 
 
 def shifts(image, by):
-    """Every image moved by every offset of at most `by`, as {image: offset}."""
+    """Return the image shifted by every offset up to `by`, as {image bytes: offset}."""
     offsets = itertools.product(*(range(-most, most + 1) for most in by))
     return {window(image, [-d for d in offset], image.shape[:-1], "ZERO").tobytes(): offset for offset in offsets}
 
 
 def crops(image, pad, space, padding):
-    """Every window of the padded image, as {window: origin}."""
+    """Return every window of the padded image, as {window bytes: origin}."""
     sizes = zip(image.shape, pad, space, strict=False)
     origins = itertools.product(*(range(-extra, large + extra - small + 1) for large, extra, small in sizes))
     return {window(image, origin, space, padding).tobytes(): origin for origin in origins}
 
 
 def look_up(images, admissible):
-    """Which of the admissible images each one is; raises where it is none."""
+    """Return the offset or origin of each image; raise a KeyError if it is not admissible."""
     return [admissible[image.tobytes()] for image in np.asarray(images)]
 
 
-def assert_uniform(found, admissible):
-    counts = collections.Counter(found)
+def assert_uniform(draws, admissible):
+    counts = collections.Counter(draws)
     assert set(counts) == set(admissible.values())
     assert len(counts) == len(admissible)
     if len(counts) > 1:
-        assert scipy.stats.chisquare(list(counts.values())).pvalue > UNLIKELY
+        assert scipy.stats.chisquare(list(counts.values())).pvalue > SIGNIFICANCE
 
 
-def assert_neighbours_draw_independently(found):
-    """No image tells anything of the next one."""
-    number = {value: k for k, value in enumerate(sorted(set(found)))}
+def assert_neighbours_draw_independently(draws):
+    """Assert that neighbouring images are transformed independently."""
+    number = {value: k for k, value in enumerate(sorted(set(draws)))}
     table = np.zeros((len(number), len(number)))
-    for first, second in zip(found[::2], found[1::2], strict=True):
+    for first, second in zip(draws[::2], draws[1::2], strict=True):
         table[number[first], number[second]] += 1
-    assert scipy.stats.chi2_contingency(table).pvalue > UNLIKELY
+    assert scipy.stats.chi2_contingency(table).pvalue > SIGNIFICANCE
 
 
 def copies(image):
-    return np.broadcast_to(image, (MANY, *image.shape))
+    return np.broadcast_to(image, (DRAWS, *image.shape))
 
 
 # --- random_shift ---------------------------------------------------------------------------------------------------
@@ -108,18 +108,18 @@ def test_all_shifts_are_equally_likely(space, by):
     image = gaussian(*space, CHANNELS)
     admissible = shifts(image, by)
     assert len(admissible) == np.prod([2 * most + 1 for most in by])
-    found = look_up(random_shift(copies(image), jax.random.key(2), by=by), admissible)
-    assert_uniform(found, admissible)
-    assert_neighbours_draw_independently(found)
+    draws = look_up(random_shift(copies(image), jax.random.key(2), by=by), admissible)
+    assert_uniform(draws, admissible)
+    assert_neighbours_draw_independently(draws)
 
 
-def test_one_number_shifts_along_all_axes_and_none_shifts_nothing():
+def test_one_number_shifts_along_all_axes_and_zero_shifts_nothing():
     images, key = gaussian(13, 7, 5, CHANNELS), jax.random.key(0)
     chex.assert_trees_all_equal(random_shift(images, key, by=2), random_shift(images, key, by=(2, 2)))
     chex.assert_trees_all_equal(random_shift(images, key, by=0), jnp.asarray(images))
 
 
-def test_a_shift_by_the_whole_size_leaves_nothing():
+def test_shift_by_the_full_size_empties_the_image():
     image = gaussian(3, CHANNELS)
     moved = np.asarray(random_shift(copies(image), jax.random.key(0), by=3))
     empty = (moved == 0).all((1, 2)).mean()
@@ -146,29 +146,29 @@ def test_every_crop_is_a_window_of_its_padded_image_and_keeps_the_dtype(space, p
 def test_all_windows_are_equally_likely(space, pad, size, mode):
     image = gaussian(*space, CHANNELS)
     admissible = crops(image, pad, size, mode.upper())
-    places = zip(space, pad, size, strict=True)
-    assert len(admissible) == np.prod([large + 2 * extra - small + 1 for large, extra, small in places])
-    found = look_up(random_crop(copies(image), jax.random.key(2), pad=pad, space=size, mode=mode), admissible)
-    assert_uniform(found, admissible)
-    assert_neighbours_draw_independently(found)
+    axes = zip(space, pad, size, strict=True)
+    assert len(admissible) == np.prod([large + 2 * extra - small + 1 for large, extra, small in axes])
+    draws = look_up(random_crop(copies(image), jax.random.key(2), pad=pad, space=size, mode=mode), admissible)
+    assert_uniform(draws, admissible)
+    assert_neighbours_draw_independently(draws)
 
 
 @pytest.mark.parametrize(("space", "by"), SHIFTS)
-def test_a_crop_of_the_original_size_has_the_distribution_of_a_shift(space, by):
+def test_crop_of_the_original_size_has_the_distribution_of_a_shift(space, by):
     image = gaussian(*space, CHANNELS)
     admissible = shifts(image, by)
     shifted = collections.Counter(look_up(random_shift(copies(image), jax.random.key(3), by=by), admissible))
     cropped = collections.Counter(look_up(random_crop(copies(image), jax.random.key(4), pad=by), admissible))
     assert set(shifted) == set(cropped)
     table = [[counts[offset] for offset in shifted] for counts in (shifted, cropped)]
-    assert scipy.stats.chi2_contingency(table).pvalue > UNLIKELY
+    assert scipy.stats.chi2_contingency(table).pvalue > SIGNIFICANCE
 
 
-def test_a_window_of_the_whole_padded_image_leaves_nothing_to_chance():
+def test_crop_of_the_full_padded_image_is_deterministic():
     images = gaussian(13, 7, 5, CHANNELS)
     for mode, numpy in (("zero", "constant"), ("reflect", "reflect")):
-        whole = random_crop(images, jax.random.key(0), pad=(1, 3), space=(9, 11), mode=mode)
-        np.testing.assert_array_equal(whole, np.pad(images, [(0, 0), (1, 1), (3, 3), (0, 0)], mode=numpy))
+        cropped = random_crop(images, jax.random.key(0), pad=(1, 3), space=(9, 11), mode=mode)
+        np.testing.assert_array_equal(cropped, np.pad(images, [(0, 0), (1, 1), (3, 3), (0, 0)], mode=numpy))
 
 
 # --- random_flip ----------------------------------------------------------------------------------------------------
@@ -176,12 +176,12 @@ def test_a_window_of_the_whole_padded_image_leaves_nothing_to_chance():
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 @pytest.mark.parametrize(("space", "axis"), [(s, a) for s in SPACES for a in range(-len(s), len(s))])
-def test_each_image_is_mirrored_along_the_axis_or_left_alone_and_keeps_its_dtype(space, axis, dtype):
+def test_each_image_is_mirrored_along_the_axis_or_unchanged_and_keeps_its_dtype(space, axis, dtype):
     images = (40 * gaussian(13, *space, CHANNELS) + 128).astype(dtype)
-    along = axis if axis >= 0 else len(space) + axis
+    mirrored_axis = axis if axis >= 0 else len(space) + axis
     mirrored = images.copy()
     for pixel in np.ndindex(*space):
-        opposite = tuple(n - 1 - p if k == along else p for k, (p, n) in enumerate(zip(pixel, space, strict=True)))
+        opposite = tuple(n - 1 - p if k == mirrored_axis else p for k, (p, n) in enumerate(zip(pixel, space, strict=True)))
         mirrored[(slice(None), *pixel)] = images[(slice(None), *opposite)]
     flipped = np.asarray(random_flip(images, jax.random.key(1), axis=axis))
     assert flipped.dtype == dtype
@@ -193,18 +193,18 @@ def test_each_image_is_mirrored_along_the_axis_or_left_alone_and_keeps_its_dtype
     np.testing.assert_array_equal(random_flip(images, jax.random.key(1), axis=axis, probability=0), images)
 
 
-def test_a_flip_is_left_to_right_unless_asked_otherwise():
+def test_flip_is_left_to_right_by_default():
     images, key = gaussian(13, 7, 5, CHANNELS), jax.random.key(0)
     np.testing.assert_array_equal(random_flip(images, key, probability=1), images[:, :, ::-1])
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.5, 0.8])
-def test_as_many_are_flipped_as_the_probability_says(probability):
+def test_fraction_of_flipped_images_matches_the_probability(probability):
     image = gaussian(7, 5, CHANNELS)
     admissible = {image.tobytes(): False, image[:, ::-1].tobytes(): True}
-    found = look_up(random_flip(copies(image), jax.random.key(2), probability=probability), admissible)
-    assert scipy.stats.binomtest(sum(found), len(found), probability).pvalue > UNLIKELY
-    assert_neighbours_draw_independently(found)
+    draws = look_up(random_flip(copies(image), jax.random.key(2), probability=probability), admissible)
+    assert scipy.stats.binomtest(sum(draws), len(draws), probability).pvalue > SIGNIFICANCE
+    assert_neighbours_draw_independently(draws)
 
 
 # --- all ------------------------------------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ def test_floats_keep_their_dtype(f, dtype):
 
 
 @names
-def test_the_same_key_gives_the_same_and_another_key_something_else(f):
+def test_equal_keys_give_equal_results_and_another_key_a_different_one(f):
     images = gaussian(13, 7, 5, CHANNELS)
     chex.assert_trees_all_equal(f(images, jax.random.key(1)), f(images, jax.random.key(1)), f(images, jax.random.PRNGKey(1)))
     assert not np.array_equal(f(images, jax.random.key(1)), f(images, jax.random.key(2)))
@@ -234,7 +234,7 @@ def test_one_compilation_serves_all_keys(f):
 
 
 @names
-def test_many_keys_at_once_give_what_each_gives_alone(f):
+def test_vmap_over_keys_matches_separate_calls(f):
     images, keys = gaussian(13, 7, 5, CHANNELS), jax.random.split(jax.random.key(1), 3)
     together = jax.jit(jax.vmap(f, (None, 0)))(images, keys)
     chex.assert_trees_all_close(together, np.stack([f(images, key) for key in keys]), atol=1e-6)
@@ -242,14 +242,14 @@ def test_many_keys_at_once_give_what_each_gives_alone(f):
 
 @compiled
 def moved(images, key, by, rank):
-    """Shifts, crops and flips."""
+    """Return shifted, cropped and flipped images."""
     cropped = random_crop(images, key, pad=by, mode="reflect", rank=rank)
     return random_shift(images, key, by=by, rank=rank), cropped, random_flip(images, key, rank=rank)
 
 
 @pytest.mark.parametrize("batch", [(), (13,), (2, 13), (2, 1, 7)])
 @pytest.mark.parametrize(("space", "by"), SHIFTS)
-def test_any_number_of_batch_axes_goes_with_a_rank(batch, space, by):
+def test_any_number_of_batch_axes_is_supported(batch, space, by):
     rank, key = len(space), jax.random.key(1)
     images = gaussian(*batch, *space, CHANNELS)
     shifted, cropped, flipped = map(np.asarray, moved(images, key, by, rank))
@@ -260,7 +260,7 @@ def test_any_number_of_batch_axes_goes_with_a_rank(batch, space, by):
         assert flipped[index].tobytes() in (image.tobytes(), image[..., ::-1, :].tobytes())
 
 
-def test_images_draw_for_themselves_along_every_batch_axis():
+def test_images_are_transformed_independently_along_every_batch_axis():
     image, key = gaussian(7, 5, CHANNELS), jax.random.key(1)
     images = np.broadcast_to(image, (11, 13, *image.shape))
     for changed in moved(images, key, (2, 2), 2):
@@ -270,23 +270,23 @@ def test_images_draw_for_themselves_along_every_batch_axis():
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def derivatives(f, key, images, along, weights):
-    """What f makes of images, by how much that changes along a direction, and both derivatives."""
+def derivatives(f, key, images, direction, weights):
+    """Return f(images), its change along a direction, and its forward and reverse derivatives."""
     result, back = jax.vjp(lambda x: f(x, key), images)
-    forward = jax.jvp(lambda x: f(x, key), (images,), (along,))[1]
-    return result, f(images + along, key) - result, forward, back(weights)[0]
+    forward = jax.jvp(lambda x: f(x, key), (images,), (direction,))[1]
+    return result, f(images + direction, key) - result, forward, back(weights)[0]
 
 
 @names
 def test_derivatives_are_those_of_an_affine_map(f, float64):
-    images, along, weights = np.random.default_rng(0).normal(size=(3, 3, 7, 5, CHANNELS))
-    result, change, forward, backward = map(np.asarray, derivatives(f, jax.random.key(1), images, along, weights))
+    images, direction, weights = np.random.default_rng(0).normal(size=(3, 3, 7, 5, CHANNELS))
+    result, change, forward, backward = map(np.asarray, derivatives(f, jax.random.key(1), images, direction, weights))
     assert result.dtype == np.float64
     close(forward, change)
-    close((weights * change).sum(), (backward * along).sum())
+    close((weights * change).sum(), (backward * direction).sum())
 
 
-def test_double_precision_draws_the_same_places():
+def test_double_precision_draws_the_same_offsets():
     images, key = gaussian(13, 7, 5, CHANNELS), jax.random.key(1)
     for f in ALL[:-1]:
         single = np.asarray(f(images, key))
@@ -297,21 +297,21 @@ def test_double_precision_draws_the_same_places():
 # --- chain ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_chain_applies_its_parts_in_order_with_a_key_each():
+def test_chain_applies_its_parts_in_order_with_separate_keys():
     images, key = gaussian(13, 7, 5, CHANNELS), jax.random.key(1)
     by_hand = images
-    for f, each in zip(ALL, jax.random.split(key, len(ALL)), strict=True):
-        by_hand = f(by_hand, each)
+    for f, part_key in zip(ALL, jax.random.split(key, len(ALL)), strict=True):
+        by_hand = f(by_hand, part_key)
     chex.assert_trees_all_equal(chain(*ALL)(images, key), by_hand)
     chex.assert_trees_all_close(jax.jit(chain(*ALL))(images, key), by_hand, atol=1e-6)
 
 
-def test_a_chain_of_nothing_changes_nothing():
+def test_empty_chain_changes_nothing():
     images = gaussian(3, 7, 5, CHANNELS)
     chex.assert_trees_all_equal(chain()(images, jax.random.key(0)), jnp.asarray(images))
 
 
-def test_chains_are_parts_of_chains():
+def test_chains_can_be_nested():
     images, key = gaussian(13, 7, 5, CHANNELS), jax.random.key(1)
     first, second = jax.random.split(key)
     inner = chain(ALL[0], random_flip)
@@ -340,11 +340,11 @@ def test_chains_of_equal_parts_are_equal():
         chain(),
     ],
 )
-def test_chains_of_other_parts_are_not_equal(other):
+def test_chains_of_different_parts_are_not_equal(other):
     assert crop_and_flip(pad=2, mode="reflect") != other
 
 
-def test_a_chain_built_anew_is_not_compiled_anew():
+def test_equal_chain_is_not_compiled_again():
     images = gaussian(13, 7, 5, CHANNELS)
     chex.clear_trace_counter()
 
@@ -357,7 +357,7 @@ def test_a_chain_built_anew_is_not_compiled_anew():
         augment(images, key, crop_and_flip(pad=2, mode="reflect"))
 
 
-# --- what is refused ------------------------------------------------------------------------------------------------
+# --- invalid arguments-----------------------------------------------------------------------------------------------
 
 KEY = jax.random.key(0)
 
@@ -399,6 +399,6 @@ KEY = jax.random.key(0)
         (lambda x: chain(functools.partial(random_shift, by=[1, 2])), TypeError, "cannot be hashed.*list"),
     ],
 )
-def test_what_does_not_fit_is_refused(call, error, message):
+def test_invalid_arguments_raise_errors(call, error, message):
     with pytest.raises(error, match=message):
         call(gaussian(13, 7, 5, CHANNELS))

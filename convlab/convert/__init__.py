@@ -25,8 +25,8 @@ from convlab.convert.period import counts as counts
 from convlab.convert.period import gather as gather
 from convlab.convert.period import nearest as nearest
 from convlab.convert.period import repeat as repeat
-from convlab.convert.period import silence as silence
 from convlab.convert.period import squared_norm as squared_norm
+from convlab.convert.period import zero_dead_taps as zero_dead_taps
 from convlab.convert.shares import decompose as decompose
 from convlab.convert.tiled import lift_tiled_to_local as lift_tiled_to_local
 from convlab.convert.tiled import project_local_to_tiled as project_local_to_tiled

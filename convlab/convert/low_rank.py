@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from convlab import check
-from convlab.convert.period import silence
+from convlab.convert.period import zero_dead_taps
 from convlab.convert.tiled import local_kernel
 from convlab.geometry import Space, Window, as_integer
 
@@ -45,7 +45,7 @@ def lift_low_rank_to_local(
         return v
     if window is None or space is None:
         raise ValueError("window and space say together which taps are dead: give both or none")
-    return silence(local_kernel(v, window, space), window, space)
+    return zero_dead_taps(local_kernel(v, window, space), window, space)
 
 
 def project_local_to_low_rank(

@@ -1,8 +1,11 @@
 """Kernels over one period.
 
-Along each axis, kernel t of a tile belongs to all positions i with i mod q = t. A convolution has period 1, and the period of a locally connected layer is the number of its positions. Lifts and projections
-between periods never write out the kernels of all positions. A projection needs $E^T E$ only, which is counted for every kernel
-of the tile and is a Kronecker product over the axes.
+Along each axis, kernel t of a tile belongs to all positions i with i mod p = t.
+
+A convolution has period 1, and the period of a locally connected layer is the number of its positions. Lifts and projections
+between periods never write out the kernels of all positions. E is the map from kernels to the dense matrix, see
+`convlab.convert`. A projection needs only $E^T E$, which is counted for every kernel of the tile and is a Kronecker product
+over the axes.
 """
 
 import functools
@@ -29,14 +32,14 @@ def repeat(v: Float[Array, "p q a b c d"], period: Sequence[int]) -> Float[Array
     return v
 
 
-def silence(v: Float[Array, "p q a b c d"], window: Window, space: Space) -> Float[Array, "p q a b c d"]:
+def zero_dead_taps(v: Float[Array, "p q a b c d"], window: Window, space: Space) -> Float[Array, "p q a b c d"]:
     """Set dead taps to zero.
 
     A tap is dead in a kernel if it reads padding at every position that uses the kernel.
 
 
     Example:
-      >>> silence(jnp.ones((3, 3, 1, 1)), Window(3), (3,))[..., 0, 0]
+      >>> zero_dead_taps(jnp.ones((3, 3, 1, 1)), Window(3), (3,))[..., 0, 0]
       Array([[0., 1., 1.],
              [1., 1., 1.],
              [1., 1., 0.]], dtype=float32)
@@ -51,10 +54,10 @@ def silence(v: Float[Array, "p q a b c d"], window: Window, space: Space) -> Flo
 def gather(v: Float[Array, "p q a b c d"], window: Window, space: Space, period: Sequence[int]) -> Float[Array, "p q a b c d"]:
     r"""Apply $E^\top E'$ to kernels V', where E' belongs to their period and E to another one.
 
-    If no two taps of a window read the same pixel, it multiplies each tap by the number of positions where it is live.
+    If no two taps of a window read the same pixel, the result for a tap is a sum over the positions where it is live.
     """
     axes = zip(window.axes(space), period, v.shape, strict=False)
-    return _along_axes([counts(axis, p, q) for axis, p, q in axes], silence(v, window, space))
+    return _along_axes([counts(axis, p, q) for axis, p, q in axes], zero_dead_taps(v, window, space))
 
 
 def nearest(v: Float[Array, "p q a b c d"], window: Window, space: Space, period: Sequence[int]) -> Float[Array, "p q a b c d"]:
@@ -68,7 +71,7 @@ def nearest(v: Float[Array, "p q a b c d"], window: Window, space: Space, period
     for axis, p, q in zip(window.axes(space), period, v.shape, strict=False):
         shared = counts(axis, p, q)
         means.append(np.einsum("pab,pqbc->pqac", np.linalg.pinv(shared.sum(1), hermitian=True), shared))
-    return _along_axes(means, silence(v, window, space))
+    return _along_axes(means, zero_dead_taps(v, window, space))
 
 
 def squared_norm(v: Float[Array, "p q a b c d"], window: Window, space: Space) -> Float[Array, ""]:

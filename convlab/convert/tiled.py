@@ -3,7 +3,7 @@
 from jaxtyping import Array, Float
 
 from convlab import check
-from convlab.convert.period import nearest, repeat, silence
+from convlab.convert.period import nearest, repeat, zero_dead_taps
 from convlab.geometry import Size, Space, Window, as_axes
 
 
@@ -33,7 +33,7 @@ def lift_tiled_to_local(
     if period is not None:
         check.agree("v holds tiles of {} kernels", v.shape[:rank], "period is {}", as_axes("period", period, rank))
     check.taps("v", v.shape[rank : 2 * rank], window)
-    return silence(repeat(v, window.output_shape(space)), window, space)
+    return zero_dead_taps(repeat(v, window.output_shape(space)), window, space)
 
 
 def project_local_to_tiled(

@@ -128,7 +128,7 @@ def _from_centre(layout: Layout) -> np.ndarray:
     if layout.tying.by_pixel:
         reaches = [_reach(axis) for axis in layout.axes]
     else:
-        taps = zip(layout.kernel[:-2], as_axes("dilation", layout.window.dilation, layout.ndim), strict=True)
+        taps = zip(layout.kernel_shape[:-2], as_axes("dilation", layout.window.dilation, layout.ndim), strict=True)
         reaches = [dilation * (np.arange(size) - (size - 1) / 2) for size, dilation in taps]
     return _over_axes(np.add, [reach**2 for reach in reaches]) ** 0.5
 

@@ -13,7 +13,7 @@ from flax import nnx
 from convlab import check
 from convlab.calls import Path, follow, is_stock, layout_of, modules_of, name_of
 from convlab.layers import Layer
-from convlab.rungs import Arrays, Layout, at, contains, on_the_way, transfer, tying
+from convlab.rungs import Arrays, Layout, at, contains, conversion_entries, transfer, tying
 
 Only = str | Sequence[str] | Callable[[str], bool]  # patterns of paths, or a predicate of a path
 
@@ -30,11 +30,13 @@ def relax(
     """Convert a network's spatial layers to a freer rung, without changing its function.
 
     Every convlab layer and `nnx.Conv` that is stricter than the rung is written exactly on that rung. Layers that are
-    already as free, and all other modules, are unchanged.
+    already as free, and all other modules, are unchanged, without an error; `convlab.diff` shows what changed.
 
-    The two networks also agree in training with the same batch and dropout keys, because batch norm takes its statistics
-    per channel over all images and positions. A bias per position has several axes. An optimizer's mask such as `ndim > 1`
-    therefore includes it, while `convlab.optim.kernel_mask` does not.
+    The two networks also agree in training mode, with the same batch and dropout keys, until the first update. Their updates
+    differ, as the freer network has more parameters.
+
+    A bias per position has several axes. An optimizer's mask such as `ndim > 1` therefore includes it, while
+    `convlab.optim.kernel_mask` does not.
 
     Args:
       model: A Flax NNX module that takes images (n, *image_shape). It is not changed.
@@ -45,7 +47,7 @@ def relax(
       optimizer: The optimizer of the later training. Its state and a gradient then count as needed memory.
       **parameters: The parameters of the rung. "tiled" takes `period`, by default 2: an int or one per axis, at most the
         number of positions. "low_rank" takes `rank`, by default 2. The old kernel becomes the first of the mixture, and
-        the other kernels start at zero.
+        the other kernels start at zero. Both are clipped to what a layer allows. Parameters of other rungs are ignored.
 
     Returns:
       A network of the same structure, which `constrain` converts back.
@@ -85,9 +87,9 @@ def constrain(
     $$w \leftarrow w + s (P w - w)$$
 
     P finds the nearest layer by the squared norm of the dense matrix, which is an orthogonal projection. For low rank the
-    norm is that of the kernels. Layers that are already as strict are unchanged. A relaxed layer returns to the original
-    layer. Only groups of channels, which dense layers do not have, come back as zeros between the groups. The errors are
-    those of `relax`.
+    norm is that of the kernels. Layers that are already as strict are unchanged, without an error. Relaxing a layer and then
+    constraining it to its old rung restores its weights. As an exception, a grouped convolution that went through "dense" comes
+    back without groups, with zeros between them. An `nnx.Conv` comes back as a `convlab.Conv`.
 
     Args:
       model: A Flax NNX module. It is not changed.
@@ -97,6 +99,9 @@ def constrain(
       strength: The share s of the way to the nearest layer. Below 1 the layers keep their rung and get other weights. Both
         rungs must then be linear; all but "low_rank" are.
       **parameters: The parameters of the rung, as in `relax`.
+
+    Raises:
+      ValueError: The strength is not from 0 to 1, or below 1 with a rung that is not linear; and all errors of `relax`.
 
     Example:
       >>> from convlab.layers import LocallyConnected
@@ -111,9 +116,7 @@ def constrain(
         return _convert(model, plan)
     for path, (old, new) in plan.items():
         if not (old.tying.is_linear and new.tying.is_linear):
-            raise ValueError(
-                f"{name_of(path)}: strength must be 1 from {_describe(old)} to {_describe(new)}, as one of them is not linear"
-            )
+            raise ValueError(f"{name_of(path)}: strength below 1 needs linear rungs, got {_describe(old)} and {_describe(new)}")
     return nnx.recursive_map(lambda path, node: _move(node, *plan[path], strength) if path in plan else node, nnx.clone(model))
 
 
@@ -287,7 +290,7 @@ def _fits(model: nnx.Module, plan: dict[Path, tuple[Layout, Layout]], optimizer:
     The conversion itself is checked first, then the parameters with a gradient and the optimizer's state.
     """
     shapes = nnx.to_pure_dict(nnx.state(nnx.eval_shape(lambda: _convert(model, plan)), nnx.Param))
-    largest = max((on_the_way(old, new) for old, new in plan.values()), default=0)
+    largest = max((conversion_entries(old, new) for old, new in plan.values()), default=0)
     check.fits({"parameters": shapes, "kernels during the conversion": jax.ShapeDtypeStruct((largest,), jnp.float32)})
     if optimizer is not None:
         state = jax.eval_shape(optimizer.init, shapes)

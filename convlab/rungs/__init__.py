@@ -9,11 +9,12 @@ from convlab.rungs.mixed import Mixed as Mixed
 from convlab.rungs.periodic import Periodic as Periodic
 from convlab.rungs.shared import Shared as Shared
 from convlab.rungs.start import Start as Start
+from convlab.rungs.symmetric import Symmetric as Symmetric
 from convlab.rungs.table import RUNGS as RUNGS
 from convlab.rungs.table import at as at
 from convlab.rungs.table import tying as tying
 from convlab.rungs.transfer import contains as contains
-from convlab.rungs.transfer import on_the_way as on_the_way
+from convlab.rungs.transfer import conversion_entries as conversion_entries
 from convlab.rungs.transfer import transfer as transfer
 from convlab.rungs.transfer import transfer_bias as transfer_bias
 from convlab.rungs.untied import Untied as Untied

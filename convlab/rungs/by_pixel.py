@@ -17,17 +17,17 @@ class ByPixel(Tying):
 
     name = "dense"
     rows = ("kernel",)
-    bias = "position"
+    default_bias = "position"
     by_pixel = True
 
     def tile(self, layout: Layout) -> tuple[int, ...]:
         return layout.positions
 
     def shapes(self, layout: Layout) -> dict[str, tuple[int, ...]]:
-        return {"kernel": (*layout.positions, *layout.where[1], *layout.kernel[-2:])}
+        return {"kernel": (*layout.positions, *layout.where[1], *layout.kernel_shape[-2:])}
 
     def fan_in(self, layout: Layout) -> dict[str, int]:
-        return {"kernel": math.prod(layout.where[1]) * layout.kernel[-2]}
+        return {"kernel": math.prod(layout.where[1]) * layout.kernel_shape[-2]}
 
     def start(self, key: jax.Array, layout: Layout, spec: Start) -> Arrays:
         (window, space), rank = layout.where, layout.ndim
@@ -35,7 +35,7 @@ class ByPixel(Tying):
         seen = window.live(space).mean(tuple(range(rank, 2 * rank)))[(..., *(None,) * (rank + 2))]
 
         def common(key: jax.Array) -> Array:
-            return lift_conv_to_dense(spec.kernel_init(key, layout.kernel, spec.dtype), window, space)
+            return lift_conv_to_dense(spec.kernel_init(key, layout.kernel_shape, spec.dtype), window, space)
 
         def independent(key: jax.Array) -> Array:
             kernels = draw_kernels(key, layout.positions, one, spec._replace(tied_noise=None))

@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from convlab import check
-from convlab.convert import nearest, repeat, silence, squared_norm
+from convlab.convert import nearest, repeat, squared_norm, zero_dead_taps
 from convlab.geometry import Axis, Padding, Size, Space, Window, as_integer, as_space
 from convlab.rungs.start import Start
 
@@ -23,16 +23,16 @@ Arrays = dict[str, jax.Array]
 class Tying(abc.ABC):
     """Describe what the positions of a layer have in common.
 
-    Each rung is one subclass, whose fields are the rung's parameters. Conversions between rungs go over the kernels V over one
-    period. `kernels` writes them, `lift` reads those of a stricter rung exactly, and `project` finds the nearest layer to any.
-    Distances are Frobenius norms of dense matrices.
+    Each rung is one subclass, whose fields are the rung's parameters. Rungs exchange one array, the
+    kernels of one period. `kernels` makes it. `lift` and `project` turn it into the arrays of another rung, exactly or as the
+    nearest layer. Distances are Frobenius norms of dense matrices, and for low rank those of the kernels.
 
     Attributes:
       name: The name of the rung.
       freer: The next freer rungs. They contain this rung, and so do the rungs that contain them.
       arrays: The names of the arrays. The first array holds kernels.
       rows: The names of the arrays whose first axes are the output positions.
-      bias: The default sharing of the bias: "channel" or "position".
+      default_bias: The default sharing of the bias: "channel" or "position".
       has_groups: Whether the rung supports groups of channels.
       has_noise: Whether positions can start equal up to noise (`tied_noise`).
       by_pixel: Whether weights are stored by input pixel. The window then only fixes the output positions.
@@ -43,14 +43,14 @@ class Tying(abc.ABC):
     freer: ClassVar[tuple[type["Tying"], ...]] = ()
     arrays: ClassVar[tuple[str, ...]] = ("kernel",)
     rows: ClassVar[tuple[str, ...]] = ()
-    bias: ClassVar[str] = "channel"
+    default_bias: ClassVar[str] = "channel"
     has_groups: ClassVar[bool] = False
     has_noise: ClassVar[bool] = True
     by_pixel: ClassVar[bool] = False
     is_linear: ClassVar[bool] = True
 
     @classmethod
-    def of(cls, parameters: Mapping[str, Any]) -> "Tying":
+    def from_parameters(cls, parameters: Mapping[str, Any]) -> "Tying":
         """Make a tying from parameters by name.
 
         Raises:
@@ -62,18 +62,18 @@ class Tying(abc.ABC):
 
     @classmethod
     def within(cls, kind: type["Tying"]) -> bool:
-        """Return True if another rung contains this one, for any parameters."""
+        """Return True if another rung contains this one, whatever the parameters of both."""
         return cls is kind or any(freer.within(kind) for freer in cls.freer)
 
     def holds(self, other: "Tying") -> bool:
         """Return True if this tying contains another one of the same rung."""
         return True
 
-    def settled(self, layout: "Layout") -> "Tying":
+    def validated(self, layout: "Layout") -> "Tying":
         """Return the tying with its parameters checked and broadcast to all spatial axes."""
         return self
 
-    def fitted(self, layout: "Layout") -> "Tying":
+    def clipped(self, layout: "Layout") -> "Tying":
         """Return the tying with its parameters clipped to the positions and entries of a layout."""
         return self
 
@@ -95,16 +95,19 @@ class Tying(abc.ABC):
 
     def fan_in(self, layout: "Layout") -> dict[str, int]:
         """Return the number of terms that each array sums over, by name."""
-        return {name: math.prod(layout.kernel[:-1]) for name in self.arrays}
+        return {name: math.prod(layout.kernel_shape[:-1]) for name in self.arrays}
 
     def kernels(self, arrays: Arrays, layout: "Layout") -> Array:
-        """Return the kernels over one period, (*period, *window, c, d), with dead taps set to zero."""
+        """Return the kernels over one period, (*period, *window, c, d).
+
+        Dead taps are zero in kernels that positions share. A kernel of a single position keeps its values there.
+        """
         return arrays["kernel"]
 
     def lift(self, v: Array, layout: "Layout") -> Arrays:
         """Write the kernels of a stricter rung as arrays of this rung, without changing the function."""
         tile = self.tile(layout)
-        return {"kernel": v if v.shape[: layout.ndim] == tile else silence(repeat(v, tile), *layout.where)}
+        return {"kernel": v if v.shape[: layout.ndim] == tile else zero_dead_taps(repeat(v, tile), *layout.where)}
 
     def project(self, v: Array, layout: "Layout") -> Arrays:
         """Find the arrays whose dense matrix is nearest to that of the given kernels."""
@@ -120,7 +123,7 @@ class Tying(abc.ABC):
 
     def multiply_adds(self, layout: "Layout") -> int:
         """Count the multiply-adds for one image. Taps that read padding are not counted."""
-        return math.prod(int((axis.reads >= 0).sum()) for axis in layout.axes) * math.prod(layout.kernel[-2:])
+        return math.prod(int((axis.reads >= 0).sum()) for axis in layout.axes) * math.prod(layout.kernel_shape[-2:])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,13 +162,15 @@ class Layout:
         if self.use_bias not in (True, False, "channel", "position"):
             raise ValueError(f"use_bias must be True, False, 'channel' or 'position', got {self.use_bias!r}")
         if self.space is None and (self.bias_sharing == "position" or self.tying.rows):
-            raise ValueError(f"space is missing: a {self.rung} layer whose arrays differ by position needs the pixels it reads")
+            raise ValueError(
+                f"space is missing: a {self.rung} layer with arrays per position needs the image size, such as (28, 28)"
+            )
         if self.space is not None:
             object.__setattr__(self, "space", as_space(self.space))
             object.__setattr__(self, "window", self.window.with_ndim(len(self.space)))
         if self.window.ndim is None:
             raise ValueError(f"{self.window} leaves the number of spatial axes open; give kernel_size as a tuple, or space")
-        object.__setattr__(self, "tying", self.tying.settled(self))
+        object.__setattr__(self, "tying", self.tying.validated(self))
 
     @property
     def rung(self) -> str:
@@ -183,9 +188,9 @@ class Layout:
             raise ValueError(f"space is missing: where the pixels of a {self.rung} layer are unknown, so are its positions")
         return self.window, self.space
 
-    def silence(self, v: Array) -> Array:
+    def zero_dead_taps(self, v: Array) -> Array:
         """Set the dead taps of kernels over one period to zero. If the pixels are unknown, change nothing."""
-        return v if self.space is None else silence(v, *self.where)
+        return v if self.space is None else zero_dead_taps(v, *self.where)
 
     @property
     def axes(self) -> tuple[Axis, ...]:
@@ -205,7 +210,7 @@ class Layout:
         return self.window.ndim
 
     @property
-    def kernel(self) -> tuple[int, ...]:
+    def kernel_shape(self) -> tuple[int, ...]:
         """The shape of one kernel: (*window, c, d)."""
         return (*self.window.taps(self.ndim), self.in_features // self.groups, self.out_features)
 
@@ -214,7 +219,7 @@ class Layout:
         """The sharing of the bias: "channel", "position" or None."""
         if isinstance(self.use_bias, str):
             return self.use_bias
-        return self.tying.bias if self.use_bias else None
+        return self.tying.default_bias if self.use_bias else None
 
     @property
     def bias_shape(self) -> tuple[int, ...]:
@@ -267,13 +272,12 @@ def lay_window(
 
     None means 1. If `space` is None, an int kernel_size means one spatial axis, else one size for all axes of `space`.
     """
-    if isinstance(kernel_size, Window):
-        if (strides, padding, kernel_dilation) != (1, "SAME", 1):
-            raise ValueError(f"kernel_size is {kernel_size}; strides, padding and kernel_dilation are part of that window")
-        window = kernel_size
-    else:
-        ones = (1 if size is None else size for size in (strides, kernel_dilation))
-        window = Window(kernel_size, next(ones), padding, next(ones))
+    strides, dilation = (1 if size is None else size for size in (strides, kernel_dilation))
+    window = kernel_size
+    if not isinstance(window, Window):
+        window = Window(window, strides, padding, dilation)
+    elif (strides, padding, dilation) != (1, "SAME", 1):
+        raise ValueError(f"kernel_size is {window}; strides, padding and kernel_dilation are part of that window")
     return window if window.ndim else window.with_ndim(1 if space is None else len(as_space(space)))
 
 
@@ -281,4 +285,4 @@ def dead_entries(layout: Layout, tile: tuple[int, ...]) -> int:
     """Count the entries of the kernels of a tile that read padding at every position."""
     tables = [(axis.reads >= 0, p) for axis, p in zip(layout.axes, tile, strict=True)]
     ever = math.prod(sum(int(table[t::p].any(0).sum()) for t in range(p)) for table, p in tables)
-    return (math.prod(table.shape[1] * p for table, p in tables) - ever) * math.prod(layout.kernel[-2:])
+    return (math.prod(table.shape[1] * p for table, p in tables) - ever) * math.prod(layout.kernel_shape[-2:])

@@ -36,24 +36,24 @@ class Mixed(Tying):
         assert isinstance(other, Mixed)
         return self.rank >= other.rank
 
-    def settled(self, layout: Layout) -> "Mixed":
+    def validated(self, layout: Layout) -> "Mixed":
         return Mixed(as_integer("rank", self.rank))
 
-    def fitted(self, layout: Layout) -> "Mixed":
-        return Mixed(min(self.rank, math.prod(layout.positions), math.prod(layout.kernel)))
+    def clipped(self, layout: Layout) -> "Mixed":
+        return Mixed(min(self.rank, math.prod(layout.positions), math.prod(layout.kernel_shape)))
 
     def tile(self, layout: Layout) -> tuple[int, ...]:
         return layout.positions
 
     def shapes(self, layout: Layout) -> dict[str, tuple[int, ...]]:
-        return {"basis": (self.rank, *layout.kernel), "weights": (*layout.positions, self.rank)}
+        return {"basis": (self.rank, *layout.kernel_shape), "weights": (*layout.positions, self.rank)}
 
     def fan_in(self, layout: Layout) -> dict[str, int]:
         return super().fan_in(layout) | {"weights": self.rank}
 
     def start(self, key: jax.Array, layout: Layout, spec: Start) -> Arrays:
         first, second = jax.random.split(key)
-        basis = draw_kernels(first, (self.rank,), layout.kernel, spec._replace(tied_noise=None))
+        basis = draw_kernels(first, (self.rank,), layout.kernel_shape, spec._replace(tied_noise=None))
         shape = self.shapes(layout)["weights"]
         weights = mix(
             second,

@@ -32,26 +32,26 @@ class Periodic(Tying):
         assert isinstance(self.period, tuple)
         return self.period
 
-    def settled(self, layout: Layout) -> "Periodic":
+    def validated(self, layout: Layout) -> "Periodic":
         period = as_axes("period", self.period, layout.ndim)
         if layout.space is not None:
             check.period(period, *layout.where)
         return Periodic(period)
 
-    def fitted(self, layout: Layout) -> "Periodic":
+    def clipped(self, layout: Layout) -> "Periodic":
         return Periodic(tuple(map(min, as_axes("period", self.period, layout.ndim), layout.positions)))
 
     def tile(self, layout: Layout) -> tuple[int, ...]:
         return self._sides
 
     def shapes(self, layout: Layout) -> dict[str, tuple[int, ...]]:
-        return {"kernel": (*self._sides, *layout.kernel)}
+        return {"kernel": (*self._sides, *layout.kernel_shape)}
 
     def start(self, key: jax.Array, layout: Layout, spec: Start) -> Arrays:
-        return {"kernel": draw_kernels(key, self._sides, layout.kernel, spec)}
+        return {"kernel": draw_kernels(key, self._sides, layout.kernel_shape, spec)}
 
     def apply(self, x: jax.Array, arrays: Arrays, layout: Layout, **options) -> jax.Array:
         return tiled(x, arrays["kernel"], layout.window, **options)
 
     def kernels(self, arrays: Arrays, layout: Layout) -> Array:
-        return layout.silence(arrays["kernel"])
+        return layout.zero_dead_taps(arrays["kernel"])

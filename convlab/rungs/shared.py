@@ -22,16 +22,16 @@ class Shared(Tying):
         return (1,) * layout.ndim
 
     def shapes(self, layout: Layout) -> dict[str, tuple[int, ...]]:
-        return {"kernel": layout.kernel}
+        return {"kernel": layout.kernel_shape}
 
     def start(self, key: jax.Array, layout: Layout, spec: Start) -> Arrays:
-        return {"kernel": spec.kernel_init(key, layout.kernel, spec.dtype)}
+        return {"kernel": spec.kernel_init(key, layout.kernel_shape, spec.dtype)}
 
     def apply(self, x: jax.Array, arrays: Arrays, layout: Layout, **options) -> jax.Array:
         return conv(x, arrays["kernel"], layout.window, layout.groups, **options)
 
     def kernels(self, arrays: Arrays, layout: Layout) -> Array:
-        return layout.silence(arrays["kernel"][(None,) * layout.ndim])
+        return layout.zero_dead_taps(arrays["kernel"][(None,) * layout.ndim])
 
     def lift(self, v: Array, layout: Layout) -> Arrays:
         return {"kernel": v[(0,) * layout.ndim]}

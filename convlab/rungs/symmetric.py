@@ -33,17 +33,17 @@ class Symmetric(Tying):
         return (1,) * layout.ndim
 
     def shapes(self, layout: Layout) -> dict[str, tuple[int, ...]]:
-        return {"kernel": (int(_orbits(layout).max()) + 1, *layout.kernel[-2:])}
+        return {"kernel": (int(_orbits(layout).max()) + 1, *layout.kernel_shape[-2:])}
 
     def start(self, key: jax.Array, layout: Layout, spec: Start) -> Arrays:
-        kernel = spec.kernel_init(key, layout.kernel, spec.dtype).reshape(-1, *layout.kernel[-2:])
+        kernel = spec.kernel_init(key, layout.kernel_shape, spec.dtype).reshape(-1, *layout.kernel_shape[-2:])
         return {"kernel": kernel[np.unique(_orbits(layout), return_index=True)[1]]}
 
     def apply(self, x: jax.Array, arrays: Arrays, layout: Layout, **options) -> jax.Array:
         return conv(x, arrays["kernel"][_orbits(layout)], layout.window, layout.groups, **options)
 
     def kernels(self, arrays: Arrays, layout: Layout) -> Array:
-        return layout.silence(arrays["kernel"][_orbits(layout)][(None,) * layout.ndim])
+        return layout.zero_dead_taps(arrays["kernel"][_orbits(layout)][(None,) * layout.ndim])
 
     def project(self, v: Array, layout: Layout) -> Arrays:
         r"""Find the nearest symmetric kernel: $(S^\top G S)^+ S^\top E^\top E' V'$.
@@ -52,7 +52,7 @@ class Symmetric(Tying):
         """
         spread = np.eye(int(_orbits(layout).max()) + 1)[_orbits(layout).ravel()]
         gram = functools.reduce(np.kron, [counts(axis, 1, 1)[0, 0] for axis in layout.axes])
-        given = gather(v, *layout.where, self.tile(layout)).reshape(len(gram), *layout.kernel[-2:])
+        given = gather(v, *layout.where, self.tile(layout)).reshape(len(gram), *layout.kernel_shape[-2:])
         solve = jnp.asarray(np.linalg.pinv(spread.T @ gram @ spread, hermitian=True) @ spread.T, v.dtype)
         return {"kernel": jnp.tensordot(solve, given, 1, precision=jax.lax.Precision.HIGHEST)}
 
@@ -64,7 +64,7 @@ class Symmetric(Tying):
 
 def _orbits(layout: Layout) -> np.ndarray:
     """Return the number of the orbit of each tap: (*window)."""
-    sizes = layout.kernel[:-2]
+    sizes = layout.kernel_shape[:-2]
     kinds = [*zip(sizes, as_axes("dilation", layout.window.dilation, len(sizes)), strict=True)]
     away = np.stack(np.meshgrid(*(np.abs(2 * np.arange(size) - (size - 1)) for size in sizes), indexing="ij"))
     for kind in {*kinds}:  # sort the distances along axes that can be exchanged

@@ -33,7 +33,7 @@ def tying(rung: str, **parameters: Any) -> Tying:
     known = {name: {field.name for field in dataclasses.fields(kind)} for name, kind in RUNGS.items()}
     if unknown := {*parameters} - set().union(*known.values()):
         raise ValueError(f"no rung has a {' or a '.join(sorted(unknown))}")
-    return RUNGS[rung].of({name: value for name, value in parameters.items() if name in known[rung]})
+    return RUNGS[rung].from_parameters({name: value for name, value in parameters.items() if name in known[rung]})
 
 
 def at(layout: Layout, rung: str, **parameters: Any) -> Layout:
@@ -47,4 +47,4 @@ def at(layout: Layout, rung: str, **parameters: Any) -> Layout:
     """
     new = tying(rung, **parameters)
     groups = 1 if new.by_pixel else layout.groups
-    return dataclasses.replace(layout, tying=new.fitted(layout), groups=groups)
+    return dataclasses.replace(layout, tying=new.clipped(layout), groups=groups)

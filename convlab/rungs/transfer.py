@@ -13,7 +13,10 @@ from convlab.rungs.layout import Arrays, Layout
 
 
 def contains(freer: Layout, stricter: Layout) -> bool:
-    """Return True if a layout contains another one, which may differ from it in the rung alone.
+    """Return True if every layer of one layout is also a layer of another.
+
+    Both layouts must have the same window, channels and pixels, which is not checked.
+
 
     Example:
       >>> from convlab.geometry import Window
@@ -39,7 +42,7 @@ def transfer(arrays: Arrays, old: Layout, new: Layout) -> Arrays:
       new: The new layout, with the same window, channels and pixels.
 
     Raises:
-      ValueError: The rungs differ and the number of pixels is unknown.
+      ValueError: The layouts differ in more than the rung, or the rungs differ and the number of pixels is unknown.
 
     Example:
       >>> from convlab.geometry import Window
@@ -49,6 +52,9 @@ def transfer(arrays: Arrays, old: Layout, new: Layout) -> Arrays:
       >>> arrays["kernel"].shape, arrays["bias"].shape
       ((5, 7, 5, 7, 1, 2), (5, 7, 2))
     """
+    for name in ("window", "space", "in_features", "out_features"):
+        if getattr(old, name) != getattr(new, name):
+            raise ValueError(f"new has {name} {getattr(new, name)}; needs {getattr(old, name)}, as old has")
     kernels = {name: arrays[name] for name in old.tying.arrays}
     if old.tying != new.tying:
         write = new.tying.lift if contains(new, old) else new.tying.project
@@ -56,7 +62,7 @@ def transfer(arrays: Arrays, old: Layout, new: Layout) -> Arrays:
     return kernels | ({"bias": transfer_bias(arrays["bias"], new)} if "bias" in arrays else {})
 
 
-def on_the_way(old: Layout, new: Layout) -> int:
+def conversion_entries(old: Layout, new: Layout) -> int:
     """Count the kernel entries that a transfer writes on its way.
 
     They are those of the old period, and for a dense layer also those of all positions.
@@ -66,11 +72,11 @@ def on_the_way(old: Layout, new: Layout) -> int:
       >>> from convlab.geometry import Window
       >>> from convlab.rungs import Shared, at
       >>> conv = Layout(Shared(), Window(3), 1, 2, space=(5, 7))
-      >>> on_the_way(conv, at(conv, "tiled")), on_the_way(conv, at(conv, "dense"))
+      >>> conversion_entries(conv, at(conv, "tiled")), conversion_entries(conv, at(conv, "dense"))
       (18, 648)
     """
     tiles = [old.tying.tile(old), *([new.positions] if new.tying.by_pixel else [])]
-    return sum(map(math.prod, tiles)) * math.prod(old.kernel)
+    return sum(map(math.prod, tiles)) * math.prod(old.kernel_shape)
 
 
 def transfer_bias(bias: Array, new: Layout) -> Array:

@@ -15,17 +15,17 @@ class Untied(Tying):
     name = "locally_connected"
     freer = (ByPixel,)
     rows = ("kernel",)
-    bias = "position"
+    default_bias = "position"
     has_groups = True
 
     def tile(self, layout: Layout) -> tuple[int, ...]:
         return layout.positions
 
     def shapes(self, layout: Layout) -> dict[str, tuple[int, ...]]:
-        return {"kernel": (*layout.positions, *layout.kernel)}
+        return {"kernel": (*layout.positions, *layout.kernel_shape)}
 
     def start(self, key: jax.Array, layout: Layout, spec: Start) -> Arrays:
-        return {"kernel": layout.silence(draw_kernels(key, layout.positions, layout.kernel, spec))}
+        return {"kernel": layout.zero_dead_taps(draw_kernels(key, layout.positions, layout.kernel_shape, spec))}
 
     def apply(self, x: jax.Array, arrays: Arrays, layout: Layout, **options) -> jax.Array:
         return locally_connected(x, arrays["kernel"], layout.window, layout.groups, **options)

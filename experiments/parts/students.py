@@ -51,7 +51,7 @@ class Teaching:
 
 def free_rank(layout: Layout) -> int:
     """Return the rank of free kernels at every position, which no mixture of more kernels exceeds."""
-    return min(math.prod(layout.positions), math.prod(layout.kernel))
+    return min(math.prod(layout.positions), math.prod(layout.kernel_shape))
 
 
 @functools.partial(jax.jit, static_argnames=("apply", "steps", "rate"))

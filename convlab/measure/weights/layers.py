@@ -142,4 +142,4 @@ def _indices_and_weights(arrays: Arrays, layout: Layout) -> tuple[dict[str, Inde
     kernels = layout.tying.kernels(arrays, layout)
     if layout.space is None or layout.tying.within(Shared):
         return PLAIN, kernels
-    return LOCAL, layout.silence(repeat(kernels, layout.positions))
+    return LOCAL, layout.zero_dead_taps(repeat(kernels, layout.positions))
