@@ -17,7 +17,7 @@ ARRAYS = (jax.Array, np.ndarray, np.generic)
 
 
 def compiled(function):
-    """Compile a function; arguments that are not arrays are static."""
+    """Compile a function whose non-array arguments are static."""
 
     @functools.partial(jax.jit, static_argnums=(0, 1))
     def program(structure, static, arrays):

@@ -641,7 +641,7 @@ FAULTS = [
 
 
 def survives(fault: Fault) -> str:
-    """Apply one fault to a copy and run its tests; return "" if one failed, else a report."""
+    """Apply one fault to a copy, run its tests and return "" if one failed or else a report."""
     with tempfile.TemporaryDirectory() as folder:
         copy = pathlib.Path(folder) / "project"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", "runs", "results", "__pycache__"))

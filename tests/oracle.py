@@ -42,7 +42,7 @@ def axis_reads(n, size, stride, dilation, padding):
 
 
 def tables(space, size, strides, dilation, padding):
-    """Return one `axis_reads` table per axis; `padding` is a name or one (low, high) pair per axis."""
+    """Return one `axis_reads` table per axis for a named or explicit padding."""
     per_axis = [padding] * len(space) if isinstance(padding, str) else padding
     return [axis_reads(*axis) for axis in zip(space, size, strides, dilation, per_axis, strict=True)]
 
@@ -108,7 +108,7 @@ def low_rank(x, basis, weights, reads):
 
 
 def dense_matrix(kernel_at, reads, space, channels_in, channels_out, groups=1):
-    """Return the dense weights of a layer with kernels `kernel_at`; taps on one pixel add."""
+    """Return the dense weights of a layer with kernels `kernel_at`, adding taps on one pixel."""
     w = np.zeros((*out_shape(reads), *space, channels_in, channels_out))
     per_in, per_out = channels_in // groups, channels_out // groups
     for position, tap, pixel in each_tap(reads):
@@ -119,7 +119,7 @@ def dense_matrix(kernel_at, reads, space, channels_in, channels_out, groups=1):
 
 
 def pool(x, reads, reduce):
-    """Reduce the live pixels of each window, separately for each channel."""
+    """Reduce the live pixels of each window, in row-major order, for every channel."""
     seen = {}
     for position, _, pixel in each_tap(reads):
         seen.setdefault(position, []).append(x[pixel])

@@ -32,7 +32,7 @@ print(*(sum(event.endswith(name) for event in events) for name in ("cache_hits",
 
 @pytest.fixture
 def settings(monkeypatch, tmp_path):
-    """Enable the compilation cache in a temporary folder; restore settings of JAX afterwards."""
+    """Enable the compilation cache in a temporary folder and restore JAX afterwards."""
     before = {name: jax.config.values[name] for name in OPTIONS}
     for name in ("CONVLAB_CACHE", "JAX_COMPILATION_CACHE_DIR", compiling.UNOPTIMISED.upper(), *map(str.upper, compiling.KEPT)):
         monkeypatch.delenv(name, raising=False)
@@ -44,7 +44,7 @@ def settings(monkeypatch, tmp_path):
 
 
 def compiled(**environment):
-    """Run a small program in a new process; return its result in hex, cache hits and misses."""
+    """Run a small program in a new process and return its result, cache hits and cache misses."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "CONVLAB_"))}
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", COUNTED],
@@ -149,10 +149,8 @@ def test_tests_do_not_use_the_compilation_cache():
 
 
 def test_compile_faster_sets_only_supported_xla_flags_that_are_not_set(settings):
-    first, second = (
-        "--xla_cpu_multi_thread_eigen=true",
-        "--xla_cpu_no_such_flag=true",
-    )  # a flag of every XLA version, and an unknown one
+    # A flag of every XLA version, and an unknown one.
+    first, second = "--xla_cpu_multi_thread_eigen=true", "--xla_cpu_no_such_flag=true"
     settings.setattr(compiling, "FASTER", (first, second))
     settings.delenv("XLA_FLAGS", raising=False)
     compiling.compile_faster()

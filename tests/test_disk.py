@@ -66,7 +66,7 @@ def intact(tmp_path_factory):
 
 @pytest.fixture
 def digits(intact, tmp_path):
-    """Copy the preparation so that a test can damage it; return the data and the folder."""
+    """Copy the preparation so that a test can damage it, and return the data and the folder."""
     subprocess.run(["cp", "-r", f"{intact[1]}/.", str(tmp_path)], check=True)
     return intact[0], tmp_path
 
@@ -130,9 +130,8 @@ def test_preparation_without_checksums_is_read_and_then_receives_them(digits):
     (folder / "convlab_digits/1.0.0" / disk.MANIFEST).unlink()
     assert_same(load("digits", data_dir=folder, keep="records"), expected)
     assert disk.sealed(folder / "convlab_digits/1.0.0")
-    subprocess.run(
-        ["rm", "-r", str(folder / "convlab_digits/1.0.0/decoded")], check=True
-    )  # decoded images are not part of the preparation
+    # The decoded images are not part of the preparation, so they are decoded again.
+    subprocess.run(["rm", "-r", str(folder / "convlab_digits/1.0.0/decoded")], check=True)
     assert_same(load("digits", data_dir=folder, keep="records"), expected)
     assert_same(load("digits", data_dir=folder), expected)
 
@@ -149,7 +148,7 @@ def test_concurrent_processes_all_succeed_and_only_one_prepares(tmp_path):
 
 
 def limited(folder, bytes_of_a_file, keep="memory"):
-    """Load in a process with a limited file size; return its output and errors."""
+    """Load in a process with a limited file size and return its output and errors."""
     code = f"""
 import resource
 from convlab.data import load

@@ -17,13 +17,13 @@ CLASSES = ("cat", "dog")
 
 
 def picture(seed, size=(5, 7), mode="RGB"):
-    """Make a Pillow image of noise; `size` is (height, width)."""
+    """Make a Pillow image of noise with a size of (height, width)."""
     channels = {"RGB": (3,), "L": (), "RGBA": (4,)}[mode]
     return PIL.Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, *channels), np.uint8))
 
 
 def album(root, splits=(("train", 6), ("test", 2)), **options):
-    """Write a folder of images by class; return the pixels by split and class."""
+    """Write a folder of images by class and return the pixels by split and class."""
     pixels = {}
     for split, number in splits:
         for label in CLASSES:
@@ -299,7 +299,7 @@ def idx_bytes(array, kind=0x08):
 
 
 def idx_folder(root, squeeze=True, classes=10):
-    """Write the four IDX files; return images and labels by split."""
+    """Write the four IDX files and return images and labels by split."""
     made = {}
     root.mkdir()
     for seed, (split, part, number) in enumerate((("train", "train", 30), ("test", "t10k", 20))):

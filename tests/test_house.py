@@ -127,7 +127,7 @@ def test_package_is_marked_as_typed():
 
 
 def fresh(code):
-    """Run code in a new process; return what it prints."""
+    """Run code in a new process and return its output."""
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     return run.stdout
 

