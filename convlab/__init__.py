@@ -1,4 +1,17 @@
-"""convlab: the ladder from dense layers to convolutions, with exact conversions and measurements."""
+"""The ladder from dense layers to convolutions, with exact conversions and measurements.
+
+| rung | op | layer |
+|---|---|---|
+| dense | `dense` | `Dense` |
+| locally connected | `locally_connected` | `LocallyConnected` |
+| tiled | `tiled` | `Tiled` |
+| low rank | `low_rank` | `LowRank` |
+| convolution | `conv` | `Conv` |
+| symmetric | `conv` | `Symmetric` |
+
+`lift_*` and `project_*` convert kernels, `relax` and `constrain` whole networks. `models` holds networks at any rung, `fit` trains
+them, `count`, `summary` and `measure` measure them, `tasks` draws examples, and `testing` holds assertions.
+"""
 
 from convlab import algebra as algebra
 from convlab import foreign as foreign

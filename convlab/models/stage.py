@@ -26,7 +26,8 @@ class Wiring:
     """Describe how the spatial layers of a network are connected, for `convlab.layers.connect`.
 
     Args:
-      connectivity: The rung of the layers, or "global_conv".
+      connectivity: The rung of the layers ("dense", "locally_connected", "tiled", "low_rank", "conv" or "symmetric"), or
+        "global_conv", a convolution of every offset that can reach a pixel.
       period: The period of "tiled".
       rank: The rank of "low_rank".
       tied_noise: The noise between positions, on rungs with several kernels.

@@ -84,9 +84,8 @@ def examples_needed(
 
     $$n^* = n_j \,(n_{j+1} / n_j)^{(t - s_j) / (s_{j+1} - s_j)}, \qquad s_j < t \le s_{j+1}$$
 
-    Here $n_j$ are the sizes of a geometric grid, $s_j$ their scores and t the target. The steps along the grid double, up to a
-    factor of eight in size, until a size reaches the target. Bisection between the last two sizes follows. So few large sizes
-    are tried, and none far above the result. All seeds take a step in one call, each at a separate size, so that the learner is
+    Here $n_j$ are the sizes of a geometric grid, $s_j$ their scores and t the target. The search climbs the grid in growing
+    steps, by at most a factor of eight in size, until the target is reached, and then bisects. So few large sizes are tried. All seeds take a step in one call, each at a separate size, so that the learner is
     compiled once. The search assumes that scores grow with the size. If noise causes several crossings, it finds one of them.
 
     Args:
@@ -99,6 +98,9 @@ def examples_needed(
       path: The file to which every new score is appended, and from which known scores are read. Damaged lines are skipped.
       of: The name of the learner and its settings in the file. Scores under other names are ignored.
       show: A function that is called with the size, the seed and the score of every new run.
+
+    Returns:
+      The number of examples for every seed, infinite where no size up to `most` reaches the target.
 
     Raises:
       ValueError: There are no seeds, the sizes or the factor are out of order, a target or a score is nan, or the number of

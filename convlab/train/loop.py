@@ -64,6 +64,10 @@ def fit(
       parameter_metrics: A jittable function that maps the scored parameters to scalars by name, such as
         `convlab.measure.index_metrics` makes. The scalars are added to each row of the history.
 
+    Returns:
+      The trained network. `fitted.model()` is the module, `fitted.history[-1]` holds its last scores by name, and
+      `fitted.evaluate(images, labels)` scores it on other images.
+
     Raises:
       ValueError: The model does not return one logit per class, or `optimizer_state` belongs to another model. The checkpoint
         belongs to another run. `config` sets `patience` without a validation split, or a mesh that does not fit the batch.

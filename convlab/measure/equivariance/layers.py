@@ -57,8 +57,8 @@ def equivariance_by_layer(model: Any, images: Float[Array, "n k l c"], delta: De
 
     D_l is the output when the images are unshifted up to unit l and shifted from there on (see the module). The parts p_l add
     up to the relative error |E| / |f(X)|. A unit that cancels an error of others has a negative part. Networks may be nested
-    and have residual connections. Units are convlab's and Flax's spatial and linear layers and norms, pooling, and single
-    operations between them.
+    and have residual connections. Units are convlab's layers, `nnx.Conv`, `nnx.Linear`, norms, pooling, and the single
+    operations between them. Other layers of Flax appear as their operations.
 
     For some operations the receptive field is not known (polyphase pooling, a loop, a convolution that is no layer). The jump
     of their result is then assumed to grow by the ratio of input to output positions. If that is no integer, the result is
