@@ -9,8 +9,8 @@
 | convolution | `conv` | `Conv` |
 | symmetric | `conv` | `Symmetric` |
 
-`lift_*` and `project_*` convert kernels, `relax` and `constrain` whole networks. `models` holds networks at any rung, `fit` trains
-them, `count`, `summary` and `measure` measure them, `tasks` draws examples, and `testing` holds assertions.
+`lift_*` and `project_*` convert kernels, `relax` and `constrain` convert whole networks. `models` holds networks at any rung,
+`fit` trains them, `count`, `summary` and `measure` measure them, `tasks` draws examples, and `testing` holds assertions.
 """
 
 from convlab import algebra as algebra

@@ -85,8 +85,9 @@ def examples_needed(
     $$n^* = n_j \,(n_{j+1} / n_j)^{(t - s_j) / (s_{j+1} - s_j)}, \qquad s_j < t \le s_{j+1}$$
 
     Here $n_j$ are the sizes of a geometric grid, $s_j$ their scores and t the target. The search climbs the grid in growing
-    steps, by at most a factor of eight in size, until the target is reached, and then bisects. So few large sizes are tried. All seeds take a step in one call, each at a separate size, so that the learner is
-    compiled once. The search assumes that scores grow with the size. If noise causes several crossings, it finds one of them.
+    steps, by at most a factor of eight in size, until the target is reached, and then bisects. So few large sizes are tried,
+    and none far above the result. All seeds take a step in one call, each at a separate size, so that the learner is compiled
+    once. The search assumes that scores grow with the size. If noise causes several crossings, it finds one of them.
 
     Args:
       learn: The learner. It takes one size and one seed per run and returns the scores of the runs. Larger scores are better.
