@@ -213,7 +213,7 @@ def test_dead_taps_do_not_enter_a_projection_whatever_they_hold():
             close(project(dirty, window=window, space=space), project(v, window=window, space=space))
 
 
-def test_circular_tilings_compose_by_the_greatest_common_divisor_and_conv_is_the_average_over_shifts():
+def test_circular_tilings_compose_by_their_gcd_and_conv_is_the_average_over_shifts():
     window, space = cl.Window((3,), padding="CIRCULAR"), (12,)
     (w,) = gaussian((12, 12, 2, 3))
     close(onto_tiled(onto_tiled(w, window, space, 4), window, space, 6), onto_tiled(w, window, space, 2))

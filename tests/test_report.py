@@ -747,7 +747,7 @@ def runs_of(seeds=5, sizes=(64, 256), rungs=("dense", "tiled", "conv")):
     return [named[index] | {"accuracy": scores[index], "seconds": seconds[index]} for index in indices]
 
 
-def of(rows, value, **chosen):
+def column(rows, value, **chosen):
     return np.array([row[value] for row in rows if all(row[name] == wanted for name, wanted in chosen.items())])
 
 
@@ -760,7 +760,7 @@ def test_paired_difference_has_the_interval_and_test_of_differences_by_seed():
     lines = paired(rows, ["rung", "size"], {"rung": "conv"}, "accuracy")
     assert [(line["rung"], line["size"]) for line in lines] == [("dense", 64), ("dense", 256), ("tiled", 64), ("tiled", 256)]
     for line in lines:
-        x, y = (of(rows, "accuracy", rung=rung, size=line["size"]) for rung in (line["rung"], "conv"))
+        x, y = (column(rows, "accuracy", rung=rung, size=line["size"]) for rung in (line["rung"], "conv"))
         ends = tuple(line[f"accuracy_difference{end}"] for end in ("", "_low", "_high"))
         np.testing.assert_allclose(ends, interval(x - y))
         np.testing.assert_allclose(line["accuracy_p"], scipy.stats.ttest_rel(x, y).pvalue)

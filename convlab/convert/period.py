@@ -51,7 +51,7 @@ def zero_dead_taps(v: Float[Array, "p q a b c d"], window: Window, space: Space)
     return jnp.where(table[..., None, None], v, 0)
 
 
-def gather(v: Float[Array, "p q a b c d"], window: Window, space: Space, period: Sequence[int]) -> Float[Array, "p q a b c d"]:
+def gather(v: Float[Array, "i j a b c d"], window: Window, space: Space, period: Sequence[int]) -> Float[Array, "p q a b c d"]:
     r"""Apply $E^\top E'$ to kernels V', where E' belongs to their period and E to another one.
 
     If no two taps of a window read the same pixel, the result for a tap is a sum over the positions where it is live.
@@ -60,7 +60,7 @@ def gather(v: Float[Array, "p q a b c d"], window: Window, space: Space, period:
     return _along_axes([counts(axis, p, q) for axis, p, q in axes], zero_dead_taps(v, window, space))
 
 
-def nearest(v: Float[Array, "p q a b c d"], window: Window, space: Space, period: Sequence[int]) -> Float[Array, "p q a b c d"]:
+def nearest(v: Float[Array, "i j a b c d"], window: Window, space: Space, period: Sequence[int]) -> Float[Array, "p q a b c d"]:
     r"""Find the nearest kernels of another period, $(E^\top E)^+ E^\top E' V'$.
 
     Example:
