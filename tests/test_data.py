@@ -283,9 +283,9 @@ def test_permutation_is_the_same_in_every_call_and_in_every_batch(shape):
     images, key = gaussian(*shape), jax.random.key(1)
     permuted = permute_pixels(images, key)
     chex.assert_trees_all_equal(permuted[2:3], permute_pixels(images[2:3], key), jax.jit(permute_pixels)(images, key)[2:3])
-    rank = images.ndim - 2
-    chex.assert_trees_all_equal(permuted[3], permute_pixels(images[3], key, rank=rank))
-    chex.assert_trees_all_equal(permuted[None], permute_pixels(images[None], key, rank=rank))
+    ndim = images.ndim - 2
+    chex.assert_trees_all_equal(permuted[3], permute_pixels(images[3], key, ndim=ndim))
+    chex.assert_trees_all_equal(permuted[None], permute_pixels(images[None], key, ndim=ndim))
     assert not np.array_equal(permuted, permute_pixels(images, jax.random.key(2)))
 
 
@@ -296,8 +296,8 @@ def test_spatial_transforms_keep_the_dtype(dtype):
         assert moved.dtype == dtype
 
 
-@pytest.mark.parametrize("rank", [0, 4])
-def test_permutation_raises_an_error_for_unsupported_numbers_of_axes(rank):
+@pytest.mark.parametrize("ndim", [0, 4])
+def test_permutation_raises_an_error_for_unsupported_numbers_of_axes(ndim):
     with pytest.raises(ValueError, match=f"needs 1 to 3 spatial axes, got {rank}"):
         permute_pixels(gaussian(2, 2, 2, 2, 2, 2), jax.random.key(0), rank=rank)
 

@@ -241,18 +241,18 @@ def test_vmap_over_keys_matches_separate_calls(f):
 
 
 @compiled
-def moved(images, key, by, rank):
+def moved(images, key, by, ndim):
     """Return shifted, cropped and flipped images."""
-    cropped = random_crop(images, key, pad=by, mode="reflect", rank=rank)
-    return random_shift(images, key, by=by, rank=rank), cropped, random_flip(images, key, rank=rank)
+    cropped = random_crop(images, key, pad=by, mode="reflect", ndim=ndim)
+    return random_shift(images, key, by=by, ndim=ndim), cropped, random_flip(images, key, ndim=ndim)
 
 
 @pytest.mark.parametrize("batch", [(), (13,), (2, 13), (2, 1, 7)])
 @pytest.mark.parametrize(("space", "by"), SHIFTS)
 def test_any_number_of_batch_axes_is_supported(batch, space, by):
-    rank, key = len(space), jax.random.key(1)
+    ndim, key = len(space), jax.random.key(1)
     images = gaussian(*batch, *space, CHANNELS)
-    shifted, cropped, flipped = map(np.asarray, moved(images, key, by, rank))
+    shifted, cropped, flipped = map(np.asarray, moved(images, key, by, ndim))
     for index in np.ndindex(*batch):
         image = images[index]
         assert shifted[index].tobytes() in shifts(image, by)
@@ -336,7 +336,7 @@ def test_chains_of_equal_parts_are_equal():
         crop_and_flip(pad=2),
         chain(random_flip, functools.partial(random_crop, pad=2, mode="reflect")),
         chain(functools.partial(random_crop, pad=2, mode="reflect")),
-        chain(functools.partial(permute_pixels, rank=2), random_flip),
+        chain(functools.partial(permute_pixels, ndim=2), random_flip),
         chain(),
     ],
 )
@@ -372,9 +372,9 @@ KEY = jax.random.key(0)
         (lambda x: random_shift(x, KEY, by=0.5), TypeError, "by must be a Python integer.*got 0.5"),
         (lambda x: random_shift(x, KEY, by=(1, 0.5)), TypeError, "by must be a sequence of Python integers"),
         (lambda x: random_shift(x, KEY, by="2"), TypeError, "by must be"),
-        (lambda x: random_shift(x, KEY, by=1, rank=4), ValueError, "needs 1 to 3 spatial axes, got 4"),
+        (lambda x: random_shift(x, KEY, by=1, ndim=4), ValueError, "needs 1 to 3 spatial axes, got 4"),
         (lambda x: random_shift(x[0, 0], KEY, by=1), ValueError, "needs 1 to 3 spatial axes, got 0"),
-        (lambda x: random_shift(x[0, 0], KEY, by=1, rank=2), ValueError, "needs 2 spatial axes and channels"),
+        (lambda x: random_shift(x[0, 0], KEY, by=1, ndim=2), ValueError, "needs 2 spatial axes and channels"),
         (lambda x: jax.jit(lambda by: random_shift(x, KEY, by=by))(2), TypeError, "by must be"),
         (lambda x: jax.jit(lambda by: random_shift(x, KEY, by=(by, 1)))(2), TypeError, "by must be"),
         (lambda x: random_crop(x, KEY, pad=-1), ValueError, "pad is .*none below 0"),
@@ -384,7 +384,7 @@ KEY = jax.random.key(0)
         (lambda x: random_crop(x, KEY, pad=1, space=(5,)), ValueError, r"space is \(5,\) for images of \(7, 5\)"),
         (lambda x: random_crop(x, KEY, pad=1, space=(5.0, 5)), TypeError, "space must be a sequence of Python integers"),
         (lambda x: random_crop(x, KEY, pad=1, mode="edge"), ValueError, "mode is 'edge'; needs \"zero\" or"),
-        (lambda x: random_crop(x, KEY, pad=1, rank=0), ValueError, "needs 1 to 3 spatial axes, got 0"),
+        (lambda x: random_crop(x, KEY, pad=1, ndim=0), ValueError, "needs 1 to 3 spatial axes, got 0"),
         (lambda x: jax.jit(lambda pad: random_crop(x, KEY, pad=pad))(2), TypeError, "pad must be"),
         (lambda x: random_flip(x, KEY, axis=2), ValueError, r"axis is 2 but images of \(7, 5\) have 2 spatial axes"),
         (lambda x: random_flip(x, KEY, axis=-3), ValueError, "axis is -3"),
@@ -394,7 +394,7 @@ KEY = jax.random.key(0)
         (lambda x: random_flip(x, KEY, probability=np.nan), ValueError, "probability is nan"),
         (lambda x: random_flip(x, KEY, probability="1"), TypeError, "probability must be a Python number"),
         (lambda x: jax.jit(lambda p: random_flip(x, KEY, probability=p))(0.5), TypeError, "probability must be a Python"),
-        (lambda x: random_flip(x, KEY, rank=0), ValueError, "needs 1 to 3 spatial axes, got 0"),
+        (lambda x: random_flip(x, KEY, ndim=0), ValueError, "needs 1 to 3 spatial axes, got 0"),
         (lambda x: chain(3), TypeError, "a transform is 3; needs a function"),
         (lambda x: chain(functools.partial(random_shift, by=[1, 2])), TypeError, "cannot be hashed.*list"),
     ],

@@ -21,7 +21,7 @@ from convlab.data.transforms import pad as pad_
 
 
 def random_shift(
-    images: Shaped[Images, "*n k l c"], key: RandomKey, *, by: int | Sequence[int], rank: int | None = None
+    images: Shaped[Images, "*n k l c"], key: RandomKey, *, by: int | Sequence[int], ndim: int | None = None
 ) -> Shaped[Array, "*n k l c"]:
     r"""Shift each image by a random number of whole pixels along each axis.
 
@@ -30,13 +30,13 @@ def random_shift(
     $$Y_{nklc} = X_{n,\,k-\Delta k_n,\,l-\Delta l_n,\,c}$$
 
     Args:
-      images: The images. A single image, or several batch axes, need `rank`.
+      images: The images. A single image, or several batch axes, need `ndim`.
       key: The random key. The same key and images always give the same result.
       by: The largest shift in pixels, from 0 to the image size: one Python integer, or one per spatial axis.
-      rank: The number of spatial axes. If None, all axes but the first and the last.
+      ndim: The number of spatial axes. If None, all axes but the first and the last.
 
     Raises:
-      ValueError: `by` is negative or larger than the images, it does not hold one number per axis, or `rank` does not fit the
+      ValueError: `by` is negative or larger than the images, it does not hold one number per axis, or `ndim` does not fit the
         images.
       TypeError: `by` does not hold Python integers.
 
@@ -45,7 +45,7 @@ def random_shift(
       (5, 8, 7, 1)
     """
     images = jnp.asarray(images)
-    sizes = space_of(images, images.ndim - 2 if rank is None else rank)
+    sizes = space_of(images, images.ndim - 2 if ndim is None else ndim)
     shifts = _per_axis("by", by, sizes)
     if any(shift > size for shift, size in zip(shifts, sizes, strict=True)):
         raise ValueError(f"by is {shifts} but the images are {sizes}; needs at most their size, since no pixel is left at that")
@@ -59,7 +59,7 @@ def random_crop(
     pad: int | Sequence[int],
     space: Sequence[int] | None = None,
     mode: Literal["zero", "reflect"] = "zero",
-    rank: int | None = None,
+    ndim: int | None = None,
 ) -> Shaped[Array, "*n i j c"]:
     r"""Pad each image and crop it at a random position.
 
@@ -70,17 +70,17 @@ def random_crop(
     Here $p, q$ are `pad`. $s_n, t_n$ are drawn uniformly from 0 to the difference between the padded size and the crop size.
 
     Args:
-      images: The images. A single image, or several batch axes, need `rank`.
+      images: The images. A single image, or several batch axes, need `ndim`.
       key: The random key. The same key and images always give the same result.
       pad: The number of pixels to add on both sides: one Python integer, or one per spatial axis.
       space: The crop size along each spatial axis, in Python integers. If None, the size of the images.
       mode: The kind of padding: "zero", or "reflect", which mirrors the image about its outermost pixels without repeating
         them.
-      rank: The number of spatial axes. If None, all axes but the first and the last.
+      ndim: The number of spatial axes. If None, all axes but the first and the last.
 
     Raises:
       ValueError: `pad` is negative. Or `pad` is not smaller than the images under "reflect". Or `space` has an empty axis or is
-        larger than the padded images. Or `pad` or `space` does not hold one number per axis. Or `mode` is unknown, or `rank`
+        larger than the padded images. Or `pad` or `space` does not hold one number per axis. Or `mode` is unknown, or `ndim`
         does not fit the images.
       TypeError: `pad` or `space` does not hold Python integers.
 
@@ -89,7 +89,7 @@ def random_crop(
       (5, 5, 3, 1)
     """
     images = jnp.asarray(images)
-    sizes = space_of(images, images.ndim - 2 if rank is None else rank)
+    sizes = space_of(images, images.ndim - 2 if ndim is None else ndim)
     pads, window = _per_axis("pad", pad, sizes), sizes if space is None else _per_axis("space", space, sizes)
     padded = tuple(size + 2 * extra for size, extra in zip(sizes, pads, strict=True))
     if not all(1 <= small <= large for small, large in zip(window, padded, strict=True)):
@@ -106,7 +106,7 @@ def random_crop(
 
 
 def random_flip(
-    images: Shaped[Images, "*n k l c"], key: RandomKey, *, axis: int = -1, probability: float = 0.5, rank: int | None = None
+    images: Shaped[Images, "*n k l c"], key: RandomKey, *, axis: int = -1, probability: float = 0.5, ndim: int | None = None
 ) -> Shaped[Array, "*n k l c"]:
     r"""Mirror each image along one axis with a given probability.
 
@@ -117,14 +117,14 @@ def random_flip(
     Here $L$ is the number of pixels along the mirrored axis. The equation is written for the last spatial axis.
 
     Args:
-      images: The images. A single image, or several batch axes, need `rank`.
+      images: The images. A single image, or several batch axes, need `ndim`.
       key: The random key. The same key and images always give the same result.
       axis: The index of the axis among the spatial axes, a Python integer. A negative index counts from the last axis.
       probability: The probability that an image is mirrored, a Python number from 0 to 1.
-      rank: The number of spatial axes. If None, all axes but the first and the last.
+      ndim: The number of spatial axes. If None, all axes but the first and the last.
 
     Raises:
-      ValueError: There is no such spatial axis, `probability` is outside 0 to 1, or `rank` does not fit the images.
+      ValueError: There is no such spatial axis, `probability` is outside 0 to 1, or `ndim` does not fit the images.
       TypeError: `axis` is not a Python integer or `probability` not a Python number.
 
     Example:
@@ -132,7 +132,7 @@ def random_flip(
       Array([2, 1, 0], dtype=int32)
     """
     images = jnp.asarray(images)
-    sizes = space_of(images, images.ndim - 2 if rank is None else rank)
+    sizes = space_of(images, images.ndim - 2 if ndim is None else ndim)
     index = _integer("axis", axis)
     if not -len(sizes) <= index < len(sizes):
         raise ValueError(

@@ -21,7 +21,7 @@ Images = Array | np.ndarray
 RandomKey = Key[Array, ""] | UInt32[Array, "2"]
 
 
-def permute_pixels(images: Shaped[Images, "*n k l c"], key: RandomKey, *, rank: int | None = None) -> Shaped[Array, "*n k l c"]:
+def permute_pixels(images: Shaped[Images, "*n k l c"], key: RandomKey, *, ndim: int | None = None) -> Shaped[Array, "*n k l c"]:
     r"""Permute the pixels of all images by one random permutation.
 
     The permutation destroys neighbourhoods and keeps all other information.
@@ -29,19 +29,19 @@ def permute_pixels(images: Shaped[Images, "*n k l c"], key: RandomKey, *, rank: 
     $$Y_{nklc} = X_{n\,\pi(k,l)\,c}$$
 
     Args:
-      images: The images. A single image, or several batch axes, need `rank`.
+      images: The images. A single image, or several batch axes, need `ndim`.
       key: The random key. The same key and image size always give the same permutation.
-      rank: The number of spatial axes. If None, all axes but the first and the last.
+      ndim: The number of spatial axes. If None, all axes but the first and the last.
 
     Raises:
-      ValueError: `rank` is not 1 to 3, or `images` has too few axes for it.
+      ValueError: `ndim` is not 1 to 3, or `images` has too few axes for it.
 
     Example:
       >>> permute_pixels(jnp.ones((5, 8, 7, 1)), jax.random.key(0)).shape
       (5, 8, 7, 1)
     """
     images = jnp.asarray(images)
-    space = space_of(images, images.ndim - 2 if rank is None else rank)
+    space = space_of(images, images.ndim - 2 if ndim is None else ndim)
     batch, channels = images.shape[: -1 - len(space)], images.shape[-1]
     order = jax.random.permutation(key, math.prod(space))
     pixels = images.reshape(*batch, math.prod(space), channels)
