@@ -299,12 +299,12 @@ def test_spatial_transforms_keep_the_dtype(dtype):
 @pytest.mark.parametrize("ndim", [0, 4])
 def test_permutation_raises_an_error_for_unsupported_numbers_of_axes(ndim):
     with pytest.raises(ValueError, match=f"needs 1 to 3 spatial axes, got {rank}"):
-        permute_pixels(gaussian(2, 2, 2, 2, 2, 2), jax.random.key(0), rank=rank)
+        permute_pixels(gaussian(2, 2, 2, 2, 2, 2), jax.random.key(0), ndim=rank)
 
 
 def test_permutation_raises_an_error_for_too_few_axes():
     with pytest.raises(ValueError, match="needs 3 spatial axes and channels"):
-        permute_pixels(gaussian(5, 3, 2), jax.random.key(0), rank=3)
+        permute_pixels(gaussian(5, 3, 2), jax.random.key(0), ndim=3)
 
 
 @pytest.mark.parametrize(
