@@ -298,8 +298,8 @@ def test_spatial_transforms_keep_the_dtype(dtype):
 
 @pytest.mark.parametrize("ndim", [0, 4])
 def test_permutation_raises_an_error_for_unsupported_numbers_of_axes(ndim):
-    with pytest.raises(ValueError, match=f"needs 1 to 3 spatial axes, got {rank}"):
-        permute_pixels(gaussian(2, 2, 2, 2, 2, 2), jax.random.key(0), ndim=rank)
+    with pytest.raises(ValueError, match=f"needs 1 to 3 spatial axes, got {ndim}"):
+        permute_pixels(gaussian(2, 2, 2, 2, 2, 2), jax.random.key(0), ndim=ndim)
 
 
 def test_permutation_raises_an_error_for_too_few_axes():
