@@ -123,7 +123,9 @@ def composes(window_first: Window, window_second: Window, space: Space) -> Bool[
 def flip(v: Float[Array, "a b c d"]) -> Float[Array, "a b c d"]:
     r"""Reverse a kernel along its spatial axes.
 
-    $$V'_{abcd} = V_{-a,\,-b,\,cd}$$
+    $$V'_{abcd} = V_{A-1-a,\,B-1-b,\,cd}$$
+
+    for a kernel of A x B taps.
 
     Cross-correlation with a kernel is mathematical convolution with the flipped kernel.
 

@@ -44,7 +44,9 @@ def project_local_to_conv(v: Float[Array, "i j a b c d"], window: Window, space:
       space: The number of input pixels along each spatial axis.
 
     Returns:
-      The kernel; taps that are live nowhere are zero. Where several taps read one pixel, the module's general formula.
+      The kernel, with zeros at taps that are live nowhere. n(a, b) is the number of positions where tap (a, b) is live,
+      that is, reads a pixel. If several taps of a window read the same pixel, as under "REFLECT", the kernel is not this
+      mean but that of the formula in `help(convlab.convert)`.
 
     Raises:
       ValueError: `v` does not hold one kernel of this window per output position.

@@ -45,7 +45,9 @@ def project_dense_to_local(
 ) -> Float[Array, "i j a b c d"]:
     r"""Find the nearest locally connected kernel: the weights inside the windows.
 
-    $$V_{ijabcd} = W_{ijklcd} / m \quad \text{where } m \text{ taps of } (i, j), (a, b) \text{ among them, read } (k, l)$$
+    $$V_{ijabcd} = W_{ijklcd} / m$$
+
+    Here (k, l) is the pixel that tap (a, b) reads at (i, j), and m is the number of taps at (i, j) that read it.
 
     Args:
       w: One weight per output position, pixel, input channel and output channel.
@@ -54,7 +56,8 @@ def project_dense_to_local(
       groups: The number of groups of channels. Weights between groups are dropped.
 
     Returns:
-      One kernel per output position, dead taps zero; m is 1 except where padding repeats pixels.
+      One kernel per output position, with dead taps set to zero. m is 1 unless padding repeats pixels. With groups, c
+      counts the channels of one group.
 
     Raises:
       ValueError: `w` has other output positions or pixels, or `groups` does not divide its channels.

@@ -57,12 +57,13 @@ def project_local_to_low_rank(
     beyond `rank`. A kernel that all positions share comes back as itself with weights 1.
 
     Args:
-      v: One kernel per output position; set dead taps to zero first, as lifting does, or their values count.
-      rank: Number of kernels, 1 to min(positions, entries of one kernel).
+      v: One kernel per output position. Dead taps count like others unless they are zero, as after lifting.
+      rank: The number of kernels, 1 to min(positions, entries of one kernel).
 
     Returns:
       basis: The kernels, orthogonal, largest first.
-      weights: The proportions at each position, orthogonal columns of mean square 1.
+      weights: The weights of the kernels at each position. For each kernel their mean square over positions is 1, and those of
+        different kernels are orthogonal.
 
     Raises:
       ValueError: `rank` is out of range.

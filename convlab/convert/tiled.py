@@ -18,7 +18,7 @@ def lift_tiled_to_local(
       v: One kernel per place in the tile.
       window: The pixels that each position reads.
       space: The number of input pixels along each spatial axis.
-      period: Positions along each side of the tile; read off `v` when absent.
+      period: The period along each axis. If None, that of `v`.
 
     Raises:
       ValueError: `v` does not hold kernels of this window and period.

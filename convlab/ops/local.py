@@ -27,7 +27,8 @@ def locally_connected(
     Args:
       x: The images, with any number of leading batch axes.
       v: The kernels, one per output position. With groups, c counts the input channels of one group.
-      window: The pixels that each position reads. With stride s, `i + a` stands for `s*i + a`.
+      window: The pixels that each position reads. `i + a` stands for the pixel that tap a of output i reads: s*i + dilation*a -
+        low, see `Window`.
       groups: The number of groups of channels. Each group of output channels reads its own group of input channels.
       precision: The precision of the multiplications, as in `jax.lax`.
       preferred_element_type: The dtype of the sums and the result, as in `jax.lax`.

@@ -38,7 +38,8 @@ def low_rank(
       x: The images, with any number of leading batch axes.
       basis: The shared kernels U.
       weights: The mixing weights w of each position.
-      window: The pixels that each position reads. With stride s, `i + a` stands for `s*i + a`.
+      window: The pixels that each position reads. `i + a` stands for the pixel that tap a of output i reads: s*i + dilation*a -
+        low, see `Window`.
       precision: The precision of the multiplications, as in `jax.lax`.
       preferred_element_type: The dtype of the sums and the result, as in `jax.lax`.
       implementation: The name of an algorithm: "kernels" (the sum over r first), "outputs" (the sum last), an implementation

@@ -28,7 +28,8 @@ def tiled(
     Args:
       x: The images, with any number of leading batch axes.
       v: The kernels, one per position of a tile. The first axes are the period.
-      window: The pixels that each position reads. With stride s, `i + a` stands for `s*i + a`.
+      window: The pixels that each position reads. `i + a` stands for the pixel that tap a of output i reads: s*i + dilation*a -
+        low, see `Window`.
       precision: The precision of the multiplications, as in `jax.lax`.
       preferred_element_type: The dtype of the sums and the result, as in `jax.lax`.
       implementation: The implementation of the convolutions, as in `conv`.

@@ -17,14 +17,15 @@ from convlab.optim.leaves import Mask, Tree, cast_like, check_same_structure, re
 
 
 def prune(parameters: Tree, share: float, mask: Tree | None = None, *, by: str = "layer", which: Mask | None = None) -> Tree:
-    """Return a mask that also prunes the smallest share of the remaining weights.
+    """Return a mask that also prunes a share of the remaining weights, the smallest ones.
 
-    The number of pruned weights is rounded to the nearest integer.
+    The mask is True for the weights to keep. Weights are compared by their absolute values. The number of pruned weights is
+    rounded to the nearest integer.
 
     Args:
       parameters: The parameters of a trained network.
       share: The share of the remaining weights to prune, 0 to 1.
-      mask: The mask of the remaining weights. If None, all weights remain.
+      mask: The mask of the remaining weights, True where a weight remains. If None, all weights remain.
       by: "layer" to prune this share of every array, "global" to prune the smallest weights of all arrays together.
       which: The arrays to prune, as a tree of bools or a function of the parameters that returns one. If None,
         `kernel_mask`. The other arrays are kept.

@@ -33,29 +33,30 @@ def learner(
 ) -> Callable[..., Float[np.ndarray, "s *scores"]]:
     """Make a function from training-set sizes and seeds to accuracies of trained networks.
 
-    The function trains one network per size and seed. Each run draws `most` examples and trains on the first n of them, in
-    batches drawn with replacement. It stops once the running mean of its loss falls below the tolerance. Sizes, seeds and
+    Run k has size sizes[k] and seed seeds[k], two integer arrays of equal length. It draws `most` examples and trains on the
+    first sizes[k] of them, in batches drawn with replacement. It stops once the running mean of its loss falls below the
+    tolerance. Sizes, seeds and
     further parameters of `sample` are numbers, not shapes, so the function compiles once per number of runs. With the same
     seed, a larger training set contains the smaller ones.
 
     Args:
       build: A function that makes the network from its keys. The network has parameters only (no batch norm, no dropout) and
         returns one logit per class.
-      sample: A jittable function that draws examples with labels, such as `Task.sample`. It takes a key, the number of
-        examples, and optionally further parameters, one number per run each.
+      sample: A jittable function that draws examples with labels, such as `Task.sample`. It takes a key and the number of
+        examples. The learner passes further arrays, one entry per run, on to it: `learn(sizes, seeds, distances)`.
       most: The size of the largest training set.
       test: The number of examples to score on.
       steps: The maximal number of steps.
       batch_size: The number of examples per step.
       optimizer: An Optax gradient transformation. If None, Adam with a learning rate of 0.003.
-      tolerance: The running mean of the loss, which starts at 1, at which to stop.
+      tolerance: The running mean of the loss at which training stops. It starts at 1.
       score: A function of the logits and labels of all test examples. If None, the share of labels that are predicted
         correctly.
 
     Returns:
       A function of sizes and seeds, as `convlab.tasks.examples_needed` passes them, and of the further parameters of `sample`.
-      It returns accuracies on new examples, or the values of `score`. They are nan where the loss or a logit is nan, or where a
-      label has no logit.
+      It returns accuracies on new examples, or the values of `score`, one entry per run. They are nan where the loss or a
+      logit is nan, or where a label has no logit.
 
     Raises:
       ValueError: A count is below 1, the tolerance stops training before the first step, or the network has variables other

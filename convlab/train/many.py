@@ -159,6 +159,9 @@ def fit_many(
         cannot be saved.
       parameter_metrics: The parameter metrics, as in `fit`.
 
+    Returns:
+      The runs in the order of `configs`. `runs[k]` is the `Fitted` network of run k, and `runs.parameters` are stacked.
+
     Raises:
       ValueError: An argument is invalid for `fit`, `configs` is empty, the number of data sets differs from the number of
         configurations, or the runs cannot be vmapped. Vmapped runs may differ only in seed, learning rate and schedule, and

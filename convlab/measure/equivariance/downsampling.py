@@ -67,12 +67,13 @@ WAYS: dict[str, Callable[[jax.Array, Window], jax.Array]] = {
 def downsampling(x: Float[Array, "n k l c"], size: Size = 2, stride: int = 2) -> list[dict[str, Any]]:
     r"""Compare downsampling methods by their error of shift equivariance.
 
-    The methods are max, mean, strided, blur and polyphase downsampling.
+    The methods are max, mean, strided, blur and polyphase downsampling, and blur followed by polyphase.
 
     $$\mathrm{error} = \frac{1}{N|\Delta|} \sum_{n\delta} \min_{\epsilon}
       \| g(T_\delta X_n) - T_\epsilon\, g(X_n) \| / \| g(X_n) \|$$
 
-    The mean is over all shifts below the stride. Such a shift need not be a multiple of the stride, so the minimum is over the
+    Here g is the method, $T_\delta$ a circular shift and N the number of images. The mean is over the shifts $\Delta$ from 0 to
+    stride - 1 along each axis, but zero. Such a shift need not be a multiple of the stride, so the minimum is over the
     output shifts just below and above. All windows are circular, so that borders have no effect.
 
     Args:
@@ -82,7 +83,7 @@ def downsampling(x: Float[Array, "n k l c"], size: Size = 2, stride: int = 2) ->
 
     Returns:
       One row for each method: its name in "way", the "error" above, "drift" and "aliased". "drift" is the relative change of
-      the mean over positions. "aliased" is the `aliased_energy` before sampling.
+      the mean over positions. "aliased" is the `aliased_energy` of the output of the same method with stride 1.
 
     Raises:
       ValueError: The stride does not divide the sides of the images, or is below 2. Or a method returns only zeros for an
