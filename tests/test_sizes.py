@@ -97,7 +97,7 @@ def test_reordered_pixels_change_what_a_convolution_learns_but_not_what_a_dense_
     draw = np.random.default_rng(0)
     split = Split(draw.standard_normal((24, 5, 6, 1)).astype(np.float32), np.arange(24) % 3)
     data, key = Data("made", split, split, tuple("abc")), jax.random.key(3)
-    reorder = functools.partial(permute_pixels, key=key, rank=2)
+    reorder = functools.partial(permute_pixels, key=key, ndim=2)
     config = cl.Config(steps=5, batch_size=8, evaluations=1, progress=False)
     adam = optax.adam(1e-2, eps=1e-4)  # above rounding errors of zero gradients, such as those of biases before a norm
     for connectivity, same in (("dense", True), ("conv", False)):
