@@ -208,7 +208,7 @@ class Window:
           array([3, 4, 3])
         """
         alive = [axis.reads >= 0 for axis in self.axes(space)]
-        return _interleaved(functools.reduce(np.logical_and.outer, alive))
+        return over_axes(np.logical_and, alive)
 
     def coverage(self, space: Space) -> np.ndarray:
         """Count the output positions that read each pixel: int, (*space).
@@ -220,7 +220,7 @@ class Window:
                  [4, 6, 4]])
         """
         counts = [(axis.reads[..., None] == np.arange(axis.pixels)).any(1).sum(0) for axis in self.axes(space)]
-        return functools.reduce(np.multiply.outer, counts)
+        return over_axes(np.multiply, counts)
 
     @classmethod
     def full(cls, space: Space) -> "Window":
@@ -286,6 +286,12 @@ def as_integer(name: str, value: object, least: int = 1) -> int:
     if number < least:
         raise ValueError(f"{name} must be at least {least}, got {number}")
     return number
+
+
+def over_axes(join: np.ufunc, tables: Sequence[np.ndarray]) -> np.ndarray:
+    """Combine tables of one spatial axis each: (a), (b) to (a, b), or (i, a), (j, b) to (i, j, a, b)."""
+    table = functools.reduce(join.outer, tables)
+    return table if tables[0].ndim == 1 else _interleaved(table)
 
 
 def _interleaved(table: np.ndarray) -> np.ndarray:

@@ -220,3 +220,12 @@ def test_symmetric_layer_commutes_with_rotations_where_its_outputs_lie_symmetric
     [x] = gaussian((*space, 2))
     turned, after = np.asarray(layer(np.rot90(x))), np.rot90(np.asarray(layer(x)))
     assert np.allclose(turned, after, atol=1e-5) == commutes
+
+
+@pytest.mark.parametrize("changed", [{"window": cl.Window((5, 5))}, {"space": (7, 5)}, {"in_features": 3}, {"out_features": 3}])
+def test_layouts_that_differ_in_more_than_the_rung_are_refused(changed):
+    old = Layout(Shared(), cl.Window((3, 3)), 2, 2, (5, 7))
+    new = dataclasses.replace(at(old, "locally_connected"), **changed)
+    [name] = changed
+    with pytest.raises(ValueError, match=f"new has {name} .*; needs .*, as old has"):
+        transfer(draw(old), old, new)

@@ -8,7 +8,6 @@ between periods never write out the kernels of all positions. E is the map from 
 over the axes.
 """
 
-import functools
 import string
 from collections.abc import Sequence
 
@@ -17,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from convlab.geometry import Axis, Space, Window
+from convlab.geometry import Axis, Space, Window, over_axes
 
 
 def repeat(v: Float[Array, "p q a b c d"], period: Sequence[int]) -> Float[Array, "i j a b c d"]:
@@ -37,7 +36,6 @@ def zero_dead_taps(v: Float[Array, "p q a b c d"], window: Window, space: Space)
 
     A tap is dead in a kernel if it reads padding at every position that uses the kernel.
 
-
     Example:
       >>> zero_dead_taps(jnp.ones((3, 3, 1, 1)), Window(3), (3,))[..., 0, 0]
       Array([[0., 1., 1.],
@@ -46,8 +44,7 @@ def zero_dead_taps(v: Float[Array, "p q a b c d"], window: Window, space: Space)
     """
     axes = window.axes(space)
     live = [np.stack([(axis.reads >= 0)[t::p].any(0) for t in range(p)]) for axis, p in zip(axes, v.shape, strict=False)]
-    table = functools.reduce(np.logical_and.outer, live)
-    table = table.transpose(*range(0, table.ndim, 2), *range(1, table.ndim, 2))
+    table = over_axes(np.logical_and, live)
     return jnp.where(table[..., None, None], v, 0)
 
 

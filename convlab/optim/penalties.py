@@ -10,7 +10,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from convlab.geometry import Axis, as_axes
+from convlab.geometry import Axis, as_axes, over_axes
 from convlab.layers import spatial
 from convlab.optim.leaves import CountState, Number, Tree, arrays_at, at_least_zero, numbers_at, require_parameters
 from convlab.optim.sharing import Projection
@@ -130,7 +130,7 @@ def _from_centre(layout: Layout) -> np.ndarray:
     else:
         taps = zip(layout.kernel_shape[:-2], as_axes("dilation", layout.window.dilation, layout.ndim), strict=True)
         reaches = [dilation * (np.arange(size) - (size - 1) / 2) for size, dilation in taps]
-    return _over_axes(np.add, [reach**2 for reach in reaches]) ** 0.5
+    return over_axes(np.add, [reach**2 for reach in reaches]) ** 0.5
 
 
 def _outside(layout: Layout) -> np.ndarray:
@@ -141,7 +141,7 @@ def _outside(layout: Layout) -> np.ndarray:
     if not layout.tying.by_pixel:
         return np.zeros(())
     inside = [(axis.reads[:, :, None] == np.arange(axis.pixels)).any(1) for axis in layout.axes]
-    return 1.0 - _over_axes(np.logical_and, inside)
+    return 1.0 - over_axes(np.logical_and, inside)
 
 
 FACTORS = {"distance": _from_centre, "outside": _outside}
@@ -158,16 +158,6 @@ def _reach(axis: Axis) -> np.ndarray:
         distances = distances % axis.pixels
         distances = np.minimum(distances, axis.pixels - distances)
     return distances
-
-
-def _over_axes(join: np.ufunc, tables: list[np.ndarray]) -> np.ndarray:
-    """Combine tables of one spatial axis each: (a), (b) to (a, b), or (i, k), (j, l) to (i, j, k, l)."""
-    ndim, table = len(tables), tables[0]
-    for other in tables[1:]:
-        table = join.outer(table, other)
-    if tables[0].ndim == 1:
-        return table
-    return table.transpose(*range(0, 2 * ndim, 2), *range(1, 2 * ndim, 2))
 
 
 def _total(terms) -> Float[Array, ""]:

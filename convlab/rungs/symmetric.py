@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from convlab.convert import counts, gather
-from convlab.geometry import as_axes
+from convlab.geometry import as_axes, over_axes
 from convlab.ops.conv import conv
 from convlab.rungs.layout import Arrays, Layout, Tying
 from convlab.rungs.shared import Shared
@@ -57,11 +57,12 @@ class Symmetric(Tying):
         return {"kernel": jnp.tensordot(solve, given, 1, precision=jax.lax.Precision.HIGHEST)}
 
     def dead(self, layout: Layout) -> int:
-        live = functools.reduce(np.logical_and.outer, [(axis.reads >= 0).any(0) for axis in layout.axes])
+        live = over_axes(np.logical_and, [np.asarray((axis.reads >= 0).any(0)) for axis in layout.axes])
         count, *sizes = self.shapes(layout)["kernel"]
         return (count - len(np.unique(_orbits(layout)[live]))) * math.prod(sizes)
 
 
+@functools.lru_cache(maxsize=256)  # an eager layer asks at every call
 def _orbits(layout: Layout) -> np.ndarray:
     """Return the number of the orbit of each tap: (*window)."""
     sizes = layout.kernel_shape[:-2]

@@ -22,9 +22,8 @@ FASTER = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_spl
 def keep_compilations(keep: bool = True) -> bool:
     """Keep compiled programs on disk, so that an experiment that is run again need not recompile.
 
-    On its second run, `experiments.ladder --smoke` takes 5 s of processor time instead of 15. The ladder on 400 images with one
-    seed and 100 steps takes 17 s instead of 66. (The times elapsed on two cores that were also used by others were 10 and 15 s
-    after 26 and 39 s, and 28 and 36 s after 131 and 138 s.) The results are the same bits. The cache of that ladder has 2 MB.
+    On its second run, `experiments.ladder --smoke` takes 4 s of processor time instead of 14 (3 s instead of 10
+    on two cores). The results are the same bits. Its cache has 0.6 MB.
 
     The cache is the folder $JAX_COMPILATION_CACHE_DIR if that is set. Otherwise, on Linux, each kind of processor has a folder
     in $XDG_CACHE_HOME/convlab/xla or ~/.cache/convlab/xla, which may be deleted at any time. CONVLAB_CACHE=0 turns the cache
