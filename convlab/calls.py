@@ -1,4 +1,4 @@
-"""Trace a network on one image: the modules that it calls, their shapes, and their layouts."""
+"""Traces of a network on one image: the modules that it calls, their shapes, and their layouts."""
 
 import contextlib
 import inspect
@@ -11,11 +11,12 @@ import numpy as np
 from flax import nnx
 from jax.extend.core import Jaxpr
 
+from convlab import check
 from convlab.layers import Layer
-from convlab.rungs import Layout, Shared, lay_window
+from convlab.rungs import Layout, Shared, make_window
 
 Path = tuple[Any, ...]  # the attribute names and indices that lead to a module
-Mark = Callable[[int, jax.Array], jax.Array]  # from the number of a call and its input or output to an array
+Mark = Callable[[int, jax.Array], jax.Array]  # takes the number of a call and an array, and returns the array to use
 
 
 class Call(NamedTuple):
@@ -76,7 +77,11 @@ def recorded(*kinds: type[nnx.Module], enter: Mark = _unchanged, leave: Mark = _
             _, first, *_ = bound.arguments
             x = bound.arguments[first] = enter(len(calls), jnp.asarray(bound.arguments[first]))
             inside.append(self)
-            h = leave(len(calls), original(*bound.args, **bound.kwargs))
+            try:
+                h = leave(len(calls), original(*bound.args, **bound.kwargs))
+            except (TypeError, ValueError) as error:
+                setattr(error, PATH_ATTRIBUTE, getattr(self, PATH_ATTRIBUTE, None))
+                raise
             calls.append(Call(inside.pop(), _shape_of(x), _shape_of(h)))
             return h
 
@@ -99,9 +104,9 @@ PATH_ATTRIBUTE = "_convlab_path"
 
 
 class _PathTag:
-    """Hold the path of a module inside it, because transforms make new modules.
+    """Hold the path of a module as one of its attributes, which survives transforms that copy the module.
 
-    Two paths never compare equal, so that no compiled function is reused from a cache.
+    Two tags never compare equal, so that JAX reuses no compiled function from its cache.
     """
 
     def __init__(self, path: Path):
@@ -122,15 +127,16 @@ def follow(
 
     Raises:
       ValueError: The model does not accept such images, or contains stacked layers.
-      TypeError: The model is not a Flax NNX module, or requires more arguments than images.
+      TypeError: The model is not a Flax NNX module, or requires more arguments than images. Or `image_shape` is not a sequence
+        of integers.
 
     Example:
       >>> [(path, call)] = follow(nnx.Sequential(nnx.Linear(3, 2, rngs=nnx.Rngs(0))), (5, 7, 3), nnx.Linear).calls
       >>> path, call.h.shape
       (('layers', 0), (1, 5, 7, 2))
     """
-    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     modules_of(model)
+    image = jax.ShapeDtypeStruct((1, *check.image_shape(image_shape)), jnp.float32)
     _check_takes_images(model, image)
     model = nnx.clone(model)
     model.eval()
@@ -145,7 +151,9 @@ def follow(
         with recorded(*kinds, enter=enter, leave=leave) as calls:
             traced, output = run(state, image)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{type(model).__name__} does not accept images of {image.shape}: {error}") from error
+        tag = getattr(error, PATH_ATTRIBUTE, None)
+        where = "" if tag is None else f"{name_of(tag.path)}: "
+        raise ValueError(f"image_shape {image.shape[1:]} does not fit {type(model).__name__}: {where}{error}") from error
     first = next(iter(jax.tree.leaves(output)), jax.ShapeDtypeStruct((), jnp.float32))
     return Trace([(getattr(call.module, PATH_ATTRIBUTE).path, call) for call in calls], first, traced.jaxpr)
 
@@ -158,7 +166,7 @@ def modules_of(model: nnx.Module) -> dict[Path, nnx.Module]:
     """
     if not isinstance(model, nnx.Module):
         kind = type(model).__name__
-        raise TypeError(f"model must be a Flax NNX module, got {kind}; convlab.relax.transfer_variables is for Linen modules")
+        raise TypeError(f"model must be a Flax NNX module, got {kind}; convlab.surgery.transfer_variables is for Linen modules")
     return {tuple(path): module for path, module in nnx.iter_modules(model)}
 
 
@@ -211,6 +219,6 @@ def layout_of(module: nnx.Module) -> Layout | None:
         return module.layout
     if np.any(np.array(module.input_dilation or 1) > 1):
         return None
-    window = lay_window(module.kernel_size, module.strides, module.padding, module.kernel_dilation, None)
+    window = make_window(module.kernel_size, module.strides, module.padding, module.kernel_dilation, None)
     features, groups = (module.in_features, module.out_features), module.feature_group_count
     return Layout(Shared(), window, *features, groups=groups, use_bias=module.bias is not None)

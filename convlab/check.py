@@ -5,7 +5,7 @@ import contextvars
 import math
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,12 +14,12 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from convlab.geometry import MAXIMUM_NDIM, Axis, Space, Window
+from convlab.geometry import MAXIMUM_NDIM, Axis, Space, Window, as_integer
 
 _allow_large_arrays = contextvars.ContextVar("allow_large_arrays", default=False)
 
 
-def is_known(value: Any) -> bool:
+def is_concrete(value: Any) -> bool:
     """Return True if `value` is concrete, that is, not a tracer."""
     return not isinstance(value, Tracer)
 
@@ -78,7 +78,22 @@ def images(value: ArrayLike, ndim: int, because: str) -> tuple[jax.Array, tuple[
     return array, array.shape[array.ndim - 1 - ndim : -1]
 
 
-def lay(window: Window, space: Space) -> tuple[Axis, ...]:
+def image_shape(value: Any) -> tuple[int, ...]:
+    """Return the shape (*space, c) of one image as a tuple.
+
+    Raises:
+      ValueError: There is no axis, or an axis is empty.
+      TypeError: The shape is not a sequence of integers.
+    """
+    if not isinstance(value, (Sequence, np.ndarray)) or isinstance(value, str):
+        raise TypeError(f"image_shape must be a sequence (*space, c) of integers, such as (28, 28, 1), got {value!r}")
+    shape = tuple(as_integer("image_shape", size) for size in value)
+    if not shape:
+        raise ValueError("image_shape must have an axis for the channels, as in (28, 28, 1), got ()")
+    return shape
+
+
+def window_axes(window: Window, space: Space) -> tuple[Axis, ...]:
     """Lay a window on an image: one `Axis` per spatial axis.
 
     Raises:
@@ -90,8 +105,12 @@ def lay(window: Window, space: Space) -> tuple[Axis, ...]:
     return window.axes(space)
 
 
-def divides(groups: int, count: int, counted: str) -> None:
-    """Raise ValueError unless `groups` is a positive integer that divides `count`."""
+def group_count(groups: int, count: int, counted: str) -> None:
+    """Check that `groups` is a positive integer that divides `count`.
+
+    Raises:
+      ValueError: `groups` is no such integer. The error names what is counted by `counted`.
+    """
     if isinstance(groups, bool) or not isinstance(groups, (int, np.integer)) or groups < 1:
         raise ValueError(f"groups must be an integer of at least 1, got {groups!r}")
     if count % groups:
@@ -99,37 +118,56 @@ def divides(groups: int, count: int, counted: str) -> None:
 
 
 def channels(x: jax.Array, name: str, v: jax.Array, groups: int = 1) -> None:
-    """Raise ValueError unless kernel `v` (..., c, d) reads the channels of `x` in `groups` groups."""
+    """Check that a kernel (..., c, d) reads the channels of images in `groups` groups.
+
+    Raises:
+      ValueError: `x` has another number of channels, or `groups` does not divide the output channels of `v`.
+    """
     c, d = v.shape[-2:]
-    divides(groups, d, f"output channels of {name}")
+    group_count(groups, d, f"output channels of {name}")
     if x.shape[-1] != c * groups:
-        raise ValueError(
-            f"x has {x.shape[-1]} channels but {name} of shape {v.shape} reads {c} in each of {groups} groups: {c * groups}"
-        )
+        needed = f"{c}" if groups == 1 else f"{c * groups}, which are {c} in each of {groups} groups"
+        raise ValueError(f"x has {x.shape[-1]} channels but {name} of shape {v.shape} reads {needed}")
 
 
 def period(got: tuple[int, ...], window: Window, space: Space) -> None:
-    """Raise ValueError if a tile has more positions along an axis than the output."""
+    """Check that a tile has at most as many positions along each axis as the output.
+
+    Raises:
+      ValueError: The period exceeds the positions along an axis.
+    """
     out = window.output_shape(space)
     if any(p > i for p, i in zip(got, out, strict=True)):
         raise ValueError(f"period {got} exceeds the {out} positions of {window} on {space} pixels")
 
 
-def agree(holds: str, got: tuple[int, ...], needs: str, needed: tuple[int, ...]) -> None:
-    """Raise ValueError unless two shapes are equal. Each text shows its shape in place of {}."""
+def equal_shapes(holds: str, got: tuple[int, ...], needs: str, needed: tuple[int, ...]) -> None:
+    """Check that two shapes are equal. Each text shows its shape in place of {}.
+
+    Raises:
+      ValueError: The shapes differ.
+    """
     if tuple(got) != tuple(needed):
         raise ValueError(f"{holds.format(tuple(got))} but {needs.format(tuple(needed))}")
 
 
 def positions(name: str, got: tuple[int, ...], window: Window, space: Space) -> None:
-    """Raise ValueError unless `name` has one entry per output position of the window on the image."""
+    """Check that `name` has one entry per output position of the window on the image.
+
+    Raises:
+      ValueError: The number of positions differs along an axis.
+    """
     needed = window.output_shape(space)
-    agree(f"{name} holds kernels for {{}} positions", got, f"{window} on {space} pixels has {{}}", needed)
+    equal_shapes(f"{name} holds kernels for {{}} positions", got, f"{window} on {space} pixels has {{}}", needed)
 
 
 def taps(name: str, got: tuple[int, ...], window: Window) -> None:
-    """Raise ValueError unless the kernels in `name` have one entry per tap of the window."""
-    agree(f"{name} holds kernels of {{}} taps", got, f"{window} has {{}}", window.taps(len(got)))
+    """Check that the kernels in `name` have one entry per tap of the window.
+
+    Raises:
+      ValueError: The number of taps differs along an axis.
+    """
+    equal_shapes(f"{name} holds kernels of {{}} taps", got, f"{window} has {{}}", window.taps(len(got)))
 
 
 def bytes_of(tree: Any) -> int:
@@ -154,11 +192,14 @@ def allow_large_arrays() -> Iterator[None]:
         _allow_large_arrays.reset(before)
 
 
-def fits(needed: dict[str, Any]) -> None:
-    """Raise MemoryError unless arrays fit into the free memory of the device that JAX computes on.
+def fits_in_memory(needed: dict[str, Any]) -> None:
+    """Check that arrays fit into the free memory of the device that JAX computes on.
 
     Args:
       needed: The arrays or their shapes, by the purpose that the error names.
+
+    Raises:
+      MemoryError: The arrays need more than the free memory.
     """
     if _allow_large_arrays.get():
         return

@@ -13,9 +13,22 @@ from convlab import check
 from convlab.convert import lift_local_to_dense, project_dense_to_local
 from convlab.geometry import Space, Window, as_space
 
+__all__ = [
+    "from_keras_local_1",
+    "from_keras_local_2",
+    "from_linen_local",
+    "from_torch",
+    "to_keras_local_1",
+    "to_keras_local_2",
+    "to_linen_local",
+    "to_torch",
+]
+
 
 def from_torch(kernel: Float[Array, "d c a b"]) -> Float[Array, "a b c d"]:
     """Read the `weight` of `torch.nn.Conv1d`, `Conv2d` or `Conv3d` (OIHW), grouped or not.
+
+    $$V_{abcd} = K_{dcab}$$
 
     Raises:
       ValueError: The kernel does not have 1 to 3 spatial axes.
@@ -31,6 +44,8 @@ def from_torch(kernel: Float[Array, "d c a b"]) -> Float[Array, "a b c d"]:
 def to_torch(v: Float[Array, "a b c d"]) -> Float[Array, "d c a b"]:
     """Write a kernel as the `weight` of a PyTorch convolution (OIHW).
 
+    $$K_{dcab} = V_{abcd}$$
+
     Raises:
       ValueError: `v` does not have 1 to 3 spatial axes.
 
@@ -43,7 +58,11 @@ def to_torch(v: Float[Array, "a b c d"]) -> Float[Array, "d c a b"]:
 
 
 def from_linen_local(kernel: Float[Array, "i j cab d"], window: Window) -> Float[Array, "i j a b c d"]:
-    """Read the kernel of `flax.linen.ConvLocal`, which fuses channel and taps, channel first.
+    r"""Read the kernel of `flax.linen.ConvLocal`, which fuses channel and taps, channel first.
+
+    $$V_{ijabcd} = K_{ij,\,(cA + a)B + b,\,d}$$
+
+    for a kernel of A x B taps.
 
     Raises:
       ValueError: The fused axis does not hold whole windows.
@@ -59,7 +78,11 @@ def from_linen_local(kernel: Float[Array, "i j cab d"], window: Window) -> Float
 
 
 def to_linen_local(v: Float[Array, "i j a b c d"]) -> Float[Array, "i j cab d"]:
-    """Write a locally connected kernel in the layout of `flax.linen.ConvLocal`.
+    r"""Write a locally connected kernel in the layout of `flax.linen.ConvLocal`.
+
+    $$K_{ij,\,(cA + a)B + b,\,d} = V_{ijabcd}$$
+
+    for a kernel of A x B taps.
 
     Raises:
       ValueError: `v` is not a locally connected kernel with 1 to 3 spatial axes.
@@ -73,7 +96,11 @@ def to_linen_local(v: Float[Array, "i j a b c d"]) -> Float[Array, "i j cab d"]:
 
 
 def from_keras_local_1(kernel: Float[Array, "ij abc d"], window: Window, space: Space) -> Float[Array, "i j a b c d"]:
-    """Read the kernel of Keras' `LocallyConnected1D/2D(implementation=1)`.
+    r"""Read the kernel of Keras' `LocallyConnected1D/2D(implementation=1)`.
+
+    $$V_{ijabcd} = K_{iJ + j,\,(aB + b)C + c,\,d}$$
+
+    for J positions along the second axis, a kernel of A x B taps, and C channels.
 
     Keras fuses the positions in one axis, and taps and channel in another.
 
@@ -90,14 +117,18 @@ def from_keras_local_1(kernel: Float[Array, "ij abc d"], window: Window, space: 
       (2, 3, 3, 3, 2, 7)
     """
     kernel = check.floating("kernel", kernel)
-    check.agree("kernel has {} axes", (kernel.ndim,), "positions, entries and d are {}", (3,))
+    check.equal_shapes("kernel has {} axes", (kernel.ndim,), "positions, entries and d are {}", (3,))
     out, size = window.output_shape(space), window.taps(len(as_space(space)))
-    check.agree("kernel holds {} positions", kernel.shape[:1], f"{window} on {space} pixels has {{}}", (math.prod(out),))
+    check.equal_shapes("kernel holds {} positions", kernel.shape[:1], f"{window} on {space} pixels has {{}}", (math.prod(out),))
     return kernel.reshape(*out, *size, _channels(kernel, size), kernel.shape[-1])
 
 
 def to_keras_local_1(v: Float[Array, "i j a b c d"]) -> Float[Array, "ij abc d"]:
-    """Write a locally connected kernel for Keras' `LocallyConnected1D/2D(implementation=1)`.
+    r"""Write a locally connected kernel for Keras' `LocallyConnected1D/2D(implementation=1)`.
+
+    $$K_{iJ + j,\,(aB + b)C + c,\,d} = V_{ijabcd}$$
+
+    for J positions along the second axis, a kernel of A x B taps, and C channels.
 
     Raises:
       ValueError: `v` is not a locally connected kernel with 1 to 3 spatial axes.
@@ -111,7 +142,9 @@ def to_keras_local_1(v: Float[Array, "i j a b c d"]) -> Float[Array, "ij abc d"]
 
 
 def from_keras_local_2(kernel: Float[Array, "k l c i j d"], window: Window, space: Space) -> Float[Array, "i j a b c d"]:
-    """Read the kernel of Keras' `LocallyConnected1D/2D(implementation=2)`, a masked dense weight.
+    r"""Read the kernel of Keras' `LocallyConnected1D/2D(implementation=2)`, a masked dense weight.
+
+    $$V_{ijabcd} = K_{klcijd}, \qquad \text{tap } (a, b) \text{ of position } (i, j) \text{ reads pixel } (k, l)$$
 
     Args:
       kernel: The dense weight of a Keras layer with channels last. Weights that its mask hides are dropped.
@@ -131,7 +164,9 @@ def from_keras_local_2(kernel: Float[Array, "k l c i j d"], window: Window, spac
 
 
 def to_keras_local_2(v: Float[Array, "i j a b c d"], window: Window, space: Space) -> Float[Array, "k l c i j d"]:
-    """Write a locally connected kernel for Keras' `LocallyConnected1D/2D(implementation=2)`.
+    r"""Write a locally connected kernel for Keras' `LocallyConnected1D/2D(implementation=2)`.
+
+    $$K_{klcijd} = \sum_{ab \,:\, (i,j) \text{ reads } (k,l) \text{ through } (a,b)} V_{ijabcd}$$
 
     Raises:
       ValueError: `v` does not hold one kernel of this window per output position.

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from convlab.choices import one_of
+
 Size = int | Sequence[int]
 Padding = str | int | Sequence[int | tuple[int, int]]
 Space = Sequence[int]
@@ -44,18 +46,29 @@ class Axis(NamedTuple):
 
     @property
     def reads(self) -> np.ndarray:
-        """The pixel that each tap of each output reads: int, (outputs, size). -1 marks zero padding."""
+        r"""The pixel that each tap of each output reads: int, (outputs, size). -1 marks zero padding.
+
+        $$k = s i + t a - p \quad \text{inside the image, else what the mode defines}$$
+        """
         i, a = np.arange(self.outputs)[:, None], np.arange(self.size)
         return OUTSIDE[self.mode](self.stride * i + self.dilation * a - self.low, self.pixels)
 
     @property
     def extent(self) -> int:
-        """The number of coordinates from the first tap of an output to its last."""
+        r"""The number of coordinates from the first tap of an output to its last.
+
+        $$t (A - 1) + 1 \quad \text{for } A \text{ taps of dilation } t$$
+        """
         return self.dilation * (self.size - 1) + 1
 
     @property
     def reach(self) -> int:
-        """The number of coordinates from the first that any output reads to the last."""
+        r"""The number of coordinates from the first that any output reads to the last.
+
+        $$s (I - 1) + t (A - 1) + 1$$
+
+        for I outputs of stride s and A taps of dilation t.
+        """
         return self.stride * (self.outputs - 1) + self.extent
 
 
@@ -129,9 +142,9 @@ class Window:
         if len(set(ndims.values())) > 1:
             raise ValueError(f"{self} mixes numbers of spatial axes: {ndims}; every sequence needs one entry per axis")
         if ndims:
-            self._settle(next(iter(ndims.values())))
+            self._broadcast(next(iter(ndims.values())))
 
-    def _settle(self, ndim: int) -> None:
+    def _broadcast(self, ndim: int) -> None:
         """Broadcast every int to `ndim` axes, so that equal windows compare equal."""
         if not 1 <= ndim <= MAXIMUM_NDIM:
             raise ValueError(f"{self} has {ndim} spatial axes; needs 1 to {MAXIMUM_NDIM}")
@@ -156,7 +169,7 @@ class Window:
         """
         if self.ndim is None:
             window = Window(self.size, self.strides, self.padding, self.dilation)
-            window._settle(ndim)
+            window._broadcast(ndim)
             return window
         if self.ndim != ndim:
             raise ValueError(f"{self} has {self.ndim} spatial axes but {ndim} are needed here")
@@ -180,7 +193,11 @@ class Window:
         return _axes(self.with_ndim(len(sizes)), sizes)
 
     def output_shape(self, space: Space) -> tuple[int, ...]:
-        """Count the output positions along each axis of an image of `space` pixels.
+        r"""Count the output positions along each axis of an image of `space` pixels.
+
+        $$I = \lfloor (n + p + p' - e) / s \rfloor + 1, \qquad e = t (A - 1) + 1$$
+
+        for n pixels, padding p before and p' after them, A taps, stride s and dilation t.
 
         Raises:
           ValueError: No output position fits.
@@ -188,7 +205,11 @@ class Window:
         return tuple(axis.outputs for axis in self.axes(space))
 
     def reads(self, space: Space) -> np.ndarray:
-        """Return the row-major number of the pixel that each tap reads: int, (*out, *window).
+        r"""Return the row-major number of the pixel that each tap reads: int, (*out, *window).
+
+        $$k L + l, \qquad k = s i + t a - p, \quad l = s j + t b - p$$
+
+        for L pixels along the second axis.
 
         Dead taps, which read zero padding, have -1.
         """
@@ -199,9 +220,13 @@ class Window:
         return np.where(self.live(space), _interleaved(pixels), -1)
 
     def live(self, space: Space) -> np.ndarray:
-        """Return which taps read a real pixel: bool, (*out, *window).
+        r"""Return which taps read a pixel of the image: bool, (*out, *window).
 
-        The other taps are dead: they read only zero padding.
+        $$\text{live}_{ijab} = [\, 0 \le s i + t a - p < n \,]\, [\, 0 \le s j + t b - p < m \,]$$
+
+        This is for zero padding of an image of n x m pixels. A tap that reads zero padding at a position is dead there, and
+        its weight has no effect. In a kernel that several positions share, a tap is dead if it is dead at all of them.
+        Under "CIRCULAR", "REFLECT" and "EDGE" padding, all taps are live.
 
         Example:
           >>> Window(3).live((4,)).sum(axis=0)
@@ -211,7 +236,9 @@ class Window:
         return over_axes(np.logical_and, alive)
 
     def coverage(self, space: Space) -> np.ndarray:
-        """Count the output positions that read each pixel: int, (*space).
+        r"""Count the output positions that read each pixel: int, (*space).
+
+        $$n_{kl} = \#\{\, (i, j) : \text{some tap of } (i, j) \text{ reads } (k, l) \,\}$$
 
         Example:
           >>> Window(3).coverage((3, 3))
@@ -307,8 +334,7 @@ def _integers(name: str, value: object, least: int) -> int | tuple[int, ...]:
 
 def _padding(padding: Padding) -> str | int | tuple[tuple[int, int], ...]:
     if isinstance(padding, str):
-        if padding not in PADDINGS:
-            raise ValueError(f"padding {padding!r} is unknown; needs one of {', '.join(PADDINGS)}, ints or (low, high) pairs")
+        one_of("padding", padding, PADDINGS, extra=", ints or (low, high) pairs")
         return padding
     if not isinstance(padding, (Sequence, np.ndarray)):
         return as_integer("padding", padding, least=0)

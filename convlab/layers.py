@@ -1,4 +1,4 @@
-"""Flax NNX layers, one class per rung: they hold the arrays and apply the rung's layout to them."""
+"""Flax NNX layers, one class per rung, which hold the arrays of the rung."""
 
 import math
 from collections.abc import Mapping
@@ -12,8 +12,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from convlab import rungs
+from convlab.choices import one_of
 from convlab.geometry import Padding, Size, Space, Window
-from convlab.rungs import RUNGS, ByPixel, Layout, Mixed, Periodic, Shared, Start, Tying, Untied, at, lay_window
+from convlab.rungs import RUNGS, ByPixel, Layout, Mixed, Periodic, Shared, Start, Tying, Untied, make_window, with_rung
+from convlab.signatures import ConstructorSignature
 
 DEFAULT_KERNEL_INIT = nnx.initializers.lecun_normal()
 DEFAULT_BIAS_INIT = nnx.initializers.zeros_init()
@@ -23,10 +25,11 @@ class Layer(nnx.Module):
     """Base class of the layers of all rungs. Use one of its subclasses.
 
     Attributes:
-      layout: The tying, the window, the channels and everything else that fixes the shapes (static).
+      layout: The tying, the window, the channels and everything else that determines the shapes (static).
       bias: The bias per channel or per position and channel, or None.
     """
 
+    __signature__ = ConstructorSignature(parameters=lambda layer: getattr(layer, "tying", None))
     tying: type[Tying]
     bias: nnx.Param | None
 
@@ -52,7 +55,7 @@ class Layer(nnx.Module):
         rngs: nnx.Rngs,
         **parameters: Any,
     ):
-        window = lay_window(kernel_size, strides, padding, kernel_dilation, space)
+        window = make_window(kernel_size, strides, padding, kernel_dilation, space)
         tying = self.tying.from_parameters(parameters)
         self.layout = Layout(tying, window, in_features, out_features, space, feature_group_count, use_bias)
         self.dtype = dtype
@@ -116,7 +119,7 @@ class Dense(Layer):
 
     $$H_{ijd} = \sum_{klc} W_{ijklcd} X_{klc} + u_{ijd}$$
 
-    The window only fixes the output positions. The other arguments are those of `Conv`.
+    Every output reads every pixel; the window only determines the number of outputs. The other arguments are those of `Conv`.
 
     Args:
       space: The number of input pixels along each spatial axis.
@@ -138,8 +141,8 @@ class LocallyConnected(Layer):
 
     $$H_{ijd} = \sum_{abc} V_{ijabcd} X_{i+a,\,j+b,\,c} + u_{ijd}$$
 
-    The fan-in of every kernel is that of one window. Dead taps, which read only padding, start at zero and stay there. The
-    other arguments are those of `Conv`.
+    The fan-in of every kernel is that of one window. A tap that reads padding at its position is dead: its weight has no
+    effect, starts at zero and stays there (see `Window.live`). The other arguments are those of `Conv`.
 
     Args:
       space: The number of input pixels along each spatial axis.
@@ -249,8 +252,9 @@ class Symmetric(Layer):
     $$H_{ijd} = \sum_{abc} U_{o(a,b),\,cd} X_{i+a,\,j+b,\,c} + u_d$$
 
     where o(a, b) numbers the orbit of tap (a, b). Axes whose windows have the same size and dilation are tied to each
-    other, so a 3x5 kernel is invariant under flips only. The layer commutes with the symmetries where its output positions lie
-    symmetrically on the image: at stride 1 for 3x3 kernels under SAME, and for 4x4 kernels under VALID but not under SAME.
+    other, so a 3x5 kernel is invariant under flips only. The layer commutes with the symmetries if its output positions lie
+    symmetrically on the image. At stride 1 they do for 3x3 kernels under "SAME" and for 4x4 kernels under "VALID". They do not
+    for 4x4 kernels under "SAME".
 
     The arguments are those of `Conv`.
 
@@ -273,11 +277,11 @@ for _tying in RUNGS.values():  # a rung without a class above gets one under its
     globals()[LAYERS[_tying.name].__name__] = LAYERS[_tying.name]
 
 
-def spatial(model: nnx.Module) -> dict[tuple[Any, ...], Layer]:
+def spatial_layers(model: nnx.Module) -> dict[tuple[Any, ...], Layer]:
     """Return the spatial layers of a network, that is, its convlab layers, by path.
 
     Example:
-      >>> list(spatial(nnx.Sequential(Conv(1, 2, (3, 3), rngs=nnx.Rngs(0)), nnx.relu)))
+      >>> list(spatial_layers(nnx.Sequential(Conv(1, 2, (3, 3), rngs=nnx.Rngs(0)), nnx.relu)))
       [('layers', 0)]
     """
     return {tuple(path): module for path, module in nnx.iter_modules(model) if isinstance(module, Layer)}
@@ -304,8 +308,8 @@ def connect(
 
     Args:
       connectivity: The rung, one of "dense", "locally_connected", "tiled", "low_rank", "symmetric" and "conv", or
-        "global_conv". A global convolution has one kernel of all offsets that can reach a pixel: it shares weights without
-        being local.
+        "global_conv". A global convolution has one kernel of all offsets that can reach a pixel. So it shares weights but is
+        not local.
       in_features: The number of input channels.
       out_features: The number of output channels.
       kernel_size: The number of taps of the convolution along each axis.
@@ -326,14 +330,13 @@ def connect(
       >>> connect("tiled", 1, 4, 3, space=(8, 8), rngs=nnx.Rngs(0)).kernel.shape
       (2, 2, 3, 3, 1, 4)
     """
-    if connectivity not in CONNECTIVITY:
-        raise ValueError(f"connectivity {connectivity!r} is unknown; needs one of {', '.join(CONNECTIVITY)}")
-    window = lay_window(kernel_size, strides, padding, 1, space)
+    one_of("connectivity", connectivity, CONNECTIVITY)
+    window = make_window(kernel_size, strides, padding, 1, space)
     if connectivity == "global_conv":
         window = window.widened(space)
         kernel_init = _rescaled(kernel_init, math.prod(space) / math.prod(window.taps(len(space))))
     local = Layout(Untied(), window, in_features, out_features, space, use_bias=use_bias)
-    layout = at(local, CONNECTIVITY[connectivity], **parameters)
+    layout = with_rung(local, CONNECTIVITY[connectivity], **parameters)
     noise: dict[str, Any] = {"tied_noise": tied_noise} if layout.tying.has_noise else {}
     return Layer.from_layout(layout, kernel_init=kernel_init, rngs=rngs, **noise)
 

@@ -14,15 +14,17 @@ from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from convlab import check
+from convlab import check, rungs
 from convlab.geometry import Padding, Size
-from convlab.rungs import RUNGS, ByPixel, Layout, Mixed, Periodic, Shared, Start, Tying, Untied, lay_window
+from convlab.rungs import RUNGS, ByPixel, Layout, Mixed, Periodic, Shared, Start, Tying, Untied, make_window
+
+__all__ = ["Conv", "Dense", "LocallyConnected", "LowRank", "Symmetric", "Tiled"]
 
 
 class Layer(linen.Module):
     """Base class of the modules of all rungs. Use one of its subclasses.
 
-    `convlab.layers.Conv` documents the fields.
+    The fields are documented at `convlab.layers.Conv`.
     """
 
     features: int
@@ -68,7 +70,7 @@ class Layer(linen.Module):
 def layout_of(module: Any, shape: Sequence[int]) -> Layout:
     """Return the layout of a convlab module or a `linen.Conv` on images of shape (*n, *space, c)."""
     tying = module.tying if isinstance(module, Layer) else Shared
-    window = lay_window(module.kernel_size, module.strides, module.padding, module.kernel_dilation, None)
+    window = make_window(module.kernel_size, module.strides, module.padding, module.kernel_dilation, None)
     parameters = {field.name: getattr(module, field.name) for field in dataclasses.fields(tying)}
     space, features = shape[-1 - (window.ndim or 1) : -1], (shape[-1], module.features)
     return Layout(tying.from_parameters(parameters), window, *features, space, module.feature_group_count, module.use_bias)
@@ -106,7 +108,13 @@ class Conv(Layer):
     tying = Shared
 
 
-MODULES = {module.tying: module for module in (Dense, LocallyConnected, Tiled, LowRank, Conv)}
+class Symmetric(Layer):
+    """Convolution that is invariant under flips and quarter turns, as `convlab.layers.Symmetric`."""
+
+    tying = rungs.Symmetric
+
+
+MODULES = {module.tying: module for module in (Dense, LocallyConnected, Tiled, LowRank, Conv, Symmetric)}
 for _tying in (kind for kind in RUNGS.values() if kind not in MODULES):  # a rung without a class above gets one
     _fields = {field.name: field.default for field in dataclasses.fields(_tying)}
     _members = {"tying": _tying, "__doc__": _tying.__doc__, "__module__": __name__} | _fields

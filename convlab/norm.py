@@ -5,6 +5,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from convlab.signatures import ConstructorSignature
+
 MOMENTUM = 0.9  # for running statistics, as in PyTorch; with Flax's 0.99 the start still counts after 300 steps
 
 
@@ -23,6 +25,8 @@ class BatchNorm(nnx.BatchNorm):
 
     Reference: Ioffe and Szegedy 2015, Batch normalization, algorithm 1.
     """
+
+    __signature__ = ConstructorSignature()
 
     def __init__(self, num_features: int, *, momentum: float = MOMENTUM, **options):
         super().__init__(num_features, momentum=momentum, **options)

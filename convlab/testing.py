@@ -14,7 +14,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from convlab.geometry import Size, Space, Window, as_axes
-from convlab.rungs import ByPixel, Layout, at, transfer
+from convlab.rungs import ByPixel, Layout, transfer, with_rung
+
+__all__ = ["assert_matches_dense", "assert_on_rung", "assert_same_function", "assert_shift_equivariant"]
 
 Function = Callable[[Any], Any]
 
@@ -22,7 +24,9 @@ Function = Callable[[Any], Any]
 def assert_same_function(
     a: Function, b: Function, image_shape: Sequence[int], *, seed: int = 0, tolerance: float = 1e-5
 ) -> None:
-    """Assert that two functions of images agree on Gaussian images.
+    r"""Assert that two functions of images agree on Gaussian images.
+
+    $$\max |a(X) - b(X)| \le \epsilon \max |b(X)|$$
 
     Args:
       a: A function of images (n, *image_shape), such as a layer or a network in evaluation mode.
@@ -42,7 +46,9 @@ def assert_same_function(
 
 
 def assert_matches_dense(op: Function, w: Float[ArrayLike, "i j k l c d"], *, tolerance: float = 1e-5) -> None:
-    """Assert that the Jacobian of a linear function of one image is a dense weight.
+    r"""Assert that the Jacobian of a linear function of one image is a dense weight.
+
+    $$\partial H_{ijd} / \partial X_{klc} = W_{ijklcd}$$
 
     Args:
       op: A function that takes an image (*space, c) to activations (*out, d).
@@ -71,16 +77,20 @@ def assert_on_rung(
 ) -> None:
     """Assert that a dense weight is that of a layer on a rung.
 
+    $$P W = W$$
+
+    P finds the nearest weight on the rung.
+
     Args:
       w: The dense weight (*out, *space, c, d).
       window: The pixels that each position reads.
       space: The number of input pixels along each spatial axis.
       rung: The name of the rung, such as "conv" or "locally_connected".
-      tolerance: The largest difference from the nearest weight on the rung, relative to the largest absolute weight.
+      tolerance: The largest difference allowed from the nearest weight on the rung, relative to the largest absolute weight.
       **parameters: The parameters of the rung, as in `convlab.relax`.
 
     Raises:
-      AssertionError: The nearest weight on the rung differs.
+      AssertionError: The weight is not on the rung.
 
     Example:
       >>> import convlab as cl
@@ -91,7 +101,7 @@ def assert_on_rung(
     w = jnp.asarray(w)
     c, d = w.shape[-2:]
     dense = Layout(ByPixel(), window, c, d, space)
-    strict = at(dense, rung, **parameters)
+    strict = with_rung(dense, rung, **parameters)
     nearest = transfer(transfer({"kernel": w}, dense, strict), strict, dense)["kernel"]
     _assert_close(w, nearest, f"w differs from the nearest {rung} weight", tolerance)
 
@@ -99,7 +109,9 @@ def assert_on_rung(
 def assert_shift_equivariant(
     function: Function, image_shape: Sequence[int], delta: Size, *, stride: Size = 1, seed: int = 0, tolerance: float = 1e-5
 ) -> None:
-    """Assert that a function commutes with a circular shift of images.
+    r"""Assert that a function commutes with a circular shift of images.
+
+    $$f(T_\delta X) = T_{\delta / s} f(X)$$
 
     Args:
       function: A function of images (n, *image_shape) that returns activations (n, *out, d), or (n, d) if it is invariant.

@@ -27,14 +27,19 @@ def extend(x: Array, axes: tuple[Axis, ...], start: int, fill: float = 0.0) -> A
 
 
 def taps(x: Array, axis: Axis, number: int) -> Iterator[Array]:
-    """Yield, tap by tap, a strided slice of the padded images `x`: what all outputs read along an axis."""
+    r"""Yield, tap by tap, a strided slice of the padded images `x`: what all outputs read along an axis.
+
+    $$X_{s i + t a} \quad \text{for every tap } a$$
+    """
     for a in range(axis.size):
         first = axis.dilation * a
         yield lax.slice_in_dim(x, first, first + axis.stride * (axis.outputs - 1) + 1, axis.stride, number)
 
 
 def windows(x: Array, axes: tuple[Axis, ...], start: int, after: int = 1) -> Array:
-    """Gather the windows of images whose spatial axes begin at axis `start`.
+    r"""Gather the windows of images whose spatial axes begin at axis `start`.
+
+    $$P_{ijabc} = X_{s i + t a - p,\, s j + t b - p,\, c}$$
 
     The taps become new axes in front of the last `after` axes.
     """
@@ -47,7 +52,9 @@ def windows(x: Array, axes: tuple[Axis, ...], start: int, after: int = 1) -> Arr
 def fold(
     p: Array, axes: tuple[Axis, ...], start: int, after: int = 1, between: Callable[[Array], Array] = lambda p: p
 ) -> Array:
-    """Add up windows where they overlap: the transpose of `windows` without padding.
+    r"""Add up windows where they overlap: the transpose of `windows` without padding.
+
+    $$X_{s i + t a,\, s j + t b,\, c} \mathrel{+}= P_{ijabc}$$
 
     Args:
       p: The windows, with their taps in front of the last `after` axes.

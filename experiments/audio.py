@@ -12,10 +12,10 @@ Prediction: all networks learn the pitches that they train on. On pitches never 
 are as accurate as before. Null models: a linear read-out, and one threshold on the peak of the mean spectrum over time, which a
 quick rise spreads.
 
-Answer: two octaves up, the best translation leaves 2 % of a rising tone along log-frequency and 73 % along linear
-frequency. On pitches never heard, only kernels shared along log-frequency tell the speed of the rise (95 %; all other
-networks 48 to 54 %, one threshold 78 % there and 53 % along linear frequency). Its direction is told by kernels shared
-along either axis (98 and 100 %), because a higher pitch makes a slope steeper but does not change its sign.
+Answer: two octaves up, the best translation leaves 2 % of a rising tone along log-frequency and 73 % along linear frequency. On
+pitches never heard, only kernels shared along log-frequency tell quick rises from slow ones (95 %). All other networks reach 48
+to 54 %, and one threshold 78 % along log-frequency and 53 % along linear frequency. Kernels shared along either axis tell
+rising from falling (98 and 100 %), because a higher pitch makes a slope steeper but keeps its sign.
 
     python -m experiments.audio                                                              (4 minutes)
 
@@ -87,7 +87,7 @@ def law(config: Config, pitches: str, question: str) -> tasks.Task:
     """Return the distribution of chirps in a range of pitches."""
     octaves = config.octaves if pitches == ALL else config.octaves / 2
     lowest = config.lowest * 2 ** (config.octaves / 2 if pitches == HIGH else 0)
-    return tasks.chirps(config.samples, lowest=lowest, octaves=octaves, sweep=QUESTIONS[question], noise=config.noise)
+    return tasks.chirps(config.samples, lowest_frequency=lowest, octaves=octaves, sweep=QUESTIONS[question], noise=config.noise)
 
 
 def accuracies(config: Config, question: str, seed: int) -> Rows:

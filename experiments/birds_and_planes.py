@@ -10,11 +10,11 @@ jumps by 20 points from one epoch to the next.
 
 Kernels start as PyTorch's do: uniform up to 1/sqrt(fan-in), where the fan-in is that of one window on every rung. There are
 four differences from the book. Biases start at zero (PyTorch draws them like kernels). Pixels are standardised by the moments
-of these two classes (the book's are of all ten), so that zero padding around an image is the mean grey of the training images.
-The last batch of an epoch is filled with images of the next epoch. There are 10 blocks, not 100, unless --deep-blocks is set.
+of these two classes, not of all ten. Zero padding around an image is therefore the mean grey of the training images. The last
+batch of an epoch is filled with images of the next epoch. There are 10 blocks, not 100, unless --deep-blocks is set.
 
-Answer: its convolution reaches the accuracy that the book prints (89 %). Without shared weights the same network learns all
-training images. It is 1.9 points less accurate on test images, paired by seed [-0.2, 4.0]: three seeds do not show a
+Answer: the book's convolution reaches the accuracy that the book prints (89 %). Without shared weights the same network learns
+all training images. It is 1.9 points less accurate on test images, paired by seed [-0.2, 4.0]: three seeds do not show a
 difference. Nor do they show one for width, depth, dropout and residual connections, which stay within a point of Net. A linear
 classifier already reaches 80 %. Ten blocks reach 90 % with weights of their own, and 71 % as one block applied ten times,
 because its batch norm has one running mean for ten depths. With the statistics of the batch it reaches 88 to 89 %.
@@ -94,7 +94,7 @@ def train(config: Config, data: Data, network: Network) -> Rows:
         model = network.build(rngs=nnx.Rngs(seed))
         folder = pathlib.Path(config.root, "birds_and_planes_runs", config.dataset, f"{network.label} {seed}")
         training = cl.Config(**SGD, **options, seed=seed)
-        fitted = cl.fit(model, data, training, optimizer=network.optimizer, checkpoints=cl.Checkpoints(folder, keep=1))
+        fitted = cl.fit(model, data, training, optimizer=network.optimizer, checkpoints=cl.Checkpoints(folder, max_to_keep=1))
         cost, last = cl.count(model, data.image_shape).total, fitted.history[-1]
         row = {"net": network.label, "weights": cost.weights, "multiply_adds": cost.multiply_adds, "seed": seed}
         learnt = fitted.evaluate(np.asarray(data.train.images), data.train.labels)["accuracy"]
@@ -124,7 +124,7 @@ def table(rows: Rows, config: Config) -> Rows:
     lines = report.summarise(rows, constant, list(BOUNDS), bounds=BOUNDS)
     gains: dict[str, dict[str, Any]] = {}
     if NET in {row["net"] for row in rows}:
-        for line in report.paired([row for row in rows if row["net"] != LARGEST], "net", {"net": NET}, "accuracy"):
+        for line in report.paired_differences([row for row in rows if row["net"] != LARGEST], "net", {"net": NET}, "accuracy"):
             gains[line["net"]] = {f"gain{end}": line[f"accuracy_difference{end}"] for end in ("", "_low", "_high")}
             gains[line["net"]]["p"] = line["accuracy_p_holm"]
     return [{name: line[name] for name in (*COLUMNS, *ENDS)} | gains.get(line["net"], {}) for line in lines]

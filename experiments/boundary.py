@@ -29,7 +29,7 @@ from experiments.shared.settings import Source, styles
 
 NOISE, IMAGES = "Gaussian noise", "images"
 STYLES = styles({"SAME": "dense", "CIRCULAR": "conv", "REFLECT": "tiled", "EDGE": "locally_connected"})
-FORMATS = {"explained": ".1%"}
+FORMATS = {"explained_variance": ".1%"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,12 +102,14 @@ def run(config: Config) -> Rows:
 
 def row(kind: str, padding: str, depth: int, seed: int, explained: float) -> dict[str, Any]:
     """Return the row of one read-out. Depth 0 is the raw window."""
-    return {"of": kind, "padding": padding, "depth": depth, "seed": seed, "explained": explained}
+    return {"input": kind, "padding": padding, "depth": depth, "seed": seed, "explained_variance": explained}
 
 
 def table(rows: Rows, config: Config) -> Rows:
     """Average the explained share over the seeds."""
-    return report.summarise(rows, ["of", "padding", "depth"], "explained", bounds={"explained": (-math.inf, 1)})
+    return report.summarise(
+        rows, ["input", "padding", "depth"], "explained_variance", bounds={"explained_variance": (-math.inf, 1)}
+    )
 
 
 def draw(rows: Rows, config: Config) -> Any:
@@ -117,9 +119,9 @@ def draw(rows: Rows, config: Config) -> Any:
     for axis, kind in zip(axes, (NOISE, IMAGES), strict=True):
         report.curves(
             axis,
-            [line for line in summary if line["of"] == kind],
+            [line for line in summary if line["input"] == kind],
             "depth",
-            "explained",
+            "explained_variance",
             "padding",
             x_label="3x3 layers with random weights (0: the raw window)",
             y_label="variance explained, 95 % interval",

@@ -11,9 +11,9 @@ Answer: of 49 that a check decides 24 are true, 19 true in some cases, 6 false; 
     python -m experiments.claims                                        (2 minutes on 2 cores)
 
 References: Zhang, Lipton, Li and Smola, Dive into Deep Learning, edition 1.0.3 where none is named. Stevens, Antiga and
-Viehmann 2020, Deep Learning with PyTorch. Kayhan and van Gemert 2020. Threads "Help me understand Lesson 10 (Part 2)"
-and "Kernel size: why would you ever make it larger?" on forums.fast.ai, and "Convolutions - Deep Learning with PyTorch"
-on discuss.pytorch.org.
+Viehmann 2020, Deep Learning with PyTorch. Kayhan and van Gemert 2020. Two threads on forums.fast.ai, "Help me understand
+Lesson 10 (Part 2)" and "Kernel size: why would you ever make it larger?". A thread on discuss.pytorch.org, "Convolutions -
+Deep Learning with PyTorch".
 """
 
 import dataclasses

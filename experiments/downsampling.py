@@ -4,7 +4,7 @@ Max, mean, strided, blur and adaptive polyphase downsampling by two are applied 
 to noise. All use circular padding, so that there is no border. The experiment measures three numbers:
 
 - The difference between the result for a moved image and the moved result, at the better of the two nearest positions.
-- The drift of the mean over positions.
+- The change of the mean over positions.
 - The share of the energy before sampling that lies above the Nyquist frequency of the samples.
 
 Polyphase downsampling is the null model: it makes no error.
@@ -31,10 +31,10 @@ from experiments.shared.settings import Source
 KINDS = ("images", "edges of images", "noise")
 VALUES = {
     "error": "error, relative",
-    "drift": "drift of the mean, relative",
-    "aliased": "energy aliased, share",
+    "mean_change": "change of the mean, relative",
+    "aliased_energy": "energy aliased, share",
 }
-BOUNDS = {"error": report.POSITIVE, "drift": report.POSITIVE, "aliased": report.SHARE}
+BOUNDS = {"error": report.POSITIVE, "mean_change": report.POSITIVE, "aliased_energy": report.SHARE}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ SMOKE = Config(batch=5, seeds=2)
 def run(config: Config) -> Rows:
     """Return one row per kind of image, method and draw."""
     data = config.load()
-    edges = algebra.on_channels(algebra.sobel(0), data.image_shape[-1])
+    edges = algebra.depthwise_kernel(algebra.sobel(0), data.image_shape[-1])
     rows = []
     for seed in range(config.seeds):
         rng = np.random.default_rng(seed)
@@ -68,28 +68,28 @@ def run(config: Config) -> Rows:
         responses = cl.conv(images, edges, cl.Window(3, padding="CIRCULAR"), groups=data.image_shape[-1])
         noise = jnp.asarray(rng.uniform(size=images.shape), jnp.float32)
         for kind, x in zip(KINDS, (images, jnp.maximum(responses, 0), noise), strict=True):
-            rows += [{"of": kind, "seed": seed, **row} for row in measure.downsampling(x, config.window)]
+            rows += [{"input": kind, "seed": seed, **row} for row in measure.compare_downsampling(x, config.window)]
     return rows
 
 
 def table(rows: Rows, config: Config) -> Rows:
     """Average the three numbers over the draws."""
-    return report.summarise(rows, ["of", "way"], list(VALUES), bounds=BOUNDS)
+    return report.summarise(rows, ["input", "method"], list(VALUES), bounds=BOUNDS)
 
 
 def draw(rows: Rows, config: Config) -> Any:
     """Draw the three numbers for every method."""
     summary = table(rows, config)
     figure, axes = report.new_figure(3, size=(18.0, 6.5))
-    ways = list(dict.fromkeys(line["way"] for line in summary))
+    methods = list(dict.fromkeys(line["method"] for line in summary))
     styles = {
         kind: report.RUNG_STYLE[rung]._replace(label=kind if kind == KINDS[2] else f"{config.data}: {kind}", line="none")
         for kind, rung in zip(KINDS, ("dense", "conv", "tiled"), strict=True)
     }
     for axis, (name, label) in zip(axes, VALUES.items(), strict=True):
-        lines = [line | {"place": ways.index(line["way"])} for line in summary]
-        report.curves(axis, lines, "place", name, "of", x_label="", y_label=f"{label}, 95 % interval", styles=styles)
-        axis.set_xticks(range(len(ways)), ways, rotation=30, ha="right")
+        lines = [line | {"place": methods.index(line["method"])} for line in summary]
+        report.curves(axis, lines, "place", name, "input", x_label="", y_label=f"{label}, 95 % interval", styles=styles)
+        axis.set_xticks(range(len(methods)), methods, rotation=30, ha="right")
         axis.axhline(0, color="0.5", linestyle="--", zorder=0)
     axes[1].set_title(f"downsampling by two, windows of {config.window} x {config.window}")
     return figure

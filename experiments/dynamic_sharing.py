@@ -38,7 +38,7 @@ from experiments.parts.periodic_sharing import APART, CONV, LINEAR, NOISE, SHARE
 from experiments.shared.command import Rows, main
 from experiments.shared.settings import Source, styles
 
-CHOICE = ("network", "every")  # the columns for whose values one power is chosen
+CHOICE = ("network", "period")  # the columns for whose values one power is chosen
 LAYERS = styles({"first layer": "conv", "second layer": "tiled"})
 FORMATS: dict[str, str] = dict.fromkeys(("validation_accuracy", "accuracy", "projected_accuracy"), ".1%")
 
@@ -51,7 +51,7 @@ class Config(Source):
       margin: The number of empty pixels added around every image. LeNet needs 12 pixels along each axis.
       size: The number of training images.
       validation: The share of the training images that is held out to choose the power.
-      every: The numbers of updates from one projection to the next. A period as long as the run, which never projects, is
+      periods: The numbers of updates from one projection to the next. A period as long as the run, which never projects, is
         added.
       powers: The powers of the number of live positions that multiply the learning rates of spatial arrays.
       seeds: The number of runs, each with its own initial weights, subset and batch order.
@@ -65,7 +65,7 @@ class Config(Source):
     margin: int = 0
     size: int = 1000
     validation: float = 0.25
-    every: tuple[int, ...] = (1, 10, 100, 1000)
+    periods: tuple[int, ...] = (1, 10, 100, 1000)
     powers: tuple[float, ...] = (0.0, 0.5, 1.0)
     seeds: int = 3
     steps: int = 2000
@@ -79,32 +79,32 @@ class Config(Source):
         return "dynamic_sharing" if self.data in (Config.data, SMOKE.data) else f"dynamic_sharing_{self.data}"
 
 
-SMOKE = Config(data="digits", margin=2, size=100, every=(), powers=(0.0,), seeds=1, steps=3)
+SMOKE = Config(data="digits", margin=2, size=100, periods=(), powers=(0.0,), seeds=1, steps=3)
 
 
 def run(config: Config) -> Rows:
     """Return one row per network, period, power and seed."""
     dataset = config.load()
     space = tuple(n + 2 * config.margin for n in dataset.image_shape[:-1])
-    dataset = dataset.map(functools.partial(data.embed, space=space))
+    dataset = dataset.map(functools.partial(data.centre_on_canvas, space=space))
     shape, classes = dataset.image_shape, len(dataset.classes)
     first = build(SHARED, shape, classes, 0)
     projection, never = jax.jit(optim.sharing_projection(first)), config.steps
     sgd = optax.sgd(config.learning_rate, momentum=config.momentum)
-    optimizers = {every: optimizer(sgd, first, every) for every in (*config.every, never)}
+    optimizers = {period: optimizer(sgd, first, period) for period in (*config.periods, never)}
     kinds = [(LINEAR, None, 0.0), (CONV, None, 0.0), *itertools.product([APART], [never], config.powers)]
     kinds += itertools.product([SHARED], optimizers, config.powers)
     rows = []
-    for (name, every, power), seed in itertools.product(kinds, range(config.seeds)):
+    for (name, period, power), seed in itertools.product(kinds, range(config.seeds)):
         images = dataset.hold_out(config.validation, seed).subset(config.size, seed)
         training = cl.Config(steps=config.steps - 1, batch_size=config.batch_size, seed=seed, evaluations=1, progress=False)
         network = build(name, shape, classes, seed)
         options: dict[str, Any] = {"optimizer": sgd}
-        if every is not None:
-            options = {"optimizer": optimizers[every], "optimizer_state": with_power(optimizers[every], network, power)}
-            options["parameter_metrics"] = measure.index_metrics(network, "signal_to_noise")
-        row = {"network": name, "every": every, "power": power, "seed": seed}
-        rows.append(row | trained(network, images, training, options, every=every, projection=projection))
+        if period is not None:
+            options = {"optimizer": optimizers[period], "optimizer_state": with_power(optimizers[period], network, power)}
+            options["parameter_metrics"] = measure.locality_metrics(network, "signal_to_noise")
+        row = {"network": name, "period": period, "power": power, "seed": seed}
+        rows.append(row | trained(network, images, training, options, period=period, projection=projection))
     return rows
 
 
@@ -115,7 +115,7 @@ def averaged(rows: Rows) -> Rows:
 
 def table(rows: Rows, config: Config) -> Rows:
     """Return the averages of the best power for every network and period."""
-    return report.best(averaged(rows), CHOICE, "validation_accuracy")
+    return report.best_rows(averaged(rows), CHOICE, "validation_accuracy")
 
 
 def panel(axis: Any, lines: dict[str, tuple[Rows, str]], config: Config, **words: Any) -> None:
@@ -123,20 +123,20 @@ def panel(axis: Any, lines: dict[str, tuple[Rows, str]], config: Config, **words
 
     `lines` holds, by the name of each line, its rows and the column to draw.
     """
-    x_of_period = {**{every: every for every in config.every}, config.steps: 10 * max(config.every, default=1)}
+    x_of_period = {**{period: period for period in config.periods}, config.steps: 10 * max(config.periods, default=1)}
     points = [
-        {"line": line, "place": x_of_period[row["every"]]} | {f"y{end}": row[f"{name}{end}"] for end in ("", "_low", "_high")}
+        {"line": line, "place": x_of_period[row["period"]]} | {f"y{end}": row[f"{name}{end}"] for end in ("", "_low", "_high")}
         for line, (rows, name) in lines.items()
         for row in rows
         if row["network"] == SHARED
     ]
     x_label = "updates from one projection to the next"
     report.curves(axis, points, "place", "y", "line", x_label=x_label, log_x=True, **words)
-    axis.set_xticks(list(x_of_period.values()), [*(f"{every:,}" for every in config.every), "never"])
+    axis.set_xticks(list(x_of_period.values()), [*(f"{period:,}" for period in config.periods), "never"])
 
 
 def draw(rows: Rows, config: Config) -> Any:
-    """Draw accuracies at a projection, and the similarity of kernels before it, by period."""
+    """Draw accuracies around a projection and the similarity of kernels before it, by period."""
     figure, axes = report.new_figure(2, size=(13.0, 6.0))
     chosen, plain = table(rows, config), [row for row in averaged(rows) if row["power"] == 0]
     right = {"before a projection": (chosen, "accuracy"), "after it": (chosen, "projected_accuracy")}

@@ -34,8 +34,8 @@ from experiments.parts.hidden_layer import Descent, Parameters, train
 from experiments.shared.command import Result, Rows, main
 from experiments.shared.settings import styles
 
-BENT, CLONE = "bent process", "Gaussian clone"
-STYLES = styles({BENT: "locally_connected", CLONE: "dense"})
+PROCESS, CLONE = "nonlinear process", "Gaussian clone"
+STYLES = styles({PROCESS: "locally_connected", CLONE: "dense"})
 BOUNDS = {"participation": report.SHARE, "error": report.SHARE}
 FORMATS = {"participation": ".4f", "error": ".1%", "times_the_clone": ".2f"}
 
@@ -81,7 +81,7 @@ def run(config: Config) -> Result:
     first = jax.vmap(config.start, (0, None))(seeds, math.prod(config.space))
     before = np.median(participation_of(first), 1)
     for gain, name in itertools.product(config.gains, STYLES):
-        task = tasks.bent_process(config.space, config.lengths, gain, clone=name == CLONE)
+        task = tasks.nonlinear_process(config.space, config.lengths, gain, gaussian_clone=name == CLONE)
         parameters, participation, errors = train(task, config, participation_of, seeds, first)
         weights[name], after = np.asarray(parameters["w"][0]), np.median(participation, 2)
         for seed in range(config.seeds):
@@ -98,9 +98,9 @@ def table(rows: Rows, config: Config) -> Rows:
     end = [row for row in rows if row["step"] == rows[-1]["step"]]
     lines = report.summarise(end, ["gain", "input"], list(BOUNDS), bounds=BOUNDS)
     by = {(row["gain"], row["input"], row["seed"]): row["participation"] for row in end}
-    for line in (line for line in lines if line["input"] == BENT):
+    for line in (line for line in lines if line["input"] == PROCESS):
         gain, seeds = line["gain"], range(line["seeds"])
-        ratios = [by[gain, BENT, seed] / by[gain, CLONE, seed] for seed in seeds]
+        ratios = [by[gain, PROCESS, seed] / by[gain, CLONE, seed] for seed in seeds]
         times = report.interval(ratios, bounds=report.POSITIVE)
         line |= {f"times_the_clone{end}": value for end, value in zip(("", "_low", "_high"), times, strict=True)}
     return lines

@@ -1,7 +1,7 @@
 """When does it help a network to know the position of an object, and which networks can know it?
 
 "Birds fly and pigs do not": one of two patterns stands in noise, birds mostly in the upper half and pigs mostly in the
-lower (`tasks.flying`). The strength rho goes from 0 (the halves are equally likely) to 1 (always the usual half). One
+lower (`tasks.flying_pigs`). The strength rho goes from 0 (the halves are equally likely) to 1 (always the usual half). One
 network is tried with several kinds of layers: convolutions with circular padding (on a torus), convolutions with zero
 padding, locally connected layers and dense layers. It has two layers, with 5x5 and 3x3 windows, ReLUs, the maximum of every
 channel over all positions, and a linear read-out, so that only the layers differ. A linear classifier of the pixels is
@@ -12,13 +12,13 @@ learn each pattern at every position, but they can learn the half too. They over
 which is smaller with more examples. Zero padding can reveal where the border is, and so combines both advantages.
 
 In a second task both patterns are the same, and the half is the class. An image and the same image shifted by half a torus have
-opposite labels and, on a torus, equal scores, so that exactly half of such pairs' labels are right. The noise is chosen so that
-the best rule without position is right 85 % of the time. The half, which alone is right (1 + rho) / 2 of the time, then
-matters. Baselines: chance, the half alone, and the best rules with and without position.
+opposite labels, but equal scores on a torus. Exactly one of the two is therefore right. The noise is chosen so that the best
+rule without position is right 85 % of the time. The half, which alone is right (1 + rho) / 2 of the time, then matters.
+Baselines: chance, the half alone, and the best rules with and without position.
 
-Answer: local kernels overtake a circular convolution at a rho of about 0.8 with 1,000 examples and 0.7 with 4,000, a difference
-that five seeds do not show (p = 0.06). A convolution with zero padding learns the half, and is never behind either of them. On
-a torus exactly half of above and below is right.
+Answer: local kernels overtake a circular convolution at a rho of about 0.8 with 1,000 examples and 0.7 with 4,000. Five seeds
+do not show that these differ (p = 0.06). A convolution with zero padding learns the half, and is never behind either of them.
+In the second task a circular convolution is right on exactly half of the images.
 
     python -m experiments.flying_pigs                       (4 1/2 minutes of processor time)
 
@@ -91,7 +91,7 @@ def run(config: Config) -> Rows:
 
 
 def crossing(rows: Rows, size: int) -> report.Interval | None:
-    """Return the rho from which local kernels beat a circular convolution, interpolated for every seed."""
+    """Interpolate, for every seed, the rho above which local kernels beat a circular convolution."""
     crossings = []
     for seed in dict.fromkeys(row["seed"] for row in rows):
         runs = [row for row in rows if row["seed"] == seed and row.get("examples") == size and row["question"] == WHICH]
@@ -114,7 +114,7 @@ def means(rows: Rows) -> Rows:
 
 
 def table(rows: Rows, config: Config) -> Rows:
-    """Return the rho at which local kernels overtake, for each size, and the averages over seeds."""
+    """Return the averages over seeds, and for each size the rho at which local kernels overtake."""
     lines = []
     for size in config.sizes:
         if at := crossing(rows, size):

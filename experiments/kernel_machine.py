@@ -11,7 +11,7 @@ With a read-out of every position, shared kernels and a different kernel at ever
 shows only in the mean over positions. Null model: ridge regression on the pixels.
 
 Answer: yes, and the distance falls about as one over the root of the width. With a read-out of every position, sharing does not
-change the limit, and the accuracies at 1,024 kernels differ by 0.1 points [-0.2, 0.3] over ten seeds.
+change the limit. The accuracies at 1,024 kernels differ by 0.1 points [-0.2, 0.3] over ten seeds.
 
     python -m experiments.kernel_machine                                               (1 minute on 2 cores)
 
@@ -79,56 +79,69 @@ def run(config: Config) -> Rows:
         images = (images - data.mean) / data.std
         score = functools.partial(accuracy, labels=labels, size=config.size, ridge=config.ridge)
         flat = images.reshape(len(images), -1)
-        rows.append({"read": PIXELS, "seed": seed, "accuracy": score(jnp.asarray(flat @ flat.T))})
+        rows.append({"readout": PIXELS, "seed": seed, "accuracy": score(jnp.asarray(flat @ flat.T))})
         p = windows(images)
         at_positions, mean = limits(p)
         limit: dict[str, jax.Array] = {EVERY: at_positions, MEAN: mean, OWN: at_positions}
-        rows += [{"read": read, "seed": seed, "accuracy": score(gram)} for read, gram in limit.items()]
+        rows += [{"readout": readout, "seed": seed, "accuracy": score(gram)} for readout, gram in limit.items()]
         summed, sums = 0, (0.0, 0.0, 0.0)
         for width in config.widths:
             added = products(p, jax.random.fold_in(jax.random.key(seed), width), width - summed)
             sums, summed = tuple(a + b for a, b in zip(sums, added, strict=True)), width
-            for read, total in zip((EVERY, MEAN, OWN), sums, strict=True):
+            for readout, total in zip((EVERY, MEAN, OWN), sums, strict=True):
                 gram = total / width
-                error = float(jnp.linalg.norm(gram - limit[read]) / jnp.linalg.norm(limit[read]))
-                rows.append({"read": read, "width": width, "seed": seed, "error": error, "accuracy": score(gram)})
+                error = float(jnp.linalg.norm(gram - limit[readout]) / jnp.linalg.norm(limit[readout]))
+                rows.append({"readout": readout, "width": width, "seed": seed, "error": error, "accuracy": score(gram)})
     return rows
 
 
-def slope(rows: Rows, read: str) -> report.Interval:
-    """Fit the power of the width with which the error falls, for every seed."""
+def slope(rows: Rows, readout: str) -> report.Interval:
+    """Fit the exponent of the error as a power of the width, for every seed."""
     seeds = dict.fromkeys(row["seed"] for row in rows)
-    lines = [[row for row in rows if row["read"] == read and row["seed"] == seed and "width" in row] for seed in seeds]
+    lines = [[row for row in rows if row["readout"] == readout and row["seed"] == seed and "width" in row] for seed in seeds]
     logs = [np.log([[row["width"], row["error"]] for row in line]).T for line in lines]
     return report.interval([np.polyfit(x, y, 1)[0] for x, y in logs])
 
 
 def table(rows: Rows, config: Config) -> Rows:
     """Average error and accuracy over the seeds."""
-    return report.summarise(rows, ["read", "width"], list(BOUNDS), bounds=BOUNDS)
+    return report.summarise(rows, ["readout", "width"], list(BOUNDS), bounds=BOUNDS)
 
 
 def draw(rows: Rows, config: Config) -> Any:
     """Draw the distance from the limit and the accuracy against the width."""
     figure, axes = report.new_figure(2, size=(13.0, 6.0))
-    finite = report.summarise([row for row in rows if "width" in row], ["read", "width"], list(BOUNDS), bounds=BOUNDS)
+    finite = report.summarise([row for row in rows if "width" in row], ["readout", "width"], list(BOUNDS), bounds=BOUNDS)
     limited = [row for row in rows if "width" not in row]
-    limit = report.summarise(limited, "read", "accuracy", bounds={"accuracy": report.SHARE})
+    limit = report.summarise(limited, "readout", "accuracy", bounds={"accuracy": report.SHARE})
     shown = {"x_label": "random kernels", "log_x": True, "styles": STYLES}
     y_label = "distance from the limit, 95 % interval"
-    report.curves(axes[0], finite, "width", "error", "read", y_label=y_label, title="Gram matrix, relative error", **shown)
+    report.curves(axes[0], finite, "width", "error", "readout", y_label=y_label, title="Gram matrix, relative error", **shown)
     axes[0].set_yscale("log")
-    slopes = [f"{read}: width^{mean:.2f} [{low:.2f}, {high:.2f}]" for read in STYLES for mean, low, high in [slope(rows, read)]]
+    slopes = [
+        f"{readout}: width^{mean:.2f} [{low:.2f}, {high:.2f}]"
+        for readout in STYLES
+        for mean, low, high in [slope(rows, readout)]
+    ]
     axes[0].text(0.03, 0.03, "\n".join(slopes), transform=axes[0].transAxes, size=12)
     baselines = {
-        line["read"] if line["read"] == PIXELS else f"limit, {line['read']}": report.interval_of(line, "accuracy")
+        line["readout"] if line["readout"] == PIXELS else f"limit, {line['readout']}": report.interval_of(line, "accuracy")
         for line in limit
-        if line["read"] != OWN
+        if line["readout"] != OWN
     }
     title = f"{config.data}, {config.size} training images"
     y_label = "accuracy on test images, 95 % interval"
     report.curves(
-        axes[1], finite, "width", "accuracy", "read", y_label=y_label, y_format=".0%", title=title, baselines=baselines, **shown
+        axes[1],
+        finite,
+        "width",
+        "accuracy",
+        "readout",
+        y_label=y_label,
+        y_format=".0%",
+        title=title,
+        baselines=baselines,
+        **shown,
     )
     return figure
 

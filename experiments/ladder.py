@@ -1,13 +1,12 @@
 """How many more examples does a network need without weight sharing, and when does sharing not help?
 
 Small images are placed at random on a larger canvas, up to T pixels from its centre along both axes, that is at (2T + 1)^2
-places. The same network (three 3x3 layers, batch norm, max pooling, the mean of every channel, a linear read-out) is trained
-with its layers on every rung, on sets of growing size. All rungs of one seed see the same images.
+places. The network has three 3x3 layers with batch norm, max pooling, the mean of every channel and a linear read-out. It is
+trained with its layers on every rung, on sets of growing size. All rungs of one seed see the same images.
 
 Controls: a single place (T = 0), the same pixels in one random order (dashed), and a linear classifier. With --full there are
 also a read-out of all pixels, and a dense network whose centred images are shifted at random in training. Linear and dense
-networks have no dashed line, because with their initial weights reordered in the same way they learn the same function from
-reordered pixels.
+networks have no dashed line. If their initial weights are reordered like the pixels, they learn the same function.
 
 Predictions, written before the first run, for the number of examples needed to classify 90 % of the test images correctly, as a
 function of the number of places:
@@ -19,18 +18,18 @@ function of the number of places:
 - At a single place every rung needs as many examples as the convolution (price 1).
 
 Answer: at 81 places the convolution classifies 90 % correctly with 453 training images. The dense network needs 13 times as
-many, locally connected kernels 15 times, and tiles of period two 4.5 times. At one place no rung is shown to need more or
-fewer than the convolution. The needs of dense and locally connected networks grow with the number of places to the power of
-0.94 [0.87, 1.01] and 0.95 [0.89, 1.02], as predicted. The needs of both convolutions were predicted to stay the same. The
-convolution's nearly trebles from one place to nine and then hardly grows, and the global one's grows throughout. Tiles need
-fewer examples than predicted, except period two at 81 places. Rank four lies between convolution and locally connected at 81
-places. At other numbers of places it is not shown to differ from locally connected.
+many, locally connected kernels 15 times, and tiles of period two 4.5 times. At one place no rung is shown to need more or fewer
+than the convolution. As predicted, the needs of dense and locally connected networks grow about in proportion to the number of
+places. Their exponents are 0.94 [0.87, 1.01] and 0.95 [0.89, 1.02]. The needs of both convolutions were predicted to stay the
+same. The convolution's nearly trebles from one place to nine and then hardly grows, and the global convolution's grows
+throughout. Tiles need fewer examples than predicted, except period two at 81 places. Rank four lies between convolution and
+locally connected at 81 places. At other numbers of places it is not shown to differ from locally connected.
 
     python -m experiments.ladder                         (digits on 16x16 pixels at three sizes)
     python -m experiments.ladder --full --distances 4    (ten sizes, five seeds, rates chosen on validation images)
-    python -m experiments.ladder --full                  (the same at four distances; reuses the runs of the command above)
-    python -m experiments.ladder --mnist1d               (signals whose places vary already; both read-outs)
-    python -m experiments.ladder --fashion               (Fashion-MNIST on 40x40 pixels, sized for a GPU; never run yet)
+    python -m experiments.ladder --full                  (the same at four distances, reusing the runs above)
+    python -m experiments.ladder --mnist1d               (signals whose places vary already, with both read-outs)
+    python -m experiments.ladder --fashion               (Fashion-MNIST on 40x40 pixels, sized for a GPU, not run yet)
 
 Finished runs are kept in ROOT/ladder_runs. An interrupted run continues, and --distances 4 runs only that distance.
 """

@@ -4,15 +4,16 @@ S-net (a 9x9 layer of stride 2, then two dense layers) is trained with its first
 dense, and dense once more with beta-lasso. Beta-lasso adds an L1 penalty to the same SGD and sets every weight below a
 threshold to exactly zero. The experiment counts the weights that are left and measures where they lie.
 
-Nothing ties unit (i, j) of a dense layer to the pixels around (i, j), because units are exchangeable. The share of a unit
-inside the window that its convolution would have ("window") is therefore of little use. A unit is as local as the patch of the
-window's size that holds most of it, wherever that patch is. "patch" is that share of its squared weights, and "inputs" that of
-its nonzero weights. As a few weights easily lie in one patch, the null model shuffles which units read each pixel ("dealt").
-Null models of the accuracy: a linear classifier (Adam, no augmentation), and the share of the most frequent class.
+Nothing ties unit (i, j) of a dense layer to the pixels around (i, j), because units are exchangeable. The share of a unit's
+squared weights inside the window of its convolution ("window") is therefore of little use. Instead the experiment finds, for
+each unit, the patch of the window's size that holds the largest share, wherever that patch is. The column "patch" is this share
+of the squared weights, and "inputs" that of the nonzero weights. A few weights easily lie in one patch. The null model
+therefore shuffles which units read each pixel ("shuffled"). Null models of the accuracy: a linear classifier (Adam, no
+augmentation), and the share of the most frequent class.
 
 Answer: partly. Of 1,229,312 first weights beta-lasso leaves 34,000 (S-CONV has 648, S-LOCAL 108,000), at an accuracy that three
-seeds do not distinguish from plain SGD's. More of them lie in one patch than in the null model. But a unit still looks at
-several places, and no gain over plain SGD or the linear classifier is seen, where locality and sharing gain two points.
+seeds do not distinguish from plain SGD's. More of them lie in one patch than in the null model. But a unit still reads several
+places. No gain over plain SGD or the linear classifier is seen, where locality and sharing gain two points.
 
     python -m experiments.learn_convolution                                                            (some minutes, 2 cores)
     python -m experiments.learn_convolution --data fashion_mnist --manual-dir DIR --size 10000 --flip  (8 minutes)
@@ -33,12 +34,12 @@ from experiments.parts.s_nets import LASSO, LINEAR, NETS, SGD, SNets, first_weig
 from experiments.shared.command import Result, Rows, main
 from experiments.shared.settings import chance, styles
 
-DEALT = ", dealt"
+SHUFFLED = ", shuffled"
 STYLES = styles({"S-CONV": "conv", "S-LOCAL": "locally_connected", SGD: "dense", LASSO: "tiled"})
-COUNTS, DISTANCES = ("first", "hidden", "last"), ("distance", "distance_dealt")
-LOCAL = ("window", "window_dealt", "patch", "patch_dealt", "inputs", "inputs_dealt")
+COUNTS, DISTANCES = ("first_weights", "hidden_weights", "last_weights"), ("distance", "distance_shuffled")
+LOCAL = ("window", "window_shuffled", "patch", "patch_shuffled", "inputs", "inputs_shuffled")
 FORMATS = dict.fromkeys(("chance", "accuracy", *LOCAL), ".1%") | dict.fromkeys(COUNTS, ",.0f") | dict.fromkeys(DISTANCES, ".2f")
-STYLES |= {name + DEALT: STYLES[name]._replace(label=name + DEALT, line=":", marker="") for name in (SGD, LASSO)}
+STYLES |= {name + SHUFFLED: STYLES[name]._replace(label=name + SHUFFLED, line=":", marker="") for name in (SGD, LASSO)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +76,7 @@ def run(config: Config) -> Result:
             weights[name], window = first_weights(model, data.image_shape)
             row |= weights_left(model) | locality.of_weights(weights[name], window, patch, seed)
         rows.append(row | {"seconds": time.perf_counter() - begin})
-        print(f"{name}, seed {seed}: {row['accuracy']:.1%} with {row.get('first', 0):,} first weights", flush=True)
+        print(f"{name}, seed {seed}: {row['accuracy']:.1%} with {row.get('first_weights', 0):,} first weights", flush=True)
     return Result(rows, weights)
 
 
@@ -86,8 +87,8 @@ def profile(rows: Rows) -> Rows:
     """
     lines = []
     for net, column, share in ((row["net"], column, row[column]) for row in rows for column in row):
-        side = column.removeprefix("patch_").removesuffix("_dealt")
-        name = net + DEALT * column.endswith("_dealt")
+        side = column.removeprefix("patch_").removesuffix("_shuffled")
+        name = net + SHUFFLED * column.endswith("_shuffled")
         if side.isdigit() and name in STYLES:
             lines.append({"net": name, "side": int(side), "share": share})
     lines = sorted(lines, key=lambda line: [*STYLES].index(line["net"]))
@@ -108,7 +109,7 @@ def draw(rows: Rows, config: Config, weights: dict[str, np.ndarray]) -> Any:
     report.curves(
         axes[0],
         [row for row in summary if row["net"] != LINEAR],
-        "first",
+        "first_weights",
         "accuracy",
         "net",
         x_label="weights of the first layer that are not zero",
@@ -134,7 +135,7 @@ def draw(rows: Rows, config: Config, weights: dict[str, np.ndarray]) -> Any:
     )
     label = "32 units that have inputs, drawn at random; one seed"
     for axis, name in zip(axes[2:], dense, strict=True):
-        report.filters(axis, locality.units(weights[name]), name, label=label)
+        report.filter_grid(axis, locality.units(weights[name]), name, label=label)
     return figure
 
 

@@ -7,11 +7,11 @@ test set. The predicted risk of one output, in the mean over all m outputs and w
 $$b^2 + \frac{1}{m} \sum_q \frac{\sum_t \operatorname{mean}_i (\sigma^2 + |d_i|^2) + c_t}{n - (p_q + 1) / m_q}, \qquad
 c_t = \frac{1}{m_q} \sum_{ij} d_i[j, t] \, d_j[i, t]$$
 
-where the m_q positions i, j of group q share p_q weights t, and d is the difference of the teacher from the nearest matrix of
-the rung. d_i[j, t] is its weight to output i from the pixel that tap t of j reads, and b^2 is the mean of |d_i|^2.
+where the m_q positions i, j of group q share p_q weights t. The matrix d is the teacher minus the nearest matrix of the rung.
+d_i[j, t] is its weight to output i from the pixel that tap t of j reads, and b^2 is the mean of |d_i|^2.
 
 In dense and local layers every output is a group, m_q = 1. The formula is then exact, and equals $\sigma^2 p / (n - p - 1)$ if
-the rung contains the teacher. In that case a convolution, which is one group of m, has $\sigma^2 p / (n m - p - 1)$:
+the rung contains the teacher. In that case a convolution, which is one group of m, has $\sigma^2 p / (n m - p - 1)$. That is,
 overlapping windows cost nothing to second order in p / (n m). To a rung that does not contain the teacher, d x acts as noise.
 If outputs share weights, their noise is not independent, which gives c. Null model: predicting zero.
 
@@ -91,7 +91,7 @@ def table(rows: Rows, config: Config) -> Rows:
     It has the risk with the most examples, the size with the worst prediction, and the examples needed.
     """
     risks = averaged(rows, "risk", ["teacher", "rung", "n", "predicted"])
-    needs = {line["rung"]: line for line in averaged(rows, "needed", ["rung", "needed_predicted"])}
+    needs = {line["rung"]: line for line in averaged(rows, "examples_needed", ["rung", "examples_needed_predicted"])}
     lines, pairs = [], {(line["teacher"], line["rung"]) for line in risks}
     for teacher, rung in (pair for pair in itertools.product(config.teachers, RUNGS) if pair in pairs):
         sizes = [line for line in risks if (line["teacher"], line["rung"]) == (teacher, rung)]
@@ -100,14 +100,17 @@ def table(rows: Rows, config: Config) -> Rows:
         columns |= {"worst_ratio" + end: worst["risk" + end] / worst["predicted"] for end in ("", "_low", "_high")}
         columns |= {"at_n": worst["n"], "sizes": f"{sizes[0]['n']} to {sizes[-1]['n']}"}
         if teacher == "conv" and needs:
-            columns |= {name: needs[rung][name] for name in ("needed", "needed_low", "needed_high", "needed_predicted")}
+            columns |= {
+                name: needs[rung][name]
+                for name in ("examples_needed", "examples_needed_low", "examples_needed_high", "examples_needed_predicted")
+            }
         lines.append(columns)
     return lines
 
 
 def draw(rows: Rows, config: Config) -> Any:
     """Draw risk against examples for every teacher, ratios to the predictions, and examples needed."""
-    needs = averaged(rows, "needed", ["rung", "needed_predicted"])
+    needs = averaged(rows, "examples_needed", ["rung", "examples_needed_predicted"])
     panels = len(config.teachers) + 1 + bool(needs)
     figure, axes = report.new_figure(panels, rows=1 if panels < 4 else 2, size=(24.0, 10.5))
     for axis, name in zip(axes, config.teachers, strict=False):
@@ -116,10 +119,10 @@ def draw(rows: Rows, config: Config) -> Any:
     axes[len(config.teachers)].set_title("all teachers; gray: within 5 %", size=axes[0].title.get_fontsize())
     if needs:
         needs = [line | {"rung": report.RUNG_STYLE[line["rung"]].label} for line in needs]
-        words: dict[str, Any] = {"title": "examples needed", "references": {"predicted need": "needed_predicted"}}
+        words: dict[str, Any] = {"title": "examples needed", "references": {"predicted need": "examples_needed_predicted"}}
         words |= {"x_label": f"images to a risk of {config.target:g}, teacher: convolution"}
         label = f"mean of {config.seeds} seeds, 95 % interval"
-        report.comparison(axes[-1], needs, "rung", "needed", label=label, **words)
+        report.comparison(axes[-1], needs, "rung", "examples_needed", label=label, **words)
         axes[-1].set_xscale("log")
     return figure
 

@@ -30,7 +30,7 @@ from flax import nnx
 
 import convlab as cl
 from convlab import measure, report
-from convlab.layers import spatial
+from convlab.layers import spatial_layers
 from experiments.parts.students import TEACHER, Teaching, free_rank, teach
 from experiments.shared.command import Rows, main
 from experiments.shared.settings import Source, styles
@@ -44,7 +44,7 @@ FREE = {  # the rung of a classifier and its `tied_noise` (None: the positions s
 }
 STYLES = styles({"low rank, starts shared": "tiled", "locally connected, starts shared": "dense"})
 FORMATS = {"validation_accuracy": ".1%", "accuracy": ".1%"}
-BOUNDS = dict.fromkeys(("risk", "zero", "floor"), report.POSITIVE) | dict.fromkeys(FORMATS, report.SHARE)
+BOUNDS = dict.fromkeys(("risk", "zero_risk", "noise_floor"), report.POSITIVE) | dict.fromkeys(FORMATS, report.SHARE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,13 +103,19 @@ def classify(config: Config) -> Iterator[dict[str, Any]]:
             model: nnx.Module = cl.models.MLP(shape, classes, (), rngs=nnx.Rngs(seed))
         else:
             rung, noise = FREE.get(name, (name, None))
-            wires: dict[str, Any] = {"connectivity": rung, "rank": rank or 1, "tied_noise": noise}
-            model = cl.models.Pyramid(shape, classes, config.features, **wires, rngs=nnx.Rngs(seed))
+            connection_options: dict[str, Any] = {"connectivity": rung, "rank": rank or 1, "tied_noise": noise}
+            model = cl.models.Pyramid(shape, classes, config.features, **connection_options, rngs=nnx.Rngs(seed))
         if rank == 0:
-            rank = max(free_rank(layer.layout) for layer in spatial(model).values())
+            rank = max(free_rank(layer.layout) for layer in spatial_layers(model).values())
         training = cl.Config(learning_rate=rate, seed=seed, **options)
         last = cl.fit(model, images.hold_out(config.validation, seed), training).history[-1]
-        row = {"task": config.data, "network": name, "rank": rank, "weights": measure.weights_of(model), "learning_rate": rate}
+        row = {
+            "task": config.data,
+            "network": name,
+            "rank": rank,
+            "weights": measure.count_weights(model),
+            "learning_rate": rate,
+        }
         yield row | {"seed": seed, "validation_accuracy": last["validation_accuracy"], "accuracy": last["test_accuracy"]}
 
 
@@ -121,7 +127,7 @@ def run(config: Config) -> Rows:
 def table(rows: Rows, config: Config) -> Rows:
     """Average over the seeds. Classifiers have the learning rate that is best on validation images."""
     lines = report.summarise(rows, ["task", "network", "rank", "weights", "learning_rate"], list(BOUNDS), bounds=BOUNDS)
-    return report.best(lines, ["task", "network", "rank"], "validation_accuracy")
+    return report.best_rows(lines, ["task", "network", "rank"], "validation_accuracy")
 
 
 def draw(rows: Rows, config: Config) -> Any:
@@ -136,7 +142,7 @@ def draw(rows: Rows, config: Config) -> Any:
         "risk": {
             "y_label": "squared error on new images, 95 % interval",
             "title": f"students of a teacher of rank {config.rank}, {config.size} images",
-            "baselines": {"predicting zero": students[0]["zero"], "the teacher's noise": students[0]["floor"]},
+            "baselines": {"predicting zero": students[0]["zero_risk"], "the teacher's noise": students[0]["noise_floor"]},
         },
         "accuracy": {
             "y_label": f"accuracy on {config.data}, 95 % interval",

@@ -26,19 +26,19 @@ import jax
 
 from convlab import report
 from experiments.parts.locality import of_mask
-from experiments.parts.pruning import OTHER, RANDOM, TICKET, Pruning, weights_left, weights_of
+from experiments.parts.pruning import OTHER, RANDOM, TICKET, Pruning, count_weights, weights_left
 from experiments.shared.command import Rows, main
 from experiments.shared.settings import chance, styles
 
-PIXELS, DEALT = "against inputs at any pixel", "against the same pixels, dealt anew"
-DISTANCES = (TICKET, PIXELS, "distance"), (TICKET, DEALT, "distance_dealt"), (RANDOM, RANDOM, "distance")
+PIXELS, SHUFFLED = "against inputs at any pixel", "against the same pixels, shuffled"
+DISTANCES = (TICKET, PIXELS, "distance"), (TICKET, SHUFFLED, "distance_shuffled"), (RANDOM, RANDOM, "distance")
 LINEAR = "linear classifier"
 RIGHT = {"accuracy": report.SHARE}
-BOUNDS = RIGHT | dict.fromkeys(("distance", "distance_dealt"), report.POSITIVE)
-BOUNDS |= dict.fromkeys(("patch", "patch_dealt"), report.SHARE)
-FORMATS = {"left": ".1f"} | dict.fromkeys(("chance", "accuracy", "patch", "patch_dealt"), ".1%")
-FORMATS |= dict.fromkeys(("distance", "distance_dealt"), ".3f")
-STYLES = styles({TICKET: "dense", OTHER: "global_conv", RANDOM: "low_rank", PIXELS: "locally_connected", DEALT: "tiled"})
+BOUNDS = RIGHT | dict.fromkeys(("distance", "distance_shuffled"), report.POSITIVE)
+BOUNDS |= dict.fromkeys(("patch", "patch_shuffled"), report.SHARE)
+FORMATS = {"percent_left": ".1f"} | dict.fromkeys(("chance", "accuracy", "patch", "patch_shuffled"), ".1%")
+FORMATS |= dict.fromkeys(("distance", "distance_shuffled"), ".3f")
+STYLES = styles({TICKET: "dense", OTHER: "global_conv", RANDOM: "low_rank", PIXELS: "locally_connected", SHUFFLED: "tiled"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Config(Pruning):
     seeds: int = 3
 
 
-SMOKE = Config(size=100, features=(16,), rounds=1, share=0.5, patch=3, seeds=1, steps=5)
+SMOKE = Config(size=100, features=(16,), rounds=1, fraction=0.5, patch=3, seeds=1, steps=5)
 
 
 def run(config: Config) -> Rows:
@@ -68,7 +68,7 @@ def run(config: Config) -> Rows:
         rows.append({"weights": LINEAR, "seed": seed, "accuracy": config.linear(images, seed)} | null)
         for name, number, mask, accuracy in config.prune(images, seed, other=config.seeds + seed):
             count, kernel = weights_left(mask), mask["stages"][0]["layer"]["kernel"]
-            left = {"round": number, "left": 100 * count / weights_of(mask), "count": count}
+            left = {"round": number, "percent_left": 100 * count / count_weights(mask), "weights_left": count}
             local = of_mask(kernel, jax.random.key(seed), config.patch)
             print(f"seed {seed}, round {number}, {name}: {accuracy:.1%}", flush=True)
             rows.append({"weights": name, "seed": seed, "accuracy": accuracy} | null | left | local)
@@ -77,7 +77,9 @@ def run(config: Config) -> Rows:
 
 def table(rows: Rows, config: Config) -> Rows:
     """Average every fifth round over the seeds. The other rounds are in table.csv."""
-    summary = report.summarise(rows, ["weights", "chance", "round", "left", "count"], list(BOUNDS), bounds=BOUNDS)
+    summary = report.summarise(
+        rows, ["weights", "chance", "round", "percent_left", "weights_left"], list(BOUNDS), bounds=BOUNDS
+    )
     return [line for line in summary if (line["round"] or 0) % 5 == 0]
 
 
@@ -89,26 +91,26 @@ def draw(rows: Rows, config: Config) -> Any:
     shown = {"x_label": "weights left (%)", "log_x": True, "styles": STYLES}
     report.curves(
         axes[0],
-        report.summarise(pruned, ["weights", "left"], "accuracy", bounds=RIGHT),
-        "left",
+        report.summarise(pruned, ["weights", "percent_left"], "accuracy", bounds=RIGHT),
+        "percent_left",
         "accuracy",
         "weights",
         y_label="accuracy on test images, 95 % interval",
         y_format=".0%",
-        title=f"{config.data}, {config.share:.0%} pruned a round",
+        title=f"{config.data}, {config.fraction:.0%} pruned a round",
         baselines={LINEAR: null},
         **shown,
     )
     apart = [
-        {"weights": name, "left": row["left"], "distance": row[column]}
+        {"weights": name, "percent_left": row["percent_left"], "distance": row[column]}
         for kind, name, column in DISTANCES
         for row in pruned
         if row["weights"] == kind
     ]
     report.curves(
         axes[1],
-        report.summarise(apart, ["weights", "left"], "distance", bounds={"distance": report.POSITIVE}),
-        "left",
+        report.summarise(apart, ["weights", "percent_left"], "distance", bounds={"distance": report.POSITIVE}),
+        "percent_left",
         "distance",
         "weights",
         y_label="distance of inputs / at random, 95 % interval",

@@ -76,21 +76,23 @@ class Config:
 SMOKE = Config(paddings=("CIRCULAR",), size=20, held=20, epochs=1, batch_size=10, seeds=2)
 
 
-def drawn(config: Config, seed: int) -> tuple[Data, Data]:
-    """Draw the raw images of one seed, unmoved and moved."""
+def sample_data(config: Config, seed: int) -> tuple[Data, Data]:
+    """Draw the raw images of one seed, with the usual and with swapped rows."""
     sizes = config.size, config.held, config.held
-    still, moved = (tasks.red_green(moved=moved).data(seed, *sizes).with_standardisation("none") for moved in (False, True))
+    still, moved = (
+        tasks.red_green(swap_rows=swap_rows).data(seed, *sizes).with_standardisation("none") for swap_rows in (False, True)
+    )
     return still, moved
 
 
 def trained(config: Config, optimizer: optax.GradientTransformation, part: tuple[int, str]) -> dict[str, Any]:
     """Train one network and evaluate it on both pairs of test sets."""
     seed, padding = part
-    still, moved = drawn(config, seed)
+    still, moved = sample_data(config, seed)
     steps = {"epochs": config.epochs, "batch_size": config.batch_size, "learning_rate": 1.0, "schedule": "constant"}
     recipe = cl.Config(**steps, evaluations=config.epochs, patience=config.patience, progress=False, seed=seed)
     name = f"{padding}, {config.size} images, {config.epochs} epochs, seed {seed}"
-    saved = cl.Checkpoints(pathlib.Path(config.root, "red_green_runs", name), keep=1)
+    saved = cl.Checkpoints(pathlib.Path(config.root, "red_green_runs", name), max_to_keep=1)
     fitted = cl.fit(Order(padding, seed), still, recipe, optimizer=optimizer, checkpoints=saved)
     first = np.arange(min(config.held, config.size))
     published = scores(fitted, still.train.take(first), moved.train.take(first))

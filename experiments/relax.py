@@ -23,7 +23,7 @@ from flax import nnx
 
 import convlab as cl
 from convlab import report
-from convlab.data import Data, embed
+from convlab.data import Data, centre_on_canvas
 from experiments.parts.networks import linear
 from experiments.shared.command import Rows, main
 from experiments.shared.settings import Recipe, above, with_p
@@ -87,7 +87,7 @@ def run(config: Config) -> Rows:
     """
     data = config.load()
     space = tuple(max(n, LEAST) for n in data.image_shape[:-1])
-    data = data.map(functools.partial(embed, space=space))
+    data = data.map(functools.partial(centre_on_canvas, space=space))
     steps = config.epochs * config.size // config.batch_size
     optimizer = optax.sgd(optax.cosine_decay_schedule(config.learning_rate, steps), momentum=config.momentum)
     rows = []
@@ -111,7 +111,7 @@ def run(config: Config) -> Rows:
                     else cl.transfer_optimizer_state(optimizer, optimizer_state, model, free, data.image_shape)
                 )
                 freed = course.train(free, config.epochs - release, optimizer, transferred, part=release)
-                changes = cl.diff(free, freed.model(), data.image_shape, show=False)
+                changes = cl.diff(free, freed.model(), data.image_shape, print_table=False)
                 unshared = float(np.mean([1 - change.shared for change in changes]))
                 rows.append(row(rung, release, seed, freed) | {"unshared": unshared})
                 print(f"seed {seed}, {LABELS[rung]} after {release}: {rows[-1]['accuracy']:.1%}", flush=True)

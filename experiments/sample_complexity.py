@@ -10,12 +10,12 @@ Two tasks of theory are learnt by the networks of the theory, on three rungs.
 At every size of the task the experiment searches for the smallest training set with which networks trained by Adam reach the
 target on new examples. Exponents are fitted on logarithmic axes, with bootstrap intervals over seeds. Predictions for DSD, up
 to logarithms: convolution k + d, locally connected k d to k (k + d), dense k^2 d and more, all times the variance of the noise.
-For the halves: 1, d and d^2. Baseline: the largest set that was tried.
+Predictions for the halves: 1, d and d^2. Baseline: the largest set that was tried.
 
 Answer: in the number of patches the need of local kernels grows by 0.9 of a power faster than a convolution's (exponents 1.45
 and 0.57). Dense networks need 14 times as many examples as local ones, with an exponent of 2.0. For the halves the exponents
-are 0.2, 1.05 and 2.1. All of these agree with theory. Two results do not: the exponent in the pixels of a patch is 0.98 instead
-of 0.34 for a convolution, and the exponents in the noise are 3.9 and 4.0 instead of 2 for both rungs.
+are 0.2, 1.05 and 2.1. All of these agree with theory. Two results do not. A convolution's exponent in the pixels of a patch is
+0.98 instead of 0.34. The exponents in the noise are 3.9 and 4.0 instead of 2, for convolutions and local kernels.
 
     python -m experiments.sample_complexity                                         (4 1/2 minutes on 2 cores)
 
@@ -36,7 +36,7 @@ import optax
 
 from convlab import report, tasks
 from convlab.tasks import signals
-from convlab.train import learner
+from convlab.train import make_learner
 from experiments.parts import theory_tasks
 from experiments.parts.theory_tasks import HALF, SIZES, Setting, Tasks, best_threshold, laws, predicted
 from experiments.shared.command import Rows, main
@@ -84,7 +84,7 @@ FULL = Config(
 
 
 # the source text of all code that determines scores; scores of other code are not reused
-CODE = (pathlib.Path(__file__).read_text("utf-8"), *map(inspect.getsource, (theory_tasks, learner, signals)))
+CODE = (pathlib.Path(__file__).read_text("utf-8"), *map(inspect.getsource, (theory_tasks, make_learner, signals)))
 SOURCE = zlib.crc32("".join(CODE).encode())
 
 
@@ -94,7 +94,7 @@ def run(config: Config) -> Rows:
     different = {(case.name, case.rung): case for case in cases}
     needed = dict(zip(different, at_once(functools.partial(needs, config), different.values()), strict=True))
     return [
-        {"varied": case.varied, "size": case.size, "rung": case.rung, "seed": seed, "needed": examples}
+        {"varied": case.varied, "size": case.size, "rung": case.rung, "seed": seed, "examples_needed": examples}
         for case in cases
         for seed, examples in enumerate(needed[case.name, case.rung])
     ]
@@ -102,16 +102,17 @@ def run(config: Config) -> Rows:
 
 def needs(config: Config, case: Setting) -> tuple[float, ...]:
     """Return the number of examples that every seed needs."""
-    learn = learner(case.build, case.task.sample, config.most, steps=config.steps, optimizer=optax.adam(config.learning_rate))
+    optimizer = optax.adam(config.learning_rate)
+    learn = make_learner(case.build, case.task.sample, config.most, max_steps=config.steps, optimizer=optimizer)
     identity = (case.name, case.rung, case.target, config.least, config.most, config.steps, config.learning_rate, SOURCE)
     complexity = tasks.examples_needed(
         learn,
         case.target,
         range(config.seeds),
-        least=config.least,
-        most=config.most,
+        min_examples=config.least,
+        max_examples=config.most,
         path=pathlib.Path(config.root, "sample_complexity_runs", f"{case.name} {case.rung}.jsonl"),
-        of=str(identity),
+        learner_name=str(identity),
     )
     print(f"{case.name}, {case.rung}:", *(f"{examples:.0f}" for examples in complexity.examples), flush=True)
     return complexity.examples
@@ -124,7 +125,7 @@ def table(rows: Rows, config: Config) -> Rows:
     """
     needed: dict[tuple[str, str], dict[float, list[float]]] = {}
     for row in rows:
-        needed.setdefault((row["varied"], row["rung"]), {}).setdefault(row["size"], []).append(row["needed"])
+        needed.setdefault((row["varied"], row["rung"]), {}).setdefault(row["size"], []).append(row["examples_needed"])
     lines = []
     for (varied, rung), sizes in needed.items():
         geometric = {f"at {size:g}": float(np.exp(np.mean(np.log(examples)))) for size, examples in sizes.items()}
@@ -144,20 +145,24 @@ def table(rows: Rows, config: Config) -> Rows:
 
 def _exponent(needed: dict[float, Any]) -> dict[str, float | None]:
     known = {size: examples for size, examples in needed.items() if np.isfinite(examples).all()}
-    exponent = tasks.slope(known).exponent if len(known) > 1 else (None, None, None)
+    exponent = tasks.fit_power_law(known).exponent if len(known) > 1 else (None, None, None)
     return dict(zip(("exponent", "exponent_low", "exponent_high"), exponent, strict=True))
 
 
 def draw(rows: Rows, config: Config) -> Any:
     """Draw examples needed against the size of the task, with a panel for each number that was varied."""
-    unknown = {(row["varied"], row["size"], row["rung"]) for row in rows if not math.isfinite(row["needed"])}
-    logs = [row | {"log": math.log(row["needed"])} for row in rows if (row["varied"], row["size"], row["rung"]) not in unknown]
+    unknown = {(row["varied"], row["size"], row["rung"]) for row in rows if not math.isfinite(row["examples_needed"])}
+    logs = [
+        row | {"log": math.log(row["examples_needed"])}
+        for row in rows
+        if (row["varied"], row["size"], row["rung"]) not in unknown
+    ]
     panels = [varied for varied in SIZES if any(row["varied"] == varied for row in logs)]
     figure, axes = report.new_figure(len(panels), size=(max(12.0, 6.0 * len(panels)), 6.5))
     lines = table(rows, config)
     for axis, varied in zip(axes, panels, strict=True):
         means = report.summarise([row for row in logs if row["varied"] == varied], ["rung", "size"], "log")
-        ends = {"log": "needed", "log_low": "needed_low", "log_high": "needed_high"}
+        ends = {"log": "examples_needed", "log_low": "examples_needed_low", "log_high": "examples_needed_high"}
         means = [row | {new: math.exp(row[old]) for old, new in ends.items()} for row in means]
         for line in (line for line in lines if line["varied"] == varied and line["exponent"] is not None):
             draw_theory(axis, [row for row in means if row["rung"] == line["rung"]], line, config)
@@ -165,7 +170,7 @@ def draw(rows: Rows, config: Config) -> Any:
         task, target = ("halves", 1) if varied == HALF else (f"DSD against {varied}", 0)
         words: dict[str, Any] = {"x_label": SIZES[varied], "title": f"{task}, {config.target[target]:.0%} right"}
         words |= {"y_label": "examples needed, 95 % interval", "baselines": {"largest set tried": config.most}}
-        report.curves(axis, means, "size", "needed", log_x=True, **words)
+        report.curves(axis, means, "size", "examples_needed", log_x=True, **words)
         axis.set_yscale("log")
         axis.margins(x=0.2)
     return figure
@@ -179,9 +184,9 @@ def draw_theory(axis: Any, points: Rows, line: dict[str, Any], config: Config) -
     if len(points) > 1:
         colour, first, last = report.RUNG_STYLE[line["rung"]].colour, points[0], points[-1]
         for power in predicted(line["varied"], line["rung"], config):
-            ends = [first["needed"], first["needed"] * (last["size"] / first["size"]) ** power]
+            ends = [first["examples_needed"], first["examples_needed"] * (last["size"] / first["size"]) ** power]
             axis.plot([first["size"], last["size"]], ends, ":", color=colour, zorder=0)
-        position = (last["size"], last["needed"])
+        position = (last["size"], last["examples_needed"])
         axis.annotate(f"{line['exponent']:.2f}", position, (14, -6), textcoords="offset points", color=colour, size=15)
 
 

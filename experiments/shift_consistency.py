@@ -36,7 +36,7 @@ from experiments.shared.settings import Training, styles
 
 BEFORE, AFTER, CHANCE = "before training", "after training", "chance, mean over networks"
 STYLES = {padding: style._replace(line="none") for padding, style in styles({"CIRCULAR": "conv", "SAME": "dense"}).items()}
-FORMATS = dict.fromkeys(("consistency", "accuracy", "shifted_accuracy", "by_chance"), ".1%")
+FORMATS = dict.fromkeys(("consistency", "accuracy", "shifted_accuracy", "chance_consistency"), ".1%")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,25 +46,31 @@ class Config(Training):
     Args:
       test_size: The number of test images that are shifted.
       shifts: The number of shifts. If None, all.
-      ways: The methods of downsampling: names in `measure.WAYS`.
+      methods: The methods of downsampling: names in `measure.DOWNSAMPLING_METHODS`.
       paddings: The paddings of layers and windows.
       widths: The numbers of channels of the layers.
     """
 
     test_size: int = 297
     shifts: int | None = None
-    ways: tuple[str, ...] = tuple(measure.WAYS)
+    methods: tuple[str, ...] = tuple(measure.DOWNSAMPLING_METHODS)
     paddings: tuple[str, ...] = tuple(STYLES)
     widths: tuple[int, ...] = (16, 32)
     epochs: int = 15
 
 
-SMOKE = Config(size=100, test_size=20, shifts=3, ways=("polyphase",), paddings=("CIRCULAR",), epochs=1, widths=(4, 5), seeds=2)
+SMOKE = Config(
+    size=100, test_size=20, shifts=3, methods=("polyphase",), paddings=("CIRCULAR",), epochs=1, widths=(4, 5), seeds=2
+)
 
 
-def halving(data: Data, config: Config, way: str, padding: str, seed: int) -> nnx.Module:
+def halving(data: Data, config: Config, method: str, padding: str, seed: int) -> nnx.Module:
     """Build layers that are downsampled by two, and a linear read-out of the mean over positions."""
-    halved = NORMED | {"padding": padding, "pool": measure.WAYS[way], "pool_window": cl.Window(3, 2, padding)}
+    halved = NORMED | {
+        "padding": padding,
+        "pool": measure.DOWNSAMPLING_METHODS[method],
+        "pool_window": cl.Window(3, 2, padding),
+    }
     layers = [{"features": width, "kernel_size": 3, **halved} for width in config.widths]
     return Layers(data.image_shape, len(data.classes), layers, seed)
 
@@ -80,7 +86,7 @@ def scores(model: nnx.Module, images: jax.Array, labels: np.ndarray, shifts: Seq
         "consistency": float(jnp.mean(moved == still)),
         "accuracy": float(jnp.mean(still == labels)),
         "shifted_accuracy": float(jnp.mean(moved == labels)),
-        "by_chance": float(jnp.sum(shares**2)),
+        "chance_consistency": float(jnp.sum(shares**2)),
     }
 
 
@@ -91,29 +97,29 @@ def run(config: Config) -> Rows:
     images, labels = standardise(jnp.asarray(test.images), data.mean, data.std), np.asarray(test.labels)
     shifts = measure.sample_shifts(data.image_shape[:-1], config.shifts)
     rows = []
-    for way, padding, seed in itertools.product(config.ways, config.paddings, range(config.seeds)):
-        model = halving(data, config, way, padding, seed)
+    for method, padding, seed in itertools.product(config.methods, config.paddings, range(config.seeds)):
+        model = halving(data, config, method, padding, seed)
         fitted = config.fit(model, data, seed)
         for when, network in ((BEFORE, model), (AFTER, fitted.model())):
-            columns = {"way": way, "padding": padding, "when": when, "seed": seed}
+            columns = {"method": method, "padding": padding, "when": when, "seed": seed}
             rows.append(columns | scores(network, images, labels, shifts))
-        print(f"{way}, {padding}, seed {seed}: {rows[-1]['consistency']:.1%} stay", flush=True)
+        print(f"{method}, {padding}, seed {seed}: {rows[-1]['consistency']:.1%} stay", flush=True)
     return rows
 
 
 def table(rows: Rows, config: Config) -> Rows:
     """Average all shares over the seeds."""
-    return report.summarise(rows, ["when", "way", "padding"], [*FORMATS], bounds=dict.fromkeys(FORMATS, report.SHARE))
+    return report.summarise(rows, ["when", "method", "padding"], [*FORMATS], bounds=dict.fromkeys(FORMATS, report.SHARE))
 
 
 def draw(rows: Rows, config: Config) -> Any:
     """Draw the consistency before and after training, and the accuracy on shifted images."""
     summary = table(rows, config)
     figure, axes = report.new_figure(3, size=(18.0, 6.5))
-    null = {when: np.mean([line["by_chance"] for line in summary if line["when"] == when]) for when in (BEFORE, AFTER)}
+    null = {when: np.mean([line["chance_consistency"] for line in summary if line["when"] == when]) for when in (BEFORE, AFTER)}
     panels = [(BEFORE, "consistency"), (AFTER, "consistency"), (AFTER, "shifted_accuracy")]
     for axis, (when, value) in zip(axes, panels, strict=True):
-        lines = [line | {"place": config.ways.index(line["way"])} for line in summary if line["when"] == when]
+        lines = [line | {"place": config.methods.index(line["method"])} for line in summary if line["when"] == when]
         kept = value == "consistency"
         report.curves(
             axis,
@@ -128,7 +134,7 @@ def draw(rows: Rows, config: Config) -> Any:
             baselines={CHANCE: float(null[when])} if kept else None,
             styles=STYLES,
         )
-        axis.set_xticks(range(len(config.ways)), config.ways, rotation=30, ha="right")
+        axis.set_xticks(range(len(config.methods)), config.methods, rotation=30, ha="right")
     return figure
 
 

@@ -3,8 +3,8 @@
 Layers on eight shapes are timed forward, and forward with backward, in a plain jitted step, inside `lax.scan`, and under `vmap`
 over networks. All contenders take turns in one process. They are compared with XLA's convolution of equal arithmetic (the unit
 of all ratios), Linen's ConvLocal, the masked dense layer of Keras, and PyTorch if it is installed. Every row also has the
-compile time, the temporary memory, and the distance from the roofline: the time that the layer's arithmetic or its bytes need
-at the machine's measured peak rates.
+compile time, the temporary memory, and the distance from the roofline. This is the time that the layer's arithmetic or its
+bytes need at the machine's measured peak rates.
 
 Answer: a locally connected layer costs about 1.4 convolutions (Linen's costs 11 to 23, because of new memory), unless its
 weights do not fit into the cache. A convolution costs no more in a loop and under `vmap` than in a plain step (XLA's own costs
@@ -123,17 +123,17 @@ def draw(rows: Rows, config: Config) -> Any:
         best = min(row["ratio"] for row in torch if row["shape"] == shape)
         drawn.append({"shape": shape, "ratio": best, "line": "PyTorch, best form"})
     y_label = "time of forward + backward / lax convolution"
-    report.points(left, drawn, y="ratio", y_label=y_label, title="locally connected", baselines=unit, **words)
+    report.dot_plot(left, drawn, y="ratio", y_label=y_label, title="locally connected", baselines=unit, **words)
     drawn = [
         row | {"line": f"{'ours' if 'auto' in row['name'] else 'lax convolution'}, {WHERE[row['step']]}"}
         for row in rows
         if row["name"] in ("conv, auto", UNIT) and row["step"] in WHERE
     ]
     y_label, title = "time a step and network / lax, plain step", "convolution, forward + backward"
-    report.points(middle, drawn, y="ratio", y_label=y_label, title=title, baselines=unit, **words)
+    report.dot_plot(middle, drawn, y="ratio", y_label=y_label, title=title, baselines=unit, **words)
     memory = LOCAL | {UNIT: "lax convolution"}
     drawn = [row | {"line": memory[row["name"]]} for row in both if row["name"] in memory]
-    report.points(right, drawn, y="temp_mib", y_label="temporary memory, MiB", title="memory of forward + backward", **words)
+    report.dot_plot(right, drawn, y="temp_mib", y_label="temporary memory, MiB", title="memory of forward + backward", **words)
     return figure
 
 

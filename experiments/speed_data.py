@@ -1,6 +1,6 @@
 """How fast do images reach a training step from memory, decoded files or compressed records?
 
-A data set is prepared in a new directory, loaded again, and fed to the same compiled step by every route, in turn in one
+A data set is prepared in a new directory, loaded again, and fed to the same compiled step by every route, alternating in one
 process. The baseline is that step on one batch that is already on the device. Preparing and loading are timed in a process
 each. Their times include opening the data set, but not importing the libraries.
 
@@ -19,7 +19,7 @@ import jax
 
 import convlab as cl
 from convlab import report, train
-from convlab.data import load, prepared
+from convlab.data import list_prepared, load
 from experiments.parts.feeds import forever, load_alone, loop, reading
 from experiments.shared.command import Rows, main
 from experiments.shared.stopwatch import Contender, interleave
@@ -59,23 +59,23 @@ SMOKE = Config(steps=2, seconds=0.0, reads=1)
 def run(config: Config) -> Rows:
     """Return one row per route and one for the baseline."""
     with tempfile.TemporaryDirectory() as folder:
-        options = {"name": config.data, "manual_dir": config.manual_dir, "size": config.size, "data_dir": folder}
+        options = {"name": config.data, "manual_dir": config.manual_dir, "image_size": config.size, "data_dir": folder}
         rows: dict[str, dict[str, Any]] = {BASELINE: {"data": config.data, "route": BASELINE}}
         first, _ = load_alone(options)
         for route in ROUTES:
-            times, memory = zip(*(load_alone({**options, "keep": route}) for _ in range(config.reads)), strict=True)
+            times, memory = zip(*(load_alone({**options, "storage": route}) for _ in range(config.reads)), strict=True)
             rows[route] = {"data": config.data, "route": route, "load_s": statistics.median(times)}
             rows[route]["resident_mb"] = statistics.median(memory)
-        sets = {route: load(**{**options, "keep": route}) for route in ROUTES}
+        sets = {route: load(**{**options, "storage": route}) for route in ROUTES}
         rows["memory"]["prepare_s"] = first
-        (prepared_set,) = prepared(folder)
+        (prepared_set,) = list_prepared(folder)
         for route, data in sets.items():
             decoded = sum(path.stat().st_size for path in prepared_set.path.glob("decoded*/*")) / 1e6
             rows[route]["disk_mb"] = prepared_set.megabytes - (decoded if route == "records" else 0)
             rows[route]["images_per_s"] = reading(data, config.batch_size, config.seconds)
         training = cl.Config(steps=10**6, batch_size=config.batch_size)
-        feeds = {route: train.feed(data, training, 10**6) for route, data in sets.items()}
-        feeds[BASELINE] = forever(jax.device_put(next(train.feed(sets["memory"], training, 1))))
+        feeds = {route: train.training_batches(data, training, 10**6) for route, data in sets.items()}
+        feeds[BASELINE] = forever(jax.device_put(next(train.training_batches(sets["memory"], training, 1))))
         contenders = [
             Contender({"route": route}, loop(config.steps, sets["memory"], feed), config.steps) for route, feed in feeds.items()
         ]
@@ -91,7 +91,7 @@ def draw(rows: Rows, config: Config) -> Any:
     figure, (left, right) = report.new_figure(2, size=(12.0, 5.5))
     routes = [row | {"what": "read"} for row in rows if row["route"] != BASELINE]
     uses = 1e3 * config.batch_size / rows[0]["step_ms"]
-    report.points(
+    report.dot_plot(
         left,
         routes,
         "route",
@@ -104,7 +104,7 @@ def draw(rows: Rows, config: Config) -> Any:
     )
     waits = [row | {"what": "prepared before", "s": row["load_s"]} for row in routes]
     waits += [row | {"what": "prepared now", "s": row["prepare_s"]} for row in routes if "prepare_s" in row]
-    report.points(
+    report.dot_plot(
         right,
         waits,
         "route",

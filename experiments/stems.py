@@ -3,11 +3,11 @@
 A discussion held that a first layer from 27 numbers (3x3x3) to 32 "dilutes" and that more outputs than the patch are pointless.
 
 First panel: a 3x3 layer of stride 2 has d outputs, followed by a ReLU or by nothing. The network after it is the same for every
-d and reads out the mean over positions. (A read-out of every position is more accurate, but its accuracy varies
-too much to show a difference.) Without the ReLU all widths from the patch on represent the same functions; with it they do not.
+d and reads out the mean over positions. A read-out of every position is more accurate, but its accuracy varies too much to show
+a difference. Without the ReLU all numbers of outputs from the patch's on represent the same functions, and with it they do not.
 
-Second panel: the stems of `models.STEMS` by the two ratios that the discussion confused, outputs per number of the patch and
-outputs per number of new pixels, with the share of aliased energy.
+Second panel: the stems of `models.STEMS`, by the two ratios that the discussion confused, with the share of aliased energy.
+They are the outputs per number of the patch, and the outputs per number of new pixels.
 
 Answer: without a ReLU nothing is gained beyond the nine numbers of the patch, as theory demands. With one, the gain is perhaps
 a point of accuracy, 1.3 [-0.6, 3.1] at 36 outputs, which five seeds do not show. All of these networks are far below a linear
@@ -39,7 +39,18 @@ RELU, NOTHING, LINEAR = "ReLU after the stem", "nothing after the stem", "linear
 RIGHT = {"accuracy": report.SHARE}
 AFTER = {RELU: nnx.relu, NOTHING: nnx.identity}
 STYLES = styles({RELU: "conv", NOTHING: "dense"})
-SHOWN = ("stem", "window_ratio", "stride_ratio", "weights", "multiply_adds", "field", "jump", "rank", "rank_after", "aliasing")
+SHOWN = (
+    "stem",
+    "window_ratio",
+    "stride_ratio",
+    "weights",
+    "multiply_adds",
+    "receptive_field",
+    "effective_stride",
+    "rank",
+    "rank_after_relu",
+    "aliasing",
+)
 FORMATS = {"accuracy": ".1%", "aliasing": ".1%"}
 
 

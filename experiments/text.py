@@ -1,14 +1,14 @@
 """How far apart may related words stand, and does a network use words outside its receptive field?
 
 "Dog bites man" or "man bites dog": the class is which of two nouns follows the verb, l words away, in a circle of words.
-Exchanging the nouns changes no window of up to l words (`convlab.tasks.distance`). Circular convolutions with global pooling
+Exchanging the nouns changes no window of up to l words (`convlab.tasks.word_order`). Circular convolutions with global pooling
 must therefore be at chance as soon as l reaches their receptive field, and can be right on all texts below it. The receptive
 field is measured on the network. Local kernels know the position of a noun on the circle, and dense layers see all words, but
-both have to learn every position separately. Null models: a bag of words, which is the same network with windows of one word.
-For the number of texts, a list of the training texts that guesses on all others, since there are only a few hundred texts.
+both have to learn every position separately. One null model is a bag of words, the same network with windows of one word. The
+other is a list of the training texts that guesses on all other texts, since there are only a few hundred texts.
 
-Answer: no. Convolutions with receptive fields of 3, 5, 9 and 15 words are right on every text up to 2, 4, 8 and 14 words, and
-at chance from 3, 5, 9 and 15 on. Kernels that are not shared are hardly better than a list of the training texts.
+Answer: no. Convolutions with receptive fields of 3, 5, 9 and 15 words are right on every text if the nouns are nearer than
+that, and at chance from that distance on. Kernels that are not shared are hardly better than a list of the training texts.
 
     python -m experiments.text                              (4 minutes on 2 cores)
 
@@ -24,7 +24,7 @@ import numpy as np
 import optax
 
 from convlab import report, tasks
-from convlab.train import learner
+from convlab.train import make_learner
 from experiments.parts.readers import CONVOLUTION, DENSE, LOCAL, STACKS, Network, networks
 from experiments.shared.command import Rows, main
 from experiments.shared.settings import at_once
@@ -48,7 +48,7 @@ class Config:
       stacks: The convolutions, by their receptive fields in words: 1, 3, 5, 9 or 15.
       local: The stack that is also trained as locally connected layers, beside a dense network. If 0, neither is trained.
       length: The number of words in a text.
-      apart: The distances l from the verb to each noun, in words.
+      distances: The distances l from the verb to each noun, in words.
       vocabulary: The number of different words. Three of them are the verb and the nouns.
       size: The number of training texts when l varies.
       sizes: The numbers of training texts at distance `at`, for the stack `local`, its convolution and the dense network.
@@ -64,7 +64,7 @@ class Config:
     stacks: tuple[int, ...] = tuple(STACKS)
     local: int = 5
     length: int = 48
-    apart: tuple[int, ...] = (2, 3, 4, 5, 8, 9, 14, 15)
+    distances: tuple[int, ...] = (2, 3, 4, 5, 8, 9, 14, 15)
     vocabulary: int = 8
     size: int = 200
     sizes: tuple[int, ...] = (50, 100, 200, 400, 800, 1600)
@@ -77,7 +77,9 @@ class Config:
     root: str = "runs"
 
 
-SMOKE = Config(stacks=(1,), local=0, length=9, apart=(1, 3), vocabulary=4, size=8, sizes=(), at=1, width=3, steps=10, seeds=2)
+SMOKE = Config(
+    stacks=(1,), local=0, length=9, distances=(1, 3), vocabulary=4, size=8, sizes=(), at=1, width=3, steps=10, seeds=2
+)
 FULL = Config(sizes=(50, 100, 200, 400, 800, 1600, 3200, 6400), vocabulary=64, width=128, steps=4000, seeds=32)
 
 
@@ -90,48 +92,56 @@ def run(config: Config) -> Rows:
 def trained(config: Config, network: Network) -> Rows:
     """Train a network in all cases together, and return one row per case and seed."""
 
-    def sample(key: jax.Array, n: int, apart: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return tasks.distance(config.length, apart, config.vocabulary).sample(key, n)
+    def sample(key: jax.Array, n: int, distance: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return tasks.word_order(config.length, distance, config.vocabulary).sample(key, n)
 
-    cases = [(apart, config.size) for apart in config.apart]
-    if network.kind == DENSE or network.sees == config.local:
+    cases = [(distance, config.size) for distance in config.distances]
+    if network.kind == DENSE or network.receptive_field == config.local:
         cases += [(config.at, size) for size in config.sizes if (config.at, size) not in cases]
-    apart, size, seed = np.array([(*case, seed) for case in cases for seed in range(config.seeds)]).T
+    distance, size, seed = np.array([(*case, seed) for case in cases for seed in range(config.seeds)]).T
     optimizer = optax.adam(config.dense_rate if network.kind == DENSE else config.learning_rate)
-    learn = learner(network.build, sample, size.max(), test=1000, steps=config.steps, batch_size=32, optimizer=optimizer)
-    accuracies = learn(size, seed, apart)
-    print(network.name, network.sees, *(f"{mean:.1%}" for mean in accuracies.reshape(-1, config.seeds).mean(1)), flush=True)
-    columns = {"apart": apart, "size": size, "seed": seed, "accuracy": accuracies}
+    options = {"test_examples": 1000, "max_steps": config.steps, "batch_size": 32, "optimizer": optimizer}
+    learn = make_learner(network.build, sample, size.max(), **options)
+    accuracies = learn(size, seed, distance)
+    print(
+        network.name,
+        network.receptive_field,
+        *(f"{mean:.1%}" for mean in accuracies.reshape(-1, config.seeds).mean(1)),
+        flush=True,
+    )
+    columns = {"distance": distance, "size": size, "seed": seed, "accuracy": accuracies}
     return [
-        {"network": network.name, "sees": network.sees} | dict(zip(columns, values, strict=True))
+        {"network": network.name, "receptive_field": network.receptive_field} | dict(zip(columns, values, strict=True))
         for values in zip(*(column.tolist() for column in columns.values()), strict=True)
     ]
 
 
 def table(rows: Rows, config: Config) -> Rows:
     """Average over the seeds."""
-    return report.summarise(rows, ["network", "sees", "apart", "size"], "accuracy", bounds={"accuracy": report.SHARE})
+    return report.summarise(
+        rows, ["network", "receptive_field", "distance", "size"], "accuracy", bounds={"accuracy": report.SHARE}
+    )
 
 
 def draw(rows: Rows, config: Config) -> Any:
     """Draw the accuracy against the distance, with every receptive field, and against the number of texts."""
     figure, axes = report.new_figure(1 + bool(config.sizes), size=(16.0, 7.0))
-    sees, lines = {row["network"]: row["sees"] for row in rows}, table(rows, config)
-    styles = {name: style(name, words) for name, words in sees.items()}
+    fields, lines = {row["network"]: row["receptive_field"] for row in rows}, table(rows, config)
+    styles = {name: style(name, words) for name, words in fields.items()}
     y_label = "accuracy on texts drawn anew, 95 % interval"
     shown: dict[str, Any] = {"y_label": y_label, "y_format": ".0%", "styles": styles, "baselines": {"chance": 0.5}}
-    title = f"{config.size} training texts; vertical: words a place sees"
+    title = f"{config.size} training texts; vertical: receptive fields"
     by_distance = {"x_label": "words from the verb to each noun", "title": title, "band": True}
     at_size = [line for line in lines if line["size"] == config.size]
-    report.curves(axes[0], at_size, "apart", "accuracy", "network", **by_distance, **shown)
-    for name, words in sees.items():
+    report.curves(axes[0], at_size, "distance", "accuracy", "network", **by_distance, **shown)
+    for name, words in fields.items():
         if name.startswith(CONVOLUTION):
             axes[0].axvline(words, color=styles[name].colour, linestyle=":", zorder=0)
     if config.sizes:
         names = {row["network"] for row in rows if row["size"] != config.size}
         sizes = np.geomspace(min(config.sizes), max(config.sizes))
         axes[1].plot(sizes, (1 + seen(config, sizes)) / 2, color="0.5", linestyle="--", zorder=0, label=LIST)
-        lines = [line for line in lines if line["apart"] == config.at and line["network"] in names]
+        lines = [line for line in lines if line["distance"] == config.at and line["network"] in names]
         shown |= {"x_label": "training texts", "title": f"{config.at} words apart", "log_x": True}
         report.curves(axes[1], lines, "size", "accuracy", "network", **shown)
     for axis in axes:
@@ -147,9 +157,9 @@ def seen(config: Config, n: np.ndarray) -> np.ndarray:
     return 1 - (1 - 1 / (2 * config.length * (config.vocabulary - 3))) ** n
 
 
-def style(name: str, sees: int) -> report.Style:
+def style(name: str, field: int) -> report.Style:
     """Return the style of a network's line."""
-    rung = "locally_connected" if name.startswith(LOCAL) else "dense" if name == DENSE else COLOURS.get(sees, "conv")
+    rung = "locally_connected" if name.startswith(LOCAL) else "dense" if name == DENSE else COLOURS.get(field, "conv")
     return report.RUNG_STYLE[rung]._replace(label=name)
 
 

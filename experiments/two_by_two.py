@@ -3,8 +3,8 @@
 A discussion asked for this comparison. The network is a 3x3 stem, then units of one layer or two, each followed by batch norm
 and ReLU, then the mean over positions. Units differ in their kernels, in what lies between their two layers (nothing, ReLU,
 batch norm and ReLU) and in their width there. That width is the unit's, or 1.354 times as much, which is necessary to represent
-every kernel. Even kernels pad always on the same side, or on sides in turn. The width of every network is chosen so that it has
-the weights, or the multiply-adds, of the network of 3x3 layers, to which it is compared by seed.
+every kernel. Even kernels pad always on the same side, or on alternating sides. The width of every network is chosen so that it
+has the weights, or the multiply-adds, of the network of 3x3 layers, to which it is compared by seed.
 
 Answer: none is shown to beat 3x3 layers. In the mean of five seeds two 2x2 layers come within half a point with batch norm
 between and padding on alternating sides. They lose one to two points with nothing between. Corrected for sixteen tests, only
@@ -32,7 +32,7 @@ from experiments.shared.settings import Training, above, with_p
 LINEAR = "linear classifier"
 FORMATS = {"accuracy": ".1%", "gain": "+.1%"}
 COSTS = {
-    "weights": lambda model, shape: measure.weights_of(model),
+    "weights": lambda model, shape: measure.count_weights(model),
     "multiply-adds": lambda model, shape: cl.count(model, shape).total.multiply_adds,
 }
 
@@ -75,7 +75,7 @@ def run(config: Config) -> Rows:
     shape, rows, scores = data.image_shape, [], {}
     for seed in range(config.seeds):
         model = linear(data, seed)
-        weights = measure.weights_of(model)
+        weights = measure.count_weights(model)
         rows.append({"kind": LINEAR, "seed": seed, "weights": weights, "accuracy": config.accuracy(model, data, seed)})
     for case in networks(config):
         options = {name: case[name] for name in ("kind", "between", "padding")}
@@ -84,7 +84,7 @@ def run(config: Config) -> Rows:
         target = cost(nnx.eval_shape(lambda: network(data, config.units, REFERENCE, width=config.width)))
         width = measure.match_width(lambda width, build=build: build(width=width), target, cost=cost)
         shapes = nnx.eval_shape(lambda build=build, width=width: build(width=width))
-        costs = {"weights": measure.weights_of(shapes), "multiply_adds": cl.count(shapes, shape).total.multiply_adds}
+        costs = {"weights": measure.count_weights(shapes), "multiply_adds": cl.count(shapes, shape).total.multiply_adds}
         key = (*options.values(), width)
         if key not in scores:
             scores[key] = [config.accuracy(build(width=width, seed=seed), data, seed) for seed in range(config.seeds)]

@@ -93,20 +93,22 @@ def searched(config: Config, train: Scenes, test: Scenes, seed: int) -> tuple[Ro
         print(f"{rung}, seed {seed}: {accuracy:.1%} of scenes classified right", flush=True)
         for (side, others), (split, corners) in tests.items():
             share = hits(np.asarray(response(np.asarray(split.images))), corners, test.n, STRIDE)
-            rows.append({"by": rung, "side": side, "others": others, "seed": seed, "hits": share, "accuracy": accuracy})
+            rows.append({"detector": rung, "side": side, "clutter": others, "seed": seed, "hits": share, "accuracy": accuracy})
         picture[rung] = np.asarray(response(tests[UNSEEN, config.clutter[-1]][0].images[:1]))[0]
     template = np.asarray(train.figures[train.wanted], np.float32).mean(0)
     template = jnp.asarray(template - template.mean())[..., None, None]
     correlated = functools.partial(cl.conv, v=template, window=cl.Window(template.shape[:2]))
     for (side, others), (split, corners) in tests.items():
         maps = np.asarray(correlated(jnp.asarray(split.images, jnp.float32)))[..., 0]
-        rows.append({"by": TEMPLATE, "side": side, "others": others, "seed": seed, "hits": hits(maps, corners, test.n, 1)})
+        rows.append(
+            {"detector": TEMPLATE, "side": side, "clutter": others, "seed": seed, "hits": hits(maps, corners, test.n, 1)}
+        )
     return rows, picture
 
 
 def table(rows: Rows, config: Config) -> Rows:
     """Average over the seeds."""
-    return report.summarise(rows, ["by", "side", "others"], list(BOUNDS), bounds=BOUNDS)
+    return report.summarise(rows, ["detector", "side", "clutter"], list(BOUNDS), bounds=BOUNDS)
 
 
 def draw(rows: Rows, config: Config, picture: dict[str, Any]) -> Any:
@@ -121,7 +123,7 @@ def draw(rows: Rows, config: Config, picture: dict[str, Any]) -> Any:
             axis.set(title="the scene, the wanted digit framed", xticks=[], yticks=[])
         else:
             above = np.maximum(picture[rung] - np.median(picture[rung]), 0)
-            report.heat(axis, scene, above, report.RUNG_STYLE[rung].label, label="response above its median")
+            report.heatmap(axis, scene, above, report.RUNG_STYLE[rung].label, label="response above its median")
             row, column = (STRIDE * (np.array(np.unravel_index(above.argmax(), above.shape)) + 0.5)) - 0.5
             axis.plot(column, row, "x", color=MARK, markersize=12, markeredgewidth=3, label="peak of a map")
         i, j = picture["place"]
@@ -131,9 +133,9 @@ def draw(rows: Rows, config: Config, picture: dict[str, Any]) -> Any:
         report.curves(
             axis,
             [line for line in table(rows, config) if line["side"] == side],
-            "others",
+            "clutter",
             "hits",
-            "by",
+            "detector",
             x_label="other digits in the scene",
             y_label="peaks on the wanted digit, 95 % interval",
             y_format=".0%",

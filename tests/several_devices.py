@@ -1,4 +1,4 @@
-"""What `test_mesh.py` runs in processes of their own, which have as many devices as they are told. Prints JSON."""
+"""Run calls of `test_mesh.py` on several simulated devices and print the results as JSON."""
 
 import json
 import sys
@@ -13,14 +13,14 @@ from convlab.data import Data, Split
 from convlab.norm import BatchNorm
 from convlab.train import Checkpoints, Config, fit
 from convlab.train.mesh import Placement
-from convlab.train.step import initial, trainable
+from convlab.train.step import as_trainable, initial_state
 
 SHAPE = (16, 8, 2)
 MESHES = {"none": None, "n": (8, 1), "both": (2, 4), "two": (2, 1)}
 
 
 class Net(models.Pyramid):
-    """Layers at a rung with batch norm, whose statistics are of the whole batch, and dropout."""
+    """Network of layers at one rung, with dropout and batch norm over the whole batch."""
 
     def __init__(self, rung):
         super().__init__(SHAPE, 3, (8, 8), connectivity=rung, rngs=nnx.Rngs(0))
@@ -30,7 +30,7 @@ class Net(models.Pyramid):
         return super().__call__(self.dropout(self.norm(x)))
 
 
-def made():
+def make_data():
     random = np.random.default_rng(0)
     patterns = random.normal(size=(3, *SHAPE))
 
@@ -46,28 +46,28 @@ def mesh_of(name):
 
 
 def run(rung, mesh, steps, folder=None):
-    """Losses of a run, and its parameters."""
+    """Train a network and return its losses and parameters."""
     options = {"optimizer": "momentum", "learning_rate": 0.05, "evaluations": steps // 2, "progress": False}
     config = Config(steps=steps, batch_size=16, mesh=mesh_of(mesh), **options)
-    fitted = fit(Net(rung), made(), config, checkpoints=None if folder is None else Checkpoints(folder, every=5))
+    fitted = fit(Net(rung), make_data(), config, checkpoints=None if folder is None else Checkpoints(folder, every_steps=5))
     parameters = [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(fitted.parameters)]
     return {"loss": [row["loss"] for row in fitted.history], "test": fitted.history[-1]["test_loss"], "parameters": parameters}
 
 
-def unlike(mesh):
-    """What each process is told when they do not agree on the seed."""
+def different_seeds(mesh):
+    """Return the error message of each process if their seeds differ."""
     config = Config(steps=2, batch_size=16, seed=jax.process_index(), mesh=mesh_of(mesh), progress=False)
     try:
-        fit(Net("conv"), made(), config)
+        fit(Net("conv"), make_data(), config)
     except ValueError as error:
         return str(error)
 
 
-def placed(rung, mesh):
-    """Which leaves of a state are split along "i"."""
-    model = trainable(Net(rung), SHAPE)
+def split_leaves(rung, mesh):
+    """Return the paths of the leaves of a state that are split along "i"."""
+    model = as_trainable(Net(rung), SHAPE)
     config = Config(batch_size=16, mesh=mesh_of(mesh))
-    state = Placement(config, model.rows).state(initial(model, optax.sgd(1.0, momentum=0.9), 0, config.recipe))
+    state = Placement(config, model.rows).put_state(initial_state(model, optax.sgd(1.0, momentum=0.9), 0, config.step_options))
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return sorted(jax.tree_util.keystr(path) for path, leaf in leaves if "i" in jax.tree.leaves(tuple(leaf.sharding.spec)))
 

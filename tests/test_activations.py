@@ -38,11 +38,11 @@ def test_activation_metrics_use_the_statistics_of_their_images():
     check_parameter_metrics(metrics, parameters)
     h = np.asarray(jax.jit(lambda x: layer(x))(x))
     np.testing.assert_allclose(after["stages/0/layer/mean"], h.mean(), rtol=1e-4)
-    np.testing.assert_allclose(after["stages/0/layer/deviation"], h.std(), rtol=1e-4)
-    assert float(after["stages/0/layer/dead"]) == (h.max((0, 1, 2)) <= 0).mean() == 0.25
+    np.testing.assert_allclose(after["stages/0/layer/std"], h.std(), rtol=1e-4)
+    assert float(after["stages/0/layer/dead_channels"]) == (h.max((0, 1, 2)) <= 0).mean() == 0.25
     assert float(before["stages/0/layer/mean"]) != float(after["stages/0/layer/mean"])
     assert abs(float(after["stages/0/norm/mean"])) < 1e-5
-    np.testing.assert_allclose(after["stages/0/norm/deviation"], 1, rtol=1e-3)
+    np.testing.assert_allclose(after["stages/0/norm/std"], 1, rtol=1e-3)
 
 
 @pytest.mark.parametrize("d, rank", [(20, 20), (32, 27)])

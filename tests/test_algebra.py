@@ -16,7 +16,8 @@ from convlab import algebra
 
 pytestmark = pytest.mark.usefixtures("float64")
 SPACE = (11, 13)
-factorise, merge_batch_norm, transfer = map(compiled, (algebra.factorise, algebra.merge_batch_norm, algebra.transfer))
+factorise, merge_batch_norm = map(compiled, (algebra.factorise, algebra.merge_batch_norm))
+transfer_function = compiled(algebra.transfer_function)
 
 
 def with_window(function):
@@ -88,7 +89,7 @@ def test_two_convolutions_in_sequence_equal_the_composed_one(one, two, space):
     first, second = kernels(one.taps(ndim), two.taps(ndim))
     expected, got, _ = both(first, second, one, two, space)
     close(got, expected)
-    assert algebra.composes(one, two, space).all()
+    assert algebra.is_composable(one, two, space).all()
 
 
 SAME = {
@@ -105,14 +106,14 @@ def test_composes_is_false_exactly_where_two_convolutions_differ_from_their_comp
     first, second = kernels(one.taps(2), two.taps(2))
     expected, got, _ = both(first, second, one, two, space)
     gap = np.abs(got - expected).max((0, -1))
-    same = algebra.composes(one, two, space)
+    same = algebra.is_composable(one, two, space)
     assert gap[same].max() < 1e-12
     assert not same.all()
     assert gap[~same].min() > 1e-4
 
 
 def test_two_3x3_convolutions_differ_from_their_composition_on_44_of_144_pixels():
-    assert (~algebra.composes(W(3), W(3), (12, 12))).sum() == 44
+    assert (~algebra.is_composable(W(3), W(3), (12, 12))).sum() == 44
 
 
 def test_composed_window_has_a_named_padding_where_one_exists():
@@ -277,7 +278,7 @@ def test_batch_norm_with_a_negative_variance_raises_an_error():
     jax.jit(algebra.merge_batch_norm, static_argnums=1)(v, None, one, one)
 
 
-# --- transfer --------------------------------------------------------------------------------------------------------
+# --- transfer function -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -292,7 +293,7 @@ def test_batch_norm_with_a_negative_variance_raises_an_error():
 def test_circular_convolution_multiplies_every_frequency_by_its_own_matrix(window, space):
     axes = tuple(range(len(space)))
     v, x = gaussian((*window.size, 2, 3), (*space, 2))
-    symbol = np.asarray(transfer(v, window, space))
+    symbol = np.asarray(transfer_function(v, window, space))
     expected = np.einsum("...c,...cd->...d", np.fft.fftn(x, axes=axes), symbol.conj())
     close(np.fft.fftn(conv(x, v, window), axes=axes), expected)
 
@@ -305,7 +306,7 @@ def test_transfer_of_a_window_that_is_not_circular_raises_an_error():
         (W(2, padding="CIRCULAR"), r"kernels of \(3, 3\) taps"),
     ):
         with pytest.raises(ValueError, match=match):
-            algebra.transfer(v, window, SPACE)
+            algebra.transfer_function(v, window, SPACE)
 
 
 # --- named kernels ---------------------------------------------------------------------------------------------------
@@ -342,12 +343,12 @@ def test_sobel_kernel_responds_only_to_slopes_along_its_axis():
         algebra.sobel(2)
 
 
-def test_on_channels_applies_the_kernel_to_every_channel():
+def test_a_depthwise_kernel_applies_the_kernel_to_every_channel():
     (x,) = gaussian((5, 7, 3))
-    got = conv(x, algebra.on_channels(algebra.sobel(0), 3), W(3))
+    got = conv(x, algebra.depthwise_kernel(algebra.sobel(0), 3), W(3))
     close(got, np.concatenate([conv(x[..., c : c + 1], algebra.sobel(0), W(3)) for c in range(3)], -1))
     with pytest.raises(ValueError, match=r"v has \(3, 3\) channels but needs \(1, 1\)"):
-        algebra.on_channels(np.ones((3, 3, 3, 3)), 2)
+        algebra.depthwise_kernel(np.ones((3, 3, 3, 3)), 2)
 
 
 def test_cross_of_even_size_raises_an_error():

@@ -13,7 +13,7 @@ from networks import filled, images
 from strategies import gaussian
 
 from convlab.measure import feature_maps, grad_cam, occlusion, saliency
-from convlab.report import feature_sheet, heat, new_figure
+from convlab.report import feature_map_grid, heatmap, new_figure
 
 RULES = ["gradient", "guided", "deconvnet"]
 WEIGHTS = gaussian((10, 7), (7, 5), (5, 3))
@@ -139,7 +139,7 @@ def test_occlusion_is_the_fall_of_the_score_for_each_window(float64):
     def net(x):
         return jnp.tanh(x.reshape(len(x), -1) @ weight / 8)
 
-    got = occlusion(net, x, targets, window, value=0.5)
+    got = occlusion(net, x, targets, window, fill_value=0.5)
     reads = window.reads((5, 7))
     assert got.shape == (3, *reads.shape[:2])
     hidden = np.broadcast_to(x[:, None, None], (*got.shape, 5, 7, 2)).copy()
@@ -194,26 +194,26 @@ def test_two_cross_kernels_and_max_pooling_highlight_a_large_cross_only_at_its_c
 
 def test_a_heat_map_covers_the_whole_image_and_has_a_label():
     figure, [axis] = new_figure()
-    over = np.array([[0.0, 2, 0], [-1, 0, 0]])
-    heat(axis, np.full((6, 9, 3), 0.5), over, "a bird", label="fall of the score")
+    values = np.array([[0.0, 2, 0], [-1, 0, 0]])
+    heatmap(axis, np.full((6, 9, 3), 0.5), values, "a bird", label="fall of the score")
     below, above = axis.images
     assert below.get_extent() == above.get_extent() == [-0.5, 8.5, 5.5, -0.5]
-    drawn = above.to_rgba(over)
+    drawn = above.to_rgba(values)
     assert drawn[0, 1, 3] == pytest.approx(0.85, abs=0.01)
     assert drawn[0, 0, 3] == pytest.approx(0, abs=0.01)
     assert drawn[1, 0, 0] > drawn[1, 0, 2]  # orange
     assert drawn[0, 1, 2] > drawn[0, 1, 0]  # blue
     assert figure.axes[1].get_ylabel() == "fall of the score"
-    with pytest.raises(ValueError, match=r"image has shape \(6,\) and over \(2, 3\)"):
-        heat(axis, np.ones(6), over, label="")
+    with pytest.raises(ValueError, match=r"image has shape \(6,\) and values \(2, 3\)"):
+        heatmap(axis, np.ones(6), values, label="")
     with pytest.raises(ValueError, match="NaN or inf"):
-        heat(axis, np.ones((6, 9)), over * np.nan, label="")
+        heatmap(axis, np.ones((6, 9)), values * np.nan, label="")
 
 
 def test_a_feature_sheet_shows_every_channel():
     figure, [axis] = new_figure()
     maps = gaussian((4, 3, 5))[0]
-    feature_sheet(axis, maps, columns=2)
+    feature_map_grid(axis, maps, columns=2)
     sheet = axis.images[0].get_array()
     np.testing.assert_allclose(sheet[1:5, 1:4], maps[..., 0] / np.abs(maps[..., 0]).max())
     np.testing.assert_allclose(sheet[6:10, 1:4], maps[..., 2] / np.abs(maps[..., 2]).max())

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from convlab.data import Data, Split, Stored, place_on_canvas
+from convlab.data import Data, Split, StoredImages, place_on_canvas
 
 SPACE, REACH = (11, 13), 2
 
@@ -70,13 +70,13 @@ def test_signals_are_placed_along_their_single_axis():
 
 def test_invalid_placements_raise_errors():
     data = make_data()
-    with pytest.raises(ValueError, match="by is 4 but a canvas of .* leaves 3 pixels"):
+    with pytest.raises(ValueError, match="max_shift is 4 but a canvas of .* leaves 3 pixels"):
         place_on_canvas(data, SPACE, 4, size=7)
     with pytest.raises(ValueError, match="size"):
         place_on_canvas(data, SPACE, 1, size=0)
     with pytest.raises(ValueError, match="one size for each"):
         place_on_canvas(data, (11,), 1, size=7)
-    stored = Stored(lambda indices: data.train.images[indices], np.arange(7), (5, 6, 2), np.dtype(np.uint8))
+    stored = StoredImages(lambda indices: data.train.images[indices], np.arange(7), (5, 6, 2), np.dtype(np.uint8))
     on_disk = Data("stored", Split(stored, data.train.labels), data.test, data.classes)
     with pytest.raises(TypeError, match="on disk"):
         place_on_canvas(on_disk, SPACE, 1, size=7)

@@ -1,4 +1,4 @@
-"""Runs that stop, are stopped, or are killed: they go on exactly, from the last whole checkpoint, or say why they cannot."""
+"""Test that stopped and killed runs resume exactly from their latest intact checkpoint."""
 
 import contextlib
 import dataclasses
@@ -25,15 +25,15 @@ import optax
 import pytest
 from flax import linen, nnx
 
-from convlab.data import DamagedError, Data, Split, Stored, disk
-from convlab.train import Checkpoints, Config, Trainable, checkpoint, fit, identity, trainable
-from convlab.train.signals import Stop
+from convlab.data import DamagedError, Data, Split, StoredImages, disk
+from convlab.train import Checkpoints, Config, Trainable, as_trainable, checkpoint, fit, identity
+from convlab.train.signals import StopSignal
 
 STEPS = 20
 
 
 class Net(nnx.Module):
-    """All that a state may hold: batch statistics, dropout with its keys, several arrays."""
+    """Network whose state has batch statistics, random keys and several parameters."""
 
     def __init__(self, width=8, *, rngs):
         self.first = nnx.Linear(30, width, rngs=rngs)
@@ -46,7 +46,7 @@ class Net(nnx.Module):
         return self.last(self.dropout(nnx.relu(self.norm(self.first(x)))))
 
 
-def made(number=67, seed=0):
+def make_data(number=67, seed=0):
     random = np.random.default_rng(seed)
     train, test = (Split(random.normal(size=(n, 5, 3, 2)).astype(np.float32), random.integers(0, 4, n)) for n in (number, 30))
     return Data("made", train, test, tuple("abcd"), test.take(np.arange(20)))
@@ -56,44 +56,44 @@ def config(**options):
     return Config(**{"steps": STEPS, "batch_size": 8, "evaluations": 4, "progress": False, **options})
 
 
-def run(folder=None, width=8, data=None, every=5, keep=2, full="go on", **options):
-    saved = None if folder is None else Checkpoints(folder, every, keep, full)
-    return fit(Net(width, rngs=nnx.Rngs(0)), data or made(), config(**options), checkpoints=saved)
+def run(folder=None, width=8, data=None, every_steps=5, max_to_keep=2, on_write_error="warn", **options):
+    checkpoints = None if folder is None else Checkpoints(folder, every_steps, max_to_keep, on_write_error)
+    return fit(Net(width, rngs=nnx.Rngs(0)), data or make_data(), config(**options), checkpoints=checkpoints)
 
 
-def steps_in(folder):
+def saved_steps(folder):
     return sorted(int(path.name) for path in pathlib.Path(folder).iterdir() if path.name.isdigit())
 
 
-def without_time(history):
+def without_seconds(history):
     return [{key: value for key, value in row.items() if key != "seconds"} for row in history]
 
 
 def assert_same_run(got, expected):
     chex.assert_trees_all_equal(got.parameters, expected.parameters)
-    for mine, its in zip(*map(plain, (got.model_state, expected.model_state)), strict=True):
-        np.testing.assert_array_equal(mine, its)
-    assert without_time(got.history) == without_time(expected.history)
+    for a, b in zip(numpy_leaves(got.model_state), numpy_leaves(expected.model_state), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert without_seconds(got.history) == without_seconds(expected.history)
 
 
-def plain(tree):
+def numpy_leaves(tree):
     return [np.asarray(checkpoint._key_data(leaf)) for leaf in jax.tree.leaves(tree)]
 
 
 @pytest.fixture(scope="module")
-def whole():
-    """The run that nothing stopped."""
+def uninterrupted():
+    """Train a run that nothing stops."""
     return run()
 
 
 @pytest.fixture
 def stopped(tmp_path, monkeypatch):
-    """A folder with the checkpoints of steps 5, 10 and (asked to stop) 13."""
+    """Stop a run after step 13 and return its folder, with checkpoints of steps 5, 10 and 13."""
     stop_after(monkeypatch, 13)
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "run", keep=3)
+        run(tmp_path / "run", max_to_keep=3)
     monkeypatch.undo()
-    assert steps_in(tmp_path / "run") == [5, 10, 13]
+    assert saved_steps(tmp_path / "run") == [5, 10, 13]
     return tmp_path / "run"
 
 
@@ -101,57 +101,58 @@ def stop_after(monkeypatch, step, number=signal.SIGINT):
     """Send this process a signal while the step is taken."""
     from convlab.train import training
 
-    take = training.train_step
+    train_step = training.train_step
 
-    def taken(state, *arguments, **options):
+    def train_step_with_signal(state, *arguments, **options):
         if int(state.step) + 1 == step:
             os.kill(os.getpid(), number)
-        return take(state, *arguments, **options)
+        return train_step(state, *arguments, **options)
 
-    monkeypatch.setattr(training, "train_step", taken)
-
-
-# --- going on -------------------------------------------------------------------------------------------------------
+    monkeypatch.setattr(training, "train_step", train_step_with_signal)
 
 
-def test_saving_changes_nothing(tmp_path, whole):
-    assert_same_run(run(tmp_path), whole)
-    assert steps_in(tmp_path)[-2:] == [15, 20]
+# --- resuming -------------------------------------------------------------------------------------------------------
+
+
+def test_saving_does_not_change_the_result(tmp_path, uninterrupted):
+    assert_same_run(run(tmp_path), uninterrupted)
+    assert saved_steps(tmp_path)[-2:] == [15, 20]
 
 
 @pytest.mark.parametrize("step", [1, 4, 10, 13, 19])
-def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(tmp_path, monkeypatch, whole, step):
+def test_resumed_run_equals_uninterrupted_run(tmp_path, monkeypatch, uninterrupted, step):
     stop_after(monkeypatch, step)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
     monkeypatch.undo()
-    assert max(steps_in(tmp_path)) == step
-    assert_same_run(run(tmp_path), whole)
+    assert max(saved_steps(tmp_path)) == step
+    assert_same_run(run(tmp_path), uninterrupted)
 
 
-def test_a_finished_run_is_returned_without_a_step(tmp_path, whole, monkeypatch):
+def test_finished_run_is_restored_without_a_step(tmp_path, uninterrupted, monkeypatch):
     from convlab.train import training
 
     run(tmp_path)
     monkeypatch.setattr(training, "train_step", None)
-    assert_same_run(run(tmp_path), whole)
+    assert_same_run(run(tmp_path), uninterrupted)
 
 
-@pytest.mark.parametrize("every", [5, 3])
-def test_latest_checkpoints_and_the_best_by_validation_are_kept(tmp_path, every):
-    fitted = run(tmp_path, every=every, keep=1, evaluations=4)
-    scores = {row["step"]: row["validation_accuracy"] for row in fitted.history if row["step"] in (*range(0, 20, every), 20)}
+@pytest.mark.parametrize("every_steps", [5, 3])
+def test_latest_and_best_checkpoints_are_kept(tmp_path, every_steps):
+    fitted = run(tmp_path, every_steps=every_steps, max_to_keep=1, evaluations=4)
+    steps = *range(0, 20, every_steps), 20
+    scores = {row["step"]: row["validation_accuracy"] for row in fitted.history if row["step"] in steps}
     best = max(scores, key=lambda step: (scores[step], step))
-    assert steps_in(tmp_path) == sorted({best, 20})
+    assert saved_steps(tmp_path) == sorted({best, 20})
 
 
-def test_configuration_and_origin_stand_beside_the_arrays(tmp_path):
+def test_checkpoint_records_configuration_and_provenance(tmp_path):
     run(tmp_path)
-    told = json.loads((tmp_path / "20" / "run.json").read_text())
-    assert told["config"]["learning_rate"] == config().learning_rate
-    assert {"jax", "git_commit", "device"} <= told["provenance"].keys()
-    assert told["data"] == ["made", 67, 5, 3, 2]
-    assert disk.sealed(tmp_path / "20")
+    record = json.loads((tmp_path / "20" / "run.json").read_text())
+    assert record["config"]["learning_rate"] == config().learning_rate
+    assert {"jax", "git_commit", "device"} <= record["provenance"].keys()
+    assert record["data"] == ["made", 67, 5, 3, 2]
+    assert disk.has_checksums(tmp_path / "20")
 
 
 # --- signals and kills ----------------------------------------------------------------------------------------------
@@ -160,14 +161,14 @@ PROGRAM = """
 import sys
 sys.path.insert(0, {tests!r})
 import test_checkpoint as t
-fitted = t.run({folder!r}, every=3, steps={steps})
-print("finished", t.digest(fitted.parameters), t.without_time(fitted.history))
+fitted = t.run({folder!r}, every_steps=3, steps={steps})
+print("finished", t.digest(fitted.parameters), t.without_seconds(fitted.history))
 """
 
 
 def digest(tree):
-    """Equal for the same bits."""
-    return hashlib.sha256(b"".join(leaf.tobytes() for leaf in plain(tree))).hexdigest()
+    """Compute a checksum of all arrays."""
+    return hashlib.sha256(b"".join(leaf.tobytes() for leaf in numpy_leaves(tree))).hexdigest()
 
 
 def start(folder, steps):
@@ -186,71 +187,71 @@ def wait_for(condition, process, seconds=90):
 @pytest.mark.parametrize(
     "number, code", [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, -signal.SIGINT, marks=pytest.mark.slow)]
 )
-def test_a_signal_saves_and_leaves_with_its_code(tmp_path, number, code):
+def test_signal_saves_the_run_and_sets_the_exit_code(tmp_path, number, code):
     process = start(tmp_path, 10**6)
-    wait_for(lambda: tmp_path.exists() and steps_in(tmp_path), process)
+    wait_for(lambda: tmp_path.exists() and saved_steps(tmp_path), process)
     process.send_signal(number)
     assert process.wait(60) == code, process.communicate()[1]
     process.communicate()
-    last = max(steps_in(tmp_path))
-    disk.check(tmp_path / str(last))
+    latest = max(saved_steps(tmp_path))
+    disk.verify_folder(tmp_path / str(latest))
 
 
-@pytest.mark.parametrize("number, leaves", [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
-def test_a_signal_of_the_last_moment_is_obeyed_and_handlers_are_given_back(number, leaves):
+@pytest.mark.parametrize("number, exit_type", [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
+def test_signal_after_the_last_step_exits_and_handlers_are_restored(number, exit_type):
     before = signal.getsignal(number)
-    with pytest.raises(leaves), Stop() as stop:
+    with pytest.raises(exit_type), StopSignal() as stop:
         os.kill(os.getpid(), number)
-        while stop.number is None:
+        while stop.signal_number is None:
             time.sleep(0.001)
     assert signal.getsignal(number) is before
 
 
-def kill_and_go_on(folder, times, steps, seed):
-    """Kill a run at random moments, then let it finish; return what it printed."""
+def kill_and_resume(folder, times, steps, seed):
+    """Kill a run at random times, let it finish, and return its output."""
     rng = random.Random(seed)
     for _ in range(times):
         process = start(folder, steps)
-        before = max(steps_in(folder), default=0) if folder.exists() else 0
-        wait_for(lambda b=before: folder.exists() and max(steps_in(folder), default=0) > b, process)
+        before = max(saved_steps(folder), default=0) if folder.exists() else 0
+        wait_for(lambda b=before: folder.exists() and max(saved_steps(folder), default=0) > b, process)
         time.sleep(rng.random() * 0.2)
         process.kill()
-        assert "Warning" not in process.communicate()[1]  # so it went on from the newest checkpoint, and could write others
-        assert max(steps_in(folder)) > before
+        assert "Warning" not in process.communicate()[1]  # no checkpoint was damaged or failed to be written
+        assert max(saved_steps(folder)) > before
     process = start(folder, steps)
     out, error = process.communicate(timeout=3000)
     assert (process.returncode, "Warning" in error) == (0, False), error
-    assert len(steps_in(folder)) == 2
-    assert {path.name for path in folder.iterdir()} == {".lock", *map(str, steps_in(folder))}
+    assert len(saved_steps(folder)) == 2
+    assert {path.name for path in folder.iterdir()} == {".lock", *map(str, saved_steps(folder))}
     return out
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(tmp_path):
-    out = kill_and_go_on(tmp_path / "killed", 2, 300, 0)
-    process = start(tmp_path / "whole", 300)
+def test_killed_run_resumes_from_its_latest_checkpoint(tmp_path):
+    out = kill_and_resume(tmp_path / "killed", 2, 300, 0)
+    process = start(tmp_path / "uninterrupted", 300)
     assert process.communicate(timeout=300)[0] == out
 
 
-def test_what_a_kill_left_of_an_old_checkpoint_is_no_checkpoint_and_goes(stopped, whole):
+def test_partly_removed_checkpoints_are_deleted(stopped, uninterrupted):
     (stopped / "5" / "run.json").unlink()
     (stopped / "10").rename(stopped / "10.removed")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert_same_run(run(stopped), whole)
+        assert_same_run(run(stopped), uninterrupted)
     assert sorted(path.name for path in stopped.iterdir()) == [".lock", "15", "20"]
 
 
 @pytest.mark.full
-def test_a_hundred_kills_lose_nothing(tmp_path):
-    out = kill_and_go_on(tmp_path / "killed", 100, 8_000, 1)
-    process = start(tmp_path / "whole", 8_000)
+def test_run_killed_a_hundred_times_equals_uninterrupted_run(tmp_path):
+    out = kill_and_resume(tmp_path / "killed", 100, 8_000, 1)
+    process = start(tmp_path / "uninterrupted", 8_000)
     assert process.communicate(timeout=3000)[0] == out
 
 
-def test_two_runs_do_not_share_a_folder(tmp_path):
+def test_two_runs_in_one_folder_raise_an_error(tmp_path):
     process = start(tmp_path, 10**6)
-    wait_for(lambda: tmp_path.exists() and steps_in(tmp_path), process)
+    wait_for(lambda: tmp_path.exists() and saved_steps(tmp_path), process)
     with pytest.raises(ValueError, match="in use by another process; each run needs a folder of its own"):
         run(tmp_path)
     process.kill()
@@ -260,7 +261,7 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
 # --- damage ---------------------------------------------------------------------------------------------------------
 
 
-def flip(path):
+def flip_bit(path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
@@ -270,69 +271,69 @@ def truncate(path):
     path.write_bytes(path.read_bytes()[:-1])
 
 
-def largest(folder):
+def largest_file(folder):
     return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
 
 
-@pytest.mark.parametrize("damage", [flip, truncate, pathlib.Path.unlink])
-@pytest.mark.parametrize("which", ["arrays", "run.json", disk.MANIFEST])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(stopped, whole, damage, which):
-    damage(largest(stopped / "13" / which) if which == "arrays" else stopped / "13" / which)
+@pytest.mark.parametrize("damage", [flip_bit, truncate, pathlib.Path.unlink])
+@pytest.mark.parametrize("part", ["arrays", "run.json", disk.MANIFEST])
+def test_damaged_checkpoint_is_set_aside_and_the_previous_one_is_used(stopped, uninterrupted, damage, part):
+    damage(largest_file(stopped / "13" / part) if part == "arrays" else stopped / "13" / part)
     with pytest.warns(UserWarning, match="a checkpoint is damaged, so the run resumes from step 10: .*13"):
-        assert_same_run(run(stopped), whole)
+        assert_same_run(run(stopped), uninterrupted)
     assert (stopped / "13.damaged").exists()
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "null", "7"])
-def test_a_list_of_checksums_that_names_no_file_is_damaged(tmp_path, text):
+def test_checksums_without_files_count_as_damage(tmp_path, text):
     (tmp_path / "run.json").write_text("{}")
-    disk.seal(tmp_path, tmp_path.iterdir())
-    disk.check(tmp_path)
+    disk.write_checksums(tmp_path, tmp_path.iterdir())
+    disk.verify_folder(tmp_path)
     (tmp_path / disk.MANIFEST).write_text(text)
     with pytest.raises(DamagedError, match=f"{disk.MANIFEST} lists no file"):
-        disk.check(tmp_path)
+        disk.verify_folder(tmp_path)
 
 
-def test_a_second_damaged_checkpoint_of_a_step_is_set_aside_beside_the_first(stopped, whole):
+def test_second_damaged_checkpoint_of_a_step_gets_a_new_name(stopped, uninterrupted):
     (stopped / "13.damaged" / "arrays").mkdir(parents=True)
     truncate(stopped / "13" / "run.json")
     with pytest.warns(UserWarning, match="a checkpoint is damaged"):
-        assert_same_run(run(stopped), whole)
+        assert_same_run(run(stopped), uninterrupted)
     assert (stopped / "13.damaged2" / "run.json").exists()
 
 
-def test_one_flipped_byte_anywhere_in_a_checkpoint_is_seen(stopped):
+def test_one_flipped_bit_in_any_file_is_detected(stopped):
     for path in [path for path in (stopped / "13").rglob("*") if path.is_file() and path.name != disk.MANIFEST]:
         before = path.read_bytes()
         if before:
-            flip(path)
+            flip_bit(path)
             with pytest.raises(DamagedError, match=path.name):
-                disk.check(stopped / "13")
+                disk.verify_folder(stopped / "13")
             path.write_bytes(before)
-    disk.check(stopped / "13")
+    disk.verify_folder(stopped / "13")
 
 
-def test_a_run_does_not_start_afresh_over_damaged_checkpoints(stopped):
+def test_damaged_checkpoints_are_not_overwritten(stopped):
     for step in (5, 10, 13):
-        flip(largest(stopped / str(step) / "arrays"))
+        flip_bit(largest_file(stopped / str(step) / "arrays"))
     with (
         warnings.catch_warnings(),
         pytest.raises(DamagedError, match="holds 3 checkpoints, but all are damaged .*does not overwrite them"),
     ):
         warnings.simplefilter("ignore")
         run(stopped)
-    assert steps_in(stopped) == [5, 10, 13]
+    assert saved_steps(stopped) == [5, 10, 13]
 
 
-def test_a_half_written_checkpoint_is_none(stopped, whole):
+def test_incomplete_checkpoint_is_ignored(stopped, uninterrupted):
     shutil.copytree(stopped / "13", stopped / "14.incomplete")
-    assert_same_run(run(stopped), whole)
+    assert_same_run(run(stopped), uninterrupted)
 
 
-# --- other runs -----------------------------------------------------------------------------------------------------
+# --- checkpoints of other runs --------------------------------------------------------------------------------------
 
 
-def test_another_model_is_refused_path_by_path_with_both_shapes(stopped):
+def test_different_model_raises_an_error_with_paths_and_shapes(stopped):
     with pytest.raises(
         ValueError, match="belongs to another run; pass another folder, or the arguments of the saved run"
     ) as error:
@@ -346,9 +347,9 @@ def test_another_model_is_refused_path_by_path_with_both_shapes(stopped):
     assert "['last']['bias']" not in text
 
 
-def test_another_optimizer_names_what_it_lacks(stopped):
+def test_different_optimizer_raises_an_error_with_missing_arrays(stopped):
     with pytest.raises(ValueError, match=r"optimizer.*: the checkpoint has .*, the model has nothing"):
-        fit(Net(rngs=nnx.Rngs(0)), made(), config(), optimizer=optax.sgd(0.1), checkpoints=Checkpoints(stopped))
+        fit(Net(rngs=nnx.Rngs(0)), make_data(), config(), optimizer=optax.sgd(0.1), checkpoints=Checkpoints(stopped))
 
 
 @pytest.mark.parametrize(
@@ -356,16 +357,16 @@ def test_another_optimizer_names_what_it_lacks(stopped):
     [
         ({"learning_rate": 0.5}, "learning_rate: the checkpoint has 0.001, this run has 0.5"),
         ({"seed": 1}, "seed: the checkpoint has 0, this run has 1"),
-        ({"data": made(66)}, r"data: the checkpoint has \['made', 67, 5, 3, 2\], this run has \['made', 66"),
+        ({"data": make_data(66)}, r"data: the checkpoint has \['made', 67, 5, 3, 2\], this run has \['made', 66"),
     ],
 )
-def test_another_configuration_or_data_set_is_refused(stopped, options, message):
+def test_different_configuration_or_data_raises_an_error(stopped, options, message):
     with pytest.raises(ValueError, match=rf"belongs to another run[\s\S]*{message}"):
         run(stopped, **options)
 
 
 class Linear(nnx.Module):
-    """Of the same arrays whatever it does with them."""
+    """Network whose arrays are the same for all arguments."""
 
     def __init__(self, activation=nnx.relu, rate=0.5):
         rngs = nnx.Rngs(0)
@@ -377,7 +378,7 @@ class Linear(nnx.Module):
 
 
 class Dense(linen.Module):
-    """The same in Linen."""
+    """Linen module whose arrays are the same for all arguments."""
 
     activation: Callable = linen.relu
 
@@ -386,15 +387,15 @@ class Dense(linen.Module):
         return self.activation(linen.Dense(4)(x.reshape(len(x), -1)))
 
 
-def one_way(parameters, model_state, x, key, train, /):
+def multiply(parameters, model_state, x, key, train, /):
     return x.reshape(len(x), -1) @ parameters, model_state
 
 
-def another_way(parameters, model_state, x, key, train, /):
+def multiply_negative(parameters, model_state, x, key, train, /):
     return -x.reshape(len(x), -1) @ parameters, model_state
 
 
-def as_they_are(images, key):
+def no_augmentation(images, key):
     return images
 
 
@@ -403,11 +404,11 @@ def relabelled(data, name):
     return dataclasses.replace(data, **{name: Split(split.images, (split.labels + 1) % 4)})
 
 
-PLAIN = {"steps": 1, "evaluations": 1}
+ONE_STEP = {"steps": 1, "evaluations": 1}
 
 
-def facts(model=Linear, data=None, custom=False, augment=None):
-    return identity.identity(trainable(model(), (5, 3, 2)), data or made(), config(), custom, augment)
+def record_of(model=Linear, data=None, custom=False, augment=None):
+    return identity.identity(as_trainable(model(), (5, 3, 2)), data or make_data(), config(), custom, augment)
 
 
 @pytest.mark.parametrize(
@@ -416,72 +417,72 @@ def facts(model=Linear, data=None, custom=False, augment=None):
         ({}, {"model": lambda: Linear(nnx.gelu)}, ["model"]),
         ({}, {"model": lambda: Linear(rate=0.1)}, ["model"]),
         ({"model": Dense}, {"model": lambda: Dense(linen.gelu)}, ["model"]),
-        ({"model": lambda: Trainable(one_way, {}, {})}, {"model": lambda: Trainable(another_way, {}, {})}, ["model"]),
-        ({}, {"data": relabelled(made(), "train")}, ["labels train"]),
-        ({}, {"data": relabelled(made(), "test")}, ["labels test"]),
-        ({}, {"data": made().map(lambda x: x + 1)}, ["images train", "images validation", "images test"]),
-        ({}, {"data": dataclasses.replace(made(), validation=None)}, ["labels validation"]),
-        ({}, {"data": made().with_standardisation("scale")}, ["standardisation"]),
-        ({}, {"augment": as_they_are}, ["augment"]),
+        ({"model": lambda: Trainable(multiply, {}, {})}, {"model": lambda: Trainable(multiply_negative, {}, {})}, ["model"]),
+        ({}, {"data": relabelled(make_data(), "train")}, ["labels train"]),
+        ({}, {"data": relabelled(make_data(), "test")}, ["labels test"]),
+        ({}, {"data": make_data().map(lambda x: x + 1)}, ["images train", "images validation", "images test"]),
+        ({}, {"data": dataclasses.replace(make_data(), validation=None)}, ["labels validation"]),
+        ({}, {"data": make_data().with_standardisation("scale")}, ["standardisation"]),
+        ({}, {"augment": no_augmentation}, ["augment"]),
         ({}, {"custom": True}, ["optimizer"]),
     ],
 )
-def test_what_differs_without_a_change_of_shapes_is_told_by_its_name(first, second, names):
-    told = identity.differences(json.loads(json.dumps(facts(**first))), facts(**first | second))
-    assert [re.split(r":| \(Flax", line)[0] for line in told] == names
-    assert identity.differences(facts(**first), facts(**first)) == []
+def test_differences_without_a_change_of_shapes_are_named(first, second, names):
+    lines = identity.differences(json.loads(json.dumps(record_of(**first))), record_of(**first | second))
+    assert [re.split(r":| \(Flax", line)[0] for line in lines] == names
+    assert identity.differences(record_of(**first), record_of(**first)) == []
 
 
-def test_another_model_of_the_same_arrays_is_refused(tmp_path):
+def test_different_model_with_equal_arrays_raises_an_error(tmp_path):
     saved = {"checkpoints": Checkpoints(tmp_path)}
-    fit(Linear(), made(), config(**PLAIN), **saved)
+    fit(Linear(), make_data(), config(**ONE_STEP), **saved)
     differ = r"These differ:\n  model \(Flax .*\): the checkpoint has 'Linear \w+', this run has 'Linear \w+'$"
     with pytest.raises(ValueError, match=differ):
-        fit(Linear(nnx.gelu), made(), config(**PLAIN), **saved)
+        fit(Linear(nnx.gelu), make_data(), config(**ONE_STEP), **saved)
 
 
-def test_where_the_images_lie_may_change():
-    images = made().train.images
-    stored = Stored(lambda places: images[places], np.arange(len(images)), images.shape[1:], images.dtype)
-    on_disk = dataclasses.replace(made(), train=Split(stored, made().train.labels))
-    assert identity.differences(facts(data=on_disk), facts()) == []
+def test_images_may_move_to_disk():
+    images = make_data().train.images
+    stored = StoredImages(lambda positions: images[positions], np.arange(len(images)), images.shape[1:], images.dtype)
+    on_disk = dataclasses.replace(make_data(), train=Split(stored, make_data().train.labels))
+    assert identity.differences(record_of(data=on_disk), record_of()) == []
 
 
 @pytest.mark.parametrize("saved, version", [({}, 1), ({"version": identity.VERSION + 1}, identity.VERSION + 1)])
-def test_a_checkpoint_of_another_version_is_refused_with_what_is_needed_and_what_to_do(tmp_path, saved, version):
-    run(tmp_path, **PLAIN)
+def test_different_format_version_raises_an_error(tmp_path, saved, version):
+    run(tmp_path, **ONE_STEP)
     folder = tmp_path / "1"
-    told = json.loads((folder / "run.json").read_text())
-    assert told.pop("version") == identity.VERSION
-    (folder / "run.json").write_text(json.dumps(told | saved))
-    disk.seal(folder, folder.rglob("*"))
+    record = json.loads((folder / "run.json").read_text())
+    assert record.pop("version") == identity.VERSION
+    (folder / "run.json").write_text(json.dumps(record | saved))
+    disk.write_checksums(folder, folder.rglob("*"))
     needed = f"resumes from version {identity.VERSION} only: finish the run with the release .* or pass another folder"
     with pytest.raises(ValueError, match=rf"1 has format version {version}, but this release {needed}"):
-        run(tmp_path, **PLAIN)
-    assert steps_in(tmp_path) == [1]
+        run(tmp_path, **ONE_STEP)
+    assert saved_steps(tmp_path) == [1]
 
 
-def test_a_description_has_nothing_of_its_process():
-    def held():
-        return Linear(jax.nn.relu), Dense(lambda x: x), functools.partial(held, {"b", "a"}), jnp.float32, np.ones(3), object()
+def test_description_is_equal_in_every_process():
+    def values():
+        return Linear(jax.nn.relu), Dense(lambda x: x), functools.partial(values, {"b", "a"}), jnp.float32, np.ones(3), object()
 
-    assert " at 0x" not in identity.describe(held())
-    assert identity.describe(held()) == identity.describe(held())
+    assert " at 0x" not in identity.describe(values())
+    assert identity.describe(values()) == identity.describe(values())
     for name in ("relu", "<lambda>", "{'a', 'b'}", "float32", "kernel"):
-        assert name in identity.describe(held())
+        assert name in identity.describe(values())
 
 
-@pytest.mark.parametrize("options", [{"every": 0}, {"keep": 0}, {"full": "panic"}, {"every": 1.5}])
-def test_checkpoints_that_cannot_be_are_refused(options):
+@pytest.mark.parametrize("options", [{"every_steps": 0}, {"max_to_keep": 0}, {"on_write_error": "panic"}, {"every_steps": 1.5}])
+def test_invalid_checkpoints_raise_an_error(options):
     with pytest.raises((ValueError, TypeError), match=next(iter(options))):
         Checkpoints("folder", **options)
 
 
-# --- losses and disks -----------------------------------------------------------------------------------------------
+# --- non-finite losses and full disks -------------------------------------------------------------------------------
 
 
-class Breaks(nnx.Module):
-    """A network whose output is not finite once its input is large."""
+class Exponential(nnx.Module):
+    """Network whose output overflows for large weights."""
 
     def __init__(self, *, rngs):
         self.linear = nnx.Linear(30, 4, rngs=rngs)
@@ -490,24 +491,24 @@ class Breaks(nnx.Module):
         return jnp.exp(self.linear(x.reshape(len(x), -1)))
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_with_step_arrays_and_last_checkpoint(tmp_path):
+def test_non_finite_loss_raises_an_error_with_step_arrays_and_checkpoint(tmp_path):
     with pytest.raises(FloatingPointError) as error:
         fit(
-            Breaks(rngs=nnx.Rngs(0)),
-            made(),
+            Exponential(rngs=nnx.Rngs(0)),
+            make_data(),
             config(learning_rate=1e3, schedule="constant", steps=500),
-            checkpoints=Checkpoints(tmp_path, every=1, keep=500),
+            checkpoints=Checkpoints(tmp_path, every_steps=1, max_to_keep=500),
         )
     text = str(error.value)
     step = int(re.search(r"the loss is \S+ at step (\d+);", text)[1])
     assert re.search(r"all parameters were finite, and the largest magnitude was \S+ in \['linear'\]\['kernel'\]", text)
-    assert f"the last checkpoint is {tmp_path / str(max(steps_in(tmp_path)))}" in text
-    assert max(steps_in(tmp_path)) == step - 1
+    assert f"the last checkpoint is {tmp_path / str(max(saved_steps(tmp_path)))}" in text
+    assert max(saved_steps(tmp_path)) == step - 1
 
 
 @pytest.mark.parametrize("step", [7, 13])
-def test_a_run_with_patience_average_and_chunks_goes_on_with_its_best_parameters(tmp_path, monkeypatch, step):
-    options = {"patience": 2, "average": 0.9, "evaluations": 10, "learning_rate": 0.03}
+def test_resumed_run_with_patience_and_ema_equals_uninterrupted_run(tmp_path, monkeypatch, step):
+    options = {"patience": 2, "ema_decay": 0.9, "evaluations": 10, "learning_rate": 0.03}
     expected = run(**options)
     stop_after(monkeypatch, step)
     with contextlib.suppress(KeyboardInterrupt):
@@ -517,36 +518,36 @@ def test_a_run_with_patience_average_and_chunks_goes_on_with_its_best_parameters
     assert_same_run(run(tmp_path, **options), expected)
 
 
-@pytest.mark.parametrize("full", ["go on", "stop"])
-def test_a_full_disk_ends_the_run_only_when_asked_and_leaves_what_was_saved(tmp_path, monkeypatch, whole, full):
-    writes = checkpoint.Saver._write
+@pytest.mark.parametrize("on_write_error", ["warn", "raise"])
+def test_full_disk_warns_or_raises_and_keeps_earlier_checkpoints(tmp_path, monkeypatch, uninterrupted, on_write_error):
+    write = checkpoint.CheckpointManager._write
 
-    def no_room(self, step, *arguments):
+    def write_without_space(self, step, *arguments):
         if step == 15:
-            with disk.made_whole(self.root / str(step)) as part:
+            with disk.atomic_folder(self.root / str(step)) as part:
                 (part / "half").write_bytes(b"half")
                 raise OSError(28, "No space left on device")
-        writes(self, step, *arguments)
+        write(self, step, *arguments)
 
-    monkeypatch.setattr(checkpoint.Saver, "_write", no_room)
-    if full == "stop":
+    monkeypatch.setattr(checkpoint.CheckpointManager, "_write", write_without_space)
+    if on_write_error == "raise":
         with pytest.raises(OSError, match="could not be written .*earlier checkpoints are intact.*No space left"):
-            run(tmp_path, full=full)
-        assert steps_in(tmp_path) == [5, 10]
+            run(tmp_path, on_write_error=on_write_error)
+        assert saved_steps(tmp_path) == [5, 10]
     else:
         with pytest.warns(UserWarning, match="training continues: .*No space left"):
-            assert_same_run(run(tmp_path, full=full), whole)
-        assert steps_in(tmp_path)[-2:] == [10, 20]
-    for step in steps_in(tmp_path):
-        disk.check(tmp_path / str(step))
+            assert_same_run(run(tmp_path, on_write_error=on_write_error), uninterrupted)
+        assert saved_steps(tmp_path)[-2:] == [10, 20]
+    for step in saved_steps(tmp_path):
+        disk.verify_folder(tmp_path / str(step))
     assert not list(tmp_path.glob("*.incomplete"))
 
 
-def test_old_checkpoints_that_cannot_be_removed_are_no_failure_to_write(tmp_path, monkeypatch, whole):
-    def fails(self):
+def test_failure_to_remove_old_checkpoints_only_warns(tmp_path, monkeypatch, uninterrupted):
+    def raise_error(self):
         raise OSError(13, "Permission denied")
 
-    monkeypatch.setattr(checkpoint.Saver, "_best", fails)
+    monkeypatch.setattr(checkpoint.CheckpointManager, "_best", raise_error)
     with pytest.warns(UserWarning, match="old checkpoints in .* could not be removed: .*Permission denied"):
-        assert_same_run(run(tmp_path, full="stop"), whole)
-    assert steps_in(tmp_path) == [5, 10, 15, 20]
+        assert_same_run(run(tmp_path, on_write_error="raise"), uninterrupted)
+    assert saved_steps(tmp_path) == [5, 10, 15, 20]

@@ -46,17 +46,17 @@ def test_multiply_adds_count_taps_on_pixels_and_live_weights_count_taps_that_rea
     positions, pixels = np.prod(oracle.out_shape(reads)), np.prod(space)
     assert conv.multiply_adds == local.multiply_adds == 6 * len(taps)
     assert low.multiply_adds == 4 * 6 * len(taps) + 4 * 2 * positions
-    assert dense.multiply_adds == dense.weights == dense.live == 6 * positions * pixels
-    assert local.live == 6 * len({(position, tap) for position, tap, _ in taps})
-    assert conv.live == 6 * len({tap for _, tap, _ in taps})
-    assert low.live == 4 * conv.live + 4 * positions
+    assert dense.multiply_adds == dense.weights == dense.live_weights == 6 * positions * pixels
+    assert local.live_weights == 6 * len({(position, tap) for position, tap, _ in taps})
+    assert conv.live_weights == 6 * len({tap for _, tap, _ in taps})
+    assert low.live_weights == 4 * conv.live_weights + 4 * positions
     assert conv.weights == 6 * np.prod(window.size)
 
 
 def test_a_weight_of_a_tile_is_live_if_any_of_its_positions_reads_a_pixel():
     layer = shapes(cl.Tiled, 1, 1, (3,), padding="SAME", period=4, use_bias=False)
     total = cl.count(layer, (4, 1)).total  # one position per kernel; both border taps are dead
-    assert (total.weights, total.live, total.multiply_adds) == (12, 10, 10)
+    assert (total.weights, total.live_weights, total.multiply_adds) == (12, 10, 10)
 
 
 @pytest.mark.parametrize("connectivity", CONNECTIVITY)
@@ -261,7 +261,7 @@ def test_the_first_of_several_outputs_is_measured():
     layers, total = cl.count(Several(), (7, 5, 2))
     assert total.multiply_adds == sum(layer.multiply_adds for layer in layers) > 0
     assert total[2] == layers[1].output_shape == (2, 5, 4)
-    assert (total.field, total.jump) == (layers[1].field, layers[1].jump)
+    assert (total.receptive_field, total.effective_stride) == (layers[1].receptive_field, layers[1].effective_stride)
 
 
 def test_a_model_of_shapes_has_the_same_costs_and_is_never_in_memory():
@@ -271,7 +271,7 @@ def test_a_model_of_shapes_has_the_same_costs_and_is_never_in_memory():
     total = cl.count(shapes(cl.Dense, 1, 1, 3, space=MEGAPIXEL[:2]), MEGAPIXEL).total
     assert (total.weights, total.multiply_adds, total.bytes) == (10**12 + 10**6, 10**12, 4 * (10**12 + 10**6))
     wide = cl.count(FULL(), MEGAPIXEL).total
-    assert (wide.live, wide.multiply_adds) == (1999**2, 10**12)  # as many multiply-adds as the dense layer
+    assert (wide.live_weights, wide.multiply_adds) == (1999**2, 10**12)  # as many multiply-adds as the dense layer
 
 
 def test_counts_in_the_tree_mode_of_flax_too():
@@ -410,20 +410,21 @@ def test_a_summary_has_a_row_for_every_layer_and_a_total(capsys, build, shape):
     assert title == f"{type(model).__name__} on {'x'.join(map(str, shape))}"
     assert [*lines] == ["layer", *(row.name for row in layers), "total"]
     for row in (*layers, total):
-        numbers = [f"{number:,}" for number in (row.weights, row.live, row.multiply_adds, row.bytes)]
+        numbers = [f"{number:,}" for number in (row.weights, row.live_weights, row.multiply_adds, row.bytes)]
         assert lines[row.name][4:8] == [*numbers[:2], numbers[2] * (row.multiply_adds > 0), numbers[3]]
-        assert lines[row.name][2:4] == ["x".join(map(str, sizes)) for sizes in (row.output_shape, row.field)]
+        assert lines[row.name][2:4] == ["x".join(map(str, sizes)) for sizes in (row.output_shape, row.receptive_field)]
         assert float(lines[row.name][8] or 0) == pytest.approx(row.intensity(), rel=1e-3)
 
 
 def test_a_summary_shows_the_chosen_columns(capsys):
     model = nnx.Sequential(shapes(cl.Conv, 2, 3, (3, 2), (2, 1)), lambda x: jnp.sort(x, 1), shapes(nnx.Linear, 3, 4))
-    _, lines = summary(capsys, model, (7, 5, 2), columns=("layer", "jump", "activations", "field", "intensity"))
-    assert lines["layer"] == ["jump", "activations", "field", "intensity"]
+    columns = ("layer", "effective_stride", "activations", "receptive_field", "intensity")
+    _, lines = summary(capsys, model, (7, 5, 2), columns=columns)
+    assert lines["layer"] == [column.replace("_", " ") for column in columns[1:]]
     assert lines["layers/0"][:3] == ["2x1", "60", "3x2"]
     assert lines["layers/2"][:3] == ["-x-", "80", "?x?"]
     assert lines["total"][1] == "140"
-    with pytest.raises(ValueError, match="columns names 'flops'; needs some of layer, kind"):
+    with pytest.raises(ValueError, match="column 'flops' is unknown; needs one of layer, kind"):
         cl.summary(model, (7, 5, 2), ("layer", "flops"))
 
 

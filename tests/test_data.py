@@ -26,14 +26,14 @@ import convlab.data
 from convlab.data import (
     Data,
     Split,
-    Stored,
-    embed,
+    StoredImages,
+    catalogue,
+    centre_on_canvas,
     load,
     loading,
     permute_pixels,
     records,
     standardise,
-    stock,
     transforms,
 )
 from convlab.data.sets import STANDARDISATIONS
@@ -144,11 +144,15 @@ def test_std_of_a_constant_channel_is_one():
     assert Data("made", split, split, tuple("abcde")).std[1] == 1
 
 
-@pytest.mark.parametrize("kind", [np.uint8, np.float32, Stored])
+@pytest.mark.parametrize("kind", [np.uint8, np.float32, StoredImages])
 def test_scale_divides_by_the_root_mean_square_and_none_changes_nothing(kind):
-    images = np.clip(80 + 50 * gaussian(7, 3, 5, 2), 0, 255).astype(np.uint8 if kind is Stored else kind)
+    images = np.clip(80 + 50 * gaussian(7, 3, 5, 2), 0, 255).astype(np.uint8 if kind is StoredImages else kind)
     images[:, 0] = 0  # the background
-    held = Stored(lambda indices: images[indices], np.arange(7), images.shape[1:], images.dtype) if kind is Stored else images
+    held = (
+        StoredImages(lambda indices: images[indices], np.arange(7), images.shape[1:], images.dtype)
+        if kind is StoredImages
+        else images
+    )
     split = Split(held, np.arange(7))
     data, wide = Data("made", split, split, tuple("abcdefg")), images.astype(float)
     square = np.sqrt((wide**2).mean((0, 1, 2)))
@@ -181,7 +185,7 @@ def test_every_data_method_keeps_the_standardisation(name):
 
 def test_unknown_standardisation_raises_an_error_before_loading(tmp_path):
     for call in (data_of([0, 1], 2).with_standardisation, lambda name: load("digits", data_dir=tmp_path, standardisation=name)):
-        with pytest.raises(ValueError, match="standardisation 'mean' is unknown; needs one of 'moments', 'scale', 'none'"):
+        with pytest.raises(ValueError, match="standardisation 'mean' is unknown; needs one of moments, scale, none"):
             call("mean")
     assert not any(tmp_path.iterdir())
 
@@ -292,7 +296,7 @@ def test_permutation_is_the_same_in_every_call_and_in_every_batch(shape):
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_spatial_transforms_keep_the_dtype(dtype):
     images = np.ones((5, 3, 7, 2), dtype)
-    for moved in (permute_pixels(images, jax.random.key(0)), embed(images, (7, 11))):
+    for moved in (permute_pixels(images, jax.random.key(0)), centre_on_canvas(images, (7, 11))):
         assert moved.dtype == dtype
 
 
@@ -310,11 +314,11 @@ def test_permutation_raises_an_error_for_too_few_axes():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda x: embed(x, (9.5, 9)), TypeError, "Python integers"),
-        (lambda x: embed(x, ()), ValueError, "needs 1 to 3 spatial axes, got 0"),
-        (lambda x: embed(x[0, 0], (9, 9)), ValueError, r"\(7, 2\); needs 2 spatial axes"),
-        (lambda x: embed(x, (3, 6)), ValueError, r"space \(3, 6\) is smaller than the images' \(3, 7\)"),
-        (lambda x: embed(x, 9), TypeError, "space must be a sequence"),
+        (lambda x: centre_on_canvas(x, (9.5, 9)), TypeError, "Python integers"),
+        (lambda x: centre_on_canvas(x, ()), ValueError, "needs 1 to 3 spatial axes, got 0"),
+        (lambda x: centre_on_canvas(x[0, 0], (9, 9)), ValueError, r"\(7, 2\); needs 2 spatial axes"),
+        (lambda x: centre_on_canvas(x, (3, 6)), ValueError, r"space \(3, 6\) is smaller than the images' \(3, 7\)"),
+        (lambda x: centre_on_canvas(x, 9), TypeError, "space must be a sequence"),
         (lambda x: standardise(x, np.zeros(3), np.ones(3)), ValueError, r"mean has shape \(3,\).*needs \(2,\)"),
         (lambda x: standardise(x, np.zeros(2), np.ones(())), ValueError, "std has shape"),
         (lambda x: standardise(x, np.zeros(2), np.array([1.0, 0])), ValueError, "std must be above 0"),
@@ -329,7 +333,7 @@ def test_transforms_raise_errors_for_invalid_arguments(call, error, message):
 @pytest.mark.parametrize(("shape", "space"), list(zip(SHAPES, [(11,), (8, 3), (3, 10, 5)], strict=True)))
 def test_embed_centres_the_images_among_zeros(shape, space):
     images = gaussian(*shape)
-    canvas = np.array(embed(images, space))
+    canvas = np.array(centre_on_canvas(images, space))
     assert canvas.shape == (5, *space, shape[-1])
     low = [(large - small) // 2 for large, small in zip(space, shape[1:-1], strict=True)]
     inside = (slice(None), *(slice(k, k + small) for k, small in zip(low, shape[1:-1], strict=True)))
@@ -509,7 +513,7 @@ def test_name_that_is_not_a_string_raises_an_error():
         load(None)
 
 
-# --- stock sets -----------------------------------------------------------------------------------------------------
+# --- catalogue sets -----------------------------------------------------------------------------------------------------
 
 
 class GreySquares(tfds.core.GeneratorBasedBuilder):
@@ -602,10 +606,10 @@ def offline(monkeypatch):
         raise OSError("network is unreachable")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(stock, "_lacks_tensorflow", lambda: True)
+    monkeypatch.setattr(catalogue, "_lacks_tensorflow", lambda: True)
 
 
-def test_prepared_stock_set_is_read_without_network_or_tensorflow(tmp_path, offline):
+def test_prepared_set_of_the_catalogue_is_read_without_network_or_tensorflow(tmp_path, offline):
     data = load("grey_squares", data_dir=prepare(GreySquares, tmp_path))
     assert_grey_squares(data)
     assert data.name == "grey_squares"
@@ -635,10 +639,10 @@ def test_data_set_without_images_raises_an_error(tmp_path, offline):
 
 def test_stock_images_of_different_sizes_and_modes_are_converted_to_one_size_and_colour(tmp_path, offline):
     prepare(OfAllKinds, tmp_path)
-    for keep in ("memory", "disk", "records"):
-        with pytest.raises(ValueError, match=r"of (different|several) shapes.*size=\(height, width\)"):
-            load("of_all_kinds", data_dir=tmp_path, keep=keep)
-        data = load("of_all_kinds", data_dir=tmp_path, keep=keep, size=(5, 6))
+    for storage in ("memory", "disk", "records"):
+        with pytest.raises(ValueError, match=r"of (different|several) shapes.*image_size=\(height, width\)"):
+            load("of_all_kinds", data_dir=tmp_path, storage=storage)
+        data = load("of_all_kinds", data_dir=tmp_path, storage=storage, image_size=(5, 6))
         assert data.image_shape == (5, 6, 3)
         assert abs(data.train.images[:].astype(int) - 100).max() <= 2  # JPEG is lossy
 
@@ -699,32 +703,32 @@ def test_network_check_uses_the_proxy(monkeypatch):
 
         threading.Thread(target=answer, daemon=True).start()
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.getsockname()[1]}")
-        assert stock.no_answer("http://squares.invalid/all.zip") is None
-        assert "503" in (stock.no_answer("http://squares.invalid/all.zip") or "")
+        assert catalogue.connection_failure("http://squares.invalid/all.zip") is None
+        assert "503" in (catalogue.connection_failure("http://squares.invalid/all.zip") or "")
     assert asked == [[b"HEAD", b"http://squares.invalid/all.zip"]] * 2
 
 
 def test_missing_tensorflow_raises_an_error_that_names_the_extra(tmp_path, monkeypatch):
-    monkeypatch.setattr(stock, "no_answer", lambda url: None)
+    monkeypatch.setattr(catalogue, "connection_failure", lambda url: None)
 
     def absent(module, *extra):
         return require("absent_for_certain" if module == "tensorflow" else module, *extra)
 
-    monkeypatch.setattr(stock, "require", absent)
+    monkeypatch.setattr(catalogue, "require", absent)
     with pytest.raises(ImportError, match=r"'convlab-jax\[tf\]'"):
         load("grey_squares", data_dir=tmp_path)
 
 
-def test_stock_set_is_prepared_without_the_gpu(tmp_path, monkeypatch):
+def test_set_of_the_catalogue_is_prepared_without_the_gpu(tmp_path, monkeypatch):
     asked, hidden = [], []
     config = types.SimpleNamespace(set_visible_devices=lambda *arguments: hidden.append(arguments))
     absent = {"tensorflow": types.SimpleNamespace(config=config)}
-    monkeypatch.setattr(stock, "require", lambda module, *extra: absent.get(module) or require(module, *extra))
-    monkeypatch.setattr(stock, "no_answer", asked.append)
+    monkeypatch.setattr(catalogue, "require", lambda module, *extra: absent.get(module) or require(module, *extra))
+    monkeypatch.setattr(catalogue, "connection_failure", asked.append)
     assert_grey_squares(load("grey_squares", data_dir=tmp_path))
     assert asked == ["https://squares.invalid/all.zip"]
     assert hidden == [([], "GPU")]
-    monkeypatch.setattr(stock, "no_answer", lambda url: pytest.fail("asked again although prepared"))
+    monkeypatch.setattr(catalogue, "connection_failure", lambda url: pytest.fail("asked again although prepared"))
     assert_grey_squares(load("grey_squares", data_dir=tmp_path))
 
 
@@ -740,7 +744,7 @@ def test_stock_set_is_prepared_without_the_gpu(tmp_path, monkeypatch):
 )
 def test_unknown_name_raises_an_error_with_the_nearest_names(tmp_path, offline, name, nearest):
     start = time.perf_counter()
-    with pytest.raises(ValueError, match=rf"data set '{name}' .*nearest names are .*\b{nearest}\b"):
+    with pytest.raises(ValueError, match=rf"data set '{name}' .*did you mean .*'{nearest}'.*\?$"):
         load(name, data_dir=tmp_path)
     assert time.perf_counter() - start < SECONDS_OFFLINE
 
@@ -756,5 +760,5 @@ def test_public_names_exist():
     assert loading.LOCAL.keys() == {"digits", "mnist1d"}
     for name in convlab.data.__all__:
         assert getattr(convlab.data, name) is not None
-    for name in ("embed", "permute_pixels", "standardise"):
+    for name in ("centre_on_canvas", "permute_pixels", "standardise"):
         assert getattr(convlab.data, name) is getattr(transforms, name)

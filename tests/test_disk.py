@@ -12,11 +12,11 @@ import warnings
 import numpy as np
 import pytest
 
-from convlab.data import DamagedError, disk, load, prepared, store
+from convlab.data import DamagedError, disk, list_prepared, load, store
 from convlab.data.builders import Digits
 
 pytest.importorskip("tensorflow_datasets")
-KEEPS = ("memory", "disk", "records")
+STORAGES = ("memory", "disk", "records")
 SLOW = """
 import time
 from convlab.data import load, records, store
@@ -33,12 +33,12 @@ def crawl(self, *arrays):
 Digits._generate_examples = crawl
 """
 SLOW_TO_DECODE = """
-decodes = records.decoded
+decodes = records.decode_all
 def crawl(*arguments):
     for block in decodes(*arguments):
         time.sleep(1)
         yield block
-records.decoded = crawl
+records.decode_all = crawl
 """
 
 
@@ -115,7 +115,7 @@ def test_concurrent_preparation_is_waited_for_and_used(digits, monkeypatch, part
     folder, begun, loaded = digits[1] / "convlab_digits" / "1.0.0" / part, threading.Event(), []
     monkeypatch.setattr(owner, name, lambda *_, **__: begun.set())
     thread = threading.Thread(target=lambda: loaded.append(load("digits", data_dir=digits[1])))
-    with disk.alone(folder):
+    with disk.lock_folder(folder):
         folder.rename(digits[1] / "made")
         thread.start()
         assert not begun.wait(1)
@@ -128,11 +128,11 @@ def test_concurrent_preparation_is_waited_for_and_used(digits, monkeypatch, part
 def test_preparation_without_checksums_is_read_and_then_receives_them(digits):
     expected, folder = digits
     (folder / "convlab_digits/1.0.0" / disk.MANIFEST).unlink()
-    assert_same(load("digits", data_dir=folder, keep="records"), expected)
-    assert disk.sealed(folder / "convlab_digits/1.0.0")
+    assert_same(load("digits", data_dir=folder, storage="records"), expected)
+    assert disk.has_checksums(folder / "convlab_digits/1.0.0")
     # The decoded images are not part of the preparation, so they are decoded again.
     subprocess.run(["rm", "-r", str(folder / "convlab_digits/1.0.0/decoded")], check=True)
-    assert_same(load("digits", data_dir=folder, keep="records"), expected)
+    assert_same(load("digits", data_dir=folder, storage="records"), expected)
     assert_same(load("digits", data_dir=folder), expected)
 
 
@@ -147,13 +147,13 @@ def test_concurrent_processes_all_succeed_and_only_one_prepares(tmp_path):
 # --- full disks -----------------------------------------------------------------------------------------------------
 
 
-def limited(folder, bytes_of_a_file, keep="memory"):
+def limited(folder, bytes_of_a_file, storage="memory"):
     """Load in a process with a limited file size and return its output and errors."""
     code = f"""
 import resource
 from convlab.data import load
 resource.setrlimit(resource.RLIMIT_FSIZE, ({bytes_of_a_file}, {bytes_of_a_file}))
-print("loaded", len(load("digits", data_dir={str(folder)!r}, keep={keep!r}).train))
+print("loaded", len(load("digits", data_dir={str(folder)!r}, storage={storage!r}).train))
 """
     return start(code).communicate(timeout=60)
 
@@ -163,7 +163,7 @@ def test_preparation_on_a_full_disk_raises_an_error_and_leaves_nothing(tmp_path,
     out, error = limited(tmp_path, room)
     assert "OSError" in error.splitlines()[-1]
     assert "could not be written, nothing was kept: free some space or pass another data_dir" in error
-    assert prepared(tmp_path) == []
+    assert list_prepared(tmp_path) == []
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"]
     assert len(load("digits", data_dir=tmp_path).train) == 1437
 
@@ -175,9 +175,9 @@ def test_full_disk_while_decoding_warns_in_memory_mode_and_raises_an_error_in_di
     out, error = limited(folder, 50_000)
     assert out == "loaded 1437\n"
     assert "decoded images cannot be stored" in error
-    out, error = limited(folder, 50_000, keep="disk")
+    out, error = limited(folder, 50_000, storage="disk")
     assert "OSError" in error.splitlines()[-1]
-    assert "keep='records'" in error
+    assert "storage='records'" in error
     assert not list(decoded.parent.glob("decoded*"))
 
 
@@ -200,13 +200,13 @@ def truncate(path):
 
 
 @pytest.mark.parametrize("damage, says", [(lambda p: flip(p, 200_000), "damaged near byte"), (truncate, "holds .* bytes but")])
-@pytest.mark.parametrize("keep", KEEPS)
-def test_damaged_records_raise_an_error_before_they_are_read(digits, damage, says, keep):
+@pytest.mark.parametrize("storage", STORAGES)
+def test_damaged_records_raise_an_error_before_they_are_read(digits, damage, says, storage):
     _, folder = digits
     subprocess.run(["rm", "-r", str(folder / "convlab_digits/1.0.0/decoded")], check=True)
     damage(train_records(folder))
-    with pytest.raises(DamagedError, match=f"train.array_record.*{says}.*again=True"):
-        load("digits", data_dir=folder, keep=keep)
+    with pytest.raises(DamagedError, match=f"train.array_record.*{says}.*overwrite=True"):
+        load("digits", data_dir=folder, storage=storage)
 
 
 @pytest.mark.parametrize("damage", [lambda p: flip(p, 200_000), truncate])
@@ -215,14 +215,14 @@ def test_damaged_records_without_a_manifest_are_detected_by_their_own_checksums(
     subprocess.run(["rm", "-r", str(folder / "convlab_digits/1.0.0/decoded")], check=True)
     (folder / "convlab_digits/1.0.0" / disk.MANIFEST).unlink()
     damage(train_records(folder))
-    with pytest.raises(DamagedError, match="the records of 'train' in .* are damaged.*again=True"):
+    with pytest.raises(DamagedError, match="the records of 'train' in .* are damaged.*overwrite=True"):
         load("digits", data_dir=folder)
 
 
 def test_damaged_records_are_prepared_again_on_request(digits):
     expected, folder = digits
     flip(train_records(folder), 200_000)
-    assert_same(load("digits", data_dir=folder, again=True, keep="records"), expected)
+    assert_same(load("digits", data_dir=folder, overwrite=True, storage="records"), expected)
     assert_same(load("digits", data_dir=folder), expected)
 
 
@@ -230,18 +230,18 @@ def test_damaged_description_raises_an_error_and_is_prepared_again_on_request(di
     expected, folder = digits
     info = folder / "convlab_digits/1.0.0/dataset_info.json"
     info.write_text(info.read_text()[:50])
-    with pytest.raises(DamagedError, match="digits in .* cannot be opened.*again=True"):
+    with pytest.raises(DamagedError, match="digits in .* cannot be opened.*overwrite=True"):
         load("digits", data_dir=folder)
-    assert_same(load("digits", data_dir=folder, again=True), expected)
+    assert_same(load("digits", data_dir=folder, overwrite=True), expected)
 
 
 def test_changed_class_names_are_detected_even_if_images_are_decoded(digits):
     expected, folder = digits
     path = folder / "convlab_digits/1.0.0/label.labels.txt"
     path.write_text("\n".join(reversed(path.read_text().split())))
-    with pytest.raises(DamagedError, match="label.labels.txt .*again=True"):
+    with pytest.raises(DamagedError, match="label.labels.txt .*overwrite=True"):
         load("digits", data_dir=folder)
-    assert load("digits", data_dir=folder, again=True).classes == expected.classes
+    assert load("digits", data_dir=folder, overwrite=True).classes == expected.classes
 
 
 def test_failed_new_preparation_loses_nothing(digits, monkeypatch):
@@ -250,45 +250,45 @@ def test_failed_new_preparation_loses_nothing(digits, monkeypatch):
     expected, folder = digits
     monkeypatch.setattr(builders.Digits, "arrays", lambda self: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        load("digits", data_dir=folder, again=True)
+        load("digits", data_dir=folder, overwrite=True)
     assert_same(load("digits", data_dir=folder), expected)
     assert sorted(p.name for p in (folder / "convlab_digits").iterdir() if not p.name.startswith(".")) == ["1.0.0"]
 
 
 @pytest.mark.parametrize("name", ["train.images.npy", "test.labels.npy", disk.MANIFEST])
 @pytest.mark.parametrize("damage", [lambda p: flip(p, -7), lambda p: p.write_bytes(p.read_bytes()[:-3]), pathlib.Path.unlink])
-@pytest.mark.parametrize("keep", KEEPS[:2])
-def test_damaged_decoded_images_are_decoded_again(digits, name, damage, keep):
+@pytest.mark.parametrize("storage", STORAGES[:2])
+def test_damaged_decoded_images_are_decoded_again(digits, name, damage, storage):
     expected, folder = digits
     damage(folder / "convlab_digits/1.0.0/decoded" / name)
     with pytest.warns(UserWarning, match="decoding .* again: .*decoded"):
-        assert_same(load("digits", data_dir=folder, keep=keep), expected)
+        assert_same(load("digits", data_dir=folder, storage=storage), expected)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert_same(load("digits", data_dir=folder, keep=keep), expected)
+        assert_same(load("digits", data_dir=folder, storage=storage), expected)
 
 
 def test_checksums_cover_every_byte(tmp_path, monkeypatch):
     monkeypatch.setattr(disk, "BLOCK", 100)
     path = tmp_path / "numbers.npy"
     np.save(path, np.arange(37, dtype=np.int16))
-    disk.seal(tmp_path, [path])
+    disk.write_checksums(tmp_path, [path])
     np.testing.assert_array_equal(disk.read_array(tmp_path, path.name), np.arange(37))
     for at in range(path.stat().st_size):
         flip(path, at)
         with pytest.raises(DamagedError, match="numbers.npy is damaged"):
-            disk.check(tmp_path)
+            disk.verify_folder(tmp_path)
         with pytest.raises(DamagedError):
             disk.read_array(tmp_path, path.name)
         flip(path, at)
-    disk.check(tmp_path)
+    disk.verify_folder(tmp_path)
 
 
 # --- listing --------------------------------------------------------------------------------------------------------
 
 
-def test_prepared_lists_data_sets_with_path_and_size(intact):
-    (row,) = prepared(intact[1])
+def test_list_prepared_lists_data_sets_with_path_and_size(intact):
+    (row,) = list_prepared(intact[1])
     assert (row.name, row.version, row.file_format) == ("digits", "1.0.0", "array_record")
     assert row.path == intact[1] / "convlab_digits" / "1.0.0"
     assert row.examples == {"train": 1437, "test": 360}

@@ -16,7 +16,7 @@ from strategies import gaussian
 
 from convlab import measure
 from convlab.measure import (
-    downsampling,
+    compare_downsampling,
     equivariance_by_layer,
     equivariance_error,
     sample_shifts,
@@ -114,12 +114,12 @@ def test_polyphase_components_must_be_of_one_size():
 
 
 def test_only_polyphase_downsampling_commutes_and_blur_aliases_least():
-    rows = {row["way"]: row for row in downsampling(gaussian((3, 8, 12, 2))[0])}
+    rows = {row["method"]: row for row in compare_downsampling(gaussian((3, 8, 12, 2))[0])}
     assert {name for name, row in rows.items() if row["error"] < 1e-6} == {"polyphase", "blur, polyphase"}
-    assert rows["mean"]["aliased"] == pytest.approx(rows["blur"]["aliased"])  # of two taps they are one
-    assert rows["blur"]["aliased"] < rows["strided"]["aliased"]
-    assert rows["strided"]["aliased"] == pytest.approx(rows["polyphase"]["aliased"])
-    assert rows["polyphase"]["drift"] < 1e-5 < rows["strided"]["drift"]
+    assert rows["mean"]["aliased_energy"] == pytest.approx(rows["blur"]["aliased_energy"])  # of two taps they are one
+    assert rows["blur"]["aliased_energy"] < rows["strided"]["aliased_energy"]
+    assert rows["strided"]["aliased_energy"] == pytest.approx(rows["polyphase"]["aliased_energy"])
+    assert rows["polyphase"]["mean_change"] < 1e-5 < rows["strided"]["mean_change"]
 
 
 def test_aliased_energy_is_the_energy_above_the_frequency_limit_of_the_samples(float64):
@@ -208,7 +208,7 @@ def test_the_parts_of_a_network_add_up_to_its_relative_error(name):
     h, moved = (np.asarray(scores_of(definition, state, batch)[0]) for batch in (x, shift_images(x, (1, 2))))
     total = np.linalg.norm(moved - h) / np.linalg.norm(h)
     assert total > 1e-3
-    np.testing.assert_allclose(sum(row["part"] for row in rows), total, rtol=1e-4)
+    np.testing.assert_allclose(sum(row["contribution"] for row in rows), total, rtol=1e-4)
 
 
 def causes(model, delta=1):
@@ -251,7 +251,7 @@ def test_the_error_of_a_single_layer_is_its_equivariance_error(float64):
     [row] = equivariance_by_layer(layer, x, (1, 2))
     expected = float(equivariance_error(function, x, (1, 2)).error)
     assert (row["layer"], row["kind"], row["cause"]) == ("Conv", "Conv", "padding")
-    close([row["part"], row["error"]], [expected, expected])
+    close([row["contribution"], row["error"]], [expected, expected])
 
 
 def test_padding_and_stride_of_one_layer_are_separate_causes(float64):
@@ -259,9 +259,9 @@ def test_padding_and_stride_of_one_layer_are_separate_causes(float64):
     assert [row["cause"] for row in equivariance_by_layer(layer, x, 2)] == ["padding"]
     rows = equivariance_by_layer(layer, x, (1, 0))
     assert [row["cause"] for row in rows] == ["padding", "stride"]
-    total = sum(row["part"] for row in rows)
+    total = sum(row["contribution"] for row in rows)
     close(total, float(equivariance_error(function, x, (1, 0), 2).error))
-    close([row["part"] for row in rows], [row["error"] ** 2 / total for row in rows])
+    close([row["contribution"] for row in rows], [row["error"] ** 2 / total for row in rows])
 
 
 def test_a_floating_score_is_no_label():
@@ -278,7 +278,7 @@ def test_outputs_without_a_relative_change_are_errors():
     (x,) = gaussian((3, 8, 12, 2))
     x[1] = 0
     with pytest.raises(ValueError, match="'max', 'mean', .* returns zeros"):
-        downsampling(x)
+        compare_downsampling(x)
     with pytest.raises(ValueError, match=r"returns shape \(3,\); needs images"):
         equivariance_error(lambda x: np.asarray(x).mean((1, 2, 3)), x, 1)
 

@@ -112,13 +112,13 @@ def test_convolution_scores_both_classes_equally_if_words_are_as_far_apart_as_it
     from experiments.parts import readers
 
     network = readers.Reader(readers.STACKS[stack], (17, 8), 32, shared=True, rngs=nnx.Rngs(0))
-    sees = readers.field(network, (17, 8))
-    assert sees == stack
-    for apart in (sees - 1, sees):
+    field = readers.field_in_words(network, (17, 8))
+    assert field == stack
+    for apart in (field - 1, field):
         if apart:
-            words = convlab.tasks.distance(17, apart, 8).sample(jax.random.key(0), 5)[0]
+            words = convlab.tasks.word_order(17, apart, 8).sample(jax.random.key(0), 5)[0]
             scores, exchanged = network(words), network(words[..., np.array([0, 2, 1, *range(3, 8)])])
-            assert np.allclose(scores, exchanged, atol=1e-6) == (apart == sees)
+            assert np.allclose(scores, exchanged, atol=1e-6) == (apart == field)
 
 
 @pytest.mark.slow
@@ -164,7 +164,7 @@ def test_exponents_of_theoretical_needs_match_the_predictions():
 
     config = experiment.Config(rungs=("conv", "locally_connected"), noise=(0.2, 0.3), half=(2, 5))
     rows = [
-        {"varied": case.varied, "size": case.size, "rung": case.rung, "seed": seed, "needed": needed * (1 + seed)}
+        {"varied": case.varied, "size": case.size, "rung": case.rung, "seed": seed, "examples_needed": needed * (1 + seed)}
         for case in theory.settings(config)
         for needed in [theory.THEORY[case.rung][-1](*case.law) if case.law else case.size ** theory.HALVES[case.rung]]
         for seed in range(2)
@@ -191,7 +191,7 @@ def test_share_of_texts_in_a_list_of_examples_matches_a_simulation():
     from experiments import text
 
     config = text.Config(length=7, vocabulary=5)
-    x, _ = convlab.tasks.distance(config.length, 2, config.vocabulary).sample(jax.random.key(0), 2000)
+    x, _ = convlab.tasks.word_order(config.length, 2, config.vocabulary).sample(jax.random.key(0), 2000)
     drawn = [example.tobytes() for example in np.asarray(x)]
     assert text.seen(config, 1) == pytest.approx(1 / len(set(drawn)))
     shares = [len(set(drawn[at : at + 20])) / len(set(drawn)) for at in range(0, 2000, 20)]

@@ -128,7 +128,7 @@ def test_the_field_ranges_from_the_first_pixel_that_reaches_an_output_to_the_las
     model.eval()
     for axis in range(2):
         (first, field), (second, same) = reached(model, axis)
-        assert (total.field[axis], total.jump[axis]) == (field, abs(second - first))
+        assert (total.receptive_field[axis], total.effective_stride[axis]) == (field, abs(second - first))
         assert field == same
 
 
@@ -136,41 +136,41 @@ def test_the_field_ranges_from_the_first_pixel_that_reaches_an_output_to_the_las
 def test_the_field_of_a_chain_follows_its_formula(seed):
     random = np.random.default_rng(seed)
     sizes, strides, dilations = random.integers(1, 6, 7), random.integers(1, 4, 7), random.integers(1, 4, 7)
-    layers, expected, field, jump = [], [], 1, 1
+    layers, expected, field, product = [], [], 1, 1
     for number, (size, stride, dilation) in enumerate(zip(sizes, strides, dilations, strict=True)):
-        field, jump = field + dilation * (size - 1) * jump, jump * stride
+        field, product = field + dilation * (size - 1) * product, product * stride
         if number % 3 == 2:
             layers.append(pool(cl.mean_pool, (int(size),), int(stride), "FULL", int(dilation)))
         else:
             options = {"strides": int(stride), "kernel_dilation": int(dilation), "padding": "FULL"}
             layers.append(layer(cl.Conv, 1, 1, (int(size),), **options))
-            expected.append(((field,), (jump,)))
+            expected.append(((field,), (product,)))
     rows = cl.count(nnx.eval_shape(chain(*layers)), (97, 1)).layers
-    assert [(row.field, row.jump) for row in rows] == expected
+    assert [(row.receptive_field, row.effective_stride) for row in rows] == expected
     plain = nnx.eval_shape(chain(*(layer(cl.Conv, 1, 1, (int(size),)) for size in sizes)))
-    assert cl.count(plain, (97, 1)).total.field == (1 + sum(sizes - 1),)
+    assert cl.count(plain, (97, 1)).total.receptive_field == (1 + sum(sizes - 1),)
 
 
 def test_the_field_can_exceed_a_small_image():
     model = nnx.eval_shape(chain(layer(cl.Conv, 1, 1, (7, 5), (2, 2)), layer(cl.Conv, 1, 1, (7, 5))))
-    assert cl.count(model, (7, 5, 1)).total.field == cl.count(model, (97, 83, 1)).total.field == (19, 13)
+    assert cl.count(model, (7, 5, 1)).total.receptive_field == cl.count(model, (97, 83, 1)).total.receptive_field == (19, 13)
 
 
-def test_the_field_of_dense_layers_is_the_whole_image_without_a_jump():
+def test_the_field_of_dense_layers_is_the_whole_image_without_an_effective_stride():
     lenet = shapes(cl.models.LeNet, (28, 23, 1), 10)
-    rows = {row.name: (row.field, row.jump) for row in cl.count(lenet, (28, 23, 1)).layers}
+    rows = {row.name: (row.receptive_field, row.effective_stride) for row in cl.count(lenet, (28, 23, 1)).layers}
     assert rows["stages/0/layer"] == ((5, 5), (1, 1))
     assert rows["stages/1/layer"] == ((14, 14), (2, 2))
     assert rows["head/layers/0"] == rows["head/layers/2"] == ((28, 23), (None, None))
     dense = shapes(cl.models.Net, (13, 11, 2), width=4, depth=3, residual=True, connectivity="dense")
     for row in cl.count(dense, (13, 11, 2)).layers:
-        assert (row.field, row.jump) == ((13, 11), (None, None))
+        assert (row.receptive_field, row.effective_stride) == ((13, 11), (None, None))
 
 
 def test_the_field_of_a_pyramid_follows_from_its_windows_and_that_of_its_head_is_the_image():
     for connectivity in ("conv", "tiled", "low_rank", "locally_connected"):
         model = shapes(cl.models.Pyramid, (20, 20, 1), 3, (2, 2, 2), connectivity=connectivity)
-        rows = {row.name: (row.field[0], row.jump[0]) for row in cl.count(model, (20, 20, 1)).layers}
+        rows = {row.name: (row.receptive_field[0], row.effective_stride[0]) for row in cl.count(model, (20, 20, 1)).layers}
         assert [rows[f"stages/{number}/norm"] for number in range(3)] == [(3, 1), (8, 2), (18, 4)]
         assert rows["head/layers/0"] == (20, None)
 
@@ -186,9 +186,9 @@ class Applied(nnx.Module):
         return self.layer(self.function(x))
 
 
-def field_and_jump(function):
+def field_and_stride(function):
     [row] = cl.count(nnx.eval_shape(lambda: Applied(function)), SHAPE).layers
-    return row.field, row.jump
+    return row.receptive_field, row.effective_stride
 
 
 @pytest.mark.parametrize(
@@ -208,12 +208,12 @@ def field_and_jump(function):
     ids=["sort", "gather", "cumsum", "strides", "beside", "reshape", "loop", "attention", "flat", "roll"],
 )
 def test_an_unknown_field_is_none(function):
-    field, jump = field_and_jump(function)
-    assert (field[0], jump[0]) == (None, None)
+    field, stride = field_and_stride(function)
+    assert (field[0], stride[0]) == (None, None)
 
 
 @pytest.mark.parametrize(
-    "function, field, jump",
+    "function, field, stride",
     [
         (lambda x: x * x.mean((1, 2), keepdims=True), (31, 29), (None, None)),
         (lambda x: jnp.broadcast_to(x[:, 3:4], x.shape), (1, 3), (None, 1)),
@@ -229,9 +229,9 @@ def test_an_unknown_field_is_none(function):
     ],
     ids=["squeeze", "row", "normed", "zero", "mixed", "wrap", "channels", "difference", "pad", "around", "flip"],
 )
-def test_operations_between_layers_change_the_field(function, field, jump):
-    assert field_and_jump(function) == (field, jump)
+def test_operations_between_layers_change_the_field(function, field, stride):
+    assert field_and_stride(function) == (field, stride)
 
 
 def test_the_field_of_a_flax_layer_with_input_dilation_is_unknown():
-    assert cl.count(shapes(nnx.ConvTranspose, 2, 2, (3, 3)), SHAPE).total.field == (None, None)
+    assert cl.count(shapes(nnx.ConvTranspose, 2, 2, (3, 3)), SHAPE).total.receptive_field == (None, None)

@@ -45,7 +45,7 @@ def resnet(depth, image_shape, classes, **own):
     ids=["18", "34", "20", "20-projected", "56", "AllCNN", "AllCNN-normed"],
 )
 def test_numbers_of_weights_are_those_published(build, weights):
-    assert cl.measure.weights_of(build()) == weights
+    assert cl.measure.count_weights(build()) == weights
 
 
 def test_a_residual_network_is_as_deep_as_its_name():
@@ -111,7 +111,7 @@ def test_s_and_d_nets_hold_the_weights_of_their_formulas(connectivity, s, width,
         model = shapes(lambda kind=kind: kind((s, s, 3), classes, width=width, connectivity=connectivity, rngs=nnx.Rngs(0)))
         assert kernels(model) == formulas[connectivity](s, width, classes)
         units = sum(leaf.size for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param)) if path[-1] == "scale")
-        assert cl.measure.weights_of(model) == kernels(model) + 2 * units + classes  # no bias where batch norm follows
+        assert cl.measure.count_weights(model) == kernels(model) + 2 * units + classes  # no bias where batch norm follows
 
 
 def test_the_local_weights_of_a_d_net_are_those_of_its_eight_layers():
@@ -277,7 +277,7 @@ def test_networks_train_in_tree_mode_with_finite_gradients_and_one_compilation_f
         (lambda: models.ResNet((32, 32, 3), 10, (2, 0), rngs=nnx.Rngs(0)), "blocks must be at least 1"),
         (lambda: models.ResNet((32, 32, 3), 10, width=0, rngs=nnx.Rngs(0)), "width must be at least 1"),
         (
-            lambda: models.Block((7, 5, 4), 3, projection=False, wiring=models.Wiring(), rngs=nnx.Rngs(0)),
+            lambda: models.Block((7, 5, 4), 3, projection=False, connections=models.Connections(), rngs=nnx.Rngs(0)),
             "features is 3 but a block without projection needs at least its 4 input channels",
         ),
     ],

@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from convlab.data import idx, load, prepared
+from convlab.data import idx, list_prepared, load
 
 pytest.importorskip("tensorflow_datasets")
 CLASSES = ("cat", "dog")
@@ -54,7 +54,7 @@ def test_folder_is_read_with_exact_pixels_and_class_names(tmp_path):
         assert data.validation is not None
         for split in ("train", "test", "validation"):
             assert_holds(data, pixels, split)
-    (row,) = prepared(tmp_path / "data")
+    (row,) = list_prepared(tmp_path / "data")
     assert row.name.startswith("folder:pets-")
     assert row.examples == {"train": 12, "test": 4, "validation": 6}
 
@@ -138,20 +138,20 @@ def test_images_outside_the_expected_folders_are_left_out_with_a_warning(tmp_pat
 
 
 def test_image_changed_during_preparation_raises_an_error(tmp_path, monkeypatch):
-    from convlab.data import folder
+    from convlab.data import image_folder
 
     album(tmp_path / "pets")
-    scan = folder.scan
+    scan = image_folder.scan
 
     def scan_then_change(*arguments):
         result = scan(*arguments)
         picture(99).save(tmp_path / "pets/train/cat/0.png")
         return result
 
-    monkeypatch.setattr(folder, "scan", scan_then_change)
+    monkeypatch.setattr(image_folder, "scan", scan_then_change)
     with pytest.raises(ValueError, match="train/cat/0.png .*changed while it was being prepared"):
         load(f"folder:{tmp_path / 'pets'}", data_dir=tmp_path / "data")
-    assert prepared(tmp_path / "data") == []
+    assert list_prepared(tmp_path / "data") == []
 
 
 def test_changed_folder_is_prepared_again(tmp_path):
@@ -165,7 +165,7 @@ def test_data_dir_inside_the_folder_does_not_count_as_a_change(tmp_path):
     album(tmp_path / "pets")
     for _ in range(2):
         load(f"folder:{tmp_path / 'pets'}", data_dir=tmp_path / "pets" / "data")
-    assert len(prepared(tmp_path / "pets" / "data")) == 1
+    assert len(list_prepared(tmp_path / "pets" / "data")) == 1
 
 
 def test_missing_folder_path_raises_an_error(tmp_path):
@@ -200,22 +200,22 @@ def test_images_of_different_sizes_need_a_size_and_are_then_cropped_and_scaled(t
     album(tmp_path / "pets", size=(6, 10))
     picture(7, size=(12, 12)).save(tmp_path / "pets/train/cat/square.png")
     name, data_dir = f"folder:{tmp_path / 'pets'}", tmp_path / "data"
-    for keep in ("memory", "disk", "records"):
-        with pytest.raises(ValueError, match=r"of (different|several) shapes.*size=\(height, width\)"):
-            load(name, data_dir=data_dir, keep=keep)
-        data = load(name, data_dir=data_dir, keep=keep, size=(6, 6))
+    for storage in ("memory", "disk", "records"):
+        with pytest.raises(ValueError, match=r"of (different|several) shapes.*image_size=\(height, width\)"):
+            load(name, data_dir=data_dir, storage=storage)
+        data = load(name, data_dir=data_dir, storage=storage, image_size=(6, 6))
         assert data.image_shape == (6, 6, 3)
         cats = data.train.images[:][data.train.labels == 0]
         middle = np.asarray(picture(0, size=(6, 10)))[:, 2:8]  # the height fits, so the middle is cropped without scaling
         assert (cats == middle).all((1, 2, 3)).any()
-    assert load(name, data_dir=data_dir, size=3).image_shape == (3, 3, 3)
+    assert load(name, data_dir=data_dir, image_size=3).image_shape == (3, 3, 3)
 
 
 def test_scaling_keeps_an_image_of_one_colour(tmp_path):
     for split in ("train", "test"):
         (tmp_path / "pets" / split / "one").mkdir(parents=True)
         PIL.Image.new("RGB", (13, 11), (10, 20, 30)).save(tmp_path / "pets" / split / "one" / "flat.png")
-    data = load(f"folder:{tmp_path / 'pets'}", data_dir=tmp_path / "data", size=(5, 7))
+    data = load(f"folder:{tmp_path / 'pets'}", data_dir=tmp_path / "data", image_size=(5, 7))
     np.testing.assert_array_equal(data.train.images, np.broadcast_to(np.uint8([10, 20, 30]), (1, 5, 7, 3)))
 
 
@@ -227,7 +227,7 @@ def test_corrupt_images_raise_an_error_and_are_left_out_only_on_request(tmp_path
     name, data_dir = f"folder:{tmp_path / 'pets'}", tmp_path / "data"
     with pytest.raises(ValueError, match=r"2 of 18 images .*train/cat/broken.png .*train/dog/half.png .*skip_corrupt=True"):
         load(name, data_dir=data_dir)
-    assert prepared(data_dir) == []
+    assert list_prepared(data_dir) == []
     with pytest.warns(UserWarning, match="left out 2 of 18 images.*broken.png"):
         data = load(name, data_dir=data_dir, skip_corrupt=True)
     assert_holds(data, pixels)
@@ -254,7 +254,7 @@ def test_folders_without_valid_classes_of_images_raise_errors(tmp_path, change, 
     change(tmp_path / "pets")
     with pytest.raises(ValueError, match=message):
         load(f"folder:{tmp_path / 'pets'}", data_dir=tmp_path / "data")
-    assert prepared(tmp_path / "data") == []
+    assert list_prepared(tmp_path / "data") == []
 
 
 def test_class_whose_images_are_all_corrupt_counts_as_empty(tmp_path):
@@ -278,17 +278,17 @@ def test_path_that_is_not_a_folder_raises_an_error(tmp_path, content, message):
 @pytest.mark.parametrize("size", [0, (3,), (3, -1), (3.0, 4), "33", True])
 def test_invalid_sizes_raise_errors(tmp_path, size):
     with pytest.raises(ValueError, match="size must be a number of pixels above 0, or height and width"):
-        load("digits", data_dir=tmp_path, size=size)
+        load("digits", data_dir=tmp_path, image_size=size)
 
 
 def test_scaling_a_data_set_of_arrays_raises_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"size \(4, 4\) is for images that are stored as JPEG or PNG"):
-        load("digits", data_dir=tmp_path, size=4)
+        load("digits", data_dir=tmp_path, image_size=4)
 
 
 def test_unknown_keep_option_raises_an_error(tmp_path):
-    with pytest.raises(ValueError, match="keep 'cloud' is unknown; needs one of 'memory', 'disk', 'records'"):
-        load("digits", data_dir=tmp_path, keep="cloud")
+    with pytest.raises(ValueError, match="storage 'cloud' is unknown; needs one of memory, disk, records"):
+        load("digits", data_dir=tmp_path, storage="cloud")
 
 
 # --- IDX files ------------------------------------------------------------------------------------------------------
@@ -323,8 +323,10 @@ def test_idx_files_are_prepared_once_and_not_needed_afterwards(tmp_path, squeeze
         for split, (images, labels) in made.items():
             np.testing.assert_array_equal(getattr(data, split).images[..., 0], images)
             np.testing.assert_array_equal(getattr(data, split).labels, labels)
-    with pytest.raises(ValueError, match="again needs manual_dir"):
-        load(name, data_dir=tmp_path / "data", again=True)
+    with pytest.raises(
+        ValueError, match="manual_dir is None: overwrite=True needs the folder of the IDX files of (fashion_)?mnist"
+    ):
+        load(name, data_dir=tmp_path / "data", overwrite=True)
 
 
 def cut(path):
@@ -351,7 +353,7 @@ def test_damaged_or_invalid_idx_files_raise_errors(tmp_path, squeeze, damage, me
     damage(tmp_path / "idx" / ("train-images-idx3-ubyte" + ".gz" * squeeze))
     with pytest.raises(ValueError, match=message):
         load("mnist", data_dir=tmp_path / "data", manual_dir=tmp_path / "idx")
-    assert prepared(tmp_path / "data") == []
+    assert list_prepared(tmp_path / "data") == []
 
 
 def squeezed(path, data):

@@ -1,7 +1,9 @@
 """Test import structure, declared dependencies, import time and the README."""
 
 import ast
+import importlib
 import importlib.metadata
+import inspect
 import pathlib
 import re
 import subprocess
@@ -14,27 +16,26 @@ import convlab
 
 ROOT = pathlib.Path(__file__).parents[1]
 LEVELS = [  # packages import only from lower levels; exceptions are in SAME_LEVEL_IMPORTS
-    {"extras", "geometry", "data", "report", "check"},
+    {"choices", "extras", "signatures"},
+    {"geometry", "data", "report", "check"},
     {"unfold"},
     {"kernels"},
     {"ops", "convert", "foreign", "rungs", "algebra"},
     {"layers", "linen", "norm"},
     {"calls", "optim"},
-    {"models", "train", "measure", "relax", "tasks", "testing"},
+    {"models", "train", "measure", "surgery", "tasks", "testing"},
 ]
 SAME_LEVEL_IMPORTS = {
     ("algebra", "ops"),
     ("check", "geometry"),
-    ("data", "extras"),
-    ("report", "extras"),
     ("foreign", "convert"),
     ("rungs", "convert"),
     ("rungs", "ops"),
     ("train", "data"),
 }
 LIBRARIES = {  # library -> packages that may import it
-    "flax": {"layers", "linen", "norm", "calls", "optim", "relax", "models", "train", "measure"},
-    "optax": {"optim", "train", "relax", "measure"},
+    "flax": {"layers", "linen", "norm", "calls", "optim", "surgery", "models", "train", "measure"},
+    "optax": {"optim", "train", "surgery", "measure"},
     "tensorflow_datasets": {"data"},
     "matplotlib": {"report"},
     "rich": {"data", "report", "train"},
@@ -114,6 +115,39 @@ def test_every_imported_library_is_declared(folder):
         for name in names - sys.stdlib_module_names - allowed:
             providers = {normalised(distribution) for distribution in distributions.get(name, [name])}
             assert providers & declared, f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "convlab").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_public_names_are_listed_sorted_and_documented(path):
+    source = ast.parse(path.read_text())
+    lists_names = any(isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__" for node in source.body)
+    imports_names = [node for node in source.body if isinstance(node, ast.ImportFrom)]
+    exports = path.name == "__init__.py" and bool(imports_names)
+    assert lists_names or not exports
+    if not lists_names:
+        return
+    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
+    assert module.__all__ == sorted(set(module.__all__))
+    for name in module.__all__:
+        value = getattr(module, name)
+        if inspect.ismodule(value) or inspect.isclass(value) or inspect.isfunction(value):
+            assert inspect.getdoc(value), f"{module.__name__}.{name} has no docstring"
+    if exports:
+        assert {alias.asname or alias.name for node in imports_names for alias in node.names} == set(module.__all__)
+
+
+def test_dir_of_convlab_shows_the_public_names_alone():
+    assert dir(convlab) == sorted([*convlab.__all__, "__version__"])
+    namespace = {}
+    exec("from convlab import *", namespace)
+    assert namespace.keys() - {"__builtins__"} == set(convlab.__all__)
+
+
+def test_no_function_of_convlab_hides_a_package():
+    for name in convlab.__all__:
+        if not inspect.ismodule(getattr(convlab, name)):
+            assert not (ROOT / "convlab" / name).is_dir()
+            assert name == "unfold" or not (ROOT / "convlab" / f"{name}.py").exists()
 
 
 def test_version_is_the_same_in_all_files():

@@ -1,6 +1,10 @@
 """Layers of every rung: one function in NNX and in Linen, drop-ins for Flax, and the variance they start with."""
 
+import dataclasses
 import functools
+import inspect
+import pickle
+import pydoc
 
 import chex
 import flax
@@ -19,6 +23,7 @@ from strategies import gaussian
 import convlab as cl
 import convlab.linen
 from convlab import layers
+from convlab.norm import BatchNorm
 from convlab.rungs import RUNGS
 
 BIASES = [True, False, "channel", "position"]
@@ -615,6 +620,39 @@ def test_refuses_images_of_another_space_than_it_was_made_for(name):
 def test_refuses_images_of_other_channels_or_axes(shape, message):
     with pytest.raises(ValueError, match=message):
         cl.Conv(2, 3, (3, 2), rngs=nnx.Rngs(0))(jnp.ones(shape))
+
+
+def test_signatures_show_the_constructor_of_a_class_and_the_call_of_an_instance():
+    constructor = inspect.signature(layers.Layer.__init__).parameters
+    for layer in layers.LAYERS.values():
+        names = list(inspect.signature(layer).parameters)
+        fields = [field.name for field in dataclasses.fields(layer.tying)]
+        assert names == [*list(constructor)[1:-1], *fields]
+        assert {name: inspect.signature(layer).parameters[name].default for name in fields} == vars(layer.tying())
+    assert "kernel_size: int" in pydoc.render_doc(cl.Conv).splitlines()[3]
+    layer = a_layer("Conv")
+    assert list(inspect.signature(layer).parameters) == ["x"]
+    assert not hasattr(layer, "__signature__")
+
+
+class Scaled(cl.Conv):
+    def __init__(self, scale, rngs):
+        super().__init__(2, 3, (3, 2), rngs=rngs)
+
+
+def test_a_subclass_with_its_own_constructor_shows_its_signature():
+    assert list(inspect.signature(Scaled).parameters) == ["scale", "rngs"]
+    assert list(inspect.signature(BatchNorm).parameters)[0] == "num_features"
+
+
+@pytest.mark.parametrize("kind", [cl.Conv, cl.Tiled])
+def test_layers_are_split_traced_and_pickled_as_those_of_flax(kind):
+    layer = kind(2, 3, (3, 2), rngs=nnx.Rngs(0))
+    x = images(2, 7, 5, 2)
+    for same in (nnx.merge(*nnx.split(layer)), pickle.loads(pickle.dumps(layer))):
+        close(same(x), layer(x), 0)
+    shapes = nnx.eval_shape(lambda: kind(2, 3, (3, 2), rngs=nnx.Rngs(0)))
+    assert shapes.kernel.shape == layer.kernel.shape
 
 
 def test_refuses_an_unknown_connectivity():

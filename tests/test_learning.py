@@ -23,7 +23,7 @@ def accuracy(data, model, epochs, **options):
 def fashion():
     """Load Fashion-MNIST if it is prepared or FASHION_MNIST_DIR holds its IDX files."""
     folder = os.environ.get("FASHION_MNIST_DIR")
-    ready = any(row.name == "fashion_mnist" for row in cl.data.prepared())
+    ready = any(row.name == "fashion_mnist" for row in cl.data.list_prepared())
     if not ready and not folder:
         pytest.skip("Fashion-MNIST is not prepared; set FASHION_MNIST_DIR to the folder of its IDX files")
     return cl.load("fashion_mnist", manual_dir=None if ready else folder)
@@ -42,10 +42,10 @@ def test_lenet_learns_handwritten_digits_from_a_few_thousand_images():
     data = Data("mnist_5000", *hold_out(split, 0.2, 0), tuple("0123456789"))
 
     model = cl.models.LeNet(data.image_shape, 10, rngs=nnx.Rngs(0))
-    assert accuracy(data, model, 20, augment=chain(functools.partial(random_shift, by=2))) >= 0.97
+    assert accuracy(data, model, 20, augment=chain(functools.partial(random_shift, max_shift=2))) >= 0.97
 
 
 def test_small_network_learns_the_embedded_digits():
-    data = cl.load("digits").map(lambda x: cl.data.embed(x, (12, 12)))
+    data = cl.load("digits").map(lambda x: cl.data.centre_on_canvas(x, (12, 12)))
     model = cl.models.Pyramid(data.image_shape, 10, (16, 32, 64), rngs=nnx.Rngs(0))
     assert accuracy(data, model, 30) >= 0.97

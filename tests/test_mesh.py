@@ -1,4 +1,4 @@
-"""Runs on several devices, in one process or in two, are the run on one."""
+"""Test that runs on several devices, in one process or two, equal the run on one device."""
 
 import concurrent.futures
 import json
@@ -33,7 +33,7 @@ def results(child):
     return json.loads(out.splitlines()[-1])
 
 
-def assert_same(got, expected, tolerance=1e-5):
+def assert_close(got, expected, tolerance=1e-5):
     np.testing.assert_allclose(got["loss"], expected["loss"], rtol=tolerance, atol=tolerance)
     np.testing.assert_allclose(got["test"], expected["test"], rtol=10 * tolerance)
 
@@ -42,36 +42,36 @@ def assert_same(got, expected, tolerance=1e-5):
     "mesh, rungs, steps",
     [("both", RUNGS[1:2], 10), *(pytest.param(mesh, RUNGS, 50, marks=pytest.mark.slow) for mesh in ("both", "n"))],
 )
-def test_eight_devices_have_the_loss_curve_of_one_and_split_by_rows_the_kernels_that_differ_by_row(mesh, rungs, steps):
+def test_eight_devices_have_the_loss_curve_of_one_and_split_kernels_by_row(mesh, rungs, steps):
     calls = [["run", rung, name, steps] for rung in rungs for name in ("none", mesh)]
-    calls += [["placed", rung, mesh] for rung in rungs]
-    told = dict(zip(map(tuple, calls), results(start(calls, 8)), strict=True))
+    calls += [["split_leaves", rung, mesh] for rung in rungs]
+    outputs = dict(zip(map(tuple, calls), results(start(calls, 8)), strict=True))
     for rung in rungs:
-        several, one = (told["run", rung, name, steps] for name in (mesh, "none"))
-        assert_same(several, one)
+        several, one = (outputs["run", rung, name, steps] for name in (mesh, "none"))
+        assert_close(several, one)
         assert several["loss"] != one["loss"], "the mesh was not used"
-        split = told["placed", rung, mesh]
+        split = outputs["split_leaves", rung, mesh]
         kernels = [path for path in split if path.endswith("['kernel']")]
         assert len(kernels) == 4 * (rung != "conv")  # two layers, in the parameters and in the momentum
         assert all("layer" in path for path in split)
 
 
-def test_two_processes_are_one_and_go_on_with_what_one_saved(tmp_path):
+def test_two_processes_equal_one_and_resume_from_its_checkpoint(tmp_path):
     [alone] = results(start([["run", "locally_connected", "none", 10, str(tmp_path)]], 1))
-    shutil.rmtree(tmp_path / "10")  # as if it had been killed after 5
+    shutil.rmtree(tmp_path / "10")  # as if the run had been killed after step 5
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     calls = [["run", "locally_connected", "two", 10], ["run", "locally_connected", "two", 10, str(tmp_path)]]
-    calls += [["unlike", "two"]]
+    calls += [["different_seeds", "two"]]
     children = [start(calls, 1, address, 2, number) for number in (0, 1)]
-    with concurrent.futures.ThreadPoolExecutor() as pool:  # one that nobody reads from would wait, and the other for it
+    with concurrent.futures.ThreadPoolExecutor() as pool:  # both outputs must be read, else the processes wait for each other
         both = list(pool.map(results, children))
     assert both[0] == both[1]
-    *runs, refused = both[0]
-    assert refused == "config differs among the 2 processes that train together; needs the same in all"
-    for each in runs:
-        assert_same(each, alone)
+    *runs, message = both[0]
+    assert message == "config differs among the 2 processes that train together; needs the same in all"
+    for run in runs:
+        assert_close(run, alone)
     assert (tmp_path / "10" / "run.json").exists()
 
 
@@ -79,7 +79,7 @@ def test_two_processes_are_one_and_go_on_with_what_one_saved(tmp_path):
     "axes, batch, message",
     [(("rows",), 8, r"mesh has axes \['rows'\]; needs only 'n' for the batch"), (("n",), 7, None)],
 )
-def test_meshes_that_do_not_fit_are_refused(axes, batch, message):
+def test_unsuitable_mesh_raises_an_error(axes, batch, message):
     mesh = jax.make_mesh((1,), axes)
     if message is None:
         Placement(Config(batch_size=batch, mesh=mesh))
@@ -88,7 +88,7 @@ def test_meshes_that_do_not_fit_are_refused(axes, batch, message):
         Placement(Config(batch_size=batch, mesh=mesh))
 
 
-def test_one_process_agrees_with_itself():
+def test_single_process_is_the_first_and_has_the_maximum():
     assert is_first()
     placement = Placement(Config(mesh=jax.make_mesh((1,), ("n",))))
     assert [placement.max_over_processes(number) for number in (None, 15)] == [None, 15]

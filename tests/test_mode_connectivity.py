@@ -1,4 +1,4 @@
-"""Paths between networks: on landscapes whose valleys are known."""
+"""Test paths between networks on loss functions whose minima are known."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from convlab.train import barrier, bezier_path, evaluate_along, fit_bezier, linear_path
+from convlab.train import bezier_path, evaluate_along, fit_bezier, linear_path, loss_barrier
 
 
 def tree(seed):
@@ -15,11 +15,11 @@ def tree(seed):
 
 
 def ring(x, _=None):
-    """A valley that is a circle, with a hill in it."""
+    """Compute a loss whose minima are the unit circle."""
     return (jnp.linalg.norm(x) - 1) ** 2
 
 
-def test_paths_lead_from_one_network_to_the_other_and_the_line_is_the_curve_through_its_own_middle():
+def test_paths_connect_their_ends_and_a_curve_with_the_midpoint_is_straight():
     a, b = tree(0), tree(1)
     middle = jax.tree.map(lambda a, b: (a + b) / 2, a, b)
     for path in (linear_path(a, b), bezier_path(a, tree(2), b)):
@@ -29,52 +29,52 @@ def test_paths_lead_from_one_network_to_the_other_and_the_line_is_the_curve_thro
         assert jax.tree.all(jax.tree.map(lambda x, y: np.allclose(x, y, atol=1e-6), straight, bent))
 
 
-def test_a_curve_is_at_the_weighted_mean_of_the_three_that_bernstein_gives():
+def test_bezier_path_has_the_bernstein_weights():
     a, middle, b = tree(0), tree(1), tree(2)
     expected = jax.tree.map(lambda a, m, b: 0.49 * a + 0.42 * m + 0.09 * b, a, middle, b)
     assert jax.tree.all(jax.tree.map(lambda x, y: np.allclose(x, y, atol=1e-6), bezier_path(a, middle, b)(0.3), expected))
 
 
-def test_a_bowl_has_no_barrier():
+def test_convex_loss_has_no_barrier():
     a, b = jnp.array([3.0, -1.0]), jnp.array([0.5, 2.0])
-    assert barrier(evaluate_along(linear_path(a, b), lambda x: x @ jnp.diag(jnp.array([1.0, 7.0])) @ x)) == 0
+    assert loss_barrier(evaluate_along(linear_path(a, b), lambda x: x @ jnp.diag(jnp.array([1.0, 7.0])) @ x)) == 0
 
 
-def test_a_line_through_a_hill_has_its_height_over_the_line_of_the_ends():
+def test_barrier_is_the_height_above_linear_interpolation():
     rows = evaluate_along(linear_path(-1.0, 1.0), lambda x: 5 - x**2 + 0.5 * x, 21)
-    assert barrier(rows) == pytest.approx(1.0)
+    assert loss_barrier(rows) == pytest.approx(1.0)
     assert [row["t"] for row in rows] == pytest.approx(np.linspace(0, 1, 21))
 
 
-def test_a_curve_goes_around_the_hill_that_a_line_climbs():
+def test_fitted_curve_avoids_the_barrier_of_the_straight_path():
     a, b = jnp.array([-1.0, 0.0]), jnp.array([0.6, 0.8])
     middle = fit_bezier(a, b, ring, optax.adam(0.05), range(300), key=jax.random.key(0))
-    straight, bent = (barrier(evaluate_along(path, ring, 41)) for path in (linear_path(a, b), bezier_path(a, middle, b)))
+    straight, bent = (loss_barrier(evaluate_along(path, ring, 41)) for path in (linear_path(a, b), bezier_path(a, middle, b)))
     assert straight > 0.25
     assert bent < 0.01
 
 
-def test_a_curve_is_found_again_from_the_same_key_and_sees_every_batch():
+def test_fit_bezier_uses_every_batch_and_is_determined_by_the_key():
     a, b, seen = jnp.array([-1.0, 0.1]), jnp.array([1.0, 0.1]), []
 
     def loss(x, batch):
         jax.debug.callback(lambda batch: seen.append(int(batch)), batch)
         return ring(x)
 
-    found = [fit_bezier(a, b, loss, optax.sgd(0.1), range(7), key=jax.random.key(key)) for key in (3, 3, 4)]
+    middles = [fit_bezier(a, b, loss, optax.sgd(0.1), range(7), key=jax.random.key(key)) for key in (3, 3, 4)]
     jax.effects_barrier()
     assert sorted(seen[:7]) == [*range(7)]
-    assert np.array_equal(found[0], found[1])
-    assert not np.array_equal(found[0], found[2])
+    assert np.array_equal(middles[0], middles[1])
+    assert not np.array_equal(middles[0], middles[2])
 
 
-def test_no_steps_leave_the_line():
+def test_fit_bezier_without_batches_returns_the_midpoint():
     a, b = tree(0), tree(1)
     middle = fit_bezier(a, b, lambda x, _: 0.0, optax.sgd(0.1), [], key=jax.random.key(0))
     assert jax.tree.all(jax.tree.map(np.array_equal, middle, linear_path(a, b)(0.5)))
 
 
-def test_scores_may_be_several_and_are_of_what_is_measured_anew_at_every_point():
+def test_refresh_is_called_at_every_point_and_loss_may_return_several_scores():
     def score(x, mean):
         return {"loss": (x - mean) ** 2, "accuracy": mean}
 
@@ -85,7 +85,7 @@ def test_scores_may_be_several_and_are_of_what_is_measured_anew_at_every_point()
     ]
 
 
-def test_networks_of_two_forms_have_no_path_between_them():
+def test_parameters_of_different_shapes_raise_an_error():
     other = {"layer": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(1)}}
     with pytest.raises(ValueError, match=r"a and b have different shapes \(\['layer'\]\['bias'\]: \(3,\) and \(1,\)\)"):
         linear_path(tree(0), other)
@@ -93,22 +93,22 @@ def test_networks_of_two_forms_have_no_path_between_them():
         bezier_path(tree(0), {"layer": {"kernel": jnp.ones((2, 3))}}, tree(1))
 
 
-def test_a_path_has_two_ends():
+def test_fewer_than_two_points_raise_an_error():
     with pytest.raises(ValueError, match="points must be at least 2, .* got 1"):
         evaluate_along(linear_path(0.0, 1.0), lambda x: x, 1)
 
 
-@pytest.mark.parametrize("places", [(0,), (1,), (2,), (4,), (0, 4)])
-def test_a_loss_that_is_not_a_number_is_no_low_barrier(places):
-    rows = [{"t": t, "loss": np.nan if place in places else 1.0} for place, t in enumerate((0.0, 0.25, 0.5, 0.75, 1.0))]
-    assert np.isnan(barrier(rows))
-    assert np.isnan(barrier([rows[0], rows[-1]])) == bool({0, 4} & {*places})
+@pytest.mark.parametrize("indices", [(0,), (1,), (2,), (4,), (0, 4)])
+def test_barrier_of_a_nan_loss_is_nan(indices):
+    rows = [{"t": t, "loss": np.nan if index in indices else 1.0} for index, t in enumerate((0.0, 0.25, 0.5, 0.75, 1.0))]
+    assert np.isnan(loss_barrier(rows))
+    assert np.isnan(loss_barrier([rows[0], rows[-1]])) == bool({0, 4} & {*indices})
 
 
-def test_a_barrier_needs_both_ends_and_the_loss_that_is_named():
+def test_barrier_without_both_ends_or_the_column_raises_an_error():
     rows = [{"t": 0.0, "loss": 1.0}, {"t": 1.0, "loss": 2.0}]
-    assert barrier(rows) == 0
+    assert loss_barrier(rows) == 0
     with pytest.raises(ValueError, match="rows must have at least 2 points, the ends of the path, got 1"):
-        barrier(rows[:1])
+        loss_barrier(rows[:1])
     with pytest.raises(ValueError, match=r"name must be a column of every row \(loss\), got 'accuracy'"):
-        barrier(rows, "accuracy")
+        loss_barrier(rows, "accuracy")

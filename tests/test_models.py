@@ -174,7 +174,7 @@ def test_a_head_on_means_ignores_positions_and_one_on_pixels_does_not():
 
 
 def test_stages_normalise_then_activate_then_pool():
-    options = {"wiring": models.Wiring(), "activation": nnx.tanh, "batch_norm": True, "pool": cl.mean_pool}
+    options = {"connections": models.Connections(), "activation": nnx.tanh, "batch_norm": True, "pool": cl.mean_pool}
     stage = filled(lambda: models.Stage((7, 5, 2), 3, 3, rngs=nnx.Rngs(0), **options))
     x = images(4, 7, 5, 2)
 
@@ -320,7 +320,7 @@ def test_an_initializer_reaches_every_kernel_and_dense_layer(network):
 
 
 def test_dropout_removes_whole_channels_after_pooling_and_scales_the_others():
-    options = {"wiring": models.Wiring(), "activation": jnp.exp, "pool": cl.max_pool}
+    options = {"connections": models.Connections(), "activation": jnp.exp, "pool": cl.max_pool}
     plain, dropped = (
         filled(lambda p=p: models.Stage((7, 5, 2), 13, 3, dropout=p, rngs=nnx.Rngs(0), **options)) for p in (0.0, 0.4)
     )
@@ -344,7 +344,7 @@ def test_dropout_differs_by_step_and_seed_in_training_and_is_off_in_evaluation()
         return models.Net((7, 5, 2), 3, width=8, dropout=0.4, rngs=nnx.Rngs(params=0, dropout=key))
 
     def trained(seed):
-        return cl.train.trainable(build(jax.random.key(seed)), (7, 5, 2))
+        return cl.train.as_trainable(build(jax.random.key(seed)), (7, 5, 2))
 
     x, key = images(5, 7, 5, 2), jax.random.key(0)
     apply, parameters, rest, _ = trained(0)
@@ -359,7 +359,7 @@ def test_dropout_differs_by_step_and_seed_in_training_and_is_off_in_evaluation()
         assert not np.allclose(first, told, atol=1e-3)
     evaluated = [apply(parameters, each, x, key, False)[0] for each in (rest, then)]
     close(*evaluated, SINGLE)
-    _, bare, *_ = cl.train.trainable(filled(lambda: models.Net((7, 5, 2), 3, width=8, rngs=nnx.Rngs(0))), (7, 5, 2))
+    _, bare, *_ = cl.train.as_trainable(filled(lambda: models.Net((7, 5, 2), 3, width=8, rngs=nnx.Rngs(0))), (7, 5, 2))
     chex.assert_trees_all_equal_structs(parameters, bare)
 
 
@@ -415,7 +415,7 @@ def test_refuses_an_unknown_connectivity(network):
 
 
 @pytest.mark.parametrize("network", SMALL)
-def test_refuses_unknown_arguments_of_the_wiring(network):
+def test_refuses_unknown_connection_options(network):
     with pytest.raises(TypeError, match="conectivity"):
         SMALL[network][0](conectivity="conv", rngs=nnx.Rngs(0))
 
@@ -435,7 +435,7 @@ def test_refuses_unknown_arguments_of_the_wiring(network):
         (lambda: models.Net(dropout=1.0, rngs=nnx.Rngs(0)), "dropout must be at least 0 and below 1, got 1.0"),
         (lambda: models.NetDeep(blocks=0, rngs=nnx.Rngs(0)), "blocks must be at least 1"),
         (
-            lambda: models.Stage((7, 5, 2), 3, 3, wiring=models.Wiring(), residual=True, rngs=nnx.Rngs(0)),
+            lambda: models.Stage((7, 5, 2), 3, 3, connections=models.Connections(), residual=True, rngs=nnx.Rngs(0)),
             r"residual needs equal shapes, but the input has \(7, 5, 2\) and the output \(7, 5, 3\)",
         ),
         (lambda: models.Pyramid((3, 8, 1), 10, rngs=nnx.Rngs(0)), "fits nowhere"),

@@ -509,7 +509,7 @@ BAD = [
     (
         lambda: cl.low_rank(X, ones(2, 3, 3, 4, 5), ones(8, 6, 2), W33, implementation="fast"),
         ValueError,
-        "implementation 'fast' is unknown; needs one of 'auto', 'kernels', 'outputs', 'canonical'",
+        "implementation 'fast' is unknown; needs one of auto, kernels, outputs, canonical",
     ),
     (
         lambda: cl.low_rank(X, ones(2, 3, 3, 4, 5), ones(8, 6, 3), W33),

@@ -60,14 +60,14 @@ def last(trees):
 
 @pytest.mark.usefixtures("float64")
 def test_beta_lasso_takes_the_step_of_the_equation_and_leaves_out_biases_and_scales():
-    rate, lam, beta = 0.1, 0.03, 11.0
+    rate, l1_penalty, beta = 0.1, 0.03, 11.0
     theta, gradient = tree(1, jnp.float64), tree(2, jnp.float64)
-    got = descend(optim.beta_lasso(rate, lam, beta), theta, [gradient])
+    got = descend(optim.beta_lasso(rate, l1_penalty, beta), theta, [gradient])
     expected = jax.tree.map(lambda t, g: np.asarray(t) - rate * np.asarray(g), theta, gradient)
     t, g = (np.asarray(each["layer"]["kernel"]) for each in (theta, gradient))
-    stepped = t - rate * (g + lam * np.sign(t))
-    expected["layer"]["kernel"] = np.where(np.abs(stepped) >= beta * lam, stepped, 0)
-    assert 0 < (np.abs(stepped) < beta * lam).sum() < t.size
+    stepped = t - rate * (g + l1_penalty * np.sign(t))
+    expected["layer"]["kernel"] = np.where(np.abs(stepped) >= beta * l1_penalty, stepped, 0)
+    assert 0 < (np.abs(stepped) < beta * l1_penalty).sum() < t.size
     close(last(got), expected)
 
 
@@ -83,10 +83,10 @@ def test_beta_lasso_and_soft_threshold_without_penalty_are_sgd_bit_for_bit(momen
 
 
 def test_no_weight_ever_ends_below_the_threshold_but_at_zero_and_some_come_back():
-    lam, beta = 0.01, 20.0
+    l1_penalty, beta = 0.01, 20.0
     gradients = [tree(seed) for seed in range(1, 30)]
-    kernels = np.abs(descend(optim.beta_lasso(0.2, lam, beta, momentum=0.5), tree(0), gradients)["layer"]["kernel"])
-    assert not ((kernels > 0) & (kernels < np.float32(beta * lam))).any()
+    kernels = np.abs(descend(optim.beta_lasso(0.2, l1_penalty, beta, momentum=0.5), tree(0), gradients)["layer"]["kernel"])
+    assert not ((kernels > 0) & (kernels < np.float32(beta * l1_penalty))).any()
     assert ((kernels[:-1] == 0) & (kernels[1:] > 0)).any()
     assert (kernels == 0).any()
 
@@ -113,9 +113,9 @@ def test_the_threshold_and_both_rates_follow_their_schedules():
 @pytest.mark.usefixtures("float64")
 def test_soft_threshold_is_the_proximal_step_and_converges_to_the_lasso():
     x, y = gaussian((31, 7), (31, 3))
-    lam, rate = 3.0, 0.01
+    l1_penalty, rate = 3.0, 0.01
     theta = np.zeros((7, 3))
-    optimizer = optim.soft_threshold(rate, lam)
+    optimizer = optim.soft_threshold(rate, l1_penalty)
 
     def body(carry, _):
         theta, state = carry
@@ -125,15 +125,15 @@ def test_soft_threshold_is_the_proximal_step_and_converges_to_the_lasso():
     theta = np.asarray(jax.jit(lambda theta: jax.lax.scan(body, (theta, optimizer.init(theta)), None, 2000)[0][0])(theta))
     slope = x.T @ (x @ theta - y)
     assert 0 < (theta == 0).sum() < theta.size
-    close(slope[theta != 0], -lam * np.sign(theta[theta != 0]), CLOSE)  # the optimality conditions of the lasso
-    assert (np.abs(slope[theta == 0]) <= lam).all()
+    close(slope[theta != 0], -l1_penalty * np.sign(theta[theta != 0]), CLOSE)  # the optimality conditions of the lasso
+    assert (np.abs(slope[theta == 0]) <= l1_penalty).all()
 
 
 def test_a_mask_may_be_a_tree_and_learning_rates_may_be_injected():
     mask = {"layer": {"kernel": False, "bias": True}, "norm": False}
     theta, zero = tree(0), jax.tree.map(np.zeros_like, tree(0))
     inject = optax.inject_hyperparams(optim.beta_lasso, static_args=("mask", "momentum"))
-    got = last(descend(inject(learning_rate=0.1, lam=0.01, beta=40.0, mask=mask), theta, [zero]))
+    got = last(descend(inject(learning_rate=0.1, l1_penalty=0.01, beta=40.0, mask=mask), theta, [zero]))
     chex.assert_trees_all_equal(got["norm"], theta["norm"])
     chex.assert_trees_all_equal(got["layer"]["kernel"], theta["layer"]["kernel"])
     assert (got["layer"]["bias"] == 0).any()
@@ -142,8 +142,8 @@ def test_a_mask_may_be_a_tree_and_learning_rates_may_be_injected():
 @pytest.mark.parametrize(
     "make, numbers",
     [
-        (optim.beta_lasso, {"learning_rate": 0.1, "lam": 0.01, "beta": 40.0}),
-        (optim.soft_threshold, {"learning_rate": 0.1, "lam": 3.0}),
+        (optim.beta_lasso, {"learning_rate": 0.1, "l1_penalty": 0.01, "beta": 40.0}),
+        (optim.soft_threshold, {"learning_rate": 0.1, "l1_penalty": 3.0}),
     ],
 )
 def test_all_numbers_may_be_injected_and_kernels_still_get_exact_zeros(make, numbers):
@@ -164,20 +164,20 @@ def test_arrays_of_low_precision_keep_their_dtype_and_exact_zeros():
 
 
 def test_a_warning_names_arrays_that_start_below_the_threshold():
-    with pytest.warns(UserWarning, match=r"beta_lasso: \d+% of \['layer'\]\['kernel'\] start below beta \* lam = 1 "):
-        optim.beta_lasso(0.1, lam=0.1, beta=10).init(tree(0))
+    with pytest.warns(UserWarning, match=r"beta_lasso: \d+% of \['layer'\]\['kernel'\] start below beta \* l1_penalty = 1 "):
+        optim.beta_lasso(0.1, l1_penalty=0.1, beta=10).init(tree(0))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        optim.beta_lasso(0.1, lam=0.01, beta=10).init(tree(0))
+        optim.beta_lasso(0.1, l1_penalty=0.01, beta=10).init(tree(0))
 
 
 def test_invalid_numbers_are_refused():
-    for wrong in ({"lam": -1.0}, {"beta": -1.0}, {"learning_rate": math.nan}, {"lam": math.inf}):
+    for wrong in ({"l1_penalty": -1.0}, {"beta": -1.0}, {"learning_rate": math.nan}, {"l1_penalty": math.inf}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be at least 0 and finite"):
-            optim.beta_lasso(**{"learning_rate": 0.1, "lam": 0.1, "beta": 1.0, **wrong})
-    with pytest.raises(ValueError, match="lam must be at least 0"):
+            optim.beta_lasso(**{"learning_rate": 0.1, "l1_penalty": 0.1, "beta": 1.0, **wrong})
+    with pytest.raises(ValueError, match="l1_penalty must be at least 0"):
         optim.soft_threshold(0.1, -1)
-    with pytest.raises(ValueError, match="lam must be a number of at least 0, or a schedule; got None"):
+    with pytest.raises(ValueError, match="l1_penalty must be a number of at least 0, or a schedule; got None"):
         optim.beta_lasso(0.1, None, 1.0)
     with pytest.raises(ValueError, match="weight must be at least 0"):
         optim.add_penalty(jnp.sum, -1)
@@ -185,7 +185,7 @@ def test_invalid_numbers_are_refused():
         optim.project_every(jnp.round, 0)
     theta = np.ones((2, 2), np.float32)
     for optimizer in (
-        *(optim.soft_threshold(0.1, lam) for lam in (1, 0)),
+        *(optim.soft_threshold(0.1, l1_penalty) for l1_penalty in (1, 0)),
         optim.beta_lasso(0.1, 0, 1),
         optim.project_every(jnp.round, 1),
         optim.add_penalty(jnp.sum, 1),
@@ -220,7 +220,7 @@ def regress(optimizer, seeds, n=2000, space=(8, 7), noise=0.5, steps=40):
 
 
 def test_beta_lasso_finds_the_windows_of_a_convolution_in_a_dense_regression():
-    learned, support, local = regress(optim.beta_lasso(0.5, lam=2e-3, beta=25), [0, 1, 2])
+    learned, support, local = regress(optim.beta_lasso(0.5, l1_penalty=2e-3, beta=25), [0, 1, 2])
     for found, there in zip(learned, support, strict=True):
         assert (found != there).sum() <= 0.05 * there.sum() < 0.01 * there.size
     assert local.min() > 0.98
@@ -400,8 +400,8 @@ def test_models_without_projectable_layers_are_refused():
         optim.sharing_projection(conv, "local")
     with pytest.raises(ValueError, match="the tree has no array a/c; it has a/b"):
         optim.at_paths({("a", "c"): jnp.negative})({"a": {"b": np.ones(1)}})
-    with pytest.raises(ValueError, match="by 'nearness' is unknown; needs one of distance, outside"):
-        optim.locality_penalty(conv, by="nearness")
+    with pytest.raises(ValueError, match="weighting 'nearness' is unknown; needs one of distance, outside"):
+        optim.locality_penalty(conv, weighting="nearness")
     with pytest.raises(ValueError, match="no spatial layers"):
         optim.locality_penalty(filled(lambda: nnx.Linear(2, 3, rngs=nnx.Rngs(0))))
 
@@ -474,7 +474,10 @@ def test_a_tap_counts_by_its_distance_from_the_centre_at_every_position(rung):
     kernel = np.tensordot(tree["weights"], tree["basis"], 1) if rung == "low_rank" else np.asarray(tree["kernel"])
     away = np.array([[math.hypot(2, 0.5)] * 2, [0.5] * 2, [math.hypot(2, 0.5)] * 2])
     got, outside = jax.jit(
-        lambda tree: (optim.locality_penalty(layer, size=jnp.abs)(tree), optim.locality_penalty(layer, by="outside")(tree))
+        lambda tree: (
+            optim.locality_penalty(layer, penalty=jnp.abs)(tree),
+            optim.locality_penalty(layer, weighting="outside")(tree),
+        )
     )(tree)
     close(got, (away[..., None, None] * np.abs(kernel)).sum())
     assert float(outside) == 0
@@ -532,7 +535,7 @@ def test_the_smallest_share_of_what_is_left_is_pruned_to_the_weight():
 
 def test_global_pruning_removes_the_smallest_weights_of_all_arrays():
     tree = network_tree()
-    mask = optim.prune(tree, 0.5, by="global")
+    mask = optim.prune(tree, 0.5, scope="global")
     sizes, kept = (
         np.concatenate([np.asarray(each[name]["kernel"]).ravel() for name in ("first", "second")]) for each in (tree, mask)
     )
@@ -543,7 +546,7 @@ def test_global_pruning_removes_the_smallest_weights_of_all_arrays():
 
 def test_ties_are_pruned_to_the_exact_number_and_other_arrays_on_request():
     assert np.sum(np.asarray(optim.prune(jax.device_put(np.ones((7, 5), np.float32)), 0.2))) == 28
-    mask = optim.prune(network_tree(), 0.2, which={"first": False, "second": True})
+    mask = optim.prune(network_tree(), 0.2, prunable={"first": False, "second": True})
     assert [int(np.asarray(each).sum()) for each in jax.tree.leaves(mask)] == [35, 12, 26]  # biases sort before kernels
 
 
@@ -601,19 +604,19 @@ def test_invalid_rounds_are_refused_before_any_training():
     def train(parameters, mask):
         raise AssertionError("trained")
 
-    with pytest.raises(ValueError, match="share must be from 0 to 1, got 7"):
+    with pytest.raises(ValueError, match="fraction must be from 0 to 1, got 7"):
         optim.iterative_pruning(train, network_tree(), 7, 2)
-    with pytest.raises(ValueError, match="by must be"):
-        optim.iterative_pruning(train, network_tree(), 0.5, 2, by="network")
+    with pytest.raises(ValueError, match="scope 'network' is unknown"):
+        optim.iterative_pruning(train, network_tree(), 0.5, 2, scope="network")
     with pytest.raises(ValueError, match="rounds must be at least 0"):
         optim.iterative_pruning(train, network_tree(), 0.5, -1)
 
 
 def test_invalid_arguments_of_prune_are_refused():
-    with pytest.raises(ValueError, match="share must be from 0 to 1, got 1.5"):
+    with pytest.raises(ValueError, match="fraction must be from 0 to 1, got 1.5"):
         optim.prune(network_tree(), 1.5)
-    with pytest.raises(ValueError, match="by must be 'layer' or 'global', got 'network'"):
-        optim.prune(network_tree(), 0.5, by="network")
+    with pytest.raises(ValueError, match="scope 'network' is unknown; needs one of layer, global"):
+        optim.prune(network_tree(), 0.5, scope="network")
     with pytest.raises(
         ValueError, match=r"mask must have the structure and shapes of the parameters \(the array: \(2, 3\), needs \(3, 2\)\)"
     ):

@@ -46,7 +46,7 @@ def test_the_field_of_the_central_output_is_a_box_of_the_counted_size(name):
     model = NETS[name]()
     mask = receptive_field(model, (31, 29, 2))
     rows, columns = mask.any(1), mask.any(0)
-    assert (rows.sum(), columns.sum()) == cl.count(model, (31, 29, 2)).total.field
+    assert (rows.sum(), columns.sum()) == cl.count(model, (31, 29, 2)).total.receptive_field
     np.testing.assert_array_equal(mask, np.outer(rows, columns))
     for line in (rows, columns):
         assert line[np.flatnonzero(line)[0] : np.flatnonzero(line)[-1] + 1].all()
@@ -54,7 +54,7 @@ def test_the_field_of_the_central_output_is_a_box_of_the_counted_size(name):
 
 def test_a_maximum_and_a_residual_connection_depend_on_all_their_operands():
     model = NETS["blocks"]()
-    assert cl.count(model, (31, 29, 2)).total.field == (6, 4)
+    assert cl.count(model, (31, 29, 2)).total.receptive_field == (6, 4)
     mask = receptive_field(model, (31, 29, 2), position=(7, 7))
     assert np.argwhere(mask).min(0).tolist() == [13, 13]
     assert np.argwhere(mask).max(0).tolist() == [18, 16]
@@ -70,7 +70,7 @@ def test_gradients_are_zero_outside_the_receptive_field(name):
     assert masks[layer].sum() == 1
     assert masks[layer][0, 1]
     assert not masks["head/layers/0"].any()
-    extent = next(cost.field for cost in cl.count(model, shape).layers if cost.name == layer)
+    extent = next(cost.receptive_field for cost in cl.count(model, shape).layers if cost.name == layer)
     assert 0 < masks["image"].any(1).sum() <= extent[0]
     gradient = jax.jit(jax.grad(lambda x: feature_maps(model, x, layer)[layer][:, 0, 1].sum()))
     reached = np.abs(gradient(images(5, *shape))).max((0, -1)) > 0

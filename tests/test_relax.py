@@ -1,6 +1,7 @@
 """Whole networks between the rungs: the same function on a freer one, the nearest on a stricter one, and what is carried."""
 
 import functools
+import warnings
 
 import chex
 import jax
@@ -16,7 +17,7 @@ from strategies import gaussian
 
 import convlab as cl
 import convlab.linen
-from convlab.relax import Change, constrain, diff, relax, transfer_optimizer_state, transfer_variables
+from convlab.surgery import Change, constrain, diff, relax, transfer_optimizer_state, transfer_variables
 
 pytestmark = pytest.mark.usefixtures("float64")
 LADDER = ("conv", "tiled", "low_rank", "locally_connected", "dense")
@@ -118,7 +119,7 @@ def test_a_relaxed_network_is_the_same_function_in_evaluation_and_training_and_c
         zeros = jax.tree.map(lambda a: np.asarray(a) == 0, parameters(back))  # taps that see no pixel from anywhere
         close(parameters(back), jax.tree.map(lambda a, zero: np.where(zero, 0, a), parameters(model), zeros))
         total = cl.count(model, shape).total
-        assert sum(int(zero.sum()) for zero in jax.tree.leaves(zeros)) == total.weights - total.live
+        assert sum(int(zero.sum()) for zero in jax.tree.leaves(zeros)) == total.weights - total.live_weights
 
 
 @nnx.jit
@@ -207,7 +208,8 @@ def test_layers_already_on_the_rung_are_unchanged_and_shared_modules_stay_shared
     dense = relax_compiled(model, "dense", shape)
     assert dense.local is dense.again
     assert dense.local.layout.rung == "dense"
-    strict = constrain(model, "locally_connected", shape)
+    with pytest.warns(UserWarning, match=r"\(conv, locally_connected\) are already as strict as 'locally_connected'"):
+        strict = constrain(model, "locally_connected", shape)
     assert nnx.graphdef(strict) == nnx.graphdef(model)
     close(parameters(strict), parameters(model), 0)
 
@@ -317,7 +319,7 @@ def test_networks_that_write_to_themselves_are_traced_without_change():
     [x] = gaussian((3, *SHAPE))
     for _ in range(2):  # not only where nothing is cached
         free = relax(model, "dense", SHAPE)
-        assert [change.after for change in diff(model, free, SHAPE, show=False)] == ["dense"] * 2
+        assert [change.after for change in diff(model, free, SHAPE, print_table=False)] == ["dense"] * 2
         assert cl.count(model, SHAPE).total.multiply_adds == 2 * cl.count(model.conv, SHAPE).total.multiply_adds
     assert model.calls[...] == 0
     close(outputs(free, x), outputs(model, x), CLOSE)
@@ -362,7 +364,7 @@ def trained(name):
 @functools.cache
 def _trained(name):
     model, shape = network("Pyramid")
-    apply, arrays, rest, _ = cl.train.trainable(model, shape)
+    apply, arrays, rest, _ = cl.train.as_trainable(model, shape)
     optimizer, [x, target] = OPTIMIZERS[name], gaussian((6, *shape), (6, 3))
 
     def loss(arrays, rest):
@@ -499,19 +501,19 @@ def test_diff_reports_rungs_weights_distance_and_shares(padding, capsys):
     layer, before = free.layers[0], np.asarray(free.layers[0].kernel[...])
     [noise] = gaussian(before.shape)
     layer.kernel[...] = jax.device_put(before + noise)
-    [change] = diff(model, free, SHAPE, show=False)
+    [change] = diff(model, free, SHAPE, print_table=False)
     expected = compiled(cl.decompose)(layer.kernel[...], layer.layout.window, SHAPE[:2])
     close(change[6:], tuple(expected[name] for name in ("shared", "local", "rest")), CLOSE)
-    close(change.moved, np.linalg.norm(noise) / np.linalg.norm(before), CLOSE)
-    [near] = diff(free, constrain_compiled(free, "locally_connected", SHAPE), SHAPE, show=False)
-    close(near.moved**2, change.rest, CLOSE)
+    close(change.relative_distance, np.linalg.norm(noise) / np.linalg.norm(before), CLOSE)
+    [near] = diff(free, constrain_compiled(free, "locally_connected", SHAPE), SHAPE, print_table=False)
+    close(near.relative_distance**2, change.rest, CLOSE)
 
 
 def test_layers_of_zeros_and_networks_without_spatial_layers_are_reported(capsys):
     model, nothing = one(cl.Conv), one(cl.Conv, deviation=0)
     for old, new, moved in ((model, nothing, 1), (nothing, model, np.nan), (nothing, nothing, 0)):
-        [change] = diff(old, new, SHAPE, show=False)
-        np.testing.assert_allclose(change.moved, moved)
+        [change] = diff(old, new, SHAPE, print_table=False)
+        np.testing.assert_allclose(change.relative_distance, moved)
         np.testing.assert_allclose(change[6:], [np.nan] * 3 if new is nothing else [1, 0, 0], atol=1e-6)
     linear = filled(lambda: nnx.Sequential(nnx.Linear(2, 3, rngs=nnx.Rngs(0))))
     assert diff(linear, linear, SHAPE) == []
@@ -520,7 +522,7 @@ def test_layers_of_zeros_and_networks_without_spatial_layers_are_reported(capsys
 @pytest.mark.parametrize("seed", [0, 1, 3])
 def test_shares_are_within_0_and_1_in_single_precision(seed):
     model = one(nnx.Conv, seed=seed, padding="REFLECT")
-    [change] = diff(model, relax_compiled(model, "dense", SHAPE), SHAPE, show=False)
+    [change] = diff(model, relax_compiled(model, "dense", SHAPE), SHAPE, print_table=False)
     assert all(0 <= share <= 1 for share in change[6:])
 
 
@@ -628,13 +630,72 @@ def test_training_continues_with_the_same_loss_and_the_transferred_state(tmp_pat
         ),
         (lambda: one(cl.Conv), "dense", {"only": "layers/7"}, "only='layers/7' matches no layer; the layers are layers/0"),
         (lambda: one(cl.Tiled, period=2), "low_rank", {}, "layers/0: tiled .* is not contained in low_rank"),
-        (lambda: one(cl.Tiled, period=2), "tiled", {"period": 3}, "layers/0: tiled of period .* is not contained"),
+        (lambda: one(cl.Tiled, period=2), "tiled", {"period": 3}, r"period must be a multiple of 2 \(2, 4, 6\) along axis 0"),
         (lambda: one(cl.Conv, 4, feature_group_count=2), "tiled", {}, "layers/0: a tiled layer takes no groups"),
     ],
 )
 def test_errors_name_the_layer_that_cannot_be_relaxed(model, to, options, match):
     with pytest.raises(ValueError, match=match):
         relax(model(), to, SHAPE, **options)
+
+
+def linear():
+    return filled(lambda: nnx.Sequential(nnx.Linear(2, 3, rngs=nnx.Rngs(0))))
+
+
+@pytest.mark.parametrize(
+    "change, build, to, options, match",
+    [
+        (relax, lambda: one(cl.Dense, space=SHAPE[:2]), "conv", {}, r"relax changes no layer of Sequential: .* \(dense\) are"),
+        (relax, lambda: one(cl.Conv), "conv", {}, r"all selected layers \(conv\) are already as free as 'conv'"),
+        (constrain, lambda: one(cl.Conv), "dense", {}, r"constrain changes .* \(conv\) are already as strict as 'dense'"),
+        (constrain, lambda: one(cl.Conv), "conv", {"strength": 0.5}, "constrain changes no layer"),
+        (relax, lambda: one(cl.Conv), "dense", {"only": lambda path: False}, "only= selects no layer"),
+        (relax, linear, "dense", {}, "it has no spatial layers"),
+    ],
+)
+def test_a_conversion_that_changes_no_layer_warns_the_caller_and_returns_a_copy(change, build, to, options, match):
+    model = build()
+    with pytest.warns(UserWarning, match=match) as warned:
+        same = change(model, to, SHAPE, **options)
+    assert warned[0].filename == __file__
+    assert same is not model
+    assert nnx.graphdef(same) == nnx.graphdef(model)
+    close(parameters(same), parameters(model), 0)
+
+
+def test_networks_with_some_layers_to_convert_do_not_warn():
+    model, shape = network("Pyramid")
+    half = relax(model, "dense", shape, only="stages/0/layer")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        relax(half, "dense", shape)
+        constrain(half, "conv", shape)
+
+
+@pytest.mark.parametrize("strength", ["1", None, (1,)])
+def test_the_strength_must_be_a_number(strength):
+    with pytest.raises(TypeError, match="strength must be a number from 0 to 1, got"):
+        constrain(one(cl.Tiled), "conv", SHAPE, strength=strength)
+
+
+@pytest.mark.parametrize(
+    "image_shape, error, match",
+    [
+        (28, TypeError, r"image_shape must be a sequence \(\*space, c\) of integers, such as \(28, 28, 1\), got 28"),
+        ("2", TypeError, "image_shape must be a sequence"),
+        ((7, 5.5, 2), TypeError, "image_shape must be an integer or a sequence of integers, got 5.5"),
+        ((7, 0, 2), ValueError, "image_shape must be at least 1, got 0"),
+        ((), ValueError, "image_shape must have an axis for the channels"),
+        ((7, 5, 3), ValueError, r"image_shape \(7, 5, 3\) does not fit Sequential: layers/0: x has 3 channels but .* reads 2$"),
+        ((2, 5, 2), ValueError, r"does not fit Sequential: layers/0: Window\(.*\) fits nowhere on \(2, 5\) pixels"),
+    ],
+)
+def test_errors_of_image_shapes_name_the_argument_and_the_layer(image_shape, error, match):
+    model = one(cl.Conv, padding="VALID")
+    for ask in (cl.count, lambda model, shape: relax(model, "dense", shape), lambda model, shape: diff(model, model, shape)):
+        with pytest.raises(error, match=match):
+            ask(model, image_shape)
 
 
 class Doubled(cl.Conv):
@@ -657,7 +718,7 @@ def test_a_subclass_that_overrides_the_call_is_refused(kind):
     free = relax_compiled(model, "dense", SHAPE, only="layers/1")
     [x] = gaussian((3, *SHAPE))
     close(outputs(free, x), outputs(model, x), 1e-5)
-    assert [change.layer for change in diff(model, free, SHAPE, show=False)] == ["layers/1"]
+    assert [change.layer for change in diff(model, free, SHAPE, print_table=False)] == ["layers/1"]
     state = optax.adam(0.1).init(parameters(model))
     transfer_optimizer_state(optax.adam(0.1), state, model, free, SHAPE)
     layer, _ = cl.count(model, SHAPE).layers
@@ -729,7 +790,7 @@ def test_models_that_need_more_than_images_are_refused(ask):
         ask(filled(lambda: Told(nnx.Rngs(0))), SHAPE)
     with pytest.raises(TypeError, match="model must be a Flax NNX module, got Conv; .*transfer_variables is for Linen modules"):
         ask(linen.Conv(3, (3, 2)), SHAPE)
-    with pytest.raises(ValueError, match=r"Conv does not accept images of \(1, 7, 5, 2\)"):
+    with pytest.raises(ValueError, match=r"image_shape \(7, 5, 2\) does not fit Conv"):
         ask(filled(lambda: nnx.Conv(3, 2, (3, 2), rngs=nnx.Rngs(0))), SHAPE)
 
 

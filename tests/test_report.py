@@ -23,18 +23,18 @@ import convlab
 from convlab.report import (
     RUNG_STYLE,
     Interval,
-    best,
+    best_rows,
     comparison,
     curves,
-    filters,
-    heat,
+    dot_plot,
+    filter_grid,
+    heatmap,
     holm,
     interval,
     matrix_picture,
     new_figure,
     p_value,
-    paired,
-    points,
+    paired_differences,
     provenance,
     save_report,
     summarise,
@@ -204,10 +204,14 @@ def test_best_returns_the_first_row_with_the_highest_non_nan_value_of_each_group
         }.items()
         for rate, score in enumerate(scores)
     ]
-    assert [(row["rung"], row["rate"]) for row in best(rows, ["rung"], "score")] == [("conv", 2), ("dense", 0), ("null", 0)]
-    assert best(rows, ("rung", "rate"), "score") == rows
+    assert [(row["rung"], row["rate"]) for row in best_rows(rows, ["rung"], "score")] == [
+        ("conv", 2),
+        ("dense", 0),
+        ("null", 0),
+    ]
+    assert best_rows(rows, ("rung", "rate"), "score") == rows
     with pytest.raises(ValueError, match=re.escape("no row has ['loss']; the 11 rows have ['rung', 'rate', 'score']")):
-        best(rows, "rung", "loss")
+        best_rows(rows, "rung", "loss")
 
 
 def test_summary_holds_group_means_in_order_of_first_appearance():
@@ -564,7 +568,7 @@ def test_points_draw_groups_by_category_on_a_logarithmic_axis():
     rows = [
         {"shape": shape, "line": line, "ms": ms} for shape, line, ms in (("a", "x", 1.0), ("b", "x", 100.0), ("a", "y", None))
     ]
-    points(axis, rows, "shape", "ms", "line", x_label="shape", y_label="ms", baselines={"one": 1.0})
+    dot_plot(axis, rows, "shape", "ms", "line", x_label="shape", y_label="ms", baselines={"one": 1.0})
     assert axis.get_yscale() == "log"
     assert [label.get_text() for label in axis.get_xticklabels()] == ["a", "b"]
     [drawn, empty, _] = axis.lines
@@ -572,7 +576,7 @@ def test_points_draw_groups_by_category_on_a_logarithmic_axis():
     np.testing.assert_array_equal(np.round(drawn.get_xdata()), [0, 1])
     assert len(empty.get_ydata()) == 0
     with pytest.raises(ValueError, match=r"no row has \['height'\]"):
-        points(axis, rows, "shape", "height", "line", x_label="shape", y_label="ms")
+        dot_plot(axis, rows, "shape", "height", "line", x_label="shape", y_label="ms")
 
 
 def test_comparison_draws_rows_from_the_top_with_intervals_references_and_baselines():
@@ -605,7 +609,7 @@ def test_comparison_draws_rows_from_the_top_with_intervals_references_and_baseli
 def test_filters_are_drawn_side_by_side_each_on_its_own_scale():
     figure, [axis] = new_figure()
     images = np.arange(30.0).reshape(3, 5, 2) - 12
-    filters(axis, images, "units", columns=2, label="pixels")
+    filter_grid(axis, images, "units", columns=2, label="pixels")
     [sheet] = [image.get_array() for image in axis.get_images()]
     assert sheet.shape == (2 * 6 + 1, 2 * 3 + 1)
     slices = (slice(1, 6), slice(1, 3)), (slice(1, 6), slice(4, 6)), (slice(7, 12), slice(1, 3))
@@ -621,10 +625,10 @@ def test_filters_are_drawn_side_by_side_each_on_its_own_scale():
 
 def test_filters_draw_a_zero_unit_in_white_and_raise_an_error_for_invalid_shapes():
     figure, [axis] = new_figure()
-    filters(axis, np.zeros((1, 3, 5)))
+    filter_grid(axis, np.zeros((1, 3, 5)))
     assert np.ma.count(axis.get_images()[0].get_array() == 0) == 15
     with pytest.raises(ValueError, match=r"images has shape \(3, 5\)"):
-        filters(axis, np.ones((3, 5)))
+        filter_grid(axis, np.ones((3, 5)))
 
 
 # Training
@@ -757,7 +761,7 @@ def lines_of(lines):
 
 def test_paired_difference_has_the_interval_and_test_of_differences_by_seed():
     rows = runs_of()
-    lines = paired(rows, ["rung", "size"], {"rung": "conv"}, "accuracy")
+    lines = paired_differences(rows, ["rung", "size"], {"rung": "conv"}, "accuracy")
     assert [(line["rung"], line["size"]) for line in lines] == [("dense", 64), ("dense", 256), ("tiled", 64), ("tiled", 256)]
     for line in lines:
         x, y = (column(rows, "accuracy", rung=rung, size=line["size"]) for rung in (line["rung"], "conv"))
@@ -771,7 +775,8 @@ def test_paired_ratio_is_the_exponential_of_the_difference_of_logarithms():
     rows = runs_of()
     logs = [row | {"seconds": math.log(row["seconds"])} for row in rows]
     ratios, differences = (
-        paired(runs, ["rung", "size"], {"rung": "conv"}, "seconds", ratio=runs is rows, level=0.9) for runs in (rows, logs)
+        paired_differences(runs, ["rung", "size"], {"rung": "conv"}, "seconds", ratio=runs is rows, level=0.9)
+        for runs in (rows, logs)
     )
     for ratio, difference in zip(ratios, differences, strict=True):
         assert ratio["seconds_p_holm"] == pytest.approx(difference["seconds_p_holm"])
@@ -787,7 +792,10 @@ def test_common_effects_of_a_seed_cancel_and_row_order_does_not_matter(ratio):
         row | {"accuracy": row["accuracy"] * change[row["seed"]] if ratio else row["accuracy"] + change[row["seed"]]}
         for row in np.random.default_rng(1).permutation(np.array(rows))
     ]
-    one, two = (lines_of(paired(runs, ["rung", "size"], {"rung": "conv"}, "accuracy", ratio=ratio)) for runs in (rows, changed))
+    one, two = (
+        lines_of(paired_differences(runs, ["rung", "size"], {"rung": "conv"}, "accuracy", ratio=ratio))
+        for runs in (rows, changed)
+    )
     assert len(one) == 4
     for key, line in one.items():
         assert line == pytest.approx(two[key])
@@ -795,14 +803,14 @@ def test_common_effects_of_a_seed_cancel_and_row_order_does_not_matter(ratio):
 
 def test_exchanging_a_group_and_its_reference_negates_the_difference():
     rows = runs_of(rungs=("dense", "conv"), sizes=(64,))
-    [one], [two] = (paired(rows, "rung", {"rung": rung}, "accuracy") for rung in ("conv", "dense"))
+    [one], [two] = (paired_differences(rows, "rung", {"rung": rung}, "accuracy") for rung in ("conv", "dense"))
     names = [f"accuracy_difference{end}" for end in ("", "_low", "_high")]
     assert [one[name] for name in names] == pytest.approx([-two[name] for name in (names[0], *names[:0:-1])])
     assert one["accuracy_p"] == pytest.approx(two["accuracy_p"])
 
 
 def test_p_values_are_corrected_for_all_groups_and_values_of_a_call():
-    lines = paired(runs_of(), ["rung", "size"], {"rung": "conv"}, ["accuracy", "seconds"])
+    lines = paired_differences(runs_of(), ["rung", "size"], {"rung": "conv"}, ["accuracy", "seconds"])
     tests = [(line[f"{name}_p"], line[f"{name}_p_holm"]) for line in lines for name in ("accuracy", "seconds")]
     assert [corrected for _, corrected in tests] == holm([alone for alone, _ in tests])
     assert sum(corrected > alone for alone, corrected in tests) > 4
@@ -810,7 +818,7 @@ def test_p_values_are_corrected_for_all_groups_and_values_of_a_call():
 
 def test_single_pair_has_only_a_difference_and_missing_values_are_none():
     rows = [{"rung": rung, "seed": 3, "accuracy": score, "rank": None} for rung, score in (("conv", 0.9), ("dense", 0.7))]
-    [line] = paired(rows, "rung", {"rung": "conv"}, ["accuracy", "rank"])
+    [line] = paired_differences(rows, "rung", {"rung": "conv"}, ["accuracy", "rank"])
     assert line["accuracy_difference"] == pytest.approx(-0.2)
     assert all(math.isnan(line[f"accuracy_{name}"]) for name in ("difference_low", "difference_high", "p", "p_holm"))
     assert line["rank_difference"] is line["rank_p"] is line["rank_p_holm"] is None
@@ -819,28 +827,28 @@ def test_single_pair_has_only_a_difference_and_missing_values_are_none():
 def test_difference_with_a_diverged_run_is_nan():
     rows = [row | {"accuracy": math.nan if row["rung"] == "tiled" and row["seed"] == 1 else 0.5} for row in runs_of()]
     for ratio in (False, True):
-        lines = paired(rows, ["rung", "size"], {"rung": "conv"}, "accuracy", ratio=ratio)
+        lines = paired_differences(rows, ["rung", "size"], {"rung": "conv"}, "accuracy", ratio=ratio)
         assert [math.isnan(line["accuracy_p_holm"]) for line in lines] == [False, False, True, True]
 
 
 def test_incomplete_or_invalid_pairs_raise_errors():
-    rows, call = runs_of(), {"by": ["rung", "size"], "against": {"rung": "conv"}, "values": "accuracy"}
+    rows, call = runs_of(), {"by": ["rung", "size"], "reference": {"rung": "conv"}, "values": "accuracy"}
     with pytest.raises(
         ValueError, match=r"\('dense', 64\) and \('conv', 64\) are not paired; .* \['seed'\] \[\(3,\), \(4,\)\]"
     ):
-        paired([row for row in rows if (row["rung"], row["size"]) != ("conv", 64) or row["seed"] < 3], **call)
+        paired_differences([row for row in rows if (row["rung"], row["size"]) != ("conv", 64) or row["seed"] < 3], **call)
     with pytest.raises(ValueError, match=r"no run is of \('conv', 256\), the reference of \('dense', 256\)"):
-        paired([row for row in rows if (row["rung"], row["size"]) != ("conv", 256)], **call)
+        paired_differences([row for row in rows if (row["rung"], row["size"]) != ("conv", 256)], **call)
     with pytest.raises(ValueError, match=r"two runs of \('dense', 64\) have \['seed'\] \(0,\)"):
-        paired([*rows, rows[0]], **call)
+        paired_differences([*rows, rows[0]], **call)
     with pytest.raises(ValueError, match=r"accuracy is present in 4 of the 5 pairs of \('dense', 64\)"):
-        paired([rows[0] | {"accuracy": None}, *rows[1:]], **call)
+        paired_differences([rows[0] | {"accuracy": None}, *rows[1:]], **call)
     with pytest.raises(ValueError, match=r"no row has \['loss'\]"):
-        paired(rows, **call | {"values": "loss"})
-    with pytest.raises(ValueError, match=r"against has the names \['rank'\] but needs some of \['rung', 'size'\]"):
-        paired(rows, **call | {"against": {"rank": 1}})
+        paired_differences(rows, **call | {"values": "loss"})
+    with pytest.raises(ValueError, match=r"reference has the names \['rank'\] but needs some of \['rung', 'size'\]"):
+        paired_differences(rows, **call | {"reference": {"rank": 1}})
     with pytest.raises(ValueError, match=r"accuracy of \('dense', 64\) is 0 in a pair; a ratio needs values above 0"):
-        paired([rows[0] | {"accuracy": 0.0}, rows[1] | {"accuracy": math.nan}, *rows[2:]], **call, ratio=True)
+        paired_differences([rows[0] | {"accuracy": 0.0}, rows[1] | {"accuracy": math.nan}, *rows[2:]], **call, ratio=True)
 
 
 # Maps
@@ -848,10 +856,10 @@ def test_incomplete_or_invalid_pairs_raise_errors():
 
 def test_heat_map_requires_a_gray_or_colour_image_from_0_to_1():
     _, [axis] = new_figure()
-    over = np.eye(3)
+    values = np.eye(3)
     with pytest.raises(ValueError, match="image has 4 channels; needs 1 or 3"):
-        heat(axis, np.ones((6, 9, 4)), over, label="")
+        heatmap(axis, np.ones((6, 9, 4)), values, label="")
     for wrong in (np.full((6, 9), 255), np.full((6, 9), -0.1)):
         with pytest.raises(ValueError, match=r"image has pixels from .*; needs 0 to 1"):
-            heat(axis, wrong, over, label="")
-    heat(axis, np.full((6, 9), 1 + 1e-7), over, label="")
+            heatmap(axis, wrong, values, label="")
+    heatmap(axis, np.full((6, 9), 1 + 1e-7), values, label="")

@@ -14,7 +14,7 @@ from flax import nnx
 from strategies import gaussian
 
 import convlab as cl
-from convlab.rungs import RUNGS, ByPixel, Layout, Shared, Start, Untied, at, contains, transfer
+from convlab.rungs import RUNGS, ByPixel, Layout, Shared, Start, Untied, contains, transfer, with_rung
 from convlab.testing import assert_matches_dense, assert_same_function
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -40,7 +40,7 @@ LINEAR = [rung for rung, kind in RUNGS.items() if kind.is_linear]
 
 def layout_of(rung, geometry, c=1, d=1, **parameters):
     window, space = GEOMETRIES[geometry]
-    return at(Layout(Untied(), window, c, d, space), rung, **parameters)
+    return with_rung(Layout(Untied(), window, c, d, space), rung, **parameters)
 
 
 def draw(layout, seed=0):
@@ -56,7 +56,7 @@ def function(layout, arrays):
 def matrix(layout):
     """Return the matrix from kernel entries of a linear rung to dense weights, by differentiation."""
     zeros = {name: jnp.zeros(shape) for name, shape in layout.tying.shapes(layout).items()}
-    lift = jax.jacobian(lambda arrays: transfer(arrays, layout, at(layout, ByPixel.name)))(zeros)
+    lift = jax.jacobian(lambda arrays: transfer(arrays, layout, with_rung(layout, ByPixel.name)))(zeros)
     return np.asarray(lift["kernel"]["kernel"]).reshape(-1, zeros["kernel"].size)
 
 
@@ -64,7 +64,7 @@ def matrix(layout):
 @pytest.mark.parametrize("rung", LINEAR)
 def test_projecting_is_the_pseudoinverse_of_lifting_and_dead_entries_are_its_zero_columns(rung, geometry):
     layout = layout_of(rung, geometry)
-    dense = at(layout, ByPixel.name)
+    dense = with_rung(layout, ByPixel.name)
     w, m = draw(dense), matrix(layout)
     nearest = transfer(w, dense, layout)["kernel"]
     close(nearest, (np.linalg.pinv(m) @ w["kernel"].ravel()).reshape(nearest.shape), 1e-12)
@@ -77,7 +77,7 @@ def test_projecting_is_the_pseudoinverse_of_lifting_and_dead_entries_are_its_zer
 @every_rung
 def test_every_rung_matches_its_dense_matrix_in_outputs_norm_and_multiply_adds(rung, geometry):
     layout = layout_of(rung, geometry, 2, 3)
-    dense = at(layout, ByPixel.name)
+    dense = with_rung(layout, ByPixel.name)
     arrays = draw(layout)
     w, [x] = np.asarray(transfer(arrays, layout, dense)["kernel"]), gaussian((*layout.space, 2), seed=1)
     assert_matches_dense(function(layout, arrays), w, tolerance=1e-10)
@@ -116,7 +116,7 @@ def test_lifting_to_every_freer_rung_is_exact_and_projection_inverts_it(rung, ge
     layout = layout_of(rung, geometry, 2, 3)
     arrays = draw(layout)
     for name in (name for name, kind in RUNGS.items() if RUNGS[rung].within(kind)):
-        free = at(layout, name, period=2)
+        free = with_rung(layout, name, period=2)
         if not contains(free, layout):
             continue
         lifted = transfer(arrays, layout, free)
@@ -147,7 +147,7 @@ def test_initial_outputs_have_the_variance_of_a_convolution(rung):
     if not (kind := RUNGS[rung]).has_noise and kind is not Shared:
         pytest.skip("taps are tied, so that products are not independent")
     layout = dataclasses.replace(layout_of(rung, "same", 17, 64), use_bias=False)
-    conv = at(layout, Shared.name)
+    conv = with_rung(layout, Shared.name)
     initialisation = Start(jax.nn.initializers.lecun_normal(), jnp.float64)
     [x] = gaussian((64, *layout.space, 17), seed=1)
     ours, theirs = (one.forward(x, one.start(jax.random.key(0), initialisation), None).var((0, -1)) for one in (layout, conv))
@@ -159,7 +159,7 @@ def test_convolution_becomes_tiled_or_low_rank_without_being_written_out_for_all
     kernel = jax.ShapeDtypeStruct((3, 3, 32, 32), jnp.float32)
     written_out = 128 * 128 * 9 * 32 * 32 * 4
     for rung in ("tiled", "low_rank"):
-        free = at(conv, rung)
+        free = with_rung(conv, rung)
         back = lambda arrays, free=free: transfer(transfer(arrays, conv, free), free, conv)  # noqa: E731
         there = lambda arrays, free=free: transfer(arrays, conv, free)  # noqa: E731
         for way in (there, back) if free.tying.is_linear else (there,):
@@ -190,7 +190,7 @@ def group(taps, dilation):
     [cl.Window((3, 3)), cl.Window((4, 4)), cl.Window((3, 2)), cl.Window((3, 3), dilation=(1, 2)), cl.Window((3, 2, 3))],
 )
 def test_symmetric_kernels_are_exactly_those_unchanged_when_flipped_and_turned(window):
-    layout = at(Layout(Untied(), window, 1, 1, (5,) * window.ndim), "symmetric")
+    layout = with_rung(Layout(Untied(), window, 1, 1, (5,) * window.ndim), "symmetric")
     [v] = gaussian((*window.size, 1, 1))
     symmetries = [*group(window.size, window.dilation or (1,) * window.ndim)]
     mean = np.mean([turn(v) for turn in symmetries], 0)
@@ -225,7 +225,7 @@ def test_symmetric_layer_commutes_with_rotations_where_its_outputs_lie_symmetric
 @pytest.mark.parametrize("changed", [{"window": cl.Window((5, 5))}, {"space": (7, 5)}, {"in_features": 3}, {"out_features": 3}])
 def test_layouts_that_differ_in_more_than_the_rung_are_refused(changed):
     old = Layout(Shared(), cl.Window((3, 3)), 2, 2, (5, 7))
-    new = dataclasses.replace(at(old, "locally_connected"), **changed)
+    new = dataclasses.replace(with_rung(old, "locally_connected"), **changed)
     [name] = changed
     with pytest.raises(ValueError, match=f"new has {name} .*; needs .*, as old has"):
         transfer(draw(old), old, new)

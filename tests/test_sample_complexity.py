@@ -6,22 +6,22 @@ import math
 import numpy as np
 import pytest
 
-from convlab.tasks import crossing, examples_needed, per_run, slope
+from convlab.tasks import examples_needed, fit_power_law, loop_over_runs, threshold_crossing
 
 
 def crossing_at(*sizes):
     """Make a learner whose scores are linear in log size and cross 0 at one size per seed."""
-    return per_run(lambda size, seed: math.log(size / sizes[seed]))
+    return loop_over_runs(lambda size, seed: math.log(size / sizes[seed]))
 
 
-def test_crossing_is_found_for_each_seed_at_any_size():
+def test_examples_needed_equal_the_true_crossing_of_every_seed():
     sizes = (11.3, 97.0, 640.0, 8100.0)
-    result = examples_needed(crossing_at(*sizes), 0.0, range(4), least=10, most=10_000)
+    result = examples_needed(crossing_at(*sizes), 0.0, range(4), min_examples=10, max_examples=10_000)
     np.testing.assert_allclose(result.examples, sizes, rtol=1e-9)
 
 
 def test_a_target_reached_at_the_smallest_size_or_never_gives_that_size_or_inf():
-    result = examples_needed(crossing_at(3.0, 5000.0), 0.0, [0, 1], least=10, most=1000)
+    result = examples_needed(crossing_at(3.0, 5000.0), 0.0, [0, 1], min_examples=10, max_examples=1000)
     assert result.examples == (10.0, math.inf)
 
 
@@ -32,7 +32,7 @@ def test_search_tries_few_sizes_and_all_seeds_in_one_call():
         calls.append(sizes.tolist())
         return np.log(sizes / np.array([30.0, 3000.0]))
 
-    result = examples_needed(learn, 0.0, [0, 1], least=10, most=10_000, factor=2**0.25)
+    result = examples_needed(learn, 0.0, [0, 1], min_examples=10, max_examples=10_000, factor=2**0.25)
     assert {len(sizes) for sizes in calls} == {2}
     assert len(calls) <= 2 * math.log2(40) + 1  # of 40 sizes on the grid
     # Steps double, so the search overshoots by at most the factor from the smallest size to the crossing.
@@ -40,7 +40,7 @@ def test_search_tries_few_sizes_and_all_seeds_in_one_call():
     assert len(result.scores) < sum(map(len, calls))
 
 
-def test_known_scores_are_not_computed_again_unless_their_line_is_damaged(tmp_path):
+def test_scores_in_the_file_are_computed_again_only_if_their_line_is_damaged(tmp_path):
     path, calls = tmp_path / "folder" / "scores.jsonl", []
 
     def learn(size, seed):
@@ -48,7 +48,7 @@ def test_known_scores_are_not_computed_again_unless_their_line_is_damaged(tmp_pa
         return math.log(size / (50.0, 400.0)[seed])
 
     def needed(seeds=(0, 1)):
-        return examples_needed(per_run(learn), 0.0, seeds, least=10, most=1000, path=path).examples
+        return examples_needed(loop_over_runs(learn), 0.0, seeds, min_examples=10, max_examples=1000, path=path).examples
 
     first = needed()
     calls_before = len(calls)
@@ -64,13 +64,22 @@ def test_known_scores_are_not_computed_again_unless_their_line_is_damaged(tmp_pa
 def test_scores_of_other_learners_and_damaged_lines_are_ignored(tmp_path):
     path = tmp_path / "scores.jsonl"
 
-    def needed(size, of):
-        return examples_needed(crossing_at(size), 0.0, [0], least=10, most=1000, path=path, of=of).examples[0]
+    def needed(size, name):
+        return examples_needed(
+            crossing_at(size), 0.0, [0], min_examples=10, max_examples=1000, path=path, learner_name=name
+        ).examples[0]
 
     assert needed(50.0, "one") == pytest.approx(50)
     assert needed(500.0, "other") == pytest.approx(500)
     undamaged = path.read_bytes()
-    for bad in (b"\xff\xfe", b"null", b"[1]", b"12", b'{"of": "one"}', b'{"of": "one", "seed": 0, "size": 10, "score": NaN}'):
+    for bad in (
+        b"\xff\xfe",
+        b"null",
+        b"[1]",
+        b"12",
+        b'{"learner": "one"}',
+        b'{"learner": "one", "seed": 0, "size": 10, "score": NaN}',
+    ):
         path.write_bytes(bad + b"\n" + undamaged)
         # A learner whose crossing is at -1 would raise an error, so these scores come from the file.
         assert (needed(-1.0, "one"), needed(-1.0, "other")) == (pytest.approx(50), pytest.approx(500))
@@ -79,12 +88,14 @@ def test_scores_of_other_learners_and_damaged_lines_are_ignored(tmp_path):
 def test_valid_scores_are_kept_when_another_score_is_nan(tmp_path):
     calls = []
 
-    def needed(of_three):
+    def needed(score_of_seed_3):
         def learn(size, seed):
             calls.append((size, seed))
-            return of_three if seed == 3 and of_three else math.log(size / 300)
+            return score_of_seed_3 if seed == 3 and score_of_seed_3 else math.log(size / 300)
 
-        return examples_needed(per_run(learn), 0.0, [3, 4], least=200, most=1000, path=tmp_path / "scores.jsonl").examples
+        return examples_needed(
+            loop_over_runs(learn), 0.0, [3, 4], min_examples=200, max_examples=1000, path=tmp_path / "scores.jsonl"
+        ).examples
 
     with pytest.raises(ValueError, match=r"\(seed, size\) \[\(3, 200\)\] are nan"):
         needed(math.nan)
@@ -95,12 +106,12 @@ def test_valid_scores_are_kept_when_another_score_is_nan(tmp_path):
 
 def test_infinite_scores_cross_at_the_size_that_reaches_the_target():
     for low, high in ((-math.inf, 1.0), (0.0, math.inf)):
-        learn = per_run(lambda size, seed, low=low, high=high: low if size < 50 else high)
-        (needed,) = examples_needed(learn, 0.5, [0], least=10, most=1000).examples
+        learn = loop_over_runs(lambda size, seed, low=low, high=high: low if size < 50 else high)
+        (needed,) = examples_needed(learn, 0.5, [0], min_examples=10, max_examples=1000).examples
         assert 50 <= needed < 50 * 2**0.5
 
 
-def test_a_learner_per_run_is_called_only_for_runs_without_a_score(tmp_path):
+def test_function_of_one_run_is_called_only_for_runs_without_a_score(tmp_path):
     calls = []
 
     def learn(size, seed):
@@ -108,34 +119,34 @@ def test_a_learner_per_run_is_called_only_for_runs_without_a_score(tmp_path):
         return math.log(size / (20, 700, 90)[seed])
 
     for seeds in ([0, 1], np.arange(3)):
-        examples_needed(per_run(learn), 0.0, seeds, least=10, most=1000, path=tmp_path / "scores.jsonl")
+        examples_needed(loop_over_runs(learn), 0.0, seeds, min_examples=10, max_examples=1000, path=tmp_path / "scores.jsonl")
     assert len(calls) == len(set(calls))
 
 
-def test_no_size_far_above_the_needed_one_is_tried():
-    result = examples_needed(crossing_at(513.0), 0.0, [0], least=4, most=2**20)
+def test_search_tries_no_size_far_above_the_result():
+    result = examples_needed(crossing_at(513.0), 0.0, [0], min_examples=4, max_examples=2**20)
     assert max(size for _, size in result.scores) < 8 * 513
     assert result.examples[0] == pytest.approx(513)
 
 
-def test_show_is_called_with_every_new_score():
-    shown = []
-    examples_needed(crossing_at(50.0), 0.0, [0], least=10, most=100, show=lambda *row: shown.append(row))
-    assert all(score == pytest.approx(math.log(size / 50)) for size, _, score in shown)
+def test_progress_is_called_with_every_new_score():
+    rows = []
+    examples_needed(crossing_at(50.0), 0.0, [0], min_examples=10, max_examples=100, progress=lambda *row: rows.append(row))
+    assert all(score == pytest.approx(math.log(size / 50)) for size, _, score in rows)
 
 
-def test_interval_of_a_fitted_exponent_covers_the_true_one():
+def test_interval_of_a_fitted_exponent_covers_the_true_exponent():
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(60):
         needed = {k: 7 * k**1.5 * np.exp(0.3 * rng.standard_normal(6)) for k in (2.0, 4.0, 8.0, 16.0)}
-        exponent = slope(needed, draws=400).exponent
+        exponent = fit_power_law(needed, resamples=400).exponent
         covered += exponent.low <= 1.5 <= exponent.high
     assert 45 <= covered <= 60  # the bootstrap interval of six seeds is slightly narrow
 
 
 def test_one_seed_gives_an_exponent_and_no_interval():
-    exponent = slope({2.0: [12.0], 4.0: [48.0, 48.0]}).exponent
+    exponent = fit_power_law({2.0: [12.0], 4.0: [48.0, 48.0]}).exponent
     assert exponent.mean == pytest.approx(2)
     assert math.isnan(exponent.low)
     assert math.isnan(exponent.high)
@@ -144,24 +155,24 @@ def test_one_seed_gives_an_exponent_and_no_interval():
 def test_all_seeds_have_equal_weight_when_sizes_have_different_numbers_of_seeds():
     needed = {1.0: [1.0], 2.0: [4.0, 4.0, 4.0], 4.0: [4.0]}
     k, n = np.log([1, 2, 2, 2, 4]), np.log([1, 4, 4, 4, 4])
-    exponent, at_one = np.polyfit(k, n, 1)
-    law = slope(needed)
-    np.testing.assert_allclose((law.exponent.mean, law.at_one), (exponent, np.exp(at_one)))
+    exponent, prefactor = np.polyfit(k, n, 1)
+    law = fit_power_law(needed)
+    np.testing.assert_allclose((law.exponent.mean, law.prefactor), (exponent, np.exp(prefactor)))
 
 
 @pytest.mark.parametrize(
     "call, match",
     [
-        (lambda: slope({2.0: [1.0]}), "needs at least two"),
-        (lambda: slope({2.0: [1.0], 4.0: [math.inf, 2.0]}), r"at \[4.0\] is not finite and positive"),
-        (lambda: slope({2.0: [1.0], 4.0: [0.0]}), r"at \[4.0\] is not finite and positive"),
-        (lambda: slope({0.0: [1.0], 4.0: [2.0]}), "all positive"),
-        (lambda: slope({1.0: [1.0], 4.0: [2.0]}, level=95), "level 95"),
-        (lambda: examples_needed(crossing_at(1.0), math.nan, [0], least=1, most=2), "target is nan"),
-        (lambda: examples_needed(lambda n, s: np.ones((1, 1)), 0.0, [0], least=1, most=2), r"shape \(1, 1\)"),
-        (lambda: examples_needed(crossing_at(1.0), 0.0, [], least=1, most=2), "at least one seed"),
-        (lambda: examples_needed(crossing_at(1.0), 0.0, [0], least=5, most=2), "sizes that grow"),
-        (lambda: examples_needed(per_run(lambda *_: math.nan), 0.0, [0], least=1, most=2), "are nan"),
+        (lambda: fit_power_law({2.0: [1.0]}), "needs at least two"),
+        (lambda: fit_power_law({2.0: [1.0], 4.0: [math.inf, 2.0]}), r"at \[4.0\] are not finite and positive"),
+        (lambda: fit_power_law({2.0: [1.0], 4.0: [0.0]}), r"at \[4.0\] are not finite and positive"),
+        (lambda: fit_power_law({0.0: [1.0], 4.0: [2.0]}), "all positive"),
+        (lambda: fit_power_law({1.0: [1.0], 4.0: [2.0]}, level=95), "level 95"),
+        (lambda: examples_needed(crossing_at(1.0), math.nan, [0], min_examples=1, max_examples=2), "target is nan"),
+        (lambda: examples_needed(lambda n, s: np.ones((1, 1)), 0.0, [0], min_examples=1, max_examples=2), r"shape \(1, 1\)"),
+        (lambda: examples_needed(crossing_at(1.0), 0.0, [], min_examples=1, max_examples=2), "at least one seed"),
+        (lambda: examples_needed(crossing_at(1.0), 0.0, [0], min_examples=5, max_examples=2), "sizes that grow"),
+        (lambda: examples_needed(loop_over_runs(lambda *_: math.nan), 0.0, [0], min_examples=1, max_examples=2), "are nan"),
     ],
 )
 def test_invalid_arguments_raise_errors(call, match):
@@ -169,21 +180,23 @@ def test_invalid_arguments_raise_errors(call, match):
         call()
 
 
-def test_crossing_is_linear_in_the_logarithm_of_the_size_and_handles_both_ends():
+def test_threshold_crossing_is_linear_in_the_logarithm_of_the_size_and_handles_both_ends():
     scores = {size: math.log(size / 97.0) for size in (640, 11, 40, 160)}
-    assert crossing(scores, 0.0) == pytest.approx(97.0)
-    assert crossing(scores, math.log(20 / 97)) == pytest.approx(20.0)
-    assert crossing({10: -5.0, 40: 0.0, 160: 1.0}, 0.5) == pytest.approx(80.0)  # interpolated between neighbouring sizes
-    assert crossing(scores, -10.0) == 11
-    assert crossing(scores, 10.0) == math.inf
-    assert crossing({10: 0.2, 20: 0.6, 40: 0.4, 80: 0.9}, 0.5) < 20  # the first crossing counts
+    assert threshold_crossing(scores, 0.0) == pytest.approx(97.0)
+    assert threshold_crossing(scores, math.log(20 / 97)) == pytest.approx(20.0)
+    assert threshold_crossing({10: -5.0, 40: 0.0, 160: 1.0}, 0.5) == pytest.approx(
+        80.0
+    )  # interpolated between neighbouring sizes
+    assert threshold_crossing(scores, -10.0) == 11
+    assert threshold_crossing(scores, 10.0) == math.inf
+    assert threshold_crossing({10: 0.2, 20: 0.6, 40: 0.4, 80: 0.9}, 0.5) < 20  # the first crossing counts
     with pytest.raises(ValueError, match="needs numbers"):
-        crossing({}, 0.5)
+        threshold_crossing({}, 0.5)
     with pytest.raises(ValueError, match="needs numbers"):
-        crossing({10: math.nan}, 0.5)
+        threshold_crossing({10: math.nan}, 0.5)
 
 
-def test_crossing_agrees_with_examples_needed():
+def test_threshold_crossing_agrees_with_examples_needed():
     learn = crossing_at(97.0)
-    result = examples_needed(learn, 0.0, [0], least=10, most=1000)
-    assert crossing({size: score for (_, size), score in result.scores.items()}, 0.0) == result.examples[0]
+    result = examples_needed(learn, 0.0, [0], min_examples=10, max_examples=1000)
+    assert threshold_crossing({size: score for (_, size), score in result.scores.items()}, 0.0) == result.examples[0]

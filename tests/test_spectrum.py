@@ -22,19 +22,19 @@ W = cl.Window
 @pytest.fixture(autouse=True)
 def _in_few_programs(monkeypatch):
     """Compile matrices and transfer functions as whole programs, to save time."""
-    matrix = measure.Linear.matrix
+    matrix = measure.LinearOperator.matrix
 
-    def in_one_program(linear):
-        return jax.jit(lambda: matrix(linear))()
+    def in_one_program(operator):
+        return jax.jit(lambda: matrix(operator))()
 
-    monkeypatch.setattr(measure.Linear, "matrix", in_one_program)
-    monkeypatch.setattr(spectrum, "transfer", compiled(spectrum.transfer))
+    monkeypatch.setattr(measure.LinearOperator, "matrix", in_one_program)
+    monkeypatch.setattr(spectrum, "transfer_function", compiled(spectrum.transfer_function))
 
 
 def layer(window, space, c=1, d=1, seed=0):
     """Make a convolution with a Gaussian kernel."""
     (v,) = gaussian((*window.taps(len(space)), c, d), seed=seed)
-    return measure.convolution(jax.device_put(v), window, space)
+    return measure.conv_operator(jax.device_put(v), window, space)
 
 
 def written_out(v, window, space):
@@ -52,8 +52,8 @@ def written_out(v, window, space):
 
 def test_the_matrix_is_the_dense_weight_of_the_layer():
     for window, d in ((W((3, 2), (2, 1)), 3), (W((2, 3), padding="REFLECT"), 1)):
-        linear = layer(window, (5, 4), 2, d)
-        close(linear.matrix(), written_out(linear.kernel, window, (5, 4)))
+        operator = layer(window, (5, 4), 2, d)
+        close(operator.matrix(), written_out(operator.kernel, window, (5, 4)))
 
 
 OPS = {
@@ -70,9 +70,10 @@ OPS = {
 
 @pytest.mark.parametrize("function", OPS.values(), ids=OPS)
 def test_a_layer_and_its_transpose_are_adjoint(function):
-    linear = measure.Linear(function, (5, 7, 2))
-    x, y = gaussian((5, 7, 2), linear.output_shape, seed=1)
-    h, back, expected = jax.jit(lambda x, y: (linear.apply(x), linear.transpose(y), function(x) - function(0 * x)))(x, y)
+    operator = measure.LinearOperator(function, (5, 7, 2))
+    x, y = gaussian((5, 7, 2), operator.output_shape, seed=1)
+    products = jax.jit(lambda x, y: (operator.apply(x), operator.apply_transpose(y), function(x) - function(0 * x)))
+    h, back, expected = products(x, y)
     close(np.vdot(h, y), np.vdot(x, back))
     close(h, expected)
 
@@ -87,10 +88,10 @@ CIRCULAR = [
 
 @pytest.mark.parametrize("window, space, c, d", CIRCULAR)
 def test_the_singular_values_on_a_torus_are_those_of_all_frequencies(window, space, c, d):
-    linear = layer(window, space, c, d)
-    dense = measure.singular_values(linear, "dense")
-    close(measure.singular_values(linear, "fourier"), dense)
-    np.testing.assert_array_equal(measure.singular_values(linear), measure.singular_values(linear, "fourier"))
+    operator = layer(window, space, c, d)
+    dense = measure.singular_values(operator, "dense")
+    close(measure.singular_values(operator, "fourier"), dense)
+    np.testing.assert_array_equal(measure.singular_values(operator), measure.singular_values(operator, "fourier"))
 
 
 def test_zero_padding_changes_the_singular_values_and_has_no_fourier_method():
@@ -100,32 +101,32 @@ def test_zero_padding_changes_the_singular_values_and_has_no_fourier_method():
     with pytest.raises(ValueError, match="no window on a torus"):
         measure.singular_values(zeros, "fourier")
     with pytest.raises(ValueError, match="needs a convolution"):
-        measure.singular_values(measure.Linear(OPS["mean"], (5, 7, 2)), "fourier")
+        measure.singular_values(measure.LinearOperator(OPS["mean"], (5, 7, 2)), "fourier")
     with pytest.raises(ValueError, match="method 'qr' is unknown"):
         measure.singular_values(zeros, "qr")
 
 
 @pytest.mark.parametrize("padding", ["SAME", "CIRCULAR"])
 def test_krylov_finds_the_largest_singular_values_also_with_multiplicity(padding):
-    linear = layer(W((3, 3), padding=padding), (11, 7), 2, 3)
-    dense = measure.singular_values(linear, "dense")
-    close(measure.singular_values(linear, "krylov", most=6), dense[:6], 5e-9)
-    assert measure.singular_values(linear, "dense", most=4).shape == (4,)
+    operator = layer(W((3, 3), padding=padding), (11, 7), 2, 3)
+    dense = measure.singular_values(operator, "dense")
+    close(measure.singular_values(operator, "krylov", count=6), dense[:6], 5e-9)
+    assert measure.singular_values(operator, "dense", count=4).shape == (4,)
 
 
 def test_krylov_finds_all_values_of_a_small_space():
-    linear = layer(W((2, 2), padding="VALID"), (3, 4), 1, 2)
-    close(measure.singular_values(linear, "krylov", most=100), measure.singular_values(linear, "dense"))
+    operator = layer(W((2, 2), padding="VALID"), (3, 4), 1, 2)
+    close(measure.singular_values(operator, "krylov", count=100), measure.singular_values(operator, "dense"))
 
 
 def test_a_large_matrix_is_not_written_out(monkeypatch):
-    monkeypatch.setattr(measure.Linear, "matrix", None)
-    monkeypatch.setitem(spectrum.METHODS, "krylov", lambda linear, most: np.array([7.0]))
-    linear = layer(W((3, 3)), (64, 65), 1, 1)
-    assert measure.singular_values(linear) == [7.0]
+    monkeypatch.setattr(measure.LinearOperator, "matrix", None)
+    monkeypatch.setitem(spectrum.METHODS, "krylov", lambda operator, count: np.array([7.0]))
+    operator = layer(W((3, 3)), (64, 65), 1, 1)
+    assert measure.singular_values(operator) == [7.0]
     for find in (measure.matrix_rank, measure.null_space):
         with pytest.raises(ValueError, match="more than 16777216 entries"):
-            find(linear)
+            find(operator)
 
 
 # --- what is lost ----------------------------------------------------------------------------------------------------
@@ -145,28 +146,28 @@ def test_two_filters_on_a_whole_image_have_a_null_space_and_three_do_not(size, s
 
 
 def test_one_3x3_filter_with_zero_padding_has_full_rank():
-    linear = layer(W((3, 3)), (7, 8))
-    assert measure.matrix_rank(linear) == 56
-    assert measure.null_space(linear).shape == (0, 7, 8, 1)
-    assert measure.singular_values(linear)[-1] > 1e-6
+    operator = layer(W((3, 3)), (7, 8))
+    assert measure.matrix_rank(operator) == 56
+    assert measure.null_space(operator).shape == (0, 7, 8, 1)
+    assert measure.singular_values(operator)[-1] > 1e-6
 
 
 def test_8_filters_on_a_patch_of_9_pixels_have_rank_8():
-    linear = layer(W((3, 3), padding="VALID"), (3, 3), 1, 8)
-    assert measure.matrix_rank(linear) == 8
-    assert measure.null_space(linear).shape == (1, 3, 3, 1)
+    operator = layer(W((3, 3), padding="VALID"), (3, 3), 1, 8)
+    assert measure.matrix_rank(operator) == 8
+    assert measure.null_space(operator).shape == (1, 3, 3, 1)
 
 
 def test_singular_values_below_the_tolerance_do_not_count():
-    half = measure.Linear(lambda x: x * np.arange(3.0)[:, None], (3, 1))
+    half = measure.LinearOperator(lambda x: x * np.arange(3.0)[:, None], (3, 1))
     assert measure.matrix_rank(half) == 2
     assert measure.matrix_rank(half, tolerance=0.6) == 1
-    assert measure.matrix_rank(measure.Linear(jnp.zeros_like, (3, 1))) == 0
+    assert measure.matrix_rank(measure.LinearOperator(jnp.zeros_like, (3, 1))) == 0
 
 
 def test_flax_layers_and_ours_are_linear_functions():
     convolution = filled(lambda: cl.Conv(2, 3, (3, 3), rngs=nnx.Rngs(0)))
-    values = measure.singular_values(measure.Linear(convolution, (5, 4, 2)))
+    values = measure.singular_values(measure.LinearOperator(convolution, (5, 4, 2)))
     a = written_out(convolution.kernel[...], W(3), (5, 4))
     close(values, np.linalg.svd(a, compute_uv=False), 3e-6)
 
@@ -178,17 +179,17 @@ def test_ranks_are_right_in_two_byte_dtypes(dtype):
     h = cl.conv(x, v, W(3, 2))
     assert (measure.activation_rank(h).rank, measure.activation_rank(jax.nn.relu(h)).rank) == (27, 32)
     for padding in ("SAME", "CIRCULAR"):
-        identity = measure.convolution(np.eye(3, dtype=dtype).reshape(1, 1, 3, 3), W(1, padding=padding), (8, 8))
+        identity = measure.conv_operator(np.eye(3, dtype=dtype).reshape(1, 1, 3, 3), W(1, padding=padding), (8, 8))
         assert measure.matrix_rank(identity) == 192
         np.testing.assert_allclose(measure.singular_values(identity), 1, atol=1e-6)
-    half = measure.convolution(np.ones((2, 1, 1), dtype), W(2, padding="VALID"), (5,))
+    half = measure.conv_operator(np.ones((2, 1, 1), dtype), W(2, padding="VALID"), (5,))
     lost = measure.null_space(half)
     assert lost.dtype == jnp.float32
     close(np.abs(lost).squeeze(), np.full(5, 5**-0.5, np.float32), 5e-7)
 
 
 def test_the_null_space_of_a_tall_matrix_needs_no_square_matrix_of_its_rows():
-    tall = measure.Linear(lambda x: jnp.tile(jnp.diff(x, axis=0), (2**17, 1)), (4, 1))  # its rows' would take 1 TiB
+    tall = measure.LinearOperator(lambda x: jnp.tile(jnp.diff(x, axis=0), (2**17, 1)), (4, 1))  # its rows' would take 1 TiB
     close(np.abs(measure.null_space(tall)), np.full((1, 4, 1), 0.5))
-    wide = measure.Linear(lambda x: x.sum(0), (4, 1))
+    wide = measure.LinearOperator(lambda x: x.sum(0), (4, 1))
     close(measure.null_space(wide).sum((1, 2)), np.zeros(3))

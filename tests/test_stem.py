@@ -32,20 +32,21 @@ def test_every_stem_of_the_models_has_a_report(name):
     for row, (_, size, strides), c in zip(rows, STEMS[name].layers, [3, *(d for _, d in layers)], strict=False):
         assert row.window_ratio == row.channels / (size**2 * c)
         assert row.stride_ratio == row.channels / (strides**2 * c)
-        assert row.rank == row.bound == min(row.channels, size**2 * c)
-        assert row.rank <= row.rank_after <= row.channels
+        assert row.rank == row.rank_bound == min(row.channels, size**2 * c)
+        assert row.rank <= row.rank_after_relu <= row.channels
         assert (row.aliasing == 0) == (strides == 1)
     model = nnx.eval_shape(lambda: cl.models.ResNet(image, 10, (1,), width=width, stem=name, rngs=nnx.Rngs(0)))
     names = {f"stages/{number}/layer" for number in range(len(layers))}
     counted = [row for row in cl.count(model, image).layers if row.name in names]
     assert rows[-1].weights == sum(row.weights for row in counted) == {"7x7": 9408, "3x3x3": 28512, "patchify": 3072}[name]
     assert rows[-1].multiply_adds == sum(row.multiply_adds for row in counted)
-    assert [(row.field, row.jump) for row in rows[: len(layers)]] == [(row.field, row.jump) for row in counted]
+    for row, cost in zip(rows[: len(layers)], counted, strict=True):
+        assert (row.receptive_field, row.effective_stride) == (cost.receptive_field, cost.effective_stride)
 
 
 def test_a_stem_with_given_kernels_is_measured_with_them():
     (x,) = gaussian((2, 16, 18, 2))
-    blur = algebra.on_channels(np.outer(*[[1.0, 4, 6, 4, 1]] * 2)[..., None, None] / 256, 2)
+    blur = algebra.depthwise_kernel(np.outer(*[[1.0, 4, 6, 4, 1]] * 2)[..., None, None] / 256, 2)
     [smooth, total] = measure.stem_report([(W(5, 2), 2)], x, jax.random.key(0), kernels=[blur])
     [rough, _] = measure.stem_report([(W(5, 2), 2)], x, jax.random.key(0))
     assert smooth.aliasing < 0.2 < 0.5 < rough.aliasing

@@ -18,19 +18,19 @@ KEY = jax.random.key(3)
 EXAMPLES = 4000
 TASKS = {
     "random_patch": lambda: tasks.random_patch(5, 3, 0.7, KEY),
-    "halves": lambda: tasks.halves(3),
-    "pairs": lambda: tasks.pairs(14, 5),
-    "pairs by position": lambda: tasks.pairs(14, 5, by_position=True),
+    "energy_comparison": lambda: tasks.energy_comparison(3),
+    "correlation_sign": lambda: tasks.correlation_sign(14, 5),
+    "flipped correlation_sign": lambda: tasks.correlation_sign(14, 5, flip_second_half=True),
     "parity": lambda: tasks.parity(7, 3, 2),
-    "bent_process": lambda: tasks.bent_process((11,), (0.7, 3.0), 2.0),
-    "clone": lambda: tasks.bent_process((7, 5), (0.7, 2.0), 2.0, clone=True),
-    "red_green": lambda: tasks.red_green(moved=True),
-    "coordinates": lambda: tasks.coordinates(7, "uniform"),
-    "template": lambda: tasks.template(11, 3, 2, KEY, noise=0.1),
-    "flying": lambda: tasks.flying(11, 3, 0.5, KEY),
-    "distance": lambda: tasks.distance(11, 3, 6),
+    "nonlinear_process": lambda: tasks.nonlinear_process((11,), (0.7, 3.0), 2.0),
+    "gaussian_clone": lambda: tasks.nonlinear_process((7, 5), (0.7, 2.0), 2.0, gaussian_clone=True),
+    "red_green": lambda: tasks.red_green(swap_rows=True),
+    "coordinate_classification": lambda: tasks.coordinate_classification(7, "uniform"),
+    "template_detection": lambda: tasks.template_detection(11, 3, 2, KEY, noise=0.1),
+    "flying_pigs": lambda: tasks.flying_pigs(11, 3, 0.5, KEY),
+    "word_order": lambda: tasks.word_order(11, 3, 6),
     "chirps": lambda: tasks.chirps(53),
-    "hierarchy": lambda: tasks.hierarchy(2, 2, 3, 2, 1, KEY),
+    "random_hierarchy": lambda: tasks.random_hierarchy(2, 2, 3, 2, 1, KEY),
     "linear_teacher": lambda: tasks.linear_teacher("conv", (7, 5), cl.Window((3, 2)), (2, 3), 0.1, KEY),
 }
 
@@ -46,17 +46,17 @@ def sampler(name):
 
 
 @functools.cache
-def drawn(name, n=EXAMPLES, seed=0):
+def examples_of(name, n=EXAMPLES, seed=0):
     return tuple(map(np.asarray, sampler(name)(jax.random.key(seed), n)))
 
 
 def sample(build, n, *numbers):
     """Build a task from a key and numbers and sample from it in one compiled program."""
-    return tuple(map(np.asarray, drawing(build, n)(KEY, *numbers)))
+    return tuple(map(np.asarray, compiled_sampler(build, n)(KEY, *numbers)))
 
 
 @functools.cache
-def drawing(build, n):
+def compiled_sampler(build, n):
     return jax.jit(lambda key, *numbers: build(key, *numbers).sample(key, n))
 
 
@@ -70,40 +70,40 @@ QUICK = ("random_patch", "red_green", "linear_teacher")  # other tests cover the
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in TASKS])
 def test_examples_are_finite_have_the_declared_shape_and_depend_only_on_the_key(name):
-    task, (x, y) = task_of(name), drawn(name)
+    task, (x, y) = task_of(name), examples_of(name)
     assert x.shape == (EXAMPLES, *task.image_shape)
     assert np.isfinite(x).all()
-    fewer = drawn(name, 11)
+    fewer = examples_of(name, 11)
     np.testing.assert_allclose(fewer[0], x[:11], atol=1e-5)
     np.testing.assert_allclose(fewer[1], y[:11], atol=1e-5)
-    assert not np.array_equal(drawn(name, seed=1)[0], x)
+    assert not np.array_equal(examples_of(name, seed=1)[0], x)
 
 
-@pytest.mark.parametrize("name", [name for name in TASKS if name not in ("linear_teacher", "coordinates")])
+@pytest.mark.parametrize("name", [name for name in TASKS if name not in ("linear_teacher", "coordinate_classification")])
 def test_classes_are_equally_frequent(name):
-    task, (_, y) = task_of(name), drawn(name)
+    task, (_, y) = task_of(name), examples_of(name)
     share = np.bincount(y, minlength=len(task.classes)) / EXAMPLES
     np.testing.assert_allclose(share, 1 / len(task.classes), atol=four_standard_errors(1 / len(task.classes)))
 
 
 def test_task_data_has_independent_splits():
-    data = tasks.halves(3).data(0, train=50, test=30, validation=20)
+    data = tasks.energy_comparison(3).data(0, train=50, test=30, validation=20)
     assert (len(data.train), len(data.test), len(data.validation)) == (50, 30, 20)
     assert not np.array_equal(data.train.images[:20], data.validation.images)
-    again = tasks.halves(3).data(0, train=50, test=30)
+    again = tasks.energy_comparison(3).data(0, train=50, test=30)
     np.testing.assert_array_equal(again.train.images, data.train.images)
     assert data.image_shape == (6, 1)
     with pytest.raises(ValueError, match="has no classes: its target is real"):
         task_of("linear_teacher").data(0, 5, 5)
     with pytest.raises(ValueError, match="train must be at least 1"):
-        tasks.halves(3).data(0, 0, 5)
+        tasks.energy_comparison(3).data(0, 0, 5)
 
 
 # --- signals ---------------------------------------------------------------------------------------------------------
 
 
-def test_random_patch_holds_the_signed_unit_signal_in_noise_of_the_given_deviation():
-    x, y = drawn("random_patch")
+def test_random_patch_holds_the_signed_unit_signal_in_noise_of_the_requested_deviation():
+    x, y = examples_of("random_patch")
     patches = x.reshape(EXAMPLES, 5, 3) * (2 * y - 1)[:, None, None]
     mean = patches.mean((0, 1))
     np.testing.assert_allclose(np.linalg.norm(5 * mean), 1, atol=5 * 0.8 * 4 / math.sqrt(5 * EXAMPLES))
@@ -124,39 +124,39 @@ def test_without_noise_one_patch_is_the_signal_and_the_others_are_zero():
     np.testing.assert_allclose(signals, np.broadcast_to(signals[0], (200, 3)), atol=1e-6)
 
 
-def test_halves_differ_only_in_their_energy():
-    x, y = drawn("halves")
+def test_halves_of_the_noise_differ_between_classes_only_in_energy():
+    x, y = examples_of("energy_comparison")
     energy = (x[..., 0].reshape(EXAMPLES, 2, 3) ** 2).sum(-1)
     np.testing.assert_array_equal(energy[:, 0] > energy[:, 1], y == 1)
     np.testing.assert_allclose(x.mean(0), 0, atol=4 / math.sqrt(EXAMPLES))
     assert abs(np.corrcoef(x[:, 0, 0], y)[0, 1]) < 4 / math.sqrt(EXAMPLES)
 
 
-@pytest.mark.parametrize("by_position", [False, True])
-def test_pairs_correlate_with_the_label_only_at_their_distance(by_position):
-    x, y = drawn("pairs by position" if by_position else "pairs")
-    s = np.where(by_position & (np.arange(14) >= 7), -1, 1)
+@pytest.mark.parametrize("flip_second_half", [False, True])
+def test_label_is_correlated_with_products_of_pixels_only_at_the_distance_of_the_task(flip_second_half):
+    x, y = examples_of("flipped correlation_sign" if flip_second_half else "correlation_sign")
+    s = np.where(flip_second_half & (np.arange(14) >= 7), -1, 1)
     first, second = x[..., 0], x[:, (np.arange(14) + 5) % 14, 0]
     np.testing.assert_array_equal((s * first * second).sum(1) > 0, y == 1)
     np.testing.assert_allclose(x.T[0] @ x[..., 0] / EXAMPLES, np.eye(14), atol=5 / math.sqrt(EXAMPLES))
     # The sum of sign times a product of two pixels has mean 0 and variance 1 unless the pixels are a pair.
     sign = (2 * y - 1) / math.sqrt(EXAMPLES)
-    for apart in range(8):
-        score = (sign[:, None] * x[..., 0] * np.roll(x[..., 0], -apart, 1)).sum(0) * s
-        assert (score > 8).all() if apart == 5 else (abs(score) < 5 * 2**0.5).all()
+    for distance in range(8):
+        score = (sign[:, None] * x[..., 0] * np.roll(x[..., 0], -distance, 1)).sum(0) * s
+        assert (score > 8).all() if distance == 5 else (abs(score) < 5 * 2**0.5).all()
 
 
-def test_circular_shift_keeps_the_label_unless_it_depends_on_position():
-    for by_position, turned in ((False, False), (True, True)):
-        x, y = (array[:200] for array in drawn("pairs by position" if by_position else "pairs"))
-        s = np.where(by_position & (np.arange(14) >= 7), -1, 1)
+def test_shift_by_half_the_circle_exchanges_labels_only_with_a_flipped_second_half():
+    for flip_second_half in (False, True):
+        x, y = (array[:200] for array in examples_of("flipped correlation_sign" if flip_second_half else "correlation_sign"))
+        s = np.where(flip_second_half & (np.arange(14) >= 7), -1, 1)
         shifted = np.roll(x[..., 0], 7, 1)
         again = (s * shifted * np.roll(shifted, -5, 1)).sum(1) > 0
-        np.testing.assert_array_equal(again, (y == 1) != turned)
+        np.testing.assert_array_equal(again, (y == 1) != flip_second_half)
 
 
 def test_parity_depends_on_all_bits_of_its_pattern_and_on_no_others():
-    x, y = drawn("parity")
+    x, y = examples_of("parity")
     assert set(np.unique(x)) == {-1.0, 1.0}
     np.testing.assert_array_equal(x[:, 2:5, 0].prod(1) > 0, y == 1)
     for bits in ((2,), (3,), (2, 4), (0, 2, 3), (2, 3, 4, 5)):  # no other set of bits predicts the label
@@ -167,29 +167,32 @@ def test_parity_depends_on_all_bits_of_its_pattern_and_on_no_others():
 
 
 @pytest.mark.parametrize("space", [(11,), (7, 5)])
-@pytest.mark.parametrize("clone", [False, True])
-def test_process_and_clone_share_a_covariance_but_only_the_process_has_a_fourth_cumulant(space, clone):
+@pytest.mark.parametrize("gaussian_clone", [False, True])
+def test_process_and_clone_share_a_covariance_but_only_the_process_has_a_fourth_cumulant(space, gaussian_clone):
     lengths, gain, n = (0.8, 2.5), 2.0, 8_000
-    x, y = sample(lambda key: tasks.bent_process(space, lengths, gain, clone=clone), n)
+    x, y = sample(lambda key: tasks.nonlinear_process(space, lengths, gain, gaussian_clone=gaussian_clone), n)
     for label, length in enumerate(lengths):
         of_class = x[y == label, ..., 0]
         np.testing.assert_allclose(of_class.mean(), 0, atol=0.05)
         axes = tuple(range(1, of_class.ndim))
         shifted = [np.roll(of_class, by, axes) for by in np.ndindex(*space)]
         measured = np.array([np.mean(of_class * other) for other in shifted]).reshape(space)
-        np.testing.assert_allclose(measured, tasks.covariance(space, length, gain), atol=0.04)
+        np.testing.assert_allclose(measured, tasks.process_covariance(space, length, gain), atol=0.04)
         kurtosis = np.mean(of_class**4) / np.mean(of_class**2) ** 2 - 3
-        assert abs(kurtosis) < 0.15 if clone else kurtosis < -1
+        assert abs(kurtosis) < 0.15 if gaussian_clone else kurtosis < -1
 
 
 def test_smooth_covariance_on_a_plane_is_the_product_of_two_on_lines():
-    plane, (one, two) = tasks.covariance((13, 11), 1.3, power=2.0), (tasks.covariance((n,), 1.3, power=2.0) for n in (13, 11))
+    plane, (one, two) = (
+        tasks.process_covariance((13, 11), 1.3, power=2.0),
+        (tasks.process_covariance((n,), 1.3, power=2.0) for n in (13, 11)),
+    )
     np.testing.assert_allclose(plane, np.outer(one, two), atol=1e-6)
     np.testing.assert_allclose(one[:3], np.exp(-((np.arange(3) / 1.3) ** 2)), atol=1e-6)
 
 
 def test_covariances_are_symmetric_and_the_gain_lowers_them():
-    z, x = tasks.covariance((11,), 2.5), tasks.covariance((11,), 2.5, 3.0)
+    z, x = tasks.process_covariance((11,), 2.5), tasks.process_covariance((11,), 2.5, 3.0)
     np.testing.assert_allclose(z, np.exp(-np.minimum(np.arange(11), 11 - np.arange(11)) / 2.5), atol=1e-12)
     np.testing.assert_allclose(z[1:], z[1:][::-1])
     assert z[0] == pytest.approx(1)
@@ -200,8 +203,8 @@ def test_covariances_are_symmetric_and_the_gain_lowers_them():
 # --- scenes ----------------------------------------------------------------------------------------------------------
 
 
-def red_green(key, moved):
-    return tasks.red_green(moved=moved)
+def red_green(key, swap_rows):
+    return tasks.red_green(swap_rows=swap_rows)
 
 
 def boxes(x):
@@ -209,9 +212,9 @@ def boxes(x):
     return *x.any(2).argmax(1)[:, :2].T, *x.any(1).argmax(1)[:, :2].T
 
 
-@pytest.mark.parametrize("moved", [False, True])
-def test_red_and_green_boxes_lie_where_the_recipe_places_them(moved):
-    x, y = sample(red_green, EXAMPLES, moved)
+@pytest.mark.parametrize("swap_rows", [False, True])
+def test_positions_of_both_boxes_have_the_documented_distribution(swap_rows):
+    x, y = sample(red_green, EXAMPLES, swap_rows)
     np.testing.assert_array_equal(x.sum((1, 2)), np.broadcast_to([BOX**2, BOX**2, 0], (EXAMPLES, 3)))
     *rows, red, green = boxes(x > 0)
     for box, (row, column) in enumerate(zip(rows, (red, green), strict=True)):
@@ -222,35 +225,35 @@ def test_red_and_green_boxes_lie_where_the_recipe_places_them(moved):
     assert set(left) == set(range(10))
     assert (right - left).min() == 5
     assert right.max() == 27
-    for label, middle in enumerate((23, 7) if moved else (7, 23)):
-        pairs = set(zip(*(row[y == label].tolist() for row in rows), strict=True))
-        assert pairs == set(itertools.product(range(middle - 4, middle + 4), repeat=2))  # the two rows are independent
+    for label, middle in enumerate((23, 7) if swap_rows else (7, 23)):
+        first_rows = set(zip(*(row[y == label].tolist() for row in rows), strict=True))
+        assert first_rows == set(itertools.product(range(middle - 4, middle + 4), repeat=2))  # the two rows are independent
 
 
-def test_moved_scenes_are_the_same_scenes_shifted_by_half_the_image():
-    still, moved = (sample(red_green, EXAMPLES, moved) for moved in (False, True))
-    np.testing.assert_array_equal(still[1], moved[1])
-    np.testing.assert_array_equal(np.roll(still[0][:50], 16, 1), moved[0][:50])
+def test_scenes_with_swapped_rows_are_the_same_scenes_shifted_by_half_the_image():
+    usual, swapped = (sample(red_green, EXAMPLES, swap_rows) for swap_rows in (False, True))
+    np.testing.assert_array_equal(usual[1], swapped[1])
+    np.testing.assert_array_equal(np.roll(usual[0][:50], 16, 1), swapped[0][:50])
 
 
 @pytest.mark.parametrize("split", ["uniform", "quadrant"])
-def test_coordinates_identify_their_pixel_and_held_out_pixels_are_disjoint(split):
-    seen = {}
+def test_label_is_the_number_of_the_pixel_and_held_out_pixels_are_not_in_training(split):
+    labels = {}
     for held_out in (False, True):
-        task = tasks.coordinates(7, split, held_out=held_out)
+        task = tasks.coordinate_classification(7, split, held_out=held_out)
         x, y = sample(lambda key, task=task: task, EXAMPLES)
         pixel = np.round((x[:, 0] + 1) * 3).astype(int)
         np.testing.assert_array_equal(pixel[:, 0] * 7 + pixel[:, 1], y)
-        seen[held_out] = set(y.tolist())
-    assert not seen[False] & seen[True]
-    assert seen[False] | seen[True] == set(range(49))
-    assert len(seen[True]) == 9
+        labels[held_out] = set(y.tolist())
+    assert not labels[False] & labels[True]
+    assert labels[False] | labels[True] == set(range(49))
+    assert len(labels[True]) == 9
     if split == "quadrant":
-        assert seen[True] == {7 * i + j for i in (4, 5, 6) for j in (4, 5, 6)}
+        assert labels[True] == {7 * i + j for i in (4, 5, 6) for j in (4, 5, 6)}
 
 
-def test_template_is_present_in_exactly_one_class():
-    x, y = sample(lambda key: tasks.template(11, 3, 0, key, columns=(2, 4)), 500)
+def test_template_is_present_in_class_one_only():
+    x, y = sample(lambda key: tasks.template_detection(11, 3, 0, key, columns=(2, 4)), 500)
     pattern = np.asarray(jax.random.normal(KEY, (9, 3, 3)))[0]
     match = np.asarray(cl.conv(x, pattern[..., None, None], cl.Window(3, padding="VALID")))[..., 0]
     peak = match.reshape(500, -1)
@@ -260,14 +263,14 @@ def test_template_is_present_in_exactly_one_class():
     assert set(peak[y == 1].argmax(1) // 9) == set(range(9))
 
 
-def flying(key, rho):
-    return tasks.flying(11, 3, rho, key, noise=0.0)
+def flying_pigs(key, rho):
+    return tasks.flying_pigs(11, 3, rho, key, noise=0.0)
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.5, 1.0])
 def test_rho_sets_how_often_the_half_predicts_the_class(rho):
-    jax.eval_shape(lambda key: flying(key, rho).sample(key, 2), KEY)  # numbers are checked, tracers are not
-    x, y = sample(flying, EXAMPLES, rho)
+    jax.eval_shape(lambda key: flying_pigs(key, rho).sample(key, 2), KEY)  # numbers are checked, tracers are not
+    x, y = sample(flying_pigs, EXAMPLES, rho)
     rows, columns = (x != 0).any((2, 3)), (x != 0).any((1, 3))
     first = rows.argmax(1)
     upper = first < 5
@@ -279,14 +282,14 @@ def test_rho_sets_how_often_the_half_predicts_the_class(rho):
 
 
 def test_with_the_same_pattern_only_the_half_predicts_the_class_and_rho_may_be_a_tracer():
-    draw = jax.jit(lambda rho, same: tasks.flying(12, 3, rho, KEY, noise=0.0, same_pattern=same).sample(KEY, 500))
-    wanted = np.asarray(jax.random.normal(KEY, (2, 3, 3)))
+    draw = jax.jit(lambda rho, same: tasks.flying_pigs(12, 3, rho, KEY, noise=0.0, same_pattern=same).sample(KEY, 500))
+    patterns = np.asarray(jax.random.normal(KEY, (2, 3, 3)))
     for same_pattern in (False, True):
         x, y = map(np.asarray, draw(1.0, same_pattern))
         rows, columns = (x[..., 0] != 0).any(2).argmax(1), (x[..., 0] != 0).any(1).argmax(1)
         np.testing.assert_array_equal(rows < 6, y == 1)
-        shown = np.stack([image[i : i + 3, j : j + 3, 0] for image, i, j in zip(x, rows, columns, strict=True)])
-        np.testing.assert_array_equal(shown, wanted[0 * y if same_pattern else y])
+        crops = np.stack([image[i : i + 3, j : j + 3, 0] for image, i, j in zip(x, rows, columns, strict=True)])
+        np.testing.assert_array_equal(crops, patterns[0 * y if same_pattern else y])
     x, y = map(np.asarray, draw(0.0, True))
     upper = (x[:, :6] != 0).any((1, 2, 3))
     np.testing.assert_allclose(np.mean(upper == (y == 1)), 0.5, atol=four_standard_errors(0.5, 500))
@@ -296,14 +299,14 @@ def test_with_the_same_pattern_only_the_half_predicts_the_class_and_rho_may_be_a
 # --- sequences, hierarchy, teachers ----------------------------------------------------------------------------------
 
 
-def bag(words, size):
+def bag_of_windows(words, size):
     """Return all circular windows of `size` words, sorted, so that positions are lost."""
     windows = np.stack([np.roll(words, -first, -1) for first in range(size)], -1)
     return sorted(map(tuple, windows.tolist()))
 
 
-def test_text_has_a_verb_two_nouns_and_one_filler_and_its_class_is_the_following_noun():
-    x, y = drawn("distance")
+def test_text_has_one_verb_two_nouns_and_one_filler_and_its_class_is_the_noun_after_the_verb():
+    x, y = examples_of("word_order")
     np.testing.assert_array_equal(x.sum(-1), 1)
     words = x.argmax(-1)
     verb = (words == 0).argmax(1)
@@ -320,30 +323,30 @@ def test_text_has_a_verb_two_nouns_and_one_filler_and_its_class_is_the_following
         assert all(abs(np.mean(y[value == case]) - 0.5) < four_standard_errors(0.5, 300) for case in cases)
 
 
-@pytest.mark.parametrize("length, apart", [(9, 3), (11, 3), (13, 1)])
-def test_bags_of_short_windows_are_equal_in_both_classes_but_bags_of_longer_ones_differ(length, apart):
-    words = sample(lambda key: tasks.distance(length, apart, 6), 20)[0].argmax(-1)
+@pytest.mark.parametrize("length, distance", [(9, 3), (11, 3), (13, 1)])
+def test_classes_have_equal_bags_of_windows_exactly_up_to_windows_of_the_distance(length, distance):
+    words = sample(lambda key: tasks.word_order(length, distance, 6), 20)[0].argmax(-1)
     exchanged = np.where((words == 1) | (words == 2), 3 - words, words)
-    for size in range(1, apart + 3):
+    for size in range(1, distance + 3):
         for text, other in zip(words, exchanged, strict=True):
-            assert (bag(text, size) == bag(other, size)) == (size <= apart)
+            assert (bag_of_windows(text, size) == bag_of_windows(other, size)) == (size <= distance)
 
 
 def spectrogram(x, *options):
     return np.asarray(jax.jit(lambda x: tasks.spectrogram(x, *options))(x))[..., 0]
 
 
-def test_chirps_rise_or_fall_by_class_over_the_requested_frequencies():
+def test_tone_rises_or_falls_by_class_within_the_range_of_frequencies():
     x, y = sample(lambda key: tasks.chirps(512, noise=0.0, sweep=1.0), 60)
     frequencies = 0.02 * 2 ** np.linspace(0, 3, 37)
-    shown = spectrogram(x, frequencies, np.round(3 / frequencies).astype(int), 16)
-    peak = shown.argmax(2)
+    magnitudes = spectrogram(x, frequencies, np.round(3 / frequencies).astype(int), 16)
+    peak = magnitudes.argmax(2)
     rise = peak[:, -1] - peak[:, 0]
     np.testing.assert_array_equal(rise > 0, y == 1)
     assert np.abs(np.abs(rise) - 12 * (1 - 150 / 512)).max() < 4  # an octave, less the windows at both ends
 
 
-def test_tones_rise_by_the_octaves_of_their_class():
+def test_tone_rises_by_the_number_of_octaves_of_its_class():
     task = tasks.chirps(256, noise=0.0, sweep=(-0.25, 0.75))
     x, y = sample(lambda key: task, 60)
     assert task.classes == ("rises -0.25", "rises 0.75")
@@ -379,9 +382,9 @@ def test_spectrogram_matches_explicit_sums():
     np.testing.assert_allclose(spectrogram(x, *zip(*lines, strict=True), hop), expected, atol=1e-6)
 
 
-def test_hierarchy_symbols_stand_among_blanks_and_determine_the_class():
+def test_symbols_without_their_blanks_determine_the_class():
     levels, s, v, m, gap = 2, 2, 3, 2, 1
-    x, y = drawn("hierarchy")
+    x, y = examples_of("random_hierarchy")
     assert set(np.unique(x.sum(-1))) == {0.0, 1.0}
     symbols = np.where(x.any(-1), x.argmax(-1), -1)
     parents: dict[tuple, set] = {}
@@ -414,7 +417,7 @@ def test_least_squares_recovers_a_teacher_on_its_rung(rung):
     assert least < y.var() < most
 
 
-def test_teacher_noise_has_the_given_deviation():
+def test_teacher_noise_has_the_requested_deviation():
     def teacher(key, noise):
         return tasks.linear_teacher("conv", (7,), cl.Window(3), (2, 3), noise, key)
 
@@ -430,34 +433,34 @@ def test_teacher_noise_has_the_given_deviation():
     [
         (lambda: tasks.random_patch(5, 3, -1.0, KEY), "noise is -1.0"),
         (lambda: tasks.parity(5, 3, 3), "start is 3; a pattern of 3 bits from there does not fit into 5 bits"),
-        (lambda: tasks.pairs(8, 4), "apart is 4 on a circle of 8 pixels"),
-        (lambda: tasks.pairs(12, 4), "apart is 4, and 3 steps of it go round 12 pixels"),
-        (lambda: tasks.bent_process((5,), (1.0,), 2.0), "at least two lengths"),
-        (lambda: tasks.bent_process((5,), (1.0, -2.0), 2.0), "gain 2.0, power 1.0; needs positive numbers"),
-        (lambda: tasks.bent_process((5,), (1.0, 2.0), 0.0), "gain 0.0"),
-        (lambda: tasks.covariance((5,), -1.0), "needs positive numbers"),
-        (lambda: tasks.bent_process((5, 5, 5), (1.0, 2.0), 2.0), "one or two axes"),
-        (lambda: tasks.coordinates(5, "half"), "split 'half' is unknown"),
-        (lambda: tasks.template(5, 3, 1, KEY, columns=(0, 3)), "can begin at 0 to 2 of 5"),
-        (lambda: tasks.flying(5, 3, 0.5, KEY), "at most half the side"),
-        (lambda: tasks.distance(11, 4, 5), "need a circle of 12 at least"),
-        (lambda: tasks.distance(11, 3, 3), "vocabulary must be at least 4"),
-        (lambda: tasks.chirps(50, lowest=0.1), "all frequencies below 0.5 cycles"),
-        (lambda: tasks.chirps(50, sweep=(0.5, 0.5)), "or two that grow"),
-        (lambda: tasks.hierarchy(2, 2, 3, 4, 1, KEY), "need 12 tuples, but there are 9"),
+        (lambda: tasks.correlation_sign(8, 4), "distance is 4 on a circle of 8 pixels"),
+        (lambda: tasks.correlation_sign(12, 4), "distance is 4, and 3 steps of it return to the same of 12 pixels"),
+        (lambda: tasks.nonlinear_process((5,), (1.0,), 2.0), "at least two lengths"),
+        (lambda: tasks.nonlinear_process((5,), (1.0, -2.0), 2.0), "gain 2.0, power 1.0; needs positive numbers"),
+        (lambda: tasks.nonlinear_process((5,), (1.0, 2.0), 0.0), "gain 0.0"),
+        (lambda: tasks.process_covariance((5,), -1.0), "needs positive numbers"),
+        (lambda: tasks.nonlinear_process((5, 5, 5), (1.0, 2.0), 2.0), "one or two axes"),
+        (lambda: tasks.coordinate_classification(5, "half"), "split 'half' is unknown"),
+        (lambda: tasks.template_detection(5, 3, 1, KEY, columns=(0, 3)), "can begin at 0 to 2 of 5"),
+        (lambda: tasks.flying_pigs(5, 3, 0.5, KEY), "at most half the side"),
+        (lambda: tasks.word_order(11, 4, 5), "need a circle of at least 12"),
+        (lambda: tasks.word_order(11, 3, 3), "vocabulary must be at least 4"),
+        (lambda: tasks.chirps(50, lowest_frequency=0.1), "all frequencies below 0.5 cycles"),
+        (lambda: tasks.chirps(50, sweep=(0.5, 0.5)), "or two in increasing order"),
+        (lambda: tasks.random_hierarchy(2, 2, 3, 4, 1, KEY), "need 12 tuples, but there are 9"),
         (lambda: tasks.linear_teacher("sparse", (5,), cl.Window(3), (1, 1), 0.0, KEY), "rung 'sparse' is unknown"),
         (lambda: tasks.spectrogram(jnp.ones((1, 10, 1)), [0.1], 11, 2), "widths of 2 to t"),
         (lambda: tasks.spectrogram(jnp.ones((1, 10, 1)), [0.1, 0.9], 5, 2), "frequencies are 0.1 to 0.9"),
         (lambda: tasks.spectrogram(jnp.ones((1, 10, 1)), [], 5, 2), "needs .* one axis of frequencies"),
-        (lambda: tasks.chirps(50, sweep=(-0.5, 0.5, 1.0)), "or two that grow"),
+        (lambda: tasks.chirps(50, sweep=(-0.5, 0.5, 1.0)), "or two in increasing order"),
         (lambda: tasks.chirps(50, noise=-1.0), "noise is -1.0"),
-        (lambda: tasks.template(5, 3, 1, KEY, noise=math.nan), "noise is nan"),
-        (lambda: tasks.template(3, 5, 1, KEY), "5 pixels does not fit into 3"),
-        (lambda: tasks.flying(8, 3, 0.5, KEY, noise=-1.0), "noise is -1.0"),
+        (lambda: tasks.template_detection(5, 3, 1, KEY, noise=math.nan), "noise is nan"),
+        (lambda: tasks.template_detection(3, 5, 1, KEY), "5 pixels does not fit into 3"),
+        (lambda: tasks.flying_pigs(8, 3, 0.5, KEY, noise=-1.0), "noise is -1.0"),
         (lambda: tasks.linear_teacher("conv", (5,), cl.Window(3), (1, 1), -0.1, KEY), "noise is -0.1"),
         (lambda: tasks.linear_teacher("tiled", (5,), cl.Window(3), (1, 1), 0.1, KEY, period=6), "period .* exceeds"),
         (lambda: tasks.linear_teacher("low_rank", (5,), cl.Window(3), (1, 1), 0.1, KEY, rank=0), "rank must be at least 1"),
-        (lambda: tasks.halves(3).sample(KEY, -1), "n must be at least 0"),
+        (lambda: tasks.energy_comparison(3).sample(KEY, -1), "n must be at least 0"),
     ],
 )
 def test_invalid_arguments_raise_errors(build, match):

@@ -52,7 +52,7 @@ def test_an_op_matches_its_dense_weight_and_no_other():
 def test_a_weight_on_a_rung_is_accepted_and_another_is_not(rung):
     layer = filled(lambda: cl.layers.connect(rung, 2, 3, (3, 2), space=SPACE, use_bias=False, rngs=nnx.Rngs(0)), deviation=1)
     arrays = {name: getattr(layer, name)[...] for name in layer.tying.arrays}
-    dense = cl.rungs.at(layer.layout, "dense")
+    dense = cl.rungs.with_rung(layer.layout, "dense")
     w = np.array(cl.rungs.transfer(arrays, layer.layout, dense)["kernel"])
     if rung != "low_rank":  # whose dense weight has lost what the mixture is on padding
         assert_on_rung(w, WINDOW, SPACE, rung)

@@ -31,8 +31,8 @@ each_case = pytest.mark.parametrize("window, space, reads", [ZERO, REPEATED], id
 
 
 COMPILED = (
-    *("local_share", "tile_share", "patch_share", "inverse_participation_ratio"),
-    *("signal_to_noise", "neighbour_distance", "mean_distance", "shuffle_inputs"),
+    *("local_share", "tiled_share", "best_patch_share", "inverse_participation_ratio"),
+    *("signal_to_noise", "neighbour_distance", "mean_input_distance", "shuffle_inputs"),
 )
 of = types.SimpleNamespace(**{name: compiled(getattr(measure, name)) for name in COMPILED})
 
@@ -53,7 +53,7 @@ def test_shares_are_between_0_and_1_and_agree_with_decompose(window, space, read
     @jax.jit
     def shares(w):
         v = cl.project_dense_to_local(w, window, space)
-        local, tied = of.local_share(w, window, space), of.tile_share(v, window, space)
+        local, tied = of.local_share(w, window, space), of.tiled_share(v, window, space)
         return cl.decompose(w, window, space), local, tied
 
     parts, local, tied = shares(gaussian((*oracle.out_shape(reads), *space, 3, 2))[0])
@@ -77,7 +77,7 @@ def test_the_share_of_a_tile_is_that_of_a_least_squares_fit_of_dense_matrices(wi
     basis = np.stack(basis, 1)
     w = as_dense(v, reads, space).reshape(len(basis), -1)
     projection = basis @ np.linalg.lstsq(basis, w, rcond=None)[0]
-    close(of.tile_share(v, window, space, period), np.sum(projection**2) / np.sum(w**2), 1e-11)
+    close(of.tiled_share(v, window, space, period), np.sum(projection**2) / np.sum(w**2), 1e-11)
 
 
 def test_shares_of_gaussian_weights_are_the_ratios_of_dimensions():
@@ -88,7 +88,7 @@ def test_shares_of_gaussian_weights_are_the_ratios_of_dimensions():
     close(np.mean(got), live.sum() / (np.prod(out) * np.prod(space)), 0.01)
     kernels = np.random.default_rng(1).normal(size=(samples, *live.shape, 1, 1))
     for period in (1, 2):
-        got = jax.jit(jax.vmap(lambda v, period=period: measure.tile_share(v, window, space, period)))(kernels)
+        got = jax.jit(jax.vmap(lambda v, period=period: measure.tiled_share(v, window, space, period)))(kernels)
         tile = sum(live[s::period, t::period].any((0, 1)).sum() for s, t in np.ndindex(period, period))
         close(np.mean(got), tile / live.sum(), 0.01)
 
@@ -202,20 +202,20 @@ def test_mean_distance_is_the_mean_over_pairs_of_inputs():
     for i, d in np.ndindex(2, 3):
         inputs = [entry for entry in np.ndindex(5, 7, 2) if w[(i, 0, *entry, d)]]
         distances += [np.hypot(k - m, l - n) for (k, l, _), (m, n, _) in itertools.combinations(inputs, 2)]
-    close(of.mean_distance(w), sum(distances) / len(distances), 1e-6)
-    assert of.mean_distance(w) == of.mean_distance(w != 0) == of.mean_distance(-7 * w)
+    close(of.mean_input_distance(w), sum(distances) / len(distances), 1e-6)
+    assert of.mean_input_distance(w) == of.mean_input_distance(w != 0) == of.mean_input_distance(-7 * w)
 
 
 def test_the_mean_distance_of_random_inputs_does_not_depend_on_their_share():
-    expected = of.mean_distance(np.ones((1, 1, 5, 7, 2, 1)))
+    expected = of.mean_input_distance(np.ones((1, 1, 5, 7, 2, 1)))
     for share in (0.1, 0.6):
-        close(of.mean_distance(pruned(share, (20, 20, 5, 7, 2, 3))), expected, 0.01)
+        close(of.mean_input_distance(pruned(share, (20, 20, 5, 7, 2, 3))), expected, 0.01)
 
 
-def test_inputs_inside_windows_have_a_smaller_mean_distance():
+def test_inputs_inside_windows_have_a_smaller_mean_input_distance():
     window, space = cl.Window(3), (9, 8)
     w = cl.lift_local_to_dense(np.ones((9, 8, 3, 3, 1, 1)), window, space)
-    assert of.mean_distance(w) < 0.5 * float(of.mean_distance(np.ones_like(w)))
+    assert of.mean_input_distance(w) < 0.5 * float(of.mean_input_distance(np.ones_like(w)))
 
 
 # --- all of them -------------------------------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ def test_scaling_the_weight_changes_no_index():
     window, space, reads = ZERO
     v, w = local_kernel(reads, window.size), gaussian((4, 5, 4, 5, 2, 3))[0]
     indices = (
-        lambda a: of.tile_share(a * v, window, space, 2),
+        lambda a: of.tiled_share(a * v, window, space, 2),
         lambda a: of.signal_to_noise(a * v, window, space),
         lambda a: of.neighbour_distance(a * v, window, space, (1, 0)),
         lambda a: of.local_share(a * w, cl.Window(3), (4, 5)),
@@ -259,20 +259,20 @@ def test_patch_share_uses_the_best_patch_of_each_unit(size):
     for i, j, d in np.ndindex(2, 3, 3):
         corners = np.ndindex(5 - size[0] + 1, 7 - size[1] + 1)
         total += max(np.sum(w[i, j, k : k + size[0], l : l + size[1], :, d] ** 2) for k, l in corners)  # noqa: E741
-    close(of.patch_share(w, size), total / np.sum(w**2))
+    close(of.best_patch_share(w, size), total / np.sum(w**2))
 
 
 def test_patch_share_takes_masks_and_one_spatial_axis():
     mask = np.random.default_rng(0).random((3, 7, 2, 5)) < 0.3
     best = [max(mask[i, k : k + 3, :, d].sum() for k in range(5)) for i in range(3) for d in range(5)]
-    close(of.patch_share(mask, 3), sum(best) / mask.sum(), 1e-6)
+    close(of.best_patch_share(mask, 3), sum(best) / mask.sum(), 1e-6)
 
 
 def test_the_patch_share_of_a_convolution_is_1_and_falls_on_shuffling():
     v = gaussian((3, 3, 2, 5))[0]
     w = cl.lift_conv_to_dense(v, cl.Window(3), (7, 11))
-    close(of.patch_share(w, 3), 1.0)
-    assert of.patch_share(of.shuffle_inputs(w, jax.random.key(0)), 3) < 0.5
+    close(of.best_patch_share(w, 3), 1.0)
+    assert of.best_patch_share(of.shuffle_inputs(w, jax.random.key(0)), 3) < 0.5
 
 
 def test_shuffling_keeps_the_inputs_per_unit_and_the_weights_per_pixel():
@@ -296,14 +296,14 @@ def test_shuffling_samples_all_assignments_equally_often():
 
 
 OF_POSITIONS = {"shared", "signal_to_noise", "neighbour_distance", "inverse_participation_ratio"}
-EXPECTED = {"dense": {"shared", "local", "mean_distance", "inverse_participation_ratio"}}
+EXPECTED = {"dense": {"shared", "local", "mean_input_distance", "inverse_participation_ratio"}}
 EXPECTED |= dict.fromkeys(("locally_connected", "tiled", "low_rank"), OF_POSITIONS)
 
 
 @pytest.mark.parametrize("connectivity", CONNECTIVITY)
 def test_a_network_has_the_indices_of_its_rungs(connectivity):
     model = nnx.eval_shape(lambda: Two(connectivity))
-    values = jax.eval_shape(measure.index_metrics(model), nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+    values = jax.eval_shape(measure.locality_metrics(model), nnx.to_pure_dict(nnx.state(model, nnx.Param)))
     expected = EXPECTED.get(connectivity, {"inverse_participation_ratio"})
     assert set(values) == {f"{layer}/{index}" for layer in ("first", "others/0/layers/0") for index in expected}
     assert all(value.shape == () for value in values.values())
@@ -312,14 +312,14 @@ def test_a_network_has_the_indices_of_its_rungs(connectivity):
 def test_the_indices_of_a_network_are_computed_from_its_arrays():
     v, w = gaussian((4, 5, 3, 2, 2, 3), (4, 5, 4, 5, 2, 3))
     window, space, dense, local = cl.Window((3, 2)), (4, 5), holding("dense", w), holding("locally_connected", v)
-    values = {row["index"]: row["value"] for row in measure.indices(dense)}
+    values = {row["index"]: row["value"] for row in measure.locality_indices(dense)}
     close(values["local"], of.local_share(w, window, space))
     close(values["shared"], cl.decompose(w, window, space)["shared"])
-    close(values["mean_distance"], of.mean_distance(w))
+    close(values["mean_input_distance"], of.mean_input_distance(w))
     close(values["inverse_participation_ratio"], np.mean(of.inverse_participation_ratio(w, (2, 3))))
-    rows = measure.indices(local, "neighbour_distance", "shared", "signal_to_noise")
+    rows = measure.locality_indices(local, "neighbour_distance", "shared", "signal_to_noise")
     distances = [float(of.neighbour_distance(v, window, space, offset)) for offset in ((1, 0), (0, 1))]
-    shared, noise = (float(index(v, window, space)) for index in (of.tile_share, of.signal_to_noise))
+    shared, noise = (float(index(v, window, space)) for index in (of.tiled_share, of.signal_to_noise))
     assert [row["index"] for row in rows] == ["neighbour_distance", "shared", "signal_to_noise"]
     close([row["value"] for row in rows], [sum(distances) / 2, shared, noise])
     assert {(row["layer"], row["rung"]) for row in rows} == {("", "locally_connected")}
@@ -333,8 +333,8 @@ def test_tiled_and_low_rank_layers_have_the_indices_of_their_local_kernels():
         "low_rank": ([basis, weights], cl.lift_low_rank_to_local(basis, weights, window, space), {"rank": 4}),
     }
     for rung, (given_arrays, v, options) in lifted.items():
-        [row] = measure.indices(holding(rung, *given_arrays, **options), "shared")
-        close(row["value"], of.tile_share(v, window, space))
+        [row] = measure.locality_indices(holding(rung, *given_arrays, **options), "shared")
+        close(row["value"], of.tiled_share(v, window, space))
 
 
 def holding(rung, *arrays, **options):
@@ -348,22 +348,22 @@ def holding(rung, *arrays, **options):
 def test_units_without_weights_do_not_count():
     w = np.zeros((4, 5, 4, 5, 2, 3))
     w[..., 2, 3, 1, 2] = 5
-    [row] = measure.indices(holding("dense", w), "inverse_participation_ratio")
+    [row] = measure.locality_indices(holding("dense", w), "inverse_participation_ratio")
     assert row["value"] == 1
 
 
 def test_a_layer_without_a_space_has_only_the_index_of_a_kernel():
     layer = nnx.eval_shape(lambda: cl.Tiled(2, 3, (3, 3), period=2, rngs=nnx.Rngs(0)))
-    values = jax.eval_shape(measure.index_metrics(layer), nnx.to_pure_dict(nnx.state(layer, nnx.Param)))
+    values = jax.eval_shape(measure.locality_metrics(layer), nnx.to_pure_dict(nnx.state(layer, nnx.Param)))
     assert set(values) == {"inverse_participation_ratio"}
 
 
 def test_networks_in_tree_mode_have_indices_too():
     with nnx.set_graph_mode(False):
-        in_tree_mode = measure.indices(filled(lambda: Two("conv")))
-    assert in_tree_mode == measure.indices(filled(lambda: Two("conv")))
+        in_tree_mode = measure.locality_indices(filled(lambda: Two("conv")))
+    assert in_tree_mode == measure.locality_indices(filled(lambda: Two("conv")))
 
 
 def test_an_unknown_index_is_an_error():
-    with pytest.raises(ValueError, match=f"names holds sharpness, which is no index; needs some of {', '.join(NAMES)}"):
-        measure.indices(nnx.eval_shape(lambda: Two("conv")), "sharpness", "shared")
+    with pytest.raises(ValueError, match=f"index 'sharpness' is unknown; needs one of {', '.join(NAMES)}"):
+        measure.locality_indices(nnx.eval_shape(lambda: Two("conv")), "sharpness", "shared")

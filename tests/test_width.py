@@ -5,7 +5,7 @@ from flax import nnx
 
 import convlab as cl
 from convlab import models
-from convlab.measure import match_width, weights_of
+from convlab.measure import count_weights, match_width
 
 
 def wide(width, connectivity="conv"):
@@ -16,7 +16,7 @@ def products(model):
     return cl.count(model, (8, 6, 3)).total.multiply_adds
 
 
-@pytest.mark.parametrize("cost", [weights_of, products])
+@pytest.mark.parametrize("cost", [count_weights, products])
 def test_the_matched_width_costs_nearest_to_the_target_of_all_widths(cost):
     target, widths = cost(nnx.eval_shape(lambda: wide(3, "dense"))), range(1, 12)
     costs = [cost(nnx.eval_shape(lambda width=width: wide(width))) for width in widths]
@@ -26,7 +26,7 @@ def test_the_matched_width_costs_nearest_to_the_target_of_all_widths(cost):
 
 
 def test_a_network_matches_itself_and_ties_go_to_the_smaller_width():
-    costs = {width: weights_of(nnx.eval_shape(lambda width=width: wide(width))) for width in (1, 2, 7, 16)}
+    costs = {width: count_weights(nnx.eval_shape(lambda width=width: wide(width))) for width in (1, 2, 7, 16)}
     for width, cost in costs.items():
         assert match_width(wide, cost, widths=range(1, 17)) == width
     line = lambda width: nnx.Linear(1, width, use_bias=False, rngs=nnx.Rngs(0))  # noqa: E731

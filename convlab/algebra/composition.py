@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from convlab import check
-from convlab.algebra.offsets import Reach, reach, settle
+from convlab.algebra.offsets import AxisTaps, axis_taps, kernel_and_window
 from convlab.geometry import Space, Window
 
 EXACT = jax.lax.Precision.HIGHEST
@@ -39,7 +39,7 @@ def compose(
 
     The function is the same at all outputs without padding ("VALID") and on a torus ("CIRCULAR", if the stride of the first
     convolution divides the number of pixels). The same holds if the first convolution keeps every overlap ("FULL", "CAUSAL").
-    With other zero padding, it is the same at the outputs that `composes` returns.
+    With other zero padding, it is the same at the outputs that `is_composable` returns.
 
     Args:
       first: The kernel of the convolution that reads the image.
@@ -67,23 +67,28 @@ def compose(
     """
     first, ndim = check.kernel("first", first, spatial=1, others="c e")
     second, other = check.kernel("second", second, spatial=1, others="e d")
-    check.agree("second has {} spatial axes", (other,), "first has {}", (ndim,))
-    check.agree("second reads {} channels", second.shape[-2:-1], "first returns {}", first.shape[-1:])
+    check.equal_shapes("second has {} spatial axes", (other,), "first has {}", (ndim,))
+    check.equal_shapes("second reads {} channels", second.shape[-2:-1], "first returns {}", first.shape[-1:])
     first, second = check.promote(first, second)
-    reach_first, mode = reach(first, ndim, window_first, space)
+    axes_first, mode = axis_taps(first, ndim, window_first, space)
     middle = None if space is None else window_first.output_shape(space)
-    reach_second, outside = reach(second, ndim, window_second, middle)
-    mode = _mode((reach_first, mode, window_first), (reach_second, outside, window_second))
-    axes = [_product(one, two) for one, two in zip(reach_first, reach_second, strict=True)]
+    axes_second, outside = axis_taps(second, ndim, window_second, middle)
+    mode = _mode((axes_first, mode, window_first), (axes_second, outside, window_second))
+    axes = [_product(one, two) for one, two in zip(axes_first, axes_second, strict=True)]
     v = jnp.zeros((*(axis.size for axis in axes), first.shape[-2], second.shape[-1]), first.dtype)
     for taps in np.ndindex(*second.shape[:ndim]):
-        where = tuple(map(_slice, taps, reach_first, reach_second, axes))
+        where = tuple(map(_slice, taps, axes_first, axes_second, axes))
         v = v.at[where].add(jnp.matmul(first, second[taps], precision=EXACT))
-    return settle(v, axes, mode)
+    return kernel_and_window(v, axes, mode)
 
 
-def composes(window_first: Window, window_second: Window, space: Space) -> Bool[np.ndarray, "i j"]:
-    """Find the output positions at which two convolutions equal their composition for all kernels.
+def is_composable(window_first: Window, window_second: Window, space: Space) -> Bool[np.ndarray, "i j"]:
+    r"""Find the output positions at which two convolutions equal their composition for all kernels.
+
+    $$\forall a, b: \; (m, n) \text{ exists, or reads no pixel}, \qquad m = s_2 i + t_2 a - p_2, \quad n = s_2 j + t_2 b - p_2$$
+
+    Here (m, n) is the position of the intermediate image that tap (a, b) of the second convolution reads at output (i, j).
+    On a torus, all outputs are equal if the stride of the first convolution divides the number of pixels.
 
     The composition is that of `compose`. It differs at an output where the second convolution reads padding, but the first
     convolution, computed at that position, would read a pixel of the image.
@@ -100,7 +105,7 @@ def composes(window_first: Window, window_second: Window, space: Space) -> Bool[
       ValueError: A window fits nowhere.
 
     Example:
-      >>> int((~composes(Window(3), Window(3), (12, 12))).sum())  # of 144
+      >>> int((~is_composable(Window(3), Window(3), (12, 12))).sum())  # of 144
       44
     """
     axes = window_first.axes(space)
@@ -173,11 +178,11 @@ def adjoint(v: Float[Array, "a b c d"], window: Window) -> tuple[Float[Array, "a
     v, ndim = check.kernel("v", v, spatial=1, others="c d")
     if np.max(window.with_ndim(ndim).strides) > 1 or window.padding in ("REFLECT", "EDGE"):
         raise ValueError(f"{window} has a transpose that is no convolution; needs stride 1 and zero or circular padding")
-    axes, mode = reach(v, ndim, window, None)
+    axes, mode = axis_taps(v, ndim, window, None)
     turned = [axis._replace(low=axis.extent - 1 - axis.low, high=axis.extent - 1 - axis.high) for axis in axes]
     if any(axis.low < 0 or axis.high < 0 for axis in turned):
         raise ValueError(f"{window} pads by its extent or more, so that its transpose would have to cut off pixels; pad less")
-    return settle(jnp.swapaxes(flip(v), -1, -2), turned, mode)
+    return kernel_and_window(jnp.swapaxes(flip(v), -1, -2), turned, mode)
 
 
 def _mode(first: tuple, second: tuple) -> str:
@@ -185,26 +190,26 @@ def _mode(first: tuple, second: tuple) -> str:
 
     A window of one tap that reads no padding takes the mode of the other convolution.
     """
-    (reach_first, mode, window), (reach_second, outside, other) = first, second
+    (axes_first, mode, window), (axes_second, outside, other) = first, second
     if mode == outside and mode in ("zero", "wrap"):
         return mode
-    if outside == "zero" and all(axis.extent == 1 and axis.low == axis.high == 0 for axis in reach_second):
+    if outside == "zero" and all(axis.extent == 1 and axis.low == axis.high == 0 for axis in axes_second):
         return mode
-    if mode == "zero" and all(axis[:3] == (1, 1, axis.step) and axis.low == axis.high == 0 for axis in reach_first):
+    if mode == "zero" and all(axis[:3] == (1, 1, axis.dilation) and axis.low == axis.high == 0 for axis in axes_first):
         return outside
     raise ValueError(f"{window} and then {other} is no convolution: outside the images they read {mode} and {outside}")
 
 
-def _product(one: Reach, two: Reach) -> Reach:
-    """Return the reach of two convolutions in sequence."""
-    step = math.gcd(one.step * (one.size > 1), one.stride * two.step * (two.size > 1)) or 1
+def _product(one: AxisTaps, two: AxisTaps) -> AxisTaps:
+    """Return the taps of two convolutions in sequence."""
+    step = math.gcd(one.dilation * (one.size > 1), one.stride * two.dilation * (two.size > 1)) or 1
     size = (one.extent - 1 + one.stride * (two.extent - 1)) // step + 1
     low, high = one.stride * two.low + one.low, one.stride * two.high + one.high
-    return Reach(size, one.stride * two.stride, step, low, high)
+    return AxisTaps(size, one.stride * two.stride, step, low, high)
 
 
-def _slice(tap: int, one: Reach, two: Reach, both: Reach) -> slice:
+def _slice(tap: int, one: AxisTaps, two: AxisTaps, both: AxisTaps) -> slice:
     """Return the taps of the composition that one tap of the second kernel contributes to."""
-    start = one.stride * two.step * tap // both.step
-    step = one.step // both.step if one.size > 1 else 1
+    start = one.stride * two.dilation * tap // both.dilation
+    step = one.dilation // both.dilation if one.size > 1 else 1
     return slice(start, start + step * (one.size - 1) + 1, step)

@@ -60,7 +60,7 @@ def middle_width(size: Size, first: Size, second: Size, channels: int | tuple[in
     sizes = {"size": size, "first": first, "second": second}
     ndim = next((len(taps) for taps in sizes.values() if not isinstance(taps, int)), 2)
     product, one, two = (as_axes(name, taps, ndim) for name, taps in sizes.items())
-    check.agree("size is {}", product, "first and second make together {} taps", _product_taps(one, two))
+    check.equal_shapes("size is {}", product, "first and second make together {} taps", _product_taps(one, two))
     c, d = as_axes("channels", channels, 2)
     weights_per_channel = math.prod(one) * c + math.prod(two) * d
     return (weights_per_channel - math.sqrt(weights_per_channel**2 - 4 * math.prod(product) * c * d)) / 2
@@ -105,7 +105,7 @@ def factorise(
     if v.dtype.itemsize < 4:
         raise TypeError(f"v has dtype {v.dtype}, which is too coarse to be factored; cast it, e.g. v.astype('float32')")
     one, two = (as_axes(f"sizes[{number}]", size, ndim) for number, size in enumerate(sizes))
-    check.agree("v has {} taps", v.shape[:ndim], "sizes make together {}", _product_taps(one, two))
+    check.equal_shapes("v has {} taps", v.shape[:ndim], "sizes make together {}", _product_taps(one, two))
     width = as_integer("width", width)
     shapes = (*one, v.shape[-2], width), (*two, width, v.shape[-1])
     norm = jnp.linalg.norm(v)

@@ -8,7 +8,7 @@ from convlab import check
 from convlab.geometry import Space, Window, as_space
 
 
-def transfer(v: Float[Array, "a b c d"], window: Window, space: Space) -> Complex[Array, "k l c d"]:
+def transfer_function(v: Float[Array, "a b c d"], window: Window, space: Space) -> Complex[Array, "k l c d"]:
     r"""Return the transfer function of a convolution on a torus: the Fourier transform of its kernel.
 
     $$\hat V_{fg} = \sum_{ab} V_{ab}\, e^{-2 \pi i (f a / n + g b / m)}$$
@@ -27,7 +27,7 @@ def transfer(v: Float[Array, "a b c d"], window: Window, space: Space) -> Comple
       TypeError: `v` is not floating.
 
     Example:
-      >>> abs(transfer(jnp.array([0.25, 0.5, 0.25]).reshape(3, 1, 1), Window(3, padding="CIRCULAR"), (4,))).squeeze()
+      >>> abs(transfer_function(jnp.array([0.25, 0.5, 0.25]).reshape(3, 1, 1), Window(3, padding="CIRCULAR"), (4,))).squeeze()
       Array([1. , 0.5, 0. , 0.5], dtype=float32)
 
     Reference: Sedghi, Gupta and Long 2019, The singular values of convolutional layers, theorem 6.

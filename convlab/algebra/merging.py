@@ -52,11 +52,11 @@ def merge_batch_norm(
     v = check.floating("v", v)
     for name, value in {"mean": mean, "variance": variance, "scale": scale, "shift": shift}.items():
         if value is not None:
-            check.agree(f"{name} has shape {{}}", jnp.shape(value), "v returns {} channels", v.shape[-1:])
+            check.equal_shapes(f"{name} has shape {{}}", jnp.shape(value), "v returns {} channels", v.shape[-1:])
     if bias is not None:
-        check.agree("bias has {} channels", jnp.shape(bias)[-1:], "v returns {}", v.shape[-1:])
+        check.equal_shapes("bias has {} channels", jnp.shape(bias)[-1:], "v returns {}", v.shape[-1:])
     square = jnp.asarray(variance) + epsilon
-    if check.is_known(square) and not bool(jnp.all(square > 0)):
+    if check.is_concrete(square) and not bool(jnp.all(square > 0)):
         raise ValueError(
             f"variance + epsilon is as low as {square.min()}; needs positive numbers, whose root can be divided by"
         )

@@ -1,7 +1,7 @@
 """Named kernels with one input and one output channel, of shape (*window, 1, 1).
 
 They are for cross-correlation, as in `convlab.conv`: in a centred window of k taps, tap a reads the pixel at the offset
-a - (k - 1) / 2. `on_channels` applies them to several channels.
+a - (k - 1) / 2. `depthwise_kernel` applies them to several channels.
 """
 
 import functools
@@ -46,7 +46,9 @@ def derivative(axis: int, order: int = 1, ndim: int = 2) -> Stencil:
 
 
 def sobel(axis: int, ndim: int = 2) -> Stencil:
-    """Return Sobel's edge kernel: a derivative along one axis and a blur along the others.
+    r"""Return Sobel's edge kernel: a derivative along one axis and a blur along the others.
+
+    $$V_{ab} = \tfrac12 [-1, 0, 1]_a \; \tfrac14 [1, 2, 1]_b \quad \text{for axis 0}$$
 
     Args:
       axis: The spatial axis of the derivative, at right angles to the edge.
@@ -65,7 +67,9 @@ def sobel(axis: int, ndim: int = 2) -> Stencil:
 
 
 def upright_cross(size: int = 3) -> Stencil:
-    """Return a kernel with ones in the middle row and the middle column, like the sign +.
+    r"""Return a kernel with ones in the middle row and the middle column, like the sign +.
+
+    $$V_{ab} = [\, a = m \vee b = m \,], \qquad m = (A - 1) / 2, \quad \text{for } A \text{ taps along each axis}$$
 
     Args:
       size: The number of taps along both axes, an odd number.
@@ -85,7 +89,9 @@ def upright_cross(size: int = 3) -> Stencil:
 
 
 def diagonal_cross(size: int = 3) -> Stencil:
-    """Return a kernel with ones on both diagonals, like the letter x.
+    r"""Return a kernel with ones on both diagonals, like the letter x.
+
+    $$V_{ab} = [\, a = b \vee a + b = A - 1 \,] \quad \text{for } A \text{ taps along each axis}$$
 
     Args:
       size: The number of taps along both axes, an odd number.
@@ -103,8 +109,10 @@ def diagonal_cross(size: int = 3) -> Stencil:
     return jnp.asarray(np.maximum(diagonal, diagonal[::-1]))[..., None, None]
 
 
-def on_channels(v: Stencil, channels: int) -> Float[Array, "a b c c"]:
-    """Return the kernel that applies a single-channel kernel to each of several channels.
+def depthwise_kernel(v: Stencil, channels: int) -> Float[Array, "a b c c"]:
+    r"""Return the kernel that applies a single-channel kernel to each of several channels.
+
+    $$V'_{abcd} = [\, c = d \,]\, V_{ab}$$
 
     Args:
       v: A kernel with one input and one output channel.
@@ -115,11 +123,11 @@ def on_channels(v: Stencil, channels: int) -> Float[Array, "a b c c"]:
       TypeError: `v` is not floating.
 
     Example:
-      >>> on_channels(sobel(0), 4).shape
+      >>> depthwise_kernel(sobel(0), 4).shape
       (3, 3, 4, 4)
     """
     v, _ = check.kernel("v", v, spatial=1, others="c d")
-    check.agree("v has {} channels", v.shape[-2:], "needs {}", (1, 1))
+    check.equal_shapes("v has {} channels", v.shape[-2:], "needs {}", (1, 1))
     return v * jnp.eye(as_integer("channels", channels), dtype=v.dtype)
 
 

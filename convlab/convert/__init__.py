@@ -6,27 +6,38 @@ commute. If W is the dense matrix of the argument, `project` returns
 
 $$V = (E^\top E)^+ E^\top W$$
 
-$E^\top E$ counts how often two taps read the same pixel. Under zero padding it is diagonal and holds n(a, b), the number of
-positions at which tap (a, b) is live, so that projecting is a mean over live taps. A tap that reads padding is dead.
+$E^\top E$ counts how often two taps read the same pixel. Under zero padding, a tap is live at a position where it reads a pixel
+of the image, and dead where it reads padding. A tap of a shared kernel is dead if it is dead at every position. Then
+$E^\top E$ is diagonal and holds n(a, b), the number of positions at which tap (a, b) is live. So projecting is a mean over the
+live positions of each tap, and dead taps are set to zero.
 Under "REFLECT", "EDGE" and windows that wrap around the image, several taps of one position can read the same pixel. Their
 weights then add on lifting, and the pseudo-inverse gives the least-norm solution. It is a Kronecker product over the axes, so
 only matrices of the taps of one axis are inverted.
 """
 
-from convlab.convert.conv import lift_conv_to_dense as lift_conv_to_dense
-from convlab.convert.conv import lift_conv_to_local as lift_conv_to_local
-from convlab.convert.conv import project_dense_to_conv as project_dense_to_conv
-from convlab.convert.conv import project_local_to_conv as project_local_to_conv
-from convlab.convert.dense import lift_local_to_dense as lift_local_to_dense
-from convlab.convert.dense import project_dense_to_local as project_dense_to_local
-from convlab.convert.low_rank import lift_low_rank_to_local as lift_low_rank_to_local
-from convlab.convert.low_rank import project_local_to_low_rank as project_local_to_low_rank
-from convlab.convert.period import counts as counts
-from convlab.convert.period import gather as gather
-from convlab.convert.period import nearest as nearest
-from convlab.convert.period import repeat as repeat
-from convlab.convert.period import squared_norm as squared_norm
-from convlab.convert.period import zero_dead_taps as zero_dead_taps
-from convlab.convert.shares import decompose as decompose
-from convlab.convert.tiled import lift_tiled_to_local as lift_tiled_to_local
-from convlab.convert.tiled import project_local_to_tiled as project_local_to_tiled
+from convlab.convert.conv import lift_conv_to_dense, lift_conv_to_local, project_dense_to_conv, project_local_to_conv
+from convlab.convert.dense import lift_local_to_dense, project_dense_to_local
+from convlab.convert.low_rank import lift_low_rank_to_local, project_local_to_low_rank
+from convlab.convert.period import counts, gather, nearest, repeat, squared_norm, zero_dead_taps
+from convlab.convert.shares import decompose
+from convlab.convert.tiled import lift_tiled_to_local, project_local_to_tiled
+
+__all__ = [
+    "counts",
+    "decompose",
+    "gather",
+    "lift_conv_to_dense",
+    "lift_conv_to_local",
+    "lift_local_to_dense",
+    "lift_low_rank_to_local",
+    "lift_tiled_to_local",
+    "nearest",
+    "project_dense_to_conv",
+    "project_dense_to_local",
+    "project_local_to_conv",
+    "project_local_to_low_rank",
+    "project_local_to_tiled",
+    "repeat",
+    "squared_norm",
+    "zero_dead_taps",
+]

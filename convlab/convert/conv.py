@@ -63,7 +63,9 @@ def project_local_to_conv(v: Float[Array, "i j a b c d"], window: Window, space:
 def lift_conv_to_dense(
     v: Float[Array, "a b c d"], window: Window, space: Space, groups: int = 1
 ) -> Float[Array, "i j k l c d"]:
-    """Write a convolution as a dense weight, which is the map E.
+    r"""Write a convolution as a dense weight, which is the map E.
+
+    $$W_{ijklcd} = \sum_{ab \,:\, (i,j) \text{ reads } (k,l) \text{ through } (a,b)} V_{abcd}$$
 
     Arguments and errors are those of the two lifts that it composes.
 

@@ -68,7 +68,7 @@ def project_dense_to_local(
       (4, 5, 3, 3, 2, 7)
     """
     w, rank = check.kernel("w", w, spatial=2, others="c d")
-    check.agree("w holds weights for {} pixels", w.shape[rank : 2 * rank], "space is {}", as_space(space))
+    check.equal_shapes("w holds weights for {} pixels", w.shape[rank : 2 * rank], "space is {}", as_space(space))
     check.positions("w", w.shape[:rank], window, space)
     w, out, size = _blocks(w, groups), w.shape[:rank], window.taps(rank)
     reads = _flat_reads(window, space)
@@ -88,7 +88,7 @@ def _flat_reads(window: Window, space: Space) -> np.ndarray:
 
 def _block_diagonal(v: Array, groups: int) -> Array:
     """Place the kernels (..., c/g, d) of g groups on the diagonal of (..., c, d)."""
-    check.divides(groups, v.shape[-1], "output channels")
+    check.group_count(groups, v.shape[-1], "output channels")
     v = v.reshape(*v.shape[:-1], groups, -1)
     v = jnp.where(np.eye(groups, dtype=bool)[:, None, :, None], v[..., None, :, :, :], 0)
     return v.reshape(*v.shape[:-4], groups * v.shape[-3], -1)
@@ -96,8 +96,8 @@ def _block_diagonal(v: Array, groups: int) -> Array:
 
 def _blocks(w: Array, groups: int) -> Array:
     """Keep from (..., c, d) the kernels (..., c/g, d) of g groups."""
-    check.divides(groups, w.shape[-1], "output channels")
-    check.divides(groups, w.shape[-2], "input channels")
+    check.group_count(groups, w.shape[-1], "output channels")
+    check.group_count(groups, w.shape[-2], "input channels")
     w = w.reshape(*w.shape[:-2], groups, w.shape[-2] // groups, groups, -1)
     w = jnp.moveaxis(jnp.diagonal(w, axis1=-4, axis2=-2), -1, -2)
     return w.reshape(*w.shape[:-2], -1)

@@ -38,8 +38,8 @@ def lift_low_rank_to_local(
     """
     basis, rank = check.kernel("basis", basis, spatial=1, others="r c d")
     weights = check.floating("weights", weights)
-    check.agree("weights has {} axes", (weights.ndim,), "positions and r need {}", (rank + 1,))
-    check.agree("weights mixes {} kernels", weights.shape[-1:], "basis holds {}", basis.shape[:1])
+    check.equal_shapes("weights has {} axes", (weights.ndim,), "positions and r need {}", (rank + 1,))
+    check.equal_shapes("weights mixes {} kernels", weights.shape[-1:], "basis holds {}", basis.shape[:1])
     v = jnp.tensordot(weights, basis, 1, precision=jax.lax.Precision.HIGHEST)
     if window is None and space is None:
         return v
@@ -52,6 +52,8 @@ def project_local_to_low_rank(
     v: Float[Array, "i j a b c d"], rank: int
 ) -> tuple[Float[Array, "r a b c d"], Float[Array, "i j r"]]:
     r"""Find the nearest mixture of `rank` kernels by truncated singular value decomposition.
+
+    $$\min_{U, w} \sum_{ijabcd} \Big(V_{ijabcd} - \sum_r w_{ijr} U_{rabcd}\Big)^2$$
 
     The kernels of all positions are the rows of one matrix; the squared error is the sum of its squared singular values
     beyond `rank`. A kernel that all positions share comes back as itself with weights 1.

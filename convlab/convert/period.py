@@ -20,7 +20,9 @@ from convlab.geometry import Axis, Space, Window, over_axes
 
 
 def repeat(v: Float[Array, "p q a b c d"], period: Sequence[int]) -> Float[Array, "i j a b c d"]:
-    """Repeat kernels over a longer period.
+    r"""Repeat kernels over a longer period.
+
+    $$V'_{ijabcd} = V_{i \bmod p,\, j \bmod q,\, abcd}$$
 
     Example:
       >>> repeat(jnp.arange(2.0).reshape(2, 1, 1, 1), (5,)).ravel()
@@ -32,7 +34,10 @@ def repeat(v: Float[Array, "p q a b c d"], period: Sequence[int]) -> Float[Array
 
 
 def zero_dead_taps(v: Float[Array, "p q a b c d"], window: Window, space: Space) -> Float[Array, "p q a b c d"]:
-    """Set dead taps to zero.
+    r"""Set dead taps to zero.
+
+    $$V'_{tsabcd} = V_{tsabcd} \text{ if } (a, b) \text{ is live at some } (i, j) \text{ with } i \bmod p = t,\;
+      j \bmod q = s, \text{ else } 0$$
 
     A tap is dead in a kernel if it reads padding at every position that uses the kernel.
 
@@ -90,7 +95,10 @@ def squared_norm(v: Float[Array, "p q a b c d"], window: Window, space: Space) -
 
 
 def counts(axis: Axis, p: int, q: int) -> np.ndarray:
-    """Count the positions in class t mod p and s mod q where taps a and b read one pixel: (p, q, a, b)."""
+    r"""Count the positions in class t mod p and s mod q where taps a and b read one pixel: (p, q, a, b).
+
+    $$n_{tsab} = \#\{\, i : i \bmod p = t,\; i \bmod q = s,\; \text{taps } a \text{ and } b \text{ read one pixel at } i \,\}$$
+    """
     reads, i = axis.reads, np.arange(axis.outputs)
     same = ((reads[:, :, None] == reads[:, None, :]) & (reads[:, :, None] >= 0)).astype(float)
     shared = np.zeros((p, q, axis.size, axis.size))

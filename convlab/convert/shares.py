@@ -9,7 +9,12 @@ from convlab.geometry import Space, Window
 
 
 def decompose(w: Float[Array, "i j k l c d"], window: Window, space: Space, groups: int = 1) -> dict[str, Float[Array, ""]]:
-    """Split the squared norm of a dense weight into shares of nested rungs.
+    r"""Split the squared norm of a dense weight into shares of nested rungs.
+
+    $$\text{shared} = \frac{\|Q W\|^2}{\|W\|^2}, \qquad \text{local} = \frac{\|P W - Q W\|^2}{\|W\|^2}, \qquad
+      \text{rest} = \frac{\|W - P W\|^2}{\|W\|^2}$$
+
+    P W is the nearest locally connected weight, and Q W the nearest convolution.
 
     Args:
       w: One weight per output position, pixel, input channel and output channel.

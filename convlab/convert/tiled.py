@@ -31,7 +31,7 @@ def lift_tiled_to_local(
     """
     v, rank = check.kernel("v", v, spatial=2, others="c d")
     if period is not None:
-        check.agree("v holds tiles of {} kernels", v.shape[:rank], "period is {}", as_axes("period", period, rank))
+        check.equal_shapes("v holds tiles of {} kernels", v.shape[:rank], "period is {}", as_axes("period", period, rank))
     check.taps("v", v.shape[rank : 2 * rank], window)
     return zero_dead_taps(repeat(v, window.output_shape(space)), window, space)
 
@@ -40,6 +40,11 @@ def project_local_to_tiled(
     v: Float[Array, "i j a b c d"], window: Window, space: Space, period: Size
 ) -> Float[Array, "p q a b c d"]:
     r"""Find the nearest tiled kernel: means over the live positions of each place in the tile.
+
+    $$V_{tsabcd} = \frac{1}{n_{ts}(a, b)} \sum_{ij \,:\, i \bmod p = t,\; j \bmod q = s,\; (a, b) \text{ live}} V'_{ijabcd}$$
+
+    Here $n_{ts}(a, b)$ is the number of terms. If several taps of a window read the same pixel, as under "REFLECT", the
+    kernel is that of the formula in `help(convlab.convert)`.
 
     Args:
       v: One kernel per output position.

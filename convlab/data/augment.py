@@ -16,40 +16,43 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
-from convlab.data.transforms import Images, RandomKey, integers, space_of
-from convlab.data.transforms import pad as pad_
+from convlab.choices import one_of
+from convlab.data.transforms import Images, RandomKey, integers, spatial_shape, zero_pad
 
 
 def random_shift(
-    images: Shaped[Images, "*n k l c"], key: RandomKey, *, by: int | Sequence[int], ndim: int | None = None
+    images: Shaped[Images, "*n k l c"], key: RandomKey, *, max_shift: int | Sequence[int], ndim: int | None = None
 ) -> Shaped[Array, "*n k l c"]:
     r"""Shift each image by a random number of whole pixels along each axis.
 
-    The shifts are uniform from `-by` to `by` and independent between images. Pixels shifted in from outside are zero.
+    The shifts are uniform from `-max_shift` to `max_shift` and independent between images. Pixels shifted in from
+    outside are zero.
 
     $$Y_{nklc} = X_{n,\,k-\Delta k_n,\,l-\Delta l_n,\,c}$$
 
     Args:
       images: The images. A single image, or several batch axes, need `ndim`.
       key: The random key. The same key and images always give the same result.
-      by: The largest shift in pixels, from 0 to the image size: one Python integer, or one per spatial axis.
+      max_shift: The largest shift in pixels, from 0 to the image size: one Python integer, or one per spatial axis.
       ndim: The number of spatial axes. If None, all axes but the first and the last.
 
     Raises:
-      ValueError: `by` is negative or larger than the images, it does not hold one number per axis, or `ndim` does not fit the
-        images.
-      TypeError: `by` does not hold Python integers.
+      ValueError: `max_shift` is negative or larger than the images, it does not hold one number per axis, or `ndim` does
+        not fit the images.
+      TypeError: `max_shift` does not hold Python integers.
 
     Example:
-      >>> random_shift(jnp.ones((5, 8, 7, 1)), jax.random.key(0), by=(2, 1)).shape
+      >>> random_shift(jnp.ones((5, 8, 7, 1)), jax.random.key(0), max_shift=(2, 1)).shape
       (5, 8, 7, 1)
     """
     images = jnp.asarray(images)
-    sizes = space_of(images, images.ndim - 2 if ndim is None else ndim)
-    shifts = _per_axis("by", by, sizes)
+    sizes = spatial_shape(images, images.ndim - 2 if ndim is None else ndim)
+    shifts = _per_axis("max_shift", max_shift, sizes)
     if any(shift > size for shift, size in zip(shifts, sizes, strict=True)):
-        raise ValueError(f"by is {shifts} but the images are {sizes}; needs at most their size, since no pixel is left at that")
-    return _random_windows(pad_(images, [(shift, shift) for shift in shifts]), key, sizes)
+        raise ValueError(
+            f"max_shift is {shifts} but the images are {sizes}; needs at most their size, since no pixel is left at that"
+        )
+    return _random_windows(zero_pad(images, [(shift, shift) for shift in shifts]), key, sizes)
 
 
 def random_crop(
@@ -89,16 +92,15 @@ def random_crop(
       (5, 5, 3, 1)
     """
     images = jnp.asarray(images)
-    sizes = space_of(images, images.ndim - 2 if ndim is None else ndim)
+    one_of("mode", mode, ("zero", "reflect"))
+    sizes = spatial_shape(images, images.ndim - 2 if ndim is None else ndim)
     pads, window = _per_axis("pad", pad, sizes), sizes if space is None else _per_axis("space", space, sizes)
     padded = tuple(size + 2 * extra for size, extra in zip(sizes, pads, strict=True))
     if not all(1 <= small <= large for small, large in zip(window, padded, strict=True)):
         raise ValueError(f"space is {window} but the padded images are {padded}; needs 1 pixel to that size along each axis")
     borders = [(extra, extra) for extra in pads]
     if mode == "zero":
-        return _random_windows(pad_(images, borders), key, window)
-    if mode != "reflect":
-        raise ValueError(f'mode is {mode!r}; needs "zero" or "reflect"')
+        return _random_windows(zero_pad(images, borders), key, window)
     if any(extra >= size for extra, size in zip(pads, sizes, strict=True)):
         raise ValueError(f"pad is {pads} but the images are {sizes}; needs less than their size, since reflection mirrors once")
     untouched = [(0, 0)] * (images.ndim - 1 - len(sizes))
@@ -132,7 +134,7 @@ def random_flip(
       Array([2, 1, 0], dtype=int32)
     """
     images = jnp.asarray(images)
-    sizes = space_of(images, images.ndim - 2 if ndim is None else ndim)
+    sizes = spatial_shape(images, images.ndim - 2 if ndim is None else ndim)
     index = _integer("axis", axis)
     if not -len(sizes) <= index < len(sizes):
         raise ValueError(
@@ -162,10 +164,10 @@ def chain(*transforms: Callable[[Any, Any], Array]) -> Callable[[Images, RandomK
       TypeError: A transform is not callable, or the transform or one of its options is not hashable. For a list, pass a tuple.
 
     Example:
-      >>> augment = chain(functools.partial(random_shift, by=2), random_flip)
+      >>> augment = chain(functools.partial(random_shift, max_shift=2), random_flip)
       >>> augment(jnp.ones((5, 8, 7, 1)), jax.random.key(0)).shape
       (5, 8, 7, 1)
-      >>> augment == chain(functools.partial(random_shift, by=2), random_flip)
+      >>> augment == chain(functools.partial(random_shift, max_shift=2), random_flip)
       True
     """
     for f in transforms:

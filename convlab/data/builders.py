@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from convlab.data import folder, idx
+from convlab.data import idx, image_folder
 from convlab.extras import require
 
 DIGIT_NAMES = tuple("0123456789")
@@ -146,7 +146,7 @@ class Folder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     VERSION = tfds.core.Version("1.0.0")
     name = "convlab_folder"
 
-    def __init__(self, *, state: str, scan: Callable[[], folder.Album], **options: Any):
+    def __init__(self, *, state: str, scan: Callable[[], image_folder.Album], **options: Any):
         self.scan, self.album = scan, None
         super().__init__(config=tfds.core.BuilderConfig(name=state), **options)
 

@@ -6,24 +6,24 @@ from collections.abc import Sequence
 import numpy as np
 
 from convlab.data.sets import Data
-from convlab.data.splits import Split, Stored
+from convlab.data.splits import Split, StoredImages
 from convlab.data.transforms import integers
 
 
-def place_on_canvas(data: Data, space: Sequence[int], by: int, *, size: int, copies: int = 1, seed: int = 0) -> Data:
+def place_on_canvas(data: Data, space: Sequence[int], max_shift: int, *, size: int, copies: int = 1, seed: int = 0) -> Data:
     r"""Place every image of a data set at a random position on a larger canvas of zeros.
 
     $$Y_n = T_{c + u_n} X_{q(n)}, \qquad u_n \sim \mathcal{U}\{-t, \ldots, t\}^2$$
 
-    Here $T_s$ translates an image by $s$ pixels, $c$ is the offset that centres an image and $t$ is `by`. With two spatial axes
-    there are $(2t + 1)^2$ positions. The order $q$ is a random permutation of the training images, followed by another one
-    when all have been used. The training sets of one seed are nested: a smaller one is the beginning of every larger one.
-    $q$ does not depend on `by`.
+    Here $T_s$ translates an image by $s$ pixels, $c$ is the offset that centres an image and $t$ is `max_shift`. With two
+    spatial axes there are $(2t + 1)^2$ positions. The order $q$ is a random permutation of the training images, followed by
+    another one when all have been used. The training sets of one seed are nested: a smaller one is the beginning of every
+    larger one. $q$ does not depend on `max_shift`.
 
     Args:
       data: The data set, with its images in memory.
       space: The size of the canvas along each spatial axis.
-      by: The largest distance from the centre along each axis, in pixels.
+      max_shift: The largest distance from the centre along each axis, in pixels.
       size: The number of training images to return.
       copies: The number of positions at which each test and validation image appears.
       seed: The seed of the training images' order and positions. Test and validation positions are the same for all seeds.
@@ -32,7 +32,7 @@ def place_on_canvas(data: Data, space: Sequence[int], by: int, *, size: int, cop
       A data set with the same classes and images of shape (*space, c).
 
     Raises:
-      ValueError: The canvas is too small for the images at that distance, `space` has the wrong number of axes, `by` is
+      ValueError: The canvas is too small for the images at that distance, `space` has the wrong number of axes, `max_shift` is
         negative, or `size` or `copies` is below 1.
       TypeError: A number is not an integer, or the images are on disk.
 
@@ -42,38 +42,41 @@ def place_on_canvas(data: Data, space: Sequence[int], by: int, *, size: int, cop
       >>> placed.train.images.shape, placed.test.images.shape
       ((20, 12, 11, 1), (15, 12, 11, 1))
     """
-    space, (by, size, copies) = integers("space", space), integers("by, size and copies", (by, size, copies))
-    if by < 0 or min(size, copies) < 1:
+    space = integers("space", space)
+    max_shift, size, copies = integers("max_shift, size and copies", (max_shift, size, copies))
+    if max_shift < 0 or min(size, copies) < 1:
         raise ValueError(
-            f"by is {by}, size is {size} and copies is {copies}; needs by of at least 0, size and copies of at least 1"
+            f"max_shift is {max_shift}, size is {size} and copies is {copies}; needs max_shift of at least 0,"
+            " size and copies of at least 1"
         )
     if len(space) != len(data.image_shape) - 1:
         raise ValueError(f"space is {tuple(space)} for images of {data.image_shape}; needs one size for each spatial axis")
     room = [(large - small) // 2 for large, small in zip(space, data.image_shape[:-1], strict=True)]
-    if min(room) < by:
+    if min(room) < max_shift:
         raise ValueError(
-            f"by is {by} but a canvas of {tuple(space)} leaves {min(room)} pixels on each side of images of {data.image_shape}"
+            f"max_shift is {max_shift} but a canvas of {tuple(space)} leaves {min(room)} pixels on each side"
+            f" of images of {data.image_shape}"
         )
-    if isinstance(data.train.images, Stored):
+    if isinstance(data.train.images, StoredImages):
         raise TypeError("data has its images on disk; needs them in memory to place them on a canvas")
     order, positions, *others = (np.random.default_rng(key) for key in ((seed, 0), (seed, 1), 2, 3))
     cycles = -(-size // len(data.train))
     numbers = np.concatenate([order.permutation(len(data.train)) for _ in range(cycles)])[:size]
-    splits = {"train": _place(data.train.take(numbers), space, by, positions)}
+    splits = {"train": _place(data.train.take(numbers), space, max_shift, positions)}
     for rng, (name, split) in zip(others, (("test", data.test), ("validation", data.validation)), strict=True):
         if split is not None:
-            splits[name] = _place(split.take(np.tile(np.arange(len(split)), copies)), space, by, rng)
+            splits[name] = _place(split.take(np.tile(np.arange(len(split)), copies)), space, max_shift, rng)
     return dataclasses.replace(data, **splits)
 
 
-def _place(split: Split, space: Sequence[int], by: int, rng: np.random.Generator) -> Split:
+def _place(split: Split, space: Sequence[int], max_shift: int, rng: np.random.Generator) -> Split:
     """Place every image at a random distance from the centre.
 
     The position of an image does not depend on the number of images after it.
     """
     _, *sizes, channels = split.images.shape
     centre = [(large - small) // 2 for large, small in zip(space, sizes, strict=True)]
-    starts = np.array(centre) + rng.integers(-by, by + 1, (len(split), len(sizes)))
+    starts = np.array(centre) + rng.integers(-max_shift, max_shift + 1, (len(split), len(sizes)))
     placed = np.zeros((len(split), *space, channels), split.images.dtype)
     for number, start in enumerate(starts):
         placed[(number, *map(slice, start, start + sizes))] = split.images[number]

@@ -27,7 +27,7 @@ class DamagedError(ValueError):
 
 
 @contextlib.contextmanager
-def alone(folder: pathlib.Path) -> Iterator[None]:
+def lock_folder(folder: pathlib.Path) -> Iterator[None]:
     """Hold the file lock of a folder, so that one process at a time writes to it.
 
     Other processes wait. The lock of a process that is killed is released.
@@ -38,11 +38,11 @@ def alone(folder: pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def made_whole(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+def atomic_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yield an empty folder that is renamed to `folder` at the end, or deleted on an error.
 
     Checksums are added before renaming. An incomplete folder that a killed process left is removed first. Call this inside
-    `alone(folder)` only.
+    `lock_folder(folder)` only.
     """
     part = folder.with_name(f"{folder.name}.incomplete")
     if part.exists():
@@ -50,14 +50,14 @@ def made_whole(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     part.mkdir(parents=True)
     try:
         yield part
-        seal(part, part.rglob("*"))
+        write_checksums(part, part.rglob("*"))
         part.rename(folder)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
 
 
-def remove(folder: pathlib.Path) -> None:
+def remove_folder(folder: pathlib.Path) -> None:
     """Delete a folder, renaming it first.
 
     If the process is killed, no incomplete folder remains under the original name.
@@ -69,7 +69,7 @@ def remove(folder: pathlib.Path) -> None:
     shutil.rmtree(gone, ignore_errors=True)
 
 
-def seal(folder: pathlib.Path, paths: Iterable[pathlib.Path]) -> None:
+def write_checksums(folder: pathlib.Path, paths: Iterable[pathlib.Path]) -> None:
     """Write the manifest of a folder, with the sizes and checksums of the files in `paths`."""
     files = sorted(path for path in paths if path.is_file() and not path.name.startswith((MANIFEST, ".")))
     lines = {path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "crc32": _checksums(path)} for path in files}
@@ -78,13 +78,13 @@ def seal(folder: pathlib.Path, paths: Iterable[pathlib.Path]) -> None:
     part.rename(folder / MANIFEST)
 
 
-def sealed(folder: pathlib.Path) -> bool:
+def has_checksums(folder: pathlib.Path) -> bool:
     """Return True if the folder has a manifest of checksums."""
     return (folder / MANIFEST).exists()
 
 
-def check(folder: pathlib.Path, wanted: Callable[[str], bool] = lambda name: True) -> None:
-    """Compare the files of a sealed folder with its manifest.
+def verify_folder(folder: pathlib.Path, wanted: Callable[[str], bool] = lambda name: True) -> None:
+    """Compare the files of a folder with its manifest.
 
     Args:
       folder: The folder.
@@ -98,8 +98,8 @@ def check(folder: pathlib.Path, wanted: Callable[[str], bool] = lambda name: Tru
             _read(folder / name, expected, lambda begin, block: None)
 
 
-def check_file(folder: pathlib.Path, name: str) -> None:
-    """Compare one file of a sealed folder with its manifest.
+def verify_file(folder: pathlib.Path, name: str) -> None:
+    """Compare one file of a folder with its manifest.
 
     Raises:
       DamagedError: The file is missing, or its size or contents have changed.
@@ -108,7 +108,7 @@ def check_file(folder: pathlib.Path, name: str) -> None:
 
 
 def read_array(folder: pathlib.Path, name: str) -> np.ndarray:
-    """Read a .npy file of a sealed folder into memory, verifying its checksums.
+    """Read a .npy file of a folder with a manifest into memory, verifying its checksums.
 
     Raises:
       DamagedError: The file is missing, or its size or contents have changed.

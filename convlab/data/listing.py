@@ -8,7 +8,7 @@ from typing import NamedTuple
 from convlab.data.loading import directory_of
 
 
-class Prepared(NamedTuple):
+class PreparedData(NamedTuple):
     """One prepared data set.
 
     Attributes:
@@ -30,7 +30,7 @@ class Prepared(NamedTuple):
     decoded: tuple[str, ...]
 
 
-def prepared(data_dir: str | os.PathLike[str] | None = None) -> list[Prepared]:
+def list_prepared(data_dir: str | os.PathLike[str] | None = None) -> list[PreparedData]:
     """List the data sets that are prepared in a directory.
 
     No record is read, and TFDS need not be installed.
@@ -42,7 +42,7 @@ def prepared(data_dir: str | os.PathLike[str] | None = None) -> list[Prepared]:
       One entry per data set, sorted by path.
 
     Example:
-      >>> prepared("/nowhere")
+      >>> list_prepared("/nowhere")
       []
     """
     root = directory_of(data_dir)
@@ -50,7 +50,7 @@ def prepared(data_dir: str | os.PathLike[str] | None = None) -> list[Prepared]:
     return [_read(root, path) for path in descriptions if not path.parent.name.endswith((".old", ".incomplete"))]
 
 
-def _read(root: pathlib.Path, info: pathlib.Path) -> Prepared:
+def _read(root: pathlib.Path, info: pathlib.Path) -> PreparedData:
     """Describe the data set of one dataset_info.json."""
     folder = info.parent
     try:
@@ -64,4 +64,4 @@ def _read(root: pathlib.Path, info: pathlib.Path) -> Prepared:
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
     decoded = tuple(sorted(path.name.removeprefix("decoded").removeprefix("_") for path in folder.glob("decoded*")))
     file_format = description.get("fileFormat", "unknown")
-    return Prepared(name, folder.name, folder, file_format, examples, round(size, 1), decoded)
+    return PreparedData(name, folder.name, folder, file_format, examples, round(size, 1), decoded)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from convlab.choices import one_of
 from convlab.data import idx
 from convlab.data.sets import Data, check_standardisation
 from convlab.data.splits import hold_out
@@ -23,11 +24,11 @@ def load(
     *,
     data_dir: str | os.PathLike[str] | None = None,
     manual_dir: str | os.PathLike[str] | None = None,
-    size: int | Sequence[int] | None = None,
-    keep: str = "memory",
+    image_size: int | Sequence[int] | None = None,
+    storage: str = "memory",
     standardisation: str = "moments",
     skip_corrupt: bool = False,
-    again: bool = False,
+    overwrite: bool = False,
     seed: int = 0,
     progress: bool = False,
 ) -> Data:
@@ -52,15 +53,15 @@ def load(
       manual_dir: The directory of files that you have downloaded yourself. For "mnist" and "fashion_mnist" these are the four
         IDX files, plain or .gz, and preparing then needs neither a network nor TensorFlow. For other data sets they are the
         files that TFDS asks for.
-      size: The height and width to scale the images to, or one number for both. An image is cropped to the largest central part
-        of that aspect ratio first. Required if the images differ in size.
-      keep: The storage of the images. "memory" loads them as arrays. "disk" leaves decoded images on disk, for data sets larger
-        than memory. "records" leaves compressed images on disk and decodes them whenever they are read.
+      image_size: The height and width to scale the images to, or one number for both. An image is cropped to the largest
+        central part of that aspect ratio first. Required if the images differ in size.
+      storage: The storage of the images. "memory" loads them as arrays. "disk" leaves decoded images on disk, for data sets
+        larger than memory. "records" leaves compressed images on disk and decodes them whenever they are read.
       standardisation: The scaling of pixels in `fit`. "moments" gives mean 0 and standard deviation 1 per channel, so that zero
         padding is the mean grey. "scale" divides by the root mean square, so that a stored 0 stays 0, the value of zero
         padding. "none" leaves the pixels raw. The images of the data set itself stay raw; see `Data`.
       skip_corrupt: Whether to leave out images of a folder that cannot be decoded, with a warning, instead of raising an error.
-      again: Whether to prepare the data set again. The old files are deleted when the new ones are complete.
+      overwrite: Whether to prepare the data set again if it exists. The old files are deleted when the new ones are complete.
       seed: The seed that chooses the test examples if a data set has neither a test nor a validation split.
       progress: Whether to show progress bars for download, preparation and decoding.
 
@@ -82,29 +83,28 @@ def load(
         raise TypeError(f"name must be a string such as 'digits', got {name!r}")
     from convlab.data import records, store
 
-    if keep not in store.KEEP:
-        raise ValueError(f"keep {keep!r} is unknown; needs one of {', '.join(map(repr, store.KEEP))}")
+    one_of("storage", storage, store.STORAGES)
     check_standardisation(standardisation)
-    shape = _size(size)
+    shape = _height_and_width(image_size)
     require("tensorflow_datasets")
     directory, files = directory_of(data_dir), None if manual_dir is None else pathlib.Path(manual_dir).expanduser()
 
-    options = {"again": again, "progress": progress}
+    options = {"overwrite": overwrite, "progress": progress}
     if name in LOCAL:
         builder = _local(name, LOCAL[name], directory, {}, **options)
     elif name.startswith(FOLDER):
         builder = _folder(name, directory, skip_corrupt, **options)
     elif name in idx.BUILDERS and (files or _prepared_path(idx.BUILDERS[name], directory).exists()):
-        if again and files is None:
-            raise ValueError(f"manual_dir is None: preparing {name} again needs manual_dir, the folder of its IDX files")
+        if overwrite and files is None:
+            raise ValueError(f"manual_dir is None: overwrite=True needs the folder of the IDX files of {name}")
         builder = _local(name, idx.BUILDERS[name], directory, {"source": files}, **options)
     else:
-        from convlab.data import stock
+        from convlab.data import catalogue
 
-        builder = stock.prepared(name, directory, (*LOCAL, FOLDER + "PATH"), files, **options)
-    names = records.check(builder, name)
+        builder = catalogue.open_or_prepare(name, directory, (*LOCAL, FOLDER + "PATH"), files, **options)
+    names = records.readable_splits(builder, name)
     records.check_description(builder)
-    splits = store.read(builder, names, keep, shape, progress)
+    splits = store.read(builder, names, storage, shape, progress)
     if len(splits) == 1:
         train, test = hold_out(splits["train"], TEST_FRACTION, seed)
     else:
@@ -118,26 +118,26 @@ def _local(name: str, builder: str, directory: pathlib.Path, arguments: Mapping[
     from convlab.data import builders, records
 
     make = functools.partial(getattr(builders, builder), data_dir=directory, **arguments)
-    return records.prepared(_prepared_path(builder, directory), make, name, **options)
+    return records.open_or_prepare(_prepared_path(builder, directory), make, name, **options)
 
 
 def _folder(name: str, directory: pathlib.Path, skip_corrupt: bool, **options: Any) -> Any:
     """Return the builder of a folder of images, prepared if necessary."""
-    from convlab.data import builders, folder, records
+    from convlab.data import builders, image_folder, records
 
     if name == FOLDER:
         raise ValueError("name is 'folder:', which names no folder; needs folder:PATH")
     source = pathlib.Path(name.removeprefix(FOLDER)).expanduser()
-    state = folder.fingerprint(source) + "-skipped" * skip_corrupt
+    state = image_folder.fingerprint(source) + "-skipped" * skip_corrupt
 
-    def scan() -> folder.Album:
-        return folder.scan(source, skip_corrupt, lambda items, text: records.track(items, text, options["progress"]))
+    def scan() -> image_folder.Album:
+        return image_folder.scan(source, skip_corrupt, lambda items, text: records.track(items, text, options["progress"]))
 
     def make() -> Any:
         return builders.Folder(state=state, scan=scan, data_dir=directory)
 
     path = directory / builders.Folder.name / state / str(builders.Folder.VERSION)
-    return records.prepared(path, make, name, **options)
+    return records.open_or_prepare(path, make, name, **options)
 
 
 def _prepared_path(builder: str, directory: pathlib.Path) -> pathlib.Path:
@@ -148,13 +148,13 @@ def _prepared_path(builder: str, directory: pathlib.Path) -> pathlib.Path:
     return directory / kind.name / str(kind.VERSION)
 
 
-def _size(size: int | Sequence[int] | None) -> tuple[int, int] | None:
-    """Return the height and width."""
-    if size is None:
+def _height_and_width(image_size: int | Sequence[int] | None) -> tuple[int, int] | None:
+    """Return the height and width, or None."""
+    if image_size is None:
         return None
-    both: Any = (size, size) if np.ndim(size) == 0 else tuple(size)  # pyright: ignore[reportArgumentType]
+    both: Any = (image_size, image_size) if np.ndim(image_size) == 0 else tuple(image_size)  # pyright: ignore[reportArgumentType]
     if len(both) != 2 or not all(isinstance(n, int | np.integer) and not isinstance(n, bool) and n > 0 for n in both):
-        raise ValueError(f"size must be a number of pixels above 0, or height and width; got {size!r}")
+        raise ValueError(f"image_size must be a number of pixels above 0, or height and width; got {image_size!r}")
     return int(both[0]), int(both[1])
 
 

@@ -22,12 +22,12 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # number of channels -> mode of Pillow
 Builder = Any  # tfds.core.DatasetBuilder, imported only where it is used
 
 
-def prepared(
+def open_or_prepare(
     folder: pathlib.Path,
     make: Callable[[], Builder],
     name: str,
     *,
-    again: bool = False,
+    overwrite: bool = False,
     progress: bool = False,
     **options: Any,
 ) -> Builder:
@@ -37,7 +37,7 @@ def prepared(
       folder: The directory of the prepared data set.
       make: A function that returns the builder which writes to that directory.
       name: The name of the data set in error messages.
-      again: Whether to prepare the data set again. The old files are deleted only when the new ones are complete.
+      overwrite: Whether to prepare the data set again if it exists. The old files are deleted when the new ones are complete.
       progress: Whether to show the progress bars of TFDS.
       options: The options of `download_and_prepare`.
 
@@ -48,10 +48,10 @@ def prepared(
       ValueError: The directory does not hold a complete data set.
       OSError: The directory is not writable, the disk is full, or a download failed.
     """
-    if again or not folder.exists():
-        with quiet(progress), global_random_state_kept(), disk.alone(folder):
+    if overwrite or not folder.exists():
+        with quiet(progress), preserve_global_random_state(), disk.lock_folder(folder):
             old = folder.with_name(f"{folder.name}.old")
-            if again and folder.exists():
+            if overwrite and folder.exists():
                 shutil.rmtree(old, ignore_errors=True)
                 folder.rename(old)
             if not folder.exists():  # else another process has prepared it in the meantime
@@ -63,7 +63,7 @@ def prepared(
                         old.rename(folder)
                     raise
             shutil.rmtree(old, ignore_errors=True)
-    return opened(folder, name)
+    return open_prepared(folder, name)
 
 
 def _write(folder: pathlib.Path, make: Callable[[], Builder], options: dict[str, Any]) -> None:
@@ -73,7 +73,7 @@ def _write(folder: pathlib.Path, make: Callable[[], Builder], options: dict[str,
     """
     try:
         make().download_and_prepare(file_format=FILE_FORMAT, **options)
-        disk.seal(folder, folder.iterdir())
+        disk.write_checksums(folder, folder.iterdir())
     except RuntimeError as error:  # the array_record writer raises RuntimeError if the disk is full
         shutil.rmtree(folder, ignore_errors=True)
         raise OSError(
@@ -84,7 +84,7 @@ def _write(folder: pathlib.Path, make: Callable[[], Builder], options: dict[str,
         raise
 
 
-def opened(folder: pathlib.Path, name: str) -> Builder:
+def open_prepared(folder: pathlib.Path, name: str) -> Builder:
     """Open a prepared data set by its directory.
 
     Raises:
@@ -100,7 +100,7 @@ def opened(folder: pathlib.Path, name: str) -> Builder:
             raise disk.DamagedError(f"{name} in {folder} cannot be opened ({_first_line(error)}); {_again(folder)}") from error
 
 
-def check(builder: Builder, name: str) -> list[str]:
+def readable_splits(builder: Builder, name: str) -> list[str]:
     """Return the names of the readable splits of a prepared data set, the training split first.
 
     Raises:
@@ -150,7 +150,7 @@ def check_description(builder: Builder) -> None:
       DamagedError: A file has changed, so the classes or shapes may be wrong.
     """
     folder = pathlib.Path(builder.data_path)
-    if disk.sealed(folder):
+    if disk.has_checksums(folder):
         _check_files(folder, lambda name: FILE_FORMAT not in name)
 
 
@@ -164,21 +164,21 @@ def verify(builder: Builder) -> None:
       DamagedError: A file is missing, or its size or contents have changed. The message names the file.
     """
     folder = pathlib.Path(builder.data_path)
-    if disk.sealed(folder):
+    if disk.has_checksums(folder):
         return _check_files(folder, lambda name: True)
     for split in builder.info.splits:
         source = _source(builder, split)
-        for indices in blocks(len(source)):
+        for indices in index_blocks(len(source)):
             _fetch(builder, source, indices)
     with contextlib.suppress(OSError):  # a read-only directory stays without checksums
-        disk.seal(folder, folder.iterdir())  # the folder of decoded images has its own checksums
+        disk.write_checksums(folder, folder.iterdir())  # the folder of decoded images has its own checksums
     return None
 
 
 def _check_files(folder: pathlib.Path, wanted: Callable[[str], bool]) -> None:
     """Verify files of a data set and add to an error how to prepare the data set again."""
     try:
-        disk.check(folder, wanted)
+        disk.verify_folder(folder, wanted)
     except disk.DamagedError as error:
         raise disk.DamagedError(f"{error}; {_again(folder)}") from None
 
@@ -206,7 +206,7 @@ class Records:
         self.source = _source(builder, split, {"image": tfds.decode.SkipDecoding()} if self.encoded else None)
         if size is not None and not self.encoded:
             raise ValueError(
-                f"size {size} is for images that are stored as JPEG or PNG; {split} holds arrays of {feature.shape}"
+                f"image_size {size} is for images that are stored as JPEG or PNG; {split} holds arrays of {feature.shape}"
             )
         self.shape = (len(self.source), *(size or space), self.channels if self.encoded else channels)
         self.dtype = np.dtype(feature.np_dtype)
@@ -224,19 +224,19 @@ class Records:
             images = [self._decode(data, index) for data, index in zip(images, indices, strict=True)]
         shapes = sorted({np.shape(image) for image in images})
         if len(shapes) > 1 or None not in self.shape and shapes != [self.shape[1:]]:
-            raise self.differ(shapes)
+            raise self.shapes_error(shapes)
         return np.stack(images), np.array([example["label"] for example in examples], np.int32)
 
-    def differ(self, shapes: Sequence[tuple[int, ...]]) -> ValueError:
+    def shapes_error(self, shapes: Sequence[tuple[int, ...]]) -> ValueError:
         """Return the error for images of several shapes."""
         return ValueError(
             f"{self.builder.data_path} holds images of different shapes, such as {list(shapes[:2])}; needs one shape:"
-            " pass size=(height, width) to crop and scale them"
+            " pass image_size=(height, width) to crop and scale them"
         )
 
     def labels(self) -> np.ndarray:
         """Read the labels of all examples without decoding images."""
-        parts = [_fetch(self.builder, self.source, indices) for indices in blocks(len(self.source))]
+        parts = [_fetch(self.builder, self.source, indices) for indices in index_blocks(len(self.source))]
         return np.array([example["label"] for part in parts for example in part], np.int32)
 
     def _decode(self, data: bytes, index: int) -> np.ndarray:
@@ -251,11 +251,11 @@ class Records:
                 f"image {index} of {self.source.split!r} in {self.builder.data_path} cannot be decoded ({_first_line(error)})"
             ) from error
         if self.size is not None:
-            picture = fitted(picture, self.size)
+            picture = crop_and_scale(picture, self.size)
         return np.asarray(picture, self.dtype).reshape(picture.height, picture.width, self.channels)
 
 
-def fitted(picture: Any, size: tuple[int, int]) -> Any:
+def crop_and_scale(picture: Any, size: tuple[int, int]) -> Any:
     """Crop the centre of a Pillow image to the aspect ratio of `size`, (height, width), and scale it."""
     height, width = size
     scale = min(picture.height / height, picture.width / width)
@@ -264,25 +264,25 @@ def fitted(picture: Any, size: tuple[int, int]) -> Any:
     return picture.resize((width, height), require("PIL.Image").Resampling.BILINEAR, box=box)
 
 
-def blocks(count: int) -> list[range]:
+def index_blocks(count: int) -> list[range]:
     """Divide the indices of `count` examples into ranges that are read at once."""
     return [range(first, min(first + BLOCK, count)) for first in range(0, count, BLOCK)]
 
 
-def decoded(records: Records, description: str, progress: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def decode_all(records: Records, description: str, progress: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the images and labels of all examples block by block, in order, decoding blocks in parallel.
 
     Raises:
       ValueError: The images differ in shape.
       DamagedError: A record is damaged.
     """
-    ranges, first = blocks(len(records.source)), None
+    ranges, first = index_blocks(len(records.source)), None
     with concurrent.futures.ThreadPoolExecutor(disk.THREADS) as pool:
         for start in track(range(0, len(ranges), disk.THREADS), description, progress):
             for images, labels in pool.map(records, ranges[start : start + disk.THREADS]):
                 first = images.shape[1:] if first is None else first
                 if images.shape[1:] != first:
-                    raise records.differ([first, images.shape[1:]])
+                    raise records.shapes_error([first, images.shape[1:]])
                 yield images, labels
 
 
@@ -319,7 +319,7 @@ def _remove_leftovers(folder: pathlib.Path) -> None:
 
 def _again(folder: Any) -> str:
     """Return the part of an error message that says how to prepare a data set again."""
-    return f"load it with again=True, or move {folder} away, to prepare it again"
+    return f"load it with overwrite=True, or move {folder} away, to prepare it again"
 
 
 def _first_line(error: Exception) -> str:
@@ -344,7 +344,7 @@ def quiet(progress: bool = False) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def global_random_state_kept() -> Iterator[None]:
+def preserve_global_random_state() -> Iterator[None]:
     """Restore the state of Python's and NumPy's global random generators at the end.
 
     TFDS draws from one of them, and MNIST-1D seeds both.

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jax.typing import ArrayLike
 
-from convlab.data.splits import Split, Stored, hold_out, round_robin
+from convlab.choices import one_of
+from convlab.data.splits import Split, StoredImages, hold_out, round_robin
 
 CHUNK = 1000  # the number of images converted to float64 at a time
 SAMPLE = 10_000  # the number of images on disk from which the moments are estimated
@@ -110,7 +111,7 @@ class Data:
         The standard deviation of a constant channel is exactly 0.
         """
         images, shape = self.train.images, self.image_shape
-        if isinstance(images, Stored):  # the same sample in every call
+        if isinstance(images, StoredImages):  # the same sample in every call
             chosen = np.random.default_rng(0).permutation(len(images))[:SAMPLE]
             images = images[np.sort(chosen)]
         rows = images.reshape(len(images), -1)  # sum over images first: long contiguous axes are many times faster
@@ -251,9 +252,7 @@ class Data:
 
 def check_standardisation(name: str) -> None:
     """Raise ValueError if a standardisation is unknown."""
-    if name not in STANDARDISATIONS:
-        known = ", ".join(map(repr, STANDARDISATIONS))
-        raise ValueError(f"standardisation {name!r} is unknown; needs one of {known}")
+    one_of("standardisation", name, STANDARDISATIONS)
 
 
 def _integer(name: str, value: object) -> int:

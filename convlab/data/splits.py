@@ -10,21 +10,21 @@ from jax.typing import ArrayLike
 MAXIMUM_NDIM = 3
 
 
-class Stored:
+class StoredImages:
     """An array of images that stay on disk and are read when they are indexed.
 
     `images[3:5]` and `images[array]` return NumPy arrays.
 
     Args:
       read: A function from indices on disk to images.
-      places: The indices of the images on disk, in order.
+      indices: The indices on disk of the images that the array holds, in order.
       shape: The shape of one image, (*space, c).
       dtype: The dtype of the images.
     """
 
-    def __init__(self, read: Callable[[np.ndarray], np.ndarray], places: np.ndarray, shape: tuple[int, ...], dtype: np.dtype):
-        self._read, self._indices = read, places
-        self.shape, self.dtype = (len(places), *shape), np.dtype(dtype)
+    def __init__(self, read: Callable[[np.ndarray], np.ndarray], indices: np.ndarray, shape: tuple[int, ...], dtype: np.dtype):
+        self._read, self._indices = read, indices
+        self.shape, self.dtype = (len(indices), *shape), np.dtype(dtype)
         self.ndim, self.size = len(self.shape), math.prod(self.shape)
 
     def __len__(self) -> int:
@@ -46,11 +46,11 @@ class Stored:
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self[:], dtype)
 
-    def take(self, places: np.ndarray) -> "Stored":
+    def take(self, indices: np.ndarray) -> "StoredImages":
         """Return the images at the given indices, still on disk."""
-        return Stored(self._read, self._indices[places], self.shape[1:], self.dtype)
+        return StoredImages(self._read, self._indices[indices], self.shape[1:], self.dtype)
 
-    def map(self, f: Callable[[np.ndarray], ArrayLike]) -> "Stored":
+    def map(self, f: Callable[[np.ndarray], ArrayLike]) -> "StoredImages":
         """Return the images on disk with `f` applied to them at every reading.
 
         Raises:
@@ -59,7 +59,7 @@ class Stored:
         sample = np.asarray(f(self[:2]))
         if len(sample) != len(self[:2]):
             raise ValueError(f"f returned {len(sample)} images for {len(self[:2])}; needs as many, since each keeps its label")
-        return Stored(lambda indices: np.asarray(f(self._read(indices))), self._indices, sample.shape[1:], sample.dtype)
+        return StoredImages(lambda indices: np.asarray(f(self._read(indices))), self._indices, sample.shape[1:], sample.dtype)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ class Split:
     """Images and their labels.
 
     Args:
-      images: The images, uint8 or float32, (n, *space, c) with one to three spatial axes. In memory, or `Stored` on disk.
+      images: The images, uint8 or float32, (n, *space, c) with one to three spatial axes. In memory, or `StoredImages` on disk.
       labels: The class numbers from 0, (n,). Any integer dtype; converted to int32.
 
     Raises:
@@ -80,7 +80,7 @@ class Split:
       5
     """
 
-    images: np.ndarray | Stored
+    images: np.ndarray | StoredImages
     labels: np.ndarray
 
     def __post_init__(self) -> None:
@@ -91,14 +91,14 @@ class Split:
     def __len__(self) -> int:
         return len(self.images)
 
-    def take(self, places: np.ndarray) -> "Split":
+    def take(self, indices: np.ndarray) -> "Split":
         """Return the examples at the given indices, in that order. Images on disk stay on disk."""
-        images = self.images.take(places) if isinstance(self.images, Stored) else self.images[places]
-        return Split(images, self.labels[places])
+        images = self.images.take(indices) if isinstance(self.images, StoredImages) else self.images[indices]
+        return Split(images, self.labels[indices])
 
     def map(self, f: Callable[[np.ndarray], ArrayLike]) -> "Split":
         """Apply `f` to the images, immediately in memory, or whenever images on disk are read."""
-        images = self.images.map(f) if isinstance(self.images, Stored) else np.asarray(f(self.images))
+        images = self.images.map(f) if isinstance(self.images, StoredImages) else np.asarray(f(self.images))
         return Split(images, self.labels)
 
 
@@ -153,7 +153,7 @@ def _index_in_class(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 
 def _check_images(images: object) -> None:
-    if not isinstance(images, (np.ndarray, Stored)):
+    if not isinstance(images, (np.ndarray, StoredImages)):
         raise TypeError(f"images must be a NumPy array, got {type(images).__name__}; convert them with np.asarray")
     if images.dtype not in (np.uint8, np.float32):
         raise TypeError(f"images have dtype {images.dtype}; needs uint8 (pixels as stored) or float32")

@@ -8,18 +8,18 @@ import numpy as np
 
 from convlab.data import disk, records
 from convlab.data.records import Builder, Records
-from convlab.data.splits import Split, Stored
+from convlab.data.splits import Split, StoredImages
 
-KEEP = ("memory", "disk", "records")
+STORAGES = ("memory", "disk", "records")
 
 
-def read(builder: Builder, splits: list[str], keep: str, size: tuple[int, int] | None, progress: bool) -> dict[str, Split]:
+def read(builder: Builder, splits: list[str], storage: str, size: tuple[int, int] | None, progress: bool) -> dict[str, Split]:
     """Read splits of a prepared data set.
 
     Args:
       builder: The builder of the prepared data set.
       splits: The names of the splits.
-      keep: The storage of the images. "memory" loads them as arrays. "disk" reads decoded images from disk when they are
+      storage: The storage of the images. "memory" loads them as arrays. "disk" reads decoded images from disk when they are
         indexed. "records" decodes images from their records when they are indexed.
       size: The height and width to scale images to. If None, images keep their size.
       progress: Whether to show progress bars.
@@ -30,40 +30,40 @@ def read(builder: Builder, splits: list[str], keep: str, size: tuple[int, int] |
     Raises:
       ValueError: The images differ in shape.
       DamagedError: The records are damaged.
-      OSError: `keep` is "disk" and the decoded images cannot be written.
+      OSError: `storage` is "disk" and the decoded images cannot be written.
     """
-    if keep == "records":
+    if storage == "records":
         records.verify(builder)
         return {split: _split_of_records(Records(builder, split, size)) for split in splits}
     folder = pathlib.Path(builder.data_path) / ("decoded" if size is None else f"decoded_{size[0]}x{size[1]}")
     try:
-        return _decoded(builder, folder, splits, keep, size, progress)
+        return _decoded(builder, folder, splits, storage, size, progress)
     except OSError as error:
-        if keep == "disk":
+        if storage == "disk":
             raise OSError(
                 f"the decoded images of {builder.data_path} cannot be written ({error}); free some space, pass another"
-                " data_dir, or keep='records', which decodes images when they are indexed"
+                " data_dir, or storage='records', which decodes images when they are indexed"
             ) from error
         warnings.warn(f"decoded images cannot be stored for the next time: {error}", stacklevel=2)
         return {split: Split(*_decode(builder, split, size, progress)) for split in splits}
 
 
 def _decoded(
-    builder: Builder, folder: pathlib.Path, splits: list[str], keep: str, size: tuple[int, int] | None, progress: bool
+    builder: Builder, folder: pathlib.Path, splits: list[str], storage: str, size: tuple[int, int] | None, progress: bool
 ) -> dict[str, Split]:
     """Read decoded splits, and decode them first if their files are missing or damaged."""
-    open_split = {"memory": _split_in_memory, "disk": _split_on_disk}[keep]
+    open_split = {"memory": _split_in_memory, "disk": _split_on_disk}[storage]
     if folder.exists():
         try:
             return {split: open_split(folder, split) for split in splits}
         except disk.DamagedError as error:
             warnings.warn(f"decoding {builder.data_path} again: {error}", stacklevel=2)
-            with disk.alone(folder):
+            with disk.lock_folder(folder):
                 shutil.rmtree(folder, ignore_errors=True)
     records.verify(builder)
-    with disk.alone(folder):
+    with disk.lock_folder(folder):
         if not folder.exists():
-            with disk.made_whole(folder) as part:
+            with disk.atomic_folder(folder) as part:
                 for split in splits:
                     _write(part, builder, split, size, progress)
     return {split: open_split(folder, split) for split in splits}
@@ -77,9 +77,9 @@ def _split_in_memory(folder: pathlib.Path, split: str) -> Split:
 
 def _split_on_disk(folder: pathlib.Path, split: str) -> Split:
     """Return a decoded split whose images are memory-mapped."""
-    disk.check_file(folder, f"{split}.images.npy")
+    disk.verify_file(folder, f"{split}.images.npy")
     images = np.load(folder / f"{split}.images.npy", mmap_mode="r")
-    stored = Stored(lambda indices: np.asarray(images[indices]), np.arange(len(images)), images.shape[1:], images.dtype)
+    stored = StoredImages(lambda indices: np.asarray(images[indices]), np.arange(len(images)), images.shape[1:], images.dtype)
     return Split(stored, disk.read_array(folder, f"{split}.labels.npy"))
 
 
@@ -87,16 +87,16 @@ def _split_of_records(source: Records) -> Split:
     """Return a split whose images are decoded when they are indexed."""
     if None in source.shape:
         raise ValueError(
-            f"{source.builder.data_path} holds images of several shapes {source.shape[1:]}: keep='records' needs"
-            " size=(height, width) to crop and scale them to one shape"
+            f"{source.builder.data_path} holds images of several shapes {source.shape[1:]}: storage='records' needs"
+            " image_size=(height, width) to crop and scale them to one shape"
         )
-    stored = Stored(lambda indices: source(indices)[0], np.arange(source.shape[0]), source.shape[1:], source.dtype)
+    stored = StoredImages(lambda indices: source(indices)[0], np.arange(source.shape[0]), source.shape[1:], source.dtype)
     return Split(stored, source.labels())
 
 
 def _decode(builder: Builder, split: str, size: tuple[int, int] | None, progress: bool) -> tuple[np.ndarray, np.ndarray]:
     """Decode a split into memory."""
-    images, labels = zip(*records.decoded(Records(builder, split, size), f"decoding {split}", progress), strict=True)
+    images, labels = zip(*records.decode_all(Records(builder, split, size), f"decoding {split}", progress), strict=True)
     return np.concatenate(images), np.concatenate(labels)
 
 
@@ -104,7 +104,7 @@ def _write(folder: pathlib.Path, builder: Builder, split: str, size: tuple[int, 
     """Decode a split into two .npy files, holding one block in memory at a time."""
     source, label_blocks = Records(builder, split, size), []
     with (folder / f"{split}.images.npy").open("wb") as file:
-        for images, labels in records.decoded(source, f"decoding {split}", progress):
+        for images, labels in records.decode_all(source, f"decoding {split}", progress):
             if not label_blocks:
                 header = {"descr": images.dtype.str, "fortran_order": False, "shape": (source.shape[0], *images.shape[1:])}
                 np.lib.format.write_array_header_1_0(file, header)

@@ -41,14 +41,14 @@ def permute_pixels(images: Shaped[Images, "*n k l c"], key: RandomKey, *, ndim: 
       (5, 8, 7, 1)
     """
     images = jnp.asarray(images)
-    space = space_of(images, images.ndim - 2 if ndim is None else ndim)
+    space = spatial_shape(images, images.ndim - 2 if ndim is None else ndim)
     batch, channels = images.shape[: -1 - len(space)], images.shape[-1]
     order = jax.random.permutation(key, math.prod(space))
     pixels = images.reshape(*batch, math.prod(space), channels)
     return jnp.take(pixels, order, axis=-2).reshape(images.shape)
 
 
-def embed(images: Shaped[Images, "*n k l c"], space: Sequence[int]) -> Shaped[Array, "*n i j c"]:
+def centre_on_canvas(images: Shaped[Images, "*n k l c"], space: Sequence[int]) -> Shaped[Array, "*n i j c"]:
     """Place images at the centre of a larger canvas of zeros.
 
     If the number of added pixels is odd, the extra pixel is added at the end of the axis.
@@ -62,16 +62,16 @@ def embed(images: Shaped[Images, "*n k l c"], space: Sequence[int]) -> Shaped[Ar
       TypeError: A size is not a Python integer.
 
     Example:
-      >>> embed(jnp.ones((5, 8, 7, 1)), (11, 13)).shape
+      >>> centre_on_canvas(jnp.ones((5, 8, 7, 1)), (11, 13)).shape
       (5, 11, 13, 1)
     """
     images = jnp.asarray(images)
     canvas = integers("space", space)
-    sizes = space_of(images, len(canvas))
+    sizes = spatial_shape(images, len(canvas))
     if any(large < small for large, small in zip(canvas, sizes, strict=True)):
         raise ValueError(f"space {canvas} is smaller than the images' {sizes}; needs a canvas that holds all their pixels")
     spare = [large - small for large, small in zip(canvas, sizes, strict=True)]
-    return pad(images, [(extra // 2, extra - extra // 2) for extra in spare])
+    return zero_pad(images, [(extra // 2, extra - extra // 2) for extra in spare])
 
 
 def standardise(
@@ -105,7 +105,7 @@ def standardise(
     return (images.astype(jnp.float32) - _float32(mean)) / _float32(std)
 
 
-def space_of(images: Array, ndim: int) -> tuple[int, ...]:
+def spatial_shape(images: Array, ndim: int) -> tuple[int, ...]:
     """Return the sizes of the last `ndim` axes before the channels.
 
     Raises:
@@ -126,7 +126,7 @@ def integers(name: str, values: Sequence[int]) -> tuple[int, ...]:
         raise TypeError(f"{name} must be a sequence of Python integers, one per spatial axis; got {values!r}") from None
 
 
-def pad(images: Array, spatial: Sequence[tuple[int, int]]) -> Array:
+def zero_pad(images: Array, spatial: Sequence[tuple[int, int]]) -> Array:
     """Pad with zeros before and after each spatial axis. A negative number removes pixels instead."""
     untouched = [(0, 0, 0)] * (images.ndim - 1 - len(spatial))
     zero = jnp.zeros((), images.dtype)

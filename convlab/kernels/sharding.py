@@ -10,7 +10,7 @@ An axis splits nothing if it is missing, has size 1 or does not divide the numbe
 some axis of the mesh is not of type Auto, for example inside a `shard_map` of the caller.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 import jax
 import jax.numpy as jnp
@@ -150,7 +150,24 @@ def _shard(
     return jax.jit(jax.shard_map(device_part, in_specs=specs, out_specs=out, axis_names=names))(x, v)
 
 
-def _varying(array: Array, names: set[str]) -> Array:
+def vary_alike(*arrays: Array) -> list[Array]:
+    """Mark arrays as varying along every mesh axis along which one of them varies.
+
+    Inside a `shard_map` of the caller, JAX then sums the gradient of a replicated array over the devices, as for its own
+    operations.
+    """
+    varying = [_varying_axes(array) for array in arrays]
+    names = frozenset().union(*varying)
+    return [_varying(array, names - present) for array, present in zip(arrays, varying, strict=True)]
+
+
+def _varying_axes(array: Array) -> frozenset[str]:
+    """Return the mesh axes along which an array varies inside a `shard_map`."""
+    kind = jax.typeof(array)
+    return kind.manual_axis_type.varying if hasattr(kind, "manual_axis_type") else kind.vma  # `vma` before JAX 0.10
+
+
+def _varying(array: Array, names: Set[str]) -> Array:
     """Mark a replicated array as varying along mesh axes, so that JAX sums its gradients over them."""
     if not names:
         return array

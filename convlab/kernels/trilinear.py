@@ -21,6 +21,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, DTypeLike, Float
 
+from convlab.choices import one_of
 from convlab.kernels import sharding
 from convlab.kernels.form import LETTERS, OTHERS, Form, sizes
 from convlab.kernels.table import FAMILIES, choose, implement, proxy
@@ -43,9 +44,8 @@ def layer(
     Raises:
       ValueError: The family has no implementation of this name.
     """
-    names = FAMILIES[form.family].implementations
-    if form.implementation not in ("auto", *names):
-        raise ValueError(f"implementation {form.implementation!r} is unknown; needs 'auto', {', '.join(map(repr, names))}")
+    one_of("implementation", form.implementation, ("auto", *FAMILIES[form.family].implementations))
+    x, v = sharding.vary_alike(x, v)
     return form_p.bind(x, v, wrt="h", form=form, dtype=jnp.dtype(dtype or jnp.result_type(x, v)))
 
 
@@ -93,7 +93,15 @@ def _abstract(p, q, *, wrt, form, dtype):
     return jax.make_jaxpr(lambda p, q: proxy(form, wrt, p, q).astype(dtype))(p, q).out_avals[0]
 
 
-form_p.def_impl(jax.jit(form_p.bind, static_argnames=("wrt", "form", "dtype")))
+_compiled = jax.jit(form_p.bind, static_argnames=("wrt", "form", "dtype"))
+
+
+@form_p.def_impl
+def _evaluate(p, q, *, wrt, form, dtype):
+    """Evaluate the primitive outside of a trace: compiled, or operation by operation under `jax.disable_jit`."""
+    if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
+        return _derivative(p, q, wrt=wrt, form=form, dtype=dtype, platform=jax.default_backend())
+    return _compiled(p, q, wrt=wrt, form=form, dtype=dtype)
 
 
 def _transpose(operand: int):

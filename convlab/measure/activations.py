@@ -53,7 +53,9 @@ def feature_maps(model: Any, images: Float[Array, "n k l c"], *layers: str) -> d
 def activation_metrics(
     model: nnx.Module, images: Float[Array, "n k l c"], *layers: str
 ) -> Callable[[Any], dict[str, Float[Array, ""]]]:
-    """Build a function of the parameters that summarises the outputs of layers.
+    r"""Build a function of the parameters that summarises the outputs of layers.
+
+    $$\text{dead channels} = \frac{1}{D} \, \#\{\, d : H_{nijd} \le 0 \text{ for all } n, i, j \,\}$$
 
     `fit(..., parameter_metrics=)` takes such a function. Batch norms normalise with the statistics of these images, because the
     function does not receive the running statistics.
@@ -65,7 +67,7 @@ def activation_metrics(
 
     Returns:
       A jittable function of the parameters (plain nested dicts). Its result holds, for every layer, the mean and standard
-      deviation of all outputs, "layer/mean" and "layer/deviation". "layer/dead" is the share of channels that are above zero
+      deviation of all outputs, "layer/mean" and "layer/std". "layer/dead_channels" is the share of channels that are above zero
       for no image and position; a ReLU sets these to zero.
 
     Raises:
@@ -76,7 +78,7 @@ def activation_metrics(
       >>> model = MLP((4, 4, 1), 3, (5,), rngs=nnx.Rngs(0))
       >>> metrics = activation_metrics(model, jnp.ones((2, 4, 4, 1)), "head/layers/0")
       >>> list(metrics(nnx.to_pure_dict(nnx.state(model, nnx.Param))))
-      ['head/layers/0/mean', 'head/layers/0/deviation', 'head/layers/0/dead']
+      ['head/layers/0/mean', 'head/layers/0/std', 'head/layers/0/dead_channels']
     """
     images = check.floating("images", images)
     network = nnx.clone(model)
@@ -101,8 +103,8 @@ def activation_metrics(
 
 STATISTICS: dict[str, Callable[[Array], Array]] = {
     "mean": jnp.mean,
-    "deviation": jnp.std,
-    "dead": lambda h: jnp.mean(~(h > 0).any(tuple(range(h.ndim - 1)))),
+    "std": jnp.std,
+    "dead_channels": lambda h: jnp.mean(~(h > 0).any(tuple(range(h.ndim - 1)))),
 }
 
 
@@ -111,12 +113,12 @@ class ActivationRank(NamedTuple):
 
     Attributes:
       rank: The rank of the matrix of activations.
-      effective: The exponential of the entropy of the normalised singular values. As many equal singular values have the same
-        entropy.
+      effective_rank: The exponential of the entropy of the normalised singular values. As many equal singular values have the
+        same entropy.
     """
 
     rank: int
-    effective: float
+    effective_rank: float
 
 
 def activation_rank(h: Float[Array, "*n d"], tolerance: float | None = None) -> ActivationRank:
@@ -124,7 +126,7 @@ def activation_rank(h: Float[Array, "*n d"], tolerance: float | None = None) -> 
 
     The activations of every example and position are a vector of d channels. With their singular values $\sigma$,
 
-    $$\text{effective} = \exp\Big(-\sum_q p_q \log p_q\Big), \qquad p_q = \sigma_q / \sum_r \sigma_r$$
+    $$\text{effective rank} = \exp\Big(-\sum_q p_q \log p_q\Big), \qquad p_q = \sigma_q / \sum_r \sigma_r$$
 
     Args:
       h: The activations; all axes but the last count as examples.
@@ -138,7 +140,7 @@ def activation_rank(h: Float[Array, "*n d"], tolerance: float | None = None) -> 
 
     Example:
       >>> activation_rank(jnp.eye(3)[:, :2])
-      ActivationRank(rank=2, effective=2.0)
+      ActivationRank(rank=2, effective_rank=2.0)
 
     Reference: Roy and Vetterli 2007, The effective rank.
     """

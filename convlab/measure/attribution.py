@@ -15,6 +15,7 @@ from jax.extend.core import Literal
 from jaxtyping import Array, Float, Int
 
 from convlab import check
+from convlab.choices import one_of
 from convlab.geometry import Window
 from convlab.measure.trace import ArrayRef, Program, Step, called_jaxpr, split_model, trace
 
@@ -61,8 +62,7 @@ def saliency(model: Any, images: Float[Array, "n k l c"], target: Target, rule: 
 
     Reference: Simonyan et al. 2014; Springenberg et al. 2015, Striving for simplicity, figure 1; Zeiler and Fergus 2014.
     """
-    if rule not in RULES:
-        raise ValueError(f"rule {rule!r} is unknown; needs one of {', '.join(RULES)}")
+    one_of("rule", rule, RULES)
     images = check.floating("images", images)
     program = trace(model, images, _inlines_plain if rule == "gradient" else _inlines_relus)
     if rule != "gradient":
@@ -124,7 +124,7 @@ def grad_cam(model: Any, images: Float[Array, "n k l c"], layer: str, target: Ta
 
 
 def occlusion(
-    model: Any, images: Float[Array, "n k l c"], target: Target, window: Window, *, value: float = 0.0
+    model: Any, images: Float[Array, "n k l c"], target: Target, window: Window, *, fill_value: float = 0.0
 ) -> Float[Array, "n i j"]:
     r"""Measure how much a score falls when a window of the image is hidden.
 
@@ -135,7 +135,7 @@ def occlusion(
       images: The network's input.
       target: The class whose score is explained, one for all images or one for each.
       window: The window that is hidden, at one of its positions at a time.
-      value: The value v of hidden pixels. 0 is the mean of standardised images.
+      fill_value: The value v of hidden pixels. 0 is the mean of standardised images.
 
     Returns:
       A map over the positions of the window. It is negative where the hidden pixels lower the score.
@@ -160,7 +160,7 @@ def occlusion(
     def scores(state: Any, x: Array, hidden: list[Array]) -> tuple[Array, Array]:
         def score_at(position: Int[Array, "axes"]) -> Array:
             where = functools.reduce(jnp.logical_and.outer, [mask[i] for mask, i in zip(hidden, position, strict=True)])
-            return _scores(run(state, jnp.where(where[..., None], value, x)), target)
+            return _scores(run(state, jnp.where(where[..., None], fill_value, x)), target)
 
         return _scores(run(state, x), target), jax.lax.map(score_at, jnp.indices(positions).reshape(len(positions), -1).T)
 

@@ -16,7 +16,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from convlab import check
-from convlab.algebra import transfer
+from convlab.algebra import transfer_function
+from convlab.choices import one_of
 from convlab.geometry import Space, Window, as_integer, as_space
 from convlab.ops.conv import conv
 
@@ -28,12 +29,12 @@ CONVERGED = 1e-8  # the relative change of the singular values below which a Kry
 
 
 @dataclasses.dataclass(frozen=True)
-class Linear:
+class LinearOperator:
     """A linear function of one image, or the linear part of an affine function.
 
     Args:
       function: A function from an image (*space, c) to activations of any shape.
-      shape: The shape (*space, c) of the image.
+      input_shape: The shape (*space, c) of the image.
       kernel: The kernel, if the function is a convolution.
       window: The window of that convolution.
 
@@ -41,22 +42,22 @@ class Linear:
       ValueError: The function does not take such an image.
 
     Example:
-      >>> Linear(lambda x: 2 * x[1:], (5, 3)).output_shape
+      >>> LinearOperator(lambda x: 2 * x[1:], (5, 3)).output_shape
       (4, 3)
     """
 
     function: Function
-    shape: Sequence[int]
+    input_shape: Sequence[int]
     kernel: Array | None = None
     window: Window | None = None
 
     def __post_init__(self):
-        object.__setattr__(self, "shape", tuple(as_integer("shape", n) for n in self.shape))
+        object.__setattr__(self, "input_shape", tuple(as_integer("input_shape", n) for n in self.input_shape))
 
     @property
     def output_shape(self) -> tuple[int, ...]:
         """The shape of the activations."""
-        return jax.eval_shape(self.function, jax.ShapeDtypeStruct(self.shape, self.dtype)).shape
+        return jax.eval_shape(self.function, jax.ShapeDtypeStruct(self.input_shape, self.dtype)).shape
 
     @property
     def dtype(self) -> np.dtype:
@@ -64,17 +65,20 @@ class Linear:
         return jnp.result_type(float) if self.kernel is None else self.kernel.dtype
 
     @property
-    def sizes(self) -> tuple[int, int]:
-        """The numbers of rows and columns: the sizes of the activations and of the image."""
-        return math.prod(self.output_shape), math.prod(self.shape)
+    def shape(self) -> tuple[int, int]:
+        """The shape (rows, columns) of the matrix: the sizes of the activations and of the image."""
+        return math.prod(self.output_shape), math.prod(self.input_shape)
 
     def apply(self, x: Array) -> Array:
-        """Return A x."""
-        return jax.jvp(self.function, (jnp.zeros(self.shape, self.dtype),), (x.astype(self.dtype),))[1]
+        """Return A x.
 
-    def transpose(self, y: Array) -> Array:
+        $$A x = f(x) - f(0)$$
+        """
+        return jax.jvp(self.function, (jnp.zeros(self.input_shape, self.dtype),), (x.astype(self.dtype),))[1]
+
+    def apply_transpose(self, y: Array) -> Array:
         r"""Return $A^\top y$."""
-        return jax.vjp(self.function, jnp.zeros(self.shape, self.dtype))[1](y.astype(self.dtype))[0]
+        return jax.vjp(self.function, jnp.zeros(self.input_shape, self.dtype))[1](y.astype(self.dtype))[0]
 
     def matrix(self) -> Float[Array, "outputs pixels"]:
         r"""Write out the matrix, with activations and images as flat vectors.
@@ -82,17 +86,19 @@ class Linear:
         $$A_{(ijd),(klc)} = \partial H_{ijd} / \partial X_{klc}$$
 
         Example:
-          >>> convolution(jnp.array([1.0, 2.0]).reshape(2, 1, 1), Window(2, padding="VALID"), (3,)).matrix()
+          >>> conv_operator(jnp.array([1.0, 2.0]).reshape(2, 1, 1), Window(2, padding="VALID"), (3,)).matrix()
           Array([[1., 2., 0.],
                  [0., 1., 2.]], dtype=float32)
         """
-        rows, columns = self.sizes
+        rows, columns = self.shape
         jacobian = jax.jacfwd if columns <= rows else jax.jacrev
-        return jacobian(self.function)(jnp.zeros(self.shape, self.dtype)).reshape(rows, columns)
+        return jacobian(self.function)(jnp.zeros(self.input_shape, self.dtype)).reshape(rows, columns)
 
 
-def convolution(v: Float[Array, "a b c d"], window: Window, space: Space) -> Linear:
-    """Return a convolution as a linear function of one image.
+def conv_operator(v: Float[Array, "a b c d"], window: Window, space: Space) -> LinearOperator:
+    r"""Return a convolution as a linear function of one image.
+
+    $$(A x)_{ijd} = \sum_{abc} V_{abcd}\, X_{si + ta - p,\, sj + tb - p,\, c}$$
 
     Args:
       v: The kernel of the convolution.
@@ -104,52 +110,55 @@ def convolution(v: Float[Array, "a b c d"], window: Window, space: Space) -> Lin
       TypeError: `v` is not floating.
 
     Example:
-      >>> convolution(jnp.ones((3, 3, 2, 7)), Window(3, 2), (4, 5)).sizes
+      >>> conv_operator(jnp.ones((3, 3, 2, 7)), Window(3, 2), (4, 5)).shape
       (42, 40)
     """
     v, ndim = check.kernel("v", v, spatial=1, others="c d")
     check.taps("v", v.shape[:ndim], window)
-    check.agree("space has {} axes", (len(space),), f"v of shape {v.shape} has {{}}", (ndim,))
-    return Linear(lambda x: conv(x, v, window), (*as_space(space), v.shape[-2]), v, window.with_ndim(ndim))
+    check.equal_shapes("space has {} axes", (len(space),), f"v of shape {v.shape} has {{}}", (ndim,))
+    return LinearOperator(lambda x: conv(x, v, window), (*as_space(space), v.shape[-2]), v, window.with_ndim(ndim))
 
 
-def singular_values(linear: Linear, method: str = "auto", *, most: int | None = None) -> Float[np.ndarray, "s"]:
-    """Return the singular values of the dense matrix, largest first.
+def singular_values(operator: LinearOperator, method: str = "auto", *, count: int | None = None) -> Float[np.ndarray, "s"]:
+    r"""Return the singular values of the dense matrix, largest first.
+
+    $$A = \sum_q \sigma_q\, u_q v_q^\top, \qquad \sigma_1 \ge \sigma_2 \ge \ldots \ge 0$$
 
     Args:
-      linear: The linear function.
+      operator: The linear operator.
       method: The method, one of four. "dense" decomposes the matrix; it gives all values and is exact. "fourier" decomposes a
         "CIRCULAR" convolution of stride 1 frequency by frequency; it gives all values, exact to rounding. "krylov" finds the
         largest values from products with the matrix and its transpose, until they change by less than a share of 1e-8.
         "auto" is "fourier" if it applies, else "dense" for up to 2**24 entries, else "krylov".
-      most: The number of largest values to return. If None, all values, or one with "krylov".
+      count: The number of largest values to return. If None, all values, or one with "krylov".
 
     Returns:
       At most min(rows, columns) numbers.
 
     Raises:
-      ValueError: The method is unknown, `most` is below 1, or the function is no convolution on a torus as "fourier" needs.
+      ValueError: The method is unknown, `count` is below 1, or the function is no convolution on a torus as "fourier" needs.
 
     Example:
-      >>> singular_values(convolution(jnp.eye(2).reshape(1, 1, 2, 2), Window(1), (2, 1)))
+      >>> singular_values(conv_operator(jnp.eye(2).reshape(1, 1, 2, 2), Window(1), (2, 1)))
       array([1., 1., 1., 1.], dtype=float32)
 
     Reference: Sedghi, Gupta and Long 2019, The singular values of convolutional layers; Musco and Musco 2015, Randomized block
     Krylov methods for stronger and faster approximate singular value decomposition.
     """
-    if method != "auto" and method not in METHODS:
-        raise ValueError(f"method {method!r} is unknown; needs 'auto' or one of {', '.join(METHODS)}")
-    most = most if most is None else as_integer("most", most)
+    one_of("method", method, ("auto", *METHODS))
+    count = count if count is None else as_integer("count", count)
     if method == "auto":
-        method = "fourier" if _circular(linear) else "dense" if math.prod(linear.sizes) <= LARGEST else "krylov"
-    return METHODS[method](linear, most)[:most]
+        method = "fourier" if _circular(operator) else "dense" if math.prod(operator.shape) <= LARGEST else "krylov"
+    return METHODS[method](operator, count)[:count]
 
 
-def matrix_rank(linear: Linear, tolerance: float | None = None) -> int:
-    """Compute the rank of the dense matrix: the number of singular values above a threshold.
+def matrix_rank(operator: LinearOperator, tolerance: float | None = None) -> int:
+    r"""Compute the rank of the dense matrix: the number of singular values above a threshold.
+
+    $$\#\{\, q : \sigma_q > \tau \sigma_1 \,\} \quad \text{with tolerance } \tau$$
 
     Args:
-      linear: The linear function.
+      operator: The linear operator.
       tolerance: The threshold, as a share of the largest singular value. If None, the threshold is `rounding` of sums that are
         as long as the longer side of the matrix.
 
@@ -157,19 +166,21 @@ def matrix_rank(linear: Linear, tolerance: float | None = None) -> int:
       ValueError: The matrix has more than 2**24 entries, too many to write out, and is no convolution on a torus.
 
     Example:
-      >>> matrix_rank(convolution(jnp.ones((3, 1, 1)), Window(3, padding="CIRCULAR"), (6,)))  # two frequencies map to 0
+      >>> matrix_rank(conv_operator(jnp.ones((3, 1, 1)), Window(3, padding="CIRCULAR"), (6,)))  # two frequencies map to 0
       4
     """
-    if not _circular(linear):
-        _check_small(linear)
-    return numerical_rank(singular_values(linear), tolerance, max(linear.sizes), linear.dtype)
+    if not _circular(operator):
+        _check_small(operator)
+    return numerical_rank(singular_values(operator), tolerance, max(operator.shape), operator.dtype)
 
 
-def null_space(linear: Linear, tolerance: float | None = None) -> Float[np.ndarray, "lost ..."]:
-    """Return an orthonormal basis of the images that a layer maps to zero.
+def null_space(operator: LinearOperator, tolerance: float | None = None) -> Float[np.ndarray, "lost ..."]:
+    r"""Return an orthonormal basis of the images that a layer maps to zero.
+
+    $$\{\, x : A x = 0 \,\}$$
 
     Args:
-      linear: The linear function.
+      operator: The linear operator.
       tolerance: The threshold for singular values, as in `matrix_rank`.
 
     Returns:
@@ -179,13 +190,13 @@ def null_space(linear: Linear, tolerance: float | None = None) -> Float[np.ndarr
       ValueError: The matrix has more than 2**24 entries.
 
     Example:
-      >>> lost = null_space(convolution(jnp.ones((2, 1, 1)), Window(2, padding="VALID"), (4,)))
+      >>> lost = null_space(conv_operator(jnp.ones((2, 1, 1)), Window(2, padding="VALID"), (4,)))
       >>> (2 * lost / lost[0, 0]).round(3).squeeze()
       array([ 2., -2.,  2., -2.], dtype=float32)
     """
-    _check_small(linear)
-    _, sigma, right = np.linalg.svd(np.linalg.qr(_decomposable_matrix(linear), mode="r"))
-    return right[numerical_rank(sigma, tolerance, max(linear.sizes), linear.dtype) :].reshape(-1, *linear.shape)
+    _check_small(operator)
+    _, sigma, right = np.linalg.svd(np.linalg.qr(_decomposable_matrix(operator), mode="r"))
+    return right[numerical_rank(sigma, tolerance, max(operator.shape), operator.dtype) :].reshape(-1, *operator.input_shape)
 
 
 def rounding(width: int, dtype: DTypeLike) -> float:
@@ -208,7 +219,9 @@ def rounding(width: int, dtype: DTypeLike) -> float:
 
 
 def numerical_rank(sigma: np.ndarray, tolerance: float | None, width: int, dtype: DTypeLike) -> int:
-    """Count the singular values above a share of the largest one.
+    r"""Count the singular values above a share of the largest one.
+
+    $$\#\{\, q : \sigma_q > \tau \sigma_1 \,\} \quad \text{with tolerance } \tau$$
 
     If `tolerance` is None, the share is `rounding`.
     """
@@ -216,31 +229,33 @@ def numerical_rank(sigma: np.ndarray, tolerance: float | None, width: int, dtype
     return int(np.sum(sigma > threshold * sigma[0]))
 
 
-def _dense(linear: Linear, most: int | None) -> np.ndarray:
-    return np.linalg.svd(_decomposable_matrix(linear), compute_uv=False)
+def _dense(operator: LinearOperator, count: int | None) -> np.ndarray:
+    return np.linalg.svd(_decomposable_matrix(operator), compute_uv=False)
 
 
-def _fourier(linear: Linear, most: int | None) -> np.ndarray:
-    if linear.kernel is None or linear.window is None:
-        raise ValueError("method 'fourier' needs a convolution with its kernel and window; build it with `convolution`")
-    v = linear.kernel.astype(_at_least_single(linear.dtype))
-    symbol = np.asarray(transfer(v, linear.window, linear.shape[:-1]))
+def _fourier(operator: LinearOperator, count: int | None) -> np.ndarray:
+    if operator.kernel is None or operator.window is None:
+        raise ValueError("method 'fourier' needs a convolution with its kernel and window; build it with `conv_operator`")
+    v = operator.kernel.astype(_at_least_single(operator.dtype))
+    symbol = np.asarray(transfer_function(v, operator.window, operator.input_shape[:-1]))
     return np.sort(np.linalg.svd(symbol, compute_uv=False), axis=None)[::-1]
 
 
-def _krylov(linear: Linear, most: int | None) -> np.ndarray:
+def _krylov(operator: LinearOperator, count: int | None) -> np.ndarray:
     """Extend an orthonormal Krylov basis until the largest singular values settle.
 
     A block finds singular values of multiplicity above one, which the frequencies of a convolution have. A single vector would
     not.
     """
-    wanted, (rows, columns) = most or 1, linear.sizes
-    apply = jax.jit(lambda x: jax.vmap(linear.apply)(x.reshape(-1, *linear.shape)).reshape(len(x), -1))
-    apply_transpose = jax.jit(lambda y: jax.vmap(linear.transpose)(y.reshape(-1, *linear.output_shape)).reshape(len(y), -1))
+    wanted, (rows, columns) = count or 1, operator.shape
+    apply = jax.jit(lambda x: jax.vmap(operator.apply)(x.reshape(-1, *operator.input_shape)).reshape(len(x), -1))
+    apply_transpose = jax.jit(
+        lambda y: jax.vmap(operator.apply_transpose)(y.reshape(-1, *operator.output_shape)).reshape(len(y), -1)
+    )
     random = np.random.default_rng(0)
     basis, images, gram = np.zeros((0, columns)), np.zeros((0, rows)), np.zeros((0, 0))
     block = random.normal(size=(min(wanted + OVERSAMPLING, columns), columns))
-    converged, previous = max(CONVERGED, 8 * float(jnp.finfo(linear.dtype).eps)), np.zeros(wanted)
+    converged, previous = max(CONVERGED, 8 * float(jnp.finfo(operator.dtype).eps)), np.zeros(wanted)
     while True:
         for _ in range(2):  # the second pass removes the rounding errors of the first
             block = block - (block @ basis.T) @ basis
@@ -250,30 +265,34 @@ def _krylov(linear: Linear, most: int | None) -> np.ndarray:
         gram = np.block([[gram, products[: -len(block)]], [products.T]])
         values = np.sqrt(np.abs(np.linalg.eigvalsh(gram)))[::-1][:wanted]
         if len(basis) == columns or (len(values) == wanted and np.all(np.abs(values - previous) <= converged * values[0])):
-            return np.linalg.svd(images, compute_uv=False)[: min(wanted, rows, columns)].astype(linear.dtype)
+            return np.linalg.svd(images, compute_uv=False)[: min(wanted, rows, columns)].astype(operator.dtype)
         previous = np.resize(values, wanted)
         block = np.asarray(apply_transpose(jnp.asarray(images[-len(block) :])))[: columns - len(basis)]
 
 
-METHODS: dict[str, Callable[[Linear, int | None], np.ndarray]] = {"dense": _dense, "fourier": _fourier, "krylov": _krylov}
+METHODS: dict[str, Callable[[LinearOperator, int | None], np.ndarray]] = {
+    "dense": _dense,
+    "fourier": _fourier,
+    "krylov": _krylov,
+}
 
 
-def _circular(linear: Linear) -> bool:
-    window = linear.window
+def _circular(operator: LinearOperator) -> bool:
+    window = operator.window
     return window is not None and window.padding == "CIRCULAR" and bool(np.max(window.strides) == 1)
 
 
-def _decomposable_matrix(linear: Linear) -> np.ndarray:
+def _decomposable_matrix(operator: LinearOperator) -> np.ndarray:
     """Return the matrix in a dtype that can be decomposed."""
-    return np.asarray(linear.matrix(), _at_least_single(linear.dtype))
+    return np.asarray(operator.matrix(), _at_least_single(operator.dtype))
 
 
 def _at_least_single(dtype: DTypeLike) -> np.dtype:
     return jnp.promote_types(dtype, jnp.float32)
 
 
-def _check_small(linear: Linear) -> None:
-    if math.prod(linear.sizes) > LARGEST:
+def _check_small(operator: LinearOperator) -> None:
+    if math.prod(operator.shape) > LARGEST:
         raise ValueError(
-            f"the matrix of {linear.sizes} has more than {LARGEST} entries; `singular_values` finds its largest values"
+            f"the matrix of {operator.shape} has more than {LARGEST} entries; `singular_values` finds its largest values"
         )

@@ -16,7 +16,7 @@ from convlab.ops.conv import conv
 from convlab.ops.pool import max_pool
 
 
-class Stem(NamedTuple):
+class StemCost(NamedTuple):
     """What one layer of a stem, or the whole stem, costs and keeps of an image.
 
     A stem is the layers before the blocks of a network.
@@ -28,11 +28,11 @@ class Stem(NamedTuple):
       stride_ratio: Output channels over the inputs in one stride, c_out / (s s c_in). Below 1, the image is compressed.
       weights: The number of weights in the kernel.
       multiply_adds: The number of products for one image, without taps on padding.
-      field: The pixels along each axis that one output depends on, that is, its receptive field.
-      jump: The pixels along each axis between neighbouring outputs.
-      bound: The largest possible rank of the outputs before the ReLU, min(c_out, k k c_in). For pooling, its channels.
+      receptive_field: The number of pixels along each axis that one output depends on.
+      effective_stride: The pixels along each axis between the receptive fields of neighbouring outputs.
+      rank_bound: The largest possible rank of the outputs before the ReLU, min(c_out, k k c_in). For pooling, its channels.
       rank: The rank on the given images before the ReLU. For pooling, the rank of its input.
-      rank_after: The rank after the ReLU, at most c_out. For pooling, the rank of its output.
+      rank_after_relu: The rank after the ReLU, at most c_out. For pooling, the rank of its output.
       aliasing: The share of the energy before striding at frequencies that the stride aliases with lower ones.
     """
 
@@ -42,11 +42,11 @@ class Stem(NamedTuple):
     stride_ratio: float
     weights: int
     multiply_adds: int
-    field: tuple[int, ...]
-    jump: tuple[int, ...]
-    bound: int
+    receptive_field: tuple[int, ...]
+    effective_stride: tuple[int, ...]
+    rank_bound: int
     rank: int
-    rank_after: int
+    rank_after_relu: int
     aliasing: float
 
 
@@ -57,8 +57,12 @@ def stem_report(
     *,
     pool: Window | None = None,
     kernels: Sequence[Float[Array, "a b c d"]] | None = None,
-) -> list[Stem]:
-    """Measure what the first layers of a network cost and how much of images they keep.
+) -> list[StemCost]:
+    r"""Measure what the first layers of a network cost and how much of images they keep.
+
+    $$\text{window ratio} = \frac{D}{A B\, C}, \qquad \text{stride ratio} = \frac{D}{s^2 C}$$
+
+    for C input and D output channels, and a window of A x B taps with stride s.
 
     The layers have ReLUs between them.
 
@@ -71,8 +75,8 @@ def stem_report(
       kernels: The kernels of the layers. If None, they are drawn.
 
     Returns:
-      One row for each layer, one for pooling, and "total". The total's ratios use its receptive field and jump. Its ranks are
-      those of the last row, and its aliasing is the largest of the rows.
+      One row for each layer, one for pooling, and "total". The total's ratios use its receptive field and effective
+      stride. Its ranks are those of the last row, and its aliasing is the largest of the rows.
 
     Raises:
       ValueError: `layers` is empty, or kernels do not fit the layers. Or the images have no spatial axes, are not finite, or
@@ -82,7 +86,7 @@ def stem_report(
     Example:
       >>> images = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
       >>> first, total = stem_report([(Window(3, 2), 32)], images, jax.random.key(1))
-      >>> first.name, round(first.window_ratio, 3), round(first.stride_ratio, 3), first.rank, first.rank_after
+      >>> first.name, round(first.window_ratio, 3), round(first.stride_ratio, 3), first.rank, first.rank_after_relu
       ('conv 3x3/2', 1.185, 2.667, 27, 32)
 
     Reference: He et al. 2019, Bag of tricks for image classification (stems).
@@ -107,18 +111,18 @@ def stem_report(
         shape = (*window.taps(ndim), x.shape[-1], width)
         drawn = jax.random.normal(jax.random.fold_in(key, number), shape, x.dtype) / math.sqrt(math.prod(shape[:-1]))
         v = drawn if kernels is None else jnp.asarray(kernels[number])
-        check.agree(f"kernels[{number}] returns {{}} channels", v.shape[-1:], "its layer has {}", (width,))
+        check.equal_shapes(f"kernels[{number}] returns {{}} channels", v.shape[-1:], "its layer has {}", (width,))
         row, x = _row(rows, x, window.with_ndim(ndim), v)
         rows.append(row)
     if pool is not None:
         rows.append(_row(rows, x, pool.with_ndim(ndim))[0])
-    ratios = _ratios(rows[-1].channels, channels, rows[-1].field, rows[-1].jump)
+    ratios = _ratios(rows[-1].channels, channels, rows[-1].receptive_field, rows[-1].effective_stride)
     sums = {name: sum(getattr(row, name) for row in rows) for name in ("weights", "multiply_adds")}
     total = rows[-1]._replace(name="total", **ratios, **sums, aliasing=max(row.aliasing for row in rows))
     return [*rows, total]
 
 
-def _row(rows: Sequence[Stem], x: Array, window: Window, v: Array | None = None) -> tuple[Stem, Array]:
+def _row(rows: Sequence[StemCost], x: Array, window: Window, v: Array | None = None) -> tuple[StemCost, Array]:
     """Return the row of one layer and its output.
 
     The layer is a convolution with ReLU, or max pooling if `v` is None.
@@ -132,30 +136,30 @@ def _row(rows: Sequence[Stem], x: Array, window: Window, v: Array | None = None)
     h = apply(window)
     width, activations = h.shape[-1], h if v is None else jax.nn.relu(h)
     taps = math.prod(int((axis.reads >= 0).sum()) for axis in window.axes(x.shape[1:-1]))
-    field, jump = _field_after(rows, window, ndim)
-    row = Stem(
+    receptive_field, effective_stride = _field_after(rows, window, ndim)
+    row = StemCost(
         name=f"{'max' if v is None else 'conv'} {'x'.join(map(str, size))}/{strides[0] if len(set(strides)) == 1 else strides}",
         channels=width,
         **_ratios(width, x.shape[-1], size, strides),
         weights=0 if v is None else v.size,
         multiply_adds=0 if v is None else taps * v.shape[-2] * width,
-        field=field,
-        jump=jump,
-        bound=width if v is None else min(width, v[..., 0].size),
-        rank=rows[-1].rank_after if v is None else activation_rank(h).rank,
-        rank_after=activation_rank(activations).rank,
+        receptive_field=receptive_field,
+        effective_stride=effective_stride,
+        rank_bound=width if v is None else min(width, v[..., 0].size),
+        rank=rows[-1].rank_after_relu if v is None else activation_rank(h).rank,
+        rank_after_relu=activation_rank(activations).rank,
         # The window is circular here, so that the border has no effect.
         aliasing=float(aliased_energy(apply(Window(size, 1, "CIRCULAR", window.dilation)), strides)),
     )
     return row, activations
 
 
-def _field_after(rows: Sequence[Stem], window: Window, ndim: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the receptive field and the jump after one more window."""
-    field, jump = (rows[-1].field, rows[-1].jump) if rows else ((1,) * ndim, (1,) * ndim)
+def _field_after(rows: Sequence[StemCost], window: Window, ndim: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the receptive field and the effective stride after one more window."""
+    field, stride = (rows[-1].receptive_field, rows[-1].effective_stride) if rows else ((1,) * ndim, (1,) * ndim)
     strides, dilations = (as_axes(name, getattr(window, name), ndim) for name in ("strides", "dilation"))
-    fields = (f + t * (k - 1) * j for f, j, k, t in zip(field, jump, window.taps(ndim), dilations, strict=True))
-    return tuple(fields), tuple(j * s for j, s in zip(jump, strides, strict=True))
+    fields = (f + t * (k - 1) * j for f, j, k, t in zip(field, stride, window.taps(ndim), dilations, strict=True))
+    return tuple(fields), tuple(j * s for j, s in zip(stride, strides, strict=True))
 
 
 def _ratios(width: int, channels: int, size: Sequence[int], strides: Sequence[int]) -> dict[str, float]:

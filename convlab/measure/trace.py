@@ -12,6 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from convlab.calls import Call, recorded
+from convlab.choices import did_you_mean
 from convlab.layers import Layer
 from convlab.norm import BatchNorm
 
@@ -113,10 +114,14 @@ class Program(NamedTuple):
         return {self.calls[mark[0]][0]: number for mark, number in marks if mark[1] == "output"}
 
     def number_of(self, layer: str) -> int:
-        """Return the number of a layer's output."""
+        """Return the number of a layer's output.
+
+        Raises:
+          ValueError: The network calls no layer of that name.
+        """
         numbers = self.layers()
         if layer not in numbers:
-            raise ValueError(f"layer {layer!r} is not called; needs one of {', '.join(numbers)}")
+            raise ValueError(f"layer {layer!r} is not called; needs one of {', '.join(numbers)}{did_you_mean(layer, numbers)}")
         return numbers[layer]
 
     def run(

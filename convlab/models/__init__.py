@@ -11,12 +11,14 @@ from convlab.models.net import Net, NetDeep
 from convlab.models.pyramid import Pyramid
 from convlab.models.resnet import RESNETS, STEMS, Block, ResNet, Stem
 from convlab.models.snet import DNet, SNet
-from convlab.models.stage import Activation, Head, Pool, Stack, Stage, Wires, Wiring
+from convlab.models.stage import Activation, ConnectionOptions, Connections, Head, Pool, Stack, Stage
 
 __all__ = [
     "Activation",
     "AllCNN",
     "Block",
+    "ConnectionOptions",
+    "Connections",
     "DNet",
     "Head",
     "LeNet",
@@ -25,13 +27,11 @@ __all__ = [
     "NetDeep",
     "Pool",
     "Pyramid",
-    "ResNet",
     "RESNETS",
+    "ResNet",
     "SNet",
+    "STEMS",
     "Stack",
     "Stage",
     "Stem",
-    "STEMS",
-    "Wires",
-    "Wiring",
 ]

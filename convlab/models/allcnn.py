@@ -5,8 +5,9 @@ from typing import Any, Unpack
 
 from flax import nnx
 
+from convlab import check
 from convlab.geometry import as_integer
-from convlab.models.stage import Activation, Head, Stack, Stage, Wires, Wiring
+from convlab.models.stage import Activation, ConnectionOptions, Connections, Head, Stack, Stage
 
 LAYERS = (  # channels relative to the width, taps along each axis, stride, padding
     (1, 3, 1, "SAME_LOWER"),
@@ -39,7 +40,7 @@ class AllCNN(Stack):
       batch_norm: Whether to normalise each channel before the activation. These layers then have no bias of their own.
       activation: The activation after every layer but the last.
       rngs: The random streams, of which `params` is used.
-      **wires: The connections of the spatial layers, as arguments of `Wiring`.
+      **connection_options: The connections of the spatial layers, as arguments of `Connections`.
 
     Raises:
       ValueError: The connectivity is unknown, or the images are too small.
@@ -61,14 +62,14 @@ class AllCNN(Stack):
         batch_norm: bool = False,
         activation: Activation = nnx.relu,
         rngs: nnx.Rngs,
-        **wires: Unpack[Wires],
+        **connection_options: Unpack[ConnectionOptions],
     ):
-        if min(image_shape[:-1]) < 9:
-            raise ValueError(f"image_shape is {tuple(image_shape)} but AllCNN needs at least 9 pixels along each axis")
+        shape, stages = check.image_shape(image_shape), []
+        if min(shape[:-1], default=0) < 9:
+            raise ValueError(f"image_shape is {shape} but AllCNN needs at least 9 pixels along each axis")
         as_integer("width", width)
-        common: dict[str, Any] = {"wiring": Wiring(**wires), "rngs": rngs}
+        common: dict[str, Any] = {"connections": Connections(**connection_options), "rngs": rngs}
         normed: dict[str, Any] = {"batch_norm": batch_norm, "use_bias": not batch_norm, "activation": activation}
-        shape, stages = tuple(image_shape), []
         for factor, size, strides, padding in LAYERS:
             stages.append(Stage(shape, factor * width, size, strides, padding=padding, **normed, **common))
             shape = stages[-1].output_shape

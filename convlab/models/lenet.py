@@ -5,7 +5,8 @@ from typing import Unpack
 
 from flax import nnx
 
-from convlab.models.stage import Activation, Head, Pool, Stack, Stage, Wires, Wiring
+from convlab import check
+from convlab.models.stage import Activation, ConnectionOptions, Connections, Head, Pool, Stack, Stage
 from convlab.ops.pool import max_pool
 
 
@@ -22,7 +23,7 @@ class LeNet(Stack):
       pool: The pooling: `max_pool`, `mean_pool` (the original) or `blur_pool`.
       batch_norm: Whether to normalise each channel of the spatial layers before the activation.
       rngs: The random streams, of which `params` is used.
-      **wires: The connections of the spatial layers, as arguments of `Wiring`.
+      **connection_options: The connections of the spatial layers, as arguments of `Connections`.
 
     Raises:
       ValueError: The connectivity is unknown, or the images are too small.
@@ -44,21 +45,22 @@ class LeNet(Stack):
         pool: Pool = max_pool,
         batch_norm: bool = False,
         rngs: nnx.Rngs,
-        **wires: Unpack[Wires],
+        **connection_options: Unpack[ConnectionOptions],
     ):
-        wiring = Wiring(**wires)
+        connections = Connections(**connection_options)
         common = {
-            "wiring": wiring,
+            "connections": connections,
             "activation": activation,
             "pool": pool,
             "batch_norm": batch_norm,
             "rngs": rngs,
         }
-        if min(image_shape[:-1]) < 12:
-            raise ValueError(f"image_shape is {tuple(image_shape)} but LeNet needs at least 12 pixels along each axis")
-        first = Stage(image_shape, 6, 5, padding="SAME", **common)
+        shape = check.image_shape(image_shape)
+        if min(shape[:-1], default=0) < 12:
+            raise ValueError(f"image_shape is {shape} but LeNet needs at least 12 pixels along each axis")
+        first = Stage(shape, 6, 5, padding="SAME", **common)
         second = Stage(first.output_shape, 16, 5, padding="VALID", **common)
         self.stages = nnx.List([first, second])
         self.head = Head(
-            second.output_shape, (120, 84, classes), activation=activation, kernel_init=wiring.kernel_init, rngs=rngs
+            second.output_shape, (120, 84, classes), activation=activation, kernel_init=connections.kernel_init, rngs=rngs
         )

@@ -1,11 +1,16 @@
 """The multilayer perceptron, with hidden vectors or hidden images."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Unpack
 
 from flax import nnx
 
-from convlab.models.stage import Activation, Head, Stack, Stage, Wires, Wiring
+from convlab import check
+from convlab.models.stage import Activation, ConnectionOptions, Connections, Head, Stack, Stage
+from convlab.signatures import ConstructorSignature
+
+DEFAULT = Connections(connectivity="dense")
 
 
 class MLP(Stack):
@@ -23,7 +28,8 @@ class MLP(Stack):
       kernel_size: The number of taps along each axis, or None for the whole image.
       activation: The activation after each hidden layer.
       rngs: The random streams, of which `params` is used.
-      **wires: The connections of the spatial layers, as arguments of `Wiring`, with "dense" as the default connectivity.
+      **connection_options: The connections of the spatial layers, as arguments of `Connections`. The default connectivity is
+        "dense".
 
     Raises:
       ValueError: The connectivity is unknown, or the kernel does not fit.
@@ -34,6 +40,8 @@ class MLP(Stack):
       (5, 10)
     """
 
+    __signature__ = ConstructorSignature(connection_options=lambda network: DEFAULT)
+
     def __init__(
         self,
         image_shape: Sequence[int],
@@ -43,13 +51,13 @@ class MLP(Stack):
         kernel_size: int | None = None,
         activation: Activation = nnx.relu,
         rngs: nnx.Rngs,
-        **wires: Unpack[Wires],
+        **connection_options: Unpack[ConnectionOptions],
     ):
-        wiring = Wiring(**Wires(connectivity="dense") | wires)
-        shape, stages = tuple(image_shape), []
+        connections = dataclasses.replace(DEFAULT, **connection_options)
+        shape, stages = check.image_shape(image_shape), []
         for d in features:
             size, padding = (shape[:-1], "VALID") if kernel_size is None else (kernel_size, "SAME")
-            stages.append(Stage(shape, d, size, padding=padding, activation=activation, wiring=wiring, rngs=rngs))
+            stages.append(Stage(shape, d, size, padding=padding, activation=activation, connections=connections, rngs=rngs))
             shape = stages[-1].output_shape
         self.stages = nnx.List(stages)
-        self.head = Head(shape, (classes,), kernel_init=wiring.kernel_init, rngs=rngs)
+        self.head = Head(shape, (classes,), kernel_init=connections.kernel_init, rngs=rngs)

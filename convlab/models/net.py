@@ -7,8 +7,9 @@ from typing import Unpack
 from flax import nnx
 from jaxtyping import Array, Float
 
+from convlab import check
 from convlab.geometry import as_integer
-from convlab.models.stage import Activation, Head, Stack, Stage, Wires, Wiring
+from convlab.models.stage import Activation, ConnectionOptions, Connections, Head, Stack, Stage
 from convlab.ops.pool import max_pool
 
 HIDDEN = 32  # units of the dense layer
@@ -38,7 +39,7 @@ class Net(Stack):
       dropout: The share of the channels of each image that are dropped in training, after each pooling.
       activation: The activation after every layer but the last.
       rngs: The random streams, of which `params` and, with dropout, `dropout` are used.
-      **wires: The connections of the spatial layers, as arguments of `Wiring`.
+      **connection_options: The connections of the spatial layers, as arguments of `Connections`.
 
     Raises:
       ValueError: The connectivity is unknown, the images are too small for the poolings, `dropout` is outside 0 to 1, or a
@@ -64,28 +65,28 @@ class Net(Stack):
         dropout: float = 0.0,
         activation: Activation = nnx.tanh,
         rngs: nnx.Rngs,
-        **wires: Unpack[Wires],
+        **connection_options: Unpack[ConnectionOptions],
     ):
         as_integer("width", width, 2)
         as_integer("depth", depth)
         if residual and depth < 3:
             raise ValueError(f"depth is {depth} but residual=True needs at least 3: it applies to layers after the second")
-        wiring = Wiring(**wires)
+        connections = Connections(**connection_options)
         common = {
-            "wiring": wiring,
+            "connections": connections,
             "activation": activation,
             "batch_norm": batch_norm,
             "pool": max_pool,
             "dropout": dropout,
             "rngs": rngs,
         }
-        shape, stages = tuple(image_shape), []
+        shape, stages = check.image_shape(image_shape), []
         for number in range(depth):
             d = width // 2 if number else width
             stages.append(Stage(shape, d, 3, residual=residual and number > 1, **common))
             shape = stages[-1].output_shape
         self.stages = nnx.List(stages)
-        self.head = Head(shape, (HIDDEN, classes), activation=activation, kernel_init=wiring.kernel_init, rngs=rngs)
+        self.head = Head(shape, (HIDDEN, classes), activation=activation, kernel_init=connections.kernel_init, rngs=rngs)
 
 
 class NetDeep(Stack):
@@ -106,7 +107,7 @@ class NetDeep(Stack):
       blocks: The number of blocks, applied one after another.
       tied: Whether all blocks are the same module.
       rngs: The random streams, of which `params` is used.
-      **wires: The connections of the spatial layers, as arguments of `Wiring`.
+      **connection_options: The connections of the spatial layers, as arguments of `Connections`.
 
     Raises:
       ValueError: The connectivity is unknown, or the images are too small to pool twice.
@@ -128,19 +129,22 @@ class NetDeep(Stack):
         blocks: int = 10,
         tied: bool = False,
         rngs: nnx.Rngs,
-        **wires: Unpack[Wires],
+        **connection_options: Unpack[ConnectionOptions],
     ):
         as_integer("blocks", blocks)
-        wiring = Wiring(**wires)
-        first = Stage(image_shape, width, 3, wiring=wiring, pool=max_pool, rngs=rngs)
-        block = {"wiring": dataclasses.replace(wiring, kernel_init=BLOCK_INIT), "use_bias": False, "rngs": rngs}
+        connections = Connections(**connection_options)
+        first = Stage(image_shape, width, 3, connections=connections, pool=max_pool, rngs=rngs)
+        block = {"connections": dataclasses.replace(connections, kernel_init=BLOCK_INIT), "use_bias": False, "rngs": rngs}
         norm = {"batch_norm": True, "norm_scale": BLOCK_SCALE, "residual": True}
         shape = first.output_shape
         self.stages = nnx.List([first, *(Stage(shape, width, 3, **block, **norm) for _ in range(1 if tied else blocks))])
         self.repeats = blocks if tied else 1
         self.pool_window = first.pool_window
         self.head = Head(
-            (*self.pool_window.output_shape(shape[:-1]), width), (HIDDEN, classes), kernel_init=wiring.kernel_init, rngs=rngs
+            (*self.pool_window.output_shape(shape[:-1]), width),
+            (HIDDEN, classes),
+            kernel_init=connections.kernel_init,
+            rngs=rngs,
         )
 
     def __call__(self, x: Float[Array, "n k l c"]) -> Float[Array, "n classes"]:

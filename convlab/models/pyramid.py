@@ -5,7 +5,8 @@ from typing import Unpack
 
 from flax import nnx
 
-from convlab.models.stage import Head, Stack, Stage, Wires, Wiring
+from convlab import check
+from convlab.models.stage import ConnectionOptions, Connections, Head, Stack, Stage
 from convlab.ops.pool import max_pool
 
 
@@ -22,7 +23,7 @@ class Pyramid(Stack):
       features: The number of channels of each layer.
       flatten: Whether the head reads all pixels of the last image instead of their mean per channel.
       rngs: The random streams, of which `params` is used.
-      **wires: The connections of the spatial layers, as arguments of `Wiring`.
+      **connection_options: The connections of the spatial layers, as arguments of `Connections`.
 
     Raises:
       ValueError: The connectivity is unknown, or the images are too small.
@@ -41,13 +42,13 @@ class Pyramid(Stack):
         *,
         flatten: bool = False,
         rngs: nnx.Rngs,
-        **wires: Unpack[Wires],
+        **connection_options: Unpack[ConnectionOptions],
     ):
-        wiring = Wiring(**wires)
-        shape, stages = tuple(image_shape), []
+        connections = Connections(**connection_options)
+        shape, stages = check.image_shape(image_shape), []
         for number, d in enumerate(features, 1):
             pool = max_pool if number < len(features) else None
-            stages.append(Stage(shape, d, 3, wiring=wiring, batch_norm=True, pool=pool, rngs=rngs))
+            stages.append(Stage(shape, d, 3, connections=connections, batch_norm=True, pool=pool, rngs=rngs))
             shape = stages[-1].output_shape
         self.stages = nnx.List(stages)
-        self.head = Head(shape, (classes,), mean=not flatten, kernel_init=wiring.kernel_init, rngs=rngs)
+        self.head = Head(shape, (classes,), mean=not flatten, kernel_init=connections.kernel_init, rngs=rngs)

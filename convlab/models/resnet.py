@@ -8,9 +8,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from convlab import check
+from convlab.choices import one_of
 from convlab.geometry import Window, as_integer
-from convlab.models.stage import Activation, Head, Stack, Stage, Wires, Wiring
+from convlab.models.stage import Activation, ConnectionOptions, Connections, Head, Stack, Stage
 from convlab.ops.pool import max_pool
+from convlab.signatures import ConstructorSignature
 
 PADDING = "SAME_LOWER"  # for odd windows and strides 1 and 2 it adds (k - 1) / 2 pixels per side, as in the paper
 POOL_WINDOW = Window(3, 2, PADDING)
@@ -55,7 +58,7 @@ class Block(nnx.Module):
       image_shape: The shape (*space, c) of one image.
       features: The number of output channels.
       strides: The stride of the first layer.
-      wiring: The connections of all layers.
+      connections: The connections of all layers.
       projection: Whether S is a 1x1 layer if the shape changes.
       activation: The activation after the first layer and after the sum.
       rngs: The random streams, of which `params` is used.
@@ -69,13 +72,15 @@ class Block(nnx.Module):
     Reference: He et al. 2016, Deep residual learning for image recognition, sections 3.2 and 3.3.
     """
 
+    __signature__ = ConstructorSignature()
+
     def __init__(
         self,
         image_shape: Sequence[int],
         features: int,
         strides: int = 1,
         *,
-        wiring: Wiring,
+        connections: Connections,
         projection: bool = True,
         activation: Activation = nnx.relu,
         rngs: nnx.Rngs,
@@ -84,7 +89,13 @@ class Block(nnx.Module):
             raise ValueError(
                 f"features is {features} but a block without projection needs at least its {image_shape[-1]} input channels"
             )
-        common: dict[str, Any] = {"padding": PADDING, "use_bias": False, "batch_norm": True, "wiring": wiring, "rngs": rngs}
+        common: dict[str, Any] = {
+            "padding": PADDING,
+            "use_bias": False,
+            "batch_norm": True,
+            "connections": connections,
+            "rngs": rngs,
+        }
         first = Stage(image_shape, features, 3, strides, activation=activation, **common)
         second = Stage(first.output_shape, features, 3, activation=nnx.identity, **common)
         projected = projection and second.output_shape != tuple(image_shape)
@@ -137,7 +148,7 @@ class ResNet(Stack):
       projection: Whether shortcuts that change the shape are 1x1 layers, as in `Block`.
       activation: The activation after every layer but the last.
       rngs: The random streams, of which `params` is used.
-      **wires: The connections of the spatial layers, as arguments of `Wiring`.
+      **connection_options: The connections of the spatial layers, as arguments of `Connections`.
 
     Raises:
       ValueError: The connectivity or the stem is unknown, or a group has no blocks.
@@ -163,15 +174,14 @@ class ResNet(Stack):
         projection: bool = True,
         activation: Activation = nnx.relu,
         rngs: nnx.Rngs,
-        **wires: Unpack[Wires],
+        **connection_options: Unpack[ConnectionOptions],
     ):
-        if stem not in STEMS:
-            raise ValueError(f"stem {stem!r} is unknown; needs one of {', '.join(STEMS)}")
+        one_of("stem", stem, STEMS)
         as_integer("width", width)
-        wiring = Wiring(**wires)
-        common: dict[str, Any] = {"activation": activation, "wiring": wiring, "rngs": rngs}
+        connections = Connections(**connection_options)
+        common: dict[str, Any] = {"activation": activation, "connections": connections, "rngs": rngs}
         normed: dict[str, Any] = {"padding": PADDING, "use_bias": False, "batch_norm": True, "pool_window": POOL_WINDOW}
-        shape, stages = tuple(image_shape), []
+        shape, stages = check.image_shape(image_shape), []
         for number, (factor, size, strides) in enumerate(STEMS[stem].layers, 1):
             pool = max_pool if STEMS[stem].pool and number == len(STEMS[stem].layers) else None
             stages.append(Stage(shape, math.ceil(factor * width), size, strides, pool=pool, **normed, **common))
@@ -182,4 +192,4 @@ class ResNet(Stack):
                 stages.append(Block(shape, width * 2**group, strides, projection=projection, **common))
                 shape = stages[-1].output_shape
         self.stages = nnx.List(stages)
-        self.head = Head(shape, (classes,), mean=True, kernel_init=wiring.kernel_init, rngs=rngs)
+        self.head = Head(shape, (classes,), mean=True, kernel_init=connections.kernel_init, rngs=rngs)

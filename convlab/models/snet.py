@@ -5,8 +5,9 @@ from typing import Any, ClassVar, Unpack
 
 from flax import nnx
 
+from convlab import check
 from convlab.geometry import as_integer
-from convlab.models.stage import Head, Stack, Stage, Wires, Wiring
+from convlab.models.stage import ConnectionOptions, Connections, Head, Stack, Stage
 
 
 class _Normed(Stack):
@@ -15,22 +16,30 @@ class _Normed(Stack):
     layers: ClassVar[tuple[tuple[int, int, int], ...]]  # channels relative to the width, taps along each axis, stride
     hidden: ClassVar[int]  # units of the dense layer, relative to the width
 
-    def __init__(self, image_shape: Sequence[int], classes: int, *, width: int = 16, rngs: nnx.Rngs, **wires: Unpack[Wires]):
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        classes: int,
+        *,
+        width: int = 16,
+        rngs: nnx.Rngs,
+        **connection_options: Unpack[ConnectionOptions],
+    ):
         as_integer("width", width)
-        wiring = Wiring(**wires)
+        connections = Connections(**connection_options)
         common: dict[str, Any] = {
             "padding": "SAME_LOWER",
             "use_bias": False,
             "batch_norm": True,
-            "wiring": wiring,
+            "connections": connections,
             "rngs": rngs,
         }
-        shape, stages = tuple(image_shape), []
+        shape, stages = check.image_shape(image_shape), []
         for factor, size, strides in self.layers:
             stages.append(Stage(shape, factor * width, size, strides, **common))
             shape = stages[-1].output_shape
         self.stages = nnx.List(stages)
-        self.head = Head(shape, (self.hidden * width, classes), batch_norm=True, kernel_init=wiring.kernel_init, rngs=rngs)
+        self.head = Head(shape, (self.hidden * width, classes), batch_norm=True, kernel_init=connections.kernel_init, rngs=rngs)
 
 
 class SNet(_Normed):
@@ -53,7 +62,7 @@ class SNet(_Normed):
       classes: The number of outputs.
       width: The number of channels of the spatial layer, the paper's alpha.
       rngs: The random streams, of which `params` is used.
-      **wires: The connections of the spatial layers, as arguments of `Wiring`.
+      **connection_options: The connections of the spatial layers, as arguments of `Connections`.
 
     Raises:
       ValueError: The connectivity is unknown, or the width is below 1.
@@ -89,7 +98,7 @@ class DNet(_Normed):
       classes: The number of outputs.
       width: The number of channels of the first layer, the paper's alpha.
       rngs: The random streams, of which `params` is used.
-      **wires: The connections of the spatial layers, as arguments of `Wiring`.
+      **connection_options: The connections of the spatial layers, as arguments of `Connections`.
 
     Raises:
       ValueError: The connectivity is unknown, or the width is below 1.

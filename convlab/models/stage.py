@@ -11,9 +11,11 @@ from flax import nnx
 from jax.nn.initializers import Initializer
 from jaxtyping import Array, Float
 
+from convlab import check
 from convlab.geometry import Padding, Size, Window
 from convlab.layers import DEFAULT_KERNEL_INIT, connect
 from convlab.norm import BatchNorm
+from convlab.signatures import ConstructorSignature
 
 Activation = Callable[[jax.Array], jax.Array]
 Pool = Callable[[jax.Array, Window], jax.Array]
@@ -22,7 +24,7 @@ HALVES = Window(2, 2, "VALID")  # halves every axis
 
 
 @dataclasses.dataclass(frozen=True)
-class Wiring:
+class Connections:
     """Describe how the spatial layers of a network are connected, for `convlab.layers.connect`.
 
     Args:
@@ -41,8 +43,8 @@ class Wiring:
     kernel_init: Initializer = DEFAULT_KERNEL_INIT
 
 
-class Wires(TypedDict, total=False):
-    """The type of the keyword arguments of `Wiring`, which every network accepts."""
+class ConnectionOptions(TypedDict, total=False):
+    """The type of the keyword arguments of `Connections`, which every network accepts."""
 
     connectivity: str
     period: int
@@ -59,7 +61,7 @@ class Stage(nnx.Module):
       features: The number of output channels.
       kernel_size: The number of taps along each axis.
       strides: The distance between neighbouring outputs in pixels.
-      wiring: The connections of the layer.
+      connections: The connections of the layer.
       padding: The padding, as in `Window`.
       use_bias: The sharing of the bias, as in `convlab.layers.Conv`.
       batch_norm: Whether to normalise each channel before the activation.
@@ -81,6 +83,8 @@ class Stage(nnx.Module):
     Reference: for dropout of channels, Tompson et al. 2015; for residual connections, He et al. 2016.
     """
 
+    __signature__ = ConstructorSignature()
+
     def __init__(
         self,
         image_shape: Sequence[int],
@@ -88,7 +92,7 @@ class Stage(nnx.Module):
         kernel_size: Size,
         strides: int = 1,
         *,
-        wiring: Wiring,
+        connections: Connections,
         padding: Padding = "SAME",
         use_bias: bool | str = True,
         batch_norm: bool = False,
@@ -100,8 +104,8 @@ class Stage(nnx.Module):
         dropout: float = 0.0,
         rngs: nnx.Rngs,
     ):
-        *space, channels = image_shape
-        options = {field.name: getattr(wiring, field.name) for field in dataclasses.fields(wiring)}
+        *space, channels = image_shape = check.image_shape(image_shape)
+        options = {field.name: getattr(connections, field.name) for field in dataclasses.fields(connections)}
         self.layer = connect(
             options.pop("connectivity"),
             channels,
@@ -115,9 +119,9 @@ class Stage(nnx.Module):
             **options,
         )
         space = self.layer.layout.window.output_shape(space)
-        if residual and (*space, features) != tuple(image_shape):
+        if residual and (*space, features) != image_shape:
             raise ValueError(
-                f"residual needs equal shapes, but the input has {tuple(image_shape)} and the output {(*space, features)}"
+                f"residual needs equal shapes, but the input has {image_shape} and the output {(*space, features)}"
             )
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
@@ -154,6 +158,8 @@ class Head(nnx.Module):
       rngs: The random streams, of which `params` is used.
     """
 
+    __signature__ = ConstructorSignature()
+
     def __init__(
         self,
         image_shape: Sequence[int],
@@ -187,6 +193,7 @@ class Head(nnx.Module):
 class Stack(nnx.Module):
     """A sequence of stages, followed by a head."""
 
+    __signature__ = ConstructorSignature(connection_options=lambda network: Connections)
     stages: nnx.List
     head: Head
 

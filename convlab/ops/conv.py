@@ -55,7 +55,7 @@ def conv(
     """
     v, ndim = check.kernel("v", v, spatial=1, others="c d")
     x, space = check.images(x, ndim, f"v of shape {v.shape} has {ndim} spatial axes")
-    axes = check.lay(window, space)
+    axes = check.window_axes(window, space)
     check.taps("v", v.shape[:ndim], window)
     check.channels(x, "v", v, groups)
     x, v = check.promote(x, v)

@@ -42,7 +42,7 @@ def dense(
     """
     w, ndim = check.kernel("w", w, spatial=2, others="c d")
     x, space = check.images(x, ndim, f"w of shape {w.shape} has {ndim} spatial axes")
-    check.agree("w holds weights for {} pixels", w.shape[ndim : 2 * ndim], f"x of shape {x.shape} has {{}}", space)
+    check.equal_shapes("w holds weights for {} pixels", w.shape[ndim : 2 * ndim], f"x of shape {x.shape} has {{}}", space)
     check.channels(x, "w", w)
     x, w = check.promote(x, w)
     axes = (tuple(range(1, 2 + ndim)), tuple(range(ndim, 2 * ndim + 1)))

@@ -8,6 +8,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from convlab import check
+from convlab.choices import one_of
 from convlab.geometry import Window
 from convlab.kernels.form import Form
 from convlab.kernels.table import CONV
@@ -59,17 +60,15 @@ def low_rank(
     """
     basis, ndim = check.kernel("basis", basis, spatial=1, others="r c d")
     x, space = check.images(x, ndim, f"basis of shape {basis.shape} has {ndim} spatial axes")
-    axes = check.lay(window, space)
+    axes = check.window_axes(window, space)
     check.taps("basis", basis.shape[1 : 1 + ndim], window)
     check.channels(x, "basis", basis)
     weights = check.floating("weights", weights)
     check.positions("weights", weights.shape[:-1], window, space)
-    check.agree("weights mixes {} kernels", weights.shape[-1:], "basis holds {}", basis.shape[:1])
+    check.equal_shapes("weights mixes {} kernels", weights.shape[-1:], "basis holds {}", basis.shape[:1])
     x, basis, weights = check.promote(x, basis, weights)
 
-    names = ("auto", "kernels", "outputs", *CONV)
-    if implementation not in names:
-        raise ValueError(f"implementation {implementation!r} is unknown; needs one of {', '.join(map(repr, names))}")
+    one_of("implementation", implementation, ("auto", "kernels", "outputs", *CONV))
     if implementation == "auto":
         images = math.prod(x.shape[: x.ndim - 1 - ndim])
         implementation = "kernels" if math.prod(basis.shape[1:-1]) <= 2 * images * basis.shape[0] else "outputs"

@@ -48,7 +48,7 @@ def tiled(
     """
     v, ndim = check.kernel("v", v, spatial=2, others="c d")
     x, space = check.images(x, ndim, f"v of shape {v.shape} has {ndim} spatial axes")
-    axes = check.lay(window, space)
+    axes = check.window_axes(window, space)
     check.period(v.shape[:ndim], window, space)
     check.taps("v", v.shape[ndim : 2 * ndim], window)
     check.channels(x, "v", v)

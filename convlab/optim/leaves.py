@@ -86,7 +86,11 @@ def resolve_mask(parameters: Tree, mask: Mask | None) -> Tree:
 
 
 def check_same_structure(parameters: Tree, mask: Tree) -> None:
-    """Raise ValueError unless a mask has the structure and the shapes of the parameters."""
+    """Check that a mask has the structure and the shapes of the parameters.
+
+    Raises:
+      ValueError: The structure or a shape differs.
+    """
     mask_shapes, shapes = (
         {jax.tree_util.keystr(path) or "the array": jnp.shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
         for tree in (mask, parameters)
@@ -98,11 +102,15 @@ def check_same_structure(parameters: Tree, mask: Tree) -> None:
 
 
 def at_least_zero(**numbers: Number) -> None:
-    """Raise ValueError if a number is negative or not finite. Schedules and tracers are not checked."""
+    """Check that numbers are finite and at least zero. Schedules and tracers are not checked.
+
+    Raises:
+      ValueError: A number is negative, not finite, or None.
+    """
     for name, number in numbers.items():
         if number is None or isinstance(number, str):
             raise ValueError(f"{name} must be a number of at least 0, or a schedule; got {number!r}")
-        if not callable(number) and check.is_known(number) and not 0 <= float(number) < math.inf:
+        if not callable(number) and check.is_concrete(number) and not 0 <= float(number) < math.inf:
             raise ValueError(f"{name} must be at least 0 and finite, or a schedule; got {number}")
 
 
@@ -122,7 +130,11 @@ def numbers_at(count: Array, *numbers: Number) -> list[Any]:
 
 
 def require_parameters(parameters: Tree | None, name: str) -> Tree:
-    """Return the parameters, and raise ValueError if they are None."""
+    """Return the parameters of an update, and check that they are given.
+
+    Raises:
+      ValueError: The parameters are None.
+    """
     if parameters is None:
         raise ValueError(f"{name} needs the parameters: update(updates, state, parameters)")
     return parameters

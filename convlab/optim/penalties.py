@@ -10,8 +10,9 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float
 
+from convlab.choices import one_of
 from convlab.geometry import Axis, as_axes, over_axes
-from convlab.layers import spatial
+from convlab.layers import spatial_layers
 from convlab.optim.leaves import CountState, Number, Tree, arrays_at, at_least_zero, numbers_at, require_parameters
 from convlab.optim.sharing import Projection
 from convlab.rungs import Layout
@@ -75,38 +76,37 @@ def projection_penalty(projection: Projection) -> Penalty:
     return penalty
 
 
-def locality_penalty(model: nnx.Module, by: str = "distance", size: Callable[[Array], Array] = jnp.square) -> Penalty:
-    r"""Return the size of a model's kernels, weighted by each weight's distance from the window's centre.
+def locality_penalty(model: nnx.Module, weighting: str = "distance", penalty: Callable[[Array], Array] = jnp.square) -> Penalty:
+    r"""Penalise each weight of a model's kernels by its distance from the window's centre.
 
     $$r(W) = \sum_{ijklcd} \rho_{ijkl} \, s(W_{ijklcd})$$
 
     Args:
       model: A Flax NNX module with convlab layers. Only its layouts are used.
-      by: The factor rho of a weight: "distance" (pixels from the centre of the position's window, the short way around on a
-        periodic image), or "outside" (1 for dense weights outside the window, else 0).
-      size: The size s of a weight, `jnp.square` or `jnp.abs`.
+      weighting: The factor rho of a weight: "distance" (pixels from the centre of the position's window, the short way around
+        on a periodic image), or "outside" (1 for dense weights outside the window, else 0).
+      penalty: The penalty s of a weight, an elementwise function such as `jnp.square` or `jnp.abs`.
 
     Returns:
       A function of trees like the model's parameters.
 
     Raises:
-      ValueError: `by` is unknown, or the model has no spatial layers.
+      ValueError: `weighting` is unknown, or the model has no spatial layers.
 
     Example:
       >>> from convlab.layers import Conv
       >>> layer = Conv(1, 1, (3, 3), rngs=nnx.Rngs(0))
       >>> parameters = {"kernel": jnp.ones((3, 3, 1, 1)), "bias": jnp.ones(1)}
-      >>> f"{locality_penalty(layer, size=jnp.abs)(parameters):.4f}"  # 4 + 4 sqrt(2)
+      >>> f"{locality_penalty(layer, penalty=jnp.abs)(parameters):.4f}"  # 4 + 4 sqrt(2)
       '9.6569'
     """
-    if by not in FACTORS:
-        raise ValueError(f"by {by!r} is unknown; needs one of {', '.join(FACTORS)}")
-    layouts = {path: layer.layout for path, layer in spatial(model).items()}
+    one_of("weighting", weighting, FACTORS)
+    layouts = {path: layer.layout for path, layer in spatial_layers(model).items()}
     if not layouts:
         raise ValueError("model must contain layers of convlab, but it has no spatial layers")
-    factors = {path: FACTORS[by](layout)[..., None, None] for path, layout in layouts.items()}
+    factors = {path: FACTORS[weighting](layout)[..., None, None] for path, layout in layouts.items()}
 
-    def penalty(parameters: Tree) -> Float[Array, ""]:
+    def total_penalty(parameters: Tree) -> Float[Array, ""]:
         total = jnp.asarray(0.0)
         for path, layout in layouts.items():
             names = layout.tying.arrays
@@ -114,10 +114,10 @@ def locality_penalty(model: nnx.Module, by: str = "distance", size: Callable[[Ar
             if len(arrays) == len(names):
                 kernels = dict(zip(names, arrays.values(), strict=True))
                 v = kernels["kernel"] if layout.tying.by_pixel else layout.tying.kernels(kernels, layout)
-                total += jnp.sum(factors[path].astype(v.dtype) * size(v))
+                total += jnp.sum(factors[path].astype(v.dtype) * penalty(v))
         return total
 
-    return penalty
+    return total_penalty
 
 
 def _from_centre(layout: Layout) -> np.ndarray:
@@ -126,11 +126,11 @@ def _from_centre(layout: Layout) -> np.ndarray:
     The shape is (*window), or (*out, *space) for dense weights.
     """
     if layout.tying.by_pixel:
-        reaches = [_reach(axis) for axis in layout.axes]
+        distances = [_distances(axis) for axis in layout.axes]
     else:
         taps = zip(layout.kernel_shape[:-2], as_axes("dilation", layout.window.dilation, layout.ndim), strict=True)
-        reaches = [dilation * (np.arange(size) - (size - 1) / 2) for size, dilation in taps]
-    return over_axes(np.add, [reach**2 for reach in reaches]) ** 0.5
+        distances = [dilation * (np.arange(size) - (size - 1) / 2) for size, dilation in taps]
+    return over_axes(np.add, [distance**2 for distance in distances]) ** 0.5
 
 
 def _outside(layout: Layout) -> np.ndarray:
@@ -147,7 +147,7 @@ def _outside(layout: Layout) -> np.ndarray:
 FACTORS = {"distance": _from_centre, "outside": _outside}
 
 
-def _reach(axis: Axis) -> np.ndarray:
+def _distances(axis: Axis) -> np.ndarray:
     """Return the distance of each pixel of one axis from each window's centre: (out, n).
 
     If the image repeats, it is the shorter way around.

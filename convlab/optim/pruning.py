@@ -1,8 +1,8 @@
 """Magnitude pruning with rewinding of the remaining weights.
 
-`iterative_pruning` repeats one recipe. It trains the network and prunes a share of the remaining weights, such as the smallest
-20 %. It then rewinds the others to their initial values, and trains again with `optax.chain(optimizer, keep_pruned(mask))`.
-A mask is a tree of bools like the parameters; True means kept.
+`iterative_pruning` repeats one recipe. It trains the network and prunes a fraction of the remaining weights, such as the
+smallest 20 %. It then rewinds the others to their initial values, and trains again with
+`optax.chain(optimizer, keep_pruned(mask))`. A mask is a tree of bools like the parameters; True means kept.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,26 +12,33 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from convlab.choices import one_of
 from convlab.geometry import as_integer
 from convlab.optim.leaves import Mask, Tree, cast_like, check_same_structure, require_parameters, resolve_mask
 
 
-def prune(parameters: Tree, share: float, mask: Tree | None = None, *, by: str = "layer", which: Mask | None = None) -> Tree:
-    """Return a mask that also prunes a share of the remaining weights, the smallest ones.
+def prune(
+    parameters: Tree, fraction: float, mask: Tree | None = None, *, scope: str = "layer", prunable: Mask | None = None
+) -> Tree:
+    r"""Return a mask that also prunes a fraction of the remaining weights, the smallest ones.
+
+    $$m'_q = m_q \, [\, |\theta_q| \text{ is not among the } f N \text{ smallest of } N \text{ remaining weights} \,]$$
+
+    Here f is `fraction`. The N weights are those of one array or, with "global", those of all arrays.
 
     The mask is True for the weights to keep. Weights are compared by their absolute values. The number of pruned weights is
     rounded to the nearest integer.
 
     Args:
       parameters: The parameters of a trained network.
-      share: The share of the remaining weights to prune, 0 to 1.
+      fraction: The fraction of the remaining weights to prune, 0 to 1.
       mask: The mask of the remaining weights, True where a weight remains. If None, all weights remain.
-      by: "layer" to prune this share of every array, "global" to prune the smallest weights of all arrays together.
-      which: The arrays to prune, as a tree of bools or a function of the parameters that returns one. If None,
+      scope: "layer" to prune this fraction of every array, "global" to prune the smallest weights of all arrays together.
+      prunable: The arrays that may be pruned, as a tree of bools or a function of the parameters that returns one. If None,
         `kernel_mask`. The other arrays are kept.
 
     Raises:
-      ValueError: `share` is outside 0 to 1, `by` is unknown, or `mask` has another structure or other shapes.
+      ValueError: `fraction` is outside 0 to 1, `scope` is unknown, or `mask` has another structure or other shapes.
 
     Example:
       >>> prune({"kernel": jnp.array([[3.0, -1.0], [0.5, 2.0]])}, 0.5)["kernel"]
@@ -40,23 +47,25 @@ def prune(parameters: Tree, share: float, mask: Tree | None = None, *, by: str =
 
     Reference: Han et al. 2015; Frankle and Carbin 2019.
     """
-    _check_arguments(share, by)
+    _check_arguments(fraction, scope)
     leaves, structure = jax.tree.flatten(parameters)
     kept = [np.ones(np.shape(leaf), bool) for leaf in leaves]
     if mask is not None:
         check_same_structure(parameters, mask)
         kept = [np.array(leaf, bool) for leaf in jax.tree.leaves(mask)]
-    selected = [number for number, is_pruned in enumerate(jax.tree.leaves(resolve_mask(parameters, which))) if is_pruned]
-    for group in [[number] for number in selected] if by == "layer" else [selected]:
+    selected = [number for number, is_pruned in enumerate(jax.tree.leaves(resolve_mask(parameters, prunable))) if is_pruned]
+    for group in [[number] for number in selected] if scope == "layer" else [selected]:
         for number, remaining in zip(
-            group, _keep_largest([leaves[n] for n in group], [kept[n] for n in group], share), strict=True
+            group, _keep_largest([leaves[n] for n in group], [kept[n] for n in group], fraction), strict=True
         ):
             kept[number] = remaining
     return jax.tree.unflatten(structure, map(jnp.asarray, kept))
 
 
 def rewind(initial_parameters: Tree, mask: Tree) -> Tree:
-    """Return the initial values of the weights that are kept, and zero for those that are pruned.
+    r"""Return the initial values of the weights that are kept, and zero for those that are pruned.
+
+    $$\theta \leftarrow m \, \theta_0$$
 
     Raises:
       ValueError: The mask has another structure or other shapes than the parameters.
@@ -70,7 +79,9 @@ def rewind(initial_parameters: Tree, mask: Tree) -> Tree:
 
 
 def keep_pruned(mask: Tree) -> optax.GradientTransformation:
-    """Set the pruned weights to exactly zero at every update.
+    r"""Set the pruned weights to exactly zero at every update.
+
+    $$\theta_{t+1} = m \, (\theta_t + u_t)$$
 
     As the last transformation of a chain it also overrides momentum and weight decay.
 
@@ -103,11 +114,11 @@ def keep_pruned(mask: Tree) -> optax.GradientTransformation:
 def iterative_pruning(
     train: Callable[[Tree, Tree], Tree],
     parameters: Tree,
-    share: float,
+    fraction: float,
     rounds: int,
     *,
-    by: str = "layer",
-    which: Mask | None = None,
+    scope: str = "layer",
+    prunable: Mask | None = None,
 ) -> Iterator[tuple[Tree, Tree]]:
     """Repeat training, pruning and rewinding, and yield the parameters and mask of each round.
 
@@ -116,10 +127,10 @@ def iterative_pruning(
     Args:
       train: A function from parameters and mask to trained parameters. Its optimizer ends in `keep_pruned(mask)`.
       parameters: The initial parameters, to which remaining weights are rewound.
-      share: The share of the remaining weights to prune in each round.
+      fraction: The fraction of the remaining weights to prune in each round.
       rounds: The number of times to prune.
-      by: The comparison of weights, as in `prune`.
-      which: The arrays to prune, as in `prune`.
+      scope: "layer" or "global", as in `prune`.
+      prunable: The arrays that may be pruned, as in `prune`.
 
     Raises:
       ValueError: An argument is out of range, as in `prune`.
@@ -131,34 +142,33 @@ def iterative_pruning(
 
     Reference: Frankle and Carbin 2019; for dense networks that become local, Pellegrini and Biroli 2021.
     """
-    _check_arguments(share, by)
+    _check_arguments(fraction, scope)
     rounds = as_integer("rounds", rounds, least=0)
 
     def run() -> Iterator[tuple[Tree, Tree]]:
-        mask = prune(parameters, 0.0, which=which)
+        mask = prune(parameters, 0.0, prunable=prunable)
         trained = train(parameters, mask)
         yield trained, mask
         for _ in range(rounds):
-            mask = prune(trained, share, mask, by=by, which=which)
+            mask = prune(trained, fraction, mask, scope=scope, prunable=prunable)
             trained = train(rewind(parameters, mask), mask)
             yield trained, mask
 
     return run()
 
 
-def _check_arguments(share: float, by: str) -> None:
-    if not 0 <= share <= 1:
-        raise ValueError(f"share must be from 0 to 1, got {share}")
-    if by not in ("layer", "global"):
-        raise ValueError(f"by must be 'layer' or 'global', got {by!r}")
+def _check_arguments(fraction: float, scope: str) -> None:
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"fraction must be from 0 to 1, got {fraction}")
+    one_of("scope", scope, ("layer", "global"))
 
 
-def _keep_largest(arrays: list, kept: list[np.ndarray], share: float) -> list[np.ndarray]:
-    """Return masks of several arrays without the smallest share of the entries that are kept so far."""
+def _keep_largest(arrays: list, kept: list[np.ndarray], fraction: float) -> list[np.ndarray]:
+    """Return masks of several arrays without the smallest fraction of the entries that are kept so far."""
     remaining = np.concatenate([np.zeros(0, bool), *(mask.ravel() for mask in kept)])
     size = np.concatenate([np.zeros(0), *(np.abs(np.asarray(array)).ravel() for array in arrays)])
     entries = np.flatnonzero(remaining)
-    smallest = np.argsort(size[entries], kind="stable")[: round(share * len(entries))]
+    smallest = np.argsort(size[entries], kind="stable")[: round(fraction * len(entries))]
     remaining[entries[smallest]] = False
     parts = np.split(remaining, np.cumsum([mask.size for mask in kept])[:-1]) if kept else []
     return [part.reshape(mask.shape) for part, mask in zip(parts, kept, strict=True)]

@@ -13,15 +13,19 @@ from jax import lax
 from jaxtyping import Array
 
 from convlab.geometry import as_integer
-from convlab.layers import spatial
+from convlab.layers import spatial_layers
 from convlab.optim.leaves import CountState, Tree, at_paths, cast_like, require_parameters
-from convlab.rungs import Layout, at, contains, transfer, tying
+from convlab.rungs import Layout, contains, make_tying, transfer, with_rung
 
 Projection = Callable[[Tree], Tree]
 
 
 def sharing_projection(model: nnx.Module, to: str = "conv", **parameters: Any) -> Projection:
-    """Return the projection of a model's parameters to a stricter rung.
+    r"""Return the projection of a model's parameters to a stricter rung.
+
+    $$P = L\, Q$$
+
+    Q projects a kernel orthogonally to the stricter rung, and L lifts it back, as in `convlab.rungs.transfer`.
 
     A kernel of a freer layer is projected to the rung and lifted back. If that rung has one bias for all positions, a bias
     per position becomes its mean. All other arrays are unchanged.
@@ -46,17 +50,17 @@ def sharing_projection(model: nnx.Module, to: str = "conv", **parameters: Any) -
       True
     """
     changes = {}
-    for path, layer in spatial(model).items():
+    for path, layer in spatial_layers(model).items():
         free = layer.layout
-        strict = dataclasses.replace(free, tying=tying(to, **parameters))
+        strict = dataclasses.replace(free, tying=make_tying(to, **parameters))
         if free.tying != strict.tying and contains(free, strict) and free.tying.is_linear and strict.tying.is_linear:
-            strict = at(free, to, **parameters)
+            strict = with_rung(free, to, **parameters)
             for name in free.tying.arrays:
                 changes[*path, name] = functools.partial(_project_and_lift, name=name, free=free, strict=strict)
             if free.bias_sharing == "position" and strict.bias_sharing == "channel":
                 changes[*path, "bias"] = functools.partial(_mean, axes=free.ndim)
     if not changes:
-        rungs = sorted({layer.layout.rung for layer in spatial(model).values()})
+        rungs = sorted({layer.layout.rung for layer in spatial_layers(model).values()})
         raise ValueError(f"no layer of the model can be projected to {to!r}: its spatial layers are {rungs}")
     return at_paths(changes)
 

@@ -25,7 +25,7 @@ from convlab.optim.leaves import (
 
 
 def beta_lasso(
-    learning_rate: Number, lam: Number, beta: Number, *, momentum: float | None = None, mask: Mask | None = None
+    learning_rate: Number, l1_penalty: Number, beta: Number, *, momentum: float | None = None, mask: Mask | None = None
 ) -> optax.GradientTransformation:
     r"""Take gradient steps of loss and L1 penalty, and set weights below beta times lambda to zero.
 
@@ -41,7 +41,7 @@ def beta_lasso(
 
     Args:
       learning_rate: The learning rate eta, a number or a schedule.
-      lam: The weight lambda of the penalty, a number or a schedule.
+      l1_penalty: The weight lambda of the L1 penalty, a number or a schedule.
       beta: The ratio of threshold to lambda, a number or a schedule. The paper's best was 50, at lambda about 1e-5.
       momentum: The momentum, as in `optax.sgd`. The penalty's gradient is part of it.
       mask: The arrays to threshold, as a tree of bools or a function of the parameters that returns one. If None,
@@ -52,7 +52,7 @@ def beta_lasso(
       ValueError: A number is negative or not finite, or an update comes without parameters.
 
     Example:
-      >>> optimizer = beta_lasso(0.1, lam=0.5, beta=2)
+      >>> optimizer = beta_lasso(0.1, l1_penalty=0.5, beta=2)
       >>> parameters = {"kernel": jnp.array([[3.0, 1.02]])}
       >>> updates, _ = optimizer.update({"kernel": jnp.zeros((1, 2))}, optimizer.init(parameters), parameters)
       >>> optax.apply_updates(parameters, updates)["kernel"]
@@ -60,16 +60,16 @@ def beta_lasso(
 
     Reference: Neyshabur 2020, Towards Learning Convolutions from Scratch, algorithm 1.
     """
-    at_least_zero(learning_rate=learning_rate, lam=lam, beta=beta)
+    at_least_zero(learning_rate=learning_rate, l1_penalty=l1_penalty, beta=beta)
     sgd = optax.sgd(learning_rate, momentum)
-    if _is_zero(lam):
+    if _is_zero(l1_penalty):
         return _with_parameters(sgd)
-    threshold = _change_arrays(_cut_small, _product(beta, lam), mask=mask, start=_warn_of_dead_arrays)
-    return optax.chain(_change_arrays(_add_sign, lam, mask=mask), sgd, threshold)
+    threshold = _change_arrays(_cut_small, _product(beta, l1_penalty), mask=mask, start=_warn_of_dead_arrays)
+    return optax.chain(_change_arrays(_add_sign, l1_penalty, mask=mask), sgd, threshold)
 
 
 def soft_threshold(
-    learning_rate: Number, lam: Number, *, momentum: float | None = None, mask: Mask | None = None
+    learning_rate: Number, l1_penalty: Number, *, momentum: float | None = None, mask: Mask | None = None
 ) -> optax.GradientTransformation:
     r"""Take gradient steps of the loss, then shrink weights towards zero (proximal gradient, ISTA).
 
@@ -80,7 +80,7 @@ def soft_threshold(
 
     Args:
       learning_rate: The learning rate eta, a number or a schedule.
-      lam: The weight lambda of the L1 penalty, a number or a schedule.
+      l1_penalty: The weight lambda of the L1 penalty, a number or a schedule.
       momentum: The momentum of the loss's gradient alone, as in `optax.sgd`.
       mask: The arrays to threshold, as a tree of bools or a function of the parameters that returns one. If None,
         `kernel_mask`. Inside `optax.inject_hyperparams`, which takes functions for schedules, a function needs
@@ -90,7 +90,7 @@ def soft_threshold(
       ValueError: A number is negative or not finite, or an update comes without parameters.
 
     Example:
-      >>> optimizer = soft_threshold(0.1, lam=5)
+      >>> optimizer = soft_threshold(0.1, l1_penalty=5)
       >>> parameters = {"kernel": jnp.array([[3.0, 0.25]])}
       >>> updates, _ = optimizer.update({"kernel": jnp.zeros((1, 2))}, optimizer.init(parameters), parameters)
       >>> optax.apply_updates(parameters, updates)["kernel"]
@@ -98,11 +98,11 @@ def soft_threshold(
 
     Reference: Daubechies, Defrise and De Mol 2004.
     """
-    at_least_zero(learning_rate=learning_rate, lam=lam)
+    at_least_zero(learning_rate=learning_rate, l1_penalty=l1_penalty)
     sgd = optax.sgd(learning_rate, momentum)
-    if _is_zero(lam):
+    if _is_zero(l1_penalty):
         return _with_parameters(sgd)
-    return optax.chain(sgd, _change_arrays(_shrink, _product(learning_rate, lam), mask=mask))
+    return optax.chain(sgd, _change_arrays(_shrink, _product(learning_rate, l1_penalty), mask=mask))
 
 
 def _with_parameters(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
@@ -135,8 +135,8 @@ def _change_arrays(
     return optax.masked(optax.GradientTransformation(init, update), kernel_mask if mask is None else mask)
 
 
-def _add_sign(update: Array, parameter: Array, lam: Array) -> Array:
-    return update + lam * jnp.sign(parameter)
+def _add_sign(update: Array, parameter: Array, l1_penalty: Array) -> Array:
+    return update + l1_penalty * jnp.sign(parameter)
 
 
 def _cut_small(update: Array, parameter: Array, threshold: Array) -> Array:
@@ -150,7 +150,7 @@ def _shrink(update: Array, parameter: Array, shrinkage: Array) -> Array:
 
 def _is_zero(number: Number) -> bool:
     """Return True if a number is concrete and zero."""
-    return not callable(number) and check.is_known(number) and float(number) == 0
+    return not callable(number) and check.is_concrete(number) and float(number) == 0
 
 
 def _product(first: Number, second: Number) -> Number:
@@ -163,11 +163,11 @@ def _product(first: Number, second: Number) -> Number:
 def _warn_of_dead_arrays(parameters: Tree, threshold: float | Array) -> None:
     """Warn if the first step sets more than half of an array to zero. Tracers are not checked."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(parameters):
-        if check.is_known(leaf) and check.is_known(threshold):
+        if check.is_concrete(leaf) and check.is_concrete(threshold):
             small = float(jnp.mean(jnp.abs(leaf) < threshold))
             if small > 0.5:
                 warnings.warn(
-                    f"beta_lasso: {small:.0%} of {jax.tree_util.keystr(path) or 'the array'} start below beta * lam ="
-                    f" {float(threshold):.3g} and become zero; use larger initial weights, or a smaller beta or lam",
+                    f"beta_lasso: {small:.0%} of {jax.tree_util.keystr(path) or 'the array'} start below beta * l1_penalty ="
+                    f" {float(threshold):.3g} and become zero; use larger initial weights, or a smaller beta or l1_penalty",
                     stacklevel=2,
                 )

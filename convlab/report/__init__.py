@@ -1,27 +1,40 @@
 """Reports of experiments: intervals over seeds, paired tests, tables, figures and provenance."""
 
-from convlab.report.comparison import comparison as comparison
-from convlab.report.drawing import RUNG_STYLE as RUNG_STYLE
-from convlab.report.drawing import Style as Style
-from convlab.report.drawing import curves as curves
-from convlab.report.drawing import new_figure as new_figure
-from convlab.report.drawing import points as points
-from convlab.report.folder import save_report as save_report
-from convlab.report.lines import add_lines as add_lines
-from convlab.report.lines import read_lines as read_lines
-from convlab.report.matrices import matrix_picture as matrix_picture
-from convlab.report.pairs import holm as holm
-from convlab.report.pairs import p_value as p_value
-from convlab.report.pairs import paired as paired
-from convlab.report.pictures import feature_sheet as feature_sheet
-from convlab.report.pictures import filters as filters
-from convlab.report.pictures import heat as heat
-from convlab.report.provenance import provenance as provenance
-from convlab.report.seeds import POSITIVE as POSITIVE
-from convlab.report.seeds import SHARE as SHARE
-from convlab.report.seeds import Interval as Interval
-from convlab.report.seeds import best as best
-from convlab.report.seeds import interval as interval
-from convlab.report.seeds import interval_of as interval_of
-from convlab.report.seeds import summarise as summarise
-from convlab.report.training import training_curves as training_curves
+from convlab.report.comparison import comparison
+from convlab.report.drawing import RUNG_STYLE, Style, curves, dot_plot, new_figure
+from convlab.report.folder import save_report
+from convlab.report.json_lines import append_json_lines, read_json_lines
+from convlab.report.matrices import matrix_picture
+from convlab.report.pairs import holm, p_value, paired_differences
+from convlab.report.pictures import feature_map_grid, filter_grid, heatmap
+from convlab.report.provenance import provenance
+from convlab.report.seeds import POSITIVE, SHARE, Interval, best_rows, interval, interval_of, summarise
+from convlab.report.training import training_curves
+
+__all__ = [
+    "Interval",
+    "POSITIVE",
+    "RUNG_STYLE",
+    "SHARE",
+    "Style",
+    "append_json_lines",
+    "best_rows",
+    "comparison",
+    "curves",
+    "dot_plot",
+    "feature_map_grid",
+    "filter_grid",
+    "heatmap",
+    "holm",
+    "interval",
+    "interval_of",
+    "matrix_picture",
+    "new_figure",
+    "p_value",
+    "paired_differences",
+    "provenance",
+    "read_json_lines",
+    "save_report",
+    "summarise",
+    "training_curves",
+]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from convlab.extras import require
-from convlab.report.rows import Row, check_columns, plain
+from convlab.report.rows import Row, check_columns, to_python_scalar
 from convlab.report.seeds import Interval
 
 Baseline = float | Interval
@@ -164,10 +164,10 @@ def curves(
     """
     check_columns(summary, (x, y, by))
     with slide_style():
-        drawn = styles_of([plain(by, row.get(by)) for row in summary])
+        drawn = styles_of([to_python_scalar(by, row.get(by)) for row in summary])
         for number, (name, style) in enumerate(drawn.items()):
             style = (styles or {}).get(name, style)
-            rows = [row for row in summary if plain(by, row.get(by)) == name and row.get(y) is not None]
+            rows = [row for row in summary if to_python_scalar(by, row.get(by)) == name and row.get(y) is not None]
             points, style = _points(rows, x, y), style._replace(label=(labels or {}).get(name, style.label))
             offset = min(DODGE, SPREAD / len(drawn)) * (number - (len(drawn) - 1) / 2)
             _line(axis, points if band else _dodged(points, offset, log_x), style, band)
@@ -181,7 +181,7 @@ def curves(
         draw_legend(axis)
 
 
-def points(
+def dot_plot(
     axis: "matplotlib.axes.Axes",
     rows: Sequence[Row],
     x: str,
@@ -214,15 +214,15 @@ def points(
 
     Example:
       >>> figure, [axis] = new_figure()
-      >>> points(axis, [{"rung": "conv", "shape": "8x8", "ms": 3.0}], "shape", "ms", x_label="shape", y_label="ms")
+      >>> dot_plot(axis, [{"rung": "conv", "shape": "8x8", "ms": 3.0}], "shape", "ms", x_label="shape", y_label="ms")
     """
     check_columns(rows, (x, y, by))
     with slide_style():
         categories = {name: number for number, name in enumerate(dict.fromkeys(row.get(x) for row in rows))}
-        drawn = styles_of([plain(by, row.get(by)) for row in rows])
+        drawn = styles_of([to_python_scalar(by, row.get(by)) for row in rows])
         for number, (name, style) in enumerate(drawn.items()):
             style = (styles or {}).get(name, style)
-            members = [row for row in rows if plain(by, row.get(by)) == name and row.get(y)]
+            members = [row for row in rows if to_python_scalar(by, row.get(by)) == name and row.get(y)]
             offset = 0.5 * ((number + 0.5) / len(drawn) - 0.5)
             positions = [categories[row.get(x)] + offset for row in members]
             heights = [float(row[y]) for row in members]

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from convlab.report.rows import Row, check_columns, plain
-from convlab.report.seeds import Interval, interval, names
+from convlab.report.rows import Row, check_columns, to_python_scalar
+from convlab.report.seeds import Interval, column_names, interval
 
 Key = tuple[Any, ...]
 
@@ -46,7 +46,7 @@ def p_value(differences: Iterable[Any]) -> float:
     return float(2 * stdtr(x.size - 1, -t))
 
 
-def holm(probabilities: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float]) -> list[float]:
     """Correct the p-values of several tests by the Holm-Bonferroni method.
 
     If all null hypotheses hold, the smallest corrected p-value is below 0.05 with a probability of at most 0.05. The method
@@ -54,7 +54,7 @@ def holm(probabilities: Sequence[float]) -> list[float]:
     least as large as the one before it, and at most 1.
 
     Args:
-      probabilities: The p-values of the single tests. A NaN stays NaN and counts as a test.
+      p_values: The p-values of the single tests. A NaN stays NaN and counts as a test.
 
     Returns:
       The corrected p-values, in the same order.
@@ -65,18 +65,18 @@ def holm(probabilities: Sequence[float]) -> list[float]:
 
     Reference: Holm 1979, A simple sequentially rejective multiple test procedure.
     """
-    corrected, largest = [math.nan] * len(probabilities), 0.0
-    known = [test for test, probability in enumerate(probabilities) if not math.isnan(probability)]
-    for before, test in enumerate(sorted(known, key=lambda test: probabilities[test])):
-        largest = max(largest, min(1.0, (len(probabilities) - before) * probabilities[test]))
+    corrected, largest = [math.nan] * len(p_values), 0.0
+    known = [test for test, p in enumerate(p_values) if not math.isnan(p)]
+    for before, test in enumerate(sorted(known, key=lambda test: p_values[test])):
+        largest = max(largest, min(1.0, (len(p_values) - before) * p_values[test]))
         corrected[test] = largest
     return corrected
 
 
-def paired(
+def paired_differences(
     rows: Sequence[Row],
     by: str | Sequence[str],
-    against: Mapping[str, Any],
+    reference: Mapping[str, Any],
     values: str | Sequence[str],
     *,
     pair: str | Sequence[str] = "seed",
@@ -94,7 +94,7 @@ def paired(
     Args:
       rows: One flat row per run.
       by: The columns whose values make a group.
-      against: The values of the reference group, by columns in `by`. Every group is compared with the group that has these
+      reference: The values of the reference group, by columns in `by`. Every group is compared with the group that has these
         values and the same values in the other columns. For instance `{"rung": "conv"}` compares rungs at the same size if `by`
         is `["rung", "size"]`.
       values: The columns to compare.
@@ -115,23 +115,23 @@ def paired(
     Example:
       >>> scores = {"conv": (0.90, 0.80, 0.85), "dense": (0.88, 0.79, 0.83)}
       >>> rows = [{"rung": rung, "seed": s, "accuracy": a} for rung in scores for s, a in enumerate(scores[rung])]
-      >>> [row] = paired(rows, "rung", {"rung": "conv"}, "accuracy")
+      >>> [row] = paired_differences(rows, "rung", {"rung": "conv"}, "accuracy")
       >>> row["rung"], round(row["accuracy_difference"], 4), round(row["accuracy_p"], 4), row["pairs"]
       ('dense', -0.0167, 0.0377, 3)
 
     References: Student, 1908; Holm 1979, A simple sequentially rejective multiple test procedure.
     """
-    by, values, pair = names(by), names(values), names(pair)
+    by, values, pair = column_names(by), column_names(values), column_names(pair)
     check_columns(rows, (*by, *values, *pair))
-    if not against or not {*against} <= {*by}:
-        raise ValueError(f"against has the names {[*against]} but needs some of {by}, the columns of by")
+    if not reference or not {*reference} <= {*by}:
+        raise ValueError(f"reference has the names {[*reference]} but needs some of {by}, the columns of by")
     groups = _groups(rows, by, pair)
     lines = []
     for key, runs in groups.items():
-        reference = tuple(against.get(name, value) for name, value in zip(by, key, strict=True))
-        if reference != key:
+        partner_key = tuple(reference.get(name, value) for name, value in zip(by, key, strict=True))
+        if partner_key != key:
             line: dict[str, Any] = dict(zip(by, key, strict=True))
-            partners = _partners(groups, key, reference, pair)
+            partners = _partners(groups, key, partner_key, pair)
             for name in values:
                 numbers = [(run.get(name), partner.get(name)) for run, partner in partners]
                 line |= _contrast(name, _differences(name, key, numbers, ratio), ratio, level)
@@ -144,7 +144,7 @@ def _groups(rows: Sequence[Row], by: list[str], pair: list[str]) -> dict[Key, di
     """Group the runs, and index the runs of a group by the values of the `pair` columns."""
     groups: dict[Key, dict[Key, Row]] = {}
     for row in rows:
-        key, run = (tuple(plain(name, row.get(name)) for name in columns) for columns in (by, pair))
+        key, run = (tuple(to_python_scalar(name, row.get(name)) for name in columns) for columns in (by, pair))
         runs = groups.setdefault(key, {})
         if run in runs:
             raise ValueError(f"rows: two runs of {key} have {pair} {run}; a pair needs one run of each group")

@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 FRAME = 1  # the number of pixels between images
 ROUNDING = 1e-5  # the distance by which pixels may lie outside of 0 to 1
-LESS, MORE = RUNG_STYLE["dense"].colour, RUNG_STYLE["conv"].colour
+NEGATIVE, POSITIVE = RUNG_STYLE["dense"].colour, RUNG_STYLE["conv"].colour
 
 
-def heat(
-    axis: "matplotlib.axes.Axes", image: Any, over: Any, title: str = "", *, label: str, strongest: float | None = None
+def heatmap(
+    axis: "matplotlib.axes.Axes", image: Any, values: Any, title: str = "", *, label: str, vmax: float | None = None
 ) -> None:
     """Draw a heat map over an image, with positive numbers in blue and negative ones in orange.
 
@@ -24,40 +24,46 @@ def heat(
     Args:
       axis: The axes to draw on.
       image: The image, (k, l), (k, l, 1) or (k, l, 3), with pixels from 0 to 1. It is drawn in gray.
-      over: The heat map, (i, j): one number per pixel, or a coarser grid that covers the whole image.
+      values: The values of the heat map, (i, j): one number per pixel, or a coarser grid that covers the whole image.
       title: The title of the panel.
       label: The label of the colour scale, with its unit.
-      strongest: The absolute value with the full colour. If None, the largest one of the heat map.
+      vmax: The absolute value with the full colour. If None, the largest one of the heat map.
 
     Raises:
-      ValueError: `image` or `over` has the wrong shape or is not finite, or `image` has pixels outside of 0 to 1.
+      ValueError: `image` or `values` has the wrong shape or is not finite, or `image` has pixels outside of 0 to 1.
       ImportError: matplotlib is not installed.
 
     Example:
       >>> from convlab.report import new_figure
       >>> figure, [axis] = new_figure()
-      >>> heat(axis, np.ones((6, 8)) / 2, np.eye(3, 4), "Grad-CAM", label="share of the score")
+      >>> heatmap(axis, np.ones((6, 8)) / 2, np.eye(3, 4), "Grad-CAM", label="share of the score")
     """
-    image, over = np.asarray(image, float), np.asarray(over, float)
-    if image.ndim not in (2, 3) or over.ndim != 2 or not (image.size and over.size):
-        raise ValueError(f"image has shape {image.shape} and over {over.shape}; needs (k, l) or (k, l, c), and (i, j)")
-    if not (np.isfinite(image).all() and np.isfinite(over).all()):
-        raise ValueError("image or over holds NaN or inf; needs finite numbers, since these have no colour")
+    image, values = np.asarray(image, float), np.asarray(values, float)
+    if image.ndim not in (2, 3) or values.ndim != 2 or not (image.size and values.size):
+        raise ValueError(f"image has shape {image.shape} and values {values.shape}; needs (k, l) or (k, l, c), and (i, j)")
+    if not (np.isfinite(image).all() and np.isfinite(values).all()):
+        raise ValueError("image or values holds NaN or inf; needs finite numbers, since these have no colour")
     if image.ndim == 3 and image.shape[-1] not in (1, 3):
         raise ValueError(f"image has {image.shape[-1]} channels; needs 1 or 3")
     if image.min() < -ROUNDING or image.max() > 1 + ROUNDING:
         raise ValueError(f"image has pixels from {image.min()} to {image.max()}; needs 0 to 1: divide 8-bit pixels by 255")
     gray = np.clip(image.mean(-1) if image.ndim == 3 else image, 0, 1)
-    scale = (np.abs(over).max() if strongest is None else strongest) or 1.0
+    scale = (np.abs(values).max() if vmax is None else vmax) or 1.0
     extent = (-0.5, gray.shape[1] - 0.5, gray.shape[0] - 0.5, -0.5)
     with slide_style():
         from matplotlib.colors import LinearSegmentedColormap, to_rgba
 
-        least = -scale if over.min() < 0 else 0
-        stops = [(0, LESS, 0.85), (0.5, LESS, 0), (0.5, MORE, 0), (1, MORE, 0.85)] if least else [(0, MORE, 0), (1, MORE, 0.85)]
-        colours = LinearSegmentedColormap.from_list("heat", [(stop, to_rgba(colour, alpha)) for stop, colour, alpha in stops])
+        least = -scale if values.min() < 0 else 0
+        stops = (
+            [(0, NEGATIVE, 0.85), (0.5, NEGATIVE, 0), (0.5, POSITIVE, 0), (1, POSITIVE, 0.85)]
+            if least
+            else [(0, POSITIVE, 0), (1, POSITIVE, 0.85)]
+        )
+        colours = LinearSegmentedColormap.from_list(
+            "heatmap", [(stop, to_rgba(colour, alpha)) for stop, colour, alpha in stops]
+        )
         axis.imshow(gray, cmap="gray", vmin=0, vmax=1, interpolation="nearest", extent=extent)
-        drawn = axis.imshow(over, cmap=colours, vmin=least, vmax=scale, interpolation="nearest", extent=extent)
+        drawn = axis.imshow(values, cmap=colours, vmin=least, vmax=scale, interpolation="nearest", extent=extent)
         bar = axis.figure.colorbar(drawn, ax=axis, shrink=0.8)
         bar.set_label(label)
         axis.set_title(title)
@@ -65,7 +71,7 @@ def heat(
         axis.spines[:].set_visible(False)
 
 
-def filters(axis: "matplotlib.axes.Axes", images: Any, title: str = "", *, columns: int = 8, label: str = "") -> None:
+def filter_grid(axis: "matplotlib.axes.Axes", images: Any, title: str = "", *, columns: int = 8, label: str = "") -> None:
     """Draw the weights of units side by side, each unit on a scale of its own.
 
     Positive weights are blue, negative ones orange, and zero is white.
@@ -84,7 +90,7 @@ def filters(axis: "matplotlib.axes.Axes", images: Any, title: str = "", *, colum
     Example:
       >>> from convlab.report import new_figure
       >>> figure, [axis] = new_figure()
-      >>> filters(axis, np.random.default_rng(0).normal(size=(6, 7, 5)), "dense", columns=3)
+      >>> filter_grid(axis, np.random.default_rng(0).normal(size=(6, 7, 5)), "dense", columns=3)
     """
     images = np.asarray(images, float)
     if images.ndim != 3 or images.size == 0 or columns < 1:
@@ -99,17 +105,17 @@ def filters(axis: "matplotlib.axes.Axes", images: Any, title: str = "", *, colum
     with slide_style():
         from matplotlib.colors import LinearSegmentedColormap
 
-        colours = LinearSegmentedColormap.from_list("weights", [LESS, "#FFFFFF", MORE]).with_extremes(bad="#BFBFBF")
+        colours = LinearSegmentedColormap.from_list("weights", [NEGATIVE, "#FFFFFF", POSITIVE]).with_extremes(bad="#BFBFBF")
         axis.imshow(np.ma.masked_invalid(sheet), cmap=colours, vmin=-1, vmax=1, interpolation="nearest")
         axis.set_title(title)
         axis.set(xlabel=label, xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
 
 
-def feature_sheet(axis: "matplotlib.axes.Axes", maps: Any, title: str = "", *, columns: int = 8, label: str = "") -> None:
+def feature_map_grid(axis: "matplotlib.axes.Axes", maps: Any, title: str = "", *, columns: int = 8, label: str = "") -> None:
     """Draw the feature maps of one image side by side, each channel on a scale of its own.
 
-    The colours are those of `filters`.
+    The colours are those of `filter_grid`.
 
     Args:
       axis: The axes to draw on.
@@ -125,7 +131,7 @@ def feature_sheet(axis: "matplotlib.axes.Axes", maps: Any, title: str = "", *, c
     Example:
       >>> from convlab.report import new_figure
       >>> figure, [axis] = new_figure()
-      >>> feature_sheet(axis, np.random.default_rng(0).normal(size=(7, 5, 6)), "first layer", columns=3)
+      >>> feature_map_grid(axis, np.random.default_rng(0).normal(size=(7, 5, 6)), "first layer", columns=3)
     """
     maps = np.asarray(maps)
-    filters(axis, np.moveaxis(maps, -1, 0) if maps.ndim else maps, title, columns=columns, label=label)
+    filter_grid(axis, np.moveaxis(maps, -1, 0) if maps.ndim else maps, title, columns=columns, label=label)

@@ -6,7 +6,7 @@ from typing import Any
 Row = Mapping[str, Any]
 
 
-def plain(name: str, value: Any) -> Any:
+def to_python_scalar(name: str, value: Any) -> Any:
     """Convert a NumPy or JAX scalar to a Python scalar, and return other values unchanged.
 
     Raises:
@@ -14,7 +14,7 @@ def plain(name: str, value: Any) -> Any:
 
     Example:
       >>> import numpy as np
-      >>> plain("loss", np.float32(0.5))
+      >>> to_python_scalar("loss", np.float32(0.5))
       0.5
     """
     if not hasattr(value, "shape") or not hasattr(value, "item"):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from convlab.report.rows import Row, check_columns, plain
+from convlab.report.rows import Row, check_columns, to_python_scalar
 
 SHARE, POSITIVE = (0.0, 1.0), (0.0, math.inf)
 """The bounds of shares (0 to 1) and of positive quantities such as times (0 to infinity)."""
@@ -146,13 +146,13 @@ def summarise(
       >>> row["rung"], round(row["accuracy"], 3), row["seeds"]
       ('conv', 0.85, 2)
     """
-    by, values = names(by), names(values)
+    by, values = column_names(by), column_names(values)
     check_columns(rows, (*by, *values))
     if unused := [name for name in bounds or {} if name not in values]:
         raise ValueError(f"bounds names {unused} but the values are {values}")
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        groups.setdefault(tuple(plain(name, row.get(name)) for name in by), []).append(row)
+        groups.setdefault(tuple(to_python_scalar(name, row.get(name)) for name in by), []).append(row)
     summary = []
     for key, runs in groups.items():
         line: dict[str, Any] = dict(zip(by, key, strict=True))
@@ -173,7 +173,7 @@ def interval_of(row: Row, name: str) -> Interval:
     return Interval(*(row[f"{name}{end}"] for end in ("", "_low", "_high")))
 
 
-def best(summary: Sequence[Row], by: str | Sequence[str], value: str) -> list[dict[str, Any]]:
+def best_rows(summary: Sequence[Row], by: str | Sequence[str], value: str) -> list[dict[str, Any]]:
     """Keep the row with the highest value in each group.
 
     It selects, for instance, the learning rate with the best validation accuracy for each rung.
@@ -191,14 +191,14 @@ def best(summary: Sequence[Row], by: str | Sequence[str], value: str) -> list[di
 
     Example:
       >>> rows = [{"rung": "conv", "rate": rate, "validation": score} for rate, score in ((0.1, 0.8), (0.3, 0.9), (1.0, None))]
-      >>> best(rows, "rung", "validation")
+      >>> best_rows(rows, "rung", "validation")
       [{'rung': 'conv', 'rate': 0.3, 'validation': 0.9}]
     """
-    by = names(by)
+    by = column_names(by)
     check_columns(summary, (*by, value))
     chosen: dict[tuple[Any, ...], Row] = {}
     for row in summary:
-        group = tuple(plain(name, row.get(name)) for name in by)
+        group = tuple(to_python_scalar(name, row.get(name)) for name in by)
         if group not in chosen or _sort_key(row, value) > _sort_key(chosen[group], value):
             chosen[group] = row
     return [dict(row) for row in chosen.values()]
@@ -226,7 +226,7 @@ def _average(
         raise ValueError(f"{name} of {key}: {error}") from None
 
 
-def names(columns: str | Sequence[str]) -> list[str]:
+def column_names(columns: str | Sequence[str]) -> list[str]:
     """Return a list of column names from one name or several."""
     return [columns] if isinstance(columns, str) else list(columns)
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from convlab.report.rows import Row, columns, plain
+from convlab.report.rows import Row, columns, to_python_scalar
 
 
 class Table(NamedTuple):
@@ -46,7 +46,7 @@ def to_table(rows: Sequence[Row], formats: Mapping[str, str] | None = None) -> T
         raise ValueError(f"formats names {unknown} but the columns are {names}")
     ends = {name: (f"{name}_low", f"{name}_high") for name in names if {f"{name}_low", f"{name}_high"} <= {*names}}
     shown = [name for name in names if not any(name in pair for pair in ends.values())]
-    values = {name: [plain(name, row.get(name)) for row in rows] for name in names}
+    values = {name: [to_python_scalar(name, row.get(name)) for row in rows] for name in names}
     texts = []
     for name in shown:
         low, high = (values.get(end, [None] * len(rows)) for end in ends.get(name, ("", "")))
@@ -118,7 +118,7 @@ def to_csv(rows: Sequence[Row]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns(rows), lineterminator="\n")
     writer.writeheader()
-    writer.writerows([{name: plain(name, value) for name, value in row.items()} for row in rows])
+    writer.writerows([{name: to_python_scalar(name, value) for name, value in row.items()} for row in rows])
     return text.getvalue()
 
 

@@ -25,7 +25,8 @@ class Tying(abc.ABC):
 
     Each rung is one subclass, whose fields are the rung's parameters. Rungs exchange one array, the
     kernels of one period. `kernels` makes it. `lift` and `project` turn it into the arrays of another rung, exactly or as the
-    nearest layer. Distances are Frobenius norms of dense matrices, and for low rank those of the kernels.
+    nearest layer. Distances are Frobenius norms of dense matrices, and for low rank those of the kernels. In the equations, E
+    and E' write the kernels of this rung and of another one as dense matrices, as in `convlab.convert`.
 
     Attributes:
       name: The name of the rung.
@@ -69,6 +70,10 @@ class Tying(abc.ABC):
         """Return True if this tying contains another one of the same rung."""
         return True
 
+    def comparable(self, layout: "Layout", freer: bool) -> str:
+        """Describe the parameters of freer, or stricter, layers on the same rung, for errors. "" means all parameters."""
+        return ""
+
     def validated(self, layout: "Layout") -> "Tying":
         """Return the tying with its parameters checked and broadcast to all spatial axes."""
         return self
@@ -100,29 +105,42 @@ class Tying(abc.ABC):
     def kernels(self, arrays: Arrays, layout: "Layout") -> Array:
         """Return the kernels over one period, (*period, *window, c, d).
 
-        Dead taps are zero in kernels that positions share. A kernel of a single position keeps its values there.
+        Dead taps (see `Window.live`) are zero in kernels that positions share. A kernel of a single position keeps its values
+        there.
         """
         return arrays["kernel"]
 
     def lift(self, v: Array, layout: "Layout") -> Arrays:
-        """Write the kernels of a stricter rung as arrays of this rung, without changing the function."""
+        """Write the kernels of a stricter rung as arrays of this rung, without changing the function.
+
+        $$E V = E' V'$$
+        """
         tile = self.tile(layout)
         return {"kernel": v if v.shape[: layout.ndim] == tile else zero_dead_taps(repeat(v, tile), *layout.where)}
 
     def project(self, v: Array, layout: "Layout") -> Arrays:
-        """Find the arrays whose dense matrix is nearest to that of the given kernels."""
+        r"""Find the arrays whose dense matrix is nearest to that of the given kernels.
+
+        $$\min_{V} \|E V - E' V'\|$$
+        """
         return {"kernel": nearest(v, *layout.where, self.tile(layout))}
 
     def squared_norm(self, arrays: Arrays, layout: "Layout") -> Array:
-        """Return the squared Frobenius norm of the dense matrix."""
+        r"""Return the squared Frobenius norm of the dense matrix.
+
+        $$\sum_{ijklcd} W_{ijklcd}^2$$
+        """
         return squared_norm(self.kernels(arrays, layout), *layout.where)
 
     def dead(self, layout: "Layout") -> int:
-        """Count the array entries that read padding at every position."""
+        """Count the entries of the arrays that are dead taps, so that they read padding at every position."""
         return dead_entries(layout, self.tile(layout))
 
     def multiply_adds(self, layout: "Layout") -> int:
-        """Count the multiply-adds for one image. Taps that read padding are not counted."""
+        r"""Count the multiply-adds for one image. Taps that read padding are not counted.
+
+        $$C D \, \#\{\, (i, j, a, b) : (a, b) \text{ reads a pixel at } (i, j) \,\}$$
+        """
         return math.prod(int((axis.reads >= 0).sum()) for axis in layout.axes) * math.prod(layout.kernel_shape[-2:])
 
 
@@ -155,8 +173,8 @@ class Layout:
     def __post_init__(self):
         for name in ("in_features", "out_features"):
             as_integer(name, getattr(self, name))
-        check.divides(self.groups, self.in_features, "input channels")
-        check.divides(self.groups, self.out_features, "output channels")
+        check.group_count(self.groups, self.in_features, "input channels")
+        check.group_count(self.groups, self.out_features, "output channels")
         if self.groups != 1 and not self.tying.has_groups:
             raise ValueError(f"a {self.rung} layer takes no groups, got {self.groups!r}")
         if self.use_bias not in (True, False, "channel", "position"):
@@ -232,32 +250,41 @@ class Layout:
         return (*self.tying.rows, *(("bias",) if self.tying.rows and self.bias_sharing == "position" else ()))
 
     def start(self, key: jax.Array, spec: Start) -> Arrays:
-        """Draw the initial arrays of the layer by name, without the bias.
+        r"""Draw the initial arrays of the layer by name, without the bias.
 
-        With `tied_noise` s, the kernel of position i starts at (U + s E_i) / sqrt(1 + s**2). The initializer draws U once for
-        all positions and E_i for each. With 0 the layer starts as a convolution, with None its positions are independent.
-        The variance is the same for all s.
+        $$V_i = (U + s E_i) / \sqrt{1 + s^2} \quad \text{with noise } s$$
+
+        This is the kernel of position i with `tied_noise` s. The initializer draws U once for all positions and E_i for each.
+        With 0 the layer starts as a convolution, with None its positions are independent. The variance is the same for all
+        s.
 
         Raises:
+          ValueError: `tied_noise` is negative, or the rung has one kernel.
           MemoryError: The arrays would not fit into the free memory; see `convlab.allow_large_arrays`.
         """
         if spec.tied_noise is not None and not self.tying.has_noise:
             raise ValueError(f"a {self.rung} layer takes no tied_noise: it has one kernel")
         if spec.tied_noise is not None and spec.tied_noise < 0:
             raise ValueError(f"tied_noise is a standard deviation relative to the kernel's, at least 0; got {spec.tied_noise}")
-        if self.space is not None and check.is_known(key):
+        if self.space is not None and check.is_concrete(key):
             shapes = {name: jax.ShapeDtypeStruct(shape, spec.dtype) for name, shape in self.tying.shapes(self).items()}
-            check.fits({f"the {self.rung} layer": shapes})
+            check.fits_in_memory({f"the {self.rung} layer": shapes})
         return self.tying.start(key, self, spec)
 
     def forward(
         self, x: jax.Array, arrays: Arrays, bias: jax.Array | None, *, dtype: DTypeLike | None = None, **options: Any
     ) -> jax.Array:
-        """Apply the layer and add the bias, in `dtype`. If None, it is the common dtype of all arrays."""
+        r"""Apply the layer and add the bias, in `dtype`. If None, it is the common dtype of all arrays.
+
+        $$H_{ijd} = \sum_{abc} V_{ijabcd}\, X_{si + ta - p,\, sj + tb - p,\, c} + u_{ijd}$$
+
+        Raises:
+          ValueError: The images have other channels or, if the layer knows its pixels, another size.
+        """
         x = jnp.asarray(x)
         if self.space is not None:
             pixels = x.shape[-1 - self.ndim : -1]
-            check.agree("x holds images of {} pixels", pixels, "this layer was made for {}", tuple(self.space))
+            check.equal_shapes("x holds images of {} pixels", pixels, "this layer was made for {}", tuple(self.space))
         given = [x, *arrays.values(), *([] if bias is None else [bias])]
         dtype = jnp.result_type(*given) if dtype is None else dtype
         arrays = {name: array.astype(dtype) for name, array in arrays.items()}
@@ -265,12 +292,15 @@ class Layout:
         return h if bias is None else h + bias.astype(dtype)
 
 
-def lay_window(
+def make_window(
     kernel_size: Size | Window, strides: Size | None, padding: Padding, kernel_dilation: Size | None, space: Space | None
 ) -> Window:
     """Make the window of a layer from Flax's arguments.
 
     None means 1. If `space` is None, an int kernel_size means one spatial axis, else one size for all axes of `space`.
+
+    Raises:
+      ValueError: `kernel_size` is a Window, and another argument differs from its default.
     """
     strides, dilation = (1 if size is None else size for size in (strides, kernel_dilation))
     window = kernel_size
@@ -282,7 +312,12 @@ def lay_window(
 
 
 def dead_entries(layout: Layout, tile: tuple[int, ...]) -> int:
-    """Count the entries of the kernels of a tile that read padding at every position."""
+    r"""Count the entries of the kernels of a tile that read padding at every position.
+
+    $$C D \, \#\{\, (t, s, a, b) : (a, b) \text{ is dead at all } (i, j) \text{ with } i \bmod p = t,\; j \bmod q = s \,\}$$
+
+    Here C and D count input and output channels, and dead taps are those of `Window.live`.
+    """
     tables = [(axis.reads >= 0, p) for axis, p in zip(layout.axes, tile, strict=True)]
     ever = math.prod(sum(int(table[t::p].any(0).sum()) for t in range(p)) for table, p in tables)
     return (math.prod(table.shape[1] * p for table, p in tables) - ever) * math.prod(layout.kernel_shape[-2:])

@@ -27,6 +27,16 @@ class Periodic(Tying):
         pairs = zip(self._sides, other._sides, strict=True)
         return all(p % q == 0 for p, q in pairs)
 
+    def comparable(self, layout: Layout, freer: bool) -> str:
+        sides = zip(self._sides, layout.positions, strict=True)
+        periods = [[q for q in range(1, n + 1) if (q % p if freer else p % q) == 0] for p, n in sides]
+        relation = "a multiple" if freer else "a divisor"
+        axes = [
+            f"{relation} of {p} ({', '.join(map(str, known[:6]))}{', ...' * (len(known) > 6)}) along axis {axis}"
+            for axis, (p, known) in enumerate(zip(self._sides, periods, strict=True))
+        ]
+        return f"period must be {' and '.join(axes)}"
+
     @property
     def _sides(self) -> tuple[int, ...]:
         assert isinstance(self.period, tuple)

@@ -38,7 +38,10 @@ def draw_kernels(key: jax.Array, count: tuple[int, ...], shape: tuple[int, ...],
 
 
 def mix(key: jax.Array, noise: float | None, common: Callable, independent: Callable) -> jax.Array:
-    """Add noise to a common draw, at constant variance. If `noise` is None, draw independently."""
+    r"""Add noise to a common draw, at constant variance. If `noise` is None, draw independently.
+
+    $$(u + s\, e) / \sqrt{1 + s^2} \quad \text{with noise } s$$
+    """
     if noise is None:
         return independent(key)
     first, second = jax.random.split(key)

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from convlab.choices import did_you_mean, one_of
 from convlab.rungs.by_pixel import ByPixel
 from convlab.rungs.layout import Layout, Tying
 from convlab.rungs.mixed import Mixed
@@ -14,7 +15,7 @@ from convlab.rungs.untied import Untied
 RUNGS: dict[str, type[Tying]] = {kind.name: kind for kind in (ByPixel, Untied, Periodic, Mixed, Shared, Symmetric)}
 
 
-def tying(rung: str, **parameters: Any) -> Tying:
+def make_tying(rung: str, **parameters: Any) -> Tying:
     """Make the tying of a rung from a name and the parameters of all rungs.
 
     Args:
@@ -25,18 +26,19 @@ def tying(rung: str, **parameters: Any) -> Tying:
       ValueError: The rung is unknown, or no rung has a parameter of that name.
 
     Example:
-      >>> tying("tiled", period=3, rank=2)
+      >>> make_tying("tiled", period=3, rank=2)
       Periodic(period=3)
     """
-    if rung not in RUNGS:
-        raise ValueError(f"rung {rung!r} is unknown; needs one of {', '.join(RUNGS)}")
+    one_of("rung", rung, RUNGS)
     known = {name: {field.name for field in dataclasses.fields(kind)} for name, kind in RUNGS.items()}
-    if unknown := {*parameters} - set().union(*known.values()):
-        raise ValueError(f"no rung has a {' or a '.join(sorted(unknown))}")
+    names = sorted(set().union(*known.values()))
+    if unknown := sorted({*parameters} - {*names}):
+        hint = did_you_mean(unknown[0], names)
+        raise ValueError(f"{', '.join(unknown)}: no rung has this parameter; needs some of {', '.join(names)}{hint}")
     return RUNGS[rung].from_parameters({name: value for name, value in parameters.items() if name in known[rung]})
 
 
-def at(layout: Layout, rung: str, **parameters: Any) -> Layout:
+def with_rung(layout: Layout, rung: str, **parameters: Any) -> Layout:
     """Return the layout of the same layer at another rung.
 
     Parameters are clipped to the positions and entries of the layer.
@@ -45,6 +47,6 @@ def at(layout: Layout, rung: str, **parameters: Any) -> Layout:
     Raises:
       ValueError: The rung is unknown, the layout has no space, or the rung does not support its groups.
     """
-    new = tying(rung, **parameters)
+    new = make_tying(rung, **parameters)
     groups = 1 if new.by_pixel else layout.groups
     return dataclasses.replace(layout, tying=new.clipped(layout), groups=groups)

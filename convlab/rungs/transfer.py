@@ -20,9 +20,9 @@ def contains(freer: Layout, stricter: Layout) -> bool:
 
     Example:
       >>> from convlab.geometry import Window
-      >>> from convlab.rungs import Shared, at
+      >>> from convlab.rungs import Shared, with_rung
       >>> conv = Layout(Shared(), Window(3), 1, 2, space=(5, 7))
-      >>> contains(at(conv, "tiled", period=2), conv), contains(conv, at(conv, "tiled", period=2))
+      >>> contains(with_rung(conv, "tiled", period=2), conv), contains(conv, with_rung(conv, "tiled", period=2))
       (True, False)
     """
     if type(freer.tying) is type(stricter.tying):
@@ -32,6 +32,10 @@ def contains(freer: Layout, stricter: Layout) -> bool:
 
 def transfer(arrays: Arrays, old: Layout, new: Layout) -> Arrays:
     r"""Convert a layer's arrays to another rung: exactly if it is freer, else to the nearest layer.
+
+    $$V = (E^\top E)^+ E^\top E' V'$$
+
+    E and E' write the kernels of the new and the old rung as dense matrices, as in `convlab.convert`.
 
     The distance is the Frobenius norm of the dense matrix, and for low rank that of the kernels of all positions. A bias per
     channel is repeated for all positions, and a bias per position is averaged. The map is linear except for low rank.
@@ -46,9 +50,9 @@ def transfer(arrays: Arrays, old: Layout, new: Layout) -> Arrays:
 
     Example:
       >>> from convlab.geometry import Window
-      >>> from convlab.rungs import Shared, at
+      >>> from convlab.rungs import Shared, with_rung
       >>> conv = Layout(Shared(), Window(3), 1, 2, space=(5, 7))
-      >>> arrays = transfer({"kernel": jnp.ones((3, 3, 1, 2)), "bias": jnp.ones(2)}, conv, at(conv, "dense"))
+      >>> arrays = transfer({"kernel": jnp.ones((3, 3, 1, 2)), "bias": jnp.ones(2)}, conv, with_rung(conv, "dense"))
       >>> arrays["kernel"].shape, arrays["bias"].shape
       ((5, 7, 5, 7, 1, 2), (5, 7, 2))
     """
@@ -70,9 +74,9 @@ def conversion_entries(old: Layout, new: Layout) -> int:
 
     Example:
       >>> from convlab.geometry import Window
-      >>> from convlab.rungs import Shared, at
+      >>> from convlab.rungs import Shared, with_rung
       >>> conv = Layout(Shared(), Window(3), 1, 2, space=(5, 7))
-      >>> conversion_entries(conv, at(conv, "tiled")), conversion_entries(conv, at(conv, "dense"))
+      >>> conversion_entries(conv, with_rung(conv, "tiled")), conversion_entries(conv, with_rung(conv, "dense"))
       (18, 648)
     """
     tiles = [old.tying.tile(old), *([new.positions] if new.tying.by_pixel else [])]
@@ -80,7 +84,9 @@ def conversion_entries(old: Layout, new: Layout) -> int:
 
 
 def transfer_bias(bias: Array, new: Layout) -> Array:
-    """Repeat a bias for all positions or average it over them, as a layout requires.
+    r"""Repeat a bias for all positions or average it over them, as a layout requires.
+
+    $$u_{ijd} = u_d \qquad \text{or} \qquad u_d = \operatorname{mean}_{ij} u_{ijd}$$
 
     Example:
       >>> from convlab.geometry import Window

@@ -16,14 +16,15 @@ Examples = tuple[Float[Array, "n *space c"], Num[Array, "n *out"]]
 
 
 class Task(NamedTuple):
-    """Describe a distribution of examples.
+    """A distribution of examples: images with labels or real-valued targets.
 
     Attributes:
       name: The name in tables and figures.
-      image_shape: The shape (*space, c) of one input.
-      classes: The names of the labels. It is empty if the target is real-valued.
-      sample: A pure function of a key and a number n that draws n inputs with their class numbers or targets. It can be jitted
-        with n static. Every example has a separate key, so the first n examples do not depend on how many are drawn.
+      image_shape: The shape (*space, c) of one image.
+      classes: The names of the labels. It is empty if targets are real-valued.
+      sample: A pure function of a key and a number n that draws n images with their labels (class numbers from 0) or targets.
+        It can be jitted with n static. Every example has a separate key, so the first n examples do not depend on how many are
+        drawn.
     """
 
     name: str
@@ -36,17 +37,17 @@ class Task(NamedTuple):
 
         Args:
           seed: The seed of the key.
-          train: The number of training examples.
-          test: The number of test examples.
+          train: The number of training examples, at least 1.
+          test: The number of test examples, at least 1.
           validation: The number of validation examples. If 0, there is no validation split.
 
         Raises:
-          ValueError: The target is real-valued, or a size is below its minimum.
+          ValueError: Targets are real-valued, or a size is below its minimum.
           TypeError: A size is not an integer.
 
         Example:
-          >>> from convlab.tasks import halves
-          >>> halves(4).data(0, train=5, test=3).train.images.shape
+          >>> from convlab.tasks import energy_comparison
+          >>> energy_comparison(4).data(0, train=5, test=3).train.images.shape
           (5, 8, 1)
         """
         if not self.classes:
@@ -64,27 +65,27 @@ def _split(task: Task, key: PRNGKeyArray, n: int) -> Split:
     return Split(np.asarray(x, np.float32), np.asarray(y))
 
 
-def sampler(draw: Callable[[PRNGKeyArray], tuple[Array, Array]]) -> Callable[[PRNGKeyArray, int], Examples]:
+def make_sampler(draw: Callable[[PRNGKeyArray], tuple[Array, Array]]) -> Callable[[PRNGKeyArray, int], Examples]:
     """Make the `sample` of a task from a function that draws one example."""
 
     def sample(key: PRNGKeyArray, n: int) -> Examples:
-        numbers = jax.numpy.arange(as_integer("n", n, least=0))
-        return jax.vmap(lambda number: draw(jax.random.fold_in(key, number)))(numbers)
+        indices = jax.numpy.arange(as_integer("n", n, least=0))
+        return jax.vmap(lambda index: draw(jax.random.fold_in(key, index)))(indices)
 
     return sample
 
 
-def deviation(value: float | jax.Array) -> float | jax.Array:
+def check_noise(value: float | jax.Array) -> float | jax.Array:
     """Check a standard deviation of noise and return it. Tracers are not checked.
 
     Raises:
       ValueError: The value is negative, infinite or nan.
     """
-    if check.is_known(value) and not 0 <= value < math.inf:
+    if check.is_concrete(value) and not 0 <= value < math.inf:
         raise ValueError(f"noise is {value}; needs a finite standard deviation of at least 0")
     return value
 
 
-def side(label: Int[Array, ""]) -> Array:
-    """Return -1 for class 0 and 1 for class 1."""
+def label_sign(label: Int[Array, ""]) -> Array:
+    """Return the sign of a label: -1 for class 0 and 1 for class 1."""
     return 2 * label - 1

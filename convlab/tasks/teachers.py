@@ -7,8 +7,8 @@ import jax
 from jaxtyping import Array, PRNGKeyArray
 
 from convlab.geometry import Space, Window, as_integer, as_space
-from convlab.rungs import Layout, tying
-from convlab.tasks.task import Task, deviation, sampler
+from convlab.rungs import Layout, make_tying
+from convlab.tasks.task import Task, check_noise, make_sampler
 
 
 def linear_teacher(
@@ -24,13 +24,15 @@ def linear_teacher(
 
     $$Y = A X + \sigma \epsilon, \qquad X, \epsilon \sim N(0, 1)$$
 
-    where A is a layer of the rung. Its weights are Gaussian and drawn once. On average over layers, a target has a variance of
-    1, except where taps read padding. In a single layer with few weights, the variances of targets differ widely.
+    An image X is Gaussian noise. The target Y is the output of a layer A of the rung for this image, plus noise. The layer has
+    Gaussian weights, drawn once, and no bias. On average over layers, a target has a variance of 1, except where taps read
+    padding. In a single layer with few weights, the variances of targets differ widely.
 
-    Symmetries: They are those of A. A convolution commutes with shifts around a torus, a tiled layer with shifts by its period.
+    Symmetries: Those of A. If A is a convolution on a torus, a shift of the image shifts the target by the same pixels. If A is
+    a tiled layer, this holds for shifts by its period.
 
-    Predicted number of examples: Suppose that a rung contains the teacher and has w separate weights per target. These are all
-    pixels for a dense layer, and one window for a locally connected layer. The risk of least squares is then
+    Predicted risk: Suppose that a rung contains the teacher and has w separate weights per target. These are all pixels for a
+    dense layer, and one window for a locally connected layer. The risk of least squares with n examples is then
     $\sigma^2 w / (n - w - 1)$ per target. For a convolution, whose weights all positions share, it is smaller by a factor of
     about the number of positions. If a rung does not contain the teacher, an error remains for any n.
 
@@ -45,7 +47,7 @@ def linear_teacher(
 
     Raises:
       ValueError: `rung` is unknown, the window fits nowhere, a count is below 1, the period exceeds the positions, or `noise`
-        is negative.
+        is negative or not finite.
 
     Example:
       >>> x, y = linear_teacher("conv", (7,), Window(3), (2, 5), 0.1, jax.random.key(0)).sample(jax.random.key(1), 3)
@@ -56,8 +58,8 @@ def linear_teacher(
     """
     space, window = as_space(space), window.with_ndim(len(as_space(space)))
     c, d = (as_integer("channels", count) for count in channels)
-    sigma = deviation(noise)
-    layout = Layout(tying(rung, **parameters), window, c, d, space, use_bias=False)
+    sigma = check_noise(noise)
+    layout = Layout(make_tying(rung, **parameters), window, c, d, space, use_bias=False)
     arrays = _arrays(layout, key)
 
     def draw(key: PRNGKeyArray) -> tuple[Array, Array]:
@@ -65,7 +67,7 @@ def linear_teacher(
         return jax.random.normal(image_key, (*space, c)), jax.random.normal(noise_key, (*window.output_shape(space), d))
 
     def sample(key: PRNGKeyArray, n: int) -> tuple[Array, Array]:
-        x, epsilon = sampler(draw)(key, n)
+        x, epsilon = make_sampler(draw)(key, n)
         return x, layout.forward(x, arrays, None) + sigma * epsilon
 
     return Task(f"linear teacher, {rung}", (*space, c), (), sample)

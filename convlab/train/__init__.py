@@ -8,42 +8,52 @@ share one compilation. The step takes any batch, from memory or from disk.
 from convlab.train.checkpoint import Checkpoints
 from convlab.train.config import OPTIMIZERS, SCHEDULES, Config
 from convlab.train.fitted import Fitted
-from convlab.train.learner import learner
-from convlab.train.log import Log, Writer
-from convlab.train.loop import feed, fit
-from convlab.train.many import Runs, compiled_build, fit_many, fit_seeds
+from convlab.train.learner import make_learner
+from convlab.train.log import Log, LogWriter
+from convlab.train.loop import fit, training_batches
+from convlab.train.many import FittedRuns, fit_many, fit_seeds, jit_build
 from convlab.train.memory import keep_freed_memory
-from convlab.train.mode_connectivity import barrier, bezier_path, evaluate_along, fit_bezier, linear_path
-from convlab.train.step import Apply, Recipe, State, Trainable, cross_entropy, initial, train_step, train_steps, trainable
+from convlab.train.mode_connectivity import bezier_path, evaluate_along, fit_bezier, linear_path, loss_barrier
+from convlab.train.step import (
+    Apply,
+    State,
+    StepOptions,
+    Trainable,
+    as_trainable,
+    cross_entropy,
+    initial_state,
+    train_step,
+    train_steps,
+)
 
 __all__ = [
     "Apply",
     "Checkpoints",
     "Config",
     "Fitted",
+    "FittedRuns",
     "Log",
+    "LogWriter",
     "OPTIMIZERS",
-    "Recipe",
-    "Runs",
     "SCHEDULES",
     "State",
+    "StepOptions",
     "Trainable",
-    "Writer",
-    "evaluate_along",
-    "barrier",
+    "as_trainable",
     "bezier_path",
-    "compiled_build",
-    "fit_bezier",
     "cross_entropy",
-    "feed",
+    "evaluate_along",
     "fit",
+    "fit_bezier",
     "fit_many",
     "fit_seeds",
-    "initial",
+    "initial_state",
+    "jit_build",
     "keep_freed_memory",
-    "learner",
     "linear_path",
+    "loss_barrier",
+    "make_learner",
     "train_step",
     "train_steps",
-    "trainable",
+    "training_batches",
 ]

@@ -26,44 +26,44 @@ from convlab.geometry import as_integer
 from convlab.report import provenance
 from convlab.train.identity import VERSION, differences
 from convlab.train.mesh import is_first
-from convlab.train.step import State, Tree, by_path, map_key_data
+from convlab.train.step import State, Tree, leaves_by_path, map_key_data
 
-BEST = ".best"  # prefix of the paths of the best parameters
-METRIC = "validation_accuracy"  # the metric that selects the best checkpoint; never a score on the test images
+BEST_PREFIX = ".best"  # prefix of the paths of the best parameters
+BEST_METRIC = "validation_accuracy"  # the metric that selects the best checkpoint; never a score on the test images
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoints:
-    """Options for saving a run: the folder, the interval and the number of checkpoints.
+    """Options for saving a run: the folder, the interval and the number of checkpoints to keep.
 
     A run resumes only if it is the same run. Its model, data, configuration and augmentation are compared with those that were
     saved, and so is the use of a custom optimizer. The numbers inside a custom optimizer or a function are not compared.
 
     Args:
       folder: The folder of this run alone. If it holds checkpoints, the run resumes from the last intact one.
-      every: The number of steps between saves. The run is also saved at its end and when a signal stops it.
-      keep: The number of latest checkpoints to keep. If the data have a validation split, the checkpoint with the best
+      every_steps: The number of steps between saves. The run is also saved at its end and when a signal stops it.
+      max_to_keep: The number of latest checkpoints to keep. If the data have a validation split, the checkpoint with the best
         validation accuracy is kept as well.
-      full: The reaction when a checkpoint cannot be written: "go on" warns and continues training, "stop" raises an error.
-        Earlier checkpoints stay in either case.
+      on_write_error: The reaction when a checkpoint cannot be written, as on a full disk: "warn" warns and continues training,
+        "raise" raises the error. Earlier checkpoints stay in either case.
 
     Raises:
       ValueError: A value is out of range or unknown.
     """
 
     folder: str | os.PathLike[str]
-    every: int = 1000
-    keep: int = 2
-    full: str = "go on"
+    every_steps: int = 1000
+    max_to_keep: int = 2
+    on_write_error: str = "warn"
 
     def __post_init__(self):
-        as_integer("every", self.every, 1)
-        as_integer("keep", self.keep, 1)
-        if self.full not in ("go on", "stop"):
-            raise ValueError(f"full must be 'go on' or 'stop', got {self.full!r}")
+        as_integer("every_steps", self.every_steps, 1)
+        as_integer("max_to_keep", self.max_to_keep, 1)
+        if self.on_write_error not in ("warn", "raise"):
+            raise ValueError(f"on_write_error must be 'warn' or 'raise', got {self.on_write_error!r}")
 
 
-class Run(NamedTuple):
+class Snapshot(NamedTuple):
     """The contents of a checkpoint: the state of a run and the records of its training loop."""
 
     state: State
@@ -75,10 +75,10 @@ class Run(NamedTuple):
     @property
     def arrays(self) -> dict[str, jax.Array]:
         """The arrays by their paths."""
-        return by_path(self.state) | {BEST + path: leaf for path, leaf in by_path(self.best).items()}
+        return leaves_by_path(self.state) | {BEST_PREFIX + path: leaf for path, leaf in leaves_by_path(self.best).items()}
 
 
-class Saver:
+class CheckpointManager:
     """Context manager that saves and restores one run, and locks its folder."""
 
     def __init__(self, checkpoints: Checkpoints, identity: dict[str, Any]):
@@ -87,7 +87,7 @@ class Saver:
         self.thread = concurrent.futures.ThreadPoolExecutor(1)
         self.writing: concurrent.futures.Future | None = None
 
-    def __enter__(self) -> "Saver":
+    def __enter__(self) -> "CheckpointManager":
         filelock = require("filelock")
         self.root.mkdir(parents=True, exist_ok=True)
         self.lock = filelock.FileLock(self.root / ".lock")
@@ -105,7 +105,7 @@ class Saver:
 
     def __exit__(self, kind: Any, *_: Any) -> None:
         try:
-            self.wait()
+            self.wait_until_finished()
         except OSError:
             if kind is None:
                 raise
@@ -113,33 +113,33 @@ class Saver:
             self.thread.shutdown()
             self.lock.release()
 
-    def last(self, fresh: Run) -> Run | None:
-        """Read the last intact checkpoint in the tree structure of a fresh run.
+    def restore_latest(self, fresh: Snapshot) -> Snapshot | None:
+        """Restore the latest intact checkpoint in the tree structure of a new run.
 
         Args:
-          fresh: The run before its first step.
+          fresh: The snapshot of the run before its first step.
 
         Returns:
-          The saved run, or None if there is no checkpoint yet.
+          The saved snapshot, or None if there is no checkpoint yet.
 
         Raises:
           DamagedError: There are checkpoints, but all are damaged.
-          ValueError: The last intact checkpoint belongs to another run. The model, data, configuration, optimizer or
+          ValueError: The latest intact checkpoint belongs to another run. The model, data, configuration, optimizer or
             augmentation differs.
         """
         damaged = []
         for step in sorted(_steps(self.root), reverse=True):
             folder = self.root / str(step)
             try:
-                disk.check(folder)
+                disk.verify_folder(folder)
             except DamagedError as error:
                 damaged.append((folder, str(error)))
                 continue
             run = self._read(folder, fresh)
-            for bad, reason in damaged:
+            for path, reason in damaged:
                 warnings.warn(f"a checkpoint is damaged, so the run resumes from step {step}: {reason}", stacklevel=3)
                 if is_first():
-                    bad.rename(_damaged_name(bad))  # so that it does not count among the checkpoints to keep
+                    path.rename(_damaged_name(path))  # so that it does not count among the checkpoints to keep
             return run
         if damaged:
             raise DamagedError(
@@ -148,37 +148,37 @@ class Saver:
             )
         return None
 
-    def save(self, run: Run) -> None:
+    def save(self, run: Snapshot) -> None:
         """Copy a run's arrays and write them in the background, once the previous write has ended.
 
         Raises:
-          OSError: The previous checkpoint could not be written, and `full` is "stop".
+          OSError: The previous checkpoint could not be written, and `on_write_error` is "raise".
         """
-        self.wait()
+        self.wait_until_finished()
         if is_first():
             arrays = {path: np.array(_key_data(leaf)) for path, leaf in run.arrays.items()}
             self.writing = self.thread.submit(self._write, int(run.state.step), arrays, run.history, run.losses, run.seconds)
 
-    def describe_last(self) -> str:
-        """Name the last checkpoint in a sentence for error messages."""
-        self.wait()
+    def describe_latest(self) -> str:
+        """Describe the latest checkpoint in a clause for error messages."""
+        self.wait_until_finished()
         steps = _steps(self.root)
         if not steps:
             return f"no checkpoint was written to {self.root} yet"
         return f"the last checkpoint is {self.root / str(max(steps))}"
 
-    def wait(self) -> None:
+    def wait_until_finished(self) -> None:
         """Wait until the current write has ended.
 
         Raises:
-          OSError: The checkpoint could not be written, and `full` is "stop".
+          OSError: The checkpoint could not be written, and `on_write_error` is "raise".
         """
         writing, self.writing = self.writing, None
         try:
             if writing is not None:
                 writing.result()
         except OSError as error:
-            if self.checkpoints.full == "stop":
+            if self.checkpoints.on_write_error == "raise":
                 raise OSError(
                     f"a checkpoint could not be written to {self.root}; earlier checkpoints are intact: {error}"
                 ) from error
@@ -188,8 +188,8 @@ class Saver:
         leaves = [[path, list(array.shape), str(array.dtype)] for path, array in arrays.items()]
         record = {**self.identity, "leaves": leaves, "history": history, "losses": losses, "seconds": seconds}
         folder = self.root / str(step)
-        disk.remove(folder)  # written before the run resumed from an earlier step
-        with disk.made_whole(folder) as part:
+        disk.remove_folder(folder)  # written before the run resumed from an earlier step
+        with disk.atomic_folder(folder) as part:
             try:
                 _orbax().save(part / "arrays", dict(zip(_leaf_names(arrays), arrays.values(), strict=True)))
             except (ValueError, RuntimeError) as error:  # Orbax raises these when the disk is full
@@ -202,9 +202,9 @@ class Saver:
 
     def _prune(self) -> None:
         best = self._best()
-        for old in sorted(_steps(self.root))[: -self.checkpoints.keep]:
+        for old in sorted(_steps(self.root))[: -self.checkpoints.max_to_keep]:
             if old != best:
-                disk.remove(self.root / str(old))
+                disk.remove_folder(self.root / str(old))
 
     def _best(self) -> int | None:
         scores = {}
@@ -212,12 +212,12 @@ class Saver:
             try:
                 row = json.loads((self.root / str(step) / "run.json").read_text())["history"][-1]
                 if row["step"] == step:
-                    scores[step] = row[METRIC]
+                    scores[step] = row[BEST_METRIC]
             except (OSError, ValueError, TypeError, LookupError):  # not scored at this step, or damaged since
                 continue
         return max(scores, key=lambda step: (scores[step], step)) if scores else None
 
-    def _read(self, folder: pathlib.Path, fresh: Run) -> Run:
+    def _read(self, folder: pathlib.Path, fresh: Snapshot) -> Snapshot:
         record = json.loads((folder / "run.json").read_text())
         if (version := record.get("version", 1)) != VERSION:
             raise ValueError(
@@ -225,8 +225,8 @@ class Saver:
                 " finish the run with the release that started it, or pass another folder to start a new run"
             )
         saved = {path: (shape, dtype) for path, shape, dtype in record["leaves"]}
-        if any(path.startswith(BEST) for path in saved):
-            fresh = fresh._replace(best=(fresh.state.scored, fresh.state.model_state))
+        if any(path.startswith(BEST_PREFIX) for path in saved):
+            fresh = fresh._replace(best=(fresh.state.evaluation_parameters, fresh.state.model_state))
         expected = {path: (list(leaf.shape), str(leaf.dtype)) for path, leaf in jax.tree.map(_key_data, fresh.arrays).items()}
         mismatches = differences(record, self.identity) + [
             f"{path}: the checkpoint has {_describe(saved.get(path))}, the model has {_describe(expected.get(path))}"
@@ -242,7 +242,7 @@ class Saver:
         restored = dict(zip(saved, (arrays[name] for name in _leaf_names(saved)), strict=True))
         leaves = [map_key_data(lambda _, path=path: jnp.asarray(restored[path]), leaf) for path, leaf in fresh.arrays.items()]
         state, best = jax.tree.unflatten(jax.tree.structure((fresh.state, fresh.best)), leaves)
-        return Run(state, record["history"], record["losses"], record["seconds"], best)
+        return Snapshot(state, record["history"], record["losses"], record["seconds"], best)
 
 
 def _steps(root: pathlib.Path) -> list[int]:

@@ -10,7 +10,7 @@ import optax
 
 from convlab.data import Data
 from convlab.train.config import Config
-from convlab.train.step import Trainable, by_path, cast
+from convlab.train.step import Trainable, cast, leaves_by_path
 
 Kind = TypeVar("Kind")
 # Jitted functions that are only traced. JAX caches their traces, so another run of the same network does not trace again.
@@ -37,7 +37,7 @@ def from_folder(name: str, value: Kind | str | os.PathLike[str] | None, kind: ty
     raise TypeError(f"{name} must be a folder or {kind.__name__}(folder), got {type(value).__name__}")
 
 
-def check_kinds(data: Data, config: Config, optimizer: optax.GradientTransformation | None) -> None:
+def check_types(data: Data, config: Config, optimizer: optax.GradientTransformation | None) -> None:
     """Raise TypeError if an argument has the wrong type."""
     for name, value, kind in (("data", data, Data), ("config", config, Config)):
         if not isinstance(value, kind):
@@ -49,7 +49,7 @@ def check_kinds(data: Data, config: Config, optimizer: optax.GradientTransformat
         )
 
 
-def check(model: Trainable, data: Data, config: Config) -> None:
+def check_model(model: Trainable, data: Data, config: Config) -> None:
     """Raise ValueError unless the data can be trained on and the model fits them."""
     if config.patience is not None and data.validation is None:
         raise ValueError(f"patience {config.patience} needs a validation split, but {data.name} has none: see Data.hold_out")
@@ -65,7 +65,7 @@ def check(model: Trainable, data: Data, config: Config) -> None:
             f"model returns an array of shape {logits.shape} for 2 images, but {data.name} has {len(data.classes)} classes:"
             f" needs {(2, len(data.classes))}"
         )
-    before, after = by_path(model_state), by_path(after)
+    before, after = leaves_by_path(model_state), leaves_by_path(after)
     for path in {**before, **after}:
         old, new = before.get(path), after.get(path)
         if old is None or new is None or (old.shape, old.dtype) != (new.shape, new.dtype):

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from convlab.choices import one_of
 from convlab.geometry import as_integer
 from convlab.optim import kernel_mask
-from convlab.train.step import Recipe
+from convlab.train.step import StepOptions
 
 SEEDS = 2**32  # the number of seeds that give distinct random keys
 
@@ -31,11 +32,11 @@ class Config:
       weight_decay: The weight decay of kernels; biases and scales have none. It is decoupled for "adamw" and added to the
         gradient for "sgd" and "momentum".
       label_smoothing: The share of the target that is spread evenly over all classes.
-      accumulate: The number of pieces of a batch that are computed one after the other, to save memory. Their gradients are
-        averaged.
-      average: The decay of an exponential moving average of the parameters, which is then scored and returned. If 0, there is
-        no average. After t steps the decay is (1 + t) / (10 + t) if that is less, so the average moves faster at first. It
-        has the dtype of the parameters: in half precision, rounding removes what a decay near 1 adds.
+      accumulation_steps: The number of micro-batches that a batch is split into, to save memory. They are computed one after
+        the other, and their gradients are averaged.
+      ema_decay: The decay of an exponential moving average of the parameters, which is then evaluated and returned. If 0,
+        there is no average. After t steps the decay is (1 + t) / (10 + t) if that is less, so the average moves faster at
+        first. It has the dtype of the parameters: in half precision, rounding removes what a decay near 1 adds.
       dtype: The dtype of images, activations and gradients in training. "bfloat16" instead of "float32" halves the memory
         and is faster on accelerators. Parameters, their updates, statistics and scores stay in float32.
       patience: The number of scores without a better validation accuracy after which the run stops and returns the best
@@ -43,10 +44,10 @@ class Config:
       seed: The seed, below 2**32, of the order of the images, of `augment`, and of the dropout keys of a Linen module or a
         `Trainable`. An NNX module uses the keys of the `rngs` it was made with, also for dropout.
       shuffle: Whether each epoch has its own order of the images. If False, every epoch has their stored order.
-      evaluations: The number of times that the test images are scored, evenly spaced, the last time at the end.
-      chunk: The number of steps per call, run as a scan. If None, 1 on CPU and 8 elsewhere. On CPU, 8 reduced a step of a
-        perceptron from 0.3 ms to 0.05 ms and did not change convlab's convolutions. XLA's own convolution, as in `nnx.Conv`,
-        gets 17 times slower.
+      evaluations: The number of times that the network is evaluated, evenly spaced, the last time at the end.
+      steps_per_call: The number of steps per compiled call, run as a scan. If None, 1 on CPU and 8 elsewhere. On CPU, 8
+        reduced a step of a perceptron from 0.3 ms to 0.05 ms and did not change convlab's convolutions. XLA's own convolution,
+        as in `nnx.Conv`, gets 17 times slower.
       mesh: The devices to train on together. A mesh axis "n" splits the batch. A mesh axis "i" splits the output rows of
         layers and the kernels that differ by row. The mesh changes nothing else about a run.
       progress: Whether to show a progress bar.
@@ -63,14 +64,14 @@ class Config:
     schedule: str = "cosine"
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
-    accumulate: int = 1
-    average: float = 0.0
+    accumulation_steps: int = 1
+    ema_decay: float = 0.0
     dtype: str = "float32"
     patience: int | None = None
     seed: int = 0
     shuffle: bool = True
     evaluations: int = 10
-    chunk: int | None = None
+    steps_per_call: int | None = None
     mesh: jax.sharding.Mesh | None = None
     progress: bool = True
 
@@ -79,42 +80,43 @@ class Config:
             if isinstance(value := getattr(self, field.name), np.generic):  # from np.arange; JSON takes only Python numbers
                 object.__setattr__(self, field.name, value.item())
         for name, table in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("dtype", DTYPES)):
-            if getattr(self, name) not in table:
-                raise ValueError(f"{name} must be one of {', '.join(table)}; got {getattr(self, name)!r}")
-        for name, least in (("batch_size", 1), ("evaluations", 1), ("accumulate", 1), ("seed", 0)):
+            one_of(name, getattr(self, name), table)
+        for name, least in (("batch_size", 1), ("evaluations", 1), ("accumulation_steps", 1), ("seed", 0)):
             as_integer(name, getattr(self, name), least)
-        if self.batch_size % self.accumulate:
-            raise ValueError(f"batch_size must be divisible by accumulate={self.accumulate}, got {self.batch_size}")
+        if self.batch_size % self.accumulation_steps:
+            raise ValueError(
+                f"batch_size must be divisible by accumulation_steps={self.accumulation_steps}, got {self.batch_size}"
+            )
         if self.seed >= SEEDS:
             raise ValueError(f"seed must be below 2**32, as JAX's random keys use 32 bits of it, got {self.seed}")
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"weight_decay must be at least 0 and finite, got {self.weight_decay}")
         if self.weight_decay and self.optimizer == "adam":
             raise ValueError(f"weight_decay must be 0 for optimizer 'adam', got {self.weight_decay}; use 'adamw'")
-        for name in ("steps", "patience", "chunk"):
+        for name in ("steps", "patience", "steps_per_call"):
             if getattr(self, name) is not None:
                 as_integer(name, getattr(self, name), 1)
-        for name in ("label_smoothing", "average"):
+        for name in ("label_smoothing", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
         for name in ("learning_rate",) if self.steps else ("epochs", "learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
 
-    def steps_on(self, images: int) -> int:
-        """Return the number of steps for a number of training images."""
+    def total_steps(self, images: int) -> int:
+        """Compute the number of steps for a number of training images."""
         return self.steps or max(1, math.ceil(self.epochs * images / self.batch_size))
 
-    def scored(self, steps: int) -> set[int]:
-        """Return the steps after which the test images are scored."""
+    def evaluation_steps(self, steps: int) -> set[int]:
+        """Return the steps after which the network is evaluated in a run of `steps` steps."""
         return {math.ceil(steps * (k + 1) / self.evaluations) for k in range(self.evaluations)}
 
     @property
-    def recipe(self) -> Recipe:
+    def step_options(self) -> StepOptions:
         """The options that are compiled into a step."""
-        return Recipe(self.label_smoothing, self.accumulate, self.average, self.dtype)
+        return StepOptions(self.label_smoothing, self.accumulation_steps, self.ema_decay, self.dtype)
 
-    def rates(self, steps: int) -> np.ndarray:
+    def learning_rates(self, steps: int) -> np.ndarray:
         """Compute the learning rate of each step."""
         return np.asarray(SCHEDULES[self.schedule](self.learning_rate, steps)(jnp.arange(steps)) * np.ones(steps, np.float32))
 
@@ -137,6 +139,6 @@ def _decayed(decay: float, optimizer: optax.GradientTransformation) -> optax.Gra
 
 
 @functools.cache
-def optimizer_of(name: str, decay: float) -> optax.GradientTransformation:
+def make_optimizer(name: str, decay: float) -> optax.GradientTransformation:
     """Build each optimizer once, so that runs with equal optimizers share compilations."""
     return OPTIMIZERS[name](decay)

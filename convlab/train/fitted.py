@@ -12,9 +12,9 @@ from flax import nnx
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from convlab.data import Stored
+from convlab.data import StoredImages
 from convlab.train.config import Config
-from convlab.train.step import Apply, NnxApply, Tree, cross_entropy, logits_of
+from convlab.train.step import Apply, NnxApply, Tree, compute_logits, cross_entropy
 
 EVALUATION_BATCH = 500
 
@@ -57,8 +57,10 @@ class Fitted:
         Raises:
           ValueError: `images` is empty.
         """
-        images = images if isinstance(images, Stored) else np.asarray(images)
-        call = functools.partial(logits_of, self.parameters, self.model_state, mean=self.mean, std=self.std, apply=self.apply)
+        images = images if isinstance(images, StoredImages) else np.asarray(images)
+        call = functools.partial(
+            compute_logits, self.parameters, self.model_state, mean=self.mean, std=self.std, apply=self.apply
+        )
         return collect_logits(call, padded_batches(images, EVALUATION_BATCH))
 
     def evaluate(self, images: ArrayLike, labels: ArrayLike) -> dict[str, float]:
@@ -72,7 +74,7 @@ class Fitted:
           ValueError: `images` is empty, the number of labels differs from the number of images, or the network has no output
             for a label.
         """
-        images, labels = images if isinstance(images, Stored) else np.asarray(images), np.asarray(labels)
+        images, labels = images if isinstance(images, StoredImages) else np.asarray(images), np.asarray(labels)
         if len(labels) != len(images):
             raise ValueError(f"labels has {len(labels)} entries for {len(images)} images; needs one label per image")
         logits = self.logits(images)
@@ -101,7 +103,7 @@ def collect_logits(call: Callable[[Any], Array], batches: Iterable[tuple[Any, in
     return np.concatenate([np.asarray(call(batch))[..., :number, :] for batch, number in batches], -2)
 
 
-def padded_batches(images: np.ndarray | Stored, size: int) -> Iterator[tuple[np.ndarray, int]]:
+def padded_batches(images: np.ndarray | StoredImages, size: int) -> Iterator[tuple[np.ndarray, int]]:
     """Split images into batches of equal size, so that one compiled program scores them all.
 
     Zeros fill up the last batch. Each batch comes with the number of its images.

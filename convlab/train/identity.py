@@ -18,11 +18,11 @@ import jax
 import numpy as np
 from flax import nnx
 
-from convlab.data import Data, Stored
+from convlab.data import Data, StoredImages
 from convlab.train.config import Config
 from convlab.train.step import LinenApply, NnxApply, Trainable
 
-VERSION = 2  # the version of the checkpoint format; a record without a version has version 1
+VERSION = 3  # the version of the checkpoint format; a record without a version has version 1
 NOT_COMPARED = ("progress", "mesh")  # configuration fields that may change when a run resumes, or between processes
 
 
@@ -41,7 +41,7 @@ def identity(model: Trainable, data: Data, config: Config, custom: bool, augment
       augment: The augmentation, or None.
     """
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
-    in_memory = {name: split.images for name, split in splits.items() if split and not isinstance(split.images, Stored)}
+    in_memory = {name: split.images for name, split in splits.items() if split and not isinstance(split.images, StoredImages)}
     name, network = _network(model)
     return {
         "version": VERSION,

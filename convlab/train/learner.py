@@ -19,13 +19,13 @@ from convlab.train.step import cross_entropy
 DECAY = 0.98  # the decay of the running mean of the loss, which decides when training stops
 
 
-def learner(
+def make_learner(
     build: Callable[[nnx.Rngs], nnx.Module],
     sample: Callable[..., tuple[Array, Array]],
-    most: int,
+    max_examples: int,
     *,
-    test: int = 2000,
-    steps: int = 2000,
+    test_examples: int = 2000,
+    max_steps: int = 2000,
     batch_size: int = 64,
     optimizer: optax.GradientTransformation | None = None,
     tolerance: float = 0.01,
@@ -33,20 +33,19 @@ def learner(
 ) -> Callable[..., Float[np.ndarray, "s *scores"]]:
     """Make a function from training-set sizes and seeds to accuracies of trained networks.
 
-    Run k has size sizes[k] and seed seeds[k], two integer arrays of equal length. It draws `most` examples and trains on the
-    first sizes[k] of them, in batches drawn with replacement. It stops once the running mean of its loss falls below the
-    tolerance. Sizes, seeds and
-    further parameters of `sample` are numbers, not shapes, so the function compiles once per number of runs. With the same
-    seed, a larger training set contains the smaller ones.
+    Run k has size sizes[k] and seed seeds[k], two integer arrays of equal length. It draws `max_examples` examples and trains
+    on the first sizes[k] of them, in batches drawn with replacement. It stops once the running mean of its loss falls below
+    the tolerance. Sizes, seeds and further parameters of `sample` are numbers, not shapes, so the function compiles once per
+    number of runs. With the same seed, a larger training set contains the smaller ones.
 
     Args:
       build: A function that makes the network from its keys. The network has parameters only (no batch norm, no dropout) and
         returns one logit per class.
       sample: A jittable function that draws examples with labels, such as `Task.sample`. It takes a key and the number of
         examples. The learner passes further arrays, one entry per run, on to it: `learn(sizes, seeds, distances)`.
-      most: The size of the largest training set.
-      test: The number of examples to score on.
-      steps: The maximal number of steps.
+      max_examples: The size of the largest training set.
+      test_examples: The number of examples to score on.
+      max_steps: The maximal number of steps.
       batch_size: The number of examples per step.
       optimizer: An Optax gradient transformation. If None, Adam with a learning rate of 0.003.
       tolerance: The running mean of the loss at which training stops. It starts at 1.
@@ -60,21 +59,20 @@ def learner(
 
     Raises:
       ValueError: A count is below 1, the tolerance stops training before the first step, or the network has variables other
-        than parameters. The returned function raises it if a size exceeds `most`, a seed is 2^31 or more, or the arguments
-        differ in length.
+        than parameters. The returned function raises it if a size exceeds `max_examples`, a seed is 2^31 or more, or the
+        arguments differ in length.
 
     Example:
       >>> from convlab.models import MLP
       >>> def sample(key, n):
       ...     x = jax.random.normal(key, (n, 3, 1))
       ...     return x, (x[:, 0, 0] > 0).astype(int)
-      >>> learn = learner(lambda rngs: MLP((3, 1), 2, (), rngs=rngs), sample, 200, steps=300)
+      >>> learn = make_learner(lambda rngs: MLP((3, 1), 2, (), rngs=rngs), sample, 200, max_steps=300)
       >>> bool(learn(np.array([200]), np.array([0]))[0] > 0.9)
       True
     """
-    most, test, steps, batch_size = (
-        as_integer(name, n) for name, n in (("most", most), ("test", test), ("steps", steps), ("batch_size", batch_size))
-    )
+    max_examples, test_examples = as_integer("max_examples", max_examples), as_integer("test_examples", test_examples)
+    max_steps, batch_size = as_integer("max_steps", max_steps), as_integer("batch_size", batch_size)
     transformation = optax.adam(3e-3) if optimizer is None else optimizer
     if not tolerance < 1:
         raise ValueError(f"tolerance must be below 1, where the running mean of the loss starts, got {tolerance}")
@@ -87,7 +85,7 @@ def learner(
 
     def train_one(n: Array, seed: Array, *sample_arguments: Array) -> Array:
         train_key, test_key, init_key, batch_key = jax.random.split(jax.random.key(seed), 4)
-        x, y = sample(train_key, most, *sample_arguments)
+        x, y = sample(train_key, max_examples, *sample_arguments)
         definition, parameters = nnx.split(build(nnx.Rngs(init_key)), nnx.Param)
         parameters = nnx.to_pure_dict(parameters)
 
@@ -103,11 +101,11 @@ def learner(
 
         def unfinished(state: tuple) -> Array:
             number, _, _, mean = state
-            return (number < steps) & (mean > tolerance)
+            return (number < max_steps) & (mean > tolerance)
 
         start = 0, parameters, transformation.init(parameters), jnp.ones(())
         _, parameters, _, mean = jax.lax.while_loop(unfinished, step, start)
-        x, y = sample(test_key, test, *sample_arguments)
+        x, y = sample(test_key, test_examples, *sample_arguments)
         logits = nnx.merge(definition, parameters)(x)
         valid = jnp.isfinite(mean) & ~jnp.isnan(logits).any() & (y.max() < logits.shape[-1])
         result = score(logits, y) if score else jnp.mean(logits.argmax(-1) == y)
@@ -118,7 +116,7 @@ def learner(
     def learn(
         sizes: Int[np.ndarray, "s"], seeds: Int[np.ndarray, "s"], *sample_arguments: Shaped[np.ndarray, "s"]
     ) -> np.ndarray:
-        counts = _check_integers("sizes", sizes, 1, most), _check_integers("seeds", seeds, 0, 2**31 - 1)
+        counts = _check_integers("sizes", sizes, 1, max_examples), _check_integers("seeds", seeds, 0, 2**31 - 1)
         arguments = *counts, *map(jnp.asarray, sample_arguments)
         if len({argument.shape[:1] for argument in arguments}) > 1:
             raise ValueError(

@@ -13,7 +13,7 @@ from typing import Any
 from convlab.extras import require
 from convlab.report import new_figure, training_curves
 from convlab.report.drawing import save_figure
-from convlab.report.rows import plain
+from convlab.report.rows import to_python_scalar
 from convlab.report.table import to_csv
 from convlab.train.mesh import is_first
 
@@ -49,7 +49,7 @@ class Log:
     folder: str | os.PathLike[str]
     tensorboard: bool | None = None
 
-    def writer(self) -> "Writer":
+    def writer(self) -> "LogWriter":
         """Make the writer for the log of one run.
 
         This call writes no file yet.
@@ -57,10 +57,10 @@ class Log:
         Raises:
           ImportError: `tensorboard` is True and tensorboardX is not installed.
         """
-        return Writer(self)
+        return LogWriter(self)
 
 
-class Writer:
+class LogWriter:
     """Context manager that writes the log of one run and plots its curves at the end.
 
     Raises:
@@ -70,19 +70,19 @@ class Writer:
     def __init__(self, log: Log):
         self.folder = pathlib.Path(log.folder).expanduser().absolute()
         self.rows: list[dict[str, Any]] = []
-        self.scalars = _make_scalars(self.folder / "tensorboard", log.tensorboard)
+        self.tensorboard = _make_tensorboard_writer(self.folder / "tensorboard", log.tensorboard)
         self.complete = False  # whether the files hold all rows
         self.warned = False
 
-    def __enter__(self) -> "Writer":
+    def __enter__(self) -> "LogWriter":
         return self
 
     def __exit__(self, *_: Any) -> None:
         if self.rows and not self.complete:
             self._write()
         with self._warn_once():
-            if self.scalars is not None:
-                self.scalars.close()
+            if self.tensorboard is not None:
+                self.tensorboard.close()
         with self._warn_once():
             self._draw()
 
@@ -124,8 +124,8 @@ class Writer:
                 (self.folder / "curves.png").unlink(missing_ok=True)
                 _write(self.folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in self.rows))
             _write(self.folder / "history.csv", to_csv(self.rows) if self.rows else "")
-            if self.scalars is not None:
-                self.scalars.write(self.rows, append)
+            if self.tensorboard is not None:
+                self.tensorboard.write(self.rows, append)
             self.complete = True
 
     def _draw(self) -> None:
@@ -150,7 +150,7 @@ class Writer:
             self.warned = True
 
 
-class Scalars:
+class TensorBoardWriter:
     """Writer of TensorBoard event files that puts every row on disk at once.
 
     The writer of tensorboardX passes rows to a thread. On a full disk this thread ends, and the run would wait for it.
@@ -191,9 +191,9 @@ class Scalars:
                 self.file.write_event(self.event(wall_time=wall_time, step=int(row.get("step", 0)), summary=summary))
 
 
-def _make_scalars(folder: pathlib.Path, tensorboard: bool | None) -> Scalars | None:
+def _make_tensorboard_writer(folder: pathlib.Path, tensorboard: bool | None) -> TensorBoardWriter | None:
     try:
-        return None if tensorboard is False else Scalars(folder)
+        return None if tensorboard is False else TensorBoardWriter(folder)
     except ImportError:
         if tensorboard:
             raise
@@ -212,7 +212,7 @@ def _tag(name: str) -> str:
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: plain(name, value) for name, value in row.items()}
+    return {name: to_python_scalar(name, value) for name, value in row.items()}
 
 
 def _write(path: pathlib.Path, text: str) -> None:

@@ -12,18 +12,18 @@ import numpy as np
 import optax
 from flax import linen, nnx
 
-from convlab.data import Data, Stored, batches
-from convlab.data.feeding import order
+from convlab.data import Data, StoredImages, batches
+from convlab.data.batching import shuffled_indices
 from convlab.train.checkpoint import Checkpoints
-from convlab.train.checks import check, check_kinds, check_optimizer, from_folder
-from convlab.train.config import Config, optimizer_of
+from convlab.train.checks import check_model, check_optimizer, check_types, from_folder
+from convlab.train.config import Config, make_optimizer
 from convlab.train.fitted import Fitted
 from convlab.train.identity import identity
 from convlab.train.log import Log
 from convlab.train.mesh import Placement, is_first
-from convlab.train.services import Service, logging, saving, scoring, showing
-from convlab.train.step import Augment, ParameterMetrics, Trainable, initial, trainable
-from convlab.train.training import Stack, Training, check_parameter_metrics
+from convlab.train.services import Service, evaluate_regularly, save_checkpoints, show_progress, write_log
+from convlab.train.step import Augment, ParameterMetrics, Trainable, as_trainable, initial_state
+from convlab.train.training import RunGroup, Training, check_parameter_metrics
 
 
 def fit(
@@ -61,8 +61,8 @@ def fit(
         The numbers inside `optimizer` and other functions are not compared and must be the same. SIGTERM and Ctrl-C save
         the run before they end the process.
       log: The options for writing the history during training, or a folder for it.
-      parameter_metrics: A jittable function that maps the scored parameters to scalars by name, such as
-        `convlab.measure.index_metrics` makes. The scalars are added to each row of the history.
+      parameter_metrics: A jittable function that maps the evaluated parameters to scalars by name, such as
+        `convlab.measure.locality_metrics` makes. The scalars are added to each row of the history.
 
     Returns:
       The trained network. `fitted.model()` is the module, `fitted.history[-1]` holds its last scores by name, and
@@ -75,7 +75,7 @@ def fit(
         finite. The model state changes its shape or dtype. `optimizer` needs arguments that a step does not pass.
       TypeError: An argument has the wrong type.
       DamagedError: There are checkpoints, but all are damaged.
-      FloatingPointError: A loss is not finite, or a parameter is not finite when the run is scored or saved. The error names
+      FloatingPointError: A loss is not finite, or a parameter is not finite when the run is evaluated or saved. The error names
         the step, the arrays that are not finite (or the largest array), and the last checkpoint.
 
     Example:
@@ -83,26 +83,26 @@ def fit(
       {'step': 113, ..., 'test_accuracy': 0.96}
     """
     checkpoints, log = from_folder("checkpoints", checkpoints, Checkpoints), from_folder("log", log, Log)
-    check_kinds(data, config, optimizer)
-    model, services = trainable(model, data.image_shape, config.seed), []
+    check_types(data, config, optimizer)
+    model, services = as_trainable(model, data.image_shape, config.seed), []
     if checkpoints is not None:
         record = identity(model, data, config, optimizer is not None, augment)
-        services.append(functools.partial(saving, checkpoints, record))
+        services.append(functools.partial(save_checkpoints, checkpoints, record))
     if log is not None:
-        services.append(functools.partial(logging, log))
+        services.append(functools.partial(write_log, log))
     options = {
         "optimizer": optimizer,
         "optimizer_state": optimizer_state,
         "augment": augment,
         "parameter_metrics": parameter_metrics,
     }
-    [fitted] = train([model], Stack([data], [config]), services, **options)
+    [fitted] = fit_group([model], RunGroup([data], [config]), services, **options)
     return fitted
 
 
-def train(
+def fit_group(
     models: Sequence[Trainable],
-    stack: Stack,
+    group: RunGroup,
     services: Sequence[Service] = (),
     *,
     optimizer: optax.GradientTransformation | None = None,
@@ -110,37 +110,39 @@ def train(
     augment: Augment | None = None,
     parameter_metrics: ParameterMetrics | None = None,
 ) -> list[Fitted]:
-    """Train one run, or all runs of a stack in one program.
+    """Train one run, or all runs of a group in one program.
 
     The options are those of `fit`.
     """
-    model, config = models[0], stack.configs[0]
-    for data in stack.datasets:
-        check(model, data, config)
+    model, config = models[0], group.configs[0]
+    for data in group.datasets:
+        check_model(model, data, config)
     check_parameter_metrics(parameter_metrics, model.parameters)
-    steps = config.steps_on(len(stack.datasets[0].train))
-    rates = [one.rates(steps) if optimizer is None else np.ones(steps, np.float32) for one in stack.configs]
-    optimizer = optimizer or optimizer_of(config.optimizer, config.weight_decay)
+    steps = config.total_steps(len(group.datasets[0].train))
+    constant = np.ones(steps, np.float32)  # for a custom optimizer, which has its own learning rate
+    learning_rates = [run.learning_rates(steps) if optimizer is None else constant for run in group.configs]
+    optimizer = optimizer or make_optimizer(config.optimizer, config.weight_decay)
     placement = Placement(config, model.rows)
     check_optimizer(optimizer, model.parameters)
-    pairs = zip(models, stack.configs, strict=True)
-    state = stack.join([initial(model, optimizer, one.seed, one.recipe, optimizer_state) for model, one in pairs])
-    static = {"apply": model.apply, "optimizer": optimizer, "augment": augment, "recipe": config.recipe}
+    pairs = zip(models, group.configs, strict=True)
+    states = [initial_state(model, optimizer, run.seed, run.step_options, optimizer_state) for model, run in pairs]
+    static = {"apply": model.apply, "optimizer": optimizer, "augment": augment, "step_options": config.step_options}
     placement.check_same_config(config)
     with contextlib.ExitStack() as contexts:
         contexts.enter_context(placement.mesh_context())
-        training = Training(stack, state, stack.join(rates), static, placement)
-        services = *services, *[showing] * (config.progress and is_first()), functools.partial(scoring, parameter_metrics)
+        training = Training(group, group.stack(states), group.stack(learning_rates), static, placement)
+        progress = [show_progress] * (config.progress and is_first())
+        services = *services, *progress, functools.partial(evaluate_regularly, parameter_metrics)
         calls = [contexts.enter_context(service(training)) for service in services]
-        joined_batches = feed_stack(stack, steps, training.step)
-        while not training.is_over:
-            training.advance(list(itertools.islice(joined_batches, training.stride)))
+        group_batches = stacked_training_batches(group, steps, training.step)
+        while not training.is_finished:
+            training.advance(list(itertools.islice(group_batches, training.next_steps)))
             for call in reversed(calls):
                 call()
         return training.fitted()
 
 
-def feed(data: Data, config: Config, steps: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
+def training_batches(data: Data, config: Config, steps: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
     """Yield the training batches from step `start` up to step `steps`.
 
     Images in memory are copied to the device once. Images on disk are read ahead.
@@ -151,25 +153,25 @@ def feed(data: Data, config: Config, steps: int, start: int = 0) -> Iterator[tup
       steps: The number of steps of the whole run.
       start: The number of steps to skip.
     """
-    return feed_stack(Stack([data], [config]), steps, start)
+    return stacked_training_batches(RunGroup([data], [config]), steps, start)
 
 
-def feed_stack(stack: Stack, steps: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
-    """Yield the joined batches of all runs.
+def stacked_training_batches(group: RunGroup, steps: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
+    """Yield the training batches of all runs, stacked along a new first axis if the runs are vmapped.
 
     Runs with the same data set share its copy on the device.
     """
-    size, first = stack.configs[0].batch_size, stack.datasets[0].train
-    seeds = [config.seed if config.shuffle else None for config in stack.configs]
-    if isinstance(first.images, Stored):  # such data sets are trained on by one run at a time
+    size, first = group.configs[0].batch_size, group.datasets[0].train
+    seeds = [config.seed if config.shuffle else None for config in group.configs]
+    if isinstance(first.images, StoredImages):  # such data sets are trained on by one run at a time
         yield from batches(first, size, seed=seeds[0], start=start, stop=steps)
         return
-    arrays: Any = {id(data): (data.train.images, data.train.labels) for data in stack.datasets}
+    arrays: Any = {id(data): (data.train.images, data.train.labels) for data in group.datasets}
     on_cpu = jax.default_backend() == "cpu"  # no copy is needed there, and NumPy indexes faster than XLA
     arrays, take = (arrays, _take) if on_cpu else (jax.device_put(arrays), jax.jit(_take))
     for step in range(start, steps):
-        indices = [order(range(step * size, (step + 1) * size), len(first), seed) for seed in seeds]
-        yield stack.join([take(arrays[id(data)], selected) for data, selected in zip(stack.datasets, indices, strict=True)])
+        indices = [shuffled_indices(range(step * size, (step + 1) * size), len(first), seed) for seed in seeds]
+        yield group.stack([take(arrays[id(data)], selected) for data, selected in zip(group.datasets, indices, strict=True)])
 
 
 def _take(arrays: tuple[Any, Any], indices: np.ndarray) -> tuple[Any, Any]:

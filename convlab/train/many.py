@@ -1,6 +1,7 @@
 """Several runs of one network, either one after the other or together in one program.
 
-Runs that are trained one after the other share one compilation."""
+Runs that are trained one after the other share one compilation.
+"""
 
 import dataclasses
 import os
@@ -14,21 +15,21 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Float
 
-from convlab.data import Data, Stored
+from convlab.data import Data, StoredImages
 from convlab.train.checkpoint import Checkpoints
-from convlab.train.checks import check_kinds, from_folder
+from convlab.train.checks import check_types, from_folder
 from convlab.train.config import Config
 from convlab.train.fitted import Fitted
-from convlab.train.loop import fit, train
-from convlab.train.step import Augment, ParameterMetrics, Trainable, Tree, trainable
-from convlab.train.training import Stack
+from convlab.train.loop import fit, fit_group
+from convlab.train.step import Augment, ParameterMetrics, Trainable, Tree, as_trainable
+from convlab.train.training import RunGroup
 
 VARIED = ("seed", "learning_rate", "schedule")  # configuration fields in which runs of one program may differ
 UNSUPPORTED = ("patience", "mesh")  # configuration fields that must be None if several runs share one program
 QUICKLY_COMPILED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
-class Runs(Sequence[Fitted]):
+class FittedRuns(Sequence[Fitted]):
     """Sequence of runs of one network, with their results stacked.
 
     The k-th run is `runs[k]`.
@@ -43,9 +44,9 @@ class Runs(Sequence[Fitted]):
     @overload
     def __getitem__(self, index: int) -> Fitted: ...
     @overload
-    def __getitem__(self, index: slice) -> "Runs": ...
-    def __getitem__(self, index: int | slice) -> "Fitted | Runs":
-        return Runs(self._runs[index]) if isinstance(index, slice) else self._runs[index]
+    def __getitem__(self, index: slice) -> "FittedRuns": ...
+    def __getitem__(self, index: int | slice) -> "Fitted | FittedRuns":
+        return FittedRuns(self._runs[index]) if isinstance(index, slice) else self._runs[index]
 
     @property
     def parameters(self) -> Tree:
@@ -73,7 +74,7 @@ class Runs(Sequence[Fitted]):
         return np.array([[row[name] for row in run.history] for run in self._runs])
 
 
-def compiled_build(build: Callable[[nnx.Rngs], nnx.Module], image_shape: Sequence[int]) -> Callable[[nnx.Rngs], Trainable]:
+def jit_build(build: Callable[[nnx.Rngs], nnx.Module], image_shape: Sequence[int]) -> Callable[[nnx.Rngs], Trainable]:
     """Compile the construction of a network into one small program, to start it from many seeds.
 
     The program runs once per network, so XLA's optimisations are turned off. A network of three layers then compiles in about
@@ -89,14 +90,14 @@ def compiled_build(build: Callable[[nnx.Rngs], nnx.Module], image_shape: Sequenc
 
     Example:
       >>> from convlab.models import MLP
-      >>> build = compiled_build(lambda rngs: MLP((3, 1), 2, (), rngs=rngs), (3, 1))
+      >>> build = jit_build(lambda rngs: MLP((3, 1), 2, (), rngs=rngs), (3, 1))
       >>> [array.shape for array in jax.tree.leaves(build(nnx.Rngs(0)).parameters)]
       [(2,), (3, 2)]
     """
-    template = trainable(nnx.eval_shape(lambda: build(nnx.Rngs(0))), image_shape)
+    template = as_trainable(nnx.eval_shape(lambda: build(nnx.Rngs(0))), image_shape)
 
     def arrays(key: jax.Array) -> tuple[Tree, Tree]:
-        network = trainable(build(nnx.Rngs(key)), image_shape)
+        network = as_trainable(build(nnx.Rngs(key)), image_shape)
         return network.parameters, network.model_state
 
     draw = jax.jit(arrays, compiler_options=QUICKLY_COMPILED)
@@ -115,7 +116,7 @@ def fit_seeds(
     *,
     seeds: Sequence[int] = (0, 1, 2),
     **options: Any,
-) -> Runs:
+) -> FittedRuns:
     """Fit the same network from several seeds.
 
     The seed determines the initial arrays and the order of the images.
@@ -142,12 +143,12 @@ def fit_many(
     augment: Augment | None = None,
     checkpoints: Checkpoints | str | os.PathLike[str] | None = None,
     parameter_metrics: ParameterMetrics | None = None,
-) -> Runs:
+) -> FittedRuns:
     """Fit the same network once per configuration, one after the other or in one program.
 
     Args:
       build: A function that makes the network from its keys, which are drawn from the seed of each configuration.
-        `compiled_build` turns it into one that compiles faster.
+        `jit_build` turns it into one that compiles faster.
       data: The data set of all runs, or one per run. All have the same image shape. If vmapped, each split also has the same
         number of images in all data sets.
       configs: The configurations, one per run. Runs that differ only in seed, learning rate, schedule and number of steps share
@@ -177,19 +178,20 @@ def fit_many(
             f"data has {len(datasets)} data sets for {len(configs)} configurations; needs one for all runs, or one per run"
         )
     for dataset, config in zip(datasets, configs, strict=True):
-        check_kinds(dataset, config, None)
+        check_types(dataset, config, None)
     obstacle = _vmap_obstacle(datasets, configs, checkpoints)
     if vmapped and obstacle:
         raise ValueError(f"vmapped is True, but the runs cannot be vmapped: {obstacle}; pass vmapped=False")
+    options: Any = {"augment": augment, "parameter_metrics": parameter_metrics}
     if vmapped or (vmapped is None and not obstacle and jax.default_backend() != "cpu"):
-        models = [trainable(build(nnx.Rngs(config.seed)), datasets[0].image_shape, config.seed) for config in configs]
-        return Runs(train(models, Stack(datasets, configs, vmapped=True), augment=augment, parameter_metrics=parameter_metrics))
-    runs, options = [], {"augment": augment, "parameter_metrics": parameter_metrics}
+        models = [as_trainable(build(nnx.Rngs(config.seed)), datasets[0].image_shape, config.seed) for config in configs]
+        return FittedRuns(fit_group(models, RunGroup(datasets, configs, vmapped=True), **options))
+    runs = []
     for number, (dataset, config) in enumerate(zip(datasets, configs, strict=True)):
         subfolder = checkpoints and pathlib.Path(os.fspath(checkpoints.folder), str(number))
         saved = checkpoints and dataclasses.replace(checkpoints, folder=subfolder)
         runs.append(fit(build(nnx.Rngs(config.seed)), dataset, config, checkpoints=saved, **options))
-    return Runs(runs)
+    return FittedRuns(runs)
 
 
 def _vmap_obstacle(datasets: Sequence[Data], configs: Sequence[Config], checkpoints: Checkpoints | None) -> str | None:
@@ -205,4 +207,4 @@ def _vmap_obstacle(datasets: Sequence[Data], configs: Sequence[Config], checkpoi
     splits = [[data.train, data.test, data.validation] for data in datasets]
     if len({tuple(split and split.images.shape for split in three) for three in splits}) > 1:
         return "their data sets have splits of different sizes"
-    return "their images are on disk" if any(isinstance(data.train.images, Stored) for data in datasets) else None
+    return "their images are on disk" if any(isinstance(data.train.images, StoredImages) for data in datasets) else None

@@ -46,9 +46,9 @@ class Placement:
         if unknown := set(config.mesh.axis_names) - {BATCH, ROWS}:
             raise ValueError(f"mesh has axes {sorted(unknown)}; needs only 'n' for the batch and 'i' for output rows")
         devices = config.mesh.shape.get(BATCH, 1)
-        if config.batch_size // config.accumulate % devices:
-            pieces = f" in {config.accumulate} pieces" * (config.accumulate > 1)
-            raise ValueError(f"batch_size {config.batch_size}{pieces} is not divisible by {devices} devices (mesh axis 'n')")
+        if config.batch_size // config.accumulation_steps % devices:
+            split = f" in {config.accumulation_steps} micro-batches" * (config.accumulation_steps > 1)
+            raise ValueError(f"batch_size {config.batch_size}{split} is not divisible by {devices} devices (mesh axis 'n')")
         names = config.mesh.axis_names
         self.mesh = Mesh(config.mesh.devices, names, axis_types=(AxisType.Auto,) * len(names))
 
@@ -56,25 +56,25 @@ class Placement:
         """Return the context manager that sets the mesh for all computations."""
         return contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
 
-    def state(self, state: State) -> State:
+    def put_state(self, state: State) -> State:
         """Put a state on the devices."""
         if self.mesh is None:
             return state
         return jax.tree_util.tree_map_with_path(lambda path, leaf: self._put(leaf, self._rows(path, leaf)), state)
 
-    def batch(self, *arrays: Any, axis: int = 0) -> Sequence[Any]:
+    def put_batch(self, *arrays: Any, axis: int = 0) -> Sequence[Any]:
         """Put arrays on the devices, split along their batch axis `axis`."""
         if self.mesh is None:
             return arrays
         spec = PartitionSpec(*[None] * axis, BATCH) if BATCH in self.mesh.axis_names else PartitionSpec()
         return [self._put(array, spec) for array in arrays]
 
-    def multiple(self, size: int) -> int:
+    def round_up(self, size: int) -> int:
         """Round a number of images up to a multiple of the number of devices along "n"."""
         devices = 1 if self.mesh is None else self.mesh.shape.get(BATCH, 1)
         return -(-size // devices) * devices
 
-    def fetch(self, tree: Tree) -> Tree:
+    def gather(self, tree: Tree) -> Tree:
         """Gather arrays from all devices onto one."""
         if self.mesh is None:
             return tree

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from convlab.train.step import Tree, by_path
+from convlab.train.step import Tree, leaves_by_path
 
 Path = Callable[[Float[Array, ""] | float], Tree]
 
@@ -103,7 +103,7 @@ def evaluate_along(
     return rows
 
 
-def barrier(rows: Iterable[Mapping[str, float]], name: str = "loss") -> float:
+def loss_barrier(rows: Iterable[Mapping[str, float]], name: str = "loss") -> float:
     r"""Compute the loss barrier of a path.
 
     The barrier is the largest excess of the loss over linear interpolation between the losses at the ends.
@@ -121,7 +121,7 @@ def barrier(rows: Iterable[Mapping[str, float]], name: str = "loss") -> float:
       ValueError: There are fewer than two rows, or a row has no column `name`.
 
     Example:
-      >>> barrier([{"t": 0.0, "loss": 1.0}, {"t": 0.5, "loss": 3.0}, {"t": 1.0, "loss": 2.0}])
+      >>> loss_barrier([{"t": 0.0, "loss": 1.0}, {"t": 0.5, "loss": 3.0}, {"t": 1.0, "loss": 2.0}])
       1.5
 
     Reference: Entezari et al. 2022, The role of permutation invariance in linear mode connectivity, definition 2.2.
@@ -175,7 +175,7 @@ def fit_bezier(
       >>> a, b = jnp.array([-1.0, 0.1]), jnp.array([1.0, 0.1])
       >>> middle = fit_bezier(a, b, ring, optax.adam(0.1), range(200), key=jax.random.key(0))
       >>> paths = linear_path(a, b), bezier_path(a, middle, b)
-      >>> [barrier(evaluate_along(path, lambda x: ring(x, None))) < 0.05 for path in paths]
+      >>> [loss_barrier(evaluate_along(path, lambda x: ring(x, None))) < 0.05 for path in paths]
       [False, True]
 
     Reference: Garipov et al. 2018, equation 2.
@@ -197,7 +197,7 @@ def fit_bezier(
 
 def _check_alike(**trees: Tree) -> None:
     """Raise ValueError unless all trees have the same leaves, of the same shapes."""
-    shapes = {name: {path: jnp.shape(leaf) for path, leaf in by_path(tree).items()} for name, tree in trees.items()}
+    shapes = {name: {path: jnp.shape(leaf) for path, leaf in leaves_by_path(tree).items()} for name, tree in trees.items()}
     (first, expected), *others = shapes.items()
     for name, got in others:
         mismatches = [path for path in {**expected, **got} if expected.get(path) != got.get(path)]

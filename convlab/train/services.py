@@ -13,9 +13,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from convlab.train.checkpoint import Checkpoints, Run, Saver
+from convlab.train.checkpoint import CheckpointManager, Checkpoints, Snapshot
 from convlab.train.log import Log
-from convlab.train.signals import Stop
+from convlab.train.signals import StopSignal
 from convlab.train.step import ParameterMetrics
 from convlab.train.training import Training
 
@@ -24,32 +24,32 @@ PROGRESS_SECONDS = 0.2
 
 
 @contextlib.contextmanager
-def saving(checkpoints: Checkpoints, identity: dict[str, Any], training: Training) -> Iterator[Callable[[], None]]:
+def save_checkpoints(checkpoints: Checkpoints, identity: dict[str, Any], training: Training) -> Iterator[Callable[[], None]]:
     """Resume from the last checkpoint and save the run.
 
     The run is saved at the interval of `checkpoints`, at its end, and on a signal to stop.
     """
-    with Saver(checkpoints, identity) as saver, Stop() as stop:
-        if run := saver.last(Run(training.state, [], [], 0.0)):
-            training.resume(run)
-        training.describe_checkpoint = saver.describe_last
-        due = {*range(checkpoints.every, training.steps + 1, checkpoints.every)}
+    with CheckpointManager(checkpoints, identity) as manager, StopSignal() as stop:
+        if snapshot := manager.restore_latest(Snapshot(training.state, [], [], 0.0)):
+            training.resume(snapshot)
+        training.describe_checkpoint = manager.describe_latest
+        due = {*range(checkpoints.every_steps, training.steps + 1, checkpoints.every_steps)}
         training.boundaries |= due
 
         def save() -> None:
-            is_due = training.is_over or training.step in due
+            is_due = training.is_finished or training.step in due
             must_stop = stop.is_requested(training.placement, is_due)
             if is_due or must_stop:
-                saver.save(training.run())
+                manager.save(training.snapshot())
             if must_stop:
-                saver.wait()
+                manager.wait_until_finished()
                 stop.exit()
 
         yield save
 
 
 @contextlib.contextmanager
-def logging(log: Log, training: Training) -> Iterator[Callable[[], None]]:
+def write_log(log: Log, training: Training) -> Iterator[Callable[[], None]]:
     """Write each new row of the history to the log."""
     [history] = training.histories
     with log.writer() as writer:
@@ -58,15 +58,15 @@ def logging(log: Log, training: Training) -> Iterator[Callable[[], None]]:
 
 
 @contextlib.contextmanager
-def scoring(parameter_metrics: ParameterMetrics | None, training: Training) -> Iterator[Callable[[], None]]:
-    """Compute scores and parameter metrics at the steps that the configuration selects."""
-    scored, metrics = training.config.scored(training.steps), parameter_metrics and jax.jit(parameter_metrics)
-    training.boundaries |= scored
-    yield lambda: training.score(metrics) if training.step in scored else None
+def evaluate_regularly(parameter_metrics: ParameterMetrics | None, training: Training) -> Iterator[Callable[[], None]]:
+    """Evaluate the network and the parameter metrics at the steps that the configuration selects."""
+    steps, metrics = training.config.evaluation_steps(training.steps), parameter_metrics and jax.jit(parameter_metrics)
+    training.boundaries |= steps
+    yield lambda: training.evaluate(metrics) if training.step in steps else None
 
 
 @contextlib.contextmanager
-def showing(training: Training) -> Iterator[Callable[[], None]]:
+def show_progress(training: Training) -> Iterator[Callable[[], None]]:
     """Show a progress bar with step, loss, last accuracy, images per second and remaining time."""
     from rich import progress
 

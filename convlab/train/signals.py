@@ -15,7 +15,7 @@ from convlab.train.mesh import Placement
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Stop:
+class StopSignal:
     """Context manager that records SIGTERM and Ctrl-C instead of exiting at once.
 
     A second signal exits at once. Outside the main thread it records nothing, as Python allows signal handlers only in the main
@@ -23,10 +23,10 @@ class Stop:
     """
 
     def __init__(self):
-        self.number: int | None = None
+        self.signal_number: int | None = None
         self.handlers: dict[int, Any] = {}
 
-    def __enter__(self) -> "Stop":
+    def __enter__(self) -> "StopSignal":
         if threading.current_thread() is threading.main_thread():
             self.handlers = {number: signal.signal(number, self._record) for number in SIGNALS}
         return self
@@ -38,9 +38,9 @@ class Stop:
             self.exit()
 
     def _record(self, number: int, _: Any) -> None:
-        if self.number is not None:
+        if self.signal_number is not None:
             self.exit()
-        self.number = number
+        self.signal_number = number
 
     def is_requested(self, placement: Placement, synchronise: bool) -> bool:
         """Return True if the run should stop.
@@ -50,12 +50,12 @@ class Stop:
         if jax.process_count() > 1:
             if not synchronise:
                 return False
-            self.number = placement.max_over_processes(self.number)
-        return self.number is not None
+            self.signal_number = placement.max_over_processes(self.signal_number)
+        return self.signal_number is not None
 
     def exit(self) -> None:
         """Exit if a signal was recorded: KeyboardInterrupt for Ctrl-C, exit code 143 for SIGTERM."""
-        if self.number == signal.SIGINT:
+        if self.signal_number == signal.SIGINT:
             raise KeyboardInterrupt
-        if self.number is not None:
-            raise SystemExit(128 + self.number)
+        if self.signal_number is not None:
+            raise SystemExit(128 + self.signal_number)

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int
 
 from convlab import check
 from convlab.data import standardise
-from convlab.layers import spatial
+from convlab.layers import spatial_layers
 
 Tree = Any
 Augment = Callable[[jax.Array, jax.Array], jax.Array]  # maps a batch of raw images and a key to the augmented batch
@@ -61,51 +61,51 @@ class State(NamedTuple):
     Attributes:
       parameters: The trained arrays.
       model_state: The arrays that are not trained.
-      optimizer: The optimizer's state.
+      optimizer_state: The optimizer's state.
       key: The random key of the run. Each step derives its own key from it.
       step: The number of steps taken. With the seed, it determines the next batch.
-      bad: Whether a loss was not finite. From then on the parameters no longer change.
-      average: The moving average of the parameters, or None.
+      diverged: Whether a loss was not finite. From then on the parameters no longer change.
+      ema_parameters: The exponential moving average of the parameters, or None.
     """
 
     parameters: Tree
     model_state: Tree
-    optimizer: optax.OptState
+    optimizer_state: optax.OptState
     key: jax.Array
     step: jax.Array
-    bad: jax.Array
-    average: Tree = None
+    diverged: jax.Array
+    ema_parameters: Tree = None
 
     @property
-    def scored(self) -> Tree:
-        """The parameters to evaluate: the moving average, or `parameters` if there is none."""
-        return self.parameters if self.average is None else self.average
+    def evaluation_parameters(self) -> Tree:
+        """The parameters to evaluate: `ema_parameters`, or `parameters` if that is None."""
+        return self.parameters if self.ema_parameters is None else self.ema_parameters
 
 
-class Recipe(NamedTuple):
+class StepOptions(NamedTuple):
     """The options of a `Config` that are compiled into a step.
 
     Attributes:
       label_smoothing: The share of the target that is spread evenly over all classes.
-      accumulate: The number of pieces of a batch that are computed one after the other.
-      average: The decay of the moving average of the parameters. If 0, there is no average.
+      accumulation_steps: The number of micro-batches that a batch is split into.
+      ema_decay: The decay of the moving average of the parameters. If 0, there is no average.
       dtype: The dtype of images, activations and gradients.
     """
 
     label_smoothing: float = 0.0
-    accumulate: int = 1
-    average: float = 0.0
+    accumulation_steps: int = 1
+    ema_decay: float = 0.0
     dtype: str = "float32"
 
 
 _init_optimizer = jax.jit(lambda parameters, optimizer: optimizer.init(parameters), static_argnums=1)  # JAX caches its traces
 
 
-def initial(
+def initial_state(
     model: Trainable,
     optimizer: optax.GradientTransformation,
     seed: int,
-    recipe: Recipe,
+    step_options: StepOptions,
     optimizer_state: optax.OptState | None = None,
 ) -> State:
     """Make the state before the first step.
@@ -116,7 +116,7 @@ def initial(
       model: The model.
       optimizer: The Optax gradient transformation.
       seed: The seed of the run's random key.
-      recipe: The options that are compiled into a step.
+      step_options: The options that are compiled into a step.
       optimizer_state: The optimizer's state to start from. If None, a new one.
 
     Raises:
@@ -124,7 +124,7 @@ def initial(
       MemoryError: The state does not fit into free memory. See `convlab.allow_large_arrays`.
     """
     shapes = _init_optimizer.eval_shape(model.parameters, optimizer)
-    check.fits({"the parameters": model.parameters, "a gradient": model.parameters, "the optimizer's state": shapes})
+    check.fits_in_memory({"the parameters": model.parameters, "a gradient": model.parameters, "the optimizer's state": shapes})
     fresh = optimizer.init(model.parameters)
     if optimizer_state is None:
         optimizer_state = fresh
@@ -136,9 +136,10 @@ def initial(
                 "optimizer_state does not fit this optimizer and model: needs the same structure, shapes and dtypes as a new"
                 " state; see convlab.transfer_optimizer_state"
             )
-    average = model.parameters if recipe.average else None
-    step, key, bad = jnp.zeros((), jnp.int32), jax.random.key(seed), jnp.zeros((), bool)
-    return jax.tree.map(jnp.copy, State(model.parameters, model.model_state, optimizer_state, key, step, bad, average))
+    ema_parameters = model.parameters if step_options.ema_decay else None
+    step, key, diverged = jnp.zeros((), jnp.int32), jax.random.key(seed), jnp.zeros((), bool)
+    state = State(model.parameters, model.model_state, optimizer_state, key, step, diverged, ema_parameters)
+    return jax.tree.map(jnp.copy, state)
 
 
 def cross_entropy(logits: Float[Array, "n classes"], labels: Int[Array, " n"], smoothing: float = 0.0) -> Float[Array, " n"]:
@@ -159,7 +160,7 @@ def cross_entropy(logits: Float[Array, "n classes"], labels: Int[Array, " n"], s
 class NnxApply:
     """An NNX module as a pure function, compared by identity.
 
-    `trainable` makes one object for all networks with the same graph definitions.
+    `as_trainable` makes one object for all networks with the same graph definitions.
     """
 
     train: nnx.GraphDef
@@ -204,7 +205,7 @@ def _train_argument(module: linen.Module, train: bool) -> dict[str, Any]:
     return {"train": train} if "train" in inspect.signature(type(module).__call__).parameters else {}
 
 
-def trainable(model: nnx.Module | linen.Module | Trainable, image_shape: Sequence[int], seed: int = 0) -> Trainable:
+def as_trainable(model: nnx.Module | linen.Module | Trainable, image_shape: Sequence[int], seed: int = 0) -> Trainable:
     """Turn a model into a pure function and its arrays.
 
     Args:
@@ -236,13 +237,13 @@ def trainable(model: nnx.Module | linen.Module | Trainable, image_shape: Sequenc
 
 def _rows(model: nnx.Module) -> Iterator[str]:
     """Yield the paths of the parameters whose first axis is the output rows."""
-    for path, module in spatial(model).items():
+    for path, module in spatial_layers(model).items():
         for name in module.layout.rows:
             yield "".join(f"[{key!r}]" for key in (*path, name))
 
 
-STATIC = ("apply", "optimizer", "augment", "recipe")  # the static arguments of a step
-jit_step = functools.partial(jax.jit, static_argnames=STATIC, donate_argnames="state")
+STATIC_ARGUMENTS = ("apply", "optimizer", "augment", "step_options")  # the static arguments of a step
+jit_step = functools.partial(jax.jit, static_argnames=STATIC_ARGUMENTS, donate_argnames="state")
 
 
 @jit_step
@@ -252,12 +253,12 @@ def train_step(
     labels: Int[Array, " n"],
     mean: Float[Array, " c"],
     std: Float[Array, " c"],
-    rate: Float[Array, ""] | float = 1.0,
+    learning_rate: Float[Array, ""] | float = 1.0,
     *,
     apply: Apply,
     optimizer: optax.GradientTransformation,
     augment: Augment | None = None,
-    recipe: Recipe = Recipe(),  # noqa: B008 (immutable)
+    step_options: StepOptions = StepOptions(),  # noqa: B008 (immutable)
 ) -> tuple[State, Float[Array, ""]]:
     """Take one optimizer step on the mean loss of a batch of raw images.
 
@@ -270,11 +271,11 @@ def train_step(
       labels: The class of each image.
       mean: The numbers to subtract from each channel (`Data.mean`).
       std: The numbers to divide each channel by (`Data.std`).
-      rate: The factor of the optimizer's updates. A learning rate passed here can change without another compilation.
+      learning_rate: The factor of the optimizer's updates. It can change from step to step without another compilation.
       apply: The network as a pure function.
       optimizer: The Optax gradient transformation.
       augment: A function of the raw images and a key of the step, which returns the augmented images.
-      recipe: The options of the step.
+      step_options: The options that are compiled into the step.
 
     Returns:
       The next state and the mean loss before the step.
@@ -286,23 +287,24 @@ def train_step(
     images = standardise(images, mean, std)
 
     def loss(parameters, model_state, images, labels, key):
-        parameters, x = (cast(tree, recipe.dtype) for tree in (parameters, images))
+        parameters, x = (cast(tree, step_options.dtype) for tree in (parameters, images))
         logits, model_state = apply(parameters, model_state, x, key, True)
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-        return cross_entropy(logits, labels, recipe.label_smoothing).mean(), model_state
+        return cross_entropy(logits, labels, step_options.label_smoothing).mean(), model_state
 
-    value, model_state, gradient = _gradient(loss, state, images, labels, key, recipe.accumulate)
-    bad = state.bad | ~jnp.isfinite(value)
+    value, model_state, gradient = _gradient(loss, state, images, labels, key, step_options.accumulation_steps)
+    diverged = state.diverged | ~jnp.isfinite(value)
     update = optax.with_extra_args_support(optimizer).update
-    updates, optimizer_state = update(gradient, state.optimizer, state.parameters, value=value, grad=gradient)
-    updates = jax.tree.map(lambda update: jnp.where(bad, 0, update * jnp.asarray(rate, update.dtype)), updates)
+    updates, optimizer_state = update(gradient, state.optimizer_state, state.parameters, value=value, grad=gradient)
+    updates = jax.tree.map(lambda update: jnp.where(diverged, 0, update * jnp.asarray(learning_rate, update.dtype)), updates)
     parameters = optax.apply_updates(state.parameters, updates)
-    average = state.average
-    if recipe.average:
-        decay = jnp.minimum(recipe.average, (1 + state.step) / (10 + state.step))
-        mixed = optax.incremental_update(parameters, average, 1 - decay)
-        average = jax.tree.map(lambda new, old: new.astype(old.dtype), mixed, average)
-    return State(parameters, model_state, optimizer_state, state.key, state.step + 1, bad, average), value
+    ema_parameters = state.ema_parameters
+    if step_options.ema_decay:
+        decay = jnp.minimum(step_options.ema_decay, (1 + state.step) / (10 + state.step))
+        mixed = optax.incremental_update(parameters, ema_parameters, 1 - decay)
+        ema_parameters = jax.tree.map(lambda new, old: new.astype(old.dtype), mixed, ema_parameters)
+    state = State(parameters, model_state, optimizer_state, state.key, state.step + 1, diverged, ema_parameters)
+    return state, value
 
 
 @jit_step  # pyright: ignore[reportCallIssue]
@@ -312,7 +314,7 @@ def train_steps(
     labels: Int[Array, "t n"],
     mean: Float[Array, " c"],
     std: Float[Array, " c"],
-    rates: Float[Array, " t"],
+    learning_rates: Float[Array, " t"],
     **options: Any,
 ) -> tuple[State, Float[Array, " t"]]:
     """Take several optimizer steps in one call, as a scan over `train_step`.
@@ -323,7 +325,7 @@ def train_steps(
       labels: The class of each image.
       mean: The numbers to subtract from each channel (`Data.mean`).
       std: The numbers to divide each channel by (`Data.std`).
-      rates: The factor of the optimizer's updates in each step.
+      learning_rates: The factor of the optimizer's updates in each step.
       **options: The keyword arguments of `train_step`.
 
     Returns:
@@ -331,34 +333,34 @@ def train_steps(
     """
 
     def body(state, batch):
-        images, labels, rate = batch
-        return train_step(state, images, labels, mean, std, rate, **options)  # pyright: ignore[reportCallIssue]
+        images, labels, learning_rate = batch
+        return train_step(state, images, labels, mean, std, learning_rate, **options)  # pyright: ignore[reportCallIssue]
 
-    return lax.scan(body, state, (images, labels, rates))
+    return lax.scan(body, state, (images, labels, learning_rates))
 
 
-def _gradient(loss: Callable, state: State, images: Array, labels: Array, key: Array, pieces: int) -> tuple[Array, Tree, Tree]:
+def _gradient(loss: Callable, state: State, images: Array, labels: Array, key: Array, count: int) -> tuple[Array, Tree, Tree]:
     """Compute value, model state and gradient of the mean loss of a batch.
 
-    The gradient is accumulated over pieces of the batch. Each piece holds every `pieces`-th image of the batch.
+    The gradient is accumulated over `count` micro-batches. Each holds every `count`-th image of the batch.
     """
     value_and_gradient = jax.value_and_grad(loss, has_aux=True)
-    if pieces == 1:
+    if count == 1:
         (value, model_state), gradient = value_and_gradient(state.parameters, state.model_state, images, labels, key)
         return value, model_state, gradient
 
-    def add(carry, piece):
+    def add(carry, micro_batch):
         model_state, gradient = carry
-        (value, model_state), part = value_and_gradient(state.parameters, model_state, *piece)
-        return (model_state, jax.tree.map(lambda g, p: g + p / pieces, gradient, part)), value
+        (value, model_state), part = value_and_gradient(state.parameters, model_state, *micro_batch)
+        return (model_state, jax.tree.map(lambda g, p: g + p / count, gradient, part)), value
 
-    split = [jnp.moveaxis(a.reshape(-1, pieces, *a.shape[1:]), 1, 0) for a in (images, labels)]
+    split = [jnp.moveaxis(a.reshape(-1, count, *a.shape[1:]), 1, 0) for a in (images, labels)]
     start = state.model_state, jax.tree.map(jnp.zeros_like, state.parameters)
-    (model_state, gradient), values = lax.scan(add, start, (*split, jax.random.split(key, pieces)))
+    (model_state, gradient), values = lax.scan(add, start, (*split, jax.random.split(key, count)))
     return values.mean(), model_state, gradient
 
 
-def by_path(tree: Tree) -> dict[str, Any]:
+def leaves_by_path(tree: Tree) -> dict[str, Any]:
     """Return the leaves of a tree by their paths."""
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
@@ -379,7 +381,7 @@ def cast(tree: Tree, dtype: str) -> Tree:
 
 
 @functools.partial(jax.jit, static_argnames="apply")
-def logits_of(parameters: Tree, model_state: Tree, images: Array, mean: Array, std: Array, *, apply: Apply) -> Array:
+def compute_logits(parameters: Tree, model_state: Tree, images: Array, mean: Array, std: Array, *, apply: Apply) -> Array:
     """Compute the logits of a batch of raw images, replicated on all devices of a mesh."""
     logits = apply(parameters, model_state, standardise(images, mean, std), jax.random.key(0), False)[0]
     empty = jax.sharding.get_abstract_mesh().empty

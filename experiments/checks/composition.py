@@ -158,7 +158,7 @@ def layers_without_relu() -> Finding:
 def even_kernels_drift(layers: int = 6) -> Finding:
     """Measure how far the mean of an impulse moves through layers of two equal taps.
 
-    The layers pad on one side, or on sides in turn.
+    The layers pad on one side, or on alternating sides.
     """
 
     def drift(paddings: Sequence[str]) -> float:

@@ -148,4 +148,4 @@ def fewer_weights(large: int = 5, small: int = 3) -> Finding:
     ]
     alone, twice = (cl.count(net, (2 * large, 2 * large, 7)).total for net in nets)
     number = 1 - twice.weights / alone.weights
-    return one(number > 0 and twice.field == alone.field, number)
+    return one(number > 0 and twice.receptive_field == alone.receptive_field, number)

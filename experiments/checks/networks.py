@@ -76,7 +76,7 @@ def alexnet(classes: int = 10) -> tuple[int, tuple[int, int], tuple[int, int]]:
 
 
 def nearly_a_gigabyte(bytes_a_weight: int = 4) -> Finding:
-    """Compare the size of AlexNet, and of its two huge layers, with 900 to 1000 megabytes."""
+    """Compare the sizes of AlexNet and of its two huge layers with 900 to 1000 megabytes."""
     total, *shapes = alexnet()
     sizes = {"the two layers are": sum(map(math.prod, shapes)), "the whole network is": total}
     holds = {f"{part} counted": 0.9e9 <= bytes_a_weight * count <= 1e9 for part, count in sizes.items()}

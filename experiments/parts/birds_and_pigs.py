@@ -15,7 +15,7 @@ import convlab as cl
 from convlab import report, tasks
 from convlab.layers import connect
 from convlab.models import MLP
-from convlab.train import learner
+from convlab.train import make_learner
 
 PATTERN = 3  # pixels of a pattern along each axis
 KEY = jax.random.key(1)  # gives two patterns of equal norm, so that energy is no cue (the mean alone is right 57 % of the time)
@@ -77,7 +77,7 @@ def sample(key: jax.Array, n: int, rho: jax.Array, alike: jax.Array, config: Ima
 
     In the second case each image is followed by the same image shifted by half a torus.
     """
-    x, y = tasks.flying(config.side, PATTERN, rho, KEY, noise=config.noise, same_pattern=alike).sample(key, n)
+    x, y = tasks.flying_pigs(config.side, PATTERN, rho, KEY, noise=config.noise, same_pattern=alike).sample(key, n)
     number = jnp.arange(n)
     odd = (number % 2 == 1)[:, None, None, None]
     twice, label = x[number // 2], y[number // 2]
@@ -122,4 +122,4 @@ def learns(network: str, config: Images, most: int) -> Callable[..., np.ndarray]
         return MLP(shape, 2, (), rngs=rngs) if network == LINEAR else Pooled(network, config.side, config.width, rngs)
 
     draw, optimizer = functools.partial(sample, config=config), optax.adam(config.learning_rate)
-    return learner(build, draw, most, steps=config.steps, optimizer=optimizer, score=right_and_equal)
+    return make_learner(build, draw, most, max_steps=config.steps, optimizer=optimizer, score=right_and_equal)

@@ -16,7 +16,7 @@ def contenders(name: str, steps: int, torch: bool, compile_torch: bool) -> list[
 
 
 class Elsewhere:
-    """A separate process in which the C library returns freed memory to the system, as a context manager.
+    """Context manager of a separate process whose C library returns freed memory to the system.
 
     `contenders` builds contenders there, in place of earlier ones, and returns contenders that run them from this process.
     """

@@ -45,8 +45,8 @@ def load_alone(options: dict[str, Any]) -> tuple[float, float]:
 def loop(steps: int, data: Data, feed: Iterator[tuple[Any, Any]]) -> Callable[[], None]:
     """Return a function that takes some training steps of a small network on the batches of `feed`."""
     model = cl.models.Pyramid(data.image_shape, len(data.classes), (8, 16), rngs=nnx.Rngs(0))
-    model, optimizer = train.trainable(model, data.image_shape), train.OPTIMIZERS["adam"](0.0)
-    state = train.initial(model, optimizer, 0, train.Recipe())
+    model, optimizer = train.as_trainable(model, data.image_shape), train.OPTIMIZERS["adam"](0.0)
+    state = train.initial_state(model, optimizer, 0, train.StepOptions())
     step = functools.partial(train.train_step, apply=model.apply, optimizer=optimizer)
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""Gram matrices of a layer of random kernels and ReLU, and their limit, the arc-cosine kernel."""
+"""Gram matrices of random kernels with ReLU, and the arc-cosine kernel as their limit."""
 
 import functools
 

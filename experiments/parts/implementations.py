@@ -90,7 +90,7 @@ def stepped(apply: Callable, step: str) -> Callable:
 
 
 def scanned(apply: Callable, length: int) -> Callable:
-    """Return a scan of forward and backward passes, which adds the gradients to the inputs."""
+    """Return a scan of forward and backward passes that adds the gradients to the inputs."""
 
     def run(x: jax.Array, w: Any, g: jax.Array) -> Any:
         def body(carry: Any, _: None) -> Any:

@@ -23,7 +23,7 @@ def grouped(rows: Rows) -> dict[tuple[str, int], Rows]:
 
 
 def needs(rows: Rows, target: float) -> dict[tuple[str, int], dict[int, float]]:
-    """Return the number of training images at which each line and seed reaches the target.
+    """Return the number of training images that each line and seed needs for the target.
 
     It is interpolated between sizes. If the largest set does not reach the target, it is inf.
     """
@@ -32,7 +32,7 @@ def needs(rows: Rows, target: float) -> dict[tuple[str, int], dict[int, float]]:
         scores: dict[int, dict[int, float]] = {}
         for row in runs:
             scores.setdefault(row["seed"], {})[row["size"]] = row["accuracy"]
-        needed[line] = {seed: tasks.crossing(curve, target) for seed, curve in scores.items()}
+        needed[line] = {seed: tasks.threshold_crossing(curve, target) for seed, curve in scores.items()}
     return needed
 
 
@@ -50,7 +50,7 @@ def prices(needed: dict[tuple[str, int], dict[int, float]], config: Sizes) -> di
     ]
     if not rows:
         return {}
-    compared = report.paired(rows, ["network", "places"], {"network": CONV}, "price", ratio=True)
+    compared = report.paired_differences(rows, ["network", "places"], {"network": CONV}, "price", ratio=True)
     names = {"price": "price_ratio", "price_low": "price_ratio_low", "price_high": "price_ratio_high", "p_holm": "price_p_holm"}
     return {(row["network"], row["places"]): {new: row[old] for new, old in names.items()} for row in compared}
 

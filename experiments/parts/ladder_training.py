@@ -15,7 +15,7 @@ from experiments.shared.command import Rows
 
 CHOICE_SEEDS = (1000, 1001)  # seeds of the runs that choose learning rates; no other run has them
 SCORED = 1000  # the largest number of training images that the training loss is computed on
-CHUNK = 50  # steps in one compiled call
+STEPS_PER_CALL = 50  # steps per compiled call
 
 
 @functools.cache
@@ -30,13 +30,13 @@ def builder(config: Sizes, rung: str, flatten: bool) -> Callable[[nnx.Rngs], tra
             return cl.models.MLP(shape, classes, (), rngs=rngs)
         return cl.models.Pyramid(shape, classes, config.features, flatten=flatten, rngs=rngs, **RUNGS[rung])
 
-    return train.compiled_build(build, shape)
+    return train.jit_build(build, shape)
 
 
 @functools.cache
 def shift(by: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Return the random shift of centred training images, one function for each distance."""
-    return data.chain(functools.partial(data.random_shift, by=by))
+    return data.chain(functools.partial(data.random_shift, max_shift=by))
 
 
 def trained(config: Sizes, curve: Curve, size: int, steps: int, rate: float, choosing: bool = False) -> Rows:
@@ -47,7 +47,13 @@ def trained(config: Sizes, curve: Curve, size: int, steps: int, rate: float, cho
         centred = [training_set(config, 0, False, seed, choosing) for seed in seeds]
         placed = [dataclasses.replace(moved, train=still.train) for still, moved in zip(centred, placed, strict=True)]
     sets = [dataclasses.replace(data, train=data.train.take(np.arange(size))) for data in placed]
-    options = {"steps": steps, "batch_size": config.batch_size, "learning_rate": rate, "evaluations": 1, "chunk": CHUNK}
+    options = {
+        "steps": steps,
+        "batch_size": config.batch_size,
+        "learning_rate": rate,
+        "evaluations": 1,
+        "steps_per_call": STEPS_PER_CALL,
+    }
     runs = cl.fit_many(
         builder(config, curve.rung, curve.control == FLATTENED),
         sets,

@@ -40,7 +40,7 @@ class Problem:
 
 
 def period(rung: str, config: Problem) -> tuple[int, int]:
-    """Return the number of positions along each axis after which kernels repeat."""
+    """Return the period of the kernels along each axis, in positions."""
     return {"locally_connected": config.space, "tiled": (config.period,) * 2, "conv": (1, 1)}[rung]
 
 
@@ -142,11 +142,11 @@ def needed(learn: Learn, w: jax.Array, rung: str, config: Problem, target: float
     def score(sizes: np.ndarray, seeds: np.ndarray) -> np.ndarray:
         return -learn(sizes, seeds)[rung]
 
-    complexity = tasks.examples_needed(score, -target, range(seeds), least=least, most=most)
+    complexity = tasks.examples_needed(score, -target, range(seeds), min_examples=least, max_examples=most)
     sizes = np.geomspace(least, most, 10_000)
     crossing = float(np.interp(-target, -predicted(w, rung, sizes, config), sizes, right=math.inf))
-    labels = {"teacher": "conv", "rung": rung, "needed_predicted": crossing}
-    return [labels | {"seed": seed, "needed": n} for seed, n in enumerate(complexity.examples)]
+    labels = {"teacher": "conv", "rung": rung, "examples_needed_predicted": crossing}
+    return [labels | {"seed": seed, "examples_needed": n} for seed, n in enumerate(complexity.examples)]
 
 
 def enough(rung: str, config: Problem) -> int:

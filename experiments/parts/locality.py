@@ -18,8 +18,8 @@ def shares(w: jax.Array, window: cl.Window, sides: tuple[int, ...]) -> dict[str,
       The share of squared weights in the window, and in the best patches of all sides. The share of nonzero weights in the
       best patches of the first side, and the mean distance between them.
     """
-    patches = {f"patch_{side}": measure.patch_share(w, side) for side in sides}
-    inputs = {"inputs": measure.patch_share(w != 0, sides[0]), "distance": measure.mean_distance(w)}
+    patches = {f"patch_{side}": measure.best_patch_share(w, side) for side in sides}
+    inputs = {"inputs": measure.best_patch_share(w != 0, sides[0]), "distance": measure.mean_input_distance(w)}
     return {"window": measure.local_share(w, window, w.shape[2:4]), **inputs, **patches}
 
 
@@ -29,7 +29,7 @@ def of_weights(w: jax.Array, window: cl.Window, patch: int, seed: int) -> dict[s
     `patch` is a side in pixels.
     """
     row, sides = {}, tuple(range(1, w.shape[2] + 1, 4))
-    for null, weight in (("", w), ("_dealt", measure.shuffle_inputs(w, jax.random.key(seed)))):
+    for null, weight in (("", w), ("_shuffled", measure.shuffle_inputs(w, jax.random.key(seed)))):
         values = shares(weight, window, (patch, *sides))
         row |= {name + null: float(value) for name, value in values.items()}
         row["patch" + null] = row[f"patch_{patch}{null}"]
@@ -44,14 +44,14 @@ def of_mask(kept: jax.Array, key: jax.Array, patch: int) -> dict[str, float]:
 @functools.partial(jax.jit, static_argnames="patch")
 def distances(kept: jax.Array, key: jax.Array, patch: int) -> dict[str, jax.Array]:
     """Measure the distance between a unit's kept inputs, and the share of them in the best patch."""
-    dealt = measure.shuffle_inputs(kept, key)
-    distance = measure.mean_distance(kept)
+    shuffled = measure.shuffle_inputs(kept, key)
+    distance = measure.mean_input_distance(kept)
     return {
         "pixels": distance,
-        "distance": distance / measure.mean_distance(jnp.ones_like(kept)),
-        "distance_dealt": distance / measure.mean_distance(dealt),
-        "patch": measure.patch_share(kept, patch),
-        "patch_dealt": measure.patch_share(dealt, patch),
+        "distance": distance / measure.mean_input_distance(jnp.ones_like(kept)),
+        "distance_shuffled": distance / measure.mean_input_distance(shuffled),
+        "patch": measure.best_patch_share(kept, patch),
+        "patch_shuffled": measure.best_patch_share(shuffled, patch),
     }
 
 

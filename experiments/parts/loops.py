@@ -14,7 +14,7 @@ from flax import nnx
 import convlab as cl
 from convlab import train
 from convlab.data import Data, Split, standardise
-from convlab.data.feeding import order
+from convlab.data.batching import shuffled_indices
 from experiments.parts import rivals
 from experiments.parts.rivals import NETWORKS
 from experiments.shared.command import Rows
@@ -56,7 +56,7 @@ def random_data(name: str, images: int) -> Data:
 def loop_rows(name: str, config: Loops) -> Rows:
     """Time a step of `fit` and of a loop written by hand, on the same batches."""
     network, data = NETWORKS[name], random_data(name, config.images)
-    trainable = train.trainable(rivals.convlab_model(name, nnx.Rngs(0)), network.image_shape)
+    trainable = train.as_trainable(rivals.convlab_model(name, nnx.Rngs(0)), network.image_shape)
     options = {"batch_size": network.batch, "optimizer": "momentum", "schedule": "constant", "learning_rate": rivals.RATE}
     training = cl.Config(steps=config.loop_steps, evaluations=1, progress=False, **options)
     optimizer = optax.sgd(rivals.RATE, momentum=rivals.MOMENTUM)
@@ -70,7 +70,7 @@ def loop_rows(name: str, config: Loops) -> Rows:
         state = rivals.plain_state(trainable, optimizer)
         images, labels, begin = data.train.images, data.train.labels, 0.0
         for number in range(config.loop_steps):
-            indices = order(range(number * network.batch, (number + 1) * network.batch), len(labels), training.seed)
+            indices = shuffled_indices(range(number * network.batch, (number + 1) * network.batch), len(labels), training.seed)
             state, loss = step(state, images[indices], labels[indices])
             if number == 0:  # as in `fit`, the first step does not count: it may compile
                 jax.block_until_ready(state)

@@ -7,7 +7,7 @@ from flax import nnx
 
 import convlab as cl
 from convlab.data import Data
-from convlab.models import Head, Stack, Stage, Wiring
+from convlab.models import Connections, Head, Stack, Stage
 
 NORMED = {"batch_norm": True, "use_bias": False}  # batch norm before the activation, which makes a bias redundant
 
@@ -25,7 +25,7 @@ class Layers(Stack):
     def __init__(self, image_shape: Sequence[int], classes: int, layers: Sequence[dict[str, Any]], seed: int):
         rngs, stages, shape = nnx.Rngs(seed), [], tuple(image_shape)
         for layer in layers:
-            stages.append(Stage(shape, wiring=Wiring("conv"), rngs=rngs, **layer))
+            stages.append(Stage(shape, connections=Connections("conv"), rngs=rngs, **layer))
             shape = stages[-1].output_shape
         self.stages = nnx.List(stages)
         self.head = Head(shape, (classes,), mean=True, rngs=rngs)

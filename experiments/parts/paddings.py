@@ -24,7 +24,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from convlab.models import Stage, Wiring
+from convlab.models import Connections, Stage
 from convlab.tasks.scenes import BOX, END, GAP, LEFT, SIDE
 
 TAPS, LAYERS = 3, ((32, 1), (32, 2), (64, 2), (64, 2))  # width and stride
@@ -39,7 +39,12 @@ class Order(nnx.Module):
 
     def __init__(self, padding: str, seed: int, *, use_bias: bool = False):
         rngs, shape, stages = nnx.Rngs(seed), (SIDE, SIDE, 3), []
-        options: dict[str, Any] = {"padding": PADDINGS[padding], "use_bias": use_bias, "wiring": Wiring("conv"), "rngs": rngs}
+        options: dict[str, Any] = {
+            "padding": PADDINGS[padding],
+            "use_bias": use_bias,
+            "connections": Connections("conv"),
+            "rngs": rngs,
+        }
         for width, stride in LAYERS:
             stages.append(Stage(shape, width, TAPS, stride, **options))
             shape = stages[-1].output_shape

@@ -14,7 +14,7 @@ from flax import nnx
 import convlab as cl
 from convlab import optim
 from convlab.data import Data
-from convlab.layers import spatial
+from convlab.layers import spatial_layers
 
 LINEAR, CONV, APART, SHARED = "linear classifier", "convolution", "never projected, start apart", "projected"
 NOISE = (
@@ -24,9 +24,9 @@ NOISE = (
 
 
 def by_positions(power: Any, network: nnx.Module) -> optax.GradientTransformation:
-    """Multiply gradients by a power of the number of positions at which a tap or bias is live."""
+    """Multiply gradients by a power of the number of live positions of each tap or bias."""
     changes = {}
-    for path, layer in spatial(network).items():
+    for path, layer in spatial_layers(network).items():
         if layer.layout.space is not None:
             space, positions = layer.layout.space, layer.layout.positions
             live = layer.layout.window.live(space).sum(tuple(range(len(space))))
@@ -35,13 +35,13 @@ def by_positions(power: Any, network: nnx.Module) -> optax.GradientTransformatio
     return optax.stateless(lambda updates, _: optim.at_paths(changes)(updates))
 
 
-def optimizer(sgd: optax.GradientTransformation, network: nnx.Module, every: int) -> optax.GradientTransformation:
+def optimizer(sgd: optax.GradientTransformation, network: nnx.Module, period: int) -> optax.GradientTransformation:
     """Return an optimizer that scales the gradients, applies SGD and projects.
 
     The power of the scaling is set in its state.
     """
     scaled = optax.inject_hyperparams(by_positions, static_args="network")(1.0, network)
-    return optax.chain(scaled, sgd, optim.project_every(optim.sharing_projection(network), every))
+    return optax.chain(scaled, sgd, optim.project_every(optim.sharing_projection(network), period))
 
 
 def with_power(optimizer: optax.GradientTransformation, network: nnx.Module, power: float) -> optax.OptState:
@@ -60,9 +60,9 @@ def build(kind: str, image_shape: tuple[int, ...], classes: int, seed: int) -> n
 
 
 def trained(
-    network: nnx.Module, images: Data, training: cl.Config, options: dict[str, Any], *, every: int | None, projection: Callable
+    network: nnx.Module, images: Data, training: cl.Config, options: dict[str, Any], *, period: int | None, projection: Callable
 ) -> dict[str, float]:
-    """Train a network and return its scores, which are NaN if training diverged.
+    """Train a network and return its scores, NaN if training diverged.
 
     The scores are those of the network as trained. If it is projected, they include the accuracy after a projection, and if
     that is not at every update, also the signal-to-noise ratio of its kernels.
@@ -72,11 +72,11 @@ def trained(
       images: The data set.
       training: The configuration of `fit`.
       options: The other arguments of `fit`.
-      every: The number of updates from one projection to the next. If None, there are no projections.
+      period: The number of updates from one projection to the next. If None, there are no projections.
       projection: The projection of the parameters.
     """
-    names = ["validation_accuracy", "accuracy", *["projected_accuracy"] * (every is not None)]
-    names += NOISE if every not in (None, 1) else ()
+    names = ["validation_accuracy", "accuracy", *["projected_accuracy"] * (period is not None)]
+    names += NOISE if period not in (None, 1) else ()
     try:
         fitted = cl.fit(network, images, training, **options)
     except FloatingPointError:

@@ -24,18 +24,18 @@ class Pruning(Source):
 
     Args:
       features: The numbers of units of the hidden layers.
-      share: The share of the remaining weights that is pruned in each round.
+      fraction: The fraction of the remaining weights that is pruned in each round.
       rounds: The number of rounds.
-      by: Whether this share is pruned from every layer ("layer") or from all layers together ("global").
+      scope: Whether this fraction is pruned from every layer ("layer") or from all layers together ("global").
       steps: The number of training steps in every round.
       batch_size: The number of images per step.
       learning_rate: The learning rate of Adam, which decays along a cosine.
     """
 
     features: tuple[int, ...] = (256,)
-    share: float = 0.2
+    fraction: float = 0.2
     rounds: int = 20
-    by: str = "global"
+    scope: str = "global"
     steps: int = 800
     batch_size: int = 64
     learning_rate: float = 1e-3
@@ -43,12 +43,12 @@ class Pruning(Source):
     def build(self, data: Data, features: tuple[int, ...], seed: int) -> cl.train.Trainable:
         """Build a perceptron."""
         model = cl.models.MLP(data.image_shape, len(data.classes), features, rngs=nnx.Rngs(seed))
-        return cl.train.trainable(model, data.image_shape)
+        return cl.train.as_trainable(model, data.image_shape)
 
     def recipe(self, seed: int) -> cl.Config:
         """Return the configuration of `fit`."""
         sizes = {"steps": self.steps, "batch_size": self.batch_size, "learning_rate": self.learning_rate}
-        return cl.Config(**sizes, seed=seed, evaluations=1, chunk=20, progress=False)
+        return cl.Config(**sizes, seed=seed, evaluations=1, steps_per_call=20, progress=False)
 
     def linear(self, data: Data, seed: int) -> float:
         """Train the linear classifier and return its accuracy."""
@@ -79,7 +79,7 @@ class Pruning(Source):
             scores.append(fitted.history[-1]["test_accuracy"])
             return fitted.parameters
 
-        pruned = optim.iterative_pruning(train, model.parameters, self.share, self.rounds, by=self.by)
+        pruned = optim.iterative_pruning(train, model.parameters, self.fraction, self.rounds, scope=self.scope)
         for number, (_, mask) in enumerate(pruned):
             drawn = shuffled(mask, seed)
             train(optim.rewind(elsewhere.parameters, mask), mask)
@@ -105,6 +105,6 @@ def weights_left(mask: Any) -> int:
     return sum(int(np.sum(kept)) for kept in kernels(mask))
 
 
-def weights_of(mask: Any) -> int:
+def count_weights(mask: Any) -> int:
     """Count all weights, without the biases."""
     return sum(kept.size for kept in kernels(mask))

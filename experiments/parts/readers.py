@@ -53,7 +53,7 @@ class Network(NamedTuple):
 
     name: str
     kind: str
-    sees: int
+    receptive_field: int
     build: Callable[[nnx.Rngs], nnx.Module]
 
 
@@ -68,12 +68,12 @@ def networks(shape: tuple[int, int], width: int, stacks: Sequence[int], local: i
         def build(rngs: nnx.Rngs, kind: str = kind, stack: int = stack) -> Reader:
             return Reader(STACKS[stack], shape, width, shared=kind != LOCAL, rngs=rngs)
 
-        sees = field(build(nnx.Rngs(0)), shape)
-        yield Network(BAG if kind == BAG else f"{kind}, sees {sees} words", kind, sees, build)
+        field = field_in_words(build(nnx.Rngs(0)), shape)
+        yield Network(BAG if kind == BAG else f"{kind}, sees {field} words", kind, field, build)
     if local:
         yield Network(DENSE, DENSE, shape[0], lambda rngs: MLP(shape, 2, (2 * width,), rngs=rngs))
 
 
-def field(model: Reader, shape: tuple[int, int]) -> int:
+def field_in_words(model: Reader, shape: tuple[int, int]) -> int:
     """Return the number of words from the first to the last that one position depends on."""
     return int(np.ptp(np.flatnonzero(measure.receptive_field(model.features, shape)))) + 1

@@ -43,9 +43,11 @@ class Three(cl.models.Stack):
     """The largest of the networks: three 3x3 layers with batch norm."""
 
     def __init__(self, network: Network, rngs: nnx.Rngs):
-        shape, stages, wiring = network.image_shape, [], cl.models.Wiring()
+        shape, stages, connections = network.image_shape, [], cl.models.Connections()
         for d, side, _ in network.stages:
-            stages.append(cl.models.Stage(shape, d, side, wiring=wiring, batch_norm=True, pool=cl.max_pool, rngs=rngs))
+            stages.append(
+                cl.models.Stage(shape, d, side, connections=connections, batch_norm=True, pool=cl.max_pool, rngs=rngs)
+            )
             shape = stages[-1].output_shape
         self.stages, self.head = nnx.List(stages), cl.models.Head(shape, network.head, rngs=rngs)
 
@@ -136,9 +138,9 @@ def repeated(step: Callable, state: Any, batch: Sequence[Any], steps: int) -> Ca
 def convlab_contender(name: str, steps: int) -> Contender:
     """Return convlab's training step."""
     network = NETWORKS[name]
-    trainable = train.trainable(convlab_model(name, nnx.Rngs(0)), network.image_shape)
+    trainable = train.as_trainable(convlab_model(name, nnx.Rngs(0)), network.image_shape)
     optimizer = optax.sgd(1.0, momentum=MOMENTUM)
-    state = train.initial(trainable, optimizer, 0, train.Recipe())
+    state = train.initial_state(trainable, optimizer, 0, train.StepOptions())
     step = functools.partial(train.train_step, apply=trainable.apply, optimizer=optimizer)
     moments = np.zeros(network.image_shape[-1:], np.float32), np.ones(network.image_shape[-1:], np.float32), np.float32(RATE)
     batch = *jax.device_put(noise(network, network.batch)), *moments
@@ -148,6 +150,6 @@ def convlab_contender(name: str, steps: int) -> Contender:
 def stock_contender(name: str, steps: int) -> Contender:
     """Return a handwritten training step of Flax's layers."""
     network, optimizer = NETWORKS[name], optax.sgd(RATE, momentum=MOMENTUM)
-    trainable = train.trainable(stock_model(network, nnx.Rngs(0)), network.image_shape)
+    trainable = train.as_trainable(stock_model(network, nnx.Rngs(0)), network.image_shape)
     step, batch = plain_step(trainable.apply, optimizer), jax.device_put(noise(network, network.batch))
     return Contender({"contender": "stock JAX"}, repeated(step, plain_state(trainable, optimizer), batch, steps), steps)

@@ -1,4 +1,4 @@
-"""S-nets, which have a 9x9 layer of stride 2 on a rung and two dense layers."""
+"""S-nets: a 9x9 layer of stride 2 on a rung, then two dense layers."""
 
 import dataclasses
 import functools
@@ -36,8 +36,8 @@ class SNets(Source):
       steps: The number of training steps, the same for all networks.
       batch_size: The number of images per step.
       learning_rate: The learning rate of SGD with momentum 0.9, which decays along a cosine.
-      lam: The weight of the L1 penalty of beta-lasso.
-      beta: The threshold of beta-lasso divided by `lam`.
+      l1_penalty: The weight of the L1 penalty of beta-lasso.
+      beta: The threshold of beta-lasso divided by `l1_penalty`.
     """
 
     flip: bool = False
@@ -46,7 +46,7 @@ class SNets(Source):
     steps: int = 2000
     batch_size: int = 128
     learning_rate: float = 0.3
-    lam: float = 4e-5
+    l1_penalty: float = 4e-5
     beta: float = 100.0
 
     def fit(self, name: str, data: images.Data, seed: int) -> cl.Fitted:
@@ -56,7 +56,7 @@ class SNets(Source):
             return cl.fit(linear(data, seed), data, training)
         connectivity, is_lasso = NETS[name]
         rate = optax.cosine_decay_schedule(self.learning_rate, self.steps)
-        optimizer = optim.beta_lasso(rate, self.lam * is_lasso, self.beta, momentum=0.9)
+        optimizer = optim.beta_lasso(rate, self.l1_penalty * is_lasso, self.beta, momentum=0.9)
         options: dict[str, Any] = {"width": self.width, "connectivity": connectivity, "rngs": nnx.Rngs(seed)}
         model = cl.models.SNet(data.image_shape, len(data.classes), **options)
         return cl.fit(model, data, training, optimizer=optimizer, augment=augmentation(self, data.image_shape))
@@ -74,7 +74,10 @@ def augmentation(config: SNets, image_shape: tuple[int, ...]) -> Any:
 
 def weights_left(model: Any) -> dict[str, int]:
     """Count the nonzero weights of each layer."""
-    layers = {"first": model.stages[0].layer, **dict(zip(("hidden", "last"), model.head.layers, strict=True))}
+    layers = {
+        "first_weights": model.stages[0].layer,
+        **dict(zip(("hidden_weights", "last_weights"), model.head.layers, strict=True)),
+    }
     return {name: int(np.count_nonzero(layer.kernel[...])) for name, layer in layers.items()}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from convlab.data import Data, Split, standardise
-from convlab.models import Stage, Wiring
+from convlab.models import Connections, Stage
 
 STRIDE = 2  # the stride of a response map
 
@@ -68,10 +68,10 @@ class Searcher(nnx.Module):
     """Two layers and a map of one channel, whose largest entry is the score of "present" against zero."""
 
     def __init__(self, shape: Sequence[int], widths: Sequence[int], connectivity: str, seed: int):
-        rngs, wiring = nnx.Rngs(seed), Wiring(connectivity)
-        first = Stage(shape, widths[0], 5, STRIDE, padding=2, wiring=wiring, rngs=rngs)
-        second = Stage(first.output_shape, widths[1], 5, wiring=wiring, rngs=rngs)
-        last = Stage(second.output_shape, 1, 1, wiring=wiring, activation=nnx.identity, rngs=rngs)
+        rngs, connections = nnx.Rngs(seed), Connections(connectivity)
+        first = Stage(shape, widths[0], 5, STRIDE, padding=2, connections=connections, rngs=rngs)
+        second = Stage(first.output_shape, widths[1], 5, connections=connections, rngs=rngs)
+        last = Stage(second.output_shape, 1, 1, connections=connections, activation=nnx.identity, rngs=rngs)
         self.stages = nnx.List([first, second, last])
 
     def map(self, x: jax.Array) -> jax.Array:

@@ -17,7 +17,7 @@ LOCAL, SHARED = ("conv", "locally_connected"), ("conv", "global_conv")
 class Squares(nnx.Module):
     """Units on a rung, squared and summed over positions.
 
-    The read-out weights of half of the units start at 1, a vote for "agree", and those of the other half at -1.
+    The read-out weights of half of the units start at 1, a vote for "positive", and those of the other half at -1.
     """
 
     def __init__(self, length: int, rung: str, units: int, rngs: nnx.Rngs):
@@ -32,7 +32,7 @@ class Squares(nnx.Module):
 
 
 def products(x: np.ndarray, rung: str) -> np.ndarray:
-    """Return the products of two pixels for which a rung has a coefficient.
+    """Return the products of two pixels that have a coefficient on a rung.
 
     They are the products of pixels that one window sees, summed over positions if the kernel is shared.
     """

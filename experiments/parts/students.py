@@ -50,7 +50,7 @@ class Teaching:
 
 
 def free_rank(layout: Layout) -> int:
-    """Return the rank of free kernels at every position, which no mixture of more kernels exceeds."""
+    """Return the rank of free kernels, the largest that a mixture can have."""
     return min(math.prod(layout.positions), math.prod(layout.kernel_shape))
 
 
@@ -88,16 +88,16 @@ def teach(config: Teaching) -> Iterator[dict[str, Any]]:
             teacher(images) + config.noise * jax.random.normal(key, images.shape)
             for images, key in zip((x, x_test), keys[2:], strict=True)
         )
-        apply, parameters, *_ = train.trainable(student, shape)
+        apply, parameters, *_ = train.as_trainable(student, shape)
         parameters = least_squares(parameters, x, y, apply=apply, steps=config.teacher_steps, rate=config.teacher_rate)
         outputs = apply(parameters, {}, x_test, keys[0], False)[0]
         yield {
             "task": TEACHER,
             "network": rung,
             "rank": rank or free_rank(student.layout),
-            "weights": measure.weights_of(student),
+            "weights": measure.count_weights(student),
             "seed": seed,
             "risk": float(jnp.mean((outputs - y_test) ** 2)),
-            "zero": float(jnp.mean(y_test**2)),
-            "floor": float(jnp.mean((teacher(x_test) - y_test) ** 2)),
+            "zero_risk": float(jnp.mean(y_test**2)),
+            "noise_floor": float(jnp.mean((teacher(x_test) - y_test) ** 2)),
         }

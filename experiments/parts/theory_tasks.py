@@ -60,8 +60,8 @@ class Thresholds(nnx.Module):
     The sum is the score of "plus".
 
     The threshold's steps are reduced to a third. With the kernel's step size it would rise above all units before the kernel
-    has learnt anything, and units below the threshold do not learn. (This happened to three of eight convolutions on 8 patches
-    of 4 pixels, with all examples.)
+    has learnt anything, and units below the threshold do not learn. This happened to three of eight convolutions on 8 patches
+    of 4 pixels, with all examples.
     """
 
     def __init__(self, patches: int, pixels: int, rung: str, rngs: nnx.Rngs):
@@ -121,7 +121,7 @@ def settings(config: Tasks) -> Iterator[Setting]:
             name, build = f"{k} patches {d} pixels {sigma:g}", functools.partial(Thresholds, k, d, rung)
             yield Setting(name, varied, size, rung, task, build, config.target[0], (k, d, sigma))
         for half in config.dense_half if dense else config.half:
-            task = tasks.halves(half)
+            task = tasks.energy_comparison(half)
             build = functools.partial(Energies, half, rung)
             yield Setting(f"half {half}", HALF, half, rung, task, build, config.target[1])
 
@@ -158,4 +158,4 @@ def predicted(varied: str, rung: str, config: Tasks) -> list[float]:
     sizes = {size: numbers for size, numbers in laws(config)[varied, rung].items() if numbers}
     if len(sizes) < 2:
         return []
-    return sorted(tasks.slope({size: [law(*n)] for size, n in sizes.items()}).exponent.mean for law in THEORY[rung])
+    return sorted(tasks.fit_power_law({size: [law(*n)] for size, n in sizes.items()}).exponent.mean for law in THEORY[rung])

@@ -25,7 +25,7 @@ class Part(NamedTuple):
 
 
 class Bias(nnx.Module):
-    """The bias of a stage's layer, without its convolution, which is timed separately."""
+    """The bias of a stage's layer, without its separately timed convolution."""
 
     def __init__(self, layer: nnx.Module):
         self.bias = layer.bias  # pyright: ignore[reportAttributeAccessIssue]
@@ -83,5 +83,5 @@ def pure(module: nnx.Module) -> tuple[Callable, Any]:
 
     Returns the function and the weights.
     """
-    apply, weights, model_state, *_ = train.trainable(module, ())
+    apply, weights, model_state, *_ = train.as_trainable(module, ())
     return lambda weights, x: apply(weights, model_state, x, jax.random.key(0), True)[0], weights

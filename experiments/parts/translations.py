@@ -66,7 +66,7 @@ def draw_tone(axes: Any, config: Waves, shift: int) -> None:
         pictures = np.asarray(transform(config, kind)(jnp.asarray(tones(config, 0.75, (0, shift), 0))))[..., 0]
         for panel, (picture, pitch) in enumerate(zip(pictures, ("low", f"{shift / PER_OCTAVE:g} octaves higher"), strict=True)):
             axis, up = axes[2 * column + panel], picture.T[::-1]
-            report.heat(axis, np.ones_like(up), up, f"{kind}, {pitch}", label="magnitude", strongest=0.5)
+            report.heatmap(axis, np.ones_like(up), up, f"{kind}, {pitch}", label="magnitude", vmax=0.5)
             axis.set(xlabel=f"time, {up.shape[1]} steps of {HOP} samples", ylabel=f"{kind}, cycles a sample")
             axis.set_yticks([-0.5, len(up) - 0.5], [f"{high:.2g}", f"{low:.2g}"])
             axis.set_aspect("auto")

@@ -1,4 +1,4 @@
-"""Networks of units, which are one layer or two smaller ones with the same receptive field."""
+"""Networks of units: one layer, or two smaller ones with the same receptive field."""
 
 import itertools
 import math

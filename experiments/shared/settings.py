@@ -71,7 +71,7 @@ def above(rows: Rows, reference: Mapping[str, Any]) -> Rows:
 
 def with_p(lines: Rows, rows: Rows, by: Sequence[str], reference: Mapping[str, Any]) -> Rows:
     """Add to every line `p`, the corrected p-value of its difference from a reference."""
-    tests = report.paired(rows, by, reference, "accuracy")
+    tests = report.paired_differences(rows, by, reference, "accuracy")
     p_values = {tuple(test[name] for name in by): test["accuracy_p_holm"] for test in tests}
     return [line | {"p": p_values.get(tuple(line[name] for name in by))} for line in lines]
 
@@ -98,7 +98,7 @@ class Finished:
     def __init__(self, path: str | os.PathLike[str], code: str):
         self.path, self.code, self.lock = pathlib.Path(path), zlib.crc32(code.encode()), threading.Lock()
         self.reused = False
-        lines = [line for line in report.read_lines(self.path) if {"code", "part", "rows"} <= {*line}]
+        lines = [line for line in report.read_json_lines(self.path) if {"code", "part", "rows"} <= {*line}]
         self.earlier = {line["part"]: line["rows"] for line in lines if line["code"] == self.code}
         self.parts: dict[str, Rows] = dict(self.earlier)
 
@@ -109,7 +109,7 @@ class Finished:
         if name not in self.parts:
             self.parts[name] = make()
             with self.lock:
-                report.add_lines(self.path, [{"code": self.code, "part": name, "rows": self.parts[name]}])
+                report.append_json_lines(self.path, [{"code": self.code, "part": name, "rows": self.parts[name]}])
         return self.parts[name]
 
 

@@ -42,14 +42,14 @@ def compiled(labels: dict[str, Any], function: Callable, arguments: Sequence[Any
 
 
 def interleave(contenders: Sequence[Contender], seconds: float, least: int, pause: float = 0.0) -> list[dict[str, Any]]:
-    """Time contenders, which alternate in one process, and return one row for each.
+    """Time contenders that take turns in one process.
 
     Each contender runs for `seconds` of work or `least` calls, whichever is longer. The slowest ones stop after `PATIENCE`
     times as many seconds, but not before one call after the warm-up. Before each call there is a pause of `pause` seconds,
     because PyTorch's threads spin for some 10 ms before they fall asleep.
 
-    Each row has the labels, the median time `ms`, the quartiles `ms_low` and `ms_high`, the number of `calls`, `compile_s` and
-    `temp_mib`.
+    The result has one row per contender, with its labels, the median time `ms`, the quartiles `ms_low` and `ms_high`, the
+    number of `calls`, `compile_s` and `temp_mib`.
     """
     times: list[list[float]] = [[] for _ in contenders]
     for contender in contenders:

@@ -25,17 +25,18 @@ class Cost(NamedTuple):
       kind: The class of the layer.
       output_shape: The shape of the output for one image. Empty if the layer was not called, or if its calls are not recorded.
       weights: The number of trainable parameters, biases included.
-      live: The number of weights that can affect an output. Kernel entries that read only padding are left out.
+      live_weights: The number of weights that can affect an output. Dead taps, which read only padding at every position, are
+        left out.
       multiply_adds: The number of products for one image. Taps on padding, biases and batch norms cost nothing.
       bytes: The bytes of the weights.
       activations: The size of a layer's output for one image, summed over its calls.
       input_bytes: The bytes of a layer's inputs for one image, summed over its calls.
       output_bytes: The bytes of a layer's outputs for one image, summed over its calls.
-      field: The receptive field of one output along each axis of the image, in pixels with padding included. It is 1 plus the
-        sum over layers of (extent - 1) times the product of earlier strides, and the largest of all branches. It is at most
-        the image if the output has no position along that axis. None if it is not known.
-      jump: The pixels between the receptive fields of neighbouring outputs. None if there are no neighbours, or if it is not
-        known.
+      receptive_field: The receptive field of one output along each axis of the image, in pixels with padding included. It is
+        1 plus the sum over layers of (extent - 1) times the product of earlier strides, and the largest of all branches. It
+        is at most the image if the output has no position along that axis. None if it is not known.
+      effective_stride: The pixels between the receptive fields of neighbouring outputs, which is the product of the strides.
+        None if there are no neighbours, or if it is not known.
       layout: The rung and window of a spatial layer; None for other layers.
     """
 
@@ -43,18 +44,22 @@ class Cost(NamedTuple):
     kind: str
     output_shape: tuple[int, ...]
     weights: int
-    live: int
+    live_weights: int
     multiply_adds: int
     bytes: int
     activations: int
     input_bytes: int
     output_bytes: int
-    field: tuple[int | None, ...] = ()
-    jump: tuple[int | None, ...] = ()
+    receptive_field: tuple[int | None, ...] = ()
+    effective_stride: tuple[int | None, ...] = ()
     layout: Layout | None = None
 
     def intensity(self, batch_size: int = 1) -> float:
-        """Return the arithmetic intensity: multiply-adds per byte moved for one batch.
+        r"""Return the arithmetic intensity: multiply-adds per byte moved for one batch.
+
+        $$\frac{n\, m}{b_w + n\, (b_x + b_h)}$$
+
+        Here n is the batch size, m the multiply-adds for one image, and b counts the bytes of weights, inputs and outputs.
 
         Weights are moved once per batch, and the inputs and outputs of every layer once per image.
 
@@ -67,7 +72,7 @@ class Cost(NamedTuple):
         return batch_size * self.multiply_adds / moved if moved else 0.0
 
 
-SUMS = ("weights", "live", "multiply_adds", "bytes", "activations", "input_bytes", "output_bytes")
+SUMS = ("weights", "live_weights", "multiply_adds", "bytes", "activations", "input_bytes", "output_bytes")
 
 
 class Count(NamedTuple):
@@ -83,14 +88,18 @@ class Count(NamedTuple):
 
 
 def count(model: nnx.Module, image_shape: Sequence[int]) -> Count:
-    """Count the weights, multiply-adds and bytes of a network or layer for one image.
+    r"""Count the weights, multiply-adds and bytes of a network or layer for one image.
 
     The receptive field of every layer is computed too. Multiply-adds of convlab's layers, `nnx.Conv` and `nnx.Linear` are
     summed over calls. For other layers, and for subclasses with their own `__call__`, only weights are counted. Operations
     that are called as functions are not counted. A low-rank layer counts as r convolutions and their mixture. Shapes and
-    fields are those of the last call, and of the first array that the network returns. Nothing is computed, so a model of
-    shapes from `nnx.eval_shape` can be counted without being in memory. Flax does not keep the order of names in such a
-    model.
+    receptive fields are those of the last call, and of the first array that the network returns. Nothing is computed, so a
+    model of shapes from `nnx.eval_shape` can be counted without being in memory. Flax does not keep the order of names in
+    such a model.
+
+    $$\text{multiply-adds of a convolution} = C D \, \#\{\, (i, j, a, b) : (a, b) \text{ reads a pixel at } (i, j) \,\}$$
+
+    for C input and D output channels.
 
     Args:
       model: A Flax NNX module that takes images (n, *image_shape).
@@ -115,7 +124,7 @@ def count(model: nnx.Module, image_shape: Sequence[int]) -> Count:
         module_calls = [call for other, call in calls if other == path]
         layers.append(_cost("/".join(map(str, path)), modules[path], arrays[path], module_calls))
     sums = [sum(getattr(layer, name) for layer in layers) for name in SUMS]
-    total = ["total", type(model).__name__, output.h.shape[1:], *sums, output.field, output.jump, None]
+    total = ["total", type(model).__name__, output.h.shape[1:], *sums, output.receptive_field, output.effective_stride, None]
     return Count(layers, Cost._make(total))
 
 
@@ -126,15 +135,15 @@ class MeasuredCall(NamedTuple):
       module: The module.
       x: The shape and dtype of its input.
       h: The shape and dtype of its output.
-      field: The receptive field of the output.
-      jump: The pixels between the fields of neighbouring outputs.
+      receptive_field: The receptive field of the output.
+      effective_stride: The pixels between the receptive fields of neighbouring outputs.
     """
 
     module: nnx.Module
     x: jax.ShapeDtypeStruct
     h: jax.ShapeDtypeStruct
-    field: tuple[int | None, ...]
-    jump: tuple[int | None, ...]
+    receptive_field: tuple[int | None, ...]
+    effective_stride: tuple[int | None, ...]
 
 
 def _trace(model: nnx.Module, image_shape: Sequence[int]) -> tuple[list[tuple[Path, MeasuredCall]], MeasuredCall]:
@@ -185,12 +194,13 @@ def _definition_order(node: Any, path: Sequence[Any]) -> tuple[int, ...]:
 
 def _cost(name: str, module: nnx.Module, arrays: Sequence[Any], calls: Sequence[MeasuredCall]) -> Cost:
     """Count the arrays and calls of one module."""
-    weights = live = sum(array.size for array in arrays)
+    weights = live_weights = sum(array.size for array in arrays)
     multiply_adds, layout = 0, layout_of(module)
     for _, x, h, *_ in calls:
         if layout is not None:
             called = dataclasses.replace(layout, space=x.shape[-1 - layout.ndim : -1])
-            live, multiply_adds = weights - layout.tying.dead(called), multiply_adds + layout.tying.multiply_adds(called)
+            live_weights = weights - layout.tying.dead(called)
+            multiply_adds += layout.tying.multiply_adds(called)
         elif isinstance(module, nnx.Linear):
             multiply_adds += h.size * x.shape[-1]
     return Cost(
@@ -198,13 +208,13 @@ def _cost(name: str, module: nnx.Module, arrays: Sequence[Any], calls: Sequence[
         type(module).__name__,
         calls[-1].h.shape[1:] if calls else (),
         weights,
-        live,
+        live_weights,
         multiply_adds,
         bytes=bytes_of(arrays),
         activations=sum(call.h.size for call in calls),
         input_bytes=sum(bytes_of(call.x) for call in calls),
         output_bytes=sum(bytes_of(call.h) for call in calls),
-        field=calls[-1].field if calls else (),
-        jump=calls[-1].jump if calls else (),
+        receptive_field=calls[-1].receptive_field if calls else (),
+        effective_stride=calls[-1].effective_stride if calls else (),
         layout=layout,
     )

@@ -5,6 +5,7 @@ from typing import Any
 
 from flax import nnx
 
+from convlab.choices import one_of
 from convlab.geometry import Window, as_axes
 from convlab.measure.cost.count import Cost, count
 from convlab.report.table import print_table, to_table
@@ -17,9 +18,9 @@ def summary(model: nnx.Module, image_shape: Sequence[int], columns: Sequence[str
     Args:
       model: A Flax NNX module, as in `count`.
       image_shape: The shape (*space, c) of one image.
-      columns: The names of the columns, in order. They are "layer", "kind", "window", "output", and from `Cost` "field",
-        "jump", "weights", "live", "multiply_adds", "bytes", "activations" and "intensity" (of one image). If None, all but
-        "jump" and "activations".
+      columns: The names of the columns, in order. They are "layer", "kind", "window", "output", and from `Cost`
+        "receptive_field", "effective_stride", "weights", "live_weights", "multiply_adds", "bytes", "activations" and
+        "intensity" (of one image). If None, all but "effective_stride" and "activations".
 
     Raises:
       ValueError: The model does not take such images, or a column is unknown.
@@ -27,19 +28,20 @@ def summary(model: nnx.Module, image_shape: Sequence[int], columns: Sequence[str
     Example:
       >>> from convlab.layers import LocallyConnected
       >>> layer = LocallyConnected(1, 4, (3, 3), space=(8, 6), rngs=nnx.Rngs(0))
-      >>> summary(nnx.Sequential(layer, nnx.relu), (8, 6, 1))  # doctest: +NORMALIZE_WHITESPACE
-                                                 Sequential on 8x6x1
-      ┏━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━┳━━━━━━━━┳━━━━━━━┳━━━━━━━━━┳━━━━━━━┳━━━━━━━━━━━━━━━┳━━━━━━━┳━━━━━━━━━━━┓
-      ┃ layer    ┃ kind             ┃ window    ┃ output ┃ field ┃ weights ┃  live ┃ multiply adds ┃ bytes ┃ intensity ┃
-      ┡━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━╇━━━━━━━━╇━━━━━━━╇━━━━━━━━━╇━━━━━━━╇━━━━━━━━━━━━━━━╇━━━━━━━╇━━━━━━━━━━━┩
-      │ layers/0 │ LocallyConnected │ 3x3, SAME │ 8x6x4  │ 3x3   │   1,920 │ 1,600 │         1,408 │ 7,680 │     0.163 │
-      ├──────────┼──────────────────┼───────────┼────────┼───────┼─────────┼───────┼───────────────┼───────┼───────────┤
-      │ total    │ Sequential       │           │ 8x6x4  │ 3x3   │   1,920 │ 1,600 │         1,408 │ 7,680 │     0.163 │
-      └──────────┴──────────────────┴───────────┴────────┴───────┴─────────┴───────┴───────────────┴───────┴───────────┘
+      >>> columns = ("layer", "window", "output", "receptive_field", "weights", "live_weights", "multiply_adds")
+      >>> summary(nnx.Sequential(layer, nnx.relu), (8, 6, 1), columns)  # doctest: +NORMALIZE_WHITESPACE
+                                          Sequential on 8x6x1
+      ┏━━━━━━━━━━┳━━━━━━━━━━━┳━━━━━━━━┳━━━━━━━━━━━━━━━━━┳━━━━━━━━━┳━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━┓
+      ┃ layer    ┃ window    ┃ output ┃ receptive field ┃ weights ┃ live weights ┃ multiply adds ┃
+      ┡━━━━━━━━━━╇━━━━━━━━━━━╇━━━━━━━━╇━━━━━━━━━━━━━━━━━╇━━━━━━━━━╇━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━┩
+      │ layers/0 │ 3x3, SAME │ 8x6x4  │ 3x3             │   1,920 │        1,600 │         1,408 │
+      ├──────────┼───────────┼────────┼─────────────────┼─────────┼──────────────┼───────────────┤
+      │ total    │           │ 8x6x4  │ 3x3             │   1,920 │        1,600 │         1,408 │
+      └──────────┴───────────┴────────┴─────────────────┴─────────┴──────────────┴───────────────┘
     """
     shown = [name for name in COLUMNS if name not in OPTIONAL] if columns is None else columns
-    if unknown := [name for name in shown if name not in COLUMNS]:
-        raise ValueError(f"columns names {', '.join(map(repr, unknown))}; needs some of {', '.join(COLUMNS)}")
+    for name in shown:
+        one_of("column", name, COLUMNS)
     layers, total = count(model, image_shape)
     rows = [{name: COLUMNS[name](cost) for name in shown} for cost in (*layers, total)]
     print_table(f"{total.kind} on {_sizes(image_shape)}", to_table(rows), total=True)
@@ -77,13 +79,13 @@ COLUMNS: dict[str, Callable[[Cost], Any]] = {
     "kind": lambda cost: cost.kind if cost.layout is None else _kind(cost.kind, cost.layout),
     "window": lambda cost: None if cost.layout is None or cost.layout.tying.by_pixel else _window(cost.layout.window),
     "output": lambda cost: _sizes(cost.output_shape),
-    "field": lambda cost: _sizes(["?" if pixels is None else pixels for pixels in cost.field]),
-    "jump": lambda cost: _sizes(["-" if pixels is None else pixels for pixels in cost.jump]),
+    "receptive_field": lambda cost: _sizes(["?" if pixels is None else pixels for pixels in cost.receptive_field]),
+    "effective_stride": lambda cost: _sizes(["-" if pixels is None else pixels for pixels in cost.effective_stride]),
     "weights": lambda cost: cost.weights,
-    "live": lambda cost: cost.live,
+    "live_weights": lambda cost: cost.live_weights,
     "multiply_adds": lambda cost: cost.multiply_adds or None,
     "bytes": lambda cost: cost.bytes,
     "activations": lambda cost: cost.activations or None,
     "intensity": lambda cost: cost.intensity() or None,
 }
-OPTIONAL = ("jump", "activations")
+OPTIONAL = ("effective_stride", "activations")

@@ -8,7 +8,7 @@ import jax
 from flax import nnx
 
 
-def weights_of(model: nnx.Module) -> int:
+def count_weights(model: nnx.Module) -> int:
     """Count the trainable parameters of a network or of its shapes."""
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
@@ -17,10 +17,12 @@ def match_width(
     build: Callable[[int], nnx.Module],
     target: int,
     *,
-    cost: Callable[[nnx.Module], int] = weights_of,
+    cost: Callable[[nnx.Module], int] = count_weights,
     widths: Sequence[int] = range(1, 1025),
 ) -> int:
-    """Find the width at which a network's cost is nearest to a target.
+    r"""Find the width at which a network's cost is nearest to a target.
+
+    $$\arg\min_w \, |\text{cost}(\text{build}(w)) - \text{target}|$$
 
     Of two equally near widths, the smaller is returned. Only the shapes of networks are built, so no memory is needed. The
     search is a bisection, so costs must not fall as widths grow.

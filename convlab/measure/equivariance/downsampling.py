@@ -54,7 +54,7 @@ def _strided(x: Array, window: Window) -> Array:
 
 
 # The function for each downsampling method.
-WAYS: dict[str, Callable[[jax.Array, Window], jax.Array]] = {
+DOWNSAMPLING_METHODS: dict[str, Callable[[jax.Array, Window], jax.Array]] = {
     "max": max_pool,
     "mean": mean_pool,
     "strided": _strided,
@@ -64,7 +64,7 @@ WAYS: dict[str, Callable[[jax.Array, Window], jax.Array]] = {
 }
 
 
-def downsampling(x: Float[Array, "n k l c"], size: Size = 2, stride: int = 2) -> list[dict[str, Any]]:
+def compare_downsampling(x: Float[Array, "n k l c"], size: Size = 2, stride: int = 2) -> list[dict[str, Any]]:
     r"""Compare downsampling methods by their error of shift equivariance.
 
     The methods are max, mean, strided, blur and polyphase downsampling, and blur followed by polyphase.
@@ -82,8 +82,9 @@ def downsampling(x: Float[Array, "n k l c"], size: Size = 2, stride: int = 2) ->
       stride: The number of pixels between samples, at least 2.
 
     Returns:
-      One row for each method: its name in "way", the "error" above, "drift" and "aliased". "drift" is the relative change of
-      the mean over positions. "aliased" is the `aliased_energy` of the output of the same method with stride 1.
+      One row for each method: its name in "method", the "error" above, "mean_change" and "aliased_energy". "mean_change" is
+      the relative change of the mean over positions. "aliased_energy" is the function of that name, of the output of the same
+      method with stride 1.
 
     Raises:
       ValueError: The stride does not divide the sides of the images, or is below 2. Or a method returns only zeros for an
@@ -91,7 +92,7 @@ def downsampling(x: Float[Array, "n k l c"], size: Size = 2, stride: int = 2) ->
 
     Example:
       >>> x = jax.random.normal(jax.random.key(0), (2, 8, 6, 3))
-      >>> [row["way"] for row in downsampling(x) if row["error"] < 1e-6]
+      >>> [row["method"] for row in compare_downsampling(x) if row["error"] < 1e-6]
       ['polyphase', 'blur, polyphase']
 
     Reference: Zhang 2019; Chaman and Dokmanic 2021, Truly shift-invariant convolutional neural networks.
@@ -100,29 +101,30 @@ def downsampling(x: Float[Array, "n k l c"], size: Size = 2, stride: int = 2) ->
     ndim = x.ndim - 2
     as_integer("stride", stride, least=2)
     windows = [Window(as_axes("size", size, ndim), steps, "CIRCULAR") for steps in (stride, 1)]
-    rows = [{"way": name} | {key: float(value) for key, value in _row(name, x, *windows).items()} for name in WAYS]
-    blank = [row["way"] for row in rows if not all(np.isfinite(row[key]) for key in ("error", "drift", "aliased"))]
+    measured = {name: _row(name, x, *windows) for name in DOWNSAMPLING_METHODS}
+    rows = [{"method": name} | {key: float(value) for key, value in row.items()} for name, row in measured.items()]
+    blank = [name for name, row in measured.items() if not all(map(np.isfinite, row.values()))]
     if blank:
-        ways = ", ".join(map(repr, blank))
+        names = ", ".join(map(repr, blank))
         raise ValueError(
-            f"x: {ways} returns zeros or non-finite numbers for an image; needs others to define a relative change"
+            f"x: {names} returns zeros or non-finite numbers for an image; needs others to define a relative change"
         )
     return rows
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2, 3))
 def _row(name: str, x: Array, window: Window, dense: Window) -> dict[str, Array]:
-    way, strides = WAYS[name], as_axes("strides", window.strides, x.ndim - 2)
+    method, strides = DOWNSAMPLING_METHODS[name], as_axes("strides", window.strides, x.ndim - 2)
     shifts = np.array(list(np.ndindex(*strides))[1:])
-    h, spatial = way(x, window), tuple(range(1, x.ndim - 1))
-    shifted = jax.lax.map(lambda shift: way(jnp.roll(x, shift, spatial), window), shifts)
+    h, spatial = method(x, window), tuple(range(1, x.ndim - 1))
+    shifted = jax.lax.map(lambda shift: method(jnp.roll(x, shift, spatial), window), shifts)
     candidates = [jnp.roll(h, shift, spatial) for shift in itertools.product((0, 1), repeat=len(strides))]
     distances = jnp.stack([_norm(shifted - candidate, x.ndim - 1) for candidate in candidates])
     nearest = jnp.min(distances, 0) / _norm(h, x.ndim - 1)
     mean = jnp.mean(h, spatial)
-    drift = _norm(jnp.mean(shifted, tuple(axis + 1 for axis in spatial)) - mean, 1) / _norm(mean, 1)
-    aliased = aliased_energy(way(x, dense), strides)
-    return {"error": jnp.mean(nearest), "drift": jnp.mean(drift), "aliased": aliased}
+    mean_change = _norm(jnp.mean(shifted, tuple(axis + 1 for axis in spatial)) - mean, 1) / _norm(mean, 1)
+    aliased = aliased_energy(method(x, dense), strides)
+    return {"error": jnp.mean(nearest), "mean_change": jnp.mean(mean_change), "aliased_energy": aliased}
 
 
 def _norm(h: Array, axes: int) -> Array:

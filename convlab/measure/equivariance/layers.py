@@ -5,9 +5,9 @@ run the remaining units on them:
 
     D_l = f_{L..l+1}( T_l f_{l..1}(X) ),    D_0 = f(T X),    D_L = T_L f(X)
 
-T_l shifts each array by delta over its jump, rounded down. The jump is the distance in pixels between the receptive fields of
-neighbouring elements. An array without positions (after a flattening or a mean) is not shifted. For any T_l, the total
-difference telescopes:
+T_l shifts each array by delta over its effective stride, rounded down. The effective stride is the distance in pixels between
+the receptive fields of neighbouring elements. An array without positions (after a flattening or a mean) is not shifted. For
+any T_l, the total difference telescopes:
 
     E = f(T X) - T_L f(X) = sum over l of (D_{l-1} - D_l)
 
@@ -55,14 +55,14 @@ def equivariance_by_layer(model: Any, images: Float[Array, "n k l c"], delta: De
 
     $$E = f(T X) - T f(X) = \sum_l (D_{l-1} - D_l), \qquad p_l = \langle D_{l-1} - D_l, E \rangle / (\|E\| \, \|f(X)\|)$$
 
-    D_l is the output when the images are unshifted up to unit l and shifted from there on (see the module). The parts p_l add
-    up to the relative error |E| / |f(X)|. A unit that cancels an error of others has a negative part. Networks may be nested
-    and have residual connections. Units are convlab's layers, `nnx.Conv`, `nnx.Linear`, norms, pooling, and the single
-    operations between them. Other layers of Flax appear as their operations.
+    D_l is the output when the images are unshifted up to unit l and shifted from there on (see the module). The
+    contributions p_l add up to the relative error |E| / |f(X)|. A unit that cancels an error of others has a negative
+    contribution. Networks may be nested and have residual connections. Units are convlab's layers, `nnx.Conv`,
+    `nnx.Linear`, norms, pooling, and the single operations between them. Other layers of Flax appear as their operations.
 
-    For some operations the receptive field is not known (polyphase pooling, a loop, a convolution that is no layer). The jump
-    of their result is then assumed to grow by the ratio of input to output positions. If that is no integer, the result is
-    not shifted.
+    For some operations the receptive field is not known (polyphase pooling, a loop, a convolution that is no layer). The
+    effective stride of their result is then assumed to grow by the ratio of input to output positions. If that is no
+    integer, the result is not shifted.
 
     Args:
       model: A Flax NNX module, run in evaluation mode, or a function of images.
@@ -76,7 +76,7 @@ def equivariance_by_layer(model: Any, images: Float[Array, "n k l c"], delta: De
       - "cause": "padding" (positions near the border), "sharing" (a separate kernel at each position), "stride" or "pooling"
         (samples at new positions), "flatten", "norm", or the operation;
       - "error": the norm of f_l T h - T f_l h over that of f_l h;
-      - "part": p_l. Errors below rounding are left out, so the parts add up to the total within rounding.
+      - "contribution": p_l. Errors below rounding are left out, so the contributions add up to the total within rounding.
 
     Raises:
       ValueError: `delta` has another number of entries than the images have spatial axes. Or the output is all zeros or not
@@ -121,8 +121,9 @@ class _ErrorByUnit:
         for number, unit in enumerate(self.units):
             for cause, error, state in self._errors_of(unit):
                 after = self._output_from(number + 1, state)
-                part = float(jnp.sum((before - after) * total) / (total_norm * norm)) if total_norm > 0 else 0.0
-                rows.append({"layer": unit.name, "kind": unit.kind, "cause": cause, "error": error, "part": part})
+                contribution = float(jnp.sum((before - after) * total) / (total_norm * norm)) if total_norm > 0 else 0.0
+                row = {"layer": unit.name, "kind": unit.kind, "cause": cause}
+                rows.append(row | {"error": error, "contribution": contribution})
                 before = after
         return rows
 

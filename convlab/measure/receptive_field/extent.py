@@ -37,10 +37,13 @@ class Span(NamedTuple):
     high: int
 
     @property
-    def field(self) -> tuple[int | None, int | None]:
-        """The receptive field of one element and the jump between neighbours, both in pixels.
+    def field_and_stride(self) -> tuple[int | None, int | None]:
+        r"""The receptive field of one element and its effective stride, both in pixels.
 
-        The jump is None if there are no neighbours. Both are None if they are not known.
+        $$\text{high} - \text{low} + 1 \quad \text{and} \quad |\text{step}|$$
+
+        The effective stride is the distance between the receptive fields of neighbours. It is None if there are no
+        neighbours. Both are None if they are not known.
         """
         steps = [step for step in self.steps if step != 0]
         if not steps:
@@ -62,7 +65,7 @@ Extent = tuple[int | None, ...]  # per axis of the images, None if it is not kno
 
 
 def fields(jaxpr: Jaxpr, layers: Sequence[LayerInput]) -> list[tuple[Extent, Extent]]:
-    """Compute `Span.field` for every marked layer and for the first output.
+    """Compute `Span.field_and_stride` for every marked layer and for the first output.
 
     Fields are computed along all axes of the images. The images are the last argument of the jaxpr. The field of a layer
     inside a loop is not known.
@@ -75,8 +78,8 @@ def fields(jaxpr: Jaxpr, layers: Sequence[LayerInput]) -> list[tuple[Extent, Ext
     by_axis = [spans(steps, {image: image_span(shape, axis)}, layers) for axis in range(1, len(shape) - 1)]
     rows = [[None if number is None else known.get(number, INDEPENDENT) for known in by_axis] for number in numbers]
     rows.append([known.get(output.number, INDEPENDENT) if isinstance(output, ArrayRef) else INDEPENDENT for known in by_axis])
-    pairs = [[(None, None) if span is None else span.field for span in row] for row in rows]
-    return [(tuple(field for field, _ in row), tuple(jump for _, jump in row)) for row in pairs]
+    pairs = [[(None, None) if span is None else span.field_and_stride for span in row] for row in rows]
+    return [(tuple(field for field, _ in row), tuple(stride for _, stride in row)) for row in pairs]
 
 
 def image_span(shape: Sequence[int], axis: int) -> Span:

@@ -16,6 +16,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool
 
+from convlab import check
+from convlab.choices import did_you_mean
 from convlab.measure.receptive_field.extent import ELEMENTWISE
 from convlab.measure.trace import ArrayRef, Step, trace
 
@@ -69,7 +71,7 @@ def receptive_field(
     r"""Find the pixels that can change one output.
 
     The arguments and errors are those of `input_dependencies`, and the result is its mask of the image. Away from borders, its
-    extent is $1 + \sum_l (k_l - 1) \prod_{m < l} s_m$ for k taps and stride s, which is the field in `count`.
+    extent is $1 + \sum_l (k_l - 1) \prod_{m < l} s_m$ for k taps and stride s, which is the `receptive_field` in `count`.
 
     Example:
       >>> from flax import nnx
@@ -82,12 +84,22 @@ def receptive_field(
 
 
 def check_channels(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of a network's output, and check that it has an axis of channels.
+
+    Raises:
+      ValueError: The shape has fewer than two axes.
+    """
     if len(shape) < 2:
         raise ValueError(f"the network returns shape {shape}; needs (n, *positions, channels)")
     return shape
 
 
 def as_index(space: Sequence[int], position: Position, name: str) -> tuple[int, ...]:
+    """Return a position as one index per spatial axis. If it is None, return the central position.
+
+    Raises:
+      ValueError: There is no such position. The error calls the array `name`.
+    """
     if position is None:
         position = tuple(n // 2 for n in space)
     index = (int(position),) if isinstance(position, (int, np.integer)) else tuple(position)
@@ -103,7 +115,7 @@ class _BackwardTrace:
     """
 
     def __init__(self, model: Any, image_shape: Sequence[int]):
-        self.program = trace(model, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
+        self.program = trace(model, jax.ShapeDtypeStruct((1, *check.image_shape(image_shape)), jnp.float32))
         self.known, self.steps = dict(self.program.arrays), []
         self.numbers = {IMAGE: self.program.images} | self.program.layers()
         for step in self.program.steps:
@@ -115,7 +127,8 @@ class _BackwardTrace:
     def number_of(self, layer: str) -> int:
         """Return the number of a layer's output."""
         if layer not in self.numbers and layer != OUTPUT:
-            raise ValueError(f"layer {layer!r} is not called; needs one of {', '.join([*self.numbers, OUTPUT])}")
+            names = [*self.numbers, OUTPUT]
+            raise ValueError(f"layer {layer!r} is not called; needs one of {', '.join(names)}{did_you_mean(layer, names)}")
         return self.numbers.get(layer, self.program.output)
 
     def space(self, number: int) -> tuple[int, ...]:

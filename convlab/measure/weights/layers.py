@@ -12,10 +12,11 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from convlab.choices import one_of
 from convlab.convert import decompose, repeat
-from convlab.layers import spatial
+from convlab.layers import spatial_layers
 from convlab.measure.weights import shares
-from convlab.measure.weights.patches import mean_distance
+from convlab.measure.weights.patches import mean_input_distance
 from convlab.rungs import Arrays, Layout, Shared
 
 Index = Callable[[Array, Layout], Array]
@@ -46,11 +47,11 @@ def _space(layout: Layout) -> Sequence[int]:
 DENSE: dict[str, Index] = {
     "shared": lambda w, layout: decompose(w, layout.window, _space(layout))["shared"],
     "local": lambda w, layout: shares.local_share(w, layout.window, _space(layout)),
-    "mean_distance": lambda w, layout: mean_distance(w),
+    "mean_input_distance": lambda w, layout: mean_input_distance(w),
     "inverse_participation_ratio": _mean_participation,
 }
 LOCAL: dict[str, Index] = {
-    "shared": lambda v, layout: shares.tile_share(v, layout.window, _space(layout)),
+    "shared": lambda v, layout: shares.tiled_share(v, layout.window, _space(layout)),
     "signal_to_noise": lambda v, layout: shares.signal_to_noise(v, layout.window, _space(layout)),
     "neighbour_distance": _mean_neighbour_distance,
     "inverse_participation_ratio": _mean_participation,
@@ -59,7 +60,7 @@ PLAIN: dict[str, Index] = {"inverse_participation_ratio": _mean_participation}
 NAMES = tuple(dict.fromkeys((*DENSE, *LOCAL, *PLAIN)))
 
 
-def indices(model: nnx.Module, *names: str) -> list[dict[str, Any]]:
+def locality_indices(model: nnx.Module, *names: str) -> list[dict[str, Any]]:
     """Compute how local and how shared the weights of a network's layers are.
 
     The spatial layers of convlab are measured. Low-rank and tiled layers are lifted to local kernels. An index that is
@@ -78,25 +79,25 @@ def indices(model: nnx.Module, *names: str) -> list[dict[str, Any]]:
     Example:
       >>> from convlab.layers import LocallyConnected
       >>> layer = LocallyConnected(1, 4, (3, 3), space=(8, 6), tied_noise=0, rngs=nnx.Rngs(0))
-      >>> for row in indices(nnx.Sequential(layer), "shared", "neighbour_distance"):
+      >>> for row in locality_indices(nnx.Sequential(layer), "shared", "neighbour_distance"):
       ...     print(row["layer"], row["index"], round(row["value"], 4))
       layers/0 neighbour_distance 0.0
       layers/0 shared 1.0
     """
-    rungs = {_name(path): layer.layout.rung for path, layer in spatial(model).items()}
-    values = jax.jit(index_metrics(model, *names))(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+    rungs = {_name(path): layer.layout.rung for path, layer in spatial_layers(model).items()}
+    values = jax.jit(locality_metrics(model, *names))(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
     rows = [(*name.rpartition("/")[::2], float(value)) for name, value in values.items()]
     return [{"layer": layer, "rung": rungs[layer], "index": index, "value": value} for layer, index, value in rows]
 
 
-def index_metrics(model: nnx.Module, *names: str) -> Callable[[Any], dict[str, Float[Array, ""]]]:
+def locality_metrics(model: nnx.Module, *names: str) -> Callable[[Any], dict[str, Float[Array, ""]]]:
     """Build a function of the parameters that computes the indices of a network.
 
     `fit(..., parameter_metrics=)` takes such a function.
 
     Args:
       model: A Flax NNX module; only the layouts of its layers are kept.
-      names: The indices to compute, as in `indices`.
+      names: The indices to compute, as in `locality_indices`.
 
     Returns:
       A jittable function of the parameters (plain nested dicts). Its results are named "layer/index".
@@ -107,12 +108,12 @@ def index_metrics(model: nnx.Module, *names: str) -> Callable[[Any], dict[str, F
     Example:
       >>> from convlab.models import MLP
       >>> model = MLP((4, 4, 1), 3, (5,), rngs=nnx.Rngs(0))
-      >>> list(index_metrics(model, "inverse_participation_ratio")(nnx.to_pure_dict(nnx.state(model, nnx.Param))))
+      >>> list(locality_metrics(model, "inverse_participation_ratio")(nnx.to_pure_dict(nnx.state(model, nnx.Param))))
       ['stages/0/layer/inverse_participation_ratio']
     """
-    if unknown := {*names} - {*NAMES}:
-        raise ValueError(f"names holds {', '.join(sorted(unknown))}, which is no index; needs some of {', '.join(NAMES)}")
-    layouts = {path: layer.layout for path, layer in spatial(model).items()}
+    for name in names:
+        one_of("index", name, NAMES)
+    layouts = {path: layer.layout for path, layer in spatial_layers(model).items()}
 
     def metrics(parameters: Any) -> dict[str, Float[Array, ""]]:
         values = {}

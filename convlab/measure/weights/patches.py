@@ -15,7 +15,7 @@ from convlab.geometry import Size, Window, as_axes
 from convlab.ops.pool import mean_pool
 
 
-def patch_share(w: Float[Array, "i j k l c d"] | Bool[Array, "i j k l c d"], size: Size) -> Float[Array, ""]:
+def best_patch_share(w: Float[Array, "i j k l c d"] | Bool[Array, "i j k l c d"], size: Size) -> Float[Array, ""]:
     r"""Compute the share of the squared norm in the patch of each unit that holds the most of it.
 
     $$\sum_{ijd} \max_{kl} \sum_{abc} W_{ij,\,k+a,\,l+b,\,cd}^2 \,\Big/\, \sum_{ijklcd} W_{ijklcd}^2$$
@@ -35,7 +35,7 @@ def patch_share(w: Float[Array, "i j k l c d"] | Bool[Array, "i j k l c d"], siz
 
     Example:
       >>> w = jnp.array([1.0, 0.0, 0.0, 1.0, 1.0]).reshape(1, 5, 1, 1)  # one unit that reads pixels 0, 3 and 4
-      >>> round(float(patch_share(w, 2)), 4)
+      >>> round(float(best_patch_share(w, 2)), 4)
       0.6667
     """
     w, ndim = _dense(w)
@@ -46,7 +46,7 @@ def patch_share(w: Float[Array, "i j k l c d"] | Bool[Array, "i j k l c d"], siz
     return jnp.sum(best) / jnp.sum(squares)
 
 
-def mean_distance(w: Float[Array, "i j k l c d"] | Bool[Array, "i j k l c d"]) -> Float[Array, ""]:
+def mean_input_distance(w: Float[Array, "i j k l c d"] | Bool[Array, "i j k l c d"]) -> Float[Array, ""]:
     r"""Compute the mean distance between inputs of the same unit after pruning.
 
     $$\sum_r |r| \, S(r) \,/\, \sum_r S(r), \qquad S(r) = \sum_{ijd} \#\{\text{pairs of inputs of } (i, j, d) \text{ at } r\}$$
@@ -59,14 +59,14 @@ def mean_distance(w: Float[Array, "i j k l c d"] | Bool[Array, "i j k l c d"]) -
 
     Returns:
       The mean Euclidean distance in pixels; nan if no unit has two inputs. If inputs are left at random, the expected value is
-      `mean_distance(jnp.ones_like(w))`, whatever share of them is left.
+      `mean_input_distance(jnp.ones_like(w))`, whatever share of them is left.
 
     Raises:
       ValueError: `w` is not a dense weight.
 
     Example:
       >>> w = jnp.array([1.0, 0.0, 0.0, 1.0, 1.0]).reshape(1, 5, 1, 1)  # one unit that reads pixels 0, 3 and 4
-      >>> round(float(mean_distance(w)), 4), round(float(mean_distance(jnp.ones_like(w))), 4)
+      >>> round(float(mean_input_distance(w)), 4), round(float(mean_input_distance(jnp.ones_like(w))), 4)
       (2.6667, 2.0)
 
     Reference: Pellegrini and Biroli 2022, Neural network pruning denoises the features and makes local connectivity emerge

@@ -26,7 +26,9 @@ Axes = int | Sequence[int]
 
 
 def local_share(w: Float[Array, "i j k l c d"], window: Window, space: Space, groups: int = 1) -> Float[Array, ""]:
-    """Compute the share of the squared norm of a dense weight that lies inside the windows.
+    r"""Compute the share of the squared norm of a dense weight that lies inside the windows.
+
+    $$\|P W\|^2 / \|W\|^2, \qquad (P W)_{ijklcd} = W_{ijklcd} \text{ where } (i, j) \text{ reads } (k, l), \text{ else } 0$$
 
     It is the sum of "shared" and "local" in `decompose`.
 
@@ -52,8 +54,10 @@ def local_share(w: Float[Array, "i j k l c d"], window: Window, space: Space, gr
     return _share(jnp.sum(kept * kept), jnp.sum((w - kept) ** 2))
 
 
-def tile_share(v: Float[Array, "i j a b c d"], window: Window, space: Space, period: Size = 1) -> Float[Array, ""]:
-    """Compute the share of a local kernel's squared norm that repeats every `period` positions.
+def tiled_share(v: Float[Array, "i j a b c d"], window: Window, space: Space, period: Size = 1) -> Float[Array, ""]:
+    r"""Compute the share of a local kernel's squared norm that repeats every `period` positions.
+
+    $$\|P V\|^2 / \|V\|^2, \qquad P V \text{ the nearest kernel with } V_{ij} = V_{i \bmod p,\, j \bmod q}$$
 
     Norms are those of the dense matrices, which are not formed. Dead taps do not count, and taps that read the same pixel add.
 
@@ -72,7 +76,7 @@ def tile_share(v: Float[Array, "i j a b c d"], window: Window, space: Space, per
 
     Example:
       >>> window, v = Window(3, padding="CIRCULAR"), jnp.arange(6.0)[:, None, None, None] % 2 * jnp.ones((3, 1, 1))
-      >>> [float(tile_share(v, window, (6,), period)) for period in (1, 2)]
+      >>> [float(tiled_share(v, window, (6,), period)) for period in (1, 2)]
       [0.5, 1.0]
     """
     v, space, _ = _live_kernel(v, window, space)
@@ -92,6 +96,10 @@ def inverse_participation_ratio(w: Float[Array, "..."], axes: Axes) -> Float[Arr
     Returns:
       One number for each unit, from 1 / n for n weights of equal size to 1 for a single nonzero weight. It is nan if all
       weights are zero. The mean for Gaussian weights is 3 / (n + 2).
+
+    Raises:
+      TypeError: `w` is not floating.
+      ValueError: `w` is empty.
 
     Example:
       >>> inverse_participation_ratio(jnp.array([[0.0, 0.0, 3.0, 0.0], [2.0, -2.0, 2.0, 2.0]]), 1)

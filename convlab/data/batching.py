@@ -11,10 +11,10 @@ from convlab.data.disk import THREADS
 from convlab.data.splits import Split
 from convlab.extras import require
 
-AHEAD = 8  # batches to read in advance
+PREFETCH = 8  # batches
 
 
-def order(span: range, count: int, seed: int | None) -> Int[np.ndarray, " n"]:
+def shuffled_indices(span: range, count: int, seed: int | None) -> Int[np.ndarray, " n"]:
     """Return the indices of the examples in part of an endless sequence of shuffled epochs.
 
     The result depends on the arguments alone.
@@ -25,7 +25,7 @@ def order(span: range, count: int, seed: int | None) -> Int[np.ndarray, " n"]:
       seed: The seed of the shuffling. If None, every epoch has the examples in their stored order.
 
     Example:
-      >>> sorted(order(range(0, 5), 5, seed=0).tolist())
+      >>> sorted(shuffled_indices(range(0, 5), 5, seed=0).tolist())
       [0, 1, 2, 3, 4]
     """
     epochs = range(span.start // count, (span.stop - 1) // count + 1)
@@ -41,28 +41,29 @@ def _shuffled(epoch: int, count: int, seed: int | None) -> np.ndarray:
 
 def batches(
     split: Split,
-    size: int,
+    batch_size: int,
     *,
     seed: int | None = 0,
     start: int = 0,
     stop: int | None = None,
     shard: tuple[int, int] = (0, 1),
-    ahead: int = AHEAD,
+    prefetch: int = PREFETCH,
     threads: int = THREADS,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield shuffled batches of images and labels, which threads read in advance.
 
-    The examples of batch t depend on t, `size`, `seed` and the number of examples alone. So a run that stopped before batch t
-    resumes with `start=t`. At most `ahead + threads` batches are in memory.
+    The examples of batch t depend on t, `batch_size`, `seed` and the number of examples alone. So a run that stopped before
+    batch t resumes with `start=t`. At most `prefetch + threads` batches are in memory.
 
     Args:
       split: The examples.
-      size: The number of examples in a batch, over all shards. A batch at the end of an epoch continues in the next epoch.
+      batch_size: The number of examples in a batch, over all shards. A batch at the end of an epoch continues in the
+        next epoch.
       seed: The seed of the shuffling. If None, every epoch has the examples in their stored order.
       start: The index of the first batch.
       stop: The index of the batch to stop before. If None, the batches never end.
       shard: A pair (k, m) that selects the k-th of m equal parts of every batch, for the k-th of m processes.
-      ahead: The number of batches to keep ready.
+      prefetch: The number of batches to keep ready.
       threads: The number of threads that read.
 
     Raises:
@@ -76,21 +77,26 @@ def batches(
     """
     if not isinstance(split, Split):
         raise TypeError(f"split must be a Split such as data.train, got {type(split).__name__}")
-    for name, value, least in (("size", size, 1), ("start", start, 0), ("ahead", ahead, 1), ("threads", threads, 1)):
+    for name, value, least in (
+        ("batch_size", batch_size, 1),
+        ("start", start, 0),
+        ("prefetch", prefetch, 1),
+        ("threads", threads, 1),
+    ):
         if not isinstance(value, int | np.integer) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
     part, parts = shard
-    if not 0 <= part < parts or size % parts:
+    if not 0 <= part < parts or batch_size % parts:
         raise ValueError(
-            f"shard {shard} of batches of {size}: needs (k, m) with k from 0 to m - 1 and an m that divides the batch"
+            f"shard {shard} of batches of {batch_size}: needs (k, m) with k from 0 to m - 1 and an m that divides the batch"
         )
-    shard_size = size // parts
+    shard_size = batch_size // parts
 
     def read(step: int) -> tuple[np.ndarray, np.ndarray]:
-        first = step * size + part * shard_size
-        indices = order(range(first, first + shard_size), len(split), seed)
+        first = step * batch_size + part * shard_size
+        indices = shuffled_indices(range(first, first + shard_size), len(split), seed)
         return split.images[indices], split.labels[indices]
 
     grain = require("grain")
     steps = grain.MapDataset.range(start, sys.maxsize if stop is None else stop).map(read)
-    return iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)))
+    return iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 
-def read_lines(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+def read_json_lines(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
     """Yield the objects of a file of JSON lines, skipping damaged lines.
 
     If the file does not exist, there are none.
@@ -19,7 +19,7 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
       path: The path of the file.
 
     Example:
-      >>> list(read_lines("nowhere.jsonl"))
+      >>> list(read_json_lines("nowhere.jsonl"))
       []
     """
     path = pathlib.Path(path)
@@ -32,7 +32,7 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
             yield content
 
 
-def add_lines(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
+def append_json_lines(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Append objects to a file of JSON lines, creating it if necessary.
 
     If the last line is truncated, it is ended first.
@@ -44,8 +44,8 @@ def add_lines(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -
     Example:
       >>> import tempfile
       >>> with tempfile.TemporaryDirectory() as folder:
-      ...     add_lines(f"{folder}/rows.jsonl", [{"seed": 0}, {"seed": 1}])
-      ...     list(read_lines(f"{folder}/rows.jsonl"))
+      ...     append_json_lines(f"{folder}/rows.jsonl", [{"seed": 0}, {"seed": 1}])
+      ...     list(read_json_lines(f"{folder}/rows.jsonl"))
       [{'seed': 0}, {'seed': 1}]
     """
     path = pathlib.Path(path)

@@ -7,9 +7,9 @@ from typing import NamedTuple
 from flax import nnx
 
 from convlab.calls import Path, modules_of, name_of
-from convlab.relax.networks import arrays_of, paired
-from convlab.report.table import print_table, to_table
-from convlab.rungs import Arrays, ByPixel, Layout, Shared, Untied, at, transfer
+from convlab.report import table
+from convlab.rungs import Arrays, ByPixel, Layout, Shared, Untied, transfer, with_rung
+from convlab.surgery.networks import arrays_of, paired
 
 
 class Change(NamedTuple):
@@ -23,7 +23,8 @@ class Change(NamedTuple):
       after: The rung in the new network.
       weights_before: The number of weights in the old network, bias included.
       weights_after: The number of weights in the new network, bias included.
-      moved: The distance between the two dense matrices, relative to the norm of the first. It is nan if the first is zero.
+      relative_distance: The distance between the two dense matrices over the norm of the first. It is nan if only the first is
+        zero.
       shared: The share of the new layer's squared norm that a convolution holds.
       local: The share inside the windows that is not shared.
       rest: The share outside the windows.
@@ -34,37 +35,41 @@ class Change(NamedTuple):
     after: str
     weights_before: int
     weights_after: int
-    moved: float
+    relative_distance: float
     shared: float
     local: float
     rest: float
 
 
-def diff(old: nnx.Module, new: nnx.Module, image_shape: Sequence[int], *, show: bool = True) -> list[Change]:
-    """Compare the spatial layers of two networks: rungs, numbers of weights, distance, and shares.
+def diff(old: nnx.Module, new: nnx.Module, image_shape: Sequence[int], *, print_table: bool = True) -> list[Change]:
+    r"""Compare the spatial layers of two networks: rungs, numbers of weights, distance, and shares.
+
+    $$\text{relative distance} = \|W' - W\| / \|W\|$$
+
+    W and W' are the dense matrices of a layer before and after, and norms are Frobenius norms.
 
     Args:
       old: A Flax NNX module.
       new: Another module of the same structure, for example the relaxed, constrained or trained `old`.
       image_shape: The shape (*space, c) of one image.
-      show: Whether to print a table, if there are spatial layers.
+      print_table: Whether to print a table, if there are spatial layers.
 
     Raises:
       ValueError: The networks have spatial layers at different paths, or layers with other windows or channels.
 
     Example:
       >>> from convlab.layers import Conv
-      >>> from convlab.relax import relax
+      >>> from convlab.surgery import relax
       >>> old = nnx.Sequential(Conv(1, 2, (3, 3), rngs=nnx.Rngs(0)))
-      >>> [change] = diff(old, relax(old, "dense", (5, 7, 1)), (5, 7, 1), show=False)
-      >>> change.before, change.after, change.weights_before, change.weights_after, change.moved
+      >>> [change] = diff(old, relax(old, "dense", (5, 7, 1)), (5, 7, 1), print_table=False)
+      >>> change.before, change.after, change.weights_before, change.weights_after, change.relative_distance
       ('conv', 'dense', 20, 2520, 0.0)
     """
     before, after = paired(old, new, image_shape)
     first, second = modules_of(old), modules_of(new)
     changes = [_change(path, first[path], second[path], before[path], after[path]) for path in before]
-    if show and changes:
-        print_table("changes by layer", to_table([change._asdict() for change in changes]))
+    if print_table and changes:
+        table.print_table("changes by layer", table.to_table([change._asdict() for change in changes]))
     return changes
 
 
@@ -73,12 +78,12 @@ def _change(path: Path, old: nnx.Module, new: nnx.Module, before: Layout, after:
         raise ValueError(f"{name_of(path)} must have the same window and channels in both networks: {before} and {after}")
     first, second = arrays_of(old), arrays_of(new)
     sizes = [sum(array.size for array in arrays.values()) for arrays in (first, second)]
-    moved, shares = _distance(first, before, second, after), _shares(second, after)
-    return Change._make([name_of(path), before.rung, after.rung, *sizes, moved, *shares])
+    distance, shares = _distance(first, before, second, after), _shares(second, after)
+    return Change._make([name_of(path), before.rung, after.rung, *sizes, distance, *shares])
 
 
 def _distance(first: Arrays, before: Layout, second: Arrays, after: Layout) -> float:
-    common = at(before, (ByPixel if before.tying.by_pixel or after.tying.by_pixel else Untied).name)
+    common = with_rung(before, (ByPixel if before.tying.by_pixel or after.tying.by_pixel else Untied).name)
     a, b = (transfer(arrays, layout, common)["kernel"] for arrays, layout in ((first, before), (second, after)))
     difference, size = (float(common.tying.squared_norm({"kernel": kernel}, common)) for kernel in (b - a, a))
     return math.sqrt(max(difference, 0.0) / size) if size > 0 else math.nan if difference > 0 else 0.0
@@ -88,7 +93,7 @@ def _shares(arrays: Arrays, layout: Layout) -> list[float]:
     """Return the shares of the squared norm by Pythagoras, as `convlab.decompose`, within 0 to 1."""
     squares = [float(layout.tying.squared_norm(arrays, layout))]
     for tying in (Untied, Shared):
-        stricter = at(layout, tying.name)
+        stricter = with_rung(layout, tying.name)
         squares.append(float(stricter.tying.squared_norm(transfer(arrays, layout, stricter), stricter)))
     total, local, shared = squares
     if not total > 0:

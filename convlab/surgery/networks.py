@@ -2,6 +2,8 @@
 
 import dataclasses
 import fnmatch
+import numbers
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -13,7 +15,7 @@ from flax import nnx
 from convlab import check
 from convlab.calls import Path, follow, is_stock, layout_of, modules_of, name_of
 from convlab.layers import Layer
-from convlab.rungs import Arrays, Layout, at, contains, conversion_entries, transfer, tying
+from convlab.rungs import Arrays, Layout, contains, conversion_entries, make_tying, transfer, with_rung
 
 Only = str | Sequence[str] | Callable[[str], bool]  # patterns of paths, or a predicate of a path
 
@@ -27,10 +29,14 @@ def relax(
     optimizer: optax.GradientTransformation | None = None,
     **parameters: Any,
 ) -> nnx.Module:
-    """Convert a network's spatial layers to a freer rung, without changing its function.
+    r"""Convert a network's spatial layers to a freer rung, without changing its function.
 
-    Every convlab layer and `nnx.Conv` that is stricter than the rung is written exactly on that rung. Layers that are
-    already as free, and all other modules, are unchanged, without an error; `convlab.diff` shows what changed.
+    $$E'(L\, v) = E(v)$$
+
+    L lifts the kernel v of a layer, and E and E' write the kernels of the two rungs as dense matrices.
+
+    Every convlab layer or `nnx.Conv` that is stricter than the rung becomes a layer on that rung. Layers that are already as
+    free, and all other modules, are unchanged; `convlab.diff` shows what changed. If no layer changes, a warning says why.
 
     The two networks also agree in training mode, with the same batch and dropout keys, until the first update. Their updates
     differ, as the freer network has more parameters.
@@ -69,6 +75,8 @@ def relax(
     Reference: d'Ascoli et al. 2019, Finding the needle in the haystack with convolutions.
     """
     plan = _plan(model, to, image_shape, only, freer=True, **parameters)
+    if not plan:
+        warnings.warn(_nothing_changed("relax", model, to, image_shape, only), stacklevel=2)
     _fits(model, plan, optimizer)
     return _convert(model, plan)
 
@@ -87,9 +95,10 @@ def constrain(
     $$w \leftarrow w + s (P w - w)$$
 
     P finds the nearest layer by the squared norm of the dense matrix, which is an orthogonal projection. For low rank the
-    norm is that of the kernels. Layers that are already as strict are unchanged, without an error. Relaxing a layer and then
-    constraining it to its old rung restores its weights. As an exception, a grouped convolution that went through "dense" comes
-    back without groups, with zeros between them. An `nnx.Conv` comes back as a `convlab.Conv`.
+    norm is that of the kernels. Layers that are already as strict are unchanged. If no layer changes, a warning says why.
+    Relaxing a layer and then constraining it to its old rung restores its weights. As an exception, a grouped convolution
+    that went through "dense" comes back without groups, with zeros between them. An `nnx.Conv` comes back as a
+    `convlab.Conv`.
 
     Args:
       model: A Flax NNX module. It is not changed.
@@ -102,6 +111,7 @@ def constrain(
 
     Raises:
       ValueError: The strength is not from 0 to 1, or below 1 with a rung that is not linear; and all errors of `relax`.
+      TypeError: The strength is not a number; and all errors of `relax`.
 
     Example:
       >>> from convlab.layers import LocallyConnected
@@ -109,9 +119,13 @@ def constrain(
       >>> constrain(model, "conv", (5, 7, 1)).layers[0].kernel.shape
       (3, 3, 1, 2)
     """
+    if not isinstance(strength, (numbers.Real, jax.Array)):
+        raise TypeError(f"strength must be a number from 0 to 1, got {strength!r}")
     if not 0 <= strength <= 1:
         raise ValueError(f"strength must be from 0 to 1, got {strength}")
     plan = _plan(model, to, image_shape, only, freer=False, **parameters)
+    if not plan:
+        warnings.warn(_nothing_changed("constrain", model, to, image_shape, only), stacklevel=2)
     if strength == 1:
         return _convert(model, plan)
     for path, (old, new) in plan.items():
@@ -174,7 +188,7 @@ def _plan(
     model: nnx.Module, to: str, image_shape: Sequence[int], only: Only | None, *, freer: bool, **parameters: Any
 ) -> dict[Path, tuple[Layout, Layout]]:
     """Return the layers to convert, each with its old and new layout, by path."""
-    tying(to, **parameters)
+    make_tying(to, **parameters)
     modules = modules_of(model)
     layers = {path: module for path, module in modules.items() if isinstance(module, (Layer, nnx.Conv))}
     paths = chosen([path for path, module in layers.items() if layout_of(module) or not is_stock(module)], only)
@@ -184,20 +198,34 @@ def _plan(
     plan = {}
     for path, old in before.items():
         try:
-            new = at(old, to, **parameters)
+            new = with_rung(old, to, **parameters)
         except ValueError as error:
             raise ValueError(f"{name_of(path)}: {error}") from None
         outer, inner = (new, old) if freer else (old, new)
         if contains(outer, inner):
             plan[path] = (old, new)
         elif not contains(inner, outer):
-            problem = f"is not contained in {_describe(new)}: relax it to a freer rung"
+            problem, advice = "is not contained in", "relax it to a freer rung"
             if not freer:
-                problem = f"does not contain {_describe(new)}: constrain it to a stricter rung"
-            raise ValueError(f"{name_of(path)}: {_describe(old)} {problem}")
+                problem, advice = "does not contain", "constrain it to a stricter rung"
+            if type(old.tying) is type(new.tying):
+                advice = old.tying.comparable(old, freer) or advice
+            raise ValueError(f"{name_of(path)}: {_describe(old)} {problem} {_describe(new)}: {advice}")
     plan = {path: (old, new) for path, (old, new) in plan.items() if old != new}
     _check_unshared(plan, modules)
     return plan
+
+
+def _nothing_changed(function: str, model: nnx.Module, to: str, image_shape: Sequence[int], only: Only | None) -> str:
+    """Return the warning that a conversion changes no layer, with the reason."""
+    paths = [path for path, module in modules_of(model).items() if layout_of(module)]
+    selected = chosen(paths, only)
+    rungs = sorted({layout.rung for layout in layouts(model, image_shape, selected).values()})
+    than = "free" if function == "relax" else "strict"
+    why = f"all selected layers ({', '.join(rungs)}) are already as {than} as {to!r}"
+    if not selected:
+        why = "only= selects no layer" if paths else "it has no spatial layers"
+    return f"{function} changes no layer of {type(model).__name__}: {why}"
 
 
 def _check_supported(path: Path, modules: dict[Path, nnx.Module]) -> None:
@@ -291,10 +319,10 @@ def _fits(model: nnx.Module, plan: dict[Path, tuple[Layout, Layout]], optimizer:
     """
     shapes = nnx.to_pure_dict(nnx.state(nnx.eval_shape(lambda: _convert(model, plan)), nnx.Param))
     largest = max((conversion_entries(old, new) for old, new in plan.values()), default=0)
-    check.fits({"parameters": shapes, "kernels during the conversion": jax.ShapeDtypeStruct((largest,), jnp.float32)})
+    check.fits_in_memory({"parameters": shapes, "kernels during the conversion": jax.ShapeDtypeStruct((largest,), jnp.float32)})
     if optimizer is not None:
         state = jax.eval_shape(optimizer.init, shapes)
-        check.fits({"parameters": shapes, "a gradient": shapes, "the optimizer's state": state})
+        check.fits_in_memory({"parameters": shapes, "a gradient": shapes, "the optimizer's state": state})
 
 
 def _describe(layout: Layout) -> str:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen, traverse_util
 
+from convlab import check
 from convlab.calls import Path, name_of
 from convlab.linen import Layer, layout_of
 from convlab.rungs import Layout, transfer
@@ -41,7 +42,8 @@ def transfer_variables(
       >>> jax.tree.map(jnp.shape, transfer_variables(old, new, variables, (5, 7, 1)))
       {'params': {'bias': (5, 7, 2), 'kernel': (5, 7, 3, 3, 1, 2)}}
     """
-    (before, _), (after, new_shapes) = (_called(module, image_shape) for module in (old, new))
+    shape = check.image_shape(image_shape)
+    (before, _), (after, new_shapes) = (_called(module, shape) for module in (old, new))
     if len(before) != len(after):
         raise ValueError(f"old and new must call the same modules, but {len(before)} and {len(after)} of theirs hold arrays")
     written: dict[Path, Any] = {}

@@ -12,17 +12,17 @@ import pytest
 from flax import nnx
 
 import convlab as cl
-from convlab.data import Data, Split, Stored, batches, load, store
+from convlab.data import Data, Split, StoredImages, batches, load, store
 
 pytest.importorskip("tensorflow_datasets")
-KEEPS = ("memory", "disk", "records")
+STORAGES = ("memory", "disk", "records")
 
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     """Load the digits with each of the three storage options."""
     folder = tmp_path_factory.mktemp("data")
-    return {keep: load("digits", data_dir=folder, keep=keep) for keep in KEEPS}
+    return {storage: load("digits", data_dir=folder, storage=storage) for storage in STORAGES}
 
 
 def make_split(number=23, seed=0):
@@ -33,7 +33,7 @@ def make_split(number=23, seed=0):
 def stored(split):
     """Return the same split with images that are read when indexed."""
     images = split.images
-    return Split(Stored(lambda p: images[p], np.arange(len(images)), images.shape[1:], images.dtype), split.labels)
+    return Split(StoredImages(lambda p: images[p], np.arange(len(images)), images.shape[1:], images.dtype), split.labels)
 
 
 def assert_equal(got, expected):
@@ -59,7 +59,7 @@ def test_every_epoch_holds_every_example_once_with_its_label():
 
 def test_batches_depend_only_on_seed_and_step():
     split = make_split()
-    assert_equal(batches(split, 5, seed=3, stop=12), batches(split, 5, seed=3, stop=12, ahead=1, threads=1))
+    assert_equal(batches(split, 5, seed=3, stop=12), batches(split, 5, seed=3, stop=12, prefetch=1, threads=1))
     one, other = next(batches(split, 5, seed=3)), next(batches(split, 5, seed=4))
     assert not np.array_equal(one[0], other[0])
 
@@ -95,8 +95,8 @@ def test_no_more_batches_are_read_ahead_than_requested():
         reads.append(len(indices))
         return split.images[indices]
 
-    slow = Split(Stored(read, np.arange(23), (5, 3, 2), np.dtype(np.uint8)), split.labels)
-    feed = batches(slow, 5, ahead=3, threads=2)
+    slow = Split(StoredImages(read, np.arange(23), (5, 3, 2), np.dtype(np.uint8)), split.labels)
+    feed = batches(slow, 5, prefetch=3, threads=2)
     next(feed)
     settled = threading.Event()
     settled.wait(0.5)
@@ -107,18 +107,18 @@ def test_no_more_batches_are_read_ahead_than_requested():
 
 
 def test_every_storage_option_holds_the_same_images(digits):
-    for keep in KEEPS[1:]:
-        assert isinstance(digits[keep].train.images, Stored)
+    for storage in STORAGES[1:]:
+        assert isinstance(digits[storage].train.images, StoredImages)
         for split in ("train", "test"):
-            one, other = getattr(digits["memory"], split), getattr(digits[keep], split)
+            one, other = getattr(digits["memory"], split), getattr(digits[storage], split)
             np.testing.assert_array_equal(one.images, other.images[:])
             np.testing.assert_array_equal(one.labels, other.labels)
             indices = np.array([5, 2, 2, len(one) - 1])
             np.testing.assert_array_equal(one.images[indices], other.images[indices])
             np.testing.assert_array_equal(one.images[3:9], other.images[3:9])
-        np.testing.assert_array_equal(digits["memory"].mean, digits[keep].mean)
-        np.testing.assert_array_equal(digits["memory"].std, digits[keep].std)
-        assert_equal(batches(digits[keep].train, 32, stop=5), batches(digits["memory"].train, 32, stop=5))
+        np.testing.assert_array_equal(digits["memory"].mean, digits[storage].mean)
+        np.testing.assert_array_equal(digits["memory"].std, digits[storage].std)
+        assert_equal(batches(digits[storage].train, 32, stop=5), batches(digits["memory"].train, 32, stop=5))
 
 
 def test_selections_and_maps_of_stored_images_stay_stored_and_match_those_in_memory():
@@ -136,7 +136,7 @@ def test_selections_and_maps_of_stored_images_stay_stored_and_match_those_in_mem
         for name in ("train", "test", "validation"):
             mine, its = getattr(one, name), getattr(other, name)
             if mine is not None:
-                assert isinstance(its.images, Stored)
+                assert isinstance(its.images, StoredImages)
                 assert (its.images.shape, its.images.dtype) == (mine.images.shape, mine.images.dtype)
                 np.testing.assert_array_equal(mine.images, its.images[:])
                 np.testing.assert_array_equal(mine.labels, its.labels)
@@ -158,7 +158,14 @@ def test_map_that_loses_stored_images_raises_an_error():
 
 
 @pytest.mark.parametrize(
-    "options", [{"size": 0}, {"size": 2.5}, {"size": 4, "start": -1}, {"size": 4, "ahead": 0}, {"size": 4, "threads": 0}]
+    "options",
+    [
+        {"batch_size": 0},
+        {"batch_size": 2.5},
+        {"batch_size": 4, "start": -1},
+        {"batch_size": 4, "prefetch": 0},
+        {"batch_size": 4, "threads": 0},
+    ],
 )
 def test_invalid_batch_arguments_raise_errors(options):
     with pytest.raises(ValueError, match=f"{list(options)[-1]} must be an integer of at least"):
@@ -196,7 +203,7 @@ def test_decoded_images_of_several_blocks_keep_their_order(tmp_path, monkeypatch
     expected = load("digits", data_dir=tmp_path)
     monkeypatch.setattr(records, "BLOCK", 100)
     monkeypatch.setattr(store.disk, "BLOCK", 10_000)
-    again = load("digits", data_dir=tmp_path, again=True)
+    again = load("digits", data_dir=tmp_path, overwrite=True)
     np.testing.assert_array_equal(again.train.images, expected.train.images)
     np.testing.assert_array_equal(again.train.labels, expected.train.labels)
 
@@ -210,10 +217,10 @@ def network():
 
 def test_training_is_the_same_for_every_storage_option(digits):
     config = cl.Config(steps=30, batch_size=32, progress=False, evaluations=2)
-    runs = {keep: cl.fit(network(), digits[keep], config) for keep in KEEPS}
-    for keep in KEEPS[1:]:
-        chex.assert_trees_all_equal(runs[keep].parameters, runs["memory"].parameters)
-        assert [row["test_loss"] for row in runs[keep].history] == [row["test_loss"] for row in runs["memory"].history]
+    runs = {storage: cl.fit(network(), digits[storage], config) for storage in STORAGES}
+    for storage in STORAGES[1:]:
+        chex.assert_trees_all_equal(runs[storage].parameters, runs["memory"].parameters)
+        assert [row["test_loss"] for row in runs[storage].history] == [row["test_loss"] for row in runs["memory"].history]
 
 
 def test_validation_images_are_scored_along_with_the_test_images(digits):

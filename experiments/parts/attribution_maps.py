@@ -1,4 +1,4 @@
-"""Attribution methods, which rank pixels by their influence on a prediction, and two tests."""
+"""Attribution methods that rank pixels by their influence on a prediction, with two tests."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from convlab import algebra, measure, report
 from convlab.measure.attribution import RULES
 
 TIMES, GRAD_CAM, OCCLUSION, EDGES, RANDOM = "gradient x image", "Grad-CAM", "occlusion", "edges", "random"
-WAYS = (*RULES, TIMES, GRAD_CAM, OCCLUSION)
+METHODS = (*RULES, TIMES, GRAD_CAM, OCCLUSION)
 UNITS = {TIMES: "score", GRAD_CAM: "weighted activation", OCCLUSION: "score lost"}
 LAST = "stages/1/layer"  # the path of the network's last layer with positions
 PARTS = 8  # an occluding window has an eighth of the image's side, and moves by half its own side
@@ -32,7 +32,7 @@ def importance(model: nnx.Module, x: jax.Array, target: np.ndarray) -> dict[str,
     maps[TIMES] = (gradients["gradient"] * x).sum(-1)
     maps[GRAD_CAM] = measure.grad_cam(model, x, LAST, target)
     maps[OCCLUSION] = measure.occlusion(model, x, target, window)
-    return {way: jax.image.resize(method_maps, (len(x), *space), "linear") for way, method_maps in maps.items()}
+    return {method: jax.image.resize(method_maps, (len(x), *space), "linear") for method, method_maps in maps.items()}
 
 
 def edges(x: jax.Array) -> jax.Array:
@@ -60,7 +60,7 @@ def correlation(one: np.ndarray, two: np.ndarray) -> float:
     return float(np.mean(np.sum(one * two, 1) / np.where(lengths > 0, lengths, 1)))
 
 
-def staying(model: nnx.Module, x: jax.Array, order: np.ndarray, share: float) -> float:
+def kept_predictions(model: nnx.Module, x: jax.Array, order: np.ndarray, share: float) -> float:
     """Return the share of predictions that stay if the pixels of highest rank are hidden.
 
     Hidden pixels take the mean colour of all images, which is zero. Ties, such as pixels where a map is zero, are broken at
@@ -79,10 +79,12 @@ def draw_pictures(axes: Any, picture: dict[str, Any]) -> None:
     axes[0, 0].imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=1)
     axes[0, 0].set(xticks=[], yticks=[])
     axes[0, 0].set_title("a test image")
-    report.heat(axes[1, 0], image, picture["after"][EDGES], "its edges", label="steepness")
+    report.heatmap(axes[1, 0], image, picture["after"][EDGES], "its edges", label="steepness")
     for row, when in zip(axes[:, 1:-1], ("after", "before"), strict=True):
-        for axis, way in zip(row, WAYS, strict=True):
-            report.heat(axis, image, picture[when][way], f"{way}\n{when} training", label=UNITS.get(way, "sum of |gradient|"))
+        for axis, method in zip(row, METHODS, strict=True):
+            report.heatmap(
+                axis, image, picture[when][method], f"{method}\n{when} training", label=UNITS.get(method, "sum of |gradient|")
+            )
     kernels = np.moveaxis(np.asarray(picture["filters"]).mean(2), -1, 0)
-    report.filters(axes[0, -1], kernels, "kernels of\nthe first layer", columns=6)
-    report.feature_sheet(axes[1, -1], picture["features"], "what they make\nof the image", columns=6)
+    report.filter_grid(axes[0, -1], kernels, "kernels of\nthe first layer", columns=6)
+    report.feature_map_grid(axes[1, -1], picture["features"], "what they make\nof the image", columns=6)

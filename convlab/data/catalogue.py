@@ -4,12 +4,12 @@ A data set is prepared once, which needs a network and TensorFlow. Reading it ag
 """
 
 import contextlib
-import difflib
 import importlib.util
 import pathlib
 import threading
 from typing import Any
 
+from convlab.choices import did_you_mean
 from convlab.data import idx, records
 from convlab.extras import how_to_install, require
 
@@ -17,7 +17,7 @@ SECONDS_TO_ANSWER = 3.5
 PROXY_ERRORS = {407, 502, 503, 504}  # status codes that a proxy returns in place of the server
 
 
-def prepared(
+def open_or_prepare(
     name: str, directory: pathlib.Path, offline_names: tuple[str, ...], manual_dir: pathlib.Path | None = None, **options: Any
 ) -> records.Builder:
     """Open a data set of the TFDS catalogue, and prepare it first if necessary.
@@ -27,7 +27,7 @@ def prepared(
       directory: The directory of prepared data sets.
       offline_names: The names of data sets to suggest if there is no network.
       manual_dir: The directory of files that TFDS asks its users to download.
-      options: The options of `records.prepared`.
+      options: The options of `records.open_or_prepare`.
 
     Returns:
       The builder of the prepared data set.
@@ -38,7 +38,7 @@ def prepared(
       ImportError: The data set is not prepared and TensorFlow is not installed.
     """
     require("tensorflow_datasets")
-    builder = None if options.get("again") else _on_disk(name, directory)
+    builder = None if options.get("overwrite") else _on_disk(name, directory)
     return builder or _prepare(name, directory, offline_names, manual_dir, **options)
 
 
@@ -64,13 +64,13 @@ def _prepare(
     with records.quiet():
         builder = make()
     records.check_fields(builder, name)
-    reason = _unreachable(builder)
+    reason = _server_failure(builder)
     if reason:
         raise ConnectionError(_no_network(name, directory, reason, offline_names))
     _tensorflow_without_accelerator()
     if manual_dir is not None:
         options["download_config"] = require("tensorflow_datasets").download.DownloadConfig(manual_dir=manual_dir)
-    return records.prepared(pathlib.Path(builder.data_path), make, name, **options)
+    return records.open_or_prepare(pathlib.Path(builder.data_path), make, name, **options)
 
 
 def _from_code(name: str, directory: pathlib.Path, offline_names: tuple[str, ...]) -> records.Builder:
@@ -95,20 +95,19 @@ def _from_code(name: str, directory: pathlib.Path, offline_names: tuple[str, ...
 def _suggestion(name: str, offline_names: tuple[str, ...]) -> str:
     """Return the part of an error message that lists names similar to an unknown one."""
     known = [*offline_names, *require("tensorflow_datasets").list_builders(with_community_datasets=False)]
-    near = difflib.get_close_matches(name.lower(), known)
-    return f"the nearest names are {', '.join(near)}" if near else "tfds.list_builders() lists all names"
+    return f"tfds.list_builders() lists all names{did_you_mean(name, known, most=3)}"
 
 
-def _unreachable(builder: records.Builder) -> str | None:
+def _server_failure(builder: records.Builder) -> str | None:
     """Return why the first download address of a builder does not answer, or None.
 
     None means that the address answers or that the builder has none.
     """
     addresses = [url for url in builder.url_infos or () if url.startswith(("http://", "https://"))]
-    return no_answer(addresses[0]) if addresses else None
+    return connection_failure(addresses[0]) if addresses else None
 
 
-def no_answer(url: str, seconds: float = SECONDS_TO_ANSWER) -> str | None:
+def connection_failure(url: str, seconds: float = SECONDS_TO_ANSWER) -> str | None:
     """Test whether a server answers an HTTP HEAD request, using the proxies of the environment.
 
     Args:

@@ -1,19 +1,19 @@
 """Which attribution methods show what a network learnt?
 
 One network is trained on photographs. Six methods then attribute its predictions on the test images that it classifies
-correctly: the magnitude of the score's gradient, the same with two other rules for ReLUs (guided backpropagation, DeconvNet),
-the gradient times the image, Grad-CAM, and occlusion. There are two tests.
+correctly. They are the magnitude of the score's gradient, guided backpropagation, DeconvNet, the gradient times the image,
+Grad-CAM, and occlusion. Guided backpropagation and DeconvNet are gradients with other rules for ReLUs. There are two tests.
 
-Faith: hide the pixels that a method ranks highest, and count the predictions that stay. Learning: attribute the same network
-before training, and correlate the ranks of its pixels with those after training. A method whose maps are the same for an
-untrained network has not shown what was learnt. Baselines: random pixels, and the photograph's own edges.
+The first test is faithfulness: hide the pixels that a method ranks highest, and count the predictions that stay the same. The
+second test is learning: attribute the network before and after training, and correlate the ranks of the pixels. A method whose
+maps are the same for an untrained network has not shown what was learnt. Baselines: random pixels, and the photograph's edges.
 
-Answer: occlusion and the gradient times the image, which find a tenth of the pixels whose removal changes six predictions of
-ten. The pixels of the other methods matter at most three points more than random pixels. The maps of guided backpropagation
-have most in common with those of an untrained network. Three seeds of one network are an illustration only.
+Answer: occlusion and the gradient times the image. Hiding the tenth of the pixels that they rank highest changes six
+predictions of ten. For the other methods it changes at most three points more than hiding random pixels. The maps of guided
+backpropagation have most in common with those of an untrained network. Three seeds of one network are an illustration only.
 
-    python -m experiments.looking                                                      (1 minute on 2 cores)
-    python -m experiments.looking --data folder:PATH/cifar10.zip --classes airplane bird
+    python -m experiments.attribution                                                   (1 minute on 2 cores)
+    python -m experiments.attribution --data folder:PATH/cifar10.zip --classes airplane bird
 
 Reference: Adebayo et al. 2018, Sanity checks for saliency maps; Samek et al. 2017, Evaluating the visualization of what a deep
 neural network has learned.
@@ -33,16 +33,37 @@ from convlab import measure, report
 from convlab.data import Data, standardise
 from convlab.models import Net
 from convlab.report.drawing import slide_style
-from experiments.parts.attributions import EDGES, RANDOM, WAYS, correlation, draw_pictures, edges, importance, ranks, staying
+from experiments.parts.attribution_maps import (
+    EDGES,
+    METHODS,
+    RANDOM,
+    correlation,
+    draw_pictures,
+    edges,
+    importance,
+    kept_predictions,
+    ranks,
+)
 from experiments.shared.command import Result, Rows, main
 from experiments.shared.settings import Recipe, styles
 
 RUNGS = ("conv", "locally_connected", "dense", "global_conv", "tiled", "low_rank", "linear")
-STYLES = styles(dict(zip((*WAYS, EDGES), RUNGS, strict=True)))
+STYLES = styles(dict(zip((*METHODS, EDGES), RUNGS, strict=True)))
 STYLES[RANDOM] = report.RUNG_STYLE["linear"]._replace(label=RANDOM, marker="o", line=":")
 CORRELATION = (-1.0, 1.0)
-BOUNDS = {"stay": report.SHARE, "untrained": CORRELATION, "edges": CORRELATION, "accuracy": report.SHARE}
-FORMATS = {"hidden": ".0%", "stay": ".1%", "untrained": ".2f", "edges": ".2f", "accuracy": ".1%"}
+BOUNDS = {
+    "predictions_kept": report.SHARE,
+    "correlation_untrained": CORRELATION,
+    "correlation_edges": CORRELATION,
+    "accuracy": report.SHARE,
+}
+FORMATS = {
+    "hidden_share": ".0%",
+    "predictions_kept": ".1%",
+    "correlation_untrained": ".2f",
+    "correlation_edges": ".2f",
+    "accuracy": ".1%",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +75,7 @@ class Config(Recipe):
       size: The number of training images. If None, all.
       width: The number of channels of the network's first layer.
       images: The number of test images that are attributed.
-      hidden: The shares of the pixels to hide, those of highest rank first.
+      hidden_shares: The shares of the pixels to hide, those of highest rank first.
     """
 
     classes: tuple[str, ...] = ()
@@ -63,11 +84,11 @@ class Config(Recipe):
     learning_rate: float = 2e-3
     width: int = 32
     images: int = 200
-    hidden: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
+    hidden_shares: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
     seeds: int = 3
 
 
-SMOKE = Config(size=100, epochs=2, width=6, images=5, hidden=(0.1, 0.4), seeds=1)
+SMOKE = Config(size=100, epochs=2, width=6, images=5, hidden_shares=(0.1, 0.4), seeds=1)
 
 
 def load(config: Config) -> Data:
@@ -100,7 +121,7 @@ def attribute(config: Config, data: Data, seed: int) -> tuple[Rows, Rows, dict[s
         start, data, config.recipe(seed, evaluations=10), parameter_metrics=measure.activation_metrics(start, train_images)
     )
     over_time = [
-        {"layer": layer, "seed": seed, "epoch": row["epoch"], "deviation": row[f"{layer}/deviation"]}
+        {"layer": layer, "seed": seed, "epoch": row["epoch"], "deviation": row[f"{layer}/std"]}
         for row, layer in itertools.product(fitted.history, measure.feature_maps(start, train_images[:1]))
     ]
     model, labels, rows = fitted.model(), np.asarray(data.test.labels), []
@@ -111,15 +132,18 @@ def attribute(config: Config, data: Data, seed: int) -> tuple[Rows, Rows, dict[s
     after, before = importance(model, x, target), importance(start, x, target)
     after |= {EDGES: edges(x), RANDOM: jax.random.uniform(jax.random.key(seed), x.shape[:-1])}
     edge = ranks(after[EDGES])
-    for way, maps in after.items():
-        order, row = ranks(maps), {"way": way, "seed": seed, "accuracy": fitted.history[-1]["test_accuracy"]}
-        row |= {"untrained": correlation(order, ranks(before[way]))} if way in before else {}
-        row |= {"edges": correlation(order, edge)} if way != EDGES else {}
-        rows += [row | {"hidden": share, "stay": staying(model, x, order, share)} for share in config.hidden]
+    for method, maps in after.items():
+        order, row = ranks(maps), {"method": method, "seed": seed, "accuracy": fitted.history[-1]["test_accuracy"]}
+        row |= {"correlation_untrained": correlation(order, ranks(before[method]))} if method in before else {}
+        row |= {"correlation_edges": correlation(order, edge)} if method != EDGES else {}
+        rows += [
+            row | {"hidden_share": share, "predictions_kept": kept_predictions(model, x, order, share)}
+            for share in config.hidden_shares
+        ]
     print(f"seed {seed}: {rows[-1]['accuracy']:.1%} right, {len(x)} images attributed", flush=True)
     picture = {"image": data.test.images[right[0]] / 255, "filters": fitted.parameters["stages"][0]["layer"]["kernel"]}
     picture |= {
-        when: {way: maps[0] for way, maps in maps_of.items()} for when, maps_of in (("after", after), ("before", before))
+        when: {method: maps[0] for method, maps in maps_of.items()} for when, maps_of in (("after", after), ("before", before))
     }
     picture["features"] = nnx.relu(next(iter(measure.feature_maps(model, x[:1]).values())))[0]
     return rows, over_time, picture
@@ -127,7 +151,7 @@ def attribute(config: Config, data: Data, seed: int) -> tuple[Rows, Rows, dict[s
 
 def table(rows: Rows, config: Config) -> Rows:
     """Average over the seeds."""
-    return report.summarise(rows, ["way", "hidden"], list(BOUNDS), bounds=BOUNDS)
+    return report.summarise(rows, ["method", "hidden_share"], list(BOUNDS), bounds=BOUNDS)
 
 
 def draw(rows: Rows, config: Config, arrays: dict[str, Any]) -> Any:
@@ -136,7 +160,7 @@ def draw(rows: Rows, config: Config, arrays: dict[str, Any]) -> Any:
     figure.delaxes(blank)
     with slide_style():
         [[above], [below]] = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.1))
-        panels = above.subplots(2, len(WAYS) + 2)
+        panels = above.subplots(2, len(METHODS) + 2)
         faith, learning, activations = (part.subplots() for part in below.subfigures(1, 3, squeeze=False)[0])
     draw_pictures(panels, arrays["picture"])
     for axis in (faith, learning, activations):
@@ -144,11 +168,11 @@ def draw(rows: Rows, config: Config, arrays: dict[str, Any]) -> Any:
     lines = table(rows, config)
     words: dict[str, Any] = {"x_label": "pixels hidden, the most important first (share)", "y_format": ".0%", "styles": STYLES}
     words |= {"y_label": "predictions that stay, 95 % interval", "title": "faith: lower is better"}
-    report.curves(faith, lines, "hidden", "stay", "way", **words)
-    points = [line for line in lines if line["way"] in WAYS and line["hidden"] == config.hidden[0]]
+    report.curves(faith, lines, "hidden_share", "predictions_kept", "method", **words)
+    points = [line for line in lines if line["method"] in METHODS and line["hidden_share"] == config.hidden_shares[0]]
     words = {"x_label": "rank correlation with the map before training", "title": "learning: lower is better"}
     words |= {"label": "95 % interval", "baselines": {"nothing in common": 0.0}}
-    report.comparison(learning, points, "way", "untrained", **words)
+    report.comparison(learning, points, "method", "correlation_untrained", **words)
     bounds = {"deviation": report.POSITIVE}
     lines = report.summarise(arrays["over time"], ["layer", "epoch"], "deviation", bounds=bounds)
     words = {"x_label": "passes over the training images", "y_label": "deviation of what a layer returns"}

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from convlab.relax.networks import paired
 from convlab.rungs import Layout, transfer, transfer_bias
+from convlab.surgery.networks import paired
 
 KeyPath = tuple[Any, ...]
 
@@ -17,7 +17,11 @@ KeyPath = tuple[Any, ...]
 def transfer_optimizer_state(
     optimizer: optax.GradientTransformation, state: optax.OptState, old: nnx.Module, new: nnx.Module, image_shape: Sequence[int]
 ) -> optax.OptState:
-    """Transfer an optimizer's state from a network to its relaxed or constrained version.
+    r"""Transfer an optimizer's state from a network to its relaxed or constrained version.
+
+    $$m' = L\, m$$
+
+    Here m is an array of the state, such as a momentum, and L the linear map that converts the layer's weights.
 
     Momentum, moments and moving averages are converted like the parameters. A momentum is a direction in parameter space,
     so the two networks take the same next step if they get the same momentum. Adam's second moment is converted in the same
@@ -49,7 +53,7 @@ def transfer_optimizer_state(
 
     Example:
       >>> from convlab.layers import Conv
-      >>> from convlab.relax import relax
+      >>> from convlab.surgery import relax
       >>> old = nnx.Sequential(Conv(1, 2, (3, 3), rngs=nnx.Rngs(0)))
       >>> sgd = optax.sgd(0.1, momentum=0.9)
       >>> state = sgd.init(nnx.to_pure_dict(nnx.state(old, nnx.Param)))
