@@ -38,6 +38,7 @@ from convlab.ops.local import locally_connected
 from convlab.ops.low_rank import low_rank
 from convlab.ops.pool import blur_pool, max_pool, mean_pool
 from convlab.ops.tiled import tiled
+from convlab.ops.transposed import conv_transpose, locally_connected_transpose, low_rank_transpose, tiled_transpose
 from convlab.report import save_report
 from convlab.surgery import constrain, diff, relax, transfer_optimizer_state
 from convlab.train import Checkpoints, Config, Fitted, Log, fit, fit_many, fit_seeds
@@ -60,6 +61,7 @@ __all__ = [
     "blur_pool",
     "constrain",
     "conv",
+    "conv_transpose",
     "count",
     "decompose",
     "dense",
@@ -75,7 +77,9 @@ __all__ = [
     "lift_tiled_to_local",
     "load",
     "locally_connected",
+    "locally_connected_transpose",
     "low_rank",
+    "low_rank_transpose",
     "max_pool",
     "mean_pool",
     "measure",
@@ -92,6 +96,7 @@ __all__ = [
     "tasks",
     "testing",
     "tiled",
+    "tiled_transpose",
     "train",
     "transfer_optimizer_state",
     "unfold",

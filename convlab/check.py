@@ -14,7 +14,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from convlab.geometry import MAXIMUM_NDIM, Axis, Space, Window, as_integer
+from convlab.geometry import Space, Window, as_integer
 
 _allow_large_arrays = contextvars.ContextVar("allow_large_arrays", default=False)
 
@@ -24,22 +24,43 @@ def is_concrete(value: Any) -> bool:
     return not isinstance(value, Tracer)
 
 
+def inexact(name: str, value: ArrayLike) -> jax.Array:
+    """Return `value` as an array and check that it is floating or complex and not empty.
+
+    Raises:
+      TypeError: The dtype is neither floating nor complex. Integers would be rounded or overflow silently.
+      ValueError: The array is empty.
+    """
+    return _inexact(name, value, first_filled=0)
+
+
 def floating(name: str, value: ArrayLike) -> jax.Array:
     """Return `value` as an array and check that it is floating and not empty.
 
     Raises:
-      TypeError: The dtype is not floating. Integers would be rounded or overflow silently.
+      TypeError: The dtype is not floating.
       ValueError: The array is empty.
     """
-    return _floating(name, value, first_filled=0)
+    return real(name, inexact(name, value))
 
 
-def _floating(name: str, value: ArrayLike, first_filled: int) -> jax.Array:
-    """Return `value` as a floating array. Axes before axis `first_filled` may be empty."""
+def real(name: str, array: jax.Array) -> jax.Array:
+    """Return an array and check that it is not complex.
+
+    Raises:
+      TypeError: The array is complex.
+    """
+    if jnp.iscomplexobj(array):
+        raise TypeError(f"{name} has dtype {array.dtype} but needs a real one; pass real numbers, e.g. abs({name})")
+    return array
+
+
+def _inexact(name: str, value: ArrayLike, first_filled: int) -> jax.Array:
+    """Return `value` as a floating or complex array. Axes before axis `first_filled` may be empty."""
     array = jnp.asarray(value)
-    if not jnp.issubdtype(array.dtype, jnp.floating):
+    if not jnp.issubdtype(array.dtype, jnp.inexact):
         raise TypeError(f"{name} has dtype {array.dtype} but needs a floating one; cast it, e.g. {name}.astype('float32')")
-    if 0 in array.shape[first_filled:]:
+    if any(size == 0 for size in array.shape[first_filled:] if isinstance(size, int)):
         raise ValueError(f"{name} is empty: its shape is {array.shape}")
     return array
 
@@ -54,27 +75,27 @@ def kernel(name: str, value: ArrayLike, spatial: int, others: str) -> tuple[jax.
       others: The names of the other axes, separated by spaces.
 
     Raises:
-      ValueError: No kernel with 1 to 3 spatial axes has this number of axes, or an axis is empty.
-      TypeError: The dtype is not floating.
+      ValueError: No kernel with spatial axes has this number of axes, or an axis is empty.
+      TypeError: The dtype is neither floating nor complex.
     """
-    array = floating(name, value)
+    array = inexact(name, value)
     ndim, remainder = divmod(array.ndim - len(others.split()), spatial)
-    if remainder or not 1 <= ndim <= MAXIMUM_NDIM:
+    if remainder or ndim < 1:
         sets = " and ".join(["one axis per spatial axis"] * spatial)
-        raise ValueError(f"{name} has shape {array.shape}; needs {sets} (1 to {MAXIMUM_NDIM} spatial axes), then ({others})")
+        raise ValueError(f"{name} has shape {array.shape}; needs {sets} (at least one spatial axis), then ({others})")
     return array, ndim
 
 
-def images(value: ArrayLike, ndim: int, because: str) -> tuple[jax.Array, tuple[int, ...]]:
+def images(value: ArrayLike, ndim: int, because: str, name: str = "x") -> tuple[jax.Array, tuple[int, ...]]:
     """Return images as an array, and their number of pixels along each axis. A batch may be empty.
 
     Raises:
       ValueError: There are too few axes for `ndim` spatial axes and channels, or no pixels or channels.
-      TypeError: The dtype is not floating.
+      TypeError: The dtype is neither floating nor complex.
     """
-    array = _floating("x", value, first_filled=-1 - ndim)
+    array = _inexact(name, value, first_filled=-1 - ndim)
     if array.ndim < ndim + 1:
-        raise ValueError(f"x has shape {array.shape}; needs {ndim} spatial axes and channels, as {because}")
+        raise ValueError(f"{name} has shape {array.shape}; needs {ndim} spatial axes and channels, as {because}")
     return array, array.shape[array.ndim - 1 - ndim : -1]
 
 
@@ -93,16 +114,28 @@ def image_shape(value: Any) -> tuple[int, ...]:
     return shape
 
 
-def window_axes(window: Window, space: Space) -> tuple[Axis, ...]:
-    """Lay a window on an image: one `Axis` per spatial axis.
+def window(value: object) -> Window:
+    """Return `value`, a window.
 
     Raises:
-      TypeError: `window` is not a Window.
-      ValueError: The window fits nowhere, or has another number of spatial axes.
+      TypeError: `value` is not a Window.
     """
-    if not isinstance(window, Window):
-        raise TypeError(f"window must be a Window, got {window!r}; Window({window!r}) makes one of a size")
-    return window.axes(space)
+    if not isinstance(value, Window):
+        raise TypeError(f"window must be a convlab.Window such as Window(3), got {value!r}")
+    return value
+
+
+def window_of(name: str, shape: Sequence[int], value: Window | None) -> Window:
+    """Return the window of kernels of a shape. If `value` is None, it has stride 1 and padding "SAME".
+
+    Raises:
+      TypeError: `value` is neither a Window nor None.
+      ValueError: The kernels have other taps or another number of spatial axes.
+    """
+    if value is None:
+        return Window(tuple(shape))
+    taps(name, tuple(shape), window(value))
+    return value
 
 
 def group_count(groups: int, count: int, counted: str) -> None:

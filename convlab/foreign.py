@@ -31,7 +31,7 @@ def from_torch(kernel: Float[Array, "d c a b"]) -> Float[Array, "a b c d"]:
     $$V_{abcd} = K_{dcab}$$
 
     Raises:
-      ValueError: The kernel does not have 1 to 3 spatial axes.
+      ValueError: The kernel has no spatial axis.
 
     Example:
       >>> from_torch(jnp.ones((7, 2, 3, 5))).shape
@@ -47,7 +47,7 @@ def to_torch(v: Float[Array, "a b c d"]) -> Float[Array, "d c a b"]:
     $$K_{dcab} = V_{abcd}$$
 
     Raises:
-      ValueError: `v` does not have 1 to 3 spatial axes.
+      ValueError: `v` has no spatial axis.
 
     Example:
       >>> to_torch(jnp.ones((3, 5, 2, 7))).shape
@@ -85,7 +85,7 @@ def to_linen_local(v: Float[Array, "i j a b c d"]) -> Float[Array, "i j cab d"]:
     for a kernel of A x B taps.
 
     Raises:
-      ValueError: `v` is not a locally connected kernel with 1 to 3 spatial axes.
+      ValueError: `v` is not a locally connected kernel.
 
     Example:
       >>> to_linen_local(jnp.ones((4, 5, 3, 3, 2, 7))).shape
@@ -116,7 +116,7 @@ def from_keras_local_1(kernel: Float[Array, "ij abc d"], window: Window, space: 
       >>> from_keras_local_1(jnp.ones((2 * 3, 3 * 3 * 2, 7)), Window(3, padding="VALID"), (4, 5)).shape
       (2, 3, 3, 3, 2, 7)
     """
-    kernel = check.floating("kernel", kernel)
+    kernel = check.inexact("kernel", kernel)
     check.equal_shapes("kernel has {} axes", (kernel.ndim,), "positions, entries and d are {}", (3,))
     out, size = window.output_shape(space), window.taps(len(as_space(space)))
     check.equal_shapes("kernel holds {} positions", kernel.shape[:1], f"{window} on {space} pixels has {{}}", (math.prod(out),))
@@ -131,7 +131,7 @@ def to_keras_local_1(v: Float[Array, "i j a b c d"]) -> Float[Array, "ij abc d"]
     for J positions along the second axis, a kernel of A x B taps, and C channels.
 
     Raises:
-      ValueError: `v` is not a locally connected kernel with 1 to 3 spatial axes.
+      ValueError: `v` is not a locally connected kernel.
 
     Example:
       >>> to_keras_local_1(jnp.ones((2, 3, 3, 3, 2, 7))).shape

@@ -12,10 +12,8 @@ import numpy as np
 from convlab.choices import one_of
 
 Size = int | Sequence[int]
-Padding = str | int | Sequence[int | tuple[int, int]]
+Padding = str | int | Sequence[str | int | tuple[int, int]]
 Space = Sequence[int]
-
-MAXIMUM_NDIM = 3
 
 
 class Axis(NamedTuple):
@@ -114,9 +112,9 @@ class Window:
       strides: The distance between neighbouring outputs in pixels, at least 1.
       padding: The pixels added around the image. Zeros: "SAME" (ceil(n / stride) outputs, an odd pixel goes to the end),
         "SAME_LOWER" (an odd pixel goes to the start), "VALID" (none), "FULL" (every overlap), "CAUSAL" (one axis, all at
-        the start), an int, or per axis an int or a (low, high) pair. Image pixels, (extent - 1) // 2 at the start and
-        extent // 2 at the end: "CIRCULAR" (the image repeats), "REFLECT" (it is mirrored at the border pixel), "EDGE" (the
-        border pixel repeats).
+        the start), an int or a (low, high) pair. Image pixels, (extent - 1) // 2 at the start and extent // 2 at the end:
+        "CIRCULAR" (the image repeats), "REFLECT" (it is mirrored at the border pixel), "EDGE" (the border pixel repeats).
+        A sequence has one entry per axis, each of any kind: ("SAME", "CIRCULAR") suits a map of the globe.
       dilation: The distance between neighbouring taps in pixels, at least 1.
 
     Raises:
@@ -146,8 +144,8 @@ class Window:
 
     def _broadcast(self, ndim: int) -> None:
         """Broadcast every int to `ndim` axes, so that equal windows compare equal."""
-        if not 1 <= ndim <= MAXIMUM_NDIM:
-            raise ValueError(f"{self} has {ndim} spatial axes; needs 1 to {MAXIMUM_NDIM}")
+        if ndim < 1:
+            raise ValueError(f"{self} has {ndim} spatial axes; needs at least 1")
         if self.padding == "CAUSAL" and ndim != 1:
             raise ValueError(f"padding 'CAUSAL' needs one spatial axis (time), but this window has {ndim}")
         for name in ("size", "strides", "dilation"):
@@ -155,17 +153,30 @@ class Window:
             object.__setattr__(self, name, (value,) * ndim if isinstance(value, int) else value)
         if isinstance(self.padding, int):
             object.__setattr__(self, "padding", ((self.padding, self.padding),) * ndim)
+        if isinstance(self.padding, tuple) and isinstance(self.padding[0], str) and len({*self.padding}) == 1 and ndim > 1:
+            object.__setattr__(self, "padding", self.padding[0])
 
     @property
     def ndim(self) -> int | None:
         """The number of spatial axes, or None while every argument is an int."""
         return len(self.size) if isinstance(self.size, tuple) else None
 
+    @property
+    def paddings(self) -> tuple[str | tuple[int, int], ...]:
+        """The padding of each axis, a name or a (low, high) pair.
+
+        Raises:
+          ValueError: The number of spatial axes is open.
+        """
+        if not isinstance(self.size, tuple):
+            raise ValueError(f"{self} leaves the number of spatial axes open; give its size as a tuple")
+        return (self.padding,) * len(self.size) if isinstance(self.padding, str) else self.padding  # pyright: ignore
+
     def with_ndim(self, ndim: int) -> "Window":
         """Return this window with every int broadcast to `ndim` spatial axes.
 
         Raises:
-          ValueError: The window has another number of spatial axes, or `ndim` is not 1, 2 or 3.
+          ValueError: The window has another number of spatial axes, or `ndim` is below 1.
         """
         if self.ndim is None:
             window = Window(self.size, self.strides, self.padding, self.dilation)
@@ -332,32 +343,39 @@ def _integers(name: str, value: object, least: int) -> int | tuple[int, ...]:
     return as_integer(name, value, least)
 
 
-def _padding(padding: Padding) -> str | int | tuple[tuple[int, int], ...]:
-    if isinstance(padding, str):
-        one_of("padding", padding, PADDINGS, extra=", ints or (low, high) pairs")
-        return padding
-    if not isinstance(padding, (Sequence, np.ndarray)):
-        return as_integer("padding", padding, least=0)
-    pairs = []
-    for entry in padding:
-        pair = _integers("padding", entry, least=0)
-        pairs.append((pair, pair) if isinstance(pair, int) else pair)
-        if len(pairs[-1]) != 2:
-            raise ValueError(f"padding needs an int or a (low, high) pair per spatial axis, got {entry!r} in {padding!r}")
-    return tuple(pairs)
+def _padding(padding: Padding) -> str | int | tuple[str | tuple[int, int], ...]:
+    if isinstance(padding, (Sequence, np.ndarray)) and not isinstance(padding, str):
+        return tuple(_entry(entry, padding) for entry in padding)
+    return _name(padding) if isinstance(padding, str) else as_integer("padding", padding, least=0)
+
+
+def _entry(entry: Any, padding: Any) -> str | tuple[int, int]:
+    """Return the padding of one axis as a name or a (low, high) pair."""
+    if isinstance(entry, str):
+        return _name(entry)
+    pair = _integers("padding", entry, least=0)
+    low, *high = (pair, pair) if isinstance(pair, int) else pair
+    if len(high) != 1:
+        raise ValueError(f"padding needs a name, an int or a (low, high) pair per spatial axis, got {entry!r} in {padding!r}")
+    return low, high[0]
+
+
+def _name(name: str) -> str:
+    one_of("padding", name, PADDINGS, extra=", ints or (low, high) pairs")
+    return name
 
 
 @functools.lru_cache(maxsize=1024)
 def _axes(window: Any, space: tuple[int, ...]) -> tuple[Axis, ...]:
     """Lay a window on an image, with all integers broadcast to the axes of `space`."""
-    axes, padding = [], window.padding
-    for r, (n, size, stride, dilation) in enumerate(zip(space, window.size, window.strides, window.dilation, strict=True)):
+    axes, arguments = [], zip(space, window.size, window.strides, window.dilation, window.paddings, strict=True)
+    for r, (n, size, stride, dilation, padding) in enumerate(arguments):
         extent = dilation * (size - 1) + 1
         if isinstance(padding, str):
             pad, mode = PADDINGS[padding]
             low, high = pad(n, extent, stride)
         else:
-            (low, high), mode = padding[r], "zero"
+            (low, high), mode = padding, "zero"
         outputs = (n + low + high - extent) // stride + 1
         if outputs < 1:
             raise ValueError(

@@ -251,8 +251,8 @@ class Symmetric(Layer):
 
     $$H_{ijd} = \sum_{abc} U_{o(a,b),\,cd} X_{i+a,\,j+b,\,c} + u_d$$
 
-    where o(a, b) numbers the orbit of tap (a, b). Axes whose windows have the same size and dilation are tied to each
-    other, so a 3x5 kernel is invariant under flips only. The layer commutes with the symmetries if its output positions lie
+    where o(a, b) numbers the orbit of tap (a, b). Axes whose windows have the same size, stride, dilation and padding are
+    tied to each other, so a 3x5 kernel is invariant under flips only. The layer commutes with the symmetries if its output positions lie
     symmetrically on the image. At stride 1 they do for 3x3 kernels under "SAME" and for 4x4 kernels under "VALID". They do not
     for 4x4 kernels under "SAME".
 

@@ -17,13 +17,14 @@ from convlab.geometry import Axis, Window
 
 def extend(x: Array, axes: tuple[Axis, ...], start: int, fill: float = 0.0) -> Array:
     """Pad images so that all windows lie inside. Their spatial axes begin at axis `start`."""
-    low_high = [(axis.low, axis.high) for axis in axes]
-    if not any(map(any, low_high)):
-        return x
-    pads = [(0, 0)] * start + low_high + [(0, 0)] * (x.ndim - start - len(axes))
-    if axes[0].mode == "zero":
-        return lax.pad(x, jnp.asarray(fill, x.dtype), [(*pad, 0) for pad in pads])
-    return jnp.pad(x, pads, mode=axes[0].mode)
+    for mode in sorted({axis.mode for axis in axes if axis.low or axis.high}):
+        pads = [(axis.low, axis.high) if axis.mode == mode else (0, 0) for axis in axes]
+        pads = [(0, 0)] * start + pads + [(0, 0)] * (x.ndim - start - len(axes))
+        if mode == "zero":
+            x = lax.pad(x, jnp.asarray(fill, x.dtype), [(*pad, 0) for pad in pads])
+        else:
+            x = jnp.pad(x, pads, mode=mode)
+    return x
 
 
 def taps(x: Array, axis: Axis, number: int) -> Iterator[Array]:
@@ -98,7 +99,7 @@ def unfold(x: Float[Array, "*n k l c"], window: Window, ndim: int | None = None)
              [1., 2., 3.],
              [2., 3., 4.]], dtype=float32)
     """
-    ndim = window.ndim if ndim is None else ndim
+    ndim = check.window(window).ndim if ndim is None else ndim
     if ndim is None:
         raise ValueError(f"{window} leaves the number of spatial axes open; give its size as a tuple, or ndim")
     x, space = check.images(x, ndim, f"{window} has {ndim}")

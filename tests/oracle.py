@@ -43,7 +43,7 @@ def axis_reads(n, size, stride, dilation, padding):
 
 def tables(space, size, strides, dilation, padding):
     """Return one `axis_reads` table per axis for a named or explicit padding."""
-    per_axis = [padding] * len(space) if isinstance(padding, str) else padding
+    per_axis = [padding] * len(space) if isinstance(padding, str) else padding  # an entry is a name or a (low, high) pair
     return [axis_reads(*axis) for axis in zip(space, size, strides, dilation, per_axis, strict=True)]
 
 

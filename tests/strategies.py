@@ -23,7 +23,8 @@ def windows(draw, ndims=(1, 2, 3), names=(*NAMES, "CAUSAL"), cells=4000):
     space, strides, dilation = axes(pixels), axes(steps), axes(steps)
     square = draw(st.booleans())  # swapped taps go unnoticed or raise errors, depending on whether windows are square
     size = (draw(st.integers(2, taps)),) * ndim if square else axes(taps)
-    padding = draw(st.sampled_from([name for name in names if ndim == 1 or name != "CAUSAL"]) | _pairs(ndim))
+    name = st.sampled_from([name for name in names if ndim == 1 or name != "CAUSAL"])
+    padding = draw(name | st.tuples(*[st.sampled_from(names) | st.tuples(st.integers(0, 2), st.integers(0, 2))] * ndim))
     window, space, reads = case(space, size, strides, padding, dilation)
     assume(all(len(table) > 0 for table in reads))
     assume(np.prod([len(table) * len(table[0]) for table in reads]) <= cells)
@@ -33,10 +34,6 @@ def windows(draw, ndims=(1, 2, 3), names=(*NAMES, "CAUSAL"), cells=4000):
 def case(space, size, strides, padding, dilation):
     """Return (window, space, reads) for explicit arguments, as `windows` draws it."""
     return Window(size, strides, padding, dilation), space, oracle.tables(space, size, strides, dilation, padding)
-
-
-def _pairs(ndim):
-    return st.tuples(*[st.tuples(st.integers(0, 2), st.integers(0, 2))] * ndim)
 
 
 def gaussian(*shapes, seed=0):

@@ -105,7 +105,8 @@ def test_equal_windows_are_equal_and_hash_equal_however_they_are_written():
         ({"size": (3, 3), "padding": ((1, 2, 3), 1)}, ValueError, r"\(low, high\) pair"),
         ({"size": (3, 3), "strides": (1, 2, 1)}, ValueError, "mixes numbers of spatial axes"),
         ({"size": (3, 3), "padding": "CAUSAL"}, ValueError, "one spatial axis"),
-        ({"size": (2, 2, 2, 2)}, ValueError, "has 4 spatial axes; needs 1 to 3"),
+        ({"size": (3, 3), "padding": ("SAME", "same")}, ValueError, "padding 'same' is unknown; needs one of SAME"),
+        ({"size": (3, 3), "padding": ("SAME", None)}, TypeError, "padding must be an integer"),
         ({"size": ()}, ValueError, "has 0 spatial axes"),
     ],
 )

@@ -37,7 +37,7 @@ def lift_low_rank_to_local(
       (4, 5, 3, 3, 2, 7)
     """
     basis, rank = check.kernel("basis", basis, spatial=1, others="r c d")
-    weights = check.floating("weights", weights)
+    weights = check.inexact("weights", weights)
     check.equal_shapes("weights has {} axes", (weights.ndim,), "positions and r need {}", (rank + 1,))
     check.equal_shapes("weights mixes {} kernels", weights.shape[-1:], "basis holds {}", basis.shape[:1])
     v = jnp.tensordot(weights, basis, 1, precision=jax.lax.Precision.HIGHEST)
@@ -85,8 +85,9 @@ def project_local_to_low_rank(
     if rank > min(matrix.shape):
         raise ValueError(f"rank {rank} exceeds {min(matrix.shape)}: v is a matrix of {matrix.shape} (positions, entries)")
     left, sigma, right = _singular(matrix.astype(jnp.promote_types(v.dtype, jnp.float32)))
-    sign = jnp.where(left.sum(0) < 0, -1, 1).astype(sigma.dtype)[:rank]
-    weights = left[:, :rank] * (sign * len(matrix) ** 0.5)
+    total = left[:, :rank].sum(0)
+    sign = jnp.where(total == 0, 1, jnp.sign(total))  # of complex numbers the phase
+    weights = left[:, :rank] * (jnp.conj(sign) * len(matrix) ** 0.5)
     basis = right[:rank] * (sign * sigma[:rank] / len(matrix) ** 0.5)[:, None]
     return basis.reshape(rank, *entries).astype(v.dtype), weights.reshape(*out, rank).astype(v.dtype)
 

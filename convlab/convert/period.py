@@ -79,7 +79,7 @@ def nearest(v: Float[Array, "i j a b c d"], window: Window, space: Space, period
 def squared_norm(v: Float[Array, "p q a b c d"], window: Window, space: Space) -> Float[Array, ""]:
     r"""Compute the squared norm of the dense matrix of kernels without forming the matrix.
 
-    $$\sum_{ij} \sum_{ab,\,a'b' \text{ live, on one pixel}} V_{ijab} V_{ija'b'}$$
+    $$\sum_{ij} \sum_{ab,\,a'b' \text{ live, on one pixel}} V_{ijab} \bar V_{ija'b'}$$
 
     Args:
       v: One kernel for each place of a period; dead taps do not count.
@@ -91,7 +91,7 @@ def squared_norm(v: Float[Array, "p q a b c d"], window: Window, space: Space) -
       130.0
     """
     shared = [counts(axis, p, p) for axis, p in zip(window.axes(space), v.shape, strict=False)]
-    return jnp.sum(_along_axes(shared, v) * v)
+    return jnp.real(jnp.sum(_along_axes(shared, v) * jnp.conj(v)))
 
 
 def counts(axis: Axis, p: int, q: int) -> np.ndarray:

@@ -39,5 +39,5 @@ def decompose(w: Float[Array, "i j k l c d"], window: Window, space: Space, grou
     local = lift_local_to_dense(v, window, space, groups)
     shared = lift_conv_to_dense(project_local_to_conv(v, window, space), window, space, groups)
     parts = {"shared": shared, "local": local - shared, "rest": w - local}
-    squares = {name: jnp.sum(part * part) for name, part in parts.items()}
+    squares = {name: jnp.real(jnp.vdot(part, part)) for name, part in parts.items()}
     return {name: square / sum(squares.values()) for name, square in squares.items()}

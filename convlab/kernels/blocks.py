@@ -15,7 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from convlab.geometry import Axis
-from convlab.kernels.form import Form, closed, sizes
+from convlab.kernels.form import Form, closed, known_sizes
 from convlab.unfold import fold, windows
 
 BYTES = 3 * 2**20  # the size of the windows and kernels of a block, measured best on CPUs with 1 to 2 MiB of cache per core
@@ -152,5 +152,5 @@ PRODUCTS = {"h": h, "x": gradient_x, "v": gradient_v}
 
 def _make_grid(wrt: str, p: Array, q: Array, form: Form) -> Grid:
     """Make the grid for the derivative by `wrt`, by the memory of a position's windows and kernel."""
-    size = sizes(wrt, p, q)
+    size = known_sizes(wrt, p, q)
     return make_grid(size["s"], form, math.prod(form.taps) * size["c"] * (size["n"] + size["d"]) * p.dtype.itemsize)

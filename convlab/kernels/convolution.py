@@ -14,8 +14,6 @@ from jaxtyping import Array, Float
 from convlab.geometry import Axis
 from convlab.kernels.form import Form, Product, closed, mirrored
 
-LAYOUT = {ndim: (f"N{s}C", f"{s}IO", f"N{s}C") for ndim, s in ((1, "W"), (2, "HW"), (3, "DHW"))}
-
 
 def grouped(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Form) -> Float[Array, "s n *out d"]:
     """Convolve with XLA's convolution, with the stack as groups of channels."""
@@ -60,10 +58,16 @@ def _convolve(x: Array, v: Array, form: Form, x_dilation: Sequence[int] | None =
         padding=[(axis.low, axis.high) for axis in form.axes],
         lhs_dilation=x_dilation,
         rhs_dilation=[axis.dilation for axis in form.axes],
-        dimension_numbers=LAYOUT[form.ndim],
+        dimension_numbers=_layout(form.ndim),
         feature_group_count=groups,
         precision=form.precision,
     )
+
+
+def _layout(ndim: int) -> lax.ConvDimensionNumbers:
+    """Return the order of axes of XLA's fast path: images (n, *pixels, c), kernels (*window, c, d)."""
+    images, kernel = (0, ndim + 1, *range(1, ndim + 1)), (ndim + 1, ndim, *range(ndim))
+    return lax.ConvDimensionNumbers(images, kernel, images)
 
 
 def _x(v: Array, g: Array, form: Form) -> Array:

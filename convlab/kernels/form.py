@@ -104,6 +104,17 @@ def mirrored(axis: Axis) -> Axis:
     return closed(axis._replace(pixels=axis.stride * (axis.outputs - 1) + 1, outputs=axis.pixels, stride=1, low=low))
 
 
+BATCH = 32  # the batch for which an exported program with a symbolic batch is optimised
+
+
+def known_sizes(wrt: str, p: Array, q: Array) -> dict[str, int]:
+    """Return the size of each letter, with `BATCH` in the place of a symbolic dimension of `jax.export`.
+
+    These sizes choose implementations and blocks. The result of an implementation does not depend on them.
+    """
+    return {letter: size if isinstance(size, int) else BATCH for letter, size in sizes(wrt, p, q).items()}
+
+
 def sizes(wrt: str, p: Array, q: Array) -> dict[str, int]:
     """Return the size of each letter in the two arrays that the derivative by `wrt` is computed from."""
     arrays = dict(zip(OTHERS[wrt], (p, q), strict=True))

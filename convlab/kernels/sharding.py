@@ -60,7 +60,8 @@ def parts(name: str, count: int, multiple: int = 1) -> int:
       1
     """
     size = axis_size(name)
-    return size if count and count % (size * multiple) == 0 else 1
+    divides = isinstance(count, int) and count and count % (size * multiple) == 0  # a symbolic batch is not split
+    return size if divides else 1
 
 
 def windowed(
@@ -104,7 +105,7 @@ def dense(
       x: The images. Their rows are split if p divides their number, else every device holds all rows.
       w: The weights, whose output rows are split.
     """
-    n, p = parts(BATCH, len(x)), parts(ROWS, len(w))
+    n, p = parts(BATCH, x.shape[0]), parts(ROWS, w.shape[0])
     image_is_split = x.shape[1] % p == 0
 
     def part(x: Array, w: Array) -> Array:

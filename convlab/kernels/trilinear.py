@@ -23,7 +23,7 @@ from jaxtyping import Array, DTypeLike, Float
 
 from convlab.choices import one_of
 from convlab.kernels import sharding
-from convlab.kernels.form import LETTERS, OTHERS, Form, sizes
+from convlab.kernels.form import LETTERS, OTHERS, Form, known_sizes
 from convlab.kernels.table import FAMILIES, choose, implement, proxy
 from convlab.unfold import extend
 
@@ -63,12 +63,12 @@ def windowed(
     v = jnp.moveaxis(v.reshape(*v.shape[:-1], groups, -1), -2, 0)
 
     def part(x: Array, v: Array, form: Form) -> Array:
-        if form.axes[0].mode != "zero":
-            x = extend(x, form.axes, 2)
-            form = form.with_axes(
-                axis._replace(pixels=axis.low + axis.pixels + axis.high, low=0, high=0, mode="zero") for axis in form.axes
-            )
-        return layer(x, v, form, dtype)
+        repeating = tuple(axis._replace(low=0, high=0) if axis.mode == "zero" else axis for axis in form.axes)
+        x, axes = extend(x, repeating, 2), []
+        for axis in form.axes:
+            pixels = axis.low + axis.pixels + axis.high
+            axes.append(axis if axis.mode == "zero" else axis._replace(pixels=pixels, low=0, high=0, mode="zero"))
+        return layer(x, v, form.with_axes(axes), dtype)
 
     h = sharding.windowed(part, x, v, form)
     h = jnp.moveaxis(h, 0, -2)
@@ -82,9 +82,10 @@ def _derivative(p: Array, q: Array, *, wrt: str, form: Form, dtype: np.dtype, pl
     compute = jnp.promote_types(jnp.result_type(p, q), dtype)
     p, q = p.astype(compute), q.astype(compute)
     result = form.shape(wrt, p, q)
-    if 0 in (p.size, q.size):  # an empty batch
+    size = known_sizes(wrt, p, q)
+    if 0 in size.values():  # an empty batch
         return jnp.zeros(result, dtype)
-    return implement(form, choose(form, wrt, sizes(wrt, p, q), platform), wrt, p, q).astype(dtype)
+    return implement(form, choose(form, wrt, size, platform), wrt, p, q).astype(dtype)
 
 
 @form_p.def_abstract_eval

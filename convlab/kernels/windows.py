@@ -40,7 +40,10 @@ def gradient_v(x: Float[Array, "s n *pixels c"], g: Float[Array, "s n *out d"], 
     """Multiply the windows of a few images at a time by their cotangents."""
     size, outputs = math.prod(form.taps), math.prod(form.outputs)
     s, n, c, d = *x.shape[:2], x.shape[-1], g.shape[-1]
-    few = max(m for m in range(1, n + 1) if n % m == 0 and (m == 1 or m * s * size * outputs * c * x.dtype.itemsize <= BYTES))
+    few = 1
+    if isinstance(n, int):  # a symbolic batch has no known divisors
+        image_bytes = s * size * outputs * c * x.dtype.itemsize
+        few = max(m for m in range(1, n + 1) if n % m == 0 and (m == 1 or m * image_bytes <= BYTES))
     x, g = jnp.moveaxis(extend(x, form.axes, 2), -1, 1), g.reshape(s, n, outputs, d)
 
     def add(m: Array | int, v: Array) -> Array:

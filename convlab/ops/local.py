@@ -13,7 +13,7 @@ from convlab.kernels.trilinear import windowed
 def locally_connected(
     x: Float[Array, "*n k l c"],
     v: Float[Array, "i j a b c d"],
-    window: Window,
+    window: Window | None = None,
     groups: int = 1,
     *,
     precision: PrecisionLike = None,
@@ -28,7 +28,7 @@ def locally_connected(
       x: The images, with any number of leading batch axes.
       v: The kernels, one per output position. With groups, c counts the input channels of one group.
       window: The pixels that each position reads. `i + a` stands for the pixel that tap a of output i reads: s*i + dilation*a -
-        low, see `Window`.
+        low, see `Window`. If None, the window has the size of the kernel, stride 1 and padding "SAME".
       groups: The number of groups of channels. Each group of output channels reads its own group of input channels.
       precision: The precision of the multiplications, as in `jax.lax`.
       preferred_element_type: The dtype of the sums and the result, as in `jax.lax`.
@@ -39,7 +39,7 @@ def locally_connected(
     Raises:
       ValueError: `v` does not hold one kernel of this window per output position, the channels disagree, or `implementation`
         is unknown.
-      TypeError: `x` or `v` is not floating.
+      TypeError: `x` or `v` is neither floating nor complex.
 
     Example:
       >>> import jax.numpy as jnp
@@ -50,9 +50,9 @@ def locally_connected(
     """
     v, ndim = check.kernel("v", v, spatial=2, others="c d")
     x, space = check.images(x, ndim, f"v of shape {v.shape} has {ndim} spatial axes")
-    axes = check.window_axes(window, space)
+    window = check.window_of("v", v.shape[ndim : 2 * ndim], window)
+    axes = window.axes(space)
     check.positions("v", v.shape[:ndim], window, space)
-    check.taps("v", v.shape[ndim : 2 * ndim], window)
     check.channels(x, "v", v, groups)
     x, v = check.promote(x, v)
     return windowed(x, v, Form("local", axes, implementation, precision), groups, preferred_element_type)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from convlab import check
 from convlab.choices import one_of
 from convlab.geometry import Window
-from convlab.kernels.form import Form
+from convlab.kernels.form import BATCH, Form
 from convlab.kernels.table import CONV
 from convlab.kernels.trilinear import windowed
 
@@ -19,7 +19,7 @@ def low_rank(
     x: Float[Array, "*n k l c"],
     basis: Float[Array, "r a b c d"],
     weights: Float[Array, "i j r"],
-    window: Window,
+    window: Window | None = None,
     *,
     precision: PrecisionLike = None,
     preferred_element_type: DTypeLike | None = None,
@@ -40,7 +40,7 @@ def low_rank(
       basis: The shared kernels U.
       weights: The mixing weights w of each position.
       window: The pixels that each position reads. `i + a` stands for the pixel that tap a of output i reads: s*i + dilation*a -
-        low, see `Window`.
+        low, see `Window`. If None, the window has the size of the kernel, stride 1 and padding "SAME".
       precision: The precision of the multiplications, as in `jax.lax`.
       preferred_element_type: The dtype of the sums and the result, as in `jax.lax`.
       implementation: The name of an algorithm: "kernels" (the sum over r first), "outputs" (the sum last), an implementation
@@ -50,7 +50,7 @@ def low_rank(
     Raises:
       ValueError: `basis` or `weights` does not fit the window, the positions, each other or the channels of `x`, or
         `implementation` is unknown.
-      TypeError: An array is not floating.
+      TypeError: An array is neither floating nor complex.
 
     Example:
       >>> low_rank(jnp.ones((4, 5, 2)), jnp.ones((6, 3, 3, 2, 7)), jnp.ones((4, 5, 6)), Window(3)).shape
@@ -60,17 +60,17 @@ def low_rank(
     """
     basis, ndim = check.kernel("basis", basis, spatial=1, others="r c d")
     x, space = check.images(x, ndim, f"basis of shape {basis.shape} has {ndim} spatial axes")
-    axes = check.window_axes(window, space)
-    check.taps("basis", basis.shape[1 : 1 + ndim], window)
+    window = check.window_of("basis", basis.shape[1 : 1 + ndim], window)
+    axes = window.axes(space)
     check.channels(x, "basis", basis)
-    weights = check.floating("weights", weights)
+    weights = check.inexact("weights", weights)
     check.positions("weights", weights.shape[:-1], window, space)
     check.equal_shapes("weights mixes {} kernels", weights.shape[-1:], "basis holds {}", basis.shape[:1])
     x, basis, weights = check.promote(x, basis, weights)
 
     one_of("implementation", implementation, ("auto", "kernels", "outputs", *CONV))
     if implementation == "auto":
-        images = math.prod(x.shape[: x.ndim - 1 - ndim])
+        images = math.prod(size if isinstance(size, int) else BATCH for size in x.shape[: x.ndim - 1 - ndim])
         implementation = "kernels" if math.prod(basis.shape[1:-1]) <= 2 * images * basis.shape[0] else "outputs"
     if implementation == "kernels":
         v = jnp.tensordot(weights, basis, 1, precision=precision, preferred_element_type=preferred_element_type)

@@ -19,13 +19,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from convlab import check
-from convlab.geometry import Axis, Window
+from convlab.geometry import Axis, Size, Window
 from convlab.unfold import extend, taps
 
 LANES = 16  # the number of channels from which `max_pool` was measured faster by blocks than by slices
 
 
-def max_pool(x: Float[Array, "*n k l c"], window: Window) -> Float[Array, "*n i j c"]:
+def max_pool(x: Float[Array, "*n k l c"], window: Window | Size) -> Float[Array, "*n i j c"]:
     r"""Take the maximum over every window, channel by channel.
 
     $$H_{ijc} = \max_{ab} X_{i+a,\,j+b,\,c}$$
@@ -35,7 +35,8 @@ def max_pool(x: Float[Array, "*n k l c"], window: Window) -> Float[Array, "*n i 
 
     Args:
       x: The images, with any number of leading batch axes.
-      window: The pixels that each position reads. If all its arguments are ints, all axes but the first and last are spatial.
+      window: The pixels that each position reads. If all its arguments are ints, all axes but the first and last are spatial. A
+        size s, one int or one per axis, means windows that do not overlap: Window(s, strides=s, padding="VALID").
 
     Raises:
       ValueError: The window fits nowhere, or a position reads padding only.
@@ -46,13 +47,11 @@ def max_pool(x: Float[Array, "*n k l c"], window: Window) -> Float[Array, "*n i 
       Array([4., 5.], dtype=float32)
     """
     with jax.named_scope("max_pool"):
-        x, axes = _axes(x, window)
-        if _disjoint(axes) and x.shape[-1] >= LANES:
-            return _max_of_blocks(_blocks(x, axes, -jnp.inf), len(axes))
-        return _reduce(x, axes, -jnp.inf, _first_largest)
+        x, axes = _axes(x, _disjoint_window(window))
+        return _max(check.real("x", x), axes)
 
 
-def mean_pool(x: Float[Array, "*n k l c"], window: Window) -> Float[Array, "*n i j c"]:
+def mean_pool(x: Float[Array, "*n k l c"], window: Window | Size) -> Float[Array, "*n i j c"]:
     r"""Average every window, channel by channel: a convolution with equal weights that sum to 1.
 
     $$H_{ijc} = \frac{1}{AB} \sum_{ab} X_{i+a,\,j+b,\,c}$$
@@ -61,7 +60,8 @@ def mean_pool(x: Float[Array, "*n k l c"], window: Window) -> Float[Array, "*n i
 
     Args:
       x: The images, with any number of leading batch axes.
-      window: The pixels that each position reads. If all its arguments are ints, all axes but the first and last are spatial.
+      window: The pixels that each position reads. If all its arguments are ints, all axes but the first and last are spatial. A
+        size s, one int or one per axis, means windows that do not overlap: Window(s, strides=s, padding="VALID").
 
     Raises:
       ValueError: The window fits nowhere, or a position reads padding only.
@@ -72,10 +72,8 @@ def mean_pool(x: Float[Array, "*n k l c"], window: Window) -> Float[Array, "*n i
       Array(1.5, dtype=float32)
     """
     with jax.named_scope("mean_pool"):
-        x, axes = _axes(x, window)
-        if _disjoint(axes):
-            return _blocks(x, axes, 0.0).mean(tuple(range(-2 * len(axes), -1, 2)))
-        return _reduce(x, axes, 0.0, lambda pixels: _mix(pixels, [1 / len(pixels)] * len(pixels)))
+        x, axes = _axes(x, _disjoint_window(window))
+        return _mean(x, axes)
 
 
 def blur_pool(x: Float[Array, "*n k l c"], window: Window) -> Float[Array, "*n i j c"]:
@@ -101,7 +99,7 @@ def blur_pool(x: Float[Array, "*n k l c"], window: Window) -> Float[Array, "*n i
     """
     with jax.named_scope("blur_pool"):
         x, axes = _axes(x, window)
-        return _reduce(x, axes, 0.0, lambda pixels: _mix(pixels, binomial(len(pixels))))
+        return _blur(x, axes)
 
 
 def polyphase_pool(x: Float[Array, "*n k l c"], window: Window) -> Float[Array, "*n i j c"]:
@@ -137,7 +135,7 @@ def polyphase_pool(x: Float[Array, "*n k l c"], window: Window) -> Float[Array, 
     with jax.named_scope("polyphase_pool"):
         x, strided = _axes(x, window)
         axes = dataclasses.replace(window.with_ndim(len(strided)), strides=1).axes(tuple(axis.pixels for axis in strided))
-        blurred = _reduce(x, axes, 0.0, lambda pixels: _mix(pixels, binomial(len(pixels))))
+        blurred = _blur(x, axes)
         positions, strides = [axis.outputs for axis in axes], [axis.stride for axis in strided]
         if any(n % s for n, s in zip(positions, strides, strict=True)):
             raise ValueError(f"{window} has {positions} positions at stride 1, but strides {strides} must divide them")
@@ -146,8 +144,36 @@ def polyphase_pool(x: Float[Array, "*n k l c"], window: Window) -> Float[Array, 
         parts = blurred.reshape(*x.shape[:start], *cut, x.shape[-1])
         parts = jnp.moveaxis(parts, range(start + 1, start + 2 * ndim, 2), range(start, start + ndim))
         parts = parts.reshape(*x.shape[:start], -1, *cut[::2], x.shape[-1])
-        energy = jnp.sum(parts * parts, range(start + 1, parts.ndim), keepdims=True)
+        energy = jnp.sum(jnp.real(parts * jnp.conj(parts)), range(start + 1, parts.ndim), keepdims=True)
         return jnp.take_along_axis(parts, jnp.argmax(energy, start, keepdims=True), start).squeeze(start)
+
+
+_compiled = functools.partial(jax.jit, static_argnums=1, inline=True)  # one program for eager calls
+
+
+@_compiled
+def _max(x: Array, axes: tuple[Axis, ...]) -> Array:
+    if _disjoint(axes) and x.shape[-1] >= LANES:
+        return _max_of_blocks(_blocks(x, axes, -jnp.inf), len(axes))
+    return _reduce(x, axes, -jnp.inf, _first_largest)
+
+
+@_compiled
+def _mean(x: Array, axes: tuple[Axis, ...]) -> Array:
+    if _disjoint(axes):
+        return _blocks(x, axes, 0.0).mean(tuple(range(-2 * len(axes), -1, 2)))
+    return _weighted(x, axes, lambda size: [1 / size] * size)
+
+
+@_compiled
+def _blur(x: Array, axes: tuple[Axis, ...]) -> Array:
+    return _weighted(x, axes, binomial)
+
+
+def _weighted(x: Array, axes: tuple[Axis, ...], weights: Callable[[int], Sequence[float]]) -> Array:
+    """Add the taps of every window with the same weights along every axis, half precision in float32."""
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return _reduce(wide, axes, 0.0, lambda pixels: _mix(pixels, weights(len(pixels)))).astype(x.dtype)
 
 
 def binomial(size: int) -> list[float]:
@@ -155,8 +181,13 @@ def binomial(size: int) -> list[float]:
     return [math.comb(size - 1, a) / 2 ** (size - 1) for a in range(size)]
 
 
+def _disjoint_window(window: Window | Size) -> Window:
+    """Return the window, or for a size the window of this size that moves by its size."""
+    return window if isinstance(window, Window) else Window(window, window, "VALID")
+
+
 def _axes(x: Array, window: Window) -> tuple[Array, tuple[Axis, ...]]:
-    ndim = window.ndim or max(jnp.ndim(x) - 2, 1)
+    ndim = check.window(window).ndim or max(jnp.ndim(x) - 2, 1)
     x, space = check.images(x, ndim, f"{window} has {ndim} spatial axes")
     axes = window.axes(space)
     if not all((axis.reads >= 0).any(1).all() for axis in axes):

@@ -13,7 +13,7 @@ from convlab.kernels.trilinear import windowed
 def tiled(
     x: Float[Array, "*n k l c"],
     v: Float[Array, "p q a b c d"],
-    window: Window,
+    window: Window | None = None,
     *,
     precision: PrecisionLike = None,
     preferred_element_type: DTypeLike | None = None,
@@ -29,7 +29,7 @@ def tiled(
       x: The images, with any number of leading batch axes.
       v: The kernels, one per position of a tile. The first axes are the period.
       window: The pixels that each position reads. `i + a` stands for the pixel that tap a of output i reads: s*i + dilation*a -
-        low, see `Window`.
+        low, see `Window`. If None, the window has the size of the kernel, stride 1 and padding "SAME".
       precision: The precision of the multiplications, as in `jax.lax`.
       preferred_element_type: The dtype of the sums and the result, as in `jax.lax`.
       implementation: The implementation of the convolutions, as in `conv`.
@@ -37,7 +37,7 @@ def tiled(
     Raises:
       ValueError: `v` does not hold kernels of this window, its period exceeds the positions, the channels disagree, or
         `implementation` is unknown.
-      TypeError: `x` or `v` is not floating.
+      TypeError: `x` or `v` is neither floating nor complex.
 
     Example:
       >>> import jax.numpy as jnp
@@ -48,9 +48,9 @@ def tiled(
     """
     v, ndim = check.kernel("v", v, spatial=2, others="c d")
     x, space = check.images(x, ndim, f"v of shape {v.shape} has {ndim} spatial axes")
-    axes = check.window_axes(window, space)
+    window = check.window_of("v", v.shape[ndim : 2 * ndim], window)
+    axes = window.axes(space)
     check.period(v.shape[:ndim], window, space)
-    check.taps("v", v.shape[ndim : 2 * ndim], window)
     check.channels(x, "v", v)
     x, v = check.promote(x, v)
     return windowed(x, v, Form("tiled", axes, implementation, precision, v.shape[:ndim]), dtype=preferred_element_type)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from convlab.convert import counts, gather
-from convlab.geometry import as_axes, over_axes
+from convlab.geometry import over_axes
 from convlab.ops.conv import conv
 from convlab.rungs.layout import Arrays, Layout, Tying
 from convlab.rungs.shared import Shared
@@ -19,9 +19,9 @@ from convlab.rungs.start import Start
 class Symmetric(Tying):
     """One kernel, tied under flips and quarter turns: `U[o,c,d]`, where o is the orbit of tap (a, b).
 
-    Axes of equal size and dilation can be exchanged, all axes can be flipped. The layer is equivariant to these symmetries
-    where its output positions lie symmetrically on the image. With stride 1 this holds for 3x3 kernels under SAME, and for 4x4
-    kernels under VALID but not under SAME.
+    Axes of equal size, stride, dilation and padding can be exchanged, all axes can be flipped. The layer is equivariant to
+    these symmetries where its output positions lie symmetrically on the image. With stride 1 this holds for 3x3 kernels under
+    SAME, and for 4x4 kernels under VALID but not under SAME.
     """
 
     name = "symmetric"
@@ -66,7 +66,8 @@ class Symmetric(Tying):
 def _orbits(layout: Layout) -> np.ndarray:
     """Return the number of the orbit of each tap: (*window)."""
     sizes = layout.kernel_shape[:-2]
-    kinds = [*zip(sizes, as_axes("dilation", layout.window.dilation, len(sizes)), strict=True)]
+    window = layout.window.with_ndim(len(sizes))
+    kinds = [*zip(sizes, window.strides, window.dilation, window.paddings, strict=True)]
     away = np.stack(np.meshgrid(*(np.abs(2 * np.arange(size) - (size - 1)) for size in sizes), indexing="ij"))
     for kind in {*kinds}:  # sort the distances along axes that can be exchanged
         alike = [axis for axis, other in enumerate(kinds) if other == kind]
