@@ -30,17 +30,31 @@ from convlab.convert import (
 )
 from convlab.data import load
 from convlab.geometry import Window
-from convlab.layers import Conv, Dense, LocallyConnected, LowRank, Symmetric, Tiled
+from convlab.layers import (
+    Conv,
+    ConvTranspose,
+    Dense,
+    DenseTranspose,
+    LocallyConnected,
+    LocallyConnectedTranspose,
+    LowRank,
+    LowRankTranspose,
+    Symmetric,
+    SymmetricTranspose,
+    Tiled,
+    TiledTranspose,
+)
 from convlab.measure import count, summary
 from convlab.ops.conv import conv
 from convlab.ops.dense import dense
 from convlab.ops.local import locally_connected
 from convlab.ops.low_rank import low_rank
+from convlab.ops.partial import partial_convolution
 from convlab.ops.pool import blur_pool, max_pool, mean_pool
 from convlab.ops.tiled import tiled
 from convlab.ops.transposed import conv_transpose, locally_connected_transpose, low_rank_transpose, tiled_transpose
 from convlab.report import save_report
-from convlab.surgery import constrain, diff, relax, transfer_optimizer_state
+from convlab.surgery import constrain, diff, relax, shares, transfer_optimizer_state
 from convlab.train import Checkpoints, Config, Fitted, Log, fit, fit_many, fit_seeds
 from convlab.unfold import unfold
 
@@ -48,13 +62,19 @@ __all__ = [
     "Checkpoints",
     "Config",
     "Conv",
+    "ConvTranspose",
     "Dense",
+    "DenseTranspose",
     "Fitted",
     "LocallyConnected",
+    "LocallyConnectedTranspose",
     "Log",
     "LowRank",
+    "LowRankTranspose",
     "Symmetric",
+    "SymmetricTranspose",
     "Tiled",
+    "TiledTranspose",
     "Window",
     "algebra",
     "allow_large_arrays",
@@ -85,6 +105,7 @@ __all__ = [
     "measure",
     "models",
     "optim",
+    "partial_convolution",
     "project_dense_to_conv",
     "project_dense_to_local",
     "project_local_to_conv",
@@ -92,6 +113,7 @@ __all__ = [
     "project_local_to_tiled",
     "relax",
     "save_report",
+    "shares",
     "summary",
     "tasks",
     "testing",

@@ -1,8 +1,10 @@
 """Traces of a network on one image: the modules that it calls, their shapes, and their layouts."""
 
 import contextlib
+import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,10 +14,14 @@ from flax import nnx
 from jax.extend.core import Jaxpr
 
 from convlab import check
-from convlab.layers import Layer
-from convlab.rungs import Layout, Shared, make_window
+from convlab.layers import ConvTranspose, Layer
+from convlab.layers.conv import reversed_kernel, window_of_transpose
+from convlab.rungs import Arrays, Layout, Shared, make_window
 
 Path = tuple[Any, ...]  # the attribute names and indices that lead to a module
+ARRAYS = (jax.Array, np.ndarray)
+STOCK = (nnx.Conv, nnx.ConvTranspose)  # Flax's spatial layers
+SPATIAL = (Layer, *STOCK)
 Mark = Callable[[int, jax.Array], jax.Array]  # takes the number of a call and an array, and returns the array to use
 
 
@@ -37,14 +43,21 @@ class Trace(NamedTuple):
     """Record what a network computes from one image.
 
     Attributes:
-      calls: The calls with the paths of their modules, in order.
+      calls: The calls with the paths of their modules, in order. The path of a module that is no part of the network is None.
       output: The shape and dtype of the network's first output array.
       jaxpr: The operations.
+      entered: The paths of all modules that are called, recorded or not, in the order of their first calls.
     """
 
-    calls: list[tuple[Path, Call]]
+    calls: list[tuple[Path | None, Call]]
     output: jax.ShapeDtypeStruct
     jaxpr: Jaxpr
+    entered: list[Path]
+
+    def module_of(self, name_stack: str) -> Path:
+        """Return the path of the innermost module in whose call an operation with this name stack stands."""
+        numbers = SCOPE.findall(name_stack)
+        return self.entered[int(numbers[-1])] if numbers else ()
 
 
 def _unchanged(number: int, array: jax.Array) -> jax.Array:
@@ -54,6 +67,8 @@ def _unchanged(number: int, array: jax.Array) -> jax.Array:
 @contextlib.contextmanager
 def recorded(*kinds: type[nnx.Module], enter: Mark = _unchanged, leave: Mark = _unchanged) -> Iterator[list[Call]]:
     """Record every call of modules of the given classes, except calls nested in such calls.
+
+    Calls whose first argument or output is no array are not recorded.
 
     Args:
       kinds: The classes of modules to record.
@@ -74,15 +89,20 @@ def recorded(*kinds: type[nnx.Module], enter: Mark = _unchanged, leave: Mark = _
             if inside:
                 return original(self, *args, **kwargs)
             bound = inspect.signature(original).bind(self, *args, **kwargs)
-            _, first, *_ = bound.arguments
+            _, first, *_ = [*bound.arguments, None]
+            if not isinstance(bound.arguments.get(first), (*ARRAYS, list, int, float)):
+                return original(self, *args, **kwargs)
             x = bound.arguments[first] = enter(len(calls), jnp.asarray(bound.arguments[first]))
             inside.append(self)
             try:
-                h = leave(len(calls), original(*bound.args, **bound.kwargs))
+                h = original(*bound.args, **bound.kwargs)
+                h = leave(len(calls), jnp.asarray(h)) if isinstance(h, ARRAYS) else h
             except (TypeError, ValueError) as error:
                 setattr(error, PATH_ATTRIBUTE, getattr(self, PATH_ATTRIBUTE, None))
                 raise
-            calls.append(Call(inside.pop(), _shape_of(x), _shape_of(h)))
+            inside.pop()
+            if isinstance(h, ARRAYS):
+                calls.append(Call(self, _shape_of(x), _shape_of(h)))
             return h
 
         return call
@@ -96,11 +116,58 @@ def recorded(*kinds: type[nnx.Module], enter: Mark = _unchanged, leave: Mark = _
             kind.__call__ = original
 
 
-def _shape_of(array: jax.Array) -> jax.ShapeDtypeStruct:
+SCOPE = re.compile(r"convlab-module-(\d+)")
+
+
+@contextlib.contextmanager
+def _scoped(modules: Iterable[nnx.Module]) -> Iterator[list[Path]]:
+    """Write the number of each module into the name stacks of the operations in its calls.
+
+    Modules are numbered in the order of their first calls. The list holds their paths, as their tags have them. Calls of public
+    methods count too.
+    """
+    entered: list[Path] = []
+
+    def scoped(original):
+        @functools.wraps(original)
+        def call(self, *args, **kwargs):
+            tag = getattr(self, PATH_ATTRIBUTE, None)
+            if tag is None:
+                return original(self, *args, **kwargs)
+            if tag.path not in entered:
+                entered.append(tag.path)
+            with jax.named_scope(f"convlab-module-{entered.index(tag.path)}"):
+                return original(self, *args, **kwargs)
+
+        return call
+
+    kinds = {kind for module in modules for kind in type(module).__mro__} - {*nnx.Module.__mro__}
+    originals = [
+        (kind, name, value)
+        for kind in kinds
+        if issubclass(kind, nnx.Module)
+        for name, value in vars(kind).items()
+        if (name == "__call__" or not name.startswith("_")) and _is_method(value)
+    ]
+    try:
+        for kind, name, original in originals:
+            setattr(kind, name, scoped(original))
+        yield entered
+    finally:
+        for kind, name, original in originals:
+            setattr(kind, name, original)
+
+
+def _is_method(value: Any) -> bool:
+    """Return True if an entry of a class becomes a method of its instances."""
+    return callable(value) and inspect.isroutine(value) and not isinstance(value, (staticmethod, classmethod))
+
+
+def _shape_of(array: jax.Array | np.ndarray) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(array.shape, array.dtype)
 
 
-PATH_ATTRIBUTE = "_convlab_path"
+PATH_ATTRIBUTE = "_pytree__convlab_path"  # with another prefix, Flax takes an attribute of a Linen module for a variable
 
 
 class _PathTag:
@@ -126,7 +193,7 @@ def follow(
       leave: A function of the number of a call and its output, as in `recorded`.
 
     Raises:
-      ValueError: The model does not accept such images, or contains stacked layers.
+      ValueError: The model does not accept such images.
       TypeError: The model is not a Flax NNX module, or requires more arguments than images. Or `image_shape` is not a sequence
         of integers.
 
@@ -140,22 +207,21 @@ def follow(
     _check_takes_images(model, image)
     model = nnx.clone(model)
     model.eval()
-    for path, module in modules_of(model).items():
-        if isinstance(module, (Layer, nnx.Conv, nnx.Linear)):
-            _check_not_stacked(path, module)
-        if isinstance(module, kinds):
-            setattr(module, PATH_ATTRIBUTE, _PathTag(path))
+    modules = {path: module for path, module in modules_of(model).items() if not isinstance(module, (nnx.List, nnx.Dict))}
+    for path, module in modules.items():
+        setattr(module, PATH_ATTRIBUTE, _PathTag(path))
     definition, state = nnx.split(model)
     run = jax.make_jaxpr(lambda state, x: nnx.merge(definition, state)(x), return_shape=True)
     try:
-        with recorded(*kinds, enter=enter, leave=leave) as calls:
+        with recorded(*kinds, enter=enter, leave=leave) as calls, _scoped(modules.values()) as entered:
             traced, output = run(state, image)
     except (TypeError, ValueError) as error:
         tag = getattr(error, PATH_ATTRIBUTE, None)
         where = "" if tag is None else f"{name_of(tag.path)}: "
         raise ValueError(f"image_shape {image.shape[1:]} does not fit {type(model).__name__}: {where}{error}") from error
     first = next(iter(jax.tree.leaves(output)), jax.ShapeDtypeStruct((), jnp.float32))
-    return Trace([(getattr(call.module, PATH_ATTRIBUTE).path, call) for call in calls], first, traced.jaxpr)
+    paths = [getattr(getattr(call.module, PATH_ATTRIBUTE, None), "path", None) for call in calls]
+    return Trace(list(zip(paths, calls, strict=True)), first, traced.jaxpr, entered)
 
 
 def modules_of(model: nnx.Module) -> dict[Path, nnx.Module]:
@@ -182,9 +248,9 @@ def _check_takes_images(model: nnx.Module, image: jax.ShapeDtypeStruct) -> None:
         ) from None
 
 
-def _check_not_stacked(path: Path, module: Any) -> None:
+def check_not_stacked(path: Path, module: Any) -> None:
     """Raise ValueError if a module holds the stacked arrays of several layers, as `nnx.vmap` makes."""
-    layout, name, axes = layout_of(module), "kernel", 2
+    layout, name, axes = layout_of(module, transposed=True), "kernel", 2
     if layout is not None:
         name, *_ = layout.tying.arrays
         axes = len(layout.tying.shapes(layout)[name])
@@ -203,22 +269,141 @@ def name_of(path: Path) -> str:
 
 def is_stock(module: nnx.Module) -> bool:
     """Return True if a spatial layer has the call and the convolution of its own class."""
-    kind = Layer if isinstance(module, Layer) else nnx.Conv
+    ours = Layer.__module__.rpartition(".")[0]
+    kind = next(kind for kind in type(module).__mro__ if kind in STOCK or kind.__module__.startswith(ours))
     convolution = getattr(module, "conv_general_dilated", jax.lax.conv_general_dilated)
     return type(module).__call__ is kind.__call__ and convolution is jax.lax.conv_general_dilated
 
 
-def layout_of(module: nnx.Module) -> Layout | None:
+def layout_of(module: nnx.Module, *, transposed: bool = False) -> Layout | None:
     """Return the layout of a spatial layer, or None for any other module.
 
-    It is also None for subclasses that override the call, and for Flax convolutions with input dilation.
+    It is also None for subclasses that override the call, and for layers that no layout describes. These are layers with input
+    dilation, and transposed layers whose "CIRCULAR" padding aligns the result unlike any circular convolution.
+
+    Args:
+      module: Any module.
+      transposed: Whether to return the layouts of transposed layers too. They describe the layer that is transposed.
     """
-    if not isinstance(module, (Layer, nnx.Conv)) or not is_stock(module):
+    if not isinstance(module, SPATIAL) or not is_stock(module):
         return None
+    layout = module.layout if isinstance(module, Layer) else _flax_layout(module)
+    return layout if layout is not None and (transposed or not layout.transposed) else None
+
+
+def _flax_layout(module: Any) -> Layout | None:
+    """Return the layout of Flax's convolutions."""
+    arguments = module.kernel_size, module.strides
+    options: dict[str, Any] = {"use_bias": module.bias is not None}
+    if isinstance(module, nnx.Conv):
+        if np.any(np.array(module.input_dilation or 1) > 1):
+            return None
+        window = make_window(*arguments, module.padding, module.kernel_dilation, None)
+        options["groups"] = module.feature_group_count
+        return Layout(Shared(), window, module.in_features, module.out_features, **options)
+    sizes = make_window(*arguments, "VALID", module.kernel_dilation, None)
+    window = window_of_transpose(sizes, module.padding, module.transpose_kernel)
+    features = (module.out_features, module.in_features)
+    return None if window is None else Layout(Shared(), window, *features, transposed=True, **options)
+
+
+class Described(NamedTuple):
+    """Describe a spatial layer, whatever class it has, without its parameters.
+
+    Attributes:
+      layout: The layout. Of a transposed layer, it describes the layer that is transposed.
+      mask: The mask of the first array, in the layout's orientation, or None.
+      is_reversed: Whether the layer holds its kernel reversed, as Flax's transposed convolutions do.
+    """
+
+    layout: Layout
+    mask: jax.Array | None
+    is_reversed: bool
+
+    def arrays(self, parameters: Mapping[str, jax.Array]) -> Arrays:
+        """Return the arrays of the layout, given those of the layer: masked and in the layout's orientation."""
+        first, *others = self.layout.tying.arrays
+        kernel = self.turned(parameters[first])
+        return {first: kernel if self.mask is None else kernel * self.mask} | {name: parameters[name] for name in others}
+
+    def turned(self, kernel: jax.Array) -> jax.Array:
+        """Turn a kernel from the layer's orientation to the layout's, or back."""
+        return reversed_kernel(kernel) if self.is_reversed else kernel
+
+
+def described(model: nnx.Module) -> dict[Path, Described]:
+    """Return the description of every spatial layer that has a layout, by path.
+
+    Raises:
+      ValueError: A layer holds the stacked arrays of several layers. Or its mask is abstract, or has another shape.
+      TypeError: The model is not a Flax NNX module.
+
+    Example:
+      >>> [(path, layer)] = described(nnx.Sequential(nnx.Conv(2, 3, (3, 3), rngs=nnx.Rngs(0)))).items()
+      >>> path, layer.layout.rung
+      (('layers', 0), 'conv')
+    """
+    layers = {}
+    for path, module in modules_of(model).items():
+        layout = layout_of(module, transposed=True)
+        if layout is None:
+            continue
+        check_not_stacked(path, module)
+        first, *_ = layout.tying.arrays
+        mask, shape = getattr(module, "mask", None), jnp.shape(getattr(module, first))
+        if mask is not None and jnp.shape(mask) != shape:
+            raise ValueError(f"{name_of(path)}: mask must have the shape of the weights, {shape}, got {jnp.shape(mask)}")
+        if isinstance(mask, jax.ShapeDtypeStruct):
+            raise ValueError(f"{name_of(path)}: mask must be an array, got only its shape; needs a model with values")
+        layers[path] = Described(layout, None if mask is None else oriented(module, jnp.asarray(mask)), _is_reversed(module))
+    return layers
+
+
+def left_alone(model: nnx.Module) -> dict[Path, str]:
+    """Return the spatial layers that no layout describes, with the reason, by path."""
+    reasons = {}
+    for path, module in modules_of(model).items():
+        if isinstance(module, SPATIAL) and layout_of(module, transposed=True) is None:
+            reasons[path] = _reason(module)
+    return reasons
+
+
+def _reason(module: Any) -> str:
+    if getattr(module, "conv_general_dilated", jax.lax.conv_general_dilated) is not jax.lax.conv_general_dilated:
+        return "has another conv_general_dilated"
+    if not is_stock(module):
+        return "overrides the call of its class"
+    if np.max(getattr(module, "input_dilation", None) or 1) > 1:
+        return f"has input_dilation {module.input_dilation}"
+    return f"has padding {module.padding!r}, under which its result is aligned unlike that of a convolution"
+
+
+def names_with_reasons(alone: Mapping[Path, str]) -> str:
+    """List layers that are left alone, with the reasons, for warnings and errors.
+
+    Example:
+      >>> names_with_reasons({("layers", 0): "has input_dilation 2"})
+      'layers/0, which has input_dilation 2'
+    """
+    return ", ".join(f"{name_of(path)}, which {reason}" for path, reason in alone.items())
+
+
+def layout_arrays(module: Any) -> Arrays:
+    """Return the arrays of a spatial layer by name, as its layout describes them.
+
+    Masks are applied. The bias is left out.
+    """
     if isinstance(module, Layer):
-        return module.layout
-    if np.any(np.array(module.input_dilation or 1) > 1):
-        return None
-    window = make_window(module.kernel_size, module.strides, module.padding, module.kernel_dilation, None)
-    features, groups = (module.in_features, module.out_features), module.feature_group_count
-    return Layout(Shared(), window, *features, groups=groups, use_bias=module.bias is not None)
+        return module.layout_arrays()
+    kernel = module.kernel[...]
+    kernel = kernel if module.mask is None else kernel * module.mask
+    return {"kernel": oriented(module, kernel)}
+
+
+def oriented(module: Any, kernel: jax.Array) -> jax.Array:
+    """Return an array of the kernel's shape in the orientation that the layout describes."""
+    return reversed_kernel(kernel) if _is_reversed(module) else kernel
+
+
+def _is_reversed(module: Any) -> bool:
+    return isinstance(module, (ConvTranspose, nnx.ConvTranspose)) and not module.transpose_kernel

@@ -1,11 +1,7 @@
 """Checks of arguments, whose errors name what was got, what is needed, and why."""
 
-import contextlib
-import contextvars
-import math
-import pathlib
-import re
-from collections.abc import Iterator, Sequence
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,14 +10,178 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from convlab.geometry import Space, Window, as_integer
+from convlab.choices import shown
+from convlab.geometry import Axis, Space, Window, as_integer
+from convlab.memory import allow_large_arrays, bytes_of, fits_in_memory, shape_fits
 
-_allow_large_arrays = contextvars.ContextVar("allow_large_arrays", default=False)
+__all__ = [
+    "allow_large_arrays",
+    "array",
+    "as_floats",
+    "bytes_of",
+    "channels",
+    "equal_shapes",
+    "fits_in_memory",
+    "flag",
+    "floating",
+    "function",
+    "group_count",
+    "image_batch",
+    "image_shape",
+    "images",
+    "inexact",
+    "instance",
+    "is_concrete",
+    "kernel",
+    "key",
+    "number",
+    "options",
+    "output_fits",
+    "period",
+    "positions",
+    "promote",
+    "real",
+    "sequence",
+    "shape_fits",
+    "taps",
+    "window",
+    "window_of",
+]
 
 
 def is_concrete(value: Any) -> bool:
     """Return True if `value` is concrete, that is, not a tracer."""
     return not isinstance(value, Tracer)
+
+
+def instance(name: str, value: Any, kinds: type | tuple[type, ...], needed: str) -> Any:
+    """Return `value` and check that it is an instance of one of some classes.
+
+    Raises:
+      TypeError: It is not. The error describes what is needed.
+    """
+    if not isinstance(value, kinds):
+        raise TypeError(f"{name} must be {needed}, got {shown(value)}")
+    return value
+
+
+def function(name: str, value: Any, needed: str = "a function") -> Any:
+    """Return `value` and check that it can be called.
+
+    Raises:
+      TypeError: It cannot.
+    """
+    if not callable(value):
+        raise TypeError(f"{name} must be {needed}, got {shown(value)}")
+    return value
+
+
+def flag(name: str, value: Any) -> Any:
+    """Return `value` and check that it is True or False, or an array of one of them.
+
+    Raises:
+      TypeError: It is neither.
+    """
+    if isinstance(value, jax.Array) and value.dtype == bool and value.ndim == 0:
+        return value
+    return instance(name, value, (bool, np.bool_), "True or False")
+
+
+def number(name: str, value: Any) -> Any:
+    """Return a real number as a float, or unchanged if it is an array without axes.
+
+    Raises:
+      TypeError: It is no real number.
+    """
+    if isinstance(value, (jax.Array, np.ndarray)) and value.ndim == 0 and jnp.issubdtype(value.dtype, jnp.number):
+        return real(name, jnp.asarray(value))
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    instance(name, value, (numbers.Real, np.floating, np.integer), "a number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be a number that a float can hold, got {shown(value)}") from None
+
+
+def key(name: str, value: Any) -> Any:
+    """Return `value` and check that it is one random key.
+
+    Raises:
+      TypeError: It is none.
+    """
+    is_key = isinstance(value, (jax.Array, np.ndarray)) and (
+        (value.ndim == 0 and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)) or (value.dtype == np.uint32 and value.ndim == 1)
+    )
+    if not is_key:
+        raise TypeError(f"{name} must be one random key, such as jax.random.key(0), got {shown(value)}")
+    return value
+
+
+def sequence(name: str, value: Any, entries: str) -> list[Any]:
+    """Return the entries of a sequence as a list. Strings and mappings are none.
+
+    Raises:
+      TypeError: `value` is no sequence.
+    """
+    if isinstance(value, (str, bytes, Mapping, type)) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
+        raise TypeError(f"{name} must be a sequence of {entries}, got {shown(value)}")
+    return list(value)
+
+
+def array(name: str, value: Any) -> jax.Array:
+    """Return `value` as an array.
+
+    Raises:
+      TypeError: It is no array of numbers.
+    """
+    if isinstance(value, jax.Array):
+        return value
+    try:
+        return jnp.asarray(value)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"{name} must be an array of numbers, got {shown(value)}") from None
+
+
+def as_floats(name: str, value: Any) -> np.ndarray:
+    """Return concrete numbers as an array of 64-bit floats.
+
+    Raises:
+      TypeError: A value is no real number.
+    """
+    try:
+        result = np.asarray(value)
+        if result.dtype.kind not in "iuf":
+            raise TypeError
+        return result.astype(float)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"{name} must be numbers, got {shown(value)}") from None
+
+
+def options(precision: Any, preferred_element_type: Any = None) -> None:
+    """Check the precision of multiplications and the dtype of sums, as in `jax.lax`.
+
+    Raises:
+      ValueError: The precision is unknown.
+      TypeError: `preferred_element_type` is no dtype.
+    """
+    for part in precision if isinstance(precision, tuple) and len(precision) == 2 else (precision,):
+        if part is None or isinstance(part, (jax.lax.Precision, jax.lax.DotAlgorithm, jax.lax.DotAlgorithmPreset)):
+            continue
+        if not isinstance(part, str) or part not in (*PRECISIONS, *jax.lax.DotAlgorithmPreset.__members__):
+            raise ValueError(
+                f"precision {shown(precision)} is unknown; needs one of {', '.join(PRECISIONS)}, or one of jax.lax"
+            )
+    try:
+        is_dtype = not isinstance(preferred_element_type, (jax.Array, np.ndarray))
+        is_dtype = preferred_element_type is None or is_dtype and jnp.issubdtype(jnp.dtype(preferred_element_type), jnp.number)
+    except (TypeError, ValueError, AttributeError):
+        is_dtype = False
+    if not is_dtype:
+        raise TypeError(f"preferred_element_type must be a dtype, such as 'float32', got {shown(preferred_element_type)}")
+
+
+PRECISIONS = ("default", "high", "highest", "bfloat16", "bfloat16_3x", "float32", "tensorfloat32", "fastest")
 
 
 def inexact(name: str, value: ArrayLike) -> jax.Array:
@@ -57,12 +217,12 @@ def real(name: str, array: jax.Array) -> jax.Array:
 
 def _inexact(name: str, value: ArrayLike, first_filled: int) -> jax.Array:
     """Return `value` as a floating or complex array. Axes before axis `first_filled` may be empty."""
-    array = jnp.asarray(value)
-    if not jnp.issubdtype(array.dtype, jnp.inexact):
-        raise TypeError(f"{name} has dtype {array.dtype} but needs a floating one; cast it, e.g. {name}.astype('float32')")
-    if any(size == 0 for size in array.shape[first_filled:] if isinstance(size, int)):
-        raise ValueError(f"{name} is empty: its shape is {array.shape}")
-    return array
+    result = array(name, value)
+    if not jnp.issubdtype(result.dtype, jnp.inexact):
+        raise TypeError(f"{name} has dtype {result.dtype} but needs a floating one; cast it, e.g. {name}.astype('float32')")
+    if any(size == 0 for size in result.shape[first_filled:] if isinstance(size, int)):
+        raise ValueError(f"{name} is empty: its shape is {result.shape}")
+    return result
 
 
 def kernel(name: str, value: ArrayLike, spatial: int, others: str) -> tuple[jax.Array, int]:
@@ -99,6 +259,19 @@ def images(value: ArrayLike, ndim: int, because: str, name: str = "x") -> tuple[
     return array, array.shape[array.ndim - 1 - ndim : -1]
 
 
+def image_batch(name: str, value: ArrayLike) -> jax.Array:
+    """Return a batch of images (n, *space, c) as an array.
+
+    Raises:
+      ValueError: There are fewer than three axes, or no pixels.
+      TypeError: The dtype is not floating.
+    """
+    batch = floating(name, value)
+    if batch.ndim < 3:
+        raise ValueError(f"{name} has shape {batch.shape}; needs images (n, *space, c) with at least one spatial axis")
+    return batch
+
+
 def image_shape(value: Any) -> tuple[int, ...]:
     """Return the shape (*space, c) of one image as a tuple.
 
@@ -106,23 +279,22 @@ def image_shape(value: Any) -> tuple[int, ...]:
       ValueError: There is no axis, or an axis is empty.
       TypeError: The shape is not a sequence of integers.
     """
-    if not isinstance(value, (Sequence, np.ndarray)) or isinstance(value, str):
-        raise TypeError(f"image_shape must be a sequence (*space, c) of integers, such as (28, 28, 1), got {value!r}")
+    if not isinstance(value, (Sequence, np.ndarray)) or isinstance(value, str) or getattr(value, "ndim", 1) == 0:
+        raise TypeError(f"image_shape must be a sequence (*space, c) of integers, such as (28, 28, 1), got {shown(value)}")
     shape = tuple(as_integer("image_shape", size) for size in value)
     if not shape:
         raise ValueError("image_shape must have an axis for the channels, as in (28, 28, 1), got ()")
+    shape_fits("an image of image_shape", *shape, itemsize=4)
     return shape
 
 
-def window(value: object) -> Window:
+def window(value: object, name: str = "window") -> Window:
     """Return `value`, a window.
 
     Raises:
       TypeError: `value` is not a Window.
     """
-    if not isinstance(value, Window):
-        raise TypeError(f"window must be a convlab.Window such as Window(3), got {value!r}")
-    return value
+    return instance(name, value, Window, "a convlab.Window such as Window(3)")
 
 
 def window_of(name: str, shape: Sequence[int], value: Window | None) -> Window:
@@ -135,7 +307,7 @@ def window_of(name: str, shape: Sequence[int], value: Window | None) -> Window:
     if value is None:
         return Window(tuple(shape))
     taps(name, tuple(shape), window(value))
-    return value
+    return value.with_ndim(len(shape))
 
 
 def group_count(groups: int, count: int, counted: str) -> None:
@@ -145,7 +317,7 @@ def group_count(groups: int, count: int, counted: str) -> None:
       ValueError: `groups` is no such integer. The error names what is counted by `counted`.
     """
     if isinstance(groups, bool) or not isinstance(groups, (int, np.integer)) or groups < 1:
-        raise ValueError(f"groups must be an integer of at least 1, got {groups!r}")
+        raise ValueError(f"groups must be an integer of at least 1, got {shown(groups)}")
     if count % groups:
         raise ValueError(f"groups must divide the {count} {counted}, got {groups}")
 
@@ -169,7 +341,7 @@ def period(got: tuple[int, ...], window: Window, space: Space) -> None:
     Raises:
       ValueError: The period exceeds the positions along an axis.
     """
-    out = window.output_shape(space)
+    out = _window(window).output_shape(space)
     if any(p > i for p, i in zip(got, out, strict=True)):
         raise ValueError(f"period {got} exceeds the {out} positions of {window} on {space} pixels")
 
@@ -190,7 +362,7 @@ def positions(name: str, got: tuple[int, ...], window: Window, space: Space) -> 
     Raises:
       ValueError: The number of positions differs along an axis.
     """
-    needed = window.output_shape(space)
+    needed = _window(window).output_shape(space)
     equal_shapes(f"{name} holds kernels for {{}} positions", got, f"{window} on {space} pixels has {{}}", needed)
 
 
@@ -200,59 +372,22 @@ def taps(name: str, got: tuple[int, ...], window: Window) -> None:
     Raises:
       ValueError: The number of taps differs along an axis.
     """
-    equal_shapes(f"{name} holds kernels of {{}} taps", got, f"{window} has {{}}", window.taps(len(got)))
+    equal_shapes(f"{name} holds kernels of {{}} taps", got, f"{window} has {{}}", _window(window).taps(len(got)))
 
 
-def bytes_of(tree: Any) -> int:
-    """Add up the bytes of a tree of arrays or of their shapes."""
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+_window = window  # where an argument has this name
 
 
-@contextlib.contextmanager
-def allow_large_arrays() -> Iterator[None]:
-    """Turn off the memory check inside this context.
+def output_fits(x: jax.Array, axes: Sequence[Axis], channels: int) -> None:
+    """Check that the output of a windowed layer fits into memory.
 
-    Arrays that need more than the free memory are then made instead of raising a MemoryError.
-
-    Example:
-      >>> with allow_large_arrays():
-      ...     pass  # build, relax or train a network that is known to fit
-    """
-    before = _allow_large_arrays.set(True)
-    try:
-        yield
-    finally:
-        _allow_large_arrays.reset(before)
-
-
-def fits_in_memory(needed: dict[str, Any]) -> None:
-    """Check that arrays fit into the free memory of the device that JAX computes on.
-
-    Args:
-      needed: The arrays or their shapes, by the purpose that the error names.
+    Strides, padding and dilation set its size.
 
     Raises:
-      MemoryError: The arrays need more than the free memory.
+      MemoryError: It does not fit.
     """
-    if _allow_large_arrays.get():
-        return
-    sizes = {purpose: bytes_of(tree) for purpose, tree in needed.items()}
-    free, total = _free(), sum(sizes.values())
-    if free is not None and total > free:
-        parts = ", ".join(f"{size / 1e9:,.2f} GB for {purpose}" for purpose, size in sizes.items())
-        raise MemoryError(
-            f"needs {total:,} bytes ({parts}) but {free:,} are free; convlab.allow_large_arrays() turns the check off"
-        )
-
-
-def _free() -> int | None:
-    """Return the free bytes of the first device, or None if they are unknown."""
-    device = jax.local_devices()[0]
-    if stats := device.memory_stats():
-        return stats["bytes_limit"] - stats["bytes_in_use"]
-    meminfo = pathlib.Path("/proc/meminfo")
-    available = re.search(r"^MemAvailable:\s*(\d+) kB$", meminfo.read_text(), re.MULTILINE) if meminfo.exists() else None
-    return int(available[1]) * 1024 if available else None
+    outputs = [axis.outputs for axis in axes]
+    shape_fits("the output at all positions of window", *x.shape[: x.ndim - 1 - len(axes)], *outputs, channels, itemsize=4)
 
 
 def promote(*arrays: jax.Array) -> list[jax.Array]:

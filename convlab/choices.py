@@ -1,4 +1,4 @@
-"""Errors for values that are not among the known names, with the nearest one."""
+"""Errors that list the known names and suggest the one nearest to an unknown value."""
 
 import difflib
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ def one_of(name: str, value: Any, choices: Iterable[str], extra: str = "") -> No
       name: The name of the argument, for the error.
       value: The argument.
       choices: The known names.
-      extra: Other values that the argument takes, appended to the list in the error.
+      extra: The text about other accepted values that ends the list in the error.
 
     Raises:
       ValueError: `value` is not one of `choices`.
@@ -24,11 +24,27 @@ def one_of(name: str, value: Any, choices: Iterable[str], extra: str = "") -> No
     """
     known = [*choices]
     if not isinstance(value, str) or value not in known:
-        raise ValueError(f"{name} {value!r} is unknown; needs one of {', '.join(known)}{extra}{did_you_mean(value, known)}")
+        raise ValueError(
+            f"{name} {shown(value)} is unknown; needs one of {', '.join(known)}{extra}{did_you_mean(value, known)}"
+        )
+
+
+def shown(value: Any) -> str:
+    """Return the text of a value for an error: arrays by shape and dtype, long texts shortened.
+
+    Example:
+      >>> import numpy as np
+      >>> shown("a"), shown(np.ones((2, 3)))
+      ("'a'", 'an array of shape (2, 3) and dtype float64')
+    """
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"an array of shape {value.shape} and dtype {value.dtype}"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def did_you_mean(value: Any, choices: Iterable[str], most: int = 1) -> str:
-    """Return the end of an error message that names the choices nearest to `value`, or "" if none is near.
+    """Return the end of an error that names the choices nearest to `value`, or "" if none is near.
 
     Example:
       >>> did_you_mean("local", ["dense", "locally_connected"]), did_you_mean("qzx", ["dense"])

@@ -5,11 +5,14 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
-from convlab.choices import one_of
+from convlab.choices import one_of, shown
+from convlab.memory import shape_fits
+
+LARGEST = 2**31 - 1  # the largest size, so that a product of two has 64 bits
 
 Size = int | Sequence[int]
 Padding = str | int | Sequence[str | int | tuple[int, int]]
@@ -48,8 +51,15 @@ class Axis(NamedTuple):
 
         $$k = s i + t a - p \quad \text{inside the image, else what the mode defines}$$
         """
+        shape_fits("the pixels that every tap of window reads", self.outputs, self.size)
         i, a = np.arange(self.outputs)[:, None], np.arange(self.size)
         return OUTSIDE[self.mode](self.stride * i + self.dilation * a - self.low, self.pixels)
+
+    @property
+    def inside(self) -> np.ndarray:
+        r"""Whether some tap of each output reads each pixel: bool, (outputs, pixels)."""
+        shape_fits("the taps of window by space", self.outputs, self.size, self.pixels, itemsize=1)
+        return (self.reads[..., None] == np.arange(self.pixels)).any(1)
 
     @property
     def extent(self) -> int:
@@ -99,6 +109,8 @@ PADDINGS: dict[str, tuple[Callable[[int, int, int], tuple[int, ...]], str]] = {
     "CAUSAL": (lambda n, extent, stride: (extent - 1, 0), "zero"),
 }
 
+SIZE_KEEPING = ("SAME", "SAME_LOWER", "CIRCULAR", "REFLECT", "EDGE", "CAUSAL")  # n pixels have ceil(n / stride) outputs
+
 
 @dataclasses.dataclass(frozen=True)
 class Window:
@@ -112,13 +124,14 @@ class Window:
       strides: The distance between neighbouring outputs in pixels, at least 1.
       padding: The pixels added around the image. Zeros: "SAME" (ceil(n / stride) outputs, an odd pixel goes to the end),
         "SAME_LOWER" (an odd pixel goes to the start), "VALID" (none), "FULL" (every overlap), "CAUSAL" (one axis, all at
-        the start), an int or a (low, high) pair. Image pixels, (extent - 1) // 2 at the start and extent // 2 at the end:
+        the start), an int or a (low, high) pair. Negative numbers remove pixels. Image pixels, (extent - 1) // 2 at the start
+        and extent // 2 at the end:
         "CIRCULAR" (the image repeats), "REFLECT" (it is mirrored at the border pixel), "EDGE" (the border pixel repeats).
         A sequence has one entry per axis, each of any kind: ("SAME", "CIRCULAR") suits a map of the globe.
       dilation: The distance between neighbouring taps in pixels, at least 1.
 
     Raises:
-      ValueError: A size, stride or dilation is below 1, padding is negative or unknown, or sequences differ in length.
+      ValueError: A size, stride or dilation is below 1, a padding is unknown, or sequences differ in length.
       TypeError: A size, stride, dilation or padding is not an integer.
 
     Example:
@@ -153,8 +166,10 @@ class Window:
             object.__setattr__(self, name, (value,) * ndim if isinstance(value, int) else value)
         if isinstance(self.padding, int):
             object.__setattr__(self, "padding", ((self.padding, self.padding),) * ndim)
-        if isinstance(self.padding, tuple) and isinstance(self.padding[0], str) and len({*self.padding}) == 1 and ndim > 1:
-            object.__setattr__(self, "padding", self.padding[0])
+        if isinstance(self.padding, tuple) and len({*self.padding}) == 1:
+            (name, *_) = self.padding
+            if isinstance(name, str) and (ndim == 1 or name != "CAUSAL"):  # that name alone stands for one axis
+                object.__setattr__(self, "padding", name)
 
     @property
     def ndim(self) -> int | None:
@@ -180,9 +195,9 @@ class Window:
         """
         if self.ndim is None:
             window = Window(self.size, self.strides, self.padding, self.dilation)
-            window._broadcast(ndim)
+            window._broadcast(as_integer("ndim", ndim))
             return window
-        if self.ndim != ndim:
+        if self.ndim != as_integer("ndim", ndim):
             raise ValueError(f"{self} has {self.ndim} spatial axes but {ndim} are needed here")
         return self
 
@@ -195,12 +210,14 @@ class Window:
         return as_axes("size", self.with_ndim(ndim).size, ndim)
 
     def axes(self, space: Space) -> tuple[Axis, ...]:
-        """Lay the window on an image of `space` pixels: one `Axis` per spatial axis.
+        """Return the window on an image of `space` pixels, as one `Axis` per spatial axis.
 
         Raises:
           ValueError: No output position fits, an axis has no pixels, or the window has another number of spatial axes.
         """
         sizes = as_space(space)
+        if self.ndim not in (None, len(sizes)):
+            raise ValueError(f"{self} has {self.ndim} spatial axes but {len(sizes)} are needed here, as space is {sizes}")
         return _axes(self.with_ndim(len(sizes)), sizes)
 
     def output_shape(self, space: Space) -> tuple[int, ...]:
@@ -214,6 +231,26 @@ class Window:
           ValueError: No output position fits.
         """
         return tuple(axis.outputs for axis in self.axes(space))
+
+    def input_shape(self, positions: Space) -> tuple[int, ...]:
+        """Return the number of pixels of the image that a transposed layer makes from output positions.
+
+        With strides, several images have the same positions. The sizes returned are those of `jax.lax.conv_transpose`.
+
+        Raises:
+          ValueError: The window has another number of spatial axes, or no image has these positions.
+
+        Example:
+          >>> Window((3, 3), strides=2).input_shape((4, 5)), Window((3, 3), 2, "VALID").input_shape((4, 5))
+          ((8, 10), (9, 11))
+        """
+        outputs = as_space(positions)
+        window = self.with_ndim(len(outputs))
+        arguments = zip(outputs, *(getattr(window, name) for name in ("size", "strides", "dilation", "paddings")), strict=True)
+        space = tuple(_pixels(*axis) for axis in arguments)
+        if min(space) < 1 or window.output_shape(space) != outputs:
+            raise ValueError(f"positions are {outputs}, but {self} has these on no image")
+        return space
 
     def reads(self, space: Space) -> np.ndarray:
         r"""Return the row-major number of the pixel that each tap reads: int, (*out, *window).
@@ -257,7 +294,7 @@ class Window:
                  [6, 9, 6],
                  [4, 6, 4]])
         """
-        counts = [(axis.reads[..., None] == np.arange(axis.pixels)).any(1).sum(0) for axis in self.axes(space)]
+        counts = [axis.inside.sum(0) for axis in self.axes(space)]
         return over_axes(np.multiply, counts)
 
     @classmethod
@@ -289,8 +326,23 @@ def as_space(space: Space) -> tuple[int, ...]:
     """
     sizes = _integers("space", space, least=1)
     if isinstance(sizes, int):
-        raise TypeError(f"space must be a sequence of integers, one per spatial axis, got {space!r}")
+        raise TypeError(f"space must be a sequence of integers, one per spatial axis, got {shown(space)}")
+    if not sizes:
+        raise ValueError("space must have at least one spatial axis, got ()")
     return sizes
+
+
+def as_size(name: str, value: Size) -> int | tuple[int, ...]:
+    """Return `value` as an integer of at least 1, or as a tuple of them.
+
+    Raises:
+      ValueError: An entry is below 1, or there is none.
+      TypeError: `value` is neither an integer nor a sequence of integers.
+    """
+    numbers = _integers(name, value, least=1)
+    if numbers == ():
+        raise ValueError(f"{name} must have at least one entry, got ()")
+    return numbers
 
 
 def as_axes(name: str, value: Size, ndim: int) -> tuple[int, ...]:
@@ -308,11 +360,11 @@ def as_axes(name: str, value: Size, ndim: int) -> tuple[int, ...]:
     return numbers
 
 
-def as_integer(name: str, value: object, least: int = 1) -> int:
-    """Return `value` as an int of at least `least`.
+def as_integer(name: str, value: object, least: int | None = 1, most: int = LARGEST) -> int:
+    """Return `value` as an int of at least `least`, or any int if that is None.
 
     Raises:
-      ValueError: `value` is smaller than `least`.
+      ValueError: `value` is smaller than `least`, or its absolute value exceeds `most`.
       TypeError: `value` is not an integer.
     """
     try:
@@ -320,14 +372,17 @@ def as_integer(name: str, value: object, least: int = 1) -> int:
             raise TypeError
         number = operator.index(value)  # pyright: ignore[reportArgumentType]
     except TypeError:
-        raise TypeError(f"{name} must be an integer or a sequence of integers, got {value!r}") from None
-    if number < least:
+        raise TypeError(f"{name} must be an integer or a sequence of integers, got {shown(value)}") from None
+    if least is not None and number < least:
         raise ValueError(f"{name} must be at least {least}, got {number}")
+    if abs(number) > most:
+        raise ValueError(f"{name} must be at most {most}, got {number}")
     return number
 
 
 def over_axes(join: np.ufunc, tables: Sequence[np.ndarray]) -> np.ndarray:
     """Combine tables of one spatial axis each: (a), (b) to (a, b), or (i, a), (j, b) to (i, j, a, b)."""
+    shape_fits("the table of window on space", *(size for table in tables for size in table.shape))
     table = functools.reduce(join.outer, tables)
     return table if tables[0].ndim == 1 else _interleaved(table)
 
@@ -337,23 +392,28 @@ def _interleaved(table: np.ndarray) -> np.ndarray:
     return table.transpose(*range(0, table.ndim, 2), *range(1, table.ndim, 2))
 
 
-def _integers(name: str, value: object, least: int) -> int | tuple[int, ...]:
-    if isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str) and np.ndim(value) == 1:
+def _integers(name: str, value: object, least: int | None) -> int | tuple[int, ...]:
+    if _is_sequence(value):
         return tuple(as_integer(name, entry, least) for entry in value)
     return as_integer(name, value, least)
 
 
+def _is_sequence(value: object) -> TypeGuard[Sequence[Any]]:
+    """Return True for a sequence with entries, which strings and arrays without axes are not."""
+    return (isinstance(value, Sequence) and not isinstance(value, str)) or (isinstance(value, np.ndarray) and value.ndim > 0)
+
+
 def _padding(padding: Padding) -> str | int | tuple[str | tuple[int, int], ...]:
-    if isinstance(padding, (Sequence, np.ndarray)) and not isinstance(padding, str):
+    if _is_sequence(padding):
         return tuple(_entry(entry, padding) for entry in padding)
-    return _name(padding) if isinstance(padding, str) else as_integer("padding", padding, least=0)
+    return _name(padding) if isinstance(padding, str) else as_integer("padding", padding, least=None)
 
 
 def _entry(entry: Any, padding: Any) -> str | tuple[int, int]:
     """Return the padding of one axis as a name or a (low, high) pair."""
     if isinstance(entry, str):
         return _name(entry)
-    pair = _integers("padding", entry, least=0)
+    pair = _integers("padding", entry, least=None)
     low, *high = (pair, pair) if isinstance(pair, int) else pair
     if len(high) != 1:
         raise ValueError(f"padding needs a name, an int or a (low, high) pair per spatial axis, got {entry!r} in {padding!r}")
@@ -361,13 +421,24 @@ def _entry(entry: Any, padding: Any) -> str | tuple[int, int]:
 
 
 def _name(name: str) -> str:
-    one_of("padding", name, PADDINGS, extra=", ints or (low, high) pairs")
-    return name
+    one_of("padding", name.upper(), PADDINGS, extra=", ints or (low, high) pairs")  # in any case, as in jax.lax
+    return name.upper()
+
+
+def _pixels(outputs: int, size: int, stride: int, dilation: int, padding: str | tuple[int, int]) -> int:
+    """Return the number of pixels of one axis with a number of outputs."""
+    extent = dilation * (size - 1) + 1
+    if padding in SIZE_KEEPING:
+        return stride * outputs
+    if padding == "VALID":
+        return stride * (outputs - 1) + max(extent, stride)
+    pads = PADDINGS[padding][0](0, extent, stride) if isinstance(padding, str) else padding
+    return stride * (outputs - 1) + extent - sum(pads)
 
 
 @functools.lru_cache(maxsize=1024)
 def _axes(window: Any, space: tuple[int, ...]) -> tuple[Axis, ...]:
-    """Lay a window on an image, with all integers broadcast to the axes of `space`."""
+    """Return the axes of a window on an image, with all integers broadcast to the axes of `space`."""
     axes, arguments = [], zip(space, window.size, window.strides, window.dilation, window.paddings, strict=True)
     for r, (n, size, stride, dilation, padding) in enumerate(arguments):
         extent = dilation * (size - 1) + 1

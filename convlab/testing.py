@@ -13,7 +13,8 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from convlab.geometry import Size, Space, Window, as_axes
+from convlab import check
+from convlab.geometry import Size, Space, Window, as_axes, as_integer, as_space
 from convlab.rungs import ByPixel, Layout, transfer, with_rung
 
 __all__ = ["assert_matches_dense", "assert_on_rung", "assert_same_function", "assert_shift_equivariant"]
@@ -41,6 +42,9 @@ def assert_same_function(
     Example:
       >>> assert_same_function(jnp.abs, lambda x: jnp.maximum(x, -x), (5, 7, 2))
     """
+    for name, function in {"a": a, "b": b}.items():
+        check.function(name, function, "a function of images")
+    check.number("tolerance", tolerance)
     x = _images(image_shape, seed)
     _assert_close(a(x), b(x), "a and b differ on Gaussian images", tolerance)
 
@@ -63,10 +67,12 @@ def assert_matches_dense(op: Function, w: Float[ArrayLike, "i j k l c d"], *, to
       >>> v, window = jnp.arange(18.0).reshape(3, 3, 1, 2), cl.Window(3)
       >>> assert_matches_dense(lambda x: cl.conv(x, v, window), cl.lift_conv_to_dense(v, window, (5, 7)))
     """
-    w = jnp.asarray(w)
-    ndim = w.ndim // 2 - 1
+    check.function("op", op, "a function of one image")
+    check.number("tolerance", tolerance)
+    w, ndim = check.kernel("w", w, spatial=2, others="c d")
     first, second = (_images((*w.shape[ndim : 2 * ndim], w.shape[-2]), seed)[0].astype(w.dtype) for seed in (0, 1))
-    at_zero, tangent = op(jnp.zeros_like(first)), jax.jvp(op, (first,), (second,))[1]
+    at_zero = check.array("the result of op", op(jnp.zeros_like(first)))
+    tangent = jax.jvp(op, (first,), (second,))[1]
     _assert_close(op(second), at_zero + tangent, "op is not linear", tolerance)
     _assert_close(at_zero, jnp.zeros_like(at_zero), "op of a zero image is not zero", tolerance)
     _assert_close(jnp.moveaxis(jax.jacobian(op)(first), ndim, -1), w, "the Jacobian of op differs from w", tolerance)
@@ -98,7 +104,11 @@ def assert_on_rung(
       >>> assert_on_rung(w, cl.Window(3), (5, 7), "conv")
       >>> assert_on_rung(2 * w.at[1, 2].multiply(2), cl.Window(3), (5, 7), "locally_connected")
     """
-    w = jnp.asarray(w)
+    check.number("tolerance", tolerance)
+    w, _ = check.kernel("w", w, spatial=2, others="c d")
+    check.equal_shapes("w has {} axes", (w.ndim,), "space needs {}", (2 * len(as_space(space)) + 2,))
+    check.positions("w", w.shape[: len(space)], window, space)
+    check.equal_shapes("w reads {} pixels", w.shape[len(space) : -2], "space is {}", as_space(space))
     c, d = w.shape[-2:]
     dense = Layout(ByPixel(), window, c, d, space)
     strict = with_rung(dense, rung, **parameters)
@@ -130,6 +140,9 @@ def assert_shift_equivariant(
       >>> v, window = jnp.arange(18.0).reshape(3, 3, 1, 2), cl.Window(3, padding="CIRCULAR")
       >>> assert_shift_equivariant(lambda x: cl.conv(x, v, window), (5, 7, 1), (1, 2))
     """
+    check.function("function", function, "a function of images")
+    check.number("tolerance", tolerance)
+    image_shape = check.image_shape(image_shape)
     axes = tuple(range(1, len(image_shape)))
     deltas, strides = as_axes("delta", delta, len(axes)), as_axes("stride", stride, len(axes))
     if any(d % s for d, s in zip(deltas, strides, strict=True)):
@@ -137,7 +150,7 @@ def assert_shift_equivariant(
             f"delta {deltas} must be a multiple of the stride {strides}, else no shift of the result corresponds to it"
         )
     x = _images(image_shape, seed)
-    expected = function(x)
+    expected = check.array("the result of function", function(x))
     if expected.ndim == x.ndim:
         expected = jnp.roll(expected, [d // s for d, s in zip(deltas, strides, strict=True)], axes)
     shifted = function(jnp.roll(x, deltas, axes))
@@ -146,7 +159,9 @@ def assert_shift_equivariant(
 
 def _images(image_shape: Sequence[int], seed: int) -> Array:
     """Draw three Gaussian images."""
-    return jax.random.normal(jax.random.key(seed), (3, *image_shape))
+    shape = check.image_shape(image_shape)
+    check.shape_fits("images of image_shape", 3, *shape, itemsize=4)
+    return jax.random.normal(jax.random.key(as_integer("seed", seed, least=0, most=2**32 - 1)), (3, *shape))
 
 
 def _assert_close(got: Any, expected: Any, message: str, tolerance: float) -> None:

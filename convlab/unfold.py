@@ -12,11 +12,15 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from convlab import check
-from convlab.geometry import Axis, Window
+from convlab.geometry import Axis, Window, as_integer
 
 
 def extend(x: Array, axes: tuple[Axis, ...], start: int, fill: float = 0.0) -> Array:
     """Pad images so that all windows lie inside. Their spatial axes begin at axis `start`."""
+    padded = [axis.low + axis.pixels + axis.high for axis in axes]
+    check.shape_fits(
+        "images padded for window", *x.shape[:start], *padded, *x.shape[start + len(axes) :], itemsize=x.dtype.itemsize
+    )
     for mode in sorted({axis.mode for axis in axes if axis.low or axis.high}):
         pads = [(axis.low, axis.high) if axis.mode == mode else (0, 0) for axis in axes]
         pads = [(0, 0)] * start + pads + [(0, 0)] * (x.ndim - start - len(axes))
@@ -44,6 +48,10 @@ def windows(x: Array, axes: tuple[Axis, ...], start: int, after: int = 1) -> Arr
 
     The taps become new axes in front of the last `after` axes.
     """
+    gathered = [size for axis in axes for size in (axis.outputs, axis.size)]
+    check.shape_fits(
+        "all patches of window", *x.shape[:start], *gathered, *x.shape[start + len(axes) :], itemsize=x.dtype.itemsize
+    )
     x = extend(x, axes, start)
     for r, axis in enumerate(axes):
         x = jnp.stack(list(taps(x, axis, start + r)), x.ndim - after)
@@ -77,7 +85,7 @@ def fold(
 
 
 def unfold(x: Float[Array, "*n k l c"], window: Window, ndim: int | None = None) -> Float[Array, "*n i j a b c"]:
-    r"""Gather the windows of images, that is, the patches that all rungs multiply with their kernels.
+    r"""Gather the patches of images that the windowed layers multiply with their kernels.
 
     $$P_{ijabc} = X_{s i + t a - p,\, s j + t b - p,\, c}$$
 
@@ -91,7 +99,7 @@ def unfold(x: Float[Array, "*n k l c"], window: Window, ndim: int | None = None)
 
     Raises:
       ValueError: The window fits nowhere, or the number of spatial axes is unknown.
-      TypeError: `x` is not floating.
+      TypeError: `x` is neither floating nor complex.
 
     Example:
       >>> unfold(jnp.arange(5.0)[:, None], Window((3,), padding="VALID"))[..., 0]
@@ -99,7 +107,7 @@ def unfold(x: Float[Array, "*n k l c"], window: Window, ndim: int | None = None)
              [1., 2., 3.],
              [2., 3., 4.]], dtype=float32)
     """
-    ndim = check.window(window).ndim if ndim is None else ndim
+    ndim = check.window(window).ndim if ndim is None else as_integer("ndim", ndim)
     if ndim is None:
         raise ValueError(f"{window} leaves the number of spatial axes open; give its size as a tuple, or ndim")
     x, space = check.images(x, ndim, f"{window} has {ndim}")

@@ -43,10 +43,10 @@ FAULTS = [
     ),
     Fault(
         "fuse channels in the wrong order",
-        "convlab/foreign.py",
-        "    kernel = kernel.reshape(*kernel.shape[:ndim], _channels(kernel, size), *size, kernel.shape[-1])\n"
+        "convlab/foreign/linen.py",
+        "    kernel = kernel.reshape(*kernel.shape[:ndim], fused // math.prod(size), *size, kernel.shape[-1])\n"
         "    return jnp.moveaxis(kernel, ndim, -2)",
-        "    return kernel.reshape(*kernel.shape[:ndim], *size, _channels(kernel, size), kernel.shape[-1])",
+        "    return kernel.reshape(*kernel.shape[:ndim], *size, fused // math.prod(size), kernel.shape[-1])",
         "tests/test_foreign.py",
     ),
     Fault(
@@ -360,8 +360,8 @@ FAULTS = [
     Fault(
         "exchange taps along axes of different dilation",
         "convlab/rungs/symmetric.py",
-        'kinds = [*zip(sizes, as_axes("dilation", layout.window.dilation, len(sizes)), strict=True)]',
-        'kinds = [*zip(sizes, as_axes("dilation", 1, len(sizes)), strict=True)]',
+        "kinds = [*zip(sizes, *steps,",
+        "kinds = [*zip(sizes,",
         "tests/test_rungs.py -k flipped",
     ),
     Fault(
@@ -485,9 +485,9 @@ FAULTS = [
     ),
     Fault(
         "relax a masked kernel of Flax without its mask",
-        "convlab/surgery/networks.py",
-        'arrays["kernel"] * mask',
-        'arrays["kernel"]',
+        "convlab/calls.py",
+        "kernel = kernel if module.mask is None else kernel * module.mask",
+        "kernel = kernel if True else kernel * module.mask",
         "tests/test_relax.py -k masked",
     ),
     Fault(
@@ -636,6 +636,62 @@ FAULTS = [
         'if abs(mean_of(rows, "accuracy") - before) <= MOVED:',
         "if True:",
         "tests/test_sizes.py -k doubled",
+    ),
+    Fault(
+        "treat a replicated kernel as varying in a caller's shard_map",
+        "convlab/kernels/trilinear.py",
+        "    x, v = sharding.vary_alike(x, v)\n",
+        "",
+        "tests/test_transformations.py -k shard_map",
+    ),
+    Fault(
+        "sum half precision in half precision",
+        "convlab/ops/pool.py",
+        "wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))",
+        "wide = x",
+        "tests/test_ops.py -k half",
+    ),
+    Fault(
+        "shift the pixels of a depthwise gradient",
+        "convlab/kernels/depthwise.py",
+        "first = axis.dilation * tap - axis.low",
+        "first = axis.dilation * tap - axis.high",
+        "tests/test_kernels.py -k single_channels",
+    ),
+    Fault(
+        "wrap a circular transposed convolution one pixel later",
+        "convlab/layers/conv.py",
+        "return (longer + 1) // 2 if transpose_kernel else longer // 2",
+        "return longer // 2",
+        "tests/test_drop_ins.py -k first_weights",
+    ),
+    Fault(
+        "draw a transposed layer by the channels of its result",
+        "convlab/rungs/layout.py",
+        "if self.transposed:\n            spec",
+        "if False:\n            spec",
+        "tests/test_surgery_of_transposes.py -k variance",
+    ),
+    Fault(
+        "lose the mask of a converted layer",
+        "convlab/surgery/networks.py",
+        "    if mask is not None:\n        layer.mask",
+        "    if False:\n        layer.mask",
+        "tests/test_surgery_of_transposes.py -k mask",
+    ),
+    Fault(
+        "convert a reversed kernel as it is stored",
+        "convlab/calls.py",
+        "return reversed_kernel(kernel) if _is_reversed(module) else kernel",
+        "return kernel",
+        "tests/test_surgery_of_transposes.py -k 'momentum or share'",
+    ),
+    Fault(
+        "rescale a partial convolution by all taps",
+        "convlab/ops/partial.py",
+        "for pixels in (jnp.ones(space), valid)",
+        "for pixels in (jnp.ones(space) * 9, valid)",
+        "tests/test_partial.py",
     ),
 ]
 

@@ -63,7 +63,7 @@ def out_shape(reads):
 def dense(x, w):
     """Compute H[i,j,d] = sum_klc W[i,j,k,l,c,d] X[k,l,c] for one image."""
     ndim = x.ndim - 1
-    h = np.zeros((*w.shape[:ndim], w.shape[-1]))
+    h = np.zeros((*w.shape[:ndim], w.shape[-1]), np.result_type(x, w))
     for position in np.ndindex(*w.shape[:ndim]):
         for pixel in np.ndindex(*x.shape[:-1]):
             for c in range(x.shape[-1]):
@@ -77,7 +77,7 @@ def local(x, kernel_at, reads, channels_out, groups=1):
 
     `kernel_at(position)` returns the kernel V(i,j).
     """
-    h = np.zeros((*out_shape(reads), channels_out))
+    h = np.zeros((*out_shape(reads), channels_out), np.result_type(float, x, kernel_at((0,) * len(reads))))
     per_in, per_out = x.shape[-1] // groups, channels_out // groups
     for position, tap, pixel in each_tap(reads):
         v = kernel_at(position)
@@ -109,7 +109,8 @@ def low_rank(x, basis, weights, reads):
 
 def dense_matrix(kernel_at, reads, space, channels_in, channels_out, groups=1):
     """Return the dense weights of a layer with kernels `kernel_at`, adding taps on one pixel."""
-    w = np.zeros((*out_shape(reads), *space, channels_in, channels_out))
+    dtype = np.result_type(float, kernel_at((0,) * len(reads)))
+    w = np.zeros((*out_shape(reads), *space, channels_in, channels_out), dtype)
     per_in, per_out = channels_in // groups, channels_out // groups
     for position, tap, pixel in each_tap(reads):
         for d in range(channels_out):
@@ -123,7 +124,7 @@ def pool(x, reads, reduce):
     seen = {}
     for position, _, pixel in each_tap(reads):
         seen.setdefault(position, []).append(x[pixel])
-    h = np.zeros((*out_shape(reads), x.shape[-1]))
+    h = np.zeros((*out_shape(reads), x.shape[-1]), x.dtype)
     for position, pixels in seen.items():
         h[position] = reduce(np.stack(pixels))
     return h

@@ -80,3 +80,22 @@ def test_more_examples_do_not_lower_the_rank_of_activations(float64):
     assert activation_rank(h).rank == activation_rank(h[:300]).rank == 8
     flat = np.concatenate([h, h[:, :3] @ np.ones((3, 2), np.float32)], 1)
     assert activation_rank(flat).rank == 8
+
+
+def test_transposed_and_general_linear_layers_have_maps():
+    def build():
+        rngs = nnx.Rngs(0)
+        return nnx.Sequential(
+            nnx.ConvTranspose(2, 4, (3, 2), strides=(2, 1), rngs=rngs),
+            nnx.MultiHeadAttention(2, 4, decode=False, rngs=rngs),
+            nnx.Einsum("nklc,cd->nkld", (4, 3), rngs=rngs),
+        )
+
+    model, x = filled(build), images(2, 3, 5, 2)
+    maps = feature_maps(model, x)
+    inside = [f"layers/1/{name}" for name in ("query", "key", "value", "out")]
+    assert list(maps) == ["layers/0", *inside, "layers/2"]
+    first = model.layers[0](x)
+    np.testing.assert_allclose(maps["layers/0"], first, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(maps["layers/1/query"], model.layers[1].query(first), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(maps["layers/2"], model(x), rtol=1e-5, atol=1e-6)

@@ -7,10 +7,13 @@ import compiled as cl
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracle
 import pytest
 from assertions import close
 from compiled import compiled
-from strategies import gaussian
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from strategies import NAMES, gaussian, windows
 
 from convlab import algebra
 
@@ -73,6 +76,10 @@ EXACT = {
     "one tap, then the border": (W(1), W((3, 2), (1, 2), "EDGE"), SPACE),
     "one tap, then around": (W(1, padding="FULL"), W((3, 2), (1, 2), "CIRCULAR"), SPACE),
     "three axes": (W((2, 1, 2), padding="VALID"), W((1, 2, 2), padding="VALID"), (4, 3, 5)),
+    "cylinder": (W((3, 2), padding=("VALID", "CIRCULAR")), W((2, 4), padding=("VALID", "CIRCULAR")), SPACE),
+    "cylinder, all else": (W((3, 2), (1, 2), ("FULL", "CIRCULAR"), (2, 1)), W((2, 3), 2, ("SAME", "CIRCULAR")), (11, 12)),
+    "an axis each": (W((3, 1), padding=("REFLECT", "VALID")), W((1, 3), padding=("VALID", "CIRCULAR")), SPACE),
+    "an axis each, in turn": (W((1, 3), padding="EDGE"), W((3, 1), (2, 1), ("FULL", "CIRCULAR")), SPACE),
 }
 
 
@@ -98,6 +105,9 @@ SAME = {
     "strided": (W((3, 2), (2, 3)), W((5, 3), (1, 2)), (14, 17)),
     "pairs": (W((3, 3), padding=((2, 0), (1, 1))), W((2, 3), padding=((0, 1), (2, 2))), SPACE),
     "circular with a seam": (W((3, 3), (2, 1), "CIRCULAR"), W((3, 3), padding="CIRCULAR"), SPACE),
+    "fewer pixels": (W((3, 2), padding=((-1, 2), "SAME")), W((2, 3), padding=((1, 1), (1, -2))), SPACE),
+    "globe": (W((3, 2), padding=("SAME", "CIRCULAR")), W((2, 3), (1, 2), (1, "CIRCULAR")), SPACE),
+    "globe with a seam": (W((3, 3), (1, 2), ("SAME", "CIRCULAR")), W((3, 3), padding=((1, 0), "CIRCULAR")), SPACE),
 }
 
 
@@ -126,6 +136,50 @@ def test_composed_window_has_a_named_padding_where_one_exists():
     assert compose(*even, W(2), W(2, padding="SAME_LOWER"))[1].padding == "SAME"
     strided = compose(first, second, W(3, 2, "VALID", 2), W(3, 3, "VALID"))[1]
     assert strided == W((5, 5), 6, "VALID", 2)
+    globe = W(3, padding=("SAME", "CIRCULAR"))
+    assert compose(first, second, globe, globe)[1] == W((5, 5), padding=("SAME", "CIRCULAR"))
+    assert compose(first, second, globe, W(3, padding=("VALID", "CIRCULAR")))[1].padding == ((1, 1), "CIRCULAR")
+    rows, columns = kernels((3, 1), (1, 3))
+    assert compose(rows, columns, *[W(k, padding="CIRCULAR") for k in ((3, 1), (1, 3))])[1] == W((3, 3), padding="CIRCULAR")
+
+
+@st.composite
+def two_windows(draw):
+    """Draw two windows in sequence with any padding along each axis, and the pixels of the first."""
+    one, space, reads = draw(windows(ndims=(1, 2), cells=400))
+    out, ndim = oracle.out_shape(reads), len(space)
+    size, strides, dilation = (draw(st.tuples(*[st.integers(1, most)] * ndim)) for most in (3, 2, 2))
+    names = st.sampled_from(NAMES) | st.tuples(st.integers(-1, 1), st.integers(-1, 2))
+    padding = [draw(st.just(name if isinstance(name, str) else "VALID") | names) for name in one.paddings]
+    assume(all(len(table) > 0 for table in oracle.tables(out, size, strides, dilation, padding)))
+    return one, W(size, strides, padding, dilation), space
+
+
+@given(two_windows())
+@settings(max_examples=12)
+def test_two_windows_of_any_padding_compose_where_the_mask_holds_or_both_functions_raise_one_error(drawn):
+    one, two, space = drawn
+    first, second = kernels(one.size, two.size, (1, 2, 1))
+    try:
+        same = algebra.is_composable(one, two, space)
+    except ValueError:
+        for function, arguments in ((algebra.is_composable, ()), (algebra.compose, (first, second))):
+            with pytest.raises(ValueError, match="is no convolution: outside the images they read"):
+                function(*arguments, one, two, space=space)
+        return
+    expected, got, _ = both(first, second, one, two, space)
+    gap = np.abs(got - expected).max((0, -1))
+    assert gap[same].max(initial=0) < 1e-12
+    assert gap[~same].min(initial=1) > 1e-6
+
+
+def test_complex_kernels_compose():
+    one, two = W((3, 2), padding=("FULL", "CIRCULAR")), W((2, 3), padding=("VALID", "CIRCULAR"))
+    parts = [kernels(one.size, two.size), [2 * v[::-1] for v in kernels(one.size, two.size)]]
+    first, second = (a + 1j * b for a, b in zip(*parts, strict=True))
+    expected, got, _ = both(first, second, one, two, SPACE)
+    close(got, expected)
+    assert np.abs(expected.imag).max() > 1
 
 
 @pytest.mark.parametrize(
@@ -136,6 +190,9 @@ def test_composed_window_has_a_named_padding_where_one_exists():
         (W(3, padding="CIRCULAR"), W(3), "wrap and zero"),
         (W(3, 2), W(3), "space is missing"),
         (W(2), W(3), r"kernels of \(3, 3\) taps"),
+        (W(3, padding=("VALID", "CIRCULAR")), W(3, padding="VALID"), "they read wrap and zero along axis 1"),
+        (W(3, padding=("SAME", "CIRCULAR")), W(3, padding=("REFLECT", "CIRCULAR")), "read zero and reflect along axis 0"),
+        (W(3, (1, 2), ("VALID", "SAME")), W(3), r"space is missing; .* depends on the number of pixels"),
     ],
 )
 def test_compositions_that_are_not_convolutions_raise_errors(one, two, match):
@@ -156,13 +213,20 @@ ADJOINTS = [
     (W((2, 2), padding="CIRCULAR", dilation=3), SPACE),
     (W((3, 2), padding=((2, 0), (0, 1))), SPACE),
     (W((3,), padding="CAUSAL"), (7,)),
+    (W((3, 2), padding=("SAME", "CIRCULAR")), SPACE),
+    (W((2, 3), padding=("CIRCULAR", (0, 1)), dilation=(3, 1)), SPACE),
+    (W((1, 3), padding=("REFLECT", "CIRCULAR")), SPACE),
+    (W((2, 3), padding=((3, 2), "CIRCULAR")), SPACE),  # whose transpose removes pixels
+    (W((2, 3), padding=((-1, -2), "SAME")), SPACE),
 ]
 
 
 @pytest.mark.parametrize("window, space", ADJOINTS)
-def test_adjoint_is_the_convolution_of_the_transposed_matrix(window, space):
-    (v,) = gaussian((*window.taps(len(space)), 2, 3))
-    x, y = gaussian((*space, 2), (*window.output_shape(space), 3), seed=1)
+def test_adjoint_is_the_convolution_of_the_conjugate_transposed_matrix(window, space):
+    v, imaginary = gaussian(*[(*window.taps(len(space)), 2, 3)] * 2)
+    v = v + 1j * imaginary
+    x, y, z = gaussian((*space, 2), *[(*window.output_shape(space), 3)] * 2, seed=1)
+    y = y + 1j * z
     turned, back = adjoint(v, window)
     close(np.vdot(conv(x, v, window), y), np.vdot(x, conv(y, turned, back)))
     again, forth = adjoint(turned, back)
@@ -170,7 +234,12 @@ def test_adjoint_is_the_convolution_of_the_transposed_matrix(window, space):
 
 
 @pytest.mark.parametrize(
-    "window, match", [(W(3, 2), "stride 1"), (W(3, padding="EDGE"), "no convolution"), (W(3, padding=3), "cut")]
+    "window, match",
+    [
+        (W(3, 2), "stride 1"),
+        (W(3, padding="EDGE"), "no convolution"),
+        (W(3, padding=("CIRCULAR", "REFLECT")), "no convolution"),
+    ],
 )
 def test_adjoint_that_is_not_a_convolution_raises_an_error(window, match):
     with pytest.raises(ValueError, match=match):
@@ -248,6 +317,14 @@ def test_factorising_half_precision_kernels_raises_an_error(dtype):
         algebra.factorise(np.ones((3, 3, 2, 2), dtype), (2, 2), 3, jax.random.key(0))
 
 
+def test_functions_of_real_kernels_refuse_complex_ones():
+    v, one = np.ones((3, 3, 2, 2), complex), np.ones(2)
+    with pytest.raises(TypeError, match="v has dtype complex128 but needs a real one"):
+        algebra.factorise(v, (2, 2), 3, jax.random.key(0))
+    with pytest.raises(TypeError, match="v has dtype complex128 but needs a real one"):
+        algebra.merge_batch_norm(v, None, one, one)
+
+
 # --- a batch norm ----------------------------------------------------------------------------------------------------
 
 
@@ -292,16 +369,20 @@ def test_batch_norm_with_a_negative_variance_raises_an_error():
 )
 def test_circular_convolution_multiplies_every_frequency_by_its_own_matrix(window, space):
     axes = tuple(range(len(space)))
-    v, x = gaussian((*window.size, 2, 3), (*space, 2))
-    symbol = np.asarray(transfer_function(v, window, space))
-    expected = np.einsum("...c,...cd->...d", np.fft.fftn(x, axes=axes), symbol.conj())
-    close(np.fft.fftn(conv(x, v, window), axes=axes), expected)
+    v, imaginary, x = gaussian(*[(*window.size, 2, 3)] * 2, (*space, 2))
+    for kernel in (v, v + 1j * imaginary):
+        symbol = np.asarray(transfer_function(kernel, window, space))
+        negative = np.roll(np.flip(symbol, axes), 1, axes)  # at the frequencies of opposite sign
+        close(negative, symbol.conj()) if kernel is v else None
+        expected = np.einsum("...c,...cd->...d", np.fft.fftn(x, axes=axes), negative)
+        close(np.fft.fftn(conv(x, kernel, window), axes=axes), expected)
 
 
 def test_transfer_of_a_window_that_is_not_circular_raises_an_error():
     (v,) = gaussian((3, 3, 2, 2))
     for window, match in (
         (W(3), "needs padding 'CIRCULAR'"),
+        (W(3, padding=("SAME", "CIRCULAR")), "needs padding 'CIRCULAR' along all axes"),
         (W(3, 2, "CIRCULAR"), "stride 1"),
         (W(2, padding="CIRCULAR"), r"kernels of \(3, 3\) taps"),
     ):

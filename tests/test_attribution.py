@@ -125,6 +125,8 @@ def test_unknown_rules_classes_and_layers_are_errors():
             saliency(net, x, target)
     with pytest.raises(ValueError, match=r"the model returns shape \(2, 5, 2\); needs one score per class"):
         saliency(nnx.relu, x, 1)
+    with pytest.raises((TypeError, ValueError), match="has dtype complex64 but needs a real one"):
+        occlusion(lambda x: 1j * x.mean(1), x, 1, cl.Window(1))
     layer = filled(lambda: nnx.Sequential(nnx.Linear(2, 3, rngs=nnx.Rngs(0))))
     with pytest.raises(ValueError, match="layer 'layers/1' is not called; needs one of layers/0"):
         feature_maps(layer, x, "layers/1")
@@ -132,8 +134,9 @@ def test_unknown_rules_classes_and_layers_are_errors():
         grad_cam(nnx.Sequential(lambda x: x.mean(1), *layer.layers), x, "layers/1", 0)
 
 
-def test_occlusion_is_the_fall_of_the_score_for_each_window(float64):
-    (x,), window, targets = gaussian((3, 5, 7, 2)), cl.Window((2, 3), (1, 2)), [2, 0, 1]
+@pytest.mark.parametrize("padding", ["SAME", ("CIRCULAR", "SAME"), ((1, 0), "REFLECT")])
+def test_occlusion_is_the_fall_of_the_score_for_each_window(padding, float64):
+    (x,), window, targets = gaussian((3, 5, 7, 2)), cl.Window((2, 3), (1, 2), padding), [2, 0, 1]
     (weight,) = gaussian((70, 3), seed=1)
 
     def net(x):

@@ -36,7 +36,7 @@ def test_several_nearest_names_are_listed_in_order():
 @pytest.mark.parametrize(
     "call, match",
     [
-        (lambda: cl.Window(3, padding="same"), "padding 'same' is unknown; .*, ints or .*; did you mean 'SAME'"),
+        (lambda: cl.Window(3, padding="sane"), "padding 'SANE' is unknown; .*, ints or .*; did you mean 'SAME'"),
         (lambda: cl.Config(optimizer="Adam"), "optimizer 'Adam' .*; did you mean 'adam'"),
         (lambda: cl.Config(schedule="cosin"), "schedule 'cosin' .*; did you mean 'cosine'"),
         (lambda: cl.relax(None, "locally-connected", (5, 7, 1)), "did you mean 'locally_connected'"),

@@ -10,11 +10,14 @@ import oracle
 import pytest
 from assertions import close
 from compiled import compiled
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import gaussian, windows
 
 import convlab
+from convlab.layers import LAYERS
+from convlab.rungs import RUNGS
 
 pytestmark = pytest.mark.usefixtures("float64")
 ZERO = ["SAME", "SAME_LOWER", "VALID", "FULL", "CAUSAL"]
@@ -27,6 +30,7 @@ FIXED = [  # (window, space) with zero padding, wrapping, repeated pixels, strid
     (cl.Window((3, 5), strides=(1, 2), padding="REFLECT"), (4, 3)),
     (cl.Window((3, 4), padding="EDGE"), (5, 3)),
     (cl.Window((3, 3), padding="FULL"), (2, 3)),
+    (cl.Window((3, 4), (2, 1), padding=("SAME", "CIRCULAR")), (5, 3)),
 ]
 every_fixed_window = pytest.mark.parametrize("window, space", FIXED, ids=lambda value: str(getattr(value, "padding", "")))
 
@@ -182,7 +186,7 @@ def test_projection_inverts_lifting_as_a_function_and_under_zero_padding_as_arra
     close(cl.lift_conv_to_dense(again, window, space), cl.lift_conv_to_dense(v, window, space))
     w = cl.lift_local_to_dense(local, window, space)
     close(onto_local(w, window, space), w)
-    if window.padding not in ("CIRCULAR", "REFLECT", "EDGE"):
+    if {*window.paddings}.isdisjoint(("CIRCULAR", "REFLECT", "EDGE")):
         live = window.live(space)
         close(again, np.where(live.any((0, 1))[..., None, None], v, 0))
         close(cl.project_local_to_conv(cl.lift_conv_to_local(v, window, space), window, space), again)
@@ -315,6 +319,131 @@ def test_shares_of_gaussian_weights_are_ratios_of_dimensions(window):
     for name, value in expected.items():
         deviation = np.std(shares[name]) / np.sqrt(draws)
         assert abs(np.mean(shares[name]) - value) < 4 * deviation + 1e-12, name
+
+
+# --- complex numbers -----------------------------------------------------------------------------------------------------
+
+COMPLEX = [
+    (cl.Window((3, 2), (2, 1), ("SAME", "CIRCULAR")), (5, 4), np.complex64),
+    (cl.Window((3, 3), padding=("REFLECT", (0, 1))), (3, 4), np.complex128),
+]
+every_complex_window = pytest.mark.parametrize("window, space, dtype", COMPLEX, ids=["globe", "mirrored"])
+
+
+def complex_gaussian(*shapes, dtype=np.complex128, seed=0):
+    parts = zip(gaussian(*shapes, seed=seed), gaussian(*shapes, seed=seed + 1), strict=True)
+    return [(real + 1j * imaginary).astype(dtype) for real, imaginary in parts]
+
+
+def least_squares(lift, shape, target):
+    """Return the least-norm solution of lift(v) = target, by the Jacobian of a complex linear lift."""
+    embed = jax.jit(jax.jacobian(lift, holomorphic=True))(np.zeros(shape, np.complex128))
+    embed = np.asarray(embed).reshape(target.size, -1)
+    return np.linalg.lstsq(embed, target.ravel(), rcond=None)[0].reshape(shape)
+
+
+@every_complex_window
+def test_complex_projections_are_pseudo_inverses_of_the_lifts(window, space, dtype):
+    out, tolerance = window.output_shape(space), 60 * float(jnp.finfo(dtype).eps)
+    period = (2, 1)
+    w, v = complex_gaussian(dense_shape(window, space, 2, 2), (*out, *window.size, 1, 2), dtype=dtype)
+    shapes = {"conv": window.size, "local": (*out, *window.size), "tiled": (*period, *window.size)}
+
+    def lift_local(v):
+        return convlab.lift_local_to_dense(v, window, space)
+
+    @jax.jit
+    def projections(w, v):
+        return (
+            convlab.project_dense_to_conv(w, window, space, 2),
+            convlab.project_dense_to_local(w, window, space, 2),
+            convlab.project_local_to_tiled(v, window, space, period),
+            convlab.project_local_to_conv(v, window, space),
+            lift_local(v),
+        )
+
+    conv, local, tiled, mean, dense = projections(w, v)
+    assert {array.dtype for array in (conv, local, tiled, mean)} == {np.dtype(dtype)}
+    expected = (
+        least_squares(lambda v: convlab.lift_conv_to_dense(v, window, space, 2), (*shapes["conv"], 1, 2), w),
+        least_squares(lambda v: convlab.lift_local_to_dense(v, window, space, 2), (*shapes["local"], 1, 2), w),
+        least_squares(
+            lambda v: lift_local(convlab.lift_tiled_to_local(v, window, space)), (*shapes["tiled"], 1, 2), np.asarray(dense)
+        ),
+        least_squares(lambda v: convlab.lift_conv_to_dense(v, window, space), (*shapes["conv"], 1, 2), np.asarray(dense)),
+    )
+    close((conv, local, tiled, mean), tuple(array.astype(dtype) for array in expected), tolerance)
+
+
+@every_complex_window
+def test_complex_shares_are_squared_norms_of_nested_projections_and_sum_to_one(window, space, dtype):
+    (w,) = complex_gaussian(dense_shape(window, space, 2, 3), dtype=dtype)
+    shares = cl.decompose(w, window, space)
+    assert {share.dtype for share in shares.values()} == {np.empty(0, dtype).real.dtype}
+    tolerance = 20 * float(jnp.finfo(dtype).eps)
+    close(sum(map(float, shares.values())), 1.0, tolerance)
+    local, shared = (np.asarray(onto(w, window, space)) for onto in (onto_local, onto_conv))
+    parts = {"shared": shared, "local": local - shared, "rest": w - local}
+    total = np.sum(np.abs(w) ** 2)
+    for name, part in parts.items():
+        close(float(shares[name]), float(np.sum(np.abs(part) ** 2) / total), tolerance)
+    close(np.sum(np.abs(local) ** 2) + np.sum(np.abs(w - local) ** 2), total, tolerance)
+    u = complex_gaussian(w.shape, dtype=dtype, seed=2)[0]
+    close(np.vdot(onto_conv(u, window, space), w), np.vdot(u, shared), tolerance * 50)
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+def test_complex_low_rank_kernels_are_those_of_the_truncated_decomposition(dtype):
+    (v,) = complex_gaussian((3, 4, 2, 2, 1, 2), dtype=dtype)
+    left, sigma, right = np.linalg.svd(v.reshape(12, 8).astype(np.complex128), full_matrices=False)
+    tolerance = 60 * float(jnp.finfo(dtype).eps)
+    for rank in (1, 3):
+        basis, weights = cl.project_local_to_low_rank(v, rank)
+        assert basis.dtype == weights.dtype == dtype
+        expected = (left[:, :rank] * sigma[:rank]) @ right[:rank]
+        close(np.reshape(cl.lift_low_rank_to_local(basis, weights), (12, 8)), expected.astype(dtype), tolerance)
+        flat = np.reshape(weights, (12, rank))
+        close(flat.conj().T @ flat / 12, np.eye(rank, dtype=dtype), tolerance)
+    (shared,) = complex_gaussian((2, 2, 1, 2), dtype=dtype)
+    basis, weights = cl.project_local_to_low_rank(np.broadcast_to(shared, (3, 4, *shared.shape)), 1)
+    close((basis[0], weights), (shared, np.ones((3, 4, 1), dtype)), tolerance)
+
+
+@pytest.mark.parametrize("name", RUNGS)
+def test_complex_layers_start_compute_and_have_the_norm_of_their_dense_matrix(name):
+    window, space, _ = COMPLEX[0]
+    own = {"tiled": {"period": 2}, "low_rank": {"rank": 2}}.get(name, {})
+    options = {"space": space, "param_dtype": jnp.complex64, "rngs": nnx.Rngs(0), **own}
+    layer = LAYERS[name](2, 3, window, **options)
+    arrays = {key: getattr(layer, key)[...] for key in layer.tying.arrays}
+    assert {array.dtype for array in [*arrays.values(), layer.bias[...]]} == {np.dtype(np.complex64)}
+    assert min(np.std(np.imag(array)) for array in arrays.values()) > 0.05
+    (x,) = complex_gaussian((2, *space, 2), dtype=np.complex64)
+
+    @jax.jit
+    def results(x, arrays):
+        matrix = jax.jacobian(lambda x: layer.layout.tying.apply(x, arrays, layer.layout), holomorphic=True)(x[0])
+        return layer(x), matrix, layer.layout.tying.squared_norm(arrays, layer.layout)
+
+    h, matrix, norm = results(x, arrays)
+    assert norm.dtype == np.float32
+    close(h, np.tensordot(x, matrix, ((1, 2, 3), (3, 4, 5))), 1e-5)
+    close(norm, np.sum(np.abs(matrix) ** 2), 1e-5)
+
+
+def test_a_complex_network_relaxes_without_change_and_back():
+    window, space, _ = COMPLEX[0]
+    layer = cl.Conv(2, 3, window, param_dtype=jnp.complex64, rngs=nnx.Rngs(0))
+    model = nnx.Sequential(layer)
+    (x,) = complex_gaussian((2, *space, 2), dtype=np.complex64)
+    expected = np.asarray(model(x))
+    for rung in ("low_rank", "dense"):
+        freer = convlab.relax(model, to=rung, image_shape=(*space, 2))
+        assert freer.layers[0].layout.rung == rung
+        close(freer(x), expected, 1e-5)
+        back = convlab.constrain(freer, to="conv", image_shape=(*space, 2))
+        assert back.layers[0].kernel.dtype == np.complex64
+        close(back.layers[0].kernel[...], layer.kernel[...], 1e-5)
 
 
 # --- invalid arguments -------------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 import functools
 import itertools
+import math
+from fractions import Fraction
 
 import compiled as cl
 import jax
@@ -48,6 +50,13 @@ def test_zero_padding_breaks_equivariance_only_in_a_band_along_the_border(float6
     band[1 + 1 : -1, 2 + 2 : -2] = False  # half a window, and on the side where pixels come in the shift more
     np.testing.assert_array_equal(np.asarray(result.map) > 1e-12, band)
     assert float(result.error) > 0.1
+
+
+def test_with_one_circular_axis_shifts_along_it_commute_and_others_fail_along_the_border_of_the_other(float64):
+    f, x = conv(("SAME", "CIRCULAR"))
+    close(equivariance_error(f, x, (0, 4)).map, np.zeros((7, 11)))
+    rows = np.array([True, True, False, False, False, False, True])
+    np.testing.assert_array_equal(np.asarray(equivariance_error(f, x, (1, 2)).map) > 1e-12, rows[:, None].repeat(11, 1))
 
 
 def test_stride_commutes_only_with_shifts_by_its_multiples(float64):
@@ -106,6 +115,14 @@ def test_polyphase_pooling_of_smooth_components_keeps_one_of_the_blurred_samples
     blurred = np.asarray(cl.blur_pool(x, cl.Window((3, 2), 1, "CIRCULAR")))
     h = polyphase_pool(x, cl.Window((3, 2), 2, "CIRCULAR"))
     assert any(np.array_equal(h, blurred[:, p::2, q::2]) for p in range(2) for q in range(2))
+
+
+def test_polyphase_pooling_with_one_circular_axis_commutes_with_shifts_along_it(float64):
+    (x,), window = gaussian((2, 6, 9, 3)), cl.Window((3, 2), (2, 3), ("EDGE", "CIRCULAR"))
+    h = np.asarray(polyphase_pool(x, window))
+    for delta in range(1, 9):
+        for still, moved in zip(h, np.asarray(polyphase_pool(shift_images(x, (0, delta)), window)), strict=True):
+            assert any(np.array_equal(moved, np.roll(still, by, 1)) for by in range(3))
 
 
 def test_polyphase_components_must_be_of_one_size():
@@ -240,6 +257,46 @@ def test_equivariance_by_layer_names_the_layer_and_the_cause():
     assert causes(local) == [("layers/0", "sharing")]
 
 
+def test_equivariance_by_layer_names_the_axes_of_the_shifts_that_fail_alone():
+    def of(layer, delta=1, **options):
+        model = sequence(lambda rngs: [layer(2, 4, (3, 3), **options, rngs=rngs), nnx.relu, mean])
+        return [(row["cause"], row["axes"]) for row in equivariance_by_layer(model, images(2, 6, 8, 2), delta)]
+
+    globe, cylinder = {"padding": ("SAME", "CIRCULAR")}, {"padding": ("CIRCULAR", (1, 0))}
+    assert of(cl.Conv, (0, 3), **globe) == []
+    assert of(cl.Conv, (2, 3), **globe) == [("padding", (0,))]
+    assert of(cl.Conv, **cylinder) == [("padding", (1,))]
+    assert of(cl.Conv, **globe, strides=(1, 2)) == [("padding", (0,)), ("stride", (1,))]
+    assert of(cl.Conv, (0, 1), padding="SAME") == [("padding", (1,))]
+    assert of(cl.Tiled, padding="CIRCULAR", period=(2, 1)) == [("sharing", (0,))]
+    assert of(cl.LocallyConnected, **globe, space=(6, 8)) == [("padding", (0,)), ("sharing", (0, 1))]
+
+
+def test_complex_layers_are_measured_like_others(float64):
+    x, *parts = gaussian((2, 5, 7, 2), *[(3, 3, 2, 3)] * 2)
+    layer = nnx.eval_shape(
+        lambda: cl.Conv(
+            2, 3, (3, 3), padding=("CIRCULAR", "SAME"), use_bias=False, param_dtype=jnp.complex128, rngs=nnx.Rngs(0)
+        )
+    )
+    layer.kernel = nnx.Param(jnp.asarray(parts[0] + 1j * parts[1]))
+
+    @jax.jit
+    def model(x):
+        return layer(x)
+
+    [row] = equivariance_by_layer(layer, jnp.asarray(x), (1, 2))
+    h, moved = (np.asarray(model(image)) for image in (x, np.roll(x, (1, 2), (1, 2))))
+    difference = moved - np.roll(h, (1, 2), (1, 2))
+    total = np.sqrt(np.sum(np.abs(difference) ** 2) / np.sum(np.abs(h) ** 2))
+    assert row["axes"] == (1,)
+    close([row["error"], row["contribution"]], [total, total])
+    result = equivariance_error(model, x, (1, 2))
+    close([result.error, result.map], [total, np.sqrt(np.mean(np.abs(difference) ** 2, (0, -1)))])
+    with pytest.raises(TypeError, match="has dtype complex128 but needs a real one"):
+        shift_consistency(lambda x: model(x)[:, 0, 0], x, [1])
+
+
 def double(strides, size=(3, 3)):
     """A layer in double precision, and as a compiled function."""
     layer = filled(lambda: cl.Conv(2, 3, size, strides, param_dtype=jnp.float64, rngs=nnx.Rngs(0)))
@@ -339,3 +396,112 @@ def test_the_error_of_an_output_of_zeros_is_not_finite():
     x = np.eye(5)[None, :, 4:]
     assert equivariance_error(jax.jit(lambda x: x * np.eye(5)[:, :1]), x, 1).error == np.inf
     assert np.isnan(equivariance_error(lambda x: np.zeros_like(x), x, 1).error)
+
+
+# --- masks, input dilation, and transposed layers ----------------------------------------------------------------------
+
+HOLES = np.ones((3, 2, 2, 3))
+HOLES[0, :, 1], HOLES[2, 1] = 0, 0
+SPARSE = {"padding": ((2, 2), (1, 0)), "input_dilation": (2, 1)}
+FLIPPED = {"strides": (2, 3), "padding": "CIRCULAR", "transpose_kernel": True}
+LAYERS = {  # name -> (layer, the shift of the output for each pixel that the input shifts, causes of errors)
+    "flax": (nnx.Conv, {"mask": HOLES, "padding": "CIRCULAR"}, (1, 1), set()),
+    "masked": (cl.Conv, {"mask": HOLES, "padding": "SAME"}, (1, 1), {"padding"}),
+    "dilated": (nnx.Conv, SPARSE, (2, 1), {"padding"}),
+    "dilated and strided": (cl.Conv, SPARSE | {"strides": (1, 2)}, (2, Fraction(1, 2)), {"padding", "stride"}),
+    "transposed": (nnx.ConvTranspose, {"strides": (2, 1), "mask": HOLES}, (2, 1), {"padding"}),
+    "transposed inside": (nnx.ConvTranspose, {"strides": (1, 2), "padding": "VALID"}, (1, 2), {"padding"}),
+    "transposed circular": (cl.ConvTranspose, FLIPPED, (2, 3), set()),
+    "misaligned": (nnx.ConvTranspose, {"strides": (2, 2), "padding": "CIRCULAR"}, (2, 2), set()),
+    "reflected": (cl.ConvTranspose, {"kernel_size": cl.Window((3, 2), padding=("REFLECT", "CIRCULAR"))}, (1, 1), {"padding"}),
+    "transposed local": (
+        cl.LocallyConnectedTranspose,
+        {"strides": (1, 2), "padding": "CIRCULAR", "space": (5, 8)},
+        (1, 2),
+        {"sharing"},
+    ),
+}
+
+
+def layer_of(name):
+    kind, options, *_ = LAYERS[name]
+    options = {"kernel_size": (3, 2)} | options
+    mask = options.pop("mask", None)
+    layer = filled(lambda: kind(2, 3, **options, param_dtype=jnp.float64, rngs=nnx.Rngs(0)))
+    layer.mask = nnx.data(None if mask is None else jax.device_put(mask))
+    return layer
+
+
+QUICK = {"flax", "dilated and strided", "transposed", "misaligned"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in LAYERS])
+def test_errors_of_masked_dilated_and_transposed_layers_are_those_of_their_dense_matrices(name, float64):
+    layer, (_, _, ratio, allowed) = layer_of(name), LAYERS[name]
+    [x] = gaussian((2, 5, 4, 2))
+    bias = np.asarray(layer(np.zeros((1, 5, 4, 2))))
+    dense = np.asarray(jax.jit(lambda units: layer(units))(np.eye(40).reshape(40, 5, 4, 2))) - bias
+    seen = set()
+    for delta in ((1, 0), (0, 1), (2, 2)):
+        shift = [math.floor(pixels * factor) for pixels, factor in zip(delta, ratio, strict=True)]
+        h, moved = (np.tensordot(image.reshape(2, 40), dense, 1) + bias for image in (x, np.roll(x, delta, (1, 2))))
+        difference = moved - np.roll(h, shift, (1, 2))
+        rows = equivariance_by_layer(layer, jnp.asarray(x), delta)
+        relative = np.linalg.norm(difference) / np.linalg.norm(h)
+        close(np.sqrt(sum(row["error"] ** 2 for row in rows)), relative if relative > 1e-12 else 0.0, 1e-9)
+        close(sum(row["contribution"] for row in rows), relative if relative > 1e-12 else 0.0, 1e-9)
+        seen |= {row["cause"] for row in rows}
+        assert {row["layer"] for row in rows} <= {type(layer).__name__}
+    assert seen == allowed
+
+
+class Hourglass(nnx.Module):
+    """A strided convolution, a transposed one, and a connection around both."""
+
+    def __init__(self, rngs):
+        self.down = nnx.Conv(2, 3, (3, 2), (2, 1), padding="CIRCULAR", rngs=rngs)
+        self.up = nnx.ConvTranspose(3, 2, (2, 3), (2, 1), padding="CIRCULAR", transpose_kernel=True, rngs=rngs)
+
+    def __call__(self, x):
+        return x + self.up(nnx.relu(self.down(x)))
+
+
+def test_a_decoder_commutes_with_shifts_by_its_strides_and_others_fail_at_the_strided_layers():
+    model = filled(lambda: Hourglass(nnx.Rngs(0)))
+    x = images(2, 6, 5, 2)
+    assert equivariance_by_layer(model, x, (2, 3)) == []
+    rows = equivariance_by_layer(model, x, (1, 3))
+    assert [(row["layer"], row["cause"], row["axes"]) for row in rows] == [("down", "stride", (0,)), ("up", "stride", (0,))]
+    h, moved = (np.asarray(model(image)) for image in (x, jnp.roll(x, (1, 3), (1, 2))))
+    total = np.linalg.norm(moved - np.roll(h, (1, 3), (1, 2))) / np.linalg.norm(h)
+    np.testing.assert_allclose(sum(row["contribution"] for row in rows), total, rtol=1e-4)
+
+
+def test_layers_with_another_call_or_convolution_are_measured_with_an_unknown_cause():
+    class Ramp(nnx.Conv):
+        def __call__(self, inputs):
+            return super().__call__(inputs) * jnp.arange(inputs.shape[1])[:, None, None]
+
+    def convolve(x, *operands, **options):
+        return jax.lax.conv_general_dilated(x * jnp.arange(x.shape[2])[:, None], *operands, **options)
+
+    options = {"padding": ("SAME", "CIRCULAR"), "conv_general_dilated": convolve}
+    model = sequence(lambda rngs: [cl.Conv(2, 3, (3, 3), **options, rngs=rngs), Ramp(3, 2, (1, 1), rngs=rngs)])
+    assert causes(model, (1, 2)) == [("layers/0", "padding"), ("layers/0", "unknown"), ("mul", "mul")]
+
+
+def test_functions_and_layers_of_flax_are_named():
+    def of(*parts):
+        rows = equivariance_by_layer(nnx.Sequential(*parts), images(2, 6, 8, 4), (1, 2))
+        return [(row["layer"], row["kind"], row["cause"]) for row in rows]
+
+    rngs = nnx.Rngs(0)
+    assert of(functools.partial(nnx.max_pool, window_shape=(2, 2), strides=(2, 2))) == [
+        ("reduce_window_max", "pooling", "pooling")
+    ]
+    assert of(functools.partial(nnx.avg_pool, window_shape=(3, 3), padding="SAME"))[0][1:] == ("pooling", "padding")
+    norms = nnx.LayerNorm(4, rngs=rngs), nnx.GroupNorm(4, 2, rngs=rngs)
+    assert of(*norms, nnx.LinearGeneral(4, 3, rngs=rngs), nnx.Einsum("nklc,cd->nkld", (3, 2), rngs=rngs)) == []
+    over_rows = nnx.LayerNorm(8, reduction_axes=(2, 3), feature_axes=2, use_bias=False, rngs=rngs)
+    over_rows.scale[...] = jnp.arange(8.0)
+    assert of(over_rows) == [("layers/0", "LayerNorm", "norm")]

@@ -91,6 +91,11 @@ NETWORKS = {
     ),
     "around": chain(layer(cl.Conv, 2, 2, (3, 2), padding="CIRCULAR"), pool(cl.blur_pool, (4, 3), (2, 1), "CIRCULAR")),
     "mirrored": chain(pool(cl.max_pool, (2, 3), 2, "EDGE"), pool(cl.mean_pool, (3, 2), 1, "REFLECT")),
+    "globe": chain(
+        layer(cl.Conv, 2, 2, (3, 2), padding=("SAME", "CIRCULAR")),
+        pool(cl.blur_pool, (4, 3), (2, 1), ("CIRCULAR", "EDGE")),
+        pool(cl.mean_pool, (2, 3), 2, ("REFLECT", (1, 1))),
+    ),
     "rungs": chain(
         layer(cl.Tiled, 2, 2, (2, 3), (2, 1), period=2),
         layer(cl.LowRank, 2, 2, (3, 2), space=(16, 29), rank=2),
@@ -186,8 +191,14 @@ class Applied(nnx.Module):
         return self.layer(self.function(x))
 
 
+def convolve(x, order, strides, dilations):
+    """A convolution that is no layer, with 3 by 5 taps."""
+    kernel, numbers = jnp.ones((3, 5, 2, 2)), (order, "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, strides, "SAME", None, dilations, numbers)
+
+
 def field_and_stride(function):
-    [row] = cl.count(nnx.eval_shape(lambda: Applied(function)), SHAPE).layers
+    row = cl.count(nnx.eval_shape(lambda: Applied(function)), SHAPE).layers[-1]
     return row.receptive_field, row.effective_stride
 
 
@@ -215,6 +226,7 @@ def test_an_unknown_field_is_none(function):
 @pytest.mark.parametrize(
     "function, field, stride",
     [
+        (lambda x: convolve(x, "NHWC", (2, 1), (1, 3)), (3 + 2 * 2, 1 + 3 * 4 + 2), (2, 1)),
         (lambda x: x * x.mean((1, 2), keepdims=True), (31, 29), (None, None)),
         (lambda x: jnp.broadcast_to(x[:, 3:4], x.shape), (1, 3), (None, 1)),
         (lambda x: nnx.softmax(x, axis=2), (3, 29), (1, None)),
@@ -227,11 +239,15 @@ def test_an_unknown_field_is_none(function):
         (lambda x: x + jnp.pad(x, ((0, 0), (2, 0), (0, 3), (0, 0)), "wrap")[:, :31, 3:], (5, 6), (1, 1)),
         (lambda x: x[:, 1:] + jnp.flip(jnp.flip(x, 1)[:, 1:], 1), (4, 3), (1, 1)),
     ],
-    ids=["squeeze", "row", "normed", "zero", "mixed", "wrap", "channels", "difference", "pad", "around", "flip"],
+    ids=["convolution", "squeeze", "row", "normed", "zero", "mixed", "wrap", "channels", "difference", "pad", "around", "flip"],
 )
 def test_operations_between_layers_change_the_field(function, field, stride):
     assert field_and_stride(function) == (field, stride)
 
 
-def test_the_field_of_a_flax_layer_with_input_dilation_is_unknown():
-    assert cl.count(shapes(nnx.ConvTranspose, 2, 2, (3, 3)), SHAPE).total.receptive_field == (None, None)
+@pytest.mark.parametrize(
+    "kind, options",
+    [(nnx.ConvTranspose, {}), (cl.ConvTranspose, {"strides": 2}), (nnx.Conv, {"input_dilation": 2, "padding": 1})],
+)
+def test_the_field_of_a_layer_with_zeros_between_its_pixels_is_unknown(kind, options):
+    assert cl.count(shapes(kind, 2, 2, (3, 3), **options), SHAPE).total.receptive_field == (None, None)

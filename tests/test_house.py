@@ -16,25 +16,26 @@ import convlab
 
 ROOT = pathlib.Path(__file__).parents[1]
 LEVELS = [  # packages import only from lower levels; exceptions are in SAME_LEVEL_IMPORTS
-    {"choices", "extras", "signatures"},
-    {"geometry", "data", "report", "check"},
+    {"choices", "extras", "memory", "signatures"},
+    {"geometry"},
+    {"check"},
+    {"data", "report"},
     {"unfold"},
     {"kernels"},
-    {"ops", "convert", "foreign", "rungs", "algebra"},
+    {"ops", "convert", "rungs", "algebra"},
     {"layers", "linen", "norm"},
-    {"calls", "optim"},
-    {"models", "train", "measure", "surgery", "tasks", "testing"},
+    {"calls"},
+    {"optim"},
+    {"foreign", "models", "train", "measure", "surgery", "tasks", "testing"},
 ]
 SAME_LEVEL_IMPORTS = {
     ("algebra", "ops"),
-    ("check", "geometry"),
-    ("foreign", "convert"),
     ("rungs", "convert"),
     ("rungs", "ops"),
     ("train", "data"),
 }
 LIBRARIES = {  # library -> packages that may import it
-    "flax": {"layers", "linen", "norm", "calls", "optim", "surgery", "models", "train", "measure"},
+    "flax": {"layers", "linen", "norm", "calls", "optim", "foreign", "surgery", "models", "train", "measure"},
     "optax": {"optim", "train", "surgery", "measure"},
     "tensorflow_datasets": {"data"},
     "matplotlib": {"report"},

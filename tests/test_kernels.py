@@ -46,9 +46,9 @@ def make_form(family, name="auto", axes=AXES):
     return Form(family, axes, name, period=period)
 
 
-def arrays(form, n=5, s=S, seed=0):
+def arrays(form, n=5, s=S, seed=0, c=C):
     """Draw Gaussian arrays x, v and g for a form."""
-    shapes = (s, n, *form.pixels, C), (s, *form.kernels, *form.taps, C, D), (s, n, *form.outputs, D)
+    shapes = (s, n, *form.pixels, c), (s, *form.kernels, *form.taps, c, D), (s, n, *form.outputs, D)
     return dict(zip("xvh", gaussian(*shapes, seed=seed), strict=True))
 
 
@@ -83,6 +83,22 @@ def test_every_implementation_matches_loops_and_its_gradients_are_transposes(dra
             for wrt in "xv":
                 assert result[wrt].shape == operands[wrt].shape
                 close(np.vdot(result[wrt], operands[wrt]), np.vdot(expected, operands["h"]), 1e-11)
+                close(result[wrt], plain[wrt], 1e-11)
+
+
+@given(windows(names=("SAME", "SAME_LOWER", "VALID", "FULL", "CAUSAL"), cells=400), st.integers(1, 5))
+@example(case(SPACE, (3, 2), (2, 1), ((1, 2), (-1, 1)), (1, 2)), 5)
+@settings(max_examples=1)
+def test_single_channels_give_the_same_depthwise_as_by_windows(drawn, n):
+    window, space, reads = drawn
+    for family, loops in {"conv": oracle.conv, "tiled": oracle.tiled}.items():
+        forms = tuple(make_form(family, name, window.axes(space)) for name in ("depthwise", "auto", "windows"))
+        operands = arrays(forms[0], n, s=3, c=1)
+        expected = np.stack([[loops(x, v, reads) for x in xs] for xs, v in zip(operands["x"], operands["v"], strict=True)])
+        *results, plain = derivatives(forms, operands)
+        for result in results:
+            close(result["h"], expected, 1e-11)
+            for wrt in "xv":
                 close(result[wrt], plain[wrt], 1e-11)
 
 
@@ -206,6 +222,11 @@ def test_automatic_choice_depends_on_sizes_and_platform():
     tiled = Form("tiled", cl.Window((3, 2)).axes(SPACE), period=(2, 2))
     swapped = [table.choose(tiled, "x", {"s": 1, "n": 64, "c": c, "d": d}, "cpu") for c, d in ((1, 16), (16, 1))]
     assert swapped == ["canonical", "windows"]
+    depthwise = [
+        table.choose(Form("conv", AXES), "h", {"s": s, "n": 9, "c": c, "d": d}, "cpu")
+        for s, c, d in ((8, 1, 2), (8, 1, 8), (8, 2, 2), (1, 1, 2))
+    ]
+    assert [name == "depthwise" for name in depthwise] == [True, False, False, False]
     full = Form("conv", cl.Window.full(SPACE).axes(SPACE))
     assert table.choose(full, "h", {"s": 1, "n": 64, "c": 3, "d": 8}, "gpu") == "toeplitz"
 

@@ -76,7 +76,7 @@ def test_a_layer_that_does_not_fit_is_an_error_before_it_is_initialised(monkeypa
         zeros = nnx.initializers.zeros_init()  # which are fast to make
         return cl.Dense(2, 3, (3, 2), space=(7, 5), kernel_init=zeros, rngs=nnx.Rngs(0))
 
-    monkeypatch.setattr("convlab.check._free", lambda: free)
+    monkeypatch.setattr("convlab.memory._free", lambda: free)
     if fits:
         build()
     else:
@@ -101,7 +101,7 @@ def test_a_run_whose_optimizer_does_not_fit_is_an_error_before_it_starts(monkeyp
     model, data = filled(lambda: cl.models.MLP((8, 8, 1), 10, (5,), rngs=nnx.Rngs(0))), cl.load("digits")
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
     config = cl.Config(steps=1, batch_size=2, progress=False, evaluations=1, optimizer="adam")
-    monkeypatch.setattr("convlab.check._free", lambda: 4 * size)
+    monkeypatch.setattr("convlab.memory._free", lambda: 4 * size)
     with pytest.raises(MemoryError, match="for the optimizer's state"):
         cl.fit(model, data, config)
     with cl.allow_large_arrays():

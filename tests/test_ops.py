@@ -19,7 +19,7 @@ from strategies import case as windowcase
 from strategies import gaussian, windows
 
 import convlab
-from convlab.ops.pool import LANES
+from convlab.ops.pool import LANES, polyphase_pool
 
 pytestmark = pytest.mark.usefixtures("float64")
 SPACE, SIZE, C, D = (7, 5), (3, 2), 4, 6
@@ -133,6 +133,14 @@ def test_unfold_returns_the_pixels_that_each_window_reads(drawn):
     np.testing.assert_array_equal(cl.unfold(x, window), expected)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", ["mean_pool", "blur_pool"])
+def test_pools_add_half_precision_in_single(name, dtype):
+    x = jax.numpy.asarray(gaussian((2, 9, 9, 3))[0], dtype)
+    exact = POOLS[name](x.astype("float32"), cl.Window(5)).astype(dtype)
+    np.testing.assert_array_equal(POOLS[name](x, cl.Window(5)), exact)
+
+
 @pytest.mark.parametrize("space, padding", [((7, 5), "VALID"), ((6, 6), "SAME"), ((7, 5), "SAME"), ((4, 7), ((1, 0), (1, 1)))])
 def test_mean_pool_over_disjoint_windows_matches_explicit_loops(space, padding):
     window = cl.Window((2, 3), strides=(2, 3), padding=padding)
@@ -140,6 +148,130 @@ def test_mean_pool_over_disjoint_windows_matches_explicit_loops(space, padding):
     (x,) = gaussian((3, *space, 2))
     expected = [oracle.pool(image, reads, lambda pixels: pixels.sum(0) / 6) for image in x]
     close(cl.mean_pool(x, window), np.stack(expected))
+
+
+MIXED = cl.Window((3, 2), (1, 2), ("SAME", "CIRCULAR"), (2, 1))
+MIXED_READS = oracle.tables(SPACE, (3, 2), (1, 2), (2, 1), ("SAME", "CIRCULAR"))
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+def test_every_op_on_complex_numbers_matches_explicit_loops(dtype):
+    reads, out = MIXED_READS, oracle.out_shape(MIXED_READS)
+    shapes = [(*SPACE, 2), (*out, 3, 2, 2, 3), (3, 2, 2, 3), (2, 3, 3, 2, 2, 3), (2, 3, 2, 2, 3), (*out, 2)]
+    shapes += [(*out, *SPACE, 2, 3), (3, 2, 1, 4), (*out, 3, 2, 1, 4)]
+    parts = zip(gaussian(*shapes), gaussian(*shapes, seed=1), strict=True)
+    x, local, shared, tile, basis, weights, w, grouped, local_grouped = ((a + 1j * b).astype(dtype) for a, b in parts)
+
+    @jax.jit
+    def results(x):
+        return {
+            "conv": convlab.conv(x, shared, MIXED),
+            **{
+                f"conv, {name}": convlab.conv(x, shared, MIXED, implementation=name) for name in ("canonical", "lax", "windows")
+            },
+            "conv, groups": convlab.conv(x, grouped, MIXED, 2),
+            "local": convlab.locally_connected(x, local, MIXED),
+            "local, blocks": convlab.locally_connected(x, local, MIXED, implementation="blocks"),
+            "local, groups": convlab.locally_connected(x, local_grouped, MIXED, 2),
+            "tiled": convlab.tiled(x, tile, MIXED),
+            "low rank": convlab.low_rank(x, basis, weights, MIXED),
+            "low rank, outputs": convlab.low_rank(x, basis, weights, MIXED, implementation="outputs"),
+            "dense": convlab.dense(x, w),
+            "mean": convlab.mean_pool(x, MIXED),
+            "blur": convlab.blur_pool(x, MIXED),
+        }
+
+    conv, low_rank = oracle.conv(x, shared, reads), oracle.low_rank(x, basis, weights, reads)
+    blur = np.array([0.25, 0.5, 0.25])[:, None, None, None] * np.full((1, 2, 1, 2), 0.5)
+    expected = {
+        **dict.fromkeys(("conv", "conv, canonical", "conv, lax", "conv, windows"), conv),
+        "conv, groups": oracle.conv(x, grouped, reads, 2),
+        **dict.fromkeys(("local", "local, blocks"), oracle.locally_connected(x, local, reads)),
+        "local, groups": oracle.locally_connected(x, local_grouped, reads, 2),
+        "tiled": oracle.tiled(x, tile, reads),
+        **dict.fromkeys(("low rank", "low rank, outputs"), low_rank),
+        "dense": oracle.dense(x, w),
+        "mean": oracle.conv(x, np.full((3, 2, 1, 2), 1 / 6), reads, 2),
+        "blur": oracle.conv(x, blur, reads, 2),
+    }
+    got = results(x)
+    assert {h.dtype for h in got.values()} == {np.dtype(dtype)}
+    close(got, {name: h.astype(dtype) for name, h in expected.items()}, 60 * float(np.finfo(dtype).eps))
+
+
+def test_the_maximum_of_complex_numbers_is_an_error():
+    with pytest.raises(TypeError, match="x has dtype complex128 but needs a real one"):
+        convlab.max_pool(np.ones((4, 6, 2), complex), 2)
+
+
+def test_complex_polyphase_pooling_keeps_the_component_with_most_energy():
+    (x,) = gaussian((6, 4, 2))
+    x = x * np.exp(1j * np.arange(4)[:, None])
+    parts = [x[p::2, q::2] for p in range(2) for q in range(2)]
+    got = compiled(polyphase_pool)(x, cl.Window((1, 1), 2, "CIRCULAR"))
+    close(got, max(parts, key=lambda part: np.sum(np.abs(part) ** 2)))
+
+
+def test_without_a_window_ops_have_the_size_of_the_kernel_stride_one_and_same_padding():
+    reads = oracle.tables(SPACE, SIZE, (1, 1), (1, 1), "SAME")
+    x, local, shared, tile, basis, weights = gaussian(
+        (*SPACE, 2), (*SPACE, *SIZE, 2, 3), (*SIZE, 2, 3), (2, 3, *SIZE, 2, 3), (2, *SIZE, 2, 3), (*SPACE, 2)
+    )
+    grouped = np.ascontiguousarray(shared[:, :, :1, :2])
+    close(cl.conv(x, shared), oracle.conv(x, shared, reads))
+    close(cl.conv(x, grouped, groups=2), oracle.conv(x, grouped, reads, 2))
+    close(cl.locally_connected(x, local), oracle.locally_connected(x, local, reads))
+    close(cl.tiled(x, tile), oracle.tiled(x, tile, reads))
+    close(cl.low_rank(x, basis, weights), oracle.low_rank(x, basis, weights, reads))
+
+
+@pytest.mark.parametrize("name", ["max_pool", "mean_pool"])
+def test_a_pool_of_a_size_has_windows_of_it_that_do_not_overlap(name):
+    pool, reduce = getattr(cl, name), {"max_pool": np.max, "mean_pool": np.mean}[name]
+    (x,) = gaussian((3, 7, 8, 2))
+    blocks = x[:, :6].reshape(3, 3, 2, 4, 2, 2)
+    close(pool(x, 2), reduce(blocks, (2, 4)))
+    np.testing.assert_array_equal(pool(x, 2), pool(x, cl.Window(2, 2, "VALID")))
+    np.testing.assert_array_equal(pool(x, (3, 2)), pool(x, cl.Window((3, 2), (3, 2), "VALID")))
+    for size, error, match in ((0, ValueError, "must be at least 1, got 0"), (1.5, TypeError, "integer")):
+        with pytest.raises(error, match=match):
+            getattr(convlab, name)(x, size)
+
+
+def test_images_with_four_spatial_axes_go_through_every_op():
+    space, size, strides, padding = (3, 2, 3, 2), (2, 2, 3, 1), (1, 2, 1, 1), ("SAME", "VALID", "CIRCULAR", (1, 0))
+    window, reads = cl.Window(size, strides, padding), oracle.tables(space, size, strides, (1,) * 4, padding)
+    out, period = oracle.out_shape(reads), (2, 1, 2, 1)
+    shapes = [(*space, 2), (*out, *size, 2, 3), (*size, 2, 3), (*period, *size, 2, 3), (2, *size, 2, 3), (*out, 2)]
+    x, local, shared, tile, basis, weights = gaussian(*shapes)
+    (h,) = gaussian((*out, 3), seed=1)
+
+    @jax.jit
+    def results(x, h):
+        return {
+            "conv": convlab.conv(x, shared, window),
+            "local": convlab.locally_connected(x, local, window),
+            "tiled": convlab.tiled(x, tile, window),
+            "low rank": convlab.low_rank(x, basis, weights, window),
+            "dense": convlab.dense(x, convlab.lift_conv_to_dense(shared, window, space)),
+            "transpose": jnp.vdot(x, convlab.conv_transpose(h, shared, window, space)),
+            "unfold": jnp.tensordot(convlab.unfold(x, window), shared, 5),
+            "mean": convlab.mean_pool(x, cl.Window(size, strides, "SAME")),
+            "max": convlab.max_pool(x, (2, 2, 3, 1)),
+        }
+
+    conv, same = oracle.conv(x, shared, reads), oracle.tables(space, size, strides, (1,) * 4, "SAME")
+    disjoint = oracle.tables(space, (2, 2, 3, 1), (2, 2, 3, 1), (1,) * 4, "VALID")
+    expected = {
+        **dict.fromkeys(("conv", "dense", "unfold"), conv),
+        "local": oracle.locally_connected(x, local, reads),
+        "tiled": oracle.tiled(x, tile, reads),
+        "low rank": oracle.low_rank(x, basis, weights, reads),
+        "transpose": np.vdot(conv, h),
+        "mean": oracle.pool(x, same, lambda pixels: pixels.sum(0) / np.prod(size)),
+        "max": oracle.pool(x, disjoint, lambda pixels: pixels.max(0)),
+    }
+    close(results(x, h), expected)
 
 
 # --- algebra -----------------------------------------------------------------------------------------------------------

@@ -423,9 +423,9 @@ def dense_layer(padding="SAME"):
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("to", ["conv", "locally_connected"])
-def test_the_distance_is_zero_where_the_constraint_holds_and_its_gradient_leads_there(to):
-    layer, tree = dense_layer()
+@pytest.mark.parametrize("to, padding", [("conv", "SAME"), ("locally_connected", "SAME"), ("conv", ("REFLECT", "CIRCULAR"))])
+def test_the_distance_is_zero_where_the_constraint_holds_and_its_gradient_leads_there(to, padding):
+    layer, tree = dense_layer(padding)
     project = jax.jit(optim.sharing_projection(layer, to))
     penalty = jax.jit(jax.value_and_grad(optim.projection_penalty(project)))
     (value, gradient), nearest = penalty(tree), project(tree)
@@ -435,7 +435,7 @@ def test_the_distance_is_zero_where_the_constraint_holds_and_its_gradient_leads_
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("padding", ["SAME", "CIRCULAR"])
+@pytest.mark.parametrize("padding", ["SAME", "CIRCULAR", ("SAME", "CIRCULAR"), ("CIRCULAR", "EDGE")])
 def test_a_dense_weight_counts_by_its_distance_from_the_centre_of_its_window(padding):
     layer, tree = dense_layer(padding)
     window, space = layer.layout.window, layer.layout.space
@@ -445,8 +445,8 @@ def test_a_dense_weight_counts_by_its_distance_from_the_centre_of_its_window(pad
     inside = {(position, pixel) for position, _, pixel in oracle.each_tap(reads)}
     for i, j, k, l in np.ndindex(size.shape[:4]):
         apart = [abs(k - (i + 1 - low[0])), abs(l - (2 * j + 0.5 - low[1]))]
-        if padding == "CIRCULAR":
-            apart = [min(a, n - a) for a, n in zip(apart, space, strict=True)]
+        kinds = zip(apart, space, [padding] * 2 if isinstance(padding, str) else padding, strict=True)
+        apart = [min(a, n - a) if kind == "CIRCULAR" else a for a, n, kind in kinds]
         near += math.hypot(*apart) * (size[i, j, k, l] ** 2).sum()
         outside += np.abs(size[i, j, k, l]).sum() * (((i, j), (k, l)) not in inside)
 
@@ -462,6 +462,25 @@ def test_a_dense_weight_counts_by_its_distance_from_the_centre_of_its_window(pad
     *got, of_local = penalties(tree)
     close(got, [near, outside])
     assert float(of_local) == 0
+
+
+@pytest.mark.usefixtures("float64")
+def test_penalties_of_complex_weights_are_real():
+    where = {"padding": ("SAME", "CIRCULAR"), "space": (5, 4), "param_dtype": jnp.complex128, "use_bias": False}
+    layer = nnx.eval_shape(lambda: cl.LocallyConnected(2, 3, (3, 1), **where, rngs=nnx.Rngs(0)))
+    v, imaginary = gaussian(*[(5, 4, 3, 1, 2, 3)] * 2)
+    v = v + 1j * imaginary
+    v[0, :, 0] = v[-1, :, -1] = 0  # dead taps
+    tree = {"kernel": jnp.asarray(v)}
+    means = v.sum((0, 1)) / np.array([16, 20, 16])[:, None, None, None]
+    away = np.where(v == 0, 0, v - means)
+    penalty = jax.jit(jax.value_and_grad(optim.projection_penalty(optim.sharing_projection(layer))))
+    value, gradient = penalty(tree)
+    close(value, np.sum(np.abs(away) ** 2))
+    close(gradient["kernel"], 2 * away.conj())  # JAX returns the conjugate of the direction of ascent
+    close(optim.locality_penalty(layer, penalty=jnp.abs)(tree), np.abs(v[:, :, [0, 2]]).sum())
+    with pytest.raises(TypeError, match="penalty has dtype complex128 but needs a real one"):
+        optim.locality_penalty(layer)(tree)
 
 
 @pytest.mark.usefixtures("float64")
@@ -621,3 +640,91 @@ def test_invalid_arguments_of_prune_are_refused():
         ValueError, match=r"mask must have the structure and shapes of the parameters \(the array: \(2, 3\), needs \(3, 2\)\)"
     ):
         optim.keep_pruned(np.ones((2, 3), bool)).init(np.ones((3, 2)))
+
+
+# --- layers of Flax, masks, and transposed layers --------------------------------------------------------------------
+
+
+def masked(layer, mask):
+    layer.mask = nnx.data(jax.device_put(mask))
+    return layer
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("from_rung", ["locally_connected", "dense"])
+def test_the_weights_that_a_mask_keeps_are_tied_and_others_are_unchanged(transposed, from_rung):
+    window, space = cl.Window((3, 2), (2, 1)), (5, 4)
+    values = np.where(gaussian((3, 2, 2, 3), seed=3)[0] > 0, 1.0, 0.0) * np.array([0.5, 1, 2])[:, None, None, None]
+    kind = {("locally_connected", False): cl.LocallyConnected, ("locally_connected", True): cl.LocallyConnectedTranspose}
+    kind |= {("dense", False): cl.Dense, ("dense", True): cl.DenseTranspose}
+    features = (3, 2) if transposed else (2, 3)
+    options = {"space": space, "use_bias": False, "param_dtype": jnp.float64}
+    layer = nnx.eval_shape(lambda: kind[from_rung, transposed](*features, window, **options, rngs=nnx.Rngs(0)))
+    lift = {"locally_connected": cl.lift_conv_to_local, "dense": cl.lift_conv_to_dense}[from_rung]
+    mask = np.asarray(lift(values, window, space))
+    tree = start(masked(layer, mask))
+    [w] = gaussian(mask.shape, seed=4)
+    tied = np.asarray(jax.jit(optim.sharing_projection(layer))({"kernel": w})["kernel"])
+    dense = [v if from_rung == "dense" else cl.lift_local_to_dense(v, window, space) for v in (mask * w, mask * tied)]
+    close(dense[1], cl.lift_conv_to_dense(cl.project_dense_to_conv(dense[0], window, space), window, space))
+    np.testing.assert_array_equal(tied[mask == 0], w[mask == 0])
+    assert tree.keys() == {"kernel"}
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_symmetric_projection_of_a_transposed_convolution_is_that_of_its_transpose():
+    options = {"space": (5, 4), "use_bias": False, "param_dtype": jnp.float64}
+    [v] = gaussian((3, 2, 3, 2))  # (a, b, in, out), reversed
+    layer = nnx.eval_shape(lambda: cl.ConvTranspose(3, 2, cl.Window((3, 2), (2, 1)), **options, rngs=nnx.Rngs(0)))
+    forward = nnx.eval_shape(lambda: cl.Conv(2, 3, cl.Window((3, 2), (2, 1)), **options, rngs=nnx.Rngs(0)))
+    got = optim.sharing_projection(layer, "symmetric")({"kernel": v})["kernel"]
+    expected = optim.sharing_projection(forward, "symmetric")({"kernel": v[::-1, ::-1].swapaxes(2, 3)})["kernel"]
+    close(got, expected[::-1, ::-1].swapaxes(2, 3))
+    assert np.abs(np.asarray(got) - v).max() > 0.1
+
+
+class Several(nnx.Module):
+    """Layers that can be projected, and others."""
+
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.conv = nnx.Conv(2, 3, (3, 2), feature_group_count=1, kernel_dilation=(1, 2), rngs=rngs)
+        self.up = nnx.ConvTranspose(3, 2, (3, 2), strides=(2, 1), rngs=rngs)
+        self.sparse = nnx.Conv(2, 2, (3, 2), input_dilation=(2, 1), rngs=rngs)
+        self.low_rank = cl.LowRank(2, 2, (3, 2), rank=2, space=(5, 4), rngs=rngs)
+        self.local = cl.LocallyConnected(2, 2, (3, 2), space=(5, 4), rngs=rngs)
+
+
+def test_layers_without_an_exact_projection_or_penalty_are_named():
+    model = nnx.eval_shape(Several)
+    sparse = r"sparse, which has input_dilation \(2, 1\)"
+    low_rank = "low_rank, which is low_rank, whose projection to 'conv' is not linear"
+    with pytest.warns(UserWarning, match=f"^sharing_projection leaves alone {sparse}, {low_rank}$"):
+        optim.sharing_projection(model)
+    with pytest.warns(UserWarning, match="conv, which has unknown pixels without space="):
+        optim.sharing_projection(model, "symmetric")
+    with pytest.warns(UserWarning, match=f"^locality_penalty leaves alone {sparse}$"):
+        optim.locality_penalty(model)
+    uneven = np.ones((5, 4, 3, 2, 2, 2))
+    uneven[2, 1, 1, 0] = 0
+    with pytest.raises(
+        ValueError, match=r"\['locally_connected'\]; left alone: the model, which has a mask that removes weights"
+    ):
+        optim.sharing_projection(masked(nnx.eval_shape(Several).local, uneven))
+    with pytest.raises(
+        ValueError, match=r"no spatial layers that a rung describes; left alone: the model, which has input_dil"
+    ):
+        optim.locality_penalty(model.sparse)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", ["conv", "up"])
+def test_the_penalty_of_layers_of_flax_counts_the_weights_that_a_mask_keeps(name):
+    layer, [v] = getattr(nnx.eval_shape(Several), name), gaussian((3, 2, 2, 3) if name == "conv" else (3, 2, 3, 2))
+    mask = np.where(gaussian(v.shape, seed=3)[0] > 0, 2.0, 0.0)
+    steps = (1, 2) if name == "conv" else (1, 1)
+    expected = sum(
+        np.hypot(steps[0] * (a - 1), steps[1] * (b - 0.5)) * np.sum((mask * v)[a, b] ** 2) for a, b in np.ndindex(3, 2)
+    )
+    close(optim.locality_penalty(masked(layer, mask))({"kernel": v, "bias": np.ones(3)}), expected)

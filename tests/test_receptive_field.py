@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracle
 import pytest
 from flax import nnx
 from networks import SMALL, filled, images
@@ -91,6 +92,30 @@ def test_dependencies_follow_the_windows_of_each_layer():
     np.testing.assert_array_equal(masks["image"], pixels)
 
 
+@pytest.mark.parametrize("padding", [("SAME", "CIRCULAR"), ("REFLECT", (0, 2)), ("EDGE", "VALID")])
+def test_a_layer_and_a_pool_depend_on_the_pixels_that_their_windows_read_with_a_padding_per_axis(padding):
+    window, size, strides, dilation, space = cl.Window((3, 2), (1, 2), padding, (2, 1)), (3, 2), (1, 2), (2, 1), (7, 5)
+    reads = oracle.tables(space, size, strides, dilation, padding)
+    layer = conv(2, 3, size, strides, padding=padding, kernel_dilation=dilation)
+    for position in ((0, 0), tuple(len(table) - 1 for table in reads)):
+        expected = np.zeros(space, bool)
+        for at, _, pixel in oracle.each_tap(reads):
+            expected[pixel] |= at == position
+        for model in (layer, functools.partial(cl.max_pool, window=window)):
+            np.testing.assert_array_equal(receptive_field(model, (*space, 2), position=position), expected)
+
+
+@pytest.mark.filterwarnings("error::DeprecationWarning")  # JAX deprecates casts of complex to real numbers
+def test_a_complex_layer_depends_on_its_pixels_and_has_no_effective_field():
+    layer = conv(2, 3, (3, 2), param_dtype=jnp.complex64)
+    layer.kernel[...] = 1j * jnp.arange(36.0).reshape(3, 2, 2, 3)  # one of the first tap's weights is zero
+    for model in (layer, lambda x: nnx.relu(jnp.real(layer(x) ** 2))):
+        mask = receptive_field(model, (7, 5, 2), position=(3, 2))
+        np.testing.assert_array_equal(np.argwhere(mask), [[k, l] for k in (2, 3, 4) for l in (2, 3)])  # noqa: E741
+    with pytest.raises(TypeError, match="has dtype complex64 but needs a real one"):
+        effective_receptive_field(layer, np.ones((1, 7, 5, 2), np.float32))
+
+
 def test_zero_weights_remove_dependencies_and_signs_do_not_matter():
     layer = conv(1, 1, (3, 3), use_bias=False)
     layer.kernel[...] = jnp.array(np.array([[1.0, 0, -1], [0, -1, 0], [0, 0, 1]])[..., None, None])
@@ -164,6 +189,7 @@ NONLINEAR = {  # the number of rows that each of five rows depends on
     "running product, from behind": (lambda x: jax.lax.cumprod(x, 1, reverse=True), [5, 4, 3, 2, 1]),
     "running sum": (lambda x: jnp.cumsum(x, 1), [1, 2, 3, 4, 5]),
     "frequencies": (lambda x: jnp.fft.fft(x, axis=1).real, [5, 5, 5, 5, 5]),
+    "frequencies, and back": (lambda x: jnp.fft.irfft(1j * jnp.fft.rfft(x, axis=1), 5, axis=1), [5, 5, 5, 5, 5]),
     "the largest, by number": (lambda x: x + (jnp.argmax(x, 1, keepdims=True) == 2), [5, 5, 5, 5, 5]),
     "larger than the next": (lambda x: jnp.float32(x > jnp.roll(x, 1, 1)), [2, 2, 2, 2, 2]),
     "chosen by the next": (lambda x: jnp.where(jnp.roll(x, 1, 1) > 0, x, 0), [2, 2, 2, 2, 2]),
@@ -208,3 +234,30 @@ def test_a_position_on_one_axis_is_an_integer():
     assert np.flatnonzero(effective_receptive_field(model, np.ones((1, 7, 1)), 0).map).tolist() == [0, 1]
     with pytest.raises(ValueError, match=r"position is \(3,\) but the output has \(5, 7\) positions"):
         input_dependencies(conv(1, 1, (3, 3)), (5, 7, 1), position=3)
+
+
+def masked(layer, mask):
+    layer.mask = nnx.data(jnp.asarray(mask))
+    return layer
+
+
+WITHOUT_ROWS = np.ones((3, 2, 2, 3))
+WITHOUT_ROWS[[0, 2], 1] = 0
+LAYERS = {
+    "mask": (lambda: nnx.Conv(2, 3, (3, 2), rngs=nnx.Rngs(0)), WITHOUT_ROWS),
+    "dilated": (lambda: nnx.Conv(2, 3, (3, 2), padding=((2, 1), (0, 0)), input_dilation=(2, 3), rngs=nnx.Rngs(0)), None),
+    "transposed": (lambda: nnx.ConvTranspose(2, 3, (3, 2), strides=(2, 3), rngs=nnx.Rngs(0)), WITHOUT_ROWS),
+    "wrapped": (lambda: cl.ConvTranspose(2, 3, (4, 2), (3, 1), padding="CIRCULAR", rngs=nnx.Rngs(0)), None),
+    "local": (lambda: cl.LocallyConnectedTranspose(2, 3, (3, 2), 2, space=(9, 7), rngs=nnx.Rngs(0)), None),
+}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "transposed")) for name in LAYERS])
+def test_masked_dilated_and_transposed_layers_depend_on_the_pixels_of_their_dense_matrix(name):
+    build, mask = LAYERS[name]
+    layer = masked(filled(build, mean=1.0, deviation=0.1), mask) if mask is not None else filled(build, mean=1.0, deviation=0.1)
+    units = np.eye(40, dtype=np.float32).reshape(40, 5, 4, 2)
+    h = np.asarray(jax.jit(lambda x: layer(x) - layer(0 * x))(units))
+    for position in ((0, 0), tuple(n // 2 for n in h.shape[1:3]), (h.shape[1] - 2, h.shape[2] - 1)):
+        expected = (np.abs(h[:, *position]).sum(-1) > 1e-4).reshape(5, 4, 2).any(-1)
+        np.testing.assert_array_equal(receptive_field(layer, (5, 4, 2), position=position), expected)

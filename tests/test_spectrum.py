@@ -31,10 +31,10 @@ def _in_few_programs(monkeypatch):
     monkeypatch.setattr(spectrum, "transfer_function", compiled(spectrum.transfer_function))
 
 
-def layer(window, space, c=1, d=1, seed=0):
+def layer(window, space, c=1, d=1, seed=0, is_complex=False):
     """Make a convolution with a Gaussian kernel."""
-    (v,) = gaussian((*window.taps(len(space)), c, d), seed=seed)
-    return measure.conv_operator(jax.device_put(v), window, space)
+    v, imaginary = gaussian(*[(*window.taps(len(space)), c, d)] * 2, seed=seed)
+    return measure.conv_operator(jax.device_put(v + 1j * imaginary if is_complex else v), window, space)
 
 
 def written_out(v, window, space):
@@ -104,6 +104,49 @@ def test_zero_padding_changes_the_singular_values_and_has_no_fourier_method():
         measure.singular_values(measure.LinearOperator(OPS["mean"], (5, 7, 2)), "fourier")
     with pytest.raises(ValueError, match="method 'qr' is unknown"):
         measure.singular_values(zeros, "qr")
+
+
+def test_windows_that_repeat_the_image_along_one_axis_only_have_no_fourier_method_but_others():
+    window, space = W((3, 2), padding=("SAME", "CIRCULAR")), (5, 4)
+    operator = layer(window, space, 2, 3)
+    expected = np.linalg.svd(written_out(operator.kernel, window, space), compute_uv=False)
+    close(measure.singular_values(operator), expected)
+    close(measure.singular_values(operator, "krylov", count=3), expected[:3], 5e-9)
+    assert measure.matrix_rank(operator) == np.linalg.matrix_rank(written_out(operator.kernel, window, space))
+    with pytest.raises(ValueError, match="no window on a torus; needs padding 'CIRCULAR' along all axes"):
+        measure.singular_values(operator, "fourier")
+
+
+@pytest.mark.parametrize("padding", ["CIRCULAR", ("SAME", "CIRCULAR"), "VALID"])
+def test_complex_matrices_have_the_singular_values_and_null_space_of_numpy(padding):
+    window, space = W((3, 2), padding=padding), (5, 4)
+    operator = layer(window, space, 3, 2, is_complex=True)
+    matrix = written_out(operator.kernel, window, space)
+    expected = np.linalg.svd(matrix, compute_uv=False)
+    close(operator.matrix(), matrix)
+    for method in ("dense", "krylov", *(["fourier"] if padding == "CIRCULAR" else [])):
+        values = measure.singular_values(operator, method, count=5)
+        assert values.dtype == np.float64
+        close(values, expected[:5], 5e-9 if method == "krylov" else 1e-12)
+    assert measure.matrix_rank(operator) == np.linalg.matrix_rank(matrix)
+    lost = measure.null_space(operator)
+    assert len(lost) == 60 - np.linalg.matrix_rank(matrix)
+    flat = lost.reshape(len(lost), -1)
+    close(matrix @ flat.T, np.zeros((len(matrix), len(lost))))
+    close(flat @ flat.conj().T, np.eye(len(lost)), 1e-11)
+
+
+def test_a_function_with_complex_activations_has_a_complex_matrix():
+    weights, imaginary = gaussian((5, 3), (5, 3))
+    weights = weights + 1j * imaginary
+    operator = measure.LinearOperator(lambda x: weights @ x, (3, 1))
+    assert operator.dtype == np.complex128
+    close(operator.matrix(), weights)
+    x, y = gaussian((3, 1), (5, 1))
+    close(operator.apply(x), weights @ x)
+    close(operator.apply_transpose(y), weights.T @ y)
+    single = measure.LinearOperator(lambda x: x.astype(np.complex64), (3, 1))
+    assert single.dtype == np.complex128  # as the image of doubles is promoted
 
 
 @pytest.mark.parametrize("padding", ["SAME", "CIRCULAR"])

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import oracle
 import pytest
 from compiled import compiled
 from flax import nnx
@@ -57,6 +58,18 @@ def test_a_stem_with_given_kernels_is_measured_with_them():
         measure.stem_report([], x, jax.random.key(0))
 
 
+def test_a_stem_with_a_padding_per_axis_counts_its_live_taps_and_ranks():
+    (x,) = gaussian((4, 8, 10, 2))
+    reads = oracle.tables((8, 10), (3, 2), (2, 1), (1, 1), ("SAME", "CIRCULAR"))
+    [row, _] = measure.stem_report([(W((3, 2), (2, 1), ("SAME", "CIRCULAR")), 5)], x, jax.random.key(0))
+    assert row.multiply_adds == len(list(oracle.each_tap(reads))) * 2 * 5
+    assert row.rank == 5
+    with pytest.raises(TypeError, match="images has dtype complex128 but needs a real one"):
+        measure.stem_report([(W(3), 5)], x + 0j, jax.random.key(0))
+    with pytest.raises(TypeError, match=r"kernels\[0\] has dtype complex128 but needs a real one"):
+        measure.stem_report([(W(1), 5)], x, jax.random.key(0), kernels=[np.ones((1, 1, 2, 5), complex)])
+
+
 @pytest.mark.parametrize("number", [0, 1, 3])
 def test_a_stem_needs_one_kernel_per_layer(number):
     x, layers = np.ones((2, 8, 8, 3)), [(W(3), 4), (W(3), 5)]
@@ -71,7 +84,7 @@ def test_a_stem_needs_finite_nonzero_images():
     for images in (x * 0, unknown):
         with pytest.raises(ValueError, match="not finite, or only zeros"):
             measure.stem_report([(W(3), 4)], images, key)
-    with pytest.raises(ValueError, match=r"images has shape \(8, 3\); needs \(n, \*space, c\)"):
+    with pytest.raises(ValueError, match=r"images has shape \(8, 3\); needs images \(n, \*space, c\)"):
         measure.stem_report([(W(3), 4)], x[0, 0], key)
     with pytest.raises(TypeError, match=r"the width in layers\[0\] must be an integer"):
         measure.stem_report([(W(3), 4.5)], x, key)

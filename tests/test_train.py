@@ -456,6 +456,7 @@ def test_second_run_of_a_network_traces_nothing(data, build):
 
 def test_number_of_evaluated_images_causes_no_compilation(data):
     fitted = fit(linear_model(), data, short_config())
+    fitted.logits(data.test.images[:2])
     before = step_module.compute_logits._cache_size()
     for count in (1, 30, 31):
         fitted.logits(data.test.images[:count])

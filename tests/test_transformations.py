@@ -22,11 +22,12 @@ READS = oracle.tables(SPACE, SIZE, (2,), (1,), "CIRCULAR")
 DTYPES = {"float16": 2e-2, "bfloat16": 1e-1, "float32": 1e-5, "float64": 1e-12, "complex64": 1e-5}
 
 
-def expansion(shape, kernel_at):
+def expansion(shape, kernel_at, groups=1):
     """Return the tensor that maps kernels of a shape, flattened, to dense weights (i, k, c, d)."""
     columns = []
     for unit in np.eye(np.prod(shape)):
-        columns.append(oracle.dense_matrix(functools.partial(kernel_at, unit.reshape(shape)), READS, SPACE, C, D))
+        kernels = functools.partial(kernel_at, unit.reshape(shape))
+        columns.append(oracle.dense_matrix(kernels, READS, SPACE, C, shape[-1], groups))
     return np.stack(columns, -1)
 
 
@@ -98,6 +99,13 @@ OPS |= {
     )
     for name in NAMES
 }
+DEPTHWISE = expansion((*SIZE, 1, 2 * C), lambda v, position: v, groups=C)
+OPS["conv:groups"] = (
+    lambda x, v: cl.conv(x, v, WINDOW, C, implementation="depthwise"),
+    lambda x, v: jnp.einsum("nkc,ikcd->nid", x, jnp.asarray(DEPTHWISE, v.dtype) @ v.ravel()),
+    (*SPACE, C),
+    (*SIZE, 1, 2 * C),
+)
 OPS["dense"] = (
     cl.dense,
     lambda x, w: jnp.einsum("nkc,ikcd->nid", x, w),

@@ -25,9 +25,10 @@ from convlab.rungs import RUNGS
 pytestmark = pytest.mark.usefixtures("float64")
 ZERO = case((7, 5), (3, 2), (1, 2), ((1, 2), (0, 1)), (1, 1))  # zero padding: dead taps at the borders
 REPEATED = case((4, 5), (3, 3), (1, 1), "REFLECT", (1, 1))  # taps that read one pixel
+GLOBE = case((5, 4), (3, 3), (2, 1), ("SAME", "CIRCULAR"), (1, 2))
 LINE = case((11,), (3,), (1,), "CAUSAL", (2,))
 CUBE = case((2, 4, 3), (2, 3, 1), (1, 1, 1), "CIRCULAR", (1, 1, 1))
-each_case = pytest.mark.parametrize("window, space, reads", [ZERO, REPEATED], ids=["zero", "reflect"])
+each_case = pytest.mark.parametrize("window, space, reads", [ZERO, REPEATED, GLOBE], ids=["zero", "reflect", "globe"])
 
 
 COMPILED = (
@@ -48,7 +49,7 @@ def as_dense(v, reads, space):
 # --- shares ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("window, space, reads", [LINE, ZERO, REPEATED, CUBE], ids=["line", "zero", "reflect", "cube"])
+@pytest.mark.parametrize("window, space, reads", [LINE, ZERO, GLOBE, CUBE], ids=["line", "zero", "globe", "cube"])
 def test_shares_are_between_0_and_1_and_agree_with_decompose(window, space, reads):
     @jax.jit
     def shares(w):
@@ -236,6 +237,29 @@ def test_scaling_the_weight_changes_no_index():
         close(got, expected)
 
 
+def test_indices_of_complex_weights_are_those_of_squared_absolute_values():
+    window, space, reads = GLOBE
+    v, imaginary = (local_kernel(reads, window.size, seed=seed) for seed in (0, 1))
+    v, live = v + 1j * imaginary, oracle.live(reads)[..., None, None]
+    w = as_dense(v, reads, space) + gaussian((3, 4, 5, 4, 2, 3), seed=2)[0]
+    flat = np.concatenate([w.real, w.imag], -1)  # a complex weight is two real ones
+    close(of.local_share(w, window, space), of.local_share(flat, window, space))
+    close(of.tiled_share(v, window, space, 2), of.tiled_share(np.concatenate([v.real, v.imag], -1), window, space, 2))
+    close(of.best_patch_share(w, (2, 3)), of.best_patch_share(np.abs(w), (2, 3)))
+    size = np.abs(w) ** 2
+    close(of.inverse_participation_ratio(w, (2, 3)), (size**2).sum((2, 3)) / size.sum((2, 3)) ** 2)
+    assert of.mean_input_distance(w) == of.mean_input_distance(w != 0)
+    count = live.sum((0, 1))
+    mean = np.where(live, v, 0).sum((0, 1)) / count
+    spread = np.where(live, np.abs(v - mean) ** 2, 0).sum((0, 1)) / count
+    close(of.signal_to_noise(v, window, space), np.mean(np.abs(mean) ** 2 / spread))
+    both, one, two = live[1:] & live[:-1], v[1:], v[:-1]
+    above, below = np.abs(one - two) ** 2, np.abs(one) ** 2 + np.abs(two) ** 2
+    close(of.neighbour_distance(v, window, space, (1, 0)), (above * both).sum() / (below * both).sum())
+    shuffled = np.asarray(of.shuffle_inputs(w, jax.random.key(0)))
+    close(np.sort(np.abs(shuffled), (0)).sum((0, 1, 5)), np.abs(w).sum((0, 1, 5)))
+
+
 # --- networks ----------------------------------------------------------------------------------------------------------
 
 
@@ -367,3 +391,58 @@ def test_networks_in_tree_mode_have_indices_too():
 def test_an_unknown_index_is_an_error():
     with pytest.raises(ValueError, match=f"index 'sharpness' is unknown; needs one of {', '.join(NAMES)}"):
         measure.locality_indices(nnx.eval_shape(lambda: Two("conv")), "sharpness", "shared")
+
+
+# --- layers of Flax, masks, and transposed layers ----------------------------------------------------------------------
+
+
+def test_layers_of_flax_and_masks_have_indices_and_others_are_named():
+    mask = np.ones((3, 2, 2, 3))
+    mask[1], mask[:, 0, 1] = 0, 0
+
+    class Several(nnx.Module):
+        def __init__(self):
+            rngs = nnx.Rngs(0)
+            self.conv = nnx.Conv(2, 3, (3, 2), mask=mask, rngs=rngs)
+            self.up = nnx.ConvTranspose(2, 3, (3, 2), strides=(2, 1), rngs=rngs)
+            self.sparse = nnx.Conv(3, 3, (3, 2), input_dilation=(2, 1), rngs=rngs)
+            self.local = cl.LocallyConnectedTranspose(3, 2, (3, 2), space=(4, 5), rngs=rngs)
+
+    model = filled(Several)
+    model.conv.mask = nnx.data(jax.device_put(mask))
+    kept = np.ones((4, 5, 3, 2, 2, 3))
+    kept[..., 0, 1, :, 2], kept[..., 1, 1, 0, :] = 0, 0  # one tap of a unit, and a tap of all units
+    model.local.mask = nnx.data(jax.device_put(kept))
+    rows = measure.locality_indices(model)
+    values = {(row["layer"], row["index"]): row["value"] for row in rows}
+    rungs = {row["layer"]: row["rung"] for row in rows}
+    assert rungs == {"conv": "conv", "up": "conv", "sparse": "has input_dilation (2, 1)", "local": "locally_connected"}
+
+    def participation(v):
+        return np.nanmean(np.sum(v**4, (-4, -3)) / np.sum(v**2, (-4, -3)) ** 2)
+
+    kernels = {"conv": model.conv.kernel * mask, "up": model.up.kernel[...], "local": model.local.kernel * kept}
+    window, space = cl.Window((3, 2)), (4, 5)
+    kernels["local"] = np.where(np.asarray(window.live(space))[..., None, None], kernels["local"], 0)
+    for layer, v in kernels.items():
+        close(values[layer, "inverse_participation_ratio"], participation(np.asarray(v, float)), 1e-6)
+    close(values["local", "shared"], of.tiled_share(kernels["local"], window, space), 1e-6)
+    assert np.isfinite(values["local", "signal_to_noise"])
+    assert np.isnan(values["sparse", "none"])
+    asked = measure.locality_indices(model, "local")
+    assert [(row["layer"], row["index"]) for row in asked] == [
+        ("conv", "local"),
+        ("local", "local"),
+        ("sparse", "none"),
+        ("up", "local"),
+    ]
+    assert all(np.isnan(row["value"]) for row in asked)
+    with pytest.warns(UserWarning, match=r"locality_metrics leaves alone sparse, which has input_dilation \(2, 1\)$"):
+        metrics = measure.locality_metrics(model, "shared")
+    assert list(metrics(nnx.to_pure_dict(nnx.state(model, nnx.Param)))) == ["local/shared"]
+
+
+def test_a_mask_of_another_shape_is_an_error():
+    model = nnx.Sequential(nnx.Conv(2, 3, (3, 2), mask=np.ones((3, 2)), rngs=nnx.Rngs(0)))
+    with pytest.raises(ValueError, match=r"layers/0: mask must have the shape of the weights, \(3, 2, 2, 3\), got \(3, 2\)"):
+        measure.locality_indices(model)

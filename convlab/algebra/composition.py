@@ -12,6 +12,7 @@ convolution reads padding, but a single kernel would read pixels of the input.
 
 import functools
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from jaxtyping import Array, Bool, Float
 
 from convlab import check
 from convlab.algebra.offsets import AxisTaps, axis_taps, kernel_and_window
-from convlab.geometry import Space, Window
+from convlab.geometry import Axis, Space, Window
 
 EXACT = jax.lax.Precision.HIGHEST
 
@@ -39,7 +40,7 @@ def compose(
 
     The function is the same at all outputs without padding ("VALID") and on a torus ("CIRCULAR", if the stride of the first
     convolution divides the number of pixels). The same holds if the first convolution keeps every overlap ("FULL", "CAUSAL").
-    With other zero padding, it is the same at the outputs that `is_composable` returns.
+    With other zero padding, it is the same at the outputs that `is_composable` returns. Each axis can have its kind of padding.
 
     Args:
       first: The kernel of the convolution that reads the image.
@@ -58,7 +59,7 @@ def compose(
     Raises:
       ValueError: Kernels, windows or channels disagree, or a padding repeats pixels that are not those of the image ("REFLECT",
         "EDGE").
-      TypeError: A kernel is not floating.
+      TypeError: A kernel is neither floating nor complex.
 
     Example:
       >>> v, window = compose(jnp.ones((3, 1, 1)), jnp.ones((3, 1, 1)), Window(3), Window(3))
@@ -70,16 +71,19 @@ def compose(
     check.equal_shapes("second has {} spatial axes", (other,), "first has {}", (ndim,))
     check.equal_shapes("second reads {} channels", second.shape[-2:-1], "first returns {}", first.shape[-1:])
     first, second = check.promote(first, second)
-    axes_first, mode = axis_taps(first, ndim, window_first, space)
+    window_first, window_second = _windows(window_first, window_second)
+    axes_first = axis_taps(first, ndim, window_first, space)
     middle = None if space is None else window_first.output_shape(space)
-    axes_second, outside = axis_taps(second, ndim, window_second, middle)
-    mode = _mode((axes_first, mode, window_first), (axes_second, outside, window_second))
-    axes = [_product(one, two) for one, two in zip(axes_first, axes_second, strict=True)]
+    axes_second = axis_taps(second, ndim, window_second, middle)
+    modes = _modes(axes_first, axes_second, window_first, window_second)
+    axes = [_product(*both) for both in zip(axes_first, axes_second, modes, strict=True)]
+    sizes = [axis.size for axis in axes]
+    check.shape_fits("the kernel of window_first and window_second", *sizes, first.shape[-2], second.shape[-1])
     v = jnp.zeros((*(axis.size for axis in axes), first.shape[-2], second.shape[-1]), first.dtype)
     for taps in np.ndindex(*second.shape[:ndim]):
         where = tuple(map(_slice, taps, axes_first, axes_second, axes))
         v = v.at[where].add(jnp.matmul(first, second[taps], precision=EXACT))
-    return kernel_and_window(v, axes, mode)
+    return kernel_and_window(v, axes)
 
 
 def is_composable(window_first: Window, window_second: Window, space: Space) -> Bool[np.ndarray, "i j"]:
@@ -102,15 +106,18 @@ def is_composable(window_first: Window, window_second: Window, space: Space) -> 
       A boolean array with one entry per output position.
 
     Raises:
-      ValueError: A window fits nowhere.
+      ValueError: A window fits nowhere, or a padding repeats pixels that are not those of the image ("REFLECT", "EDGE").
 
     Example:
       >>> int((~is_composable(Window(3), Window(3), (12, 12))).sum())  # of 144
       44
     """
-    axes = window_first.axes(space)
+    window_first, window_second = _windows(window_first, window_second)
+    first, second = window_first.axes(space), window_second.axes(window_first.output_shape(space))
+    _modes(first, second, window_first, window_second)
     sees_pixel, differs = [], []  # per axis, by output
-    for one, two in zip(axes, window_second.axes(window_first.output_shape(space)), strict=True):
+    for one, two in zip(first, second, strict=True):
+        check.shape_fits("the pixels of window_first in window_second", two.outputs, two.size, one.size)
         i, a = np.arange(two.outputs)[:, None], np.arange(two.size)
         m = two.stride * i + two.dilation * a - two.low
         k = one.stride * m[..., None] + one.dilation * np.arange(one.size) - one.low
@@ -121,6 +128,7 @@ def is_composable(window_first: Window, window_second: Window, space: Space) -> 
             differs.append(beyond.any(1) & (one.stride * one.outputs != one.pixels or not is_periodic))
         else:
             differs.append((beyond & ((k >= 0) & (k < one.pixels)).any(2)).any(1))
+    check.shape_fits("the mask of space", *(len(outputs) for outputs in differs), len(differs), itemsize=1)
     masks = [[differs[r] if r == q else sees for q, sees in enumerate(sees_pixel)] for r in range(len(differs))]
     return ~np.any([functools.reduce(np.logical_and.outer, mask) for mask in masks], axis=0)
 
@@ -139,7 +147,7 @@ def flip(v: Float[Array, "a b c d"]) -> Float[Array, "a b c d"]:
 
     Raises:
       ValueError: `v` is not a kernel.
-      TypeError: `v` is not floating.
+      TypeError: `v` is neither floating nor complex.
 
     Example:
       >>> flip(jnp.array([1.0, 2.0, 3.0]).reshape(3, 1, 1)).squeeze()
@@ -152,23 +160,24 @@ def flip(v: Float[Array, "a b c d"]) -> Float[Array, "a b c d"]:
 
 
 def adjoint(v: Float[Array, "a b c d"], window: Window) -> tuple[Float[Array, "a b d c"], Window]:
-    r"""Return the convolution whose dense matrix is the transpose of that of a given convolution.
+    r"""Return the convolution whose dense matrix is the conjugate transpose of that of a given one.
 
-    $$\langle A x, y \rangle = \langle x, A^\top y \rangle$$
+    $$\langle A x, y \rangle = \langle x, A^* y \rangle$$
 
-    Its kernel is flipped, with input and output channels exchanged.
+    Its kernel is flipped and conjugated, with input and output channels exchanged.
 
     Args:
       v: The kernel of the convolution A.
-      window: The pixels that each position reads. The stride must be 1, and the padding less than the window's extent.
+      window: The pixels that each position reads. The stride must be 1. `convlab.conv_transpose` applies the transpose for
+        every window.
 
     Returns:
-      v: The kernel of the transpose.
-      window: The window of the transpose. It pads by the window's extent minus 1, minus the padding of A.
+      v: The kernel of the conjugate transpose.
+      window: Its window. It pads by the window's extent minus 1, minus the padding of A. A negative number removes pixels.
 
     Raises:
-      ValueError: The stride is not 1, the padding repeats pixels ("REFLECT", "EDGE"), or it is as wide as the window.
-      TypeError: `v` is not floating.
+      ValueError: The stride is not 1, or the padding repeats pixels ("REFLECT", "EDGE").
+      TypeError: `v` is neither floating nor complex.
 
     Example:
       >>> v, window = adjoint(jnp.ones((3, 2, 5)), Window(3, padding="VALID"))
@@ -176,36 +185,48 @@ def adjoint(v: Float[Array, "a b c d"], window: Window) -> tuple[Float[Array, "a
       ((3, 5, 2), 'FULL')
     """
     v, ndim = check.kernel("v", v, spatial=1, others="c d")
-    if np.max(window.with_ndim(ndim).strides) > 1 or window.padding in ("REFLECT", "EDGE"):
+    check.taps("v", v.shape[:ndim], window)
+    axes = axis_taps(v, ndim, window, None) if np.max(window.with_ndim(ndim).strides) == 1 else ()
+    if not axes or any(axis.pads and axis.mode not in ("zero", "wrap") for axis in axes):
         raise ValueError(f"{window} has a transpose that is no convolution; needs stride 1 and zero or circular padding")
-    axes, mode = axis_taps(v, ndim, window, None)
     turned = [axis._replace(low=axis.extent - 1 - axis.low, high=axis.extent - 1 - axis.high) for axis in axes]
-    if any(axis.low < 0 or axis.high < 0 for axis in turned):
-        raise ValueError(f"{window} pads by its extent or more, so that its transpose would have to cut off pixels; pad less")
-    return kernel_and_window(jnp.swapaxes(flip(v), -1, -2), turned, mode)
+    return kernel_and_window(jnp.conj(jnp.swapaxes(flip(v), -1, -2)), turned)
 
 
-def _mode(first: tuple, second: tuple) -> str:
-    """Return the padding mode of the composition.
+def _windows(first: Window, second: Window) -> tuple[Window, Window]:
+    return check.window(first, "window_first"), check.window(second, "window_second")
 
-    A window of one tap that reads no padding takes the mode of the other convolution.
+
+def _modes(first: Sequence[AxisTaps | Axis], second: Sequence[AxisTaps | Axis], window: Window, other: Window) -> list[str]:
+    """Return the padding mode of the composition along each axis.
+
+    A window of one tap that reads no padding takes the mode of the other convolution. A first window that skips pixels does so
+    only if the second pads with zeros.
+
+    Raises:
+      ValueError: What the two read outside their images is not what one convolution reads.
     """
-    (axes_first, mode, window), (axes_second, outside, other) = first, second
-    if mode == outside and mode in ("zero", "wrap"):
-        return mode
-    if outside == "zero" and all(axis.extent == 1 and axis.low == axis.high == 0 for axis in axes_second):
-        return mode
-    if mode == "zero" and all(axis[:3] == (1, 1, axis.dilation) and axis.low == axis.high == 0 for axis in axes_first):
-        return outside
-    raise ValueError(f"{window} and then {other} is no convolution: outside the images they read {mode} and {outside}")
+    modes = []
+    for axis, (one, two) in enumerate(zip(first, second, strict=True)):
+        single = [taps.extent == 1 and taps.low == taps.high == 0 for taps in (one, two)]
+        if single[1] or (one.mode == two.mode and one.mode in ("zero", "wrap")):
+            modes.append(one.mode)
+        elif single[0] and (one.stride == 1 or two.mode == "zero"):
+            modes.append(two.mode)
+        else:
+            raise ValueError(
+                f"{window} and then {other} is no convolution: outside the images they read {one.mode} and {two.mode} along"
+                f" axis {axis}"
+            )
+    return modes
 
 
-def _product(one: AxisTaps, two: AxisTaps) -> AxisTaps:
+def _product(one: AxisTaps, two: AxisTaps, mode: str) -> AxisTaps:
     """Return the taps of two convolutions in sequence."""
     step = math.gcd(one.dilation * (one.size > 1), one.stride * two.dilation * (two.size > 1)) or 1
     size = (one.extent - 1 + one.stride * (two.extent - 1)) // step + 1
     low, high = one.stride * two.low + one.low, one.stride * two.high + one.high
-    return AxisTaps(size, one.stride * two.stride, step, low, high)
+    return AxisTaps(size, one.stride * two.stride, step, low, high, mode)
 
 
 def _slice(tap: int, one: AxisTaps, two: AxisTaps, both: AxisTaps) -> slice:

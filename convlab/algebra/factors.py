@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from convlab import check
 from convlab.algebra.composition import EXACT
-from convlab.geometry import Size, as_axes, as_integer
+from convlab.geometry import Size, as_axes, as_integer, as_size
 
 
 class Factors(NamedTuple):
@@ -58,7 +58,8 @@ def middle_width(size: Size, first: Size, second: Size, channels: int | tuple[in
       (1.354, 1.517, 21.0)
     """
     sizes = {"size": size, "first": first, "second": second}
-    ndim = next((len(taps) for taps in sizes.values() if not isinstance(taps, int)), 2)
+    checked = {name: as_size(name, taps) for name, taps in sizes.items()}
+    ndim = next((len(taps) for taps in checked.values() if not isinstance(taps, int)), 2)
     product, one, two = (as_axes(name, taps, ndim) for name, taps in sizes.items())
     check.equal_shapes("size is {}", product, "first and second make together {} taps", _product_taps(one, two))
     c, d = as_axes("channels", channels, 2)
@@ -80,8 +81,8 @@ def factorise(
     $$\min_{U, W} \sum_{abcd} \Big(V_{abcd} - \sum_{a_1 + a_2 = a, b_1 + b_2 = b,\, m} U_{a_1 b_1 c m} W_{a_2 b_2 m d}\Big)^2$$
 
     Strides and dilations are 1. The solver takes Gauss-Newton steps of least norm with Levenberg-Marquardt damping, from a
-    random start. If `width` is at least `middle_width`, the residual of a generic 3x3 or 5x5 kernel is 0 up to rounding. Below,
-    it is that of a local minimum, and another key may find a lower one.
+    random start. If `width` is at least `middle_width`, the residual of a generic 3x3 or 5x5 kernel is 0 up to rounding. For a
+    smaller `width`, it is that of a local minimum, and another key may find a lower one.
 
     Args:
       v: The kernel. One step solves a linear system with as many unknowns as the kernel or its factors have entries, so it
@@ -93,7 +94,7 @@ def factorise(
       tolerance: The residual at which to stop. If 0, the solver stops when no step reduces the residual.
 
     Raises:
-      ValueError: The sizes of the factors do not make up that of `v` (k1 + k2 - 1 taps along each axis), or `width` is below 1.
+      ValueError: `v` does not have k1 + k2 - 1 taps along each axis for factors of k1 and k2 taps, or `width` is below 1.
       TypeError: `v` is not float32 or float64.
 
     Example:
@@ -102,11 +103,19 @@ def factorise(
       True
     """
     v, ndim = check.kernel("v", v, spatial=1, others="c d")
+    check.real("v", v)
     if v.dtype.itemsize < 4:
         raise TypeError(f"v has dtype {v.dtype}, which is too coarse to be factored; cast it, e.g. v.astype('float32')")
-    one, two = (as_axes(f"sizes[{number}]", size, ndim) for number, size in enumerate(sizes))
+    pair = check.sequence("sizes", sizes, "two sizes")
+    if len(pair) != 2:
+        raise ValueError(f"sizes must be those of two kernels, got {len(pair)}")
+    one, two = (as_axes(f"sizes[{number}]", size, ndim) for number, size in enumerate(pair))
+    check.key("key", key)
+    tolerance = check.number("tolerance", tolerance)
     check.equal_shapes("v has {} taps", v.shape[:ndim], "sizes make together {}", _product_taps(one, two))
-    width = as_integer("width", width)
+    width, steps = as_integer("width", width), as_integer("steps", steps, least=0)
+    parameters = width * (math.prod(one) * v.shape[-2] + math.prod(two) * v.shape[-1])
+    check.shape_fits("the linear system of width", parameters, min(parameters, v.size), itemsize=v.dtype.itemsize)
     shapes = (*one, v.shape[-2], width), (*two, width, v.shape[-1])
     norm = jnp.linalg.norm(v)
     scale = jnp.where(norm == 0, 1, norm)  # a kernel of zeros has the residual 0

@@ -50,11 +50,17 @@ def merge_batch_norm(
     Reference: Ioffe and Szegedy 2015, Batch normalization, algorithm 2.
     """
     v = check.floating("v", v)
-    for name, value in {"mean": mean, "variance": variance, "scale": scale, "shift": shift}.items():
+    epsilon = check.number("epsilon", epsilon)
+    for name, value in {
+        "mean": check.array("mean", mean),
+        "variance": check.array("variance", variance),
+        "scale": scale,
+        "shift": shift,
+    }.items():
         if value is not None:
-            check.equal_shapes(f"{name} has shape {{}}", jnp.shape(value), "v returns {} channels", v.shape[-1:])
+            check.equal_shapes(f"{name} has shape {{}}", check.array(name, value).shape, "v returns {} channels", v.shape[-1:])
     if bias is not None:
-        check.equal_shapes("bias has {} channels", jnp.shape(bias)[-1:], "v returns {}", v.shape[-1:])
+        check.equal_shapes("bias has {} channels", check.array("bias", bias).shape[-1:], "v returns {}", v.shape[-1:])
     square = jnp.asarray(variance) + epsilon
     if check.is_concrete(square) and not bool(jnp.all(square > 0)):
         raise ValueError(

@@ -16,6 +16,7 @@ from convlab import check
 from convlab.geometry import as_integer
 from convlab.ops.pool import binomial
 
+HIGHEST_ORDER, MOST_AXES = 20, 30
 Stencil = Float[Array, "a b 1 1"]
 
 
@@ -40,6 +41,8 @@ def derivative(axis: int, order: int = 1, ndim: int = 2) -> Stencil:
       Array([[-0.5,  0. ,  0.5]], dtype=float32)
     """
     half = (as_integer("order", order) + 1) // 2
+    if order > HIGHEST_ORDER:
+        raise ValueError(f"order must be at most {HIGHEST_ORDER}, where double precision resolves the taps; got {order}")
     offsets, powers = np.arange(-half, half + 1), np.arange(2 * half + 1)
     needed = np.where(powers == order, math.factorial(order), 0)
     return _stencil(axis, np.linalg.solve(offsets ** powers[:, None].astype(float), needed), [1], ndim)
@@ -120,7 +123,7 @@ def depthwise_kernel(v: Stencil, channels: int) -> Float[Array, "a b c c"]:
 
     Raises:
       ValueError: `v` has several channels.
-      TypeError: `v` is not floating.
+      TypeError: `v` is neither floating nor complex.
 
     Example:
       >>> depthwise_kernel(sobel(0), 4).shape
@@ -128,13 +131,19 @@ def depthwise_kernel(v: Stencil, channels: int) -> Float[Array, "a b c c"]:
     """
     v, _ = check.kernel("v", v, spatial=1, others="c d")
     check.equal_shapes("v has {} channels", v.shape[-2:], "needs {}", (1, 1))
-    return v * jnp.eye(as_integer("channels", channels), dtype=v.dtype)
+    channels = as_integer("channels", channels)
+    check.shape_fits("a kernel of as many channels", *v.shape[:-2], channels, channels, itemsize=v.dtype.itemsize)
+    return v * jnp.eye(channels, dtype=v.dtype)
 
 
 def _stencil(axis: int, kernel: ArrayLike, other_kernel: ArrayLike, ndim: int) -> Array:
     """Return the outer product of `kernel` along one axis and `other_kernel` along all others."""
+    axis, ndim = as_integer("axis", axis, least=None), as_integer("ndim", ndim)
     if not -ndim <= axis < ndim:
         raise ValueError(f"axis is {axis}; needs one of {ndim} spatial axes")
+    if ndim > MOST_AXES:
+        raise ValueError(f"ndim must be at most {MOST_AXES}, got {ndim}")
+    check.shape_fits("a kernel of ndim axes", np.size(kernel), *[np.size(other_kernel)] * (ndim - 1))
     kernels = [other_kernel] * ndim
     kernels[axis] = kernel
     return jnp.asarray(functools.reduce(np.multiply.outer, kernels), float)[..., None, None]
@@ -143,4 +152,5 @@ def _stencil(axis: int, kernel: ArrayLike, other_kernel: ArrayLike, ndim: int) -
 def _odd(size: int) -> int:
     if as_integer("size", size) % 2 == 0:
         raise ValueError(f"size is {size}; needs an odd number, for which there is a central tap")
+    check.shape_fits("a kernel of size taps", size, size)
     return size

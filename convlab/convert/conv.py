@@ -20,7 +20,7 @@ def lift_conv_to_local(v: Float[Array, "a b c d"], window: Window, space: Space)
 
     Raises:
       ValueError: `v` is not a kernel of this window, or the window fits nowhere on `space`.
-      TypeError: `v` is not floating.
+      TypeError: `v` is neither floating nor complex.
 
     Example:
       >>> from jax import numpy as jnp
@@ -28,7 +28,7 @@ def lift_conv_to_local(v: Float[Array, "a b c d"], window: Window, space: Space)
       (4, 5, 3, 3, 2, 7)
     """
     v, rank = check.kernel("v", v, spatial=1, others="c d")
-    window.with_ndim(rank)
+    check.window(window).with_ndim(rank)
     check.taps("v", v.shape[:rank], window)
     return lift_tiled_to_local(v[(None,) * rank], window, space)
 
@@ -50,7 +50,7 @@ def project_local_to_conv(v: Float[Array, "i j a b c d"], window: Window, space:
 
     Raises:
       ValueError: `v` does not hold one kernel of this window per output position.
-      TypeError: `v` is not floating.
+      TypeError: `v` is neither floating nor complex.
 
     Example:
       >>> from jax import numpy as jnp

@@ -26,7 +26,7 @@ def lift_local_to_dense(
 
     Raises:
       ValueError: `v` does not hold one kernel of this window per output position, or `groups` does not divide d.
-      TypeError: `v` is not floating.
+      TypeError: `v` is neither floating nor complex.
 
     Example:
       >>> lift_local_to_dense(jnp.ones((4, 5, 3, 3, 2, 7)), Window(3), (4, 5)).shape
@@ -34,7 +34,9 @@ def lift_local_to_dense(
     """
     v, space = local_kernel(v, window, space), as_space(space)
     v = _block_diagonal(v, groups)
-    rank, out, reads = len(space), window.output_shape(space), _flat_reads(window, space)
+    rank, out = len(space), window.output_shape(space)
+    check.shape_fits("the dense weight of space", *out, *space, *v.shape[2 * rank :], itemsize=v.dtype.itemsize)
+    reads = _flat_reads(window, space)
     w = jnp.zeros((len(reads), int(np.prod(space)), *v.shape[2 * rank :]), v.dtype)
     w = w.at[np.arange(len(reads))[:, None], reads].add(v.reshape(*reads.shape, *w.shape[2:]), mode="drop")
     return w.reshape(*out, *space, *w.shape[2:])
@@ -61,7 +63,7 @@ def project_dense_to_local(
 
     Raises:
       ValueError: `w` has other output positions or pixels, or `groups` does not divide its channels.
-      TypeError: `w` is not floating.
+      TypeError: `w` is neither floating nor complex.
 
     Example:
       >>> project_dense_to_local(jnp.ones((4, 5, 4, 5, 2, 7)), Window(3), (4, 5)).shape
@@ -74,8 +76,9 @@ def project_dense_to_local(
     reads = _flat_reads(window, space)
     w = w.reshape(len(reads), -1, *w.shape[2 * rank :])
     v = w.at[np.arange(len(reads))[:, None], reads].get(mode="fill", fill_value=0)
-    many = np.maximum((reads[:, :, None] == reads[:, None, :]).sum(-1), 1)
-    return (v / many[..., None, None].astype(v.dtype)).reshape(*out, *size, *v.shape[2:])
+    check.shape_fits("the taps of window that read one pixel", *reads.shape, reads.shape[1], itemsize=1)
+    counts = np.maximum((reads[:, :, None] == reads[:, None, :]).sum(-1), 1)
+    return (v / counts[..., None, None].astype(v.dtype)).reshape(*out, *size, *v.shape[2:])
 
 
 def _flat_reads(window: Window, space: Space) -> np.ndarray:

@@ -30,7 +30,7 @@ def lift_low_rank_to_local(
 
     Raises:
       ValueError: `basis` and `weights` disagree with each other or with the window, or one of `window` and `space` is missing.
-      TypeError: An array is not floating.
+      TypeError: An array is neither floating nor complex.
 
     Example:
       >>> lift_low_rank_to_local(jnp.ones((6, 3, 3, 2, 7)), jnp.ones((4, 5, 6))).shape
@@ -69,7 +69,7 @@ def project_local_to_low_rank(
 
     Raises:
       ValueError: `rank` is out of range.
-      TypeError: `v` is not floating, or `rank` is not an integer.
+      TypeError: `v` is neither floating nor complex, or `rank` is not an integer.
 
     Example:
       >>> basis, weights = project_local_to_low_rank(jnp.ones((4, 5, 3, 3, 2, 7)), 1)
@@ -107,5 +107,5 @@ def _singular(matrix: Array) -> tuple[Array, Array, Array]:
 
 def _reflect(matrix: Array, normal: Array) -> Array:
     """Reflect the columns of a matrix in the plane with a normal vector."""
-    along = jnp.matmul(normal.T, matrix, precision=jax.lax.Precision.HIGHEST) / jnp.sum(normal * normal)
-    return matrix - 2 * normal * along
+    projection = jnp.matmul(normal.T, matrix, precision=jax.lax.Precision.HIGHEST) / jnp.sum(normal * normal)
+    return matrix - 2 * normal * projection

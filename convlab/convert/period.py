@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from convlab import check
 from convlab.geometry import Axis, Space, Window, over_axes
 
 
@@ -28,6 +29,7 @@ def repeat(v: Float[Array, "p q a b c d"], period: Sequence[int]) -> Float[Array
       >>> repeat(jnp.arange(2.0).reshape(2, 1, 1, 1), (5,)).ravel()
       Array([0., 1., 0., 1., 0.], dtype=float32)
     """
+    check.shape_fits("kernels at all positions of space", *period, *v.shape[len(period) :], itemsize=v.dtype.itemsize)
     for r, size in enumerate(period):
         v = v if v.shape[r] == size else v.take(np.arange(size) % v.shape[r], axis=r)
     return v
@@ -99,6 +101,8 @@ def counts(axis: Axis, p: int, q: int) -> np.ndarray:
 
     $$n_{tsab} = \#\{\, i : i \bmod p = t,\; i \bmod q = s,\; \text{taps } a \text{ and } b \text{ read one pixel at } i \,\}$$
     """
+    check.shape_fits("the taps of window that read one pixel", axis.outputs, axis.size, axis.size)
+    check.shape_fits("the taps of window in each kernel", p, q, axis.size, axis.size)
     reads, i = axis.reads, np.arange(axis.outputs)
     same = ((reads[:, :, None] == reads[:, None, :]) & (reads[:, :, None] >= 0)).astype(float)
     shared = np.zeros((p, q, axis.size, axis.size))

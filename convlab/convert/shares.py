@@ -28,7 +28,7 @@ def decompose(w: Float[Array, "i j k l c d"], window: Window, space: Space, grou
 
     Raises:
       ValueError: `w` has other output positions or pixels.
-      TypeError: `w` is not floating.
+      TypeError: `w` is neither floating nor complex.
 
     Example:
       >>> shares = decompose(lift_conv_to_dense(jnp.ones((3, 3, 2, 7)), Window(3), (4, 5)), Window(3), (4, 5))

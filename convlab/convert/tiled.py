@@ -4,7 +4,7 @@ from jaxtyping import Array, Float
 
 from convlab import check
 from convlab.convert.period import nearest, repeat, zero_dead_taps
-from convlab.geometry import Size, Space, Window, as_axes
+from convlab.geometry import Size, Space, Window, as_axes, as_space
 
 
 def lift_tiled_to_local(
@@ -22,7 +22,7 @@ def lift_tiled_to_local(
 
     Raises:
       ValueError: `v` does not hold kernels of this window and period.
-      TypeError: `v` is not floating.
+      TypeError: `v` is neither floating nor complex.
 
     Example:
       >>> from jax import numpy as jnp
@@ -57,7 +57,7 @@ def project_local_to_tiled(
 
     Raises:
       ValueError: `v` does not hold one kernel of this window per output position, or a period exceeds the positions.
-      TypeError: `v` is not floating, or `period` is not an integer.
+      TypeError: `v` is neither floating nor complex, or `period` is not an integer.
 
     Example:
       >>> from jax import numpy as jnp
@@ -65,7 +65,7 @@ def project_local_to_tiled(
       (2, 2, 3, 3, 1, 7)
     """
     v = local_kernel(v, window, space)
-    period = as_axes("period", period, len(window.axes(space)))
+    period = as_axes("period", period, len(as_space(space)))
     check.period(period, window, space)
     return nearest(v, window, space, period)
 
@@ -75,7 +75,7 @@ def local_kernel(v: Array, window: Window, space: Space) -> Array:
 
     Raises:
       ValueError: `v` does not hold one kernel of this window per output position.
-      TypeError: `v` is not floating.
+      TypeError: `v` is neither floating nor complex.
     """
     v, rank = check.kernel("v", v, spatial=2, others="c d")
     check.positions("v", v.shape[:rank], window, space)

@@ -4,7 +4,7 @@
 images from disk ahead of the training steps. `list_prepared` lists the data sets on disk.
 
 Behind `load`, a builder (`builders`, `catalogue`) writes records (`records`), which are decoded once (`store`). A folder is
-either complete or absent (`disk`). TensorFlow Datasets (TFDS) writes and reads the records as array_record files. TensorFlow
+either complete or missing (`disk`). TensorFlow Datasets (TFDS) writes and reads the records as array_record files. TensorFlow
 itself is needed only to prepare the data sets of the TFDS catalogue.
 """
 

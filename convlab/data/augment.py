@@ -16,8 +16,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
-from convlab.choices import one_of
+from convlab import check
+from convlab.choices import one_of, shown
 from convlab.data.transforms import Images, RandomKey, integers, spatial_shape, zero_pad
+from convlab.geometry import as_integer
 
 
 def random_shift(
@@ -34,7 +36,7 @@ def random_shift(
       images: The images. A single image, or several batch axes, need `ndim`.
       key: The random key. The same key and images always give the same result.
       max_shift: The largest shift in pixels, from 0 to the image size: one Python integer, or one per spatial axis.
-      ndim: The number of spatial axes. If None, all axes but the first and the last.
+      ndim: The number of spatial axes. If None, all axes but the first and the last are spatial.
 
     Raises:
       ValueError: `max_shift` is negative or larger than the images, it does not hold one number per axis, or `ndim` does
@@ -45,7 +47,8 @@ def random_shift(
       >>> random_shift(jnp.ones((5, 8, 7, 1)), jax.random.key(0), max_shift=(2, 1)).shape
       (5, 8, 7, 1)
     """
-    images = jnp.asarray(images)
+    images = check.array("images", images)
+    check.key("key", key)
     sizes = spatial_shape(images, images.ndim - 2 if ndim is None else ndim)
     shifts = _per_axis("max_shift", max_shift, sizes)
     if any(shift > size for shift, size in zip(shifts, sizes, strict=True)):
@@ -91,7 +94,8 @@ def random_crop(
       >>> random_crop(jnp.ones((5, 8, 7, 1)), jax.random.key(0), pad=1, space=(5, 3)).shape
       (5, 5, 3, 1)
     """
-    images = jnp.asarray(images)
+    images = check.array("images", images)
+    check.key("key", key)
     one_of("mode", mode, ("zero", "reflect"))
     sizes = spatial_shape(images, images.ndim - 2 if ndim is None else ndim)
     pads, window = _per_axis("pad", pad, sizes), sizes if space is None else _per_axis("space", space, sizes)
@@ -133,7 +137,8 @@ def random_flip(
       >>> random_flip(jnp.arange(3).reshape(1, 3, 1), jax.random.key(0), probability=1)[0, :, 0]
       Array([2, 1, 0], dtype=int32)
     """
-    images = jnp.asarray(images)
+    images = check.array("images", images)
+    check.key("key", key)
     sizes = spatial_shape(images, images.ndim - 2 if ndim is None else ndim)
     index = _integer("axis", axis)
     if not -len(sizes) <= index < len(sizes):
@@ -214,15 +219,16 @@ class _Fixed:
 def _integer(name: str, value: int) -> int:
     """Return a Python integer, or raise TypeError for a tracer or another type."""
     try:
-        return operator.index(value)
+        number = operator.index(value)
     except (TypeError, jax.errors.ConcretizationTypeError):
-        raise TypeError(f"{name} must be a Python integer, fixed when the function is compiled; got {value!r}") from None
+        raise TypeError(f"{name} must be a Python integer, fixed when the function is compiled; got {shown(value)}") from None
+    return as_integer(name, number, least=None)
 
 
 def _per_axis(name: str, value: int | Sequence[int], sizes: tuple[int, ...]) -> tuple[int, ...]:
     """Broadcast a number of pixels to all spatial axes and check it."""
     values = integers(name, value) if isinstance(value, Iterable) else (_integer(name, value),) * len(sizes)
-    if len(values) != len(sizes) or min(values) < 0:
+    if len(values) != len(sizes) or any(number < 0 for number in values):
         raise ValueError(f"{name} is {values} for images of {sizes}; needs one number of pixels per spatial axis, none below 0")
     return values
 
@@ -230,8 +236,8 @@ def _per_axis(name: str, value: int | Sequence[int], sizes: tuple[int, ...]) -> 
 def _number(name: str, value: float) -> float:
     """Return a Python float, or raise TypeError for a tracer or another type."""
     if not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a Python number, fixed when the function is compiled; got {value!r}")
-    return float(value)
+        raise TypeError(f"{name} must be a Python number, fixed when the function is compiled; got {shown(value)}")
+    return float(check.number(name, value))
 
 
 def _random_windows(images: Array, key: RandomKey, space: tuple[int, ...]) -> Array:

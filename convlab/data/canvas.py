@@ -5,9 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from convlab import check
 from convlab.data.sets import Data
 from convlab.data.splits import Split, StoredImages
 from convlab.data.transforms import integers
+from convlab.geometry import as_integer
 
 
 def place_on_canvas(data: Data, space: Sequence[int], max_shift: int, *, size: int, copies: int = 1, seed: int = 0) -> Data:
@@ -42,6 +44,8 @@ def place_on_canvas(data: Data, space: Sequence[int], max_shift: int, *, size: i
       >>> placed.train.images.shape, placed.test.images.shape
       ((20, 12, 11, 1), (15, 12, 11, 1))
     """
+    check.instance("data", data, Data, "a Data set")
+    seed = as_integer("seed", seed, least=0, most=2**32 - 1)
     space = integers("space", space)
     max_shift, size, copies = integers("max_shift, size and copies", (max_shift, size, copies))
     if max_shift < 0 or min(size, copies) < 1:
@@ -59,6 +63,9 @@ def place_on_canvas(data: Data, space: Sequence[int], max_shift: int, *, size: i
         )
     if isinstance(data.train.images, StoredImages):
         raise TypeError("data has its images on disk; needs them in memory to place them on a canvas")
+    itemsize = data.train.images.dtype.itemsize
+    for name, count in {"size": size, "copies": copies * max(len(data.test), 1)}.items():
+        check.shape_fits(f"{name} images of space", count, *space, data.image_shape[-1], itemsize=itemsize)
     order, positions, *others = (np.random.default_rng(key) for key in ((seed, 0), (seed, 1), 2, 3))
     cycles = -(-size // len(data.train))
     numbers = np.concatenate([order.permutation(len(data.train)) for _ in range(cycles)])[:size]

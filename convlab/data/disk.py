@@ -1,6 +1,6 @@
 """Atomic writing of folders, with checksums that are verified before the files are used.
 
-A folder is either complete or absent: it is written under another name and then renamed. A file lock admits one writer at a
+A folder is either complete or missing: it is written under another name and then renamed. A file lock admits one writer at a
 time, and the next writer removes what a killed process left behind.
 """
 

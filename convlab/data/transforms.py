@@ -15,7 +15,10 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key, Shaped, UInt32
 
+from convlab import check
+from convlab.choices import shown
 from convlab.data.splits import MAXIMUM_NDIM
+from convlab.geometry import as_integer
 
 Images = Array | np.ndarray
 RandomKey = Key[Array, ""] | UInt32[Array, "2"]
@@ -40,9 +43,10 @@ def permute_pixels(images: Shaped[Images, "*n k l c"], key: RandomKey, *, ndim: 
       >>> permute_pixels(jnp.ones((5, 8, 7, 1)), jax.random.key(0)).shape
       (5, 8, 7, 1)
     """
-    images = jnp.asarray(images)
+    images = check.array("images", images)
     space = spatial_shape(images, images.ndim - 2 if ndim is None else ndim)
     batch, channels = images.shape[: -1 - len(space)], images.shape[-1]
+    check.key("key", key)
     order = jax.random.permutation(key, math.prod(space))
     pixels = images.reshape(*batch, math.prod(space), channels)
     return jnp.take(pixels, order, axis=-2).reshape(images.shape)
@@ -65,7 +69,7 @@ def centre_on_canvas(images: Shaped[Images, "*n k l c"], space: Sequence[int]) -
       >>> centre_on_canvas(jnp.ones((5, 8, 7, 1)), (11, 13)).shape
       (5, 11, 13, 1)
     """
-    images = jnp.asarray(images)
+    images = check.array("images", images)
     canvas = integers("space", space)
     sizes = spatial_shape(images, len(canvas))
     if any(large < small for large, small in zip(canvas, sizes, strict=True)):
@@ -94,12 +98,11 @@ def standardise(
       >>> standardise(jnp.full((5, 8, 7, 1), 3, jnp.uint8), jnp.ones(1), jnp.full(1, 4.0))[0, 0, 0]
       Array([0.5], dtype=float32)
     """
-    images = jnp.asarray(images)
+    images = check.array("images", images)
     for name, value in (("mean", mean), ("std", std)):
-        if np.shape(value) != images.shape[-1:]:
-            raise ValueError(
-                f"{name} has shape {np.shape(value)} but images {images.shape}; needs {images.shape[-1:]}, one per channel"
-            )
+        shape = check.real(name, check.array(name, value)).shape
+        if shape != images.shape[-1:]:
+            raise ValueError(f"{name} has shape {shape} but images {images.shape}; needs {images.shape[-1:]}, one per channel")
     if not isinstance(std, jax.core.Tracer) and not np.all(np.asarray(std) > 0):
         raise ValueError(f"std must be above 0 in every channel, since images are divided by it; got {np.asarray(std)}")
     return (images.astype(jnp.float32) - _float32(mean)) / _float32(std)
@@ -111,7 +114,7 @@ def spatial_shape(images: Array, ndim: int) -> tuple[int, ...]:
     Raises:
       ValueError: `ndim` is not 1 to 3, or the images have too few axes.
     """
-    if not 1 <= ndim <= MAXIMUM_NDIM:
+    if not 1 <= as_integer("ndim", ndim, least=None) <= MAXIMUM_NDIM:
         raise ValueError(f"images of shape {images.shape}: needs 1 to {MAXIMUM_NDIM} spatial axes, got {ndim}")
     if images.ndim < ndim + 1:
         raise ValueError(f"images have shape {images.shape}; needs {ndim} spatial axes and channels")
@@ -121,14 +124,18 @@ def spatial_shape(images: Array, ndim: int) -> tuple[int, ...]:
 def integers(name: str, values: Sequence[int]) -> tuple[int, ...]:
     """Return a tuple of Python integers, or raise TypeError for tracers and other types."""
     try:
-        return tuple(operator.index(value) for value in values)
+        numbers = tuple(operator.index(value) for value in values)
     except (TypeError, jax.errors.ConcretizationTypeError):
-        raise TypeError(f"{name} must be a sequence of Python integers, one per spatial axis; got {values!r}") from None
+        raise TypeError(f"{name} must be a sequence of Python integers, one per spatial axis; got {shown(values)}") from None
+    return tuple(as_integer(name, number, least=None) for number in numbers)
 
 
 def zero_pad(images: Array, spatial: Sequence[tuple[int, int]]) -> Array:
     """Pad with zeros before and after each spatial axis. A negative number removes pixels instead."""
     untouched = [(0, 0, 0)] * (images.ndim - 1 - len(spatial))
+    batch, sizes = images.shape[: -1 - len(spatial)], images.shape[-1 - len(spatial) : -1]
+    padded = [size + low + high for size, (low, high) in zip(sizes, spatial, strict=True)]
+    check.shape_fits("padded images", *batch, *padded, images.shape[-1], itemsize=images.dtype.itemsize)
     zero = jnp.zeros((), images.dtype)
     return jax.lax.pad(images, zero, [*untouched, *((low, high, 0) for low, high in spatial), (0, 0, 0)])
 

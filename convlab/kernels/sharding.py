@@ -1,10 +1,10 @@
 """Computation on several devices, with the batch and the output rows sharded.
 
 The ambient mesh (`jax.set_mesh`) defines the sharding. An axis named "n" splits the batch. An axis named "i" splits the output
-rows, and also the kernels if there is one per row. Each device holds an equal number of rows of pixels. The rows that its
-windows read beyond them are fetched from its neighbours, and no others. The gradient by the image sends the same rows back. The
-gradient by a kernel per position needs no communication between devices that hold different rows. A dense layer reads every
-row, so each block of rows goes once round the ring.
+rows, and also the kernels if there is one per row. Each device holds an equal number of rows of pixels. It fetches from its
+neighbours only the other rows that its windows read. The gradient with respect to the image sends the same rows back. The
+gradient with respect to a kernel per position needs no communication between devices that hold different rows. A dense layer
+reads every row, so each block of rows goes once round the ring.
 
 An axis splits nothing if it is missing, has size 1 or does not divide the number of images or rows. Nothing is split either if
 some axis of the mesh is not of type Auto, for example inside a `shard_map` of the caller.

@@ -7,6 +7,7 @@
 | conv | canonical | XLA's convolution, one of a stack at a time, with gradients in the layout of XLA's fast path | CPU |
 | conv | windows | windows, then matrix products | CPU: few channels and small windows, gradients by large kernels |
 | conv | lax | XLA's convolution, with the stack as groups and JAX's gradients | accelerators |
+| conv | depthwise | one multiplication of the shifted image for every tap | CPU, groups of one input channel |
 | conv | toeplitz | the dense matrix of the kernel, then one matrix product | positions that all read every pixel |
 | tiled | as conv | one convolution per kernel, at every p-th position | as conv |
 """
@@ -20,8 +21,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from convlab.kernels import blocks, convolution, tiled, toeplitz, windows
-from convlab.kernels.form import Form, Product
+from convlab.kernels import blocks, convolution, depthwise, tiled, toeplitz, windows
+from convlab.kernels.form import Form, Product, known_sizes
+
+MULTIPLIER = 4  # the most output channels per group for which a pass over the image per tap was measured fastest
 
 
 class Family(NamedTuple):
@@ -47,6 +50,8 @@ def _conv(form: Form, wrt: str, size: dict[str, int], platform: str) -> str:
     if platform != "cpu":
         return "lax"
     c, d = size["c"], size["d"]
+    if c == 1 and size["s"] > 1 and d <= MULTIPLIER:
+        return "depthwise"
     window = c * math.prod(form.taps)
     gathered = window * size["n"] * math.prod(form.outputs)
     fast = {
@@ -68,6 +73,7 @@ CONV: dict[str, dict[str, Product]] = {
     "lax": {"h": convolution.grouped},
     "windows": {"h": windows.conv, "v": windows.gradient_v},
     "toeplitz": {"h": toeplitz.conv},
+    "depthwise": depthwise.PRODUCTS,
 }
 
 
@@ -75,7 +81,7 @@ def _over_tiles(name: str) -> dict[str, Product]:
     """Make the products of a tiled layer from those of one implementation of conv."""
 
     def conv(wrt: str, p: Array, q: Array, form: Form) -> Array:
-        fits = name != "toeplitz" or toeplitz.applies(form)
+        fits = _applies(name, form, known_sizes(wrt, p, q))
         return implement(form, name if fits else "canonical", wrt, p, q)
 
     return {wrt: functools.partial(product, conv=conv) for wrt, product in tiled.PRODUCTS.items()}
@@ -91,12 +97,17 @@ FAMILIES = {
 def choose(form: Form, wrt: str, size: dict[str, int], platform: str) -> str:
     """Return the name of the implementation for one derivative.
 
-    If "toeplitz" does not apply, the rule chooses another.
+    If an implementation does not apply, the rule chooses another.
     """
     name = form.implementation
-    if name == "auto" or (name == "toeplitz" and not toeplitz.applies(form)):
+    if name == "auto" or not _applies(name, form, size):
         return FAMILIES[form.family].choose(form, wrt, size, platform)
     return name
+
+
+def _applies(name: str, form: Form, size: dict[str, int]) -> bool:
+    """Return True if an implementation can compute a form."""
+    return {"toeplitz": toeplitz.applies(form), "depthwise": size["c"] == 1}.get(name, True)
 
 
 def proxy(form: Form, wrt: str, p: Array, q: Array) -> Array:

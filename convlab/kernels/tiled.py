@@ -1,8 +1,8 @@
 """Kernels that repeat every few positions, as one strided convolution per kernel.
 
 The convolution of one kernel pads the image by less than the layer does. The padding is negative if its first window starts
-inside the image, so no slice of the image is ever copied. With stride 1 the gradient by the image is a tiled layer of the
-cotangent, since pixels repeat with the period too. Transposed convolutions would instead insert p*q - 1 zeros for every
+inside the image, so no slice of the image is ever copied. With stride 1 the gradient with respect to the image is a tiled layer
+of the cotangent, since pixels repeat with the period too. Transposed convolutions would instead insert p*q - 1 zeros for every
 cotangent and multiply them.
 """
 

@@ -2,13 +2,14 @@ r"""The trilinear form of all windowed layers, closed under differentiation and 
 
 $$T(x, v, g) = \sum_{snijabcd} x_{s\,n\,i+a\,j+b\,c} \; v_{s\,i\,j\,abcd} \; g_{s\,nijd}$$
 
-For a convolution, v has no i and j. For a tiled layer, v has their remainders modulo the period. The derivative of T by g is
-the layer's output h. The derivatives by x and by v are its two gradients. Each derivative is bilinear in the other two arrays,
-and each is a transpose of the other two. So three functions suffice for forward mode, reverse mode and all higher derivatives.
-The letter s stacks independent forms, for example groups of channels or networks.
+For a convolution, v has no i and j. For a tiled layer, v has their remainders modulo the period. The derivative of T with
+respect to g is the layer's output h. The derivatives with respect to x and v are its two gradients. Each derivative is bilinear
+in the other two arrays, and each is a transpose of the other two. So three functions suffice for forward mode, reverse mode and
+all higher derivatives. The letter s stacks independent forms, for example groups of channels or networks.
 
-An axis that `vmap` adds to two of the three arrays is merged with the letter that they share: n for x and h, d for v and h, c
-for x and v. An axis that it adds to all three arrays is merged with s. So a batched form is a larger form of the same kind.
+An axis that `vmap` adds to two of the three arrays is merged with the letter that they share. This is n for x and h, d for v
+and h, and c for x and v. An axis that it adds to all three arrays is merged with s. So a batched form is a larger form of the
+same kind.
 """
 
 import functools
@@ -33,7 +34,7 @@ SHARED = {frozenset("xh"): "n", frozenset("vh"): "d", frozenset("xv"): "c", froz
 def layer(
     x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Form, dtype: DTypeLike | None = None
 ) -> Float[Array, "s n *out d"]:
-    """Compute the layer's output h, the derivative of the form by g.
+    """Compute the layer's output h, the derivative of the form with respect to g.
 
     Args:
       x: The images.
@@ -99,7 +100,10 @@ _compiled = jax.jit(form_p.bind, static_argnames=("wrt", "form", "dtype"))
 
 @form_p.def_impl
 def _evaluate(p, q, *, wrt, form, dtype):
-    """Evaluate the primitive outside of a trace: compiled, or operation by operation under `jax.disable_jit`."""
+    """Evaluate the primitive outside of a trace.
+
+    It is compiled, or runs operation by operation under `jax.disable_jit`.
+    """
     if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
         return _derivative(p, q, wrt=wrt, form=form, dtype=dtype, platform=jax.default_backend())
     return _compiled(p, q, wrt=wrt, form=form, dtype=dtype)

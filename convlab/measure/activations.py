@@ -38,7 +38,7 @@ def feature_maps(model: Any, images: Float[Array, "n k l c"], *layers: str) -> d
       >>> [(name, h.shape) for name, h in maps.items()]
       [('layers/0', (2, 5, 6)), ('layers/2', (2, 5, 4))]
     """
-    images = check.floating("images", images)
+    images = check.image_batch("images", images)
     program = trace(model, images)
     numbers = {name: program.number_of(name) for name in layers or program.layers()}
 
@@ -72,6 +72,7 @@ def activation_metrics(
 
     Raises:
       ValueError: The network calls no layer of that name.
+      TypeError: The images are not floating, or outputs are complex; the latter is raised by the function that is returned.
 
     Example:
       >>> from convlab.models import MLP
@@ -80,8 +81,8 @@ def activation_metrics(
       >>> list(metrics(nnx.to_pure_dict(nnx.state(model, nnx.Param))))
       ['head/layers/0/mean', 'head/layers/0/std', 'head/layers/0/dead_channels']
     """
-    images = check.floating("images", images)
-    network = nnx.clone(model)
+    images = check.image_batch("images", images)
+    network = nnx.clone(check.instance("model", model, nnx.Module, "a Flax NNX module"))
     network.eval()
     for _, module in nnx.iter_modules(network):
         if isinstance(module, nnx.BatchNorm):
@@ -96,6 +97,8 @@ def activation_metrics(
         with recorded(*KINDS, leave=lambda number, h: outputs.setdefault(number, h)):
             nnx.merge(definition, parameters, model_state)(images)
         named = {name: outputs[call] for call, (name, number) in enumerate(numbers.items()) if number in chosen}
+        for name, h in named.items():
+            check.real(f"the output of {name}", h)
         return {f"{name}/{statistic}": STATISTICS[statistic](h) for name, h in named.items() for statistic in STATISTICS}
 
     return metrics
@@ -147,6 +150,8 @@ def activation_rank(h: Float[Array, "*n d"], tolerance: float | None = None) -> 
     h = check.floating("h", h)
     if h.ndim < 2:
         raise ValueError(f"h has shape {h.shape}; needs axes of examples, then an axis of channels")
+    if tolerance is not None:
+        check.number("tolerance", tolerance)
     flat = np.asarray(h, float).reshape(-1, h.shape[-1])
     sigma = np.linalg.svd(flat, compute_uv=False)
     if sigma[0] == 0:

@@ -15,22 +15,22 @@ from jax.extend.core import Literal
 from jaxtyping import Array, Float, Int
 
 from convlab import check
-from convlab.choices import one_of
+from convlab.choices import one_of, shown
 from convlab.geometry import Window
-from convlab.measure.trace import ArrayRef, Program, Step, called_jaxpr, split_model, trace
+from convlab.measure.trace import ArrayRef, Program, Step, called_jaxpr, on_images, split_model, trace
 
 RULES: dict[str, Callable[[Array, Array], Array]] = {
     "gradient": lambda x, g: jnp.where(x > 0, g, 0),
     "guided": lambda x, g: jnp.where((x > 0) & (g > 0), g, 0),
     "deconvnet": lambda x, g: jnp.where(g > 0, g, 0),
 }
-"""The gradient by the input x of a ReLU, given the gradient g by its output, for every rule."""
+"""The gradient with respect to the input x of a ReLU, from that of its output, g, for every rule."""
 
 Target = int | Int[Array, "n"] | Int[np.ndarray, "n"]
 
 
 def saliency(model: Any, images: Float[Array, "n k l c"], target: Target, rule: str = "gradient") -> Float[Array, "n k l c"]:
-    r"""Compute the gradient of a score by every pixel, with a choice of derivative for ReLUs.
+    r"""Compute the gradient of a score with respect to every pixel, by one of three rules for ReLUs.
 
     $$\frac{\partial Y_{n,t}}{\partial X_{nklc}}, \quad \text{where } h = \max(x, 0) \text{ passes back } \;
       g\,[x > 0], \quad g\,[x > 0][g > 0] \;\text{ or }\; g\,[g > 0]$$
@@ -60,10 +60,10 @@ def saliency(model: Any, images: Float[Array, "n k l c"], target: Target, rule: 
       >>> [saliency(net, x, 1, rule).ravel().tolist() for rule in RULES]
       [[0.0, 2.0], [0.0, 0.0], [0.0, 1.0]]
 
-    Reference: Simonyan et al. 2014; Springenberg et al. 2015, Striving for simplicity, figure 1; Zeiler and Fergus 2014.
+    Reference: Simonyan et al. 2014, Zeiler and Fergus 2014, and figure 1 of Springenberg et al. 2015, Striving for simplicity.
     """
     one_of("rule", rule, RULES)
-    images = check.floating("images", images)
+    images = check.image_batch("images", images)
     program = trace(model, images, _inlines_plain if rule == "gradient" else _inlines_relus)
     if rule != "gradient":
         _check_relus(program, rule)
@@ -103,7 +103,7 @@ def grad_cam(model: Any, images: Float[Array, "n k l c"], layer: str, target: Ta
 
     Reference: Selvaraju et al. 2017, Grad-CAM, equations 1 and 2.
     """
-    images = check.floating("images", images)
+    images = check.image_batch("images", images)
     program = trace(model, images, _inlines_plain)
     number = program.number_of(layer)
     if len(program.shapes[number].shape) < 3:
@@ -134,11 +134,11 @@ def occlusion(
       model: A Flax NNX module, run in evaluation mode, or a function of images. It returns one score per class, (n, classes).
       images: The network's input.
       target: The class whose score is explained, one for all images or one for each.
-      window: The window that is hidden, at one of its positions at a time.
+      window: The window to hide, moved over all of its positions.
       fill_value: The value v of hidden pixels. 0 is the mean of standardised images.
 
     Returns:
-      A map over the positions of the window. It is negative where the hidden pixels lower the score.
+      A map over the positions of the window. It is negative where hiding the window raises the score.
 
     Raises:
       ValueError: The window fits nowhere, or the class is unknown.
@@ -151,10 +151,12 @@ def occlusion(
 
     Reference: Zeiler and Fergus 2014, Visualizing and understanding convolutional networks, section 4.2.
     """
-    images = check.floating("images", images)
-    axes = window.axes(images.shape[1:-1])
-    hidden = [(axis.reads[..., None] == np.arange(axis.pixels)).any(1) for axis in axes]  # per axis (positions, pixels)
+    images = check.image_batch("images", images)
+    fill_value = check.number("fill_value", fill_value)
+    axes = check.window(window).axes(images.shape[1:-1])
+    hidden = [axis.inside for axis in axes]  # per axis (positions, pixels)
     positions = tuple(axis.outputs for axis in axes)
+    check.shape_fits("scores at all positions of window", *positions, len(positions))
     state, run = split_model(model)
 
     def scores(state: Any, x: Array, hidden: list[Array]) -> tuple[Array, Array]:
@@ -164,7 +166,7 @@ def occlusion(
 
         return _scores(run(state, x), target), jax.lax.map(score_at, jnp.indices(positions).reshape(len(positions), -1).T)
 
-    unhidden, occluded = jax.jit(scores)(state, images, hidden)
+    unhidden, occluded = on_images(images, jax.jit(scores), state, images, hidden)
     return (unhidden - occluded).T.reshape(len(images), *positions)
 
 
@@ -235,10 +237,11 @@ def _check_relus(program: Program, rule: str) -> None:
 
 def _scores(scores: Array, target: Target) -> Array:
     """Return the score of each image's target."""
+    check.real("the result of model", check.array("the result of model", scores))
     if scores.ndim != 2:
         raise ValueError(f"the model returns shape {scores.shape}; needs one score per class, (n, classes)")
     number = np.asarray(target)
     known = number.dtype.kind in "iu" and number.shape in ((), scores.shape[:1])
     if not known or np.any((number < 0) | (number >= scores.shape[1])):
-        raise ValueError(f"target is {target!r}; needs a class from 0 to {scores.shape[1] - 1}, or one for each image")
+        raise ValueError(f"target is {shown(target)}; needs a class from 0 to {scores.shape[1] - 1}, or one for each image")
     return scores[jnp.arange(len(scores)), jnp.asarray(number)]

@@ -2,10 +2,11 @@
 
 The dense matrix A of a layer that maps images x to activations h is its Jacobian. A small matrix is written out and
 decomposed. A convolution on a torus is decomposed frequency by frequency. For other large matrices, only products of the
-matrix and its transpose with vectors are used.
+matrix and its transpose with vectors are used. Matrices can be complex.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -16,7 +17,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from convlab import check
-from convlab.algebra import transfer_function
+from convlab.algebra.fourier import is_on_torus, transfer_function
 from convlab.choices import one_of
 from convlab.geometry import Space, Window, as_integer, as_space
 from convlab.ops.conv import conv
@@ -52,17 +53,28 @@ class LinearOperator:
     window: Window | None = None
 
     def __post_init__(self):
-        object.__setattr__(self, "input_shape", tuple(as_integer("input_shape", n) for n in self.input_shape))
+        check.function("function", self.function, "a function of an image")
+        sizes = check.sequence("input_shape", self.input_shape, "integers, the shape of an image")
+        object.__setattr__(self, "input_shape", tuple(as_integer("input_shape", n) for n in sizes))
+        check.shape_fits("an image of input_shape", *self.input_shape, itemsize=4)
 
     @property
     def output_shape(self) -> tuple[int, ...]:
         """The shape of the activations."""
         return jax.eval_shape(self.function, jax.ShapeDtypeStruct(self.input_shape, self.dtype)).shape
 
-    @property
+    @functools.cached_property
     def dtype(self) -> np.dtype:
-        """The dtype of the image: the kernel's, or JAX's default floating dtype."""
-        return jnp.result_type(float) if self.kernel is None else self.kernel.dtype
+        """The dtype of the image.
+
+        It is that of the kernel, or else JAX's default floating dtype, and complex if the activations are.
+        """
+        if self.kernel is not None:
+            return self.kernel.dtype
+        image = jax.ShapeDtypeStruct(self.input_shape, jnp.result_type(float))
+        output = jax.eval_shape(self.function, image)
+        check.instance("the result of function", output, jax.ShapeDtypeStruct, "one array")
+        return jnp.promote_types(image.dtype, output.dtype)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -77,7 +89,7 @@ class LinearOperator:
         return jax.jvp(self.function, (jnp.zeros(self.input_shape, self.dtype),), (x.astype(self.dtype),))[1]
 
     def apply_transpose(self, y: Array) -> Array:
-        r"""Return $A^\top y$."""
+        r"""Return $A^\top y$, without conjugation."""
         return jax.vjp(self.function, jnp.zeros(self.input_shape, self.dtype))[1](y.astype(self.dtype))[0]
 
     def matrix(self) -> Float[Array, "outputs pixels"]:
@@ -92,7 +104,8 @@ class LinearOperator:
         """
         rows, columns = self.shape
         jacobian = jax.jacfwd if columns <= rows else jax.jacrev
-        return jacobian(self.function)(jnp.zeros(self.input_shape, self.dtype)).reshape(rows, columns)
+        by_pixel = jacobian(self.function, holomorphic=jnp.issubdtype(self.dtype, jnp.complexfloating))
+        return by_pixel(jnp.zeros(self.input_shape, self.dtype)).reshape(rows, columns)
 
 
 def conv_operator(v: Float[Array, "a b c d"], window: Window, space: Space) -> LinearOperator:
@@ -107,7 +120,7 @@ def conv_operator(v: Float[Array, "a b c d"], window: Window, space: Space) -> L
 
     Raises:
       ValueError: `v` is not a kernel of this window.
-      TypeError: `v` is not floating.
+      TypeError: `v` is neither floating nor complex.
 
     Example:
       >>> conv_operator(jnp.ones((3, 3, 2, 7)), Window(3, 2), (4, 5)).shape
@@ -115,6 +128,8 @@ def conv_operator(v: Float[Array, "a b c d"], window: Window, space: Space) -> L
     """
     v, ndim = check.kernel("v", v, spatial=1, others="c d")
     check.taps("v", v.shape[:ndim], window)
+    space = as_space(space)
+    check.shape_fits("an image on space", *space, v.shape[-2], itemsize=v.dtype.itemsize)
     check.equal_shapes("space has {} axes", (len(space),), f"v of shape {v.shape} has {{}}", (ndim,))
     return LinearOperator(lambda x: conv(x, v, window), (*as_space(space), v.shape[-2]), v, window.with_ndim(ndim))
 
@@ -122,13 +137,13 @@ def conv_operator(v: Float[Array, "a b c d"], window: Window, space: Space) -> L
 def singular_values(operator: LinearOperator, method: str = "auto", *, count: int | None = None) -> Float[np.ndarray, "s"]:
     r"""Return the singular values of the dense matrix, largest first.
 
-    $$A = \sum_q \sigma_q\, u_q v_q^\top, \qquad \sigma_1 \ge \sigma_2 \ge \ldots \ge 0$$
+    $$A = \sum_q \sigma_q\, u_q v_q^*, \qquad \sigma_1 \ge \sigma_2 \ge \ldots \ge 0$$
 
     Args:
       operator: The linear operator.
       method: The method, one of four. "dense" decomposes the matrix; it gives all values and is exact. "fourier" decomposes a
-        "CIRCULAR" convolution of stride 1 frequency by frequency; it gives all values, exact to rounding. "krylov" finds the
-        largest values from products with the matrix and its transpose, until they change by less than a share of 1e-8.
+        convolution of stride 1 that is "CIRCULAR" along all axes; it gives all values, exact to rounding. "krylov" finds the
+        largest values from products with the matrix and its transpose, until their relative change is below 1e-8.
         "auto" is "fourier" if it applies, else "dense" for up to 2**24 entries, else "krylov".
       count: The number of largest values to return. If None, all values, or one with "krylov".
 
@@ -136,7 +151,7 @@ def singular_values(operator: LinearOperator, method: str = "auto", *, count: in
       At most min(rows, columns) numbers.
 
     Raises:
-      ValueError: The method is unknown, `count` is below 1, or the function is no convolution on a torus as "fourier" needs.
+      ValueError: The method is unknown, `count` is below 1, or "fourier" is used for another operator than it needs.
 
     Example:
       >>> singular_values(conv_operator(jnp.eye(2).reshape(1, 1, 2, 2), Window(1), (2, 1)))
@@ -145,6 +160,7 @@ def singular_values(operator: LinearOperator, method: str = "auto", *, count: in
     Reference: Sedghi, Gupta and Long 2019, The singular values of convolutional layers; Musco and Musco 2015, Randomized block
     Krylov methods for stronger and faster approximate singular value decomposition.
     """
+    _check_operator(operator)
     one_of("method", method, ("auto", *METHODS))
     count = count if count is None else as_integer("count", count)
     if method == "auto":
@@ -169,6 +185,7 @@ def matrix_rank(operator: LinearOperator, tolerance: float | None = None) -> int
       >>> matrix_rank(conv_operator(jnp.ones((3, 1, 1)), Window(3, padding="CIRCULAR"), (6,)))  # two frequencies map to 0
       4
     """
+    _check_operator(operator, tolerance)
     if not _circular(operator):
         _check_small(operator)
     return numerical_rank(singular_values(operator), tolerance, max(operator.shape), operator.dtype)
@@ -194,17 +211,19 @@ def null_space(operator: LinearOperator, tolerance: float | None = None) -> Floa
       >>> (2 * lost / lost[0, 0]).round(3).squeeze()
       array([ 2., -2.,  2., -2.], dtype=float32)
     """
+    _check_operator(operator, tolerance)
     _check_small(operator)
     _, sigma, right = np.linalg.svd(np.linalg.qr(_decomposable_matrix(operator), mode="r"))
-    return right[numerical_rank(sigma, tolerance, max(operator.shape), operator.dtype) :].reshape(-1, *operator.input_shape)
+    rank = numerical_rank(sigma, tolerance, max(operator.shape), operator.dtype)
+    return right[rank:].conj().reshape(-1, *operator.input_shape)
 
 
 def rounding(width: int, dtype: DTypeLike) -> float:
     r"""Return the share of the largest singular value below which another may be rounding error.
 
     The largest singular value of n x d entries of root mean square 1 is at least $\sqrt{\max(n, d)}$. Rounding each entry to a
-    resolution of $\epsilon$ adds a matrix of norm at most about $\tfrac{\epsilon}{2} (\sqrt n + \sqrt d)$, which is a share
-    of at most $\epsilon$. A sum of `width` numbers is computed in float32 or finer, with an error of up to `width` times that
+    resolution of $\epsilon$ adds a matrix of norm at most about $\tfrac{\epsilon}{2} (\sqrt n + \sqrt d)$. This is a share of
+    at most $\epsilon$. A sum of `width` numbers is computed in float32 or finer, with an error of up to `width` times that
     dtype's resolution.
 
     Args:
@@ -258,16 +277,17 @@ def _krylov(operator: LinearOperator, count: int | None) -> np.ndarray:
     converged, previous = max(CONVERGED, 8 * float(jnp.finfo(operator.dtype).eps)), np.zeros(wanted)
     while True:
         for _ in range(2):  # the second pass removes the rounding errors of the first
-            block = block - (block @ basis.T) @ basis
+            block = block - (block @ basis.conj().T) @ basis
             block = np.linalg.qr(block.T)[0].T
         basis, images = np.concatenate([basis, block]), np.concatenate([images, np.asarray(apply(jnp.asarray(block)))])
-        products = images @ images[-len(block) :].T
-        gram = np.block([[gram, products[: -len(block)]], [products.T]])
+        products = images @ images[-len(block) :].conj().T
+        gram = np.block([[gram, products[: -len(block)]], [products.conj().T]])
         values = np.sqrt(np.abs(np.linalg.eigvalsh(gram)))[::-1][:wanted]
         if len(basis) == columns or (len(values) == wanted and np.all(np.abs(values - previous) <= converged * values[0])):
-            return np.linalg.svd(images, compute_uv=False)[: min(wanted, rows, columns)].astype(operator.dtype)
+            values = np.linalg.svd(images, compute_uv=False)[: min(wanted, rows, columns)]
+            return values.astype(jnp.finfo(operator.dtype).dtype)
         previous = np.resize(values, wanted)
-        block = np.asarray(apply_transpose(jnp.asarray(images[-len(block) :])))[: columns - len(basis)]
+        block = np.conj(apply_transpose(jnp.asarray(images[-len(block) :].conj())))[: columns - len(basis)]
 
 
 METHODS: dict[str, Callable[[LinearOperator, int | None], np.ndarray]] = {
@@ -279,7 +299,7 @@ METHODS: dict[str, Callable[[LinearOperator, int | None], np.ndarray]] = {
 
 def _circular(operator: LinearOperator) -> bool:
     window = operator.window
-    return window is not None and window.padding == "CIRCULAR" and bool(np.max(window.strides) == 1)
+    return window is not None and is_on_torus(window.with_ndim(len(operator.input_shape) - 1))
 
 
 def _decomposable_matrix(operator: LinearOperator) -> np.ndarray:
@@ -291,8 +311,15 @@ def _at_least_single(dtype: DTypeLike) -> np.dtype:
     return jnp.promote_types(dtype, jnp.float32)
 
 
+def _check_operator(operator: LinearOperator, tolerance: float | None = None) -> None:
+    check.instance("operator", operator, LinearOperator, "a LinearOperator, such as `conv_operator` returns")
+    if tolerance is not None:
+        check.number("tolerance", tolerance)
+
+
 def _check_small(operator: LinearOperator) -> None:
     if math.prod(operator.shape) > LARGEST:
         raise ValueError(
-            f"the matrix of {operator.shape} has more than {LARGEST} entries; `singular_values` finds its largest values"
+            f"operator has a matrix of {operator.shape}, which has more than {LARGEST} entries; `singular_values` finds its"
+            " largest values"
         )

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +81,7 @@ def stem_report(
     Raises:
       ValueError: `layers` is empty, or kernels do not fit the layers. Or the images have no spatial axes, are not finite, or
         are all zero.
-      TypeError: `images` are not floating, or a width is not an integer.
+      TypeError: `images` are not floating, kernels are complex, or a width is not an integer.
 
     Example:
       >>> images = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
@@ -91,17 +91,19 @@ def stem_report(
 
     Reference: He et al. 2019, Bag of tricks for image classification (stems).
     """
+    layers = check.sequence("layers", layers, "pairs of a window and a number of channels")
+    check.key("key", key)
+    if kernels is not None:
+        kernels = check.sequence("kernels", kernels, "kernels")
     if not layers:
         raise ValueError("layers is empty; needs at least one layer")
     if kernels is not None and len(kernels) != len(layers):
         raise ValueError(
             f"kernels has {len(kernels)} entries but the stem has {len(layers)} layers; needs one kernel for each layer"
         )
-    layers = [(window, as_integer(f"the width in layers[{number}]", width)) for number, (window, width) in enumerate(layers)]
-    ndim = jnp.ndim(images) - 2
-    if ndim < 1:
-        raise ValueError(f"images has shape {jnp.shape(images)}; needs (n, *space, c)")
-    x, space = check.images(images, ndim, f"images has shape {jnp.shape(images)}")
+    layers = [_layer(number, layer) for number, layer in enumerate(layers)]
+    x = check.image_batch("images", images)
+    ndim = x.ndim - 2
     if not bool(jnp.isfinite(x).all() & x.any()):
         raise ValueError(
             "images has entries that are not finite, or only zeros; needs finite images that are not all zero to measure a rank"
@@ -109,17 +111,26 @@ def stem_report(
     rows, channels = [], x.shape[-1]
     for number, (window, width) in enumerate(layers):
         shape = (*window.taps(ndim), x.shape[-1], width)
+        check.shape_fits(f"the kernel of layers[{number}]", *shape)
         drawn = jax.random.normal(jax.random.fold_in(key, number), shape, x.dtype) / math.sqrt(math.prod(shape[:-1]))
-        v = drawn if kernels is None else jnp.asarray(kernels[number])
+        v = drawn if kernels is None else check.floating(f"kernels[{number}]", kernels[number])
         check.equal_shapes(f"kernels[{number}] returns {{}} channels", v.shape[-1:], "its layer has {}", (width,))
         row, x = _row(rows, x, window.with_ndim(ndim), v)
         rows.append(row)
     if pool is not None:
-        rows.append(_row(rows, x, pool.with_ndim(ndim))[0])
+        rows.append(_row(rows, x, check.window(pool, "pool").with_ndim(ndim))[0])
     ratios = _ratios(rows[-1].channels, channels, rows[-1].receptive_field, rows[-1].effective_stride)
     sums = {name: sum(getattr(row, name) for row in rows) for name in ("weights", "multiply_adds")}
     total = rows[-1]._replace(name="total", **ratios, **sums, aliasing=max(row.aliasing for row in rows))
     return [*rows, total]
+
+
+def _layer(number: int, layer: Any) -> tuple[Window, int]:
+    """Return the window and the width of one layer of `layers`."""
+    pair = check.sequence(f"layers[{number}]", layer, "a window and a number of channels")
+    if len(pair) != 2:
+        raise ValueError(f"layers[{number}] must be a window and a number of channels, got {len(pair)} entries")
+    return check.window(pair[0], f"the window in layers[{number}]"), as_integer(f"the width in layers[{number}]", pair[1])
 
 
 def _row(rows: Sequence[StemCost], x: Array, window: Window, v: Array | None = None) -> tuple[StemCost, Array]:

@@ -11,13 +11,13 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from convlab.calls import Call, recorded
-from convlab.choices import did_you_mean
-from convlab.layers import Layer
+from convlab import check
+from convlab.calls import SPATIAL, Call, recorded
+from convlab.choices import did_you_mean, shown
 from convlab.norm import BatchNorm
 
 NORMS = (nnx.BatchNorm, BatchNorm, nnx.LayerNorm, nnx.GroupNorm, nnx.InstanceNorm, nnx.RMSNorm)
-KINDS = (Layer, nnx.Linear, nnx.Conv, *NORMS)
+KINDS = (*SPATIAL, nnx.Linear, nnx.LinearGeneral, nnx.Einsum, *NORMS)
 
 
 CALLS = {"jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint", "custom_jvp_call", "custom_vjp_call"}
@@ -31,6 +31,14 @@ def mark_input(number: int, x: jax.Array) -> jax.Array:
 def mark_output(number: int, h: jax.Array) -> jax.Array:
     """Mark the output of layer `number` in the trace."""
     return checkpoint_name(h, f"convlab:{number}:output")
+
+
+def mark_of(equation: Any) -> tuple[int, str] | None:
+    """Return the number of a layer's call and "input" or "output", or None if the equation marks neither."""
+    if equation.primitive.name != "name" or not equation.params["name"].startswith("convlab:"):
+        return None
+    _, number, side = equation.params["name"].split(":")
+    return int(number), side
 
 
 class Step(NamedTuple):
@@ -56,10 +64,7 @@ class Step(NamedTuple):
     @property
     def mark(self) -> tuple[int, str] | None:
         """The number of a layer's call and "input" or "output", or None if the step marks neither."""
-        if self.name != "name" or not self.equation.params["name"].startswith("convlab:"):
-            return None
-        _, number, side = self.equation.params["name"].split(":")
-        return int(number), side
+        return mark_of(self.equation)
 
     def numbers(self) -> list[int]:
         """Return the numbers of the arrays that the step reads."""
@@ -120,8 +125,10 @@ class Program(NamedTuple):
           ValueError: The network calls no layer of that name.
         """
         numbers = self.layers()
-        if layer not in numbers:
-            raise ValueError(f"layer {layer!r} is not called; needs one of {', '.join(numbers)}{did_you_mean(layer, numbers)}")
+        if not isinstance(layer, str) or layer not in numbers:
+            raise ValueError(
+                f"layer {shown(layer)} is not called; needs one of {', '.join(numbers)}{did_you_mean(layer, numbers)}"
+            )
         return numbers[layer]
 
     def run(
@@ -147,7 +154,7 @@ def trace(model: Any, images: Any, inline: Callable[[Any], bool] = lambda equati
     names: dict[int, str] = {}
     state, run = split_model(model, lambda module: names.update({id(part): name for name, part in named_modules(module)}))
     with recorded(*KINDS, enter=mark_input, leave=mark_output) as calls:
-        closed = jax.make_jaxpr(run)(state, jax.ShapeDtypeStruct(images.shape, images.dtype))
+        closed = on_images(images, jax.make_jaxpr(run), state, jax.ShapeDtypeStruct(images.shape, images.dtype))
     steps, references, shapes = flatten(closed.jaxpr, inline)
     returned = [resolve(variable, references) for variable in closed.jaxpr.outvars]
     if len(returned) != 1 or not isinstance(returned[0], ArrayRef):
@@ -155,6 +162,18 @@ def trace(model: Any, images: Any, inline: Callable[[Any], bool] = lambda equati
     arrays = dict(enumerate([*closed.consts, *jax.tree.leaves(state)]))
     paths = unique_names([names.get(id(call.module), type(call.module).__name__) for call in calls])
     return Program(steps, arrays, len(arrays), returned[0].number, shapes, list(zip(paths, calls, strict=True)))
+
+
+def on_images(images: Any, run: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a network, and name the images in the error if it does not accept them.
+
+    Raises:
+      ValueError: The network raises a ValueError or a TypeError.
+    """
+    try:
+        return run(*arguments)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the model does not accept images of shape {images.shape}: {error}") from error
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
@@ -177,6 +196,7 @@ def split_model(
     function runs.
     """
     if not isinstance(model, nnx.Module):
+        check.function("model", model, "a Flax NNX module or a function of images")
         return (), lambda state, x: model(x)
     network = nnx.clone(model)
     network.eval()

@@ -92,9 +92,9 @@ class Net(Stack):
 class NetDeep(Stack):
     """The deep residual network of *Deep Learning with PyTorch* (NetResDeep).
 
-    It has a 3x3 layer, residual blocks, and a dense layer of 32 units, with ReLU. A block is a 3x3 layer without bias,
-    batch norm, ReLU, and a residual connection. There is a pooling before and after the blocks. Kernels of blocks start
-    Gaussian with variance 2 over fan-in, whatever the initializer of the other layers.
+    It has a 3x3 layer, residual blocks, and a dense layer of 32 units, all with ReLU. A block is a 3x3 layer with no bias,
+    followed by batch norm, ReLU and a residual connection. Max pooling halves the image before and after the blocks. The
+    kernels of the blocks start Gaussian with variance 2 over fan-in. `kernel_init` sets the other layers only.
 
     The book's code makes one block and repeats it in the list, so that all layers of its "100 blocks" have the same
     weights. `tied=True` does the same. The running statistics are then those of the last application. On (32, 32, 3) with

@@ -69,6 +69,10 @@ class Block(nnx.Module):
     Raises:
       ValueError: There are fewer output than input channels and no projection.
 
+    Example:
+      >>> Block((8, 8, 2), 6, 2, connections=Connections(), rngs=nnx.Rngs(0))(jnp.ones((5, 8, 8, 2))).shape
+      (5, 4, 4, 6)
+
     Reference: He et al. 2016, Deep residual learning for image recognition, sections 3.2 and 3.3.
     """
 

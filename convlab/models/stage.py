@@ -13,7 +13,8 @@ from jaxtyping import Array, Float
 
 from convlab import check
 from convlab.geometry import Padding, Size, Window
-from convlab.layers import DEFAULT_KERNEL_INIT, connect
+from convlab.layers import connect
+from convlab.layers.layer import DEFAULT_KERNEL_INIT
 from convlab.norm import BatchNorm
 from convlab.signatures import ConstructorSignature
 

@@ -39,6 +39,8 @@ def conv(
         - "lax": XLA's convolution.
         - "canonical": XLA's convolution, with gradients that are fast on CPU also in loops, under `vmap` and with groups.
         - "windows": All windows are gathered, then multiplied in one matrix product.
+        - "depthwise": The shifted image is multiplied by one weight per channel for every tap. If a group has several input
+          channels, "auto" is used.
         - "toeplitz": The kernel is written as a dense matrix. If some position does not read every pixel, "auto" is used.
         - "auto": The algorithm that was measured fastest.
 
@@ -58,5 +60,7 @@ def conv(
     window = check.window_of("v", v.shape[:ndim], window)
     axes = window.axes(space)
     check.channels(x, "v", v, groups)
+    check.options(precision, preferred_element_type)
+    check.output_fits(x, axes, v.shape[-1])
     x, v = check.promote(x, v)
     return windowed(x, v, Form("conv", axes, implementation, precision), groups, preferred_element_type)

@@ -32,7 +32,7 @@ def dense(
 
     Raises:
       ValueError: The pixels or channels of `w` are not those of `x`.
-      TypeError: `x` or `w` is not floating.
+      TypeError: `x` or `w` is neither floating nor complex.
 
     Example:
       >>> dense(jnp.ones((4, 5, 2)), jnp.ones((3, 2, 4, 5, 2, 7))).shape
@@ -44,6 +44,7 @@ def dense(
     x, space = check.images(x, ndim, f"w of shape {w.shape} has {ndim} spatial axes")
     check.equal_shapes("w holds weights for {} pixels", w.shape[ndim : 2 * ndim], f"x of shape {x.shape} has {{}}", space)
     check.channels(x, "w", w)
+    check.options(precision, preferred_element_type)
     x, w = check.promote(x, w)
     axes = (tuple(range(1, 2 + ndim)), tuple(range(ndim, 2 * ndim + 1)))
 

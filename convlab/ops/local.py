@@ -54,5 +54,7 @@ def locally_connected(
     axes = window.axes(space)
     check.positions("v", v.shape[:ndim], window, space)
     check.channels(x, "v", v, groups)
+    check.options(precision, preferred_element_type)
+    check.output_fits(x, axes, v.shape[-1])
     x, v = check.promote(x, v)
     return windowed(x, v, Form("local", axes, implementation, precision), groups, preferred_element_type)

@@ -66,6 +66,8 @@ def low_rank(
     weights = check.inexact("weights", weights)
     check.positions("weights", weights.shape[:-1], window, space)
     check.equal_shapes("weights mixes {} kernels", weights.shape[-1:], "basis holds {}", basis.shape[:1])
+    check.options(precision, preferred_element_type)
+    check.output_fits(x, axes, basis.shape[-1])
     x, basis, weights = check.promote(x, basis, weights)
 
     one_of("implementation", implementation, ("auto", "kernels", "outputs", *CONV))

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from convlab import check
-from convlab.geometry import Axis, Size, Window
+from convlab.geometry import Axis, Size, Window, as_size
 from convlab.unfold import extend, taps
 
 LANES = 16  # the number of channels from which `max_pool` was measured faster by blocks than by slices
@@ -65,7 +65,7 @@ def mean_pool(x: Float[Array, "*n k l c"], window: Window | Size) -> Float[Array
 
     Raises:
       ValueError: The window fits nowhere, or a position reads padding only.
-      TypeError: `x` is not floating.
+      TypeError: `x` is neither floating nor complex.
 
     Example:
       >>> mean_pool(jnp.arange(4.0).reshape(2, 2, 1), Window((2, 2), strides=2)).squeeze()
@@ -89,7 +89,7 @@ def blur_pool(x: Float[Array, "*n k l c"], window: Window) -> Float[Array, "*n i
 
     Raises:
       ValueError: The window fits nowhere, or a position reads padding only.
-      TypeError: `x` is not floating.
+      TypeError: `x` is neither floating nor complex.
 
     Example:
       >>> blur_pool(jnp.array([[1.0], [-1.0], [1.0], [-1.0]]), Window((3,), strides=2, padding="CIRCULAR")).squeeze()
@@ -122,7 +122,7 @@ def polyphase_pool(x: Float[Array, "*n k l c"], window: Window) -> Float[Array, 
     Raises:
       ValueError: The window fits nowhere, a position reads padding only, or the stride does not divide the number of positions
         that the window has at stride 1.
-      TypeError: `x` is not floating.
+      TypeError: `x` is neither floating nor complex.
 
     Example:
       >>> x = jnp.array([0.0, 1.0, 0.0, 2.0])[:, None]
@@ -183,13 +183,17 @@ def binomial(size: int) -> list[float]:
 
 def _disjoint_window(window: Window | Size) -> Window:
     """Return the window, or for a size the window of this size that moves by its size."""
-    return window if isinstance(window, Window) else Window(window, window, "VALID")
+    if isinstance(window, Window):
+        return window
+    size = as_size("window", window)
+    return Window(size, size, "VALID")
 
 
 def _axes(x: Array, window: Window) -> tuple[Array, tuple[Axis, ...]]:
     ndim = check.window(window).ndim or max(jnp.ndim(x) - 2, 1)
     x, space = check.images(x, ndim, f"{window} has {ndim} spatial axes")
     axes = window.axes(space)
+    check.output_fits(x, axes, x.shape[-1])
     if not all((axis.reads >= 0).any(1).all() for axis in axes):
         raise ValueError(f"{window} has positions that read padding only on {space} pixels; pad by less than its size")
     return x, axes

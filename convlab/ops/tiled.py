@@ -52,5 +52,7 @@ def tiled(
     axes = window.axes(space)
     check.period(v.shape[:ndim], window, space)
     check.channels(x, "v", v)
+    check.options(precision, preferred_element_type)
+    check.output_fits(x, axes, v.shape[-1])
     x, v = check.promote(x, v)
     return windowed(x, v, Form("tiled", axes, implementation, precision, v.shape[:ndim]), dtype=preferred_element_type)

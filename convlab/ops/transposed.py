@@ -1,19 +1,20 @@
 r"""The transposes of the windowed layers, which map outputs back to pixels.
 
 Each is the transpose A^T of the layer's dense matrix A, with the same kernel, window and groups. Upsampling layers and the
-decoders of autoencoders apply it. A transpose costs as much as the layer's gradient by the image, which it is:
+decoders of autoencoders use it. It is the layer's gradient with respect to the image, and costs as much:
 
 $$\sum_{ijd} (A x)_{ijd} \, h_{ijd} = \sum_{klc} x_{klc} \, (A^\top h)_{klc}$$
 
 For complex kernels this is the transpose without conjugation. The conjugated kernels give the adjoint.
 """
 
-from collections.abc import Callable
-from typing import Any
+import functools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from jax.lax import PrecisionLike
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from convlab import check
@@ -44,7 +45,8 @@ def conv_transpose(
       v: The kernel of the convolution.
       window: The window of the convolution. `i + a` stands for the pixel that tap a of output i reads. If None, the window has
         the size of the kernel, stride 1 and padding "SAME".
-      space: The number of pixels of the result along each spatial axis. With strides, several sizes have the same outputs.
+      space: The number of pixels of the result along each spatial axis. With strides, images of several
+        sizes have outputs of the same size.
       groups: The number of groups of channels.
       precision: The precision of the multiplications, as in `jax.lax`.
       implementation: The name of an algorithm, as in `conv`.
@@ -63,8 +65,9 @@ def conv_transpose(
     """
     v, ndim = check.kernel("v", v, spatial=1, others="c d")
     window = check.window_of("v", v.shape[:ndim], window)
-    options: dict[str, Any] = {"precision": precision, "implementation": implementation}
-    return _transpose(lambda x, v: conv(x, v, window, groups, **options), h, (v,), window, space, groups)
+    check.group_count(groups, v.shape[-1], "output channels of v")
+    apply = functools.partial(conv, window=window, groups=groups, precision=precision, implementation=implementation)
+    return transpose(apply, h, (v,), window, space, (v.shape[-2] * groups, v.shape[-1]))
 
 
 def locally_connected_transpose(
@@ -80,6 +83,8 @@ def locally_connected_transpose(
     r"""Apply the transpose of a locally connected layer, which adds the kernel of every position.
 
     $$X_{klc} = \sum_{ijabd :\, i + a = k,\, j + b = l} V_{ijabcd} \, H_{ijd}$$
+
+    `i + a` stands for the pixel that tap a of output i reads.
 
     Args:
       h: The outputs of the layer, with any number of leading batch axes.
@@ -102,8 +107,11 @@ def locally_connected_transpose(
     """
     v, ndim = check.kernel("v", v, spatial=2, others="c d")
     window = check.window_of("v", v.shape[ndim : 2 * ndim], window)
-    options: dict[str, Any] = {"precision": precision, "implementation": implementation}
-    return _transpose(lambda x, v: locally_connected(x, v, window, groups, **options), h, (v,), window, space, groups)
+    check.group_count(groups, v.shape[-1], "output channels of v")
+    apply = functools.partial(
+        locally_connected, window=window, groups=groups, precision=precision, implementation=implementation
+    )
+    return transpose(apply, h, (v,), window, space, (v.shape[-2] * groups, v.shape[-1]))
 
 
 def tiled_transpose(
@@ -118,6 +126,8 @@ def tiled_transpose(
     r"""Apply the transpose of a tiled layer, whose kernels repeat with period (p, q).
 
     $$X_{klc} = \sum_{ijabd :\, i + a = k,\, j + b = l} V_{i \bmod p,\, j \bmod q,\, abcd} \, H_{ijd}$$
+
+    `i + a` stands for the pixel that tap a of output i reads.
 
     Args:
       h: The outputs of the layer, with any number of leading batch axes.
@@ -139,8 +149,8 @@ def tiled_transpose(
     """
     v, ndim = check.kernel("v", v, spatial=2, others="c d")
     window = check.window_of("v", v.shape[ndim : 2 * ndim], window)
-    options: dict[str, Any] = {"precision": precision, "implementation": implementation}
-    return _transpose(lambda x, v: tiled(x, v, window, **options), h, (v,), window, space)
+    apply = functools.partial(tiled, window=window, precision=precision, implementation=implementation)
+    return transpose(apply, h, (v,), window, space, v.shape[-2:])
 
 
 def low_rank_transpose(
@@ -156,6 +166,8 @@ def low_rank_transpose(
     r"""Apply the transpose of a low-rank layer, whose positions mix the kernels of a basis.
 
     $$X_{klc} = \sum_{ijabd :\, i + a = k,\, j + b = l} \, \sum_r w_{ijr} U_{rabcd} \, H_{ijd}$$
+
+    `i + a` stands for the pixel that tap a of output i reads.
 
     Args:
       h: The outputs of the layer, with any number of leading batch axes.
@@ -179,20 +191,33 @@ def low_rank_transpose(
     """
     basis, ndim = check.kernel("basis", basis, spatial=1, others="r c d")
     window = check.window_of("basis", basis.shape[1 : 1 + ndim], window)
-    weights, options = check.inexact("weights", weights), {"precision": precision, "implementation": implementation}
-    return _transpose(lambda x, u, w: low_rank(x, u, w, window, **options), h, (basis, weights), window, space)
+    apply = functools.partial(low_rank, window=window, precision=precision, implementation=implementation)
+    return transpose(apply, h, (basis, check.inexact("weights", weights)), window, space, basis.shape[-2:])
 
 
-def _transpose(
-    apply: Callable[..., Array], h: Array, arrays: tuple[Array, ...], window: Window, space: Space, groups: int = 1
+def transpose(
+    apply: Callable[..., Array], h: ArrayLike, arrays: Sequence[Array], window: Window, space: Space, channels: Sequence[int]
 ) -> Array:
-    """Transpose `apply(x, *arrays)` in its first argument. The first array ends with the channels of one group."""
-    space, (c, d) = as_space(space), arrays[0].shape[-2:]
+    """Apply the transpose of a layer to its outputs.
+
+    Args:
+      apply: The function of images and arrays that applies the layer. It is linear in the images.
+      h: The outputs of the layer, (*n, i, j, d).
+      arrays: The arrays of the layer.
+      window: The window of the layer.
+      space: The number of pixels of the result along each spatial axis.
+      channels: The numbers of channels (c, d) of the layer's images and outputs.
+
+    Raises:
+      ValueError: `h` does not have the positions or channels that the layer has on `space`.
+      TypeError: `h` is neither floating nor complex.
+    """
+    space, (c, d) = as_space(space), channels
     outputs = window.output_shape(space)
     h, positions = check.images(h, len(outputs), f"{window} has {len(outputs)} spatial axes", "h")
     check.equal_shapes("h has {} positions", positions, f"{window} on {space} pixels has {{}}", outputs)
-    check.equal_shapes("h has {} channels", h.shape[-1:], f"kernels of shape {arrays[0].shape} return {{}}", (d,))
-    check.group_count(groups, d, "output channels of v")
+    check.equal_shapes("h has {} channels", h.shape[-1:], "the layer has {} output channels", (d,))
     h, *operands = vary_alike(*check.promote(h, *arrays))
-    x = jnp.zeros_like(h, shape=(*h.shape[: h.ndim - 1 - len(outputs)], *space, c * groups))
+    check.shape_fits("pixels of space", *h.shape[: h.ndim - 1 - len(outputs)], *space, c, itemsize=h.dtype.itemsize)
+    x = jnp.zeros_like(h, shape=(*h.shape[: h.ndim - 1 - len(outputs)], *space, c))
     return jax.linear_transpose(lambda x: apply(x, *operands), x)(h)[0]

@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array
 
 from convlab import check
+from convlab.geometry import LARGEST
 
 Tree = Any
 Path = tuple[str | int, ...]
@@ -28,7 +29,7 @@ def kernel_mask(parameters: Tree) -> Tree:
       {'bias': False, 'kernel': True, 'norm': False}
     """
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: jnp.ndim(leaf) > 1 and not {"bias", "scale"} & set(name_of(path)[-1:]), parameters
+        lambda path, leaf: len(jnp.shape(leaf)) > 1 and not {"bias", "scale"} & set(name_of(path)[-1:]), parameters
     )
 
 
@@ -47,6 +48,9 @@ def at_paths(changes: Mapping[Path, Callable[[Array], Array]]) -> Callable[[Tree
       >>> at_paths({("layer", "kernel"): jnp.negative})({"layer": {"kernel": jnp.ones(()), "bias": jnp.ones(())}})
       {'layer': {'bias': Array(1., dtype=float32), 'kernel': Array(-1., dtype=float32)}}
     """
+
+    for path, function in check.instance("changes", changes, Mapping, "a mapping from paths to functions").items():
+        check.function(f"changes[{path}]", function)
 
     def change(tree: Tree) -> Tree:
         arrays_at(tree, changes)
@@ -79,14 +83,25 @@ def name_of(path: tuple[Any, ...]) -> Path:
     return tuple(next(getattr(key, kind) for kind in ("key", "name", "idx") if hasattr(key, kind)) for key in path)
 
 
-def resolve_mask(parameters: Tree, mask: Mask | None) -> Tree:
-    """Return a mask as a tree of bools like the parameters. If it is None, use `kernel_mask`."""
+def resolve_mask(parameters: Tree, mask: Mask | None, name: str = "mask") -> Tree:
+    """Return a mask as a tree of bools like the parameters. If it is None, use `kernel_mask`.
+
+    Raises:
+      ValueError: The mask has another structure.
+      TypeError: A leaf is no bool.
+    """
     tree = kernel_mask(parameters) if mask is None else mask(parameters) if callable(mask) else mask
-    return jax.tree.map(lambda selected, subtree: jax.tree.map(lambda _: selected, subtree), tree, parameters)
+    try:
+        selected = jax.tree.map(lambda selected, subtree: jax.tree.map(lambda _: selected, subtree), tree, parameters)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be a tree of bools like the parameters, or a function that makes one: {error}") from None
+    for leaf in jax.tree.leaves(selected):
+        check.flag(name, leaf)
+    return selected
 
 
-def check_same_structure(parameters: Tree, mask: Tree) -> None:
-    """Check that a mask has the structure and the shapes of the parameters.
+def check_same_structure(parameters: Tree, mask: Tree, name: str = "mask") -> None:
+    """Check that a mask, or what the error names, has the structure and the shapes of the parameters.
 
     Raises:
       ValueError: The structure or a shape differs.
@@ -98,11 +113,11 @@ def check_same_structure(parameters: Tree, mask: Tree) -> None:
     differing = [path for path in {**shapes, **mask_shapes} if mask_shapes.get(path) != shapes.get(path)]
     if differing:
         details = "; ".join(f"{path}: {mask_shapes.get(path)}, needs {shapes.get(path)}" for path in differing[:3])
-        raise ValueError(f"mask must have the structure and shapes of the parameters ({details})")
+        raise ValueError(f"{name} must have the structure and shapes of the parameters ({details})")
 
 
 def at_least_zero(**numbers: Number) -> None:
-    """Check that numbers are finite and at least zero. Schedules and tracers are not checked.
+    """Check that numbers are finite and at least zero. Of schedules and tracers, only the type is checked.
 
     Raises:
       ValueError: A number is negative, not finite, or None.
@@ -110,6 +125,9 @@ def at_least_zero(**numbers: Number) -> None:
     for name, number in numbers.items():
         if number is None or isinstance(number, str):
             raise ValueError(f"{name} must be a number of at least 0, or a schedule; got {number!r}")
+        check.number(name, number(jnp.zeros((), jnp.int32)) if callable(number) else number)
+        if isinstance(number, int) and number > LARGEST:
+            raise ValueError(f"{name} must be a float if it exceeds {LARGEST}, got {number}")
         if not callable(number) and check.is_concrete(number) and not 0 <= float(number) < math.inf:
             raise ValueError(f"{name} must be at least 0 and finite, or a schedule; got {number}")
 

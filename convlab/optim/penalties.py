@@ -1,5 +1,6 @@
 """Soft constraints: scalar functions of the parameters, whose gradients are added to that of the loss."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +11,20 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float
 
+from convlab import check
+from convlab.calls import described, left_alone, names_with_reasons
 from convlab.choices import one_of
 from convlab.geometry import Axis, as_axes, over_axes
-from convlab.layers import spatial_layers
-from convlab.optim.leaves import CountState, Number, Tree, arrays_at, at_least_zero, numbers_at, require_parameters
+from convlab.optim.leaves import (
+    CountState,
+    Number,
+    Tree,
+    arrays_at,
+    at_least_zero,
+    check_same_structure,
+    numbers_at,
+    require_parameters,
+)
 from convlab.optim.sharing import Projection
 from convlab.rungs import Layout
 
@@ -38,13 +49,16 @@ def add_penalty(penalty: Penalty, weight: Number) -> optax.GradientTransformatio
       >>> optimizer.update(jnp.zeros(2), optimizer.init(parameters), parameters)[0]
       Array([-1., -3.], dtype=float32)
     """
+    check.function("penalty", penalty, "a function of the parameters")
     at_least_zero(weight=weight)
 
     def init(params: Tree) -> CountState:
         return CountState(jnp.zeros((), jnp.int32))
 
     def update(updates: Tree, state: Any, params: Tree | None = None) -> tuple[Tree, CountState]:
-        gradient = jax.grad(penalty)(require_parameters(params, "add_penalty"))
+        gradient = jax.grad(lambda params: check.number("the result of penalty", penalty(params)))(
+            require_parameters(params, "add_penalty")
+        )
         value = numbers_at(state.count, weight)[0]
         updates = jax.tree.map(lambda u, g: u + jnp.asarray(value, u.dtype) * g.astype(u.dtype), updates, gradient)
         return updates, state.next()
@@ -55,7 +69,7 @@ def add_penalty(penalty: Penalty, weight: Number) -> optax.GradientTransformatio
 def projection_penalty(projection: Projection) -> Penalty:
     r"""Return the squared distance of the parameters from their projection.
 
-    $$r(\theta) = \sum (\theta - P\theta)^2$$
+    $$r(\theta) = \sum |\theta - P\theta|^2$$
 
     It is zero exactly if the constraint holds. With `sharing_projection(model)` it is soft tying: the squared distance of
     each kernel from the mean over live positions. With `sharing_projection(model, to="locally_connected")` it is soft
@@ -69,9 +83,13 @@ def projection_penalty(projection: Projection) -> Penalty:
       2.0
     """
 
+    check.function("projection", projection, "a function of the parameters")
+
     def penalty(parameters: Tree) -> Float[Array, ""]:
-        difference = jax.tree.map(jnp.subtract, parameters, projection(parameters))
-        return _total(jnp.sum(leaf * leaf) for leaf in jax.tree.leaves(difference))
+        projected = projection(parameters)
+        check_same_structure(parameters, projected, "the result of projection")
+        difference = jax.tree.map(jnp.subtract, parameters, projected)
+        return _total(jnp.sum(jnp.real(leaf * jnp.conj(leaf))) for leaf in jax.tree.leaves(difference))
 
     return penalty
 
@@ -81,17 +99,22 @@ def locality_penalty(model: nnx.Module, weighting: str = "distance", penalty: Ca
 
     $$r(W) = \sum_{ijklcd} \rho_{ijkl} \, s(W_{ijklcd})$$
 
+    Weights are those that a layer uses, after its mask. Of a transposed layer, the position is that of the layer that is
+    transposed. A warning names layers that are left alone because no rung describes them, for example with input dilation.
+
     Args:
-      model: A Flax NNX module with convlab layers. Only its layouts are used.
+      model: A Flax NNX module with layers of convlab or Flax. Only its layouts and masks are used.
       weighting: The factor rho of a weight: "distance" (pixels from the centre of the position's window, the short way around
         on a periodic image), or "outside" (1 for dense weights outside the window, else 0).
-      penalty: The penalty s of a weight, an elementwise function such as `jnp.square` or `jnp.abs`.
+      penalty: The penalty s of a weight, an elementwise function such as `jnp.square` or `jnp.abs`. Of complex weights, it
+        must be real, as `jnp.abs` is.
 
     Returns:
       A function of trees like the model's parameters.
 
     Raises:
-      ValueError: `weighting` is unknown, or the model has no spatial layers.
+      ValueError: `weighting` is unknown, or the model has no spatial layers that a rung describes.
+      TypeError: The penalty of complex weights is complex; raised by the function that is returned.
 
     Example:
       >>> from convlab.layers import Conv
@@ -101,20 +124,25 @@ def locality_penalty(model: nnx.Module, weighting: str = "distance", penalty: Ca
       '9.6569'
     """
     one_of("weighting", weighting, FACTORS)
-    layouts = {path: layer.layout for path, layer in spatial_layers(model).items()}
-    if not layouts:
-        raise ValueError("model must contain layers of convlab, but it has no spatial layers")
-    factors = {path: FACTORS[weighting](layout)[..., None, None] for path, layout in layouts.items()}
+    check.function("penalty", penalty, "an elementwise function")
+    check.instance("model", model, nnx.Module, "a Flax NNX module")
+    layers, alone = described(model), names_with_reasons(left_alone(model))
+    if not layers:
+        raise ValueError(f"model has no spatial layers that a rung describes; left alone: {alone or 'none'}")
+    if alone:
+        warnings.warn(f"locality_penalty leaves alone {alone}", stacklevel=2)
+    factors = {path: FACTORS[weighting](layer.layout)[..., None, None] for path, layer in layers.items()}
 
     def total_penalty(parameters: Tree) -> Float[Array, ""]:
         total = jnp.asarray(0.0)
-        for path, layout in layouts.items():
-            names = layout.tying.arrays
+        for path, layer in layers.items():
+            names = layer.layout.tying.arrays
             arrays = arrays_at(parameters, [(*path, name) for name in names])
             if len(arrays) == len(names):
-                kernels = dict(zip(names, arrays.values(), strict=True))
-                v = kernels["kernel"] if layout.tying.by_pixel else layout.tying.kernels(kernels, layout)
-                total += jnp.sum(factors[path].astype(v.dtype) * penalty(v))
+                used, layout = layer.arrays(dict(zip(names, arrays.values(), strict=True))), layer.layout
+                v = used["kernel"] if layout.tying.by_pixel else layout.tying.kernels(used, layout)
+                penalties = check.floating("the result of penalty", penalty(v))
+                total += jnp.sum(factors[path].astype(penalties.dtype) * penalties)
         return total
 
     return total_penalty

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from convlab import check
 from convlab.choices import one_of
 from convlab.geometry import as_integer
 from convlab.optim.leaves import Mask, Tree, cast_like, check_same_structure, require_parameters, resolve_mask
@@ -49,11 +50,14 @@ def prune(
     """
     _check_arguments(fraction, scope)
     leaves, structure = jax.tree.flatten(parameters)
+    leaves = [check.array("parameters", leaf) for leaf in leaves]
     kept = [np.ones(np.shape(leaf), bool) for leaf in leaves]
     if mask is not None:
         check_same_structure(parameters, mask)
         kept = [np.array(leaf, bool) for leaf in jax.tree.leaves(mask)]
-    selected = [number for number, is_pruned in enumerate(jax.tree.leaves(resolve_mask(parameters, prunable))) if is_pruned]
+    selected = [
+        number for number, is_pruned in enumerate(jax.tree.leaves(resolve_mask(parameters, prunable, "prunable"))) if is_pruned
+    ]
     for group in [[number] for number in selected] if scope == "layer" else [selected]:
         for number, remaining in zip(
             group, _keep_largest([leaves[n] for n in group], [kept[n] for n in group], fraction), strict=True
@@ -67,6 +71,10 @@ def rewind(initial_parameters: Tree, mask: Tree) -> Tree:
 
     $$\theta \leftarrow m \, \theta_0$$
 
+    Args:
+      initial_parameters: The parameters before training.
+      mask: The mask, as `prune` returns it: True for the weights to keep.
+
     Raises:
       ValueError: The mask has another structure or other shapes than the parameters.
 
@@ -75,6 +83,13 @@ def rewind(initial_parameters: Tree, mask: Tree) -> Tree:
       Array([3., 0.], dtype=float32)
     """
     check_same_structure(initial_parameters, mask)
+    named_leaves = [
+        (name, leaf)
+        for name, tree in (("mask", mask), ("initial_parameters", initial_parameters))
+        for leaf in jax.tree.leaves(tree)
+    ]
+    for name, leaf in named_leaves:
+        check.array(name, leaf)
     return jax.tree.map(lambda parameter, kept: jnp.where(kept, parameter, 0), initial_parameters, mask)
 
 
@@ -144,6 +159,7 @@ def iterative_pruning(
     """
     _check_arguments(fraction, scope)
     rounds = as_integer("rounds", rounds, least=0)
+    check.function("train", train, "a function of parameters and mask")
 
     def run() -> Iterator[tuple[Tree, Tree]]:
         mask = prune(parameters, 0.0, prunable=prunable)
@@ -158,7 +174,7 @@ def iterative_pruning(
 
 
 def _check_arguments(fraction: float, scope: str) -> None:
-    if not 0 <= fraction <= 1:
+    if not 0 <= check.number("fraction", fraction) <= 1:
         raise ValueError(f"fraction must be from 0 to 1, got {fraction}")
     one_of("scope", scope, ("layer", "global"))
 

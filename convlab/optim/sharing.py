@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,12 +13,14 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array
 
+from convlab import check
+from convlab.calls import Described, described, left_alone, names_with_reasons
 from convlab.geometry import as_integer
-from convlab.layers import spatial_layers
-from convlab.optim.leaves import CountState, Tree, at_paths, cast_like, require_parameters
+from convlab.optim.leaves import CountState, Tree, at_paths, cast_like, check_same_structure, require_parameters
 from convlab.rungs import Layout, contains, make_tying, transfer, with_rung
 
 Projection = Callable[[Tree], Tree]
+TINY = 1e-5  # rounding of a projected Gaussian weight, relative to the largest
 
 
 def sharing_projection(model: nnx.Module, to: str = "conv", **parameters: Any) -> Projection:
@@ -30,8 +33,15 @@ def sharing_projection(model: nnx.Module, to: str = "conv", **parameters: Any) -
     A kernel of a freer layer is projected to the rung and lifted back. If that rung has one bias for all positions, a bias
     per position becomes its mean. All other arrays are unchanged.
 
+    With a mask m, the weights that the layer uses are projected: $m \odot P w = L Q (m \odot w)$. Weights that the mask removes
+    are unchanged. Of a transposed layer, the layer that is transposed is projected.
+
+    A warning names the layers that are left alone. No rung describes such a layer, or its projection is not linear or needs
+    unknown pixels, or its mask removes weights that the rung shares with others. Layers that are already as strict are
+    unchanged.
+
     Args:
-      model: A Flax NNX module with convlab layers.
+      model: A Flax NNX module with layers of convlab or Flax.
       to: The rung, such as "conv" (one kernel in the window) or "locally_connected" (only the weights inside the windows).
         It cannot be "low_rank", whose projection is not linear.
       **parameters: The parameters of the rung, as in `convlab.relax`.
@@ -40,7 +50,7 @@ def sharing_projection(model: nnx.Module, to: str = "conv", **parameters: Any) -
       A function of trees like the model's parameters, which are nested dicts, as in `fit`, or NNX states.
 
     Raises:
-      ValueError: No layer of the model is on a freer rung than `to`, or the pixels of one of them are unknown.
+      ValueError: No layer of the model can be projected to `to`.
 
     Example:
       >>> from convlab.layers import LocallyConnected
@@ -49,25 +59,65 @@ def sharing_projection(model: nnx.Module, to: str = "conv", **parameters: Any) -
       >>> bool((kernel[1, 1] == kernel[2, 3]).all())
       True
     """
+    check.instance("model", model, nnx.Module, "a Flax NNX module")
+    layers, alone, tying = described(model), left_alone(model), make_tying(to, **parameters)
     changes = {}
-    for path, layer in spatial_layers(model).items():
+    for path, layer in layers.items():
         free = layer.layout
-        strict = dataclasses.replace(free, tying=make_tying(to, **parameters))
-        if free.tying != strict.tying and contains(free, strict) and free.tying.is_linear and strict.tying.is_linear:
-            strict = with_rung(free, to, **parameters)
-            for name in free.tying.arrays:
-                changes[*path, name] = functools.partial(_project_and_lift, name=name, free=free, strict=strict)
-            if free.bias_sharing == "position" and strict.bias_sharing == "channel":
-                changes[*path, "bias"] = functools.partial(_mean, axes=free.ndim)
+        if type(free.tying) is not type(tying) and free.tying.within(type(tying)):
+            continue
+        strict = dataclasses.replace(free, tying=tying)
+        if contains(strict, free):
+            continue
+        if reason := _obstacle(layer, strict):
+            alone[path] = reason
+            continue
+        strict, (name,) = with_rung(free, to, **parameters), free.tying.arrays
+        changes[*path, name] = functools.partial(_project_and_lift, layer=layer, strict=strict)
+        if free.bias_sharing == "position" and strict.bias_sharing == "channel":
+            changes[*path, "bias"] = functools.partial(_mean, axes=free.ndim)
     if not changes:
-        rungs = sorted({layer.layout.rung for layer in spatial_layers(model).values()})
-        raise ValueError(f"no layer of the model can be projected to {to!r}: its spatial layers are {rungs}")
+        rungs, reasons = sorted({layer.layout.rung for layer in layers.values()}), names_with_reasons(alone)
+        details = f"; left alone: {reasons}" if alone else ""
+        raise ValueError(f"no layer of the model can be projected to {to!r}: its spatial layers are {rungs}{details}")
+    if alone:
+        warnings.warn(f"sharing_projection leaves alone {names_with_reasons(alone)}", stacklevel=2)
     return at_paths(changes)
 
 
-def _project_and_lift(array: Array, name: str, free: Layout, strict: Layout) -> Array:
-    """Project an array to the stricter layout, and lift it back."""
-    return transfer(transfer({name: array}, free, strict), strict, free)[name]
+def _obstacle(layer: Described, strict: Layout) -> str:
+    """Return why a layer has no linear projection to a stricter layout that its mask allows, or ""."""
+    free = layer.layout
+    if not contains(free, strict):
+        return f"is {free.rung} and does not contain {strict.tying}"
+    if not (free.tying.is_linear and strict.tying.is_linear):
+        return f"is {free.rung}, whose projection to {strict.rung!r} is not linear"
+    if free.space is None:
+        return "has unknown pixels without space="
+    if layer.mask is not None and not _keeps(layer.mask != 0, free, strict):
+        return f"has a mask that removes weights which {strict.rung!r} shares with others"
+    return ""
+
+
+def _keeps(kept: Array, free: Layout, strict: Layout) -> bool:
+    """Return True if the projection of weights that a mask keeps is zero where the mask removes them."""
+    name, *_ = free.tying.arrays
+    strict = with_rung(free, strict.rung, **vars(strict.tying))
+    weights = kept * jax.random.normal(jax.random.key(0), kept.shape)
+    projected = jnp.abs(transfer(transfer({name: weights}, free, strict), strict, free)[name])
+    return bool(jnp.max(jnp.where(kept, 0, projected)) <= TINY * jnp.max(projected))
+
+
+def _project_and_lift(array: Array, layer: Described, strict: Layout) -> Array:
+    """Project the weights that a layer uses to the stricter layout, and lift them back.
+
+    The result is divided by the mask.
+    """
+    (name,), mask = layer.layout.tying.arrays, layer.mask
+    lifted = transfer(transfer(layer.arrays({name: array}), layer.layout, strict), strict, layer.layout)[name]
+    if mask is not None:
+        lifted = jnp.where(mask != 0, lifted / jnp.where(mask != 0, mask, 1), layer.turned(array))
+    return layer.turned(lifted).astype(array.dtype)
 
 
 def project_every(projection: Projection, steps: int) -> optax.GradientTransformation:
@@ -105,6 +155,7 @@ def project_every(projection: Projection, steps: int) -> optax.GradientTransform
     Reference: Pogodin, Mehta, Lillicrap and Latham 2021.
     """
     steps = as_integer("steps", steps)
+    check.function("projection", projection, "a function of the parameters")
 
     def init(params: Tree) -> CountState:
         return CountState(jnp.zeros((), jnp.int32))
@@ -113,7 +164,9 @@ def project_every(projection: Projection, steps: int) -> optax.GradientTransform
         parameters, count = require_parameters(params, "project_every"), state.count + 1
 
         def projected(updates: Tree) -> Tree:
-            return jax.tree.map(jnp.subtract, projection(optax.apply_updates(parameters, updates)), parameters)
+            nearest = projection(optax.apply_updates(parameters, updates))
+            check_same_structure(parameters, nearest, "the result of projection")
+            return jax.tree.map(jnp.subtract, nearest, parameters)
 
         updates = lax.cond(count % steps == 0, projected, lambda updates: updates, cast_like(parameters, updates))
         return updates, CountState(count % steps)
@@ -137,6 +190,7 @@ def tie_gradients(projection: Projection) -> optax.GradientTransformation:
       >>> optimizer.update(jnp.array([1.0, 3.0]), optimizer.init(jnp.zeros(2)))[0]
       Array([-2., -2.], dtype=float32)
     """
+    check.function("projection", projection, "a function of the gradients")
     return optax.stateless(lambda updates, _: projection(updates))
 
 

@@ -18,9 +18,9 @@ from convlab.optim.leaves import (
     Tree,
     at_least_zero,
     cast_like,
-    kernel_mask,
     numbers_at,
     require_parameters,
+    resolve_mask,
 )
 
 
@@ -61,6 +61,7 @@ def beta_lasso(
     Reference: Neyshabur 2020, Towards Learning Convolutions from Scratch, algorithm 1.
     """
     at_least_zero(learning_rate=learning_rate, l1_penalty=l1_penalty, beta=beta)
+    momentum = _as_momentum(momentum)
     sgd = optax.sgd(learning_rate, momentum)
     if _is_zero(l1_penalty):
         return _with_parameters(sgd)
@@ -99,10 +100,15 @@ def soft_threshold(
     Reference: Daubechies, Defrise and De Mol 2004.
     """
     at_least_zero(learning_rate=learning_rate, l1_penalty=l1_penalty)
+    momentum = _as_momentum(momentum)
     sgd = optax.sgd(learning_rate, momentum)
     if _is_zero(l1_penalty):
         return _with_parameters(sgd)
     return optax.chain(sgd, _change_arrays(_shrink, _product(learning_rate, l1_penalty), mask=mask))
+
+
+def _as_momentum(momentum: float | None) -> float | None:
+    return momentum if momentum is None else check.number("momentum", momentum)
 
 
 def _with_parameters(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
@@ -132,7 +138,7 @@ def _change_arrays(
         updates = jax.tree.map(lambda u, p: change(u, p, jnp.asarray(value, p.dtype)), updates, parameters)
         return updates, state.next()
 
-    return optax.masked(optax.GradientTransformation(init, update), kernel_mask if mask is None else mask)
+    return optax.masked(optax.GradientTransformation(init, update), lambda params: resolve_mask(params, mask))
 
 
 def _add_sign(update: Array, parameter: Array, l1_penalty: Array) -> Array:

@@ -52,7 +52,7 @@ def comparison(
       >>> comparison(axis, rows, "net", "accuracy", label="here", x_label="accuracy", references={"book": "book"})
     """
     references = references or {}
-    check_columns(summary, (name, value, *references.values()))
+    check_columns("summary", summary, (name, value, *references.values()))
     with slide_style():
         axis.grid(color="#E6E6E6")
         axis.set_axisbelow(True)

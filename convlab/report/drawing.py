@@ -162,7 +162,7 @@ def curves(
       >>> rows = [{"rung": "conv", "size": n, "accuracy": 1 - 1 / n} for n in (10, 100)]
       >>> curves(axis, rows, "size", "accuracy", x_label="training images", y_label="test accuracy", log_x=True)
     """
-    check_columns(summary, (x, y, by))
+    check_columns("summary", summary, (x, y, by))
     with slide_style():
         drawn = styles_of([to_python_scalar(by, row.get(by)) for row in summary])
         for number, (name, style) in enumerate(drawn.items()):
@@ -216,7 +216,7 @@ def dot_plot(
       >>> figure, [axis] = new_figure()
       >>> dot_plot(axis, [{"rung": "conv", "shape": "8x8", "ms": 3.0}], "shape", "ms", x_label="shape", y_label="ms")
     """
-    check_columns(rows, (x, y, by))
+    check_columns("rows", rows, (x, y, by))
     with slide_style():
         categories = {name: number for number, name in enumerate(dict.fromkeys(row.get(x) for row in rows))}
         drawn = styles_of([to_python_scalar(by, row.get(by)) for row in rows])

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from convlab import check
 from convlab.report.rows import Row, check_columns, to_python_scalar
-from convlab.report.seeds import Interval, column_names, interval
+from convlab.report.seeds import Interval, as_numbers, check_level, column_names, interval
 
 Key = tuple[Any, ...]
 
@@ -36,7 +37,7 @@ def p_value(differences: Iterable[Any]) -> float:
     """
     from scipy.special import stdtr
 
-    x = np.array([float(difference) for difference in differences])
+    x = as_numbers("differences", differences)
     if x.size < 2:
         raise ValueError(f"differences: a paired test needs at least two differences, got {x.size}")
     if not x.any():
@@ -65,6 +66,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     Reference: Holm 1979, A simple sequentially rejective multiple test procedure.
     """
+    p_values = as_numbers("p_values", p_values).tolist()
     corrected, largest = [math.nan] * len(p_values), 0.0
     known = [test for test, p in enumerate(p_values) if not math.isnan(p)]
     for before, test in enumerate(sorted(known, key=lambda test: p_values[test])):
@@ -121,8 +123,11 @@ def paired_differences(
 
     References: Student, 1908; Holm 1979, A simple sequentially rejective multiple test procedure.
     """
-    by, values, pair = column_names(by), column_names(values), column_names(pair)
-    check_columns(rows, (*by, *values, *pair))
+    by, values, pair = column_names("by", by), column_names("values", values), column_names("pair", pair)
+    check_columns("rows", rows, (*by, *values, *pair))
+    check.instance("reference", reference, Mapping, "a mapping from columns to values")
+    check.flag("ratio", ratio)
+    check_level(level)
     if not reference or not {*reference} <= {*by}:
         raise ValueError(f"reference has the names {[*reference]} but needs some of {by}, the columns of by")
     groups = _groups(rows, by, pair)

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from convlab import check
+
 Row = Mapping[str, Any]
 
 
@@ -34,9 +36,15 @@ def columns(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
-def check_columns(rows: Sequence[Row], needed: Iterable[str]) -> None:
-    """Raise ValueError if there are no rows, or if a needed column is in none of them."""
+def check_columns(name: str, rows: Sequence[Row], needed: Iterable[str]) -> None:
+    """Check that there are rows, and that every needed column is in one of them.
+
+    Raises:
+      ValueError: There are no rows, or a column is in none of them.
+      TypeError: The rows are no mappings.
+    """
+    rows = [check.instance(name, row, Mapping, "mappings from columns to values") for row in check.sequence(name, rows, "rows")]
     present = columns(rows)
     missing = [name for name in needed if name not in present]
     if not rows or missing:
-        raise ValueError(f"no row has {missing or 'a column'}; the {len(rows)} rows have {present}")
+        raise ValueError(f"{name}: no row has {missing or 'a column'}; the {len(rows)} rows have {present}")

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from convlab import check
+from convlab.choices import shown
 from convlab.report.rows import Row, check_columns, to_python_scalar
 
 SHARE, POSITIVE = (0.0, 1.0), (0.0, math.inf)
@@ -68,8 +70,8 @@ def interval(values: Iterable[Any], level: float = 0.95, *, bounds: tuple[float,
     """
     from scipy.special import stdtrit
 
-    low, high = bounds or (-math.inf, math.inf)
-    x = _inside(np.array([float(value) for value in values]), low, high)
+    low, high = as_bounds(bounds)
+    x = _inside(as_numbers("values", values), low, high)
     check_level(level)
     with np.errstate(invalid="ignore"):
         mean = float(np.clip(x.mean(), x.min(), x.max()))  # a rounded mean of equal values may differ from them
@@ -146,8 +148,11 @@ def summarise(
       >>> row["rung"], round(row["accuracy"], 3), row["seeds"]
       ('conv', 0.85, 2)
     """
-    by, values = column_names(by), column_names(values)
-    check_columns(rows, (*by, *values))
+    by, values = column_names("by", by), column_names("values", values)
+    check_columns("rows", rows, (*by, *values))
+    check_level(level)
+    if bounds is not None:
+        check.instance("bounds", bounds, Mapping, "a mapping from columns to bounds")
     if unused := [name for name in bounds or {} if name not in values]:
         raise ValueError(f"bounds names {unused} but the values are {values}")
     groups: dict[tuple[Any, ...], list[Row]] = {}
@@ -170,7 +175,13 @@ def interval_of(row: Row, name: str) -> Interval:
       >>> round(interval_of(row, "accuracy").low, 4)
       0.8803
     """
-    return Interval(*(row[f"{name}{end}"] for end in ("", "_low", "_high")))
+    check.instance("row", row, Mapping, "a mapping from columns to values")
+    labels = [f"{name}{end}" for end in ("", "_low", "_high")]
+    if missing := [label for label in labels if label not in row]:
+        raise ValueError(
+            f"row has no {', '.join(missing)}, the interval of name {shown(name)}; it has {', '.join(map(str, row))}"
+        )
+    return Interval(*(row[label] for label in labels))
 
 
 def best_rows(summary: Sequence[Row], by: str | Sequence[str], value: str) -> list[dict[str, Any]]:
@@ -194,8 +205,8 @@ def best_rows(summary: Sequence[Row], by: str | Sequence[str], value: str) -> li
       >>> best_rows(rows, "rung", "validation")
       [{'rung': 'conv', 'rate': 0.3, 'validation': 0.9}]
     """
-    by = column_names(by)
-    check_columns(summary, (*by, value))
+    by = column_names("by", by)
+    check_columns("summary", summary, (*by, *column_names("value", [value])))
     chosen: dict[tuple[Any, ...], Row] = {}
     for row in summary:
         group = tuple(to_python_scalar(name, row.get(name)) for name in by)
@@ -207,7 +218,7 @@ def best_rows(summary: Sequence[Row], by: str | Sequence[str], value: str) -> li
 def _sort_key(row: Row, value: str) -> float:
     """Return a value of a row, or minus infinity if it is missing or NaN."""
     number = row.get(value)
-    return float("-inf") if number is None or number != number else float(number)
+    return float("-inf") if number is None or number != number else float(check.number(f"value {value}", number))
 
 
 def _average(
@@ -226,12 +237,42 @@ def _average(
         raise ValueError(f"{name} of {key}: {error}") from None
 
 
-def column_names(columns: str | Sequence[str]) -> list[str]:
-    """Return a list of column names from one name or several."""
-    return [columns] if isinstance(columns, str) else list(columns)
+def column_names(name: str, columns: str | Sequence[str]) -> list[str]:
+    """Return a list of column names from one name or several.
+
+    Raises:
+      TypeError: A column name is no string.
+    """
+    names = [columns] if isinstance(columns, str) else check.sequence(name, columns, "column names")
+    return [check.instance(name, column, str, "names of columns") for column in names]
+
+
+def as_numbers(name: str, values: Iterable[Any]) -> np.ndarray:
+    """Return numbers as an array of floats.
+
+    Raises:
+      TypeError: A value is no real number.
+    """
+    return np.array([float(check.number(name, value)) for value in check.sequence(name, values, "numbers")])
+
+
+def as_bounds(bounds: Any) -> tuple[float, float]:
+    """Return the bounds of a quantity, infinite ones if there are none.
+
+    Raises:
+      ValueError: They are not two numbers.
+      TypeError: They are no numbers.
+    """
+    if bounds is None:
+        return -math.inf, math.inf
+    ends = as_numbers("bounds", bounds).tolist()
+    if len(ends) != 2:
+        raise ValueError(f"bounds must be the lowest and the highest value, got {len(ends)} numbers")
+    return ends[0], ends[1]
 
 
 def check_level(level: float) -> None:
     """Raise ValueError if a confidence level is not between 0 and 1."""
+    check.number("level", level)
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; needs a probability between 0 and 1")

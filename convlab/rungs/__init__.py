@@ -1,4 +1,4 @@
-"""The rungs of the ladder, each of which is a window and a tying."""
+"""The rungs of the ladder. Each is a window and a tying of the weights."""
 
 from convlab.rungs.by_pixel import ByPixel
 from convlab.rungs.layout import Arrays, Layout, Tying, make_window
@@ -8,7 +8,7 @@ from convlab.rungs.shared import Shared
 from convlab.rungs.start import Start
 from convlab.rungs.symmetric import Symmetric
 from convlab.rungs.table import RUNGS, make_tying, with_rung
-from convlab.rungs.transfer import contains, conversion_entries, transfer, transfer_bias
+from convlab.rungs.transfer import contains, conversion_entries, transfer, transfer_bias, transfer_mask
 from convlab.rungs.untied import Untied
 
 __all__ = [
@@ -29,5 +29,6 @@ __all__ = [
     "make_window",
     "transfer",
     "transfer_bias",
+    "transfer_mask",
     "with_rung",
 ]

@@ -57,7 +57,7 @@ class ByPixel(Tying):
     project = lift
 
     def squared_norm(self, arrays: Arrays, layout: Layout) -> Array:
-        return jnp.sum(arrays["kernel"] ** 2)
+        return jnp.sum(jnp.real(arrays["kernel"] * jnp.conj(arrays["kernel"])))
 
     def dead(self, layout: Layout) -> int:
         return 0

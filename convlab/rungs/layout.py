@@ -8,12 +8,14 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from convlab import check
 from convlab.convert import nearest, repeat, squared_norm, zero_dead_taps
 from convlab.geometry import Axis, Padding, Size, Space, Window, as_integer, as_space
+from convlab.ops.transposed import transpose
 from convlab.rungs.start import Start
 
 Arrays = dict[str, jax.Array]
@@ -71,7 +73,10 @@ class Tying(abc.ABC):
         return True
 
     def comparable(self, layout: "Layout", freer: bool) -> str:
-        """Describe the parameters of freer, or stricter, layers on the same rung, for errors. "" means all parameters."""
+        """Describe, for errors, the parameters of freer or stricter layers on the same rung.
+
+        An empty text means all parameters.
+        """
         return ""
 
     def validated(self, layout: "Layout") -> "Tying":
@@ -156,6 +161,8 @@ class Layout:
       space: The number of input pixels along each spatial axis. Required if any array differs by position.
       groups: The number of groups of channels, on rungs that support groups.
       use_bias: False, "channel", "position", or True for the rung's default.
+      transposed: Whether the layer is the transpose of the one described. It then maps outputs (i, j, d) to pixels (k, l, c),
+        and its bias belongs to the pixels.
 
     Raises:
       ValueError: A value is missing, out of range or unknown.
@@ -169,6 +176,7 @@ class Layout:
     space: Space | None = None
     groups: int = 1
     use_bias: bool | str = True
+    transposed: bool = False
 
     def __post_init__(self):
         for name in ("in_features", "out_features"):
@@ -241,12 +249,20 @@ class Layout:
 
     @property
     def bias_shape(self) -> tuple[int, ...]:
-        """The shape of the bias: (d,) per channel or (*out, d) per position."""
-        return (*(self.positions if self.bias_sharing == "position" else ()), self.out_features)
+        """The shape of the bias: (d,) per channel or (*out, d) per position.
+
+        If the layer is transposed, (c,) or (*space, c).
+        """
+        features = self.in_features if self.transposed else self.out_features
+        if self.bias_sharing != "position":
+            return (features,)
+        return (*(self.where[1] if self.transposed else self.positions), features)
 
     @property
     def rows(self) -> tuple[str, ...]:
         """The names of the arrays whose first axes are the output positions, the bias included."""
+        if self.transposed:  # the output rows of the layer described are input rows
+            return ()
         return (*self.tying.rows, *(("bias",) if self.tying.rows and self.bias_sharing == "position" else ()))
 
     def start(self, key: jax.Array, spec: Start) -> Arrays:
@@ -269,6 +285,8 @@ class Layout:
         if self.space is not None and check.is_concrete(key):
             shapes = {name: jax.ShapeDtypeStruct(shape, spec.dtype) for name, shape in self.tying.shapes(self).items()}
             check.fits_in_memory({f"the {self.rung} layer": shapes})
+        if self.transposed:
+            spec = spec._replace(kernel_init=_with_exchanged_channels(spec.kernel_init))
         return self.tying.start(key, self, spec)
 
     def forward(
@@ -282,14 +300,47 @@ class Layout:
           ValueError: The images have other channels or, if the layer knows its pixels, another size.
         """
         x = jnp.asarray(x)
+        operands = [x, *arrays.values(), *([] if bias is None else [bias])]
+        dtype = jnp.result_type(*operands) if dtype is None else dtype
+        h = self.apply(x.astype(dtype), {name: array.astype(dtype) for name, array in arrays.items()}, **options)
+        return h if bias is None else h + bias.astype(dtype)
+
+    def apply(self, x: jax.Array, arrays: Arrays, **options: Any) -> jax.Array:
+        """Apply the layer without bias to arrays of one dtype.
+
+        If the number of pixels of a transposed layer is unknown, it is that of `Window.input_shape`.
+
+        Raises:
+          ValueError: The images have other channels or, if the layer knows its pixels, another size.
+        """
+        if self.transposed:
+            return self._apply_transposed(x, arrays, **options)
         if self.space is not None:
             pixels = x.shape[-1 - self.ndim : -1]
             check.equal_shapes("x holds images of {} pixels", pixels, "this layer was made for {}", tuple(self.space))
-        given = [x, *arrays.values(), *([] if bias is None else [bias])]
-        dtype = jnp.result_type(*given) if dtype is None else dtype
-        arrays = {name: array.astype(dtype) for name, array in arrays.items()}
-        h = self.tying.apply(x.astype(dtype), arrays, self, **options)
-        return h if bias is None else h + bias.astype(dtype)
+        return self.tying.apply(x, arrays, self, **options)
+
+    def _apply_transposed(
+        self, h: jax.Array, arrays: Arrays, *, preferred_element_type: DTypeLike | None = None, **options: Any
+    ) -> jax.Array:
+        def apply(x: jax.Array, *values: jax.Array) -> jax.Array:
+            return self.tying.apply(x, dict(zip(arrays, values, strict=True)), self, **options)
+
+        operands = [array.astype(preferred_element_type or array.dtype) for array in (h, *arrays.values())]
+        space = self.space or self.window.input_shape(h.shape[-1 - self.ndim : -1])
+        return transpose(apply, operands[0], operands[1:], self.window, space, (self.in_features, self.out_features))
+
+
+def _with_exchanged_channels(kernel_init: Initializer) -> Initializer:
+    """Return an initializer of kernels (a, b, c, d) whose fan-in counts the channels d.
+
+    These are the channels that a transposed layer reads.
+    """
+
+    def exchanged(key, shape, dtype=None, out_sharding=None):
+        return jnp.swapaxes(kernel_init(key, (*shape[:-2], shape[-1], shape[-2]), dtype), -1, -2)
+
+    return exchanged
 
 
 def make_window(

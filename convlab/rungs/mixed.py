@@ -84,8 +84,8 @@ class Mixed(Tying):
         The weights are cosines, so that the other kernels can learn different things.
         """
         basis = jnp.zeros((self.rank, *kernel.shape), kernel.dtype).at[0].set(kernel)
-        many, wave = math.prod(layout.positions), np.arange(self.rank)
-        weights = np.cos(np.pi / many * (np.arange(many)[:, None] + 0.5) * wave) * np.where(wave, 2**0.5, 1)
+        positions, wave = math.prod(layout.positions), np.arange(self.rank)
+        weights = np.cos(np.pi / positions * (np.arange(positions)[:, None] + 0.5) * wave) * np.where(wave, 2**0.5, 1)
         return {"basis": basis, "weights": jnp.asarray(weights.reshape(*layout.positions, -1), kernel.dtype)}
 
     def dead(self, layout: Layout) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from convlab.convert import counts, gather
-from convlab.geometry import over_axes
+from convlab.geometry import as_axes, over_axes
 from convlab.ops.conv import conv
 from convlab.rungs.layout import Arrays, Layout, Tying
 from convlab.rungs.shared import Shared
@@ -52,9 +52,9 @@ class Symmetric(Tying):
         """
         spread = np.eye(int(_orbits(layout).max()) + 1)[_orbits(layout).ravel()]
         gram = functools.reduce(np.kron, [counts(axis, 1, 1)[0, 0] for axis in layout.axes])
-        given = gather(v, *layout.where, self.tile(layout)).reshape(len(gram), *layout.kernel_shape[-2:])
+        gathered = gather(v, *layout.where, self.tile(layout)).reshape(len(gram), *layout.kernel_shape[-2:])
         solve = jnp.asarray(np.linalg.pinv(spread.T @ gram @ spread, hermitian=True) @ spread.T, v.dtype)
-        return {"kernel": jnp.tensordot(solve, given, 1, precision=jax.lax.Precision.HIGHEST)}
+        return {"kernel": jnp.tensordot(solve, gathered, 1, precision=jax.lax.Precision.HIGHEST)}
 
     def dead(self, layout: Layout) -> int:
         live = over_axes(np.logical_and, [np.asarray((axis.reads >= 0).any(0)) for axis in layout.axes])
@@ -66,10 +66,10 @@ class Symmetric(Tying):
 def _orbits(layout: Layout) -> np.ndarray:
     """Return the number of the orbit of each tap: (*window)."""
     sizes = layout.kernel_shape[:-2]
-    window = layout.window.with_ndim(len(sizes))
-    kinds = [*zip(sizes, window.strides, window.dilation, window.paddings, strict=True)]
+    steps = [as_axes(name, getattr(layout.window, name), len(sizes)) for name in ("strides", "dilation")]
+    kinds = [*zip(sizes, *steps, layout.window.with_ndim(len(sizes)).paddings, strict=True)]
     away = np.stack(np.meshgrid(*(np.abs(2 * np.arange(size) - (size - 1)) for size in sizes), indexing="ij"))
     for kind in {*kinds}:  # sort the distances along axes that can be exchanged
-        alike = [axis for axis, other in enumerate(kinds) if other == kind]
-        away[alike] = np.sort(away[alike], axis=0)
+        axes = [axis for axis, other in enumerate(kinds) if other == kind]
+        away[axes] = np.sort(away[axes], axis=0)
     return np.unique(away.reshape(len(sizes), -1), axis=1, return_inverse=True)[1].reshape(sizes)

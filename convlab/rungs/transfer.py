@@ -4,12 +4,16 @@ Every conversion goes over the kernels of one period. So a convolution is writte
 stores them all.
 """
 
+import dataclasses
 import math
 
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from convlab.rungs.layout import Arrays, Layout
+from convlab.rungs.shared import Shared
+
+TINY = 1e-5  # the rounding of a mean of zeros and ones
 
 
 def contains(freer: Layout, stricter: Layout) -> bool:
@@ -64,6 +68,46 @@ def transfer(arrays: Arrays, old: Layout, new: Layout) -> Arrays:
         write = new.tying.lift if contains(new, old) else new.tying.project
         kernels = write(old.tying.kernels(kernels, old), new)
     return kernels | ({"bias": transfer_bias(arrays["bias"], new)} if "bias" in arrays else {})
+
+
+def transfer_mask(mask: Array, old: Layout, new: Layout) -> Array:
+    """Convert the mask of a layer's first array for a layer on another rung.
+
+    The new layer uses no weight that the mask removes. A weight of a freer layer is removed if it stands for removed weights
+    only. A weight of a stricter layer is removed if it is removed at every position.
+
+    Args:
+      mask: The mask. Other values than 0 count as 1.
+      old: The layout of the layer that has the mask.
+      new: The new layout.
+
+    Raises:
+      ValueError: A mask that differs by position cannot become the mask of a low-rank layer.
+
+    Example:
+      >>> from convlab.geometry import Window
+      >>> from convlab.rungs import Shared, with_rung
+      >>> conv = Layout(Shared(), Window(3), 1, 2, space=(5, 7))
+      >>> mask = jnp.ones((3, 3, 1, 2)).at[0].set(0)  # without the first row of taps
+      >>> transfer_mask(mask, conv, with_rung(conv, "dense"))[2, 3, :, 3, 0, 0]  # the pixels of column 3 at position (2, 3)
+      Array([1., 0., 1., 1., 1.], dtype=float32)
+    """
+    kept = (mask != 0).astype(jnp.float32)
+    if old.tying == new.tying:
+        return kept.astype(mask.dtype)
+    if not old.tying.is_linear:  # the kernels of a mixture
+        kept, old = kept.max(0), dataclasses.replace(old, tying=Shared())
+    if not new.tying.is_linear:
+        if math.prod(old.tying.tile(old)) > 1:
+            raise ValueError(f"mask differs by position, as that of a {old.rung} layer: a {new.rung} layer has no such mask")
+        kernels = old.tying.kernels({old.tying.arrays[0]: kept}, dataclasses.replace(old, space=None))
+        shape = new.tying.shapes(new)[new.tying.arrays[0]]
+        return jnp.broadcast_to(kernels.reshape(old.kernel_shape), shape).astype(mask.dtype)
+    name, *_ = new.tying.arrays
+    reads = jnp.abs(transfer({"kernel": kept}, old, new)[name]) > TINY
+    if new.tying.by_pixel:
+        reads |= ~(jnp.abs(transfer({"kernel": 1 - kept}, old, new)[name]) > TINY)
+    return reads.astype(mask.dtype)
 
 
 def conversion_entries(old: Layout, new: Layout) -> int:

@@ -31,5 +31,5 @@ class Untied(Tying):
         return locally_connected(x, arrays["kernel"], layout.window, layout.groups, **options)
 
     def project(self, v: Array, layout: Layout) -> Arrays:
-        """Take the kernels as they are, since those of a freer rung lie inside the windows."""
+        """Return the kernels unchanged, since those of a freer rung lie inside the windows."""
         return self.lift(v, layout)

@@ -4,23 +4,47 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 from flax import nnx
 
-from convlab.calls import Path, modules_of, name_of
+from convlab import check
+from convlab.calls import Path, left_alone, modules_of, name_of
 from convlab.report import table
 from convlab.rungs import Arrays, ByPixel, Layout, Shared, Untied, transfer, with_rung
-from convlab.surgery.networks import arrays_of, paired
+from convlab.surgery.networks import arrays_of, layouts, paired
+
+
+class LayerShares(NamedTuple):
+    """Describe how much of one spatial layer is shared and local, as shares of its squared norm.
+
+    The shares are nan for a layer of zeros and for a layer that no rung describes.
+
+    Attributes:
+      layer: The path of the layer.
+      rung: The name of the rung, or the reason why no rung describes the layer.
+      weights: The number of weights, bias included.
+      shared: The share that a convolution holds.
+      local: The share inside the windows that is not shared.
+      rest: The share outside the windows.
+    """
+
+    layer: str
+    rung: str
+    weights: int
+    shared: float
+    local: float
+    rest: float
 
 
 class Change(NamedTuple):
     """Describe one spatial layer in two networks.
 
-    The shares of the squared norm are nan for a layer of zeros.
+    The shares of the squared norm are nan for a layer of zeros and for a layer that no rung describes.
 
     Attributes:
       layer: The path of the layer.
-      before: The rung in the old network.
-      after: The rung in the new network.
+      before: The rung in the old network, or the reason why no rung describes the layer.
+      after: The rung in the new network, or this reason.
       weights_before: The number of weights in the old network, bias included.
       weights_after: The number of weights in the new network, bias included.
       relative_distance: The distance between the two dense matrices over the norm of the first. It is nan if only the first is
@@ -65,19 +89,68 @@ def diff(old: nnx.Module, new: nnx.Module, image_shape: Sequence[int], *, print_
       >>> change.before, change.after, change.weights_before, change.weights_after, change.relative_distance
       ('conv', 'dense', 20, 2520, 0.0)
     """
+    check.flag("print_table", print_table)
     before, after = paired(old, new, image_shape)
     first, second = modules_of(old), modules_of(new)
-    changes = [_change(path, first[path], second[path], before[path], after[path]) for path in before]
+    changes = {path: _change(path, first[path], second[path], before[path], after[path]) for path in before}
+    alone = left_alone(old), left_alone(new)
+    for path in alone[0].keys() & alone[1].keys():
+        sizes = [_count_weights(modules[path]) for modules in (first, second)]
+        changes[path] = Change(name_of(path), alone[0][path], alone[1][path], *sizes, *[math.nan] * 4)
+    changes = [changes[path] for path in first if path in changes]
     if print_table and changes:
         table.print_table("changes by layer", table.to_table([change._asdict() for change in changes]))
     return changes
+
+
+def shares(model: nnx.Module, image_shape: Sequence[int], *, print_table: bool = True) -> list[LayerShares]:
+    r"""Measure how much of every spatial layer of a network is shared and local.
+
+    $$\frac{\|P_\text{conv} W\|^2}{\|W\|^2} + \frac{\|P_\text{local} W\|^2 - \|P_\text{conv} W\|^2}{\|W\|^2}
+      + \frac{\|W\|^2 - \|P_\text{local} W\|^2}{\|W\|^2} = 1$$
+
+    W is the dense matrix of a layer, and the P are the nearest convolution and the nearest layer inside the windows, as in
+    `convlab.decompose`. No dense matrix is written out for layers inside their windows.
+
+    Args:
+      model: A Flax NNX module that takes images (n, *image_shape).
+      image_shape: The shape (*space, c) of one image.
+      print_table: Whether to print a table, if there are spatial layers.
+
+    Raises:
+      ValueError: A layer is never called, or called on images of different sizes.
+
+    Example:
+      >>> from convlab.layers import Conv
+      >>> [row] = shares(nnx.Sequential(Conv(1, 2, (3, 3), rngs=nnx.Rngs(0))), (5, 7, 1), print_table=False)
+      >>> row.rung, row.weights, round(row.shared, 4)
+      ('conv', 20, 1.0)
+    """
+    check.flag("print_table", print_table)
+    modules, known, alone = modules_of(model), layouts(model, image_shape), left_alone(model)
+    rows = []
+    for path, module in modules.items():
+        if path in known:
+            parts, rung = _shares(arrays_of(module), known[path]), known[path].rung
+        elif path in alone:
+            parts, rung = [math.nan] * 3, alone[path]
+        else:
+            continue
+        rows.append(LayerShares(name_of(path), rung, _count_weights(module), *parts))
+    if print_table and rows:
+        table.print_table("shares by layer", table.to_table([row._asdict() for row in rows]))
+    return rows
+
+
+def _count_weights(module: nnx.Module) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
 
 
 def _change(path: Path, old: nnx.Module, new: nnx.Module, before: Layout, after: Layout) -> Change:
     if (before.window, before.in_features, before.out_features) != (after.window, after.in_features, after.out_features):
         raise ValueError(f"{name_of(path)} must have the same window and channels in both networks: {before} and {after}")
     first, second = arrays_of(old), arrays_of(new)
-    sizes = [sum(array.size for array in arrays.values()) for arrays in (first, second)]
+    sizes = [_count_weights(module) for module in (old, new)]
     distance, shares = _distance(first, before, second, after), _shares(second, after)
     return Change._make([name_of(path), before.rung, after.rung, *sizes, distance, *shares])
 

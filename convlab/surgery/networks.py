@@ -2,21 +2,35 @@
 
 import dataclasses
 import fnmatch
-import numbers
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
 from convlab import check
-from convlab.calls import Path, follow, is_stock, layout_of, modules_of, name_of
+from convlab.calls import (
+    SPATIAL,
+    Path,
+    check_not_stacked,
+    follow,
+    is_stock,
+    layout_arrays,
+    layout_of,
+    left_alone,
+    modules_of,
+    name_of,
+    names_with_reasons,
+    oriented,
+)
 from convlab.layers import Layer
-from convlab.rungs import Arrays, Layout, contains, conversion_entries, make_tying, transfer, with_rung
+from convlab.rungs import Arrays, Layout, contains, conversion_entries, make_tying, transfer, transfer_mask, with_rung
 
+OPTIONS = ("dtype", "param_dtype", "precision", "promote_dtype", "preferred_element_type")  # which a converted layer keeps
 Only = str | Sequence[str] | Callable[[str], bool]  # patterns of paths, or a predicate of a path
 
 
@@ -35,8 +49,13 @@ def relax(
 
     L lifts the kernel v of a layer, and E and E' write the kernels of the two rungs as dense matrices.
 
-    Every convlab layer or `nnx.Conv` that is stricter than the rung becomes a layer on that rung. Layers that are already as
-    free, and all other modules, are unchanged; `convlab.diff` shows what changed. If no layer changes, a warning says why.
+    Every convlab layer, `nnx.Conv` or `nnx.ConvTranspose` that is stricter than the rung becomes a layer on that rung. Layers
+    that are already as free, and all other modules, are unchanged; `convlab.diff` shows what changed. A warning names
+    convolutions that are left alone because no rung describes them, for example with input dilation. If no layer changes, a
+    warning says why.
+
+    A mask of weights is kept: the new layer cannot use what the mask removed. Other values than 0 and 1 of a mask become part
+    of the kernel.
 
     The two networks also agree in training mode, with the same batch and dropout keys, until the first update. Their updates
     differ, as the freer network has more parameters.
@@ -75,8 +94,9 @@ def relax(
     Reference: d'Ascoli et al. 2019, Finding the needle in the haystack with convolutions.
     """
     plan = _plan(model, to, image_shape, only, freer=True, **parameters)
-    if not plan:
-        warnings.warn(_nothing_changed("relax", model, to, image_shape, only), stacklevel=2)
+    if optimizer is not None:
+        check.instance("optimizer", optimizer, optax.GradientTransformation, "an Optax gradient transformation")
+    _warn_of_unchanged("relax", plan, model, to, image_shape, only)
     _fits(model, plan, optimizer)
     return _convert(model, plan)
 
@@ -97,8 +117,9 @@ def constrain(
     P finds the nearest layer by the squared norm of the dense matrix, which is an orthogonal projection. For low rank the
     norm is that of the kernels. Layers that are already as strict are unchanged. If no layer changes, a warning says why.
     Relaxing a layer and then constraining it to its old rung restores its weights. As an exception, a grouped convolution
-    that went through "dense" comes back without groups, with zeros between them. An `nnx.Conv` comes back as a
-    `convlab.Conv`.
+    that went through "dense" comes back without groups, with zeros between them. An `nnx.Conv` comes back as a `convlab.Conv`,
+    and a transposed convolution as a `convlab.ConvTranspose` with `transpose_kernel`. If several taps of a window read one
+    pixel, a layer with a mask may not be the nearest.
 
     Args:
       model: A Flax NNX module. It is not changed.
@@ -119,13 +140,11 @@ def constrain(
       >>> constrain(model, "conv", (5, 7, 1)).layers[0].kernel.shape
       (3, 3, 1, 2)
     """
-    if not isinstance(strength, (numbers.Real, jax.Array)):
-        raise TypeError(f"strength must be a number from 0 to 1, got {strength!r}")
+    strength = check.number("strength", strength)
     if not 0 <= strength <= 1:
         raise ValueError(f"strength must be from 0 to 1, got {strength}")
     plan = _plan(model, to, image_shape, only, freer=False, **parameters)
-    if not plan:
-        warnings.warn(_nothing_changed("constrain", model, to, image_shape, only), stacklevel=2)
+    _warn_of_unchanged("constrain", plan, model, to, image_shape, only)
     if strength == 1:
         return _convert(model, plan)
     for path, (old, new) in plan.items():
@@ -141,20 +160,25 @@ def layouts(model: nnx.Module, image_shape: Sequence[int], paths: Sequence[Path]
       ValueError: A layer is never called, or called on images of different sizes.
     """
     sizes: dict[Path, set[tuple[int, ...]]] = {}
-    for path, call in follow(model, image_shape, Layer, nnx.Conv).calls:
-        layout = layout_of(call.module)
-        if layout is not None:
-            sizes.setdefault(path, set()).add(call.x.shape[-1 - (layout.window.ndim or 1) : -1])
+    for path, module in modules_of(model).items():
+        if isinstance(module, (*SPATIAL, nnx.Linear)):
+            check_not_stacked(path, module)
+    for path, call in follow(model, image_shape, *SPATIAL).calls:
+        layout = layout_of(call.module, transposed=True)
+        if layout is not None and path is not None:
+            images = call.h if layout.transposed else call.x
+            sizes.setdefault(path, set()).add(images.shape[-1 - layout.ndim : -1])
     with_pixels = {}
     for path, module in modules_of(model).items():
-        layout = layout_of(module)
+        layout = layout_of(module, transposed=True)
         if layout is not None and (paths is None or path in paths):
             spaces = sorted(sizes.get(path, ()))
             if not spaces:
                 raise ValueError(f"{name_of(path)} is never called, so the pixels that it reads are unknown")
             if len(spaces) > 1:
                 names = " and ".join(map(str, spaces))
-                raise ValueError(f"{name_of(path)} reads images of {names} pixels but conversion needs one size")
+                verb = "makes" if layout.transposed else "reads"
+                raise ValueError(f"{name_of(path)} {verb} images of {names} pixels but conversion needs one size")
             with_pixels[path] = dataclasses.replace(layout, space=spaces[0])
     return with_pixels
 
@@ -173,14 +197,8 @@ def paired(old: nnx.Module, new: nnx.Module, image_shape: Sequence[int]) -> tupl
 
 
 def arrays_of(module: nnx.Module) -> Arrays:
-    """Return the arrays of a spatial layer by name. Flax's mask is applied to the kernel."""
-    layout = layout_of(module)
-    names = ("kernel",) if layout is None else layout.tying.arrays
-    arrays = {name: getattr(module, name)[...] for name in names}
-    mask = getattr(module, "mask", None)
-    if mask is not None:
-        arrays["kernel"] = arrays["kernel"] * mask
-    bias = getattr(module, "bias", None)
+    """Return the arrays of a spatial layer by name, as its layout describes them, with masks applied."""
+    arrays, bias = layout_arrays(module), getattr(module, "bias", None)
     return arrays if bias is None else arrays | {"bias": bias[...]}
 
 
@@ -190,8 +208,9 @@ def _plan(
     """Return the layers to convert, each with its old and new layout, by path."""
     make_tying(to, **parameters)
     modules = modules_of(model)
-    layers = {path: module for path, module in modules.items() if isinstance(module, (Layer, nnx.Conv))}
-    paths = chosen([path for path, module in layers.items() if layout_of(module) or not is_stock(module)], only)
+    alone = left_alone(model)
+    layers = [path for path, module in modules.items() if isinstance(module, SPATIAL)]
+    paths = [path for path in chosen(layers, only) if path not in alone or not is_stock(modules[path])]
     for path in paths:
         _check_supported(path, modules)
     before = layouts(model, image_shape, paths)
@@ -216,9 +235,20 @@ def _plan(
     return plan
 
 
+def _warn_of_unchanged(
+    function: str, plan: dict, model: nnx.Module, to: str, image_shape: Sequence[int], only: Only | None
+) -> None:
+    """Warn of layers that no rung describes, and if no layer changes."""
+    alone = left_alone(model)
+    if alone := {path: alone[path] for path in chosen([*alone], only if callable(only) else None)}:
+        warnings.warn(f"{function} leaves alone {names_with_reasons(alone)}", stacklevel=3)
+    if not plan:
+        warnings.warn(_nothing_changed(function, model, to, image_shape, only), stacklevel=3)
+
+
 def _nothing_changed(function: str, model: nnx.Module, to: str, image_shape: Sequence[int], only: Only | None) -> str:
     """Return the warning that a conversion changes no layer, with the reason."""
-    paths = [path for path, module in modules_of(model).items() if layout_of(module)]
+    paths = [path for path, module in modules_of(model).items() if layout_of(module, transposed=True)]
     selected = chosen(paths, only)
     rungs = sorted({layout.rung for layout in layouts(model, image_shape, selected).values()})
     than = "free" if function == "relax" else "strict"
@@ -269,7 +299,8 @@ def chosen(paths: Sequence[Path], only: Only | None) -> list[Path]:
         return list(paths)
     if callable(only) and not isinstance(only, type):
         return [path for path in paths if only(name_of(path))]
-    entries: list[Any] = [only] if isinstance(only, str) or not isinstance(only, Iterable) else [*only]
+    is_collection = isinstance(only, Iterable) and not isinstance(only, str) and np.ndim(only) > 0  # pyright: ignore
+    entries: list[Any] = [*only] if is_collection else [only]
     patterns = [pattern for pattern in entries if isinstance(pattern, str)]
     if len(patterns) < len(entries):
         raise TypeError(f"only must be patterns of paths, such as 'stages/0/*', or a predicate of the path, got {only!r}")
@@ -291,11 +322,15 @@ def _convert(model: nnx.Module, plan: dict[Path, tuple[Layout, Layout]]) -> nnx.
 
 def _convert_layer(module: Any, old: Layout, new: Layout) -> Layer:
     """Convert one layer, keeping its dtypes and precision."""
-    options = {name: getattr(module, name, None) for name in ("dtype", "param_dtype", "precision", "preferred_element_type")}
+    options = {name: getattr(module, name, None) for name in OPTIONS}
     first, *_ = old.tying.arrays
     arrays = transfer(arrays_of(module), old, new)
     variables = {name: _with_value(array, getattr(module, name, getattr(module, first))) for name, array in arrays.items()}
-    return Layer.from_layout(new, variables, **options)
+    layer = Layer.from_layout(new, variables, **{name: value for name, value in options.items() if value is not None})
+    mask = getattr(module, "mask", None)
+    if mask is not None:
+        layer.mask = nnx.data(transfer_mask(oriented(module, mask), old, new))
+    return layer
 
 
 def _move(module: Any, old: Layout, new: Layout, strength: float) -> Any:
@@ -303,7 +338,8 @@ def _move(module: Any, old: Layout, new: Layout, strength: float) -> Any:
     arrays = arrays_of(module)
     nearest = transfer(transfer(arrays, old, new), new, old)
     for name, array in arrays.items():
-        setattr(module, name, _with_value(array + strength * (nearest[name] - array), getattr(module, name)))
+        moved = array + strength * (nearest[name] - array)
+        setattr(module, name, _with_value(moved if name == "bias" else oriented(module, moved), getattr(module, name)))
     return module
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from convlab.calls import modules_of, oriented
 from convlab.rungs import Layout, transfer, transfer_bias
 from convlab.surgery.networks import paired
 
@@ -63,6 +64,7 @@ def transfer_optimizer_state(
     """
     start = _kind_of(state, optimizer, old)
     before, after = paired(old, new, image_shape)
+    modules = modules_of(old)
     shapes, new_shapes = (
         {tuple(key.key for key in path): jnp.shape(leaf) for path, leaf in _leaves(_parameters(model)).items()}
         for model in (old, new)
@@ -78,6 +80,7 @@ def transfer_optimizer_state(
         if changed and name != ("bias",) and not (before[layer].tying.is_linear and after[layer].tying.is_linear):
             return fresh
         if changed and _is_direction(value, shapes.get(parameter)) and _is_direction(fresh, new_shapes[parameter]):
+            value = jnp.asarray(value) if name == ("bias",) else oriented(modules[layer], jnp.asarray(value))
             return _converted(name[0], value, before[layer], after[layer])
         shape = None if value is None else jnp.shape(value)
         if value is None or shape != jnp.shape(fresh):

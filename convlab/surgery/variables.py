@@ -13,7 +13,7 @@ from flax import linen, traverse_util
 
 from convlab import check
 from convlab.calls import Path, name_of
-from convlab.linen import Layer, layout_of
+from convlab.linen import Conv, Layer, layout_of
 from convlab.rungs import Layout, transfer
 
 
@@ -71,8 +71,8 @@ def _called(module: linen.Module, image_shape: Sequence[int]) -> tuple[dict[Path
 
     def record(call, arguments, options, context):
         layer = context.module
-        spatial = isinstance(layer, (Layer, linen.Conv)) and context.method_name == "__call__"
-        layout = layout_of(layer, arguments[0].shape) if spatial else None
+        spatial = isinstance(layer, (Layer, Conv, linen.Conv)) and context.method_name == "__call__"
+        layout = layout_of(layer, jnp.shape(next(iter((*arguments, *options.values()))))) if spatial else None
         if layouts.setdefault(layer.path, layout) != layout and spatial:
             raise ValueError(f"{name_of(layer.path)} reads images of several sizes but conversion needs one")
         return call(*arguments, **options)

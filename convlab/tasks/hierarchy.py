@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
+from convlab import check
 from convlab.geometry import as_integer
 from convlab.tasks.task import Task, make_sampler
 
@@ -55,8 +56,12 @@ def random_hierarchy(levels: int, branching: int, vocabulary: int, synonyms: int
         as_integer(name, n) for name, n in (("levels", levels), ("branching", branching), ("vocabulary", vocabulary))
     )
     m, gap = as_integer("synonyms", synonyms), as_integer("blanks", blanks, least=0)
+    check.key("key", key)
+    check.shape_fits("all tuples of branching symbols of vocabulary", *[v] * min(s, 64 if v > 1 else 0), s)
     if m * v > v**s:
         raise ValueError(f"synonyms is {m}; {v} symbols then need {m * v} tuples, but there are {v**s} of {s} symbols")
+    image = (s * (gap + 1)) ** min(depth, 64 if s * (gap + 1) > 1 else 0)
+    check.shape_fits("an image of levels, branching, blanks and vocabulary", image, v, max(depth, 1))
     tuples = jnp.array(list(itertools.product(range(v), repeat=s)))
     rules = [jax.random.permutation(level_key, tuples)[: v * m].reshape(v, m, s) for level_key in jax.random.split(key, depth)]
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from convlab import check
 from convlab.geometry import Space, as_space
 from convlab.tasks.task import Task, make_sampler
 
@@ -61,10 +62,11 @@ def nonlinear_process(
     Reference: Ingrosso and Goldt 2022, Data-driven emergence of convolutional structure in neural networks, the section on
     models of data. Its published code has a power of 2, and its gain is ours times the root of 2.
     """
-    space, lengths = as_space(space), tuple(correlation_lengths)
+    space, lengths = as_space(space), tuple(check.sequence("correlation_lengths", correlation_lengths, "numbers"))
+    check.flag("gaussian_clone", gaussian_clone)
     if len(space) > 2 or len(lengths) < 2:
         raise ValueError(f"space is {space}, correlation_lengths {lengths}; needs one or two axes, and at least two lengths")
-    _check_positive(lengths, gain, power)
+    gain, power = _check_positive("correlation_lengths", lengths, gain, power)
     clone_gain = gain if gaussian_clone else None
     covariances = [process_covariance(space, length, clone_gain, power=power) for length in lengths]
     filters = jnp.asarray(np.stack([_transfer_function(covariance) for covariance in covariances]))
@@ -101,7 +103,8 @@ def process_covariance(
       >>> process_covariance((5,), 2.0).round(3)
       array([1.   , 0.607, 0.368, 0.368, 0.607])
     """
-    _check_positive([correlation_length], 1.0 if gain is None else gain, power)
+    _, power = _check_positive("correlation_length", [correlation_length], 1.0 if gain is None else gain, power)
+    check.shape_fits("the covariance on space", *as_space(space), itemsize=16)
     distances = np.meshgrid(*(np.minimum(np.arange(n), n - np.arange(n)) for n in as_space(space)), indexing="ij")
     exponential = np.exp(-((np.sqrt(sum(distance.astype(float) ** 2 for distance in distances)) / correlation_length) ** power))
     nearest = np.real(np.fft.ifftn(np.maximum(np.real(np.fft.fftn(exponential)), 0)))
@@ -111,9 +114,14 @@ def process_covariance(
     return 2 / math.pi * np.arcsin(2 * gain**2 * nearest / (1 + 2 * gain**2)) / _scale(gain) ** 2
 
 
-def _check_positive(lengths: Sequence[float], gain: float, power: float) -> None:
+def _check_positive(name: str, lengths: Sequence[float], gain: float, power: float) -> tuple[float, float]:
+    """Return the gain and the power as floats, and check that all numbers are positive and finite."""
+    for length in lengths:
+        check.number(name, length)
+    gain, power = float(check.number("gain", gain)), float(check.number("power", power))
     if not all(0 < number < math.inf for number in (*lengths, gain, power)):
-        raise ValueError(f"correlation lengths are {tuple(lengths)}, gain {gain}, power {power}; needs positive numbers")
+        raise ValueError(f"{name} {tuple(lengths)}, gain {gain}, power {power}; needs positive numbers")
+    return gain, power
 
 
 def _scale(gain: float) -> float:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from convlab import check
 from convlab.geometry import as_integer
 from convlab.report import Interval, append_json_lines, read_json_lines
 
@@ -50,7 +51,8 @@ class _LoopOverRuns(NamedTuple):
     learn_one: Callable[[int, int], float]
 
     def __call__(self, sizes: Int[np.ndarray, "s"], seeds: Int[np.ndarray, "s"]) -> Float[np.ndarray, "s"]:
-        return np.array([self.learn_one(int(size), int(seed)) for size, seed in zip(sizes, seeds, strict=True)], float)
+        scores = [self.learn_one(int(size), int(seed)) for size, seed in zip(sizes, seeds, strict=True)]
+        return check.as_floats("the result of learn_one", scores)
 
 
 def loop_over_runs(learn_one: Callable[[int, int], float]) -> Learn:
@@ -66,7 +68,7 @@ def loop_over_runs(learn_one: Callable[[int, int], float]) -> Learn:
       >>> learn(np.array([20, 40]), np.array([0, 1]))
       array([0.5 , 0.75])
     """
-    return _LoopOverRuns(learn_one)
+    return _LoopOverRuns(check.function("learn_one", learn_one, "a function of a size and a seed"))
 
 
 def examples_needed(
@@ -114,8 +116,11 @@ def examples_needed(
       >>> [round(n) for n in examples_needed(learn, 0.9, [0], min_examples=10, max_examples=1000).examples]
       [101]
     """
+    check.function("learn", learn, "a function of sizes and seeds")
+    check.function("progress", progress, "a function of size, seed and score")
+    check.number("target", target)
     grid = _grid(as_integer("min_examples", min_examples), as_integer("max_examples", max_examples), factor)
-    seeds = [as_integer("seeds", seed, least=0) for seed in seeds]
+    seeds = [as_integer("seeds", seed, least=0, most=2**32 - 1) for seed in check.sequence("seeds", seeds, "integers")]
     if not seeds or math.isnan(target):
         raise ValueError(f"seeds are {seeds} and target is {target}; needs at least one seed, and a target that is not nan")
     largest_step = max(1, math.floor(math.log(LARGEST_STEP) / math.log(factor) + 1e-9))
@@ -130,7 +135,8 @@ def examples_needed(
         if missing:
             # seeds that have finished run at the smallest size, unused, so that every call has the same number of runs
             runs = missing if isinstance(learn, _LoopOverRuns) else {seed: pending.get(seed, grid[0]) for seed in seeds}
-            results = np.asarray(learn(np.array(list(runs.values())), np.array(list(runs))), float)
+            returned = learn(np.array(list(runs.values())), np.array(list(runs)))
+            results = check.as_floats("the result of learn", returned)
             if results.shape != (len(runs),):
                 raise ValueError(f"learn returned scores of shape {results.shape}; needs one for each of {len(runs)} runs")
             run_scores = zip(runs.items(), results.tolist(), strict=True)
@@ -173,6 +179,10 @@ def threshold_crossing(scores: Mapping[int, float], target: float) -> float:
       >>> round(threshold_crossing({100: 0.8, 400: 0.9, 1600: 0.95}, 0.85))
       200
     """
+    for size, score in check.instance("scores", scores, Mapping, "a mapping from sizes to scores").items():
+        check.number("scores", size)
+        check.number("scores", score)
+    check.number("target", target)
     if not scores or any(math.isnan(number) for number in (target, *scores.values())):
         raise ValueError(f"scores are {dict(scores)} and target is {target}; needs numbers, for at least one size")
     sizes = sorted(scores)
@@ -215,10 +225,16 @@ def fit_power_law(
 
     Reference: Efron and Tibshirani 1993, An introduction to the bootstrap, chapter 13.
     """
+    for k, numbers in check.instance("examples", examples, Mapping, "a mapping from numbers to numbers of examples").items():
+        check.number("examples", k)
+        check.as_floats("examples", numbers)
+    resamples, seed = as_integer("resamples", resamples), as_integer("seed", seed, least=0, most=2**32 - 1)
+    check.number("level", level)
+    check.shape_fits("all resamples", resamples, len(examples), max((np.size(n) for n in examples.values()), default=1))
     if len(examples) < 2 or not all(k > 0 for k in examples):
         raise ValueError(f"examples has the keys {list(examples)}; a power law needs at least two, all positive")
-    if resamples < 1 or not 0 < level < 1:
-        raise ValueError(f"resamples is {resamples} and level {level}; needs at least one sample, and a level between 0 and 1")
+    if not 0 < level < 1:
+        raise ValueError(f"resamples is {resamples} and level {level}; needs a level between 0 and 1")
     logs = {k: np.log(np.atleast_1d(np.asarray(n, float))) for k, n in examples.items() if np.min(n, initial=1) > 0}
     if invalid := [k for k in examples if k not in logs or not (logs[k].size and np.isfinite(logs[k]).all())]:
         raise ValueError(f"examples at {invalid} are not finite and positive; needs numbers (inf means: target not reached)")
@@ -246,11 +262,13 @@ def _bootstrap_means(values: np.ndarray, resamples: int, rng: np.random.Generato
 
 
 def _grid(smallest: int, largest: int, factor: float) -> list[int]:
+    check.number("factor", factor)
     if largest < smallest or not 1 < factor < math.inf:
         raise ValueError(
             f"min_examples is {smallest}, max_examples {largest}, factor {factor}; "
             "needs sizes that grow from min_examples to max_examples"
         )
+    check.shape_fits("the grid of factor", math.ceil(math.log(largest / smallest) / math.log(factor)), itemsize=100)
     steps = math.floor(math.log(largest / smallest) / math.log(factor) + 1e-9)
     return sorted({round(smallest * factor**step) for step in range(steps + 1)} | {largest})
 
@@ -274,7 +292,9 @@ def _read(path: pathlib.Path, learner_name: str) -> dict[tuple[int, int], float]
     for row in read_json_lines(path):
         try:
             if row["learner"] == learner_name and not math.isnan(row["score"]):
-                scores[as_integer("seed", row["seed"], least=0), as_integer("size", row["size"])] = float(row["score"])
+                scores[as_integer("seed", row["seed"], least=0, most=2**32 - 1), as_integer("size", row["size"])] = float(
+                    row["score"]
+                )
         except (ValueError, TypeError, KeyError):
             continue
     return scores

@@ -42,6 +42,7 @@ def red_green(*, swap_rows: bool = False) -> Task:
 
     Reference: Kayhan and van Gemert 2020, On translation invariance in CNNs, section on the border.
     """
+    check.flag("swap_rows", swap_rows)
 
     def draw(key: PRNGKeyArray) -> tuple[Array, Array]:
         class_key, row_key, left_key, right_key = jax.random.split(key, 4)
@@ -98,9 +99,11 @@ def coordinate_classification(
     """
     n = as_integer("side", side, least=2)
     one_of("split", split, ("uniform", "quadrant"))
+    check.flag("held_out", held_out)
+    check.shape_fits("the names of side x side classes", n, n, itemsize=100)
     pixels = jnp.arange(n * n)
     if split == "uniform":
-        order = jax.random.permutation(jax.random.key(0) if key is None else key, n * n)
+        order = jax.random.permutation(jax.random.key(0) if key is None else check.key("key", key), n * n)
         out = jnp.zeros(n * n, bool).at[order[: max(1, n * n // 5)]].set(True)
     else:
         out = (pixels // n >= n - n // 2) & (pixels % n >= n - n // 2)
@@ -166,10 +169,15 @@ def template_detection(
     count, last = as_integer("distractors", distractors, least=0) + 1, n - k
     if last < 0:
         raise ValueError(f"pattern_size is {k}; a pattern of {k} pixels does not fit into {n}")
-    low, high = (0, last) if columns is None else (as_integer("columns", column, least=0) for column in columns)
+    ends = [0, last] if columns is None else check.sequence("columns", columns, "the first and the last column")
+    if len(ends) != 2:
+        raise ValueError(f"columns must be the first and the last column, got {len(ends)} numbers")
+    low, high = (as_integer("columns", column, least=0) for column in ends)
     if not 0 <= low <= high <= last:
         raise ValueError(f"columns are {low} to {high}; a pattern of {k} pixels can begin at 0 to {last} of {n}")
-    patterns, sigma = jax.random.normal(key, (9, k, k)), check_noise(noise)
+    check.shape_fits("patterns of pattern_size", 9, k, k)
+    check.shape_fits("an image of side and its distractors", n * n + count * k * k)
+    patterns, sigma = jax.random.normal(check.key("key", key), (9, k, k)), check_noise(noise)
 
     def draw(key: PRNGKeyArray) -> tuple[Array, Array]:
         class_key, kind_key, position_key, column_key, noise_key = jax.random.split(key, 5)
@@ -233,12 +241,14 @@ def flying_pigs(
     Reference: Discussions of teaching texts, for the question: must position be learnt if birds fly and pigs do not?
     """
     n, k = as_integer("side", side), as_integer("pattern_size", pattern_size)
-    is_concrete = check.is_concrete(rho)
+    is_concrete = check.is_concrete(check.number("rho", rho))
+    check.flag("same_pattern", same_pattern)
     if (is_concrete and not 0 <= rho <= 1) or 2 * k > n:
         raise ValueError(
             f"rho is {rho} and pattern_size {k} of {n} pixels; needs a rho of 0 to 1, and a pattern of at most half the side"
         )
-    patterns, last_row, sigma = jax.random.normal(key, (2, k, k)), n // 2 - k, check_noise(noise)
+    check.shape_fits("patterns of pattern_size", 2, k, k)
+    patterns, last_row, sigma = jax.random.normal(check.key("key", key), (2, k, k)), n // 2 - k, check_noise(noise)
 
     def draw(key: PRNGKeyArray) -> tuple[Array, Array]:
         uniform_key, noise_key = jax.random.split(key)

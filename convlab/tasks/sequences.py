@@ -32,11 +32,12 @@ def word_order(length: int, distance: int | jax.Array, vocabulary: int) -> Task:
     exchanges the labels.
 
     Predicted accuracy: A circular convolution with global pooling sees a text as a bag of windows, without their positions. If
-    windows have at most l words, each holds at most one of verb and nouns, among fillers. Exchanging the nouns then gives
-    the same bag, so that the network has the same scores for both classes. It is at chance if its receptive field has at most l
-    words. If it has l + 1 or more, a window holds the verb and the noun after it, and perfect accuracy is possible. A bag of
-    single words is at chance for every l. Locally connected and dense layers depend on the position of a noun on the circle. So
-    they can solve the task without a window that holds two of the words, but they need texts with the verb at every position.
+    windows have at most l words, each holds at most one of the verb and the nouns. Its other words are fillers. Exchanging the
+    nouns then gives the same bag, so that the network has the same scores for both classes. It is at chance if its receptive
+    field has at most l words. If it has l + 1 or more, a window holds the verb and the noun after it, and perfect accuracy is
+    possible. A bag of single words is at chance for every l. Locally connected and dense layers depend on the position of a
+    noun on the circle. So they can solve the task without a window that holds two of the three words. But they need texts with
+    the verb at every position.
 
     All fillers of a text are equal because different ones would reveal the order: overlapping windows could be assembled like
     the pieces of a puzzle.
@@ -124,9 +125,18 @@ def chirps(
     Reference: Discussions of convolutions over spectrograms, for the question. The distribution is ours.
     """
     n, sigma = as_integer("samples", samples), check_noise(noise)
-    rises = tuple(sweep) if isinstance(sweep, Sequence) else (-sweep, sweep)
-    widest = max(map(abs, rises))
-    if len(rises) != 2 or not rises[0] < rises[1] or not widest < octaves or not 0 < lowest_frequency * 2**octaves < 0.5:
+    for name, number in {"lowest_frequency": lowest_frequency, "octaves": octaves}.items():
+        check.number(name, number)
+    is_pair = isinstance(sweep, Sequence)
+    rises = tuple(check.number("sweep", rise) for rise in check.sequence("sweep", sweep if is_pair else [sweep], "numbers"))
+    rises = rises if is_pair else (-rises[0], rises[0])
+    widest = max(map(abs, rises), default=0)
+    if (
+        len(rises) != 2
+        or not rises[0] < rises[1]
+        or not widest < octaves
+        or not (octaves < 1000 and 0 < lowest_frequency * 2**octaves < 0.5)
+    ):
         raise ValueError(
             f"lowest_frequency is {lowest_frequency}, octaves {octaves}, sweep {sweep}; needs a positive sweep, or two in "
             "increasing order, below octaves, and all frequencies below 0.5 cycles per sample"
@@ -140,7 +150,7 @@ def chirps(
         angle = 2 * math.pi * (jnp.cumsum(lowest_frequency * 2.0**octave) + jax.random.uniform(phase_key))
         return (jnp.sin(angle) + sigma * jax.random.normal(noise_key, (n,)))[:, None], y
 
-    classes = tuple(f"rises {rise:g}" for rise in rises) if isinstance(sweep, Sequence) else ("falls", "rises")
+    classes = tuple(f"rises {rise:g}" for rise in rises) if is_pair else ("falls", "rises")
     return Task("chirps", (n, 1), classes, make_sampler(draw))
 
 
@@ -173,7 +183,13 @@ def spectrogram(
     Reference: Brown 1991, Calculation of a constant Q spectral transform, for the scale of frequencies.
     """
     x = check.floating("x", x)
-    f, w = np.broadcast_arrays(np.atleast_1d(np.asarray(frequencies, float)), np.asarray(widths))
+    arguments = {"frequencies": frequencies, "widths": widths}
+    f, w = (np.atleast_1d(check.as_floats(name, value)) for name, value in arguments.items())
+    if not (np.isfinite(f).all() and np.isfinite(w).all()):
+        raise ValueError("frequencies and widths must be finite")
+    if f.size != w.size and w.size != 1:
+        raise ValueError(f"widths has {w.size} entries but frequencies {f.size}; needs one for each or one for all")
+    w = np.broadcast_to(w, f.shape) if w.size == 1 else w
     if x.ndim != 3 or x.shape[-1] != 1 or f.ndim != 1 or not f.size or w.min() < 2 or w.max() > x.shape[1]:
         raise ValueError(
             f"x has shape {x.shape}, frequencies {f.shape}, and widths are {w} samples; "

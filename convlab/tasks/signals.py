@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
+from convlab import check
 from convlab.geometry import as_integer
 from convlab.tasks.task import Task, check_noise, label_sign, make_sampler
 
@@ -51,7 +52,8 @@ def random_patch(patches: int, patch_size: int, noise: float, key: PRNGKeyArray)
     """
     k, d = as_integer("patches", patches), as_integer("patch_size", patch_size)
     sigma = check_noise(noise)
-    signal = jax.random.normal(key, (d,))
+    check.shape_fits("an image of patches", k, d)
+    signal = jax.random.normal(check.key("key", key), (d,))
     signal = signal / jnp.linalg.norm(signal)
 
     def draw(key: PRNGKeyArray) -> tuple[Array, Array]:
@@ -200,6 +202,8 @@ def correlation_sign(length: int, distance: int, *, flip_second_half: bool = Fal
             f"distance is {delta}, and {steps} steps of it return to the same of {n} pixels; "
             "needs an even number, for equally frequent labels"
         )
+    check.flag("flip_second_half", flip_second_half)
+    check.shape_fits("an image of length pixels", n)
     s = jnp.where(flip_second_half & (jnp.arange(n) >= n // 2), -1.0, 1.0)
 
     def draw(key: PRNGKeyArray) -> tuple[Array, Array]:

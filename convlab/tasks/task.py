@@ -52,7 +52,10 @@ class Task(NamedTuple):
         """
         if not self.classes:
             raise ValueError(f"{self.name} has no classes: its target is real-valued, and a classifier cannot be fitted to it")
+        seed = as_integer("seed", seed, least=0, most=2**32 - 1)
         sizes = as_integer("train", train), as_integer("test", test), as_integer("validation", validation, least=0)
+        for name, n in zip(("train", "test", "validation"), sizes, strict=True):
+            check.shape_fits(f"{name} images", n, *self.image_shape)
         keys = jax.random.split(jax.random.key(seed), 3)
         splits = [_split(self, key, n) if n else None for key, n in zip(keys, sizes, strict=True)]
         assert splits[0] is not None
@@ -69,7 +72,10 @@ def make_sampler(draw: Callable[[PRNGKeyArray], tuple[Array, Array]]) -> Callabl
     """Make the `sample` of a task from a function that draws one example."""
 
     def sample(key: PRNGKeyArray, n: int) -> Examples:
-        indices = jax.numpy.arange(as_integer("n", n, least=0))
+        n = as_integer("n", n, least=0)
+        image, _ = jax.eval_shape(draw, check.key("key", key))
+        check.shape_fits("n images", n, *image.shape)
+        indices = jax.numpy.arange(n)
         return jax.vmap(lambda index: draw(jax.random.fold_in(key, index)))(indices)
 
     return sample
@@ -81,6 +87,7 @@ def check_noise(value: float | jax.Array) -> float | jax.Array:
     Raises:
       ValueError: The value is negative, infinite or nan.
     """
+    value = check.number("noise", value)
     if check.is_concrete(value) and not 0 <= value < math.inf:
         raise ValueError(f"noise is {value}; needs a finite standard deviation of at least 0")
     return value

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 from jaxtyping import Array, PRNGKeyArray
 
+from convlab import check
 from convlab.geometry import Space, Window, as_integer, as_space
 from convlab.rungs import Layout, make_tying
 from convlab.tasks.task import Task, check_noise, make_sampler
@@ -56,11 +57,16 @@ def linear_teacher(
 
     Reference: Breiman and Freedman 1983, How many variables should be entered in a regression equation?, for the risk.
     """
-    space, window = as_space(space), window.with_ndim(len(as_space(space)))
-    c, d = (as_integer("channels", count) for count in channels)
+    space, window = as_space(space), check.window(window).with_ndim(len(as_space(space)))
+    pair = check.sequence("channels", channels, "the numbers of channels of images and targets")
+    if len(pair) != 2:
+        raise ValueError(f"channels must be two numbers, of images and of targets; got {len(pair)}")
+    c, d = (as_integer("channels", count) for count in pair)
+    check.shape_fits("targets on space", *window.output_shape(space), d)
     sigma = check_noise(noise)
     layout = Layout(make_tying(rung, **parameters), window, c, d, space, use_bias=False)
-    arrays = _arrays(layout, key)
+    check.fits_in_memory({"the layer of rung": _shapes(layout)})
+    arrays = _arrays(layout, check.key("key", key))
 
     def draw(key: PRNGKeyArray) -> tuple[Array, Array]:
         image_key, noise_key = jax.random.split(key)
@@ -71,6 +77,10 @@ def linear_teacher(
         return x, layout.forward(x, arrays, None) + sigma * epsilon
 
     return Task(f"linear teacher, {rung}", (*space, c), (), sample)
+
+
+def _shapes(layout: Layout) -> dict[str, jax.ShapeDtypeStruct]:
+    return {name: jax.ShapeDtypeStruct(shape, float) for name, shape in layout.tying.shapes(layout).items()}
 
 
 def _arrays(layout: Layout, key: PRNGKeyArray) -> dict[str, Array]:

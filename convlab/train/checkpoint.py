@@ -36,8 +36,8 @@ BEST_METRIC = "validation_accuracy"  # the metric that selects the best checkpoi
 class Checkpoints:
     """Options for saving a run: the folder, the interval and the number of checkpoints to keep.
 
-    A run resumes only if it is the same run. Its model, data, configuration and augmentation are compared with those that were
-    saved, and so is the use of a custom optimizer. The numbers inside a custom optimizer or a function are not compared.
+    A run resumes only if it is the same run. Its model, data, configuration and augmentation are compared with the saved
+    ones. So is the use of a custom optimizer, but not the numbers inside a custom optimizer or a function.
 
     Args:
       folder: The folder of this run alone. If it holds checkpoints, the run resumes from the last intact one.

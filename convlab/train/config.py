@@ -81,8 +81,9 @@ class Config:
                 object.__setattr__(self, field.name, value.item())
         for name, table in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("dtype", DTYPES)):
             one_of(name, getattr(self, name), table)
-        for name, least in (("batch_size", 1), ("evaluations", 1), ("accumulation_steps", 1), ("seed", 0)):
+        for name, least in (("batch_size", 1), ("evaluations", 1), ("accumulation_steps", 1)):
             as_integer(name, getattr(self, name), least)
+        as_integer("seed", self.seed, 0, most=2**64)
         if self.batch_size % self.accumulation_steps:
             raise ValueError(
                 f"batch_size must be divisible by accumulation_steps={self.accumulation_steps}, got {self.batch_size}"

@@ -24,9 +24,9 @@ EVENTS = "events.out.tfevents.*.convlab"  # the TensorBoard files that this modu
 class Log:
     """Options for logging a run: the folder for its history and the use of TensorBoard.
 
-    Each row of the history is written immediately. The folder holds history.jsonl (one appended line per row),
-    history.csv (the same as a table) and tensorboard/ (for `tensorboard --logdir`). When the run ends or is stopped, curves.png
-    is added if matplotlib is installed.
+    Pass them to `fit` as `log`. Each row of the history is written immediately. The folder holds history.jsonl (one appended
+    line per row), history.csv (the same as a table) and tensorboard/ (for `tensorboard --logdir`). When the run ends or is
+    stopped, curves.png is added if matplotlib is installed.
 
     A run that resumes from a checkpoint rewrites the files from its history, so no row is repeated or missing. A new run
     replaces the log of an earlier run. A failed write, as on a full disk, does not stop the run. It warns once, and the missing
@@ -34,7 +34,7 @@ class Log:
 
     Args:
       folder: The folder of this run alone. It is created if it does not exist.
-      tensorboard: Whether to write for TensorBoard, through tensorboardX. If None, only if tensorboardX is installed.
+      tensorboard: Whether to write files for TensorBoard with tensorboardX. If None, only if tensorboardX is installed.
 
     Example:
       >>> import tempfile

@@ -13,14 +13,17 @@ from convlab.rungs import Layout
 
 
 def summary(model: nnx.Module, image_shape: Sequence[int], columns: Sequence[str] | None = None) -> None:
-    """Print a table of a network's layers with their receptive fields and costs.
+    """Print a table of a network's modules with their receptive fields and costs.
+
+    If some multiply-adds are not known, the table names their operations. It shows "at least" before what is known, and "?" if
+    nothing is.
 
     Args:
       model: A Flax NNX module, as in `count`.
       image_shape: The shape (*space, c) of one image.
       columns: The names of the columns, in order. They are "layer", "kind", "window", "output", and from `Cost`
-        "receptive_field", "effective_stride", "weights", "live_weights", "multiply_adds", "bytes", "activations" and
-        "intensity" (of one image). If None, all but "effective_stride" and "activations".
+        "receptive_field", "effective_stride", "weights", "live_weights", "multiply_adds", "bytes", "activations", "intensity"
+        (of one image) and "unknown". If None, all but "effective_stride" and "activations", and "unknown" only if needed.
 
     Raises:
       ValueError: The model does not take such images, or a column is unknown.
@@ -39,10 +42,11 @@ def summary(model: nnx.Module, image_shape: Sequence[int], columns: Sequence[str
       │ total    │           │ 8x6x4  │ 3x3             │   1,920 │        1,600 │         1,408 │
       └──────────┴───────────┴────────┴─────────────────┴─────────┴──────────────┴───────────────┘
     """
-    shown = [name for name in COLUMNS if name not in OPTIONAL] if columns is None else columns
-    for name in shown:
+    for name in columns or ():
         one_of("column", name, COLUMNS)
     layers, total = count(model, image_shape)
+    hidden = {*OPTIONAL} - {"unknown" for cost in (*layers, total) if cost.unknown}
+    shown = [name for name in COLUMNS if name not in hidden] if columns is None else columns
     rows = [{name: COLUMNS[name](cost) for name in shown} for cost in (*layers, total)]
     print_table(f"{total.kind} on {_sizes(image_shape)}", to_table(rows), total=True)
 
@@ -63,10 +67,17 @@ def _window(window: Window) -> str:
 
 
 def _padding(padding: Any) -> str:
-    if isinstance(padding, str):
-        return padding
+    if isinstance(padding, str) or any(isinstance(entry, str) for entry in padding):
+        return padding if isinstance(padding, str) else " x ".join(map(str, padding))
     low, high = zip(*padding, strict=True)
     return f"padding {_sizes(low)}" + f" below, {_sizes(high)} above" * (low != high)
+
+
+def _known(amount: float, cost: Cost) -> float | str | None:
+    """Return an amount, or the text of a lower bound if some operations are unknown. None means 0."""
+    if not cost.unknown:
+        return amount or None
+    return f"at least {amount:{',' if isinstance(amount, int) else '.4g'}}" if amount else "?"
 
 
 def _sizes(shape: Sequence[int | str]) -> str:
@@ -83,9 +94,10 @@ COLUMNS: dict[str, Callable[[Cost], Any]] = {
     "effective_stride": lambda cost: _sizes(["-" if pixels is None else pixels for pixels in cost.effective_stride]),
     "weights": lambda cost: cost.weights,
     "live_weights": lambda cost: cost.live_weights,
-    "multiply_adds": lambda cost: cost.multiply_adds or None,
+    "multiply_adds": lambda cost: _known(cost.multiply_adds, cost),
     "bytes": lambda cost: cost.bytes,
     "activations": lambda cost: cost.activations or None,
-    "intensity": lambda cost: cost.intensity() or None,
+    "intensity": lambda cost: _known(cost.intensity(), cost),
+    "unknown": lambda cost: ", ".join(cost.unknown) or None,
 }
-OPTIONAL = ("effective_stride", "activations")
+OPTIONAL = ("effective_stride", "activations", "unknown")

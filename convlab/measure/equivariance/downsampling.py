@@ -39,7 +39,7 @@ def aliased_energy(h: Float[Array, "n k l c"], stride: Size) -> Float[Array, ""]
       >>> [round(float(aliased_energy(jnp.array([1.0, a, 1.0, a]).reshape(1, 4, 1), 2)), 6) for a in (1, 0, -1)]
       [0.0, 0.5, 1.0]
     """
-    h = check.floating("h", h)
+    h = check.image_batch("h", h)
     ndim = h.ndim - 2
     energy = jnp.abs(jnp.fft.fftn(h, axes=range(1, 1 + ndim))) ** 2
     aliased = np.zeros(h.shape[1:-1], bool)
@@ -97,9 +97,10 @@ def compare_downsampling(x: Float[Array, "n k l c"], size: Size = 2, stride: int
 
     Reference: Zhang 2019; Chaman and Dokmanic 2021, Truly shift-invariant convolutional neural networks.
     """
-    x = check.floating("x", x)
-    ndim = x.ndim - 2
-    as_integer("stride", stride, least=2)
+    x = check.image_batch("x", x)
+    ndim, stride = x.ndim - 2, as_integer("stride", stride, least=2)
+    if any(n % stride for n in x.shape[1:-1]):
+        raise ValueError(f"stride {stride} must divide the sides {x.shape[1:-1]} of the images in x")
     windows = [Window(as_axes("size", size, ndim), steps, "CIRCULAR") for steps in (stride, 1)]
     measured = {name: _row(name, x, *windows) for name in DOWNSAMPLING_METHODS}
     rows = [{"method": name} | {key: float(value) for key, value in row.items()} for name, row in measured.items()]

@@ -10,9 +10,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from convlab.geometry import Size, Space, as_axes, as_space
+from convlab import check
+from convlab.choices import shown
+from convlab.geometry import Size, Space, as_axes, as_integer, as_space
 
 Delta = int | Sequence[int]  # in pixels, an int for all spatial axes or one for each
 Function = Callable[[jax.Array], jax.Array]
@@ -47,7 +50,7 @@ def shift_images(x: Float[Array, "n k l c"], delta: Delta) -> Float[Array, "n k 
       >>> shift_images(jnp.arange(4.0).reshape(1, 4, 1), 1).squeeze()
       Array([3., 0., 1., 2.], dtype=float32)
     """
-    x = jnp.asarray(x)
+    x = _batch("x", x)
     return rolled(x, as_shift(delta, x.ndim - 2), tuple(range(1, x.ndim - 1)))
 
 
@@ -61,16 +64,27 @@ def _rolled(x: Array, by: Array, axes: tuple[int, ...]) -> Array:
     return jnp.roll(x, by, axes)
 
 
-def as_shift(delta: Delta, ndim: int) -> tuple[int, ...]:
+def _batch(name: str, value: ArrayLike) -> Array:
+    """Return images (n, *space, c) of any dtype as an array."""
+    x = check.array(name, value)
+    if x.ndim < 3:
+        raise ValueError(f"{name} has shape {x.shape}; needs images (n, *space, c) with at least one spatial axis")
+    return x
+
+
+def as_shift(delta: Delta, ndim: int, name: str = "delta") -> tuple[int, ...]:
     """Return a shift as one integer per spatial axis.
 
     Raises:
       ValueError: `delta` holds no integers, or has another number of entries.
     """
-    numbers = np.asarray(delta)
+    try:
+        numbers = np.asarray(delta)
+    except (TypeError, ValueError):  # no regular array
+        numbers = np.empty(0)
     if numbers.dtype.kind not in "iu" or numbers.shape not in ((), (ndim,)):
-        raise ValueError(f"delta is {delta!r}; needs an integer, or one for each of {ndim} spatial axes")
-    return tuple(int(number) for number in np.broadcast_to(numbers, (ndim,)))
+        raise ValueError(f"{name} is {shown(delta)}; needs an integer, or one for each of {ndim} spatial axes")
+    return tuple(as_integer(name, number, least=None) for number in np.broadcast_to(numbers, (ndim,)))
 
 
 def equivariance_error(function: Function, x: Float[Array, "n k l c"], delta: Delta, stride: Size = 1) -> Equivariance:
@@ -79,7 +93,8 @@ def equivariance_error(function: Function, x: Float[Array, "n k l c"], delta: De
     $$E = f(T_\delta X) - T_{\lfloor \delta / s \rfloor} f(X)$$
 
     The difference is zero for circular convolutions. Under zero padding it is zero except in a band along the border. With
-    stride s it is zero only for shifts by multiples of s.
+    padding ("SAME", "CIRCULAR"), it is zero for shifts along the second axis. With stride s it is zero only for shifts by
+    multiples of s.
 
     Args:
       function: A function from images (n, *space, c) to images, or to (n, d), which should then be invariant under the shift.
@@ -102,15 +117,17 @@ def equivariance_error(function: Function, x: Float[Array, "n k l c"], delta: De
 
     Reference: Zhang 2019, Making convolutional networks shift-invariant again, section 3.1.
     """
-    x = jnp.asarray(x)
+    x = _batch("x", x)
+    check.function("function", function, "a function of images")
     deltas, strides = as_shift(delta, x.ndim - 2), as_axes("stride", stride, x.ndim - 2)
     h, moved = function(x), function(shift_images(x, deltas))
+    h, moved = (check.inexact("the result of function", result) for result in (h, moved))
     if jnp.ndim(h) < 2:
         raise ValueError(f"function returns shape {jnp.shape(h)}; needs images (n, *space, c) or vectors (n, d)")
     if h.ndim > 2:
         h = shift_images(h, [d // s for d, s in zip(deltas, strides, strict=True)])
     error = jnp.linalg.norm((moved - h).ravel()) / jnp.linalg.norm(h.ravel())
-    return Equivariance(jnp.sqrt(jnp.mean((moved - h) ** 2, (0, -1))), error)
+    return Equivariance(jnp.sqrt(jnp.mean(jnp.abs(moved - h) ** 2, (0, -1))), error)
 
 
 def sample_shifts(space: Space, number: int | None = None, *, seed: int = 0) -> list[tuple[int, ...]]:
@@ -128,9 +145,11 @@ def sample_shifts(space: Space, number: int | None = None, *, seed: int = 0) -> 
       >>> sample_shifts((2, 3))
       [(0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
     """
+    check.shape_fits("all shifts of space", *as_space(space), itemsize=100)
     shifts = list(np.ndindex(*as_space(space)))[1:]
     if number is None:
         return shifts
+    number, seed = as_integer("number", number, least=None), as_integer("seed", seed, least=0, most=2**32 - 1)
     if not 1 <= number <= len(shifts):
         raise ValueError(f"number is {number} but images of {tuple(space)} pixels have {len(shifts)} shifts")
     drawn = np.random.default_rng(seed).choice(len(shifts), number, replace=False)
@@ -160,8 +179,9 @@ def shift_consistency(predict: Function, images: Float[Array, "n k l c"], shifts
 
     Reference: Zhang 2019, Making convolutional networks shift-invariant again, section 4.1.
     """
-    images = jnp.asarray(images)
-    labels = _labels(predict(images))
+    images, shifts = _batch("images", images), check.sequence("shifts", shifts, "shifts")
+    labels = _labels(check.function("predict", predict, "a function of images")(images))
+    shifts = [as_shift(delta, images.ndim - 2, "shifts") for delta in shifts]
     same = [jnp.mean(_labels(predict(shift_images(images, delta))) == labels) for delta in shifts]
     if not same:
         raise ValueError("shifts is empty; needs at least one shift")
@@ -169,7 +189,7 @@ def shift_consistency(predict: Function, images: Float[Array, "n k l c"], shifts
 
 
 def _labels(scores: Array) -> Array:
-    scores = jnp.asarray(scores)
+    scores = check.real("the result of predict", check.array("the result of predict", scores))
     if scores.ndim > 1 and scores.shape[-1] > 1:
         if bool(jnp.isnan(scores).any()):
             raise ValueError("predict returns scores that are nan; needs numbers, so that one is the largest")

@@ -9,14 +9,14 @@ from jaxtyping import Array, Float
 
 from convlab import check
 from convlab.measure.receptive_field.pixels import Position, as_index, check_channels
-from convlab.measure.trace import split_model
+from convlab.measure.trace import on_images, split_model
 
 
 class EffectiveReceptiveField(NamedTuple):
     """The effective receptive field of an output.
 
     Attributes:
-      map: The mean absolute or squared gradient by each pixel, scaled to a sum of 1.
+      map: The mean absolute or squared gradient with respect to each pixel, scaled to a sum of 1.
       variance: The variance of the pixel coordinates under these weights, along each axis. It is the square of the field's
         effective radius.
     """
@@ -43,7 +43,7 @@ def effective_receptive_field(
 
     Raises:
       ValueError: The position does not exist, the output has no axis of channels, or no pixel affects the output there.
-      TypeError: The images are not floating.
+      TypeError: The images are not floating, or the output is complex.
 
     Example:
       >>> from convlab.geometry import Window
@@ -55,9 +55,13 @@ def effective_receptive_field(
 
     Reference: Luo et al. 2016, Understanding the effective receptive field in deep convolutional neural networks, section 2.
     """
-    images = check.floating("images", images)
+    images = check.image_batch("images", images)
+    check.flag("squared", squared)
     state, run = split_model(model)
-    shape = check_channels(jax.eval_shape(run, state, images).shape)
+    output = on_images(images, jax.eval_shape, run, state, images)
+    check.instance("the output of model", output, jax.ShapeDtypeStruct, "one array")
+    check.real("the output of model", output)
+    shape = check_channels(output.shape)
     index = as_index(shape[1:-1], position, "the network's output")
 
     def channel(d: Array) -> Array:

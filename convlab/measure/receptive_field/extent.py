@@ -6,19 +6,24 @@ Along one axis of the image, the element (p, q, ...) of any array in the trace d
 
 counted from the first pixel, padding included. A window multiplies the step by its stride and extends the range high - low by
 step times (extent - 1). A sum of branches ranges from the lowest pixel of any branch to the highest. A reduction ranges from
-its first element to its last. If an operation has no rule here, the span of its result is unknown (None), as is every span
-that depends on it.
+its first element to its last. A transposed convolution divides the step by its stride. Its elements read different numbers of
+pixels, so that low and high are unknown (infinite). If an operation has no rule here, the span of its result is unknown (None),
+as is every span that depends on it.
 """
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 from jax.extend.core import Jaxpr
 
 from convlab.calls import Call, layout_of
+from convlab.geometry import as_axes
 from convlab.measure.trace import ArrayRef, Step, flatten, resolve
 from convlab.rungs import Layout
+
+Distance = int | Fraction  # in pixels; a fraction only behind transposed convolutions
 
 
 class Span(NamedTuple):
@@ -28,13 +33,14 @@ class Span(NamedTuple):
       pixels: The number of pixels of the image along that axis.
       steps: The distance in pixels between the spans of neighbours, for each axis of the array. None if it varies.
       low: The first pixel that element 0 depends on. If a step is None, the first that any element along that axis depends on.
-      high: The last such pixel.
+        Minus infinity if it is not known.
+      high: The last such pixel, or infinity.
     """
 
     pixels: int
-    steps: tuple[int | None, ...]
-    low: int
-    high: int
+    steps: tuple[Distance | None, ...]
+    low: Distance | float
+    high: Distance | float
 
     @property
     def field_and_stride(self) -> tuple[int | None, int | None]:
@@ -46,11 +52,12 @@ class Span(NamedTuple):
         neighbours. Both are None if they are not known.
         """
         steps = [step for step in self.steps if step != 0]
-        if not steps:
-            return min(self.high - self.low + 1, self.pixels), None
-        if len(steps) > 1 or steps[0] is None:
+        if math.isinf(self.high - self.low):
             return None, None
-        return self.high - self.low + 1, abs(steps[0])
+        field = int(self.high - self.low) + 1
+        if not steps:
+            return min(field, self.pixels), None
+        return (None, None) if len(steps) > 1 or steps[0] is None else (field, int(abs(steps[0])))
 
 
 class LayerInput(NamedTuple):
@@ -98,6 +105,10 @@ def _layer(span: Span | None, shape: Sequence[int], layout: Layout | None) -> Sp
     if layout.tying.by_pixel:
         return _merge(span, shape, range(first, len(shape)))
     result: Span | None = _merge(span, shape, [len(shape) - 1])
+    if layout.transposed:
+        for dim, stride in enumerate(as_axes("strides", layout.window.strides, layout.ndim), first):
+            result = _spread(result, dim, 1, stride)
+        return result
     for dim, axis in enumerate(layout.window.axes(shape[first:-1]), first):
         result = _slide(result, dim, axis.stride, -axis.low, axis.dilation * (axis.size - 1))
     return result
@@ -114,7 +125,7 @@ def result_span(equation: Any, operands: Sequence[Span | None]) -> Span | None:
 
 def layer_inputs_of(calls: Sequence[tuple[Any, Call]]) -> list[LayerInput]:
     """Return the input shape and layout of each called layer."""
-    return [LayerInput(call.x.shape, layout_of(call.module)) for _, call in calls]
+    return [LayerInput(call.x.shape, layout_of(call.module, transposed=True)) for _, call in calls]
 
 
 def spans(
@@ -158,6 +169,19 @@ def _slide(span: Span | None, dim: int, stride: int = 1, first: int = 0, extent:
     return _with_steps(span, {dim: step * stride})._replace(low=span.low + low, high=span.high + high)
 
 
+def _spread(span: Span | None, dim: int, stride: int, dilation: int) -> Span | None:
+    """Return the span after a window slides over elements that are `dilation` apart.
+
+    There are zeros between the elements. The steps of the span are exact, but its ends are not known.
+    """
+    step = None if span is None else span.steps[dim]
+    if span is None or step is None:
+        return None
+    quotient = Fraction(step * stride, dilation)
+    steps = {dim: int(quotient) if quotient.denominator == 1 else quotient}
+    return _with_steps(span, steps)._replace(low=-math.inf, high=math.inf)
+
+
 def _merge(span: Span, shape: Sequence[int], dims: Sequence[int]) -> Span:
     """Return the span if every element along these axes depends on the pixels of all of them."""
     low, high = span.low, span.high
@@ -167,7 +191,7 @@ def _merge(span: Span, shape: Sequence[int], dims: Sequence[int]) -> Span:
     return _with_steps(span, dict.fromkeys(dims, 0))._replace(low=low, high=high)
 
 
-def _with_steps(span: Span, steps: Mapping[int, int | None]) -> Span:
+def _with_steps(span: Span, steps: Mapping[int, Distance | None]) -> Span:
     return span._replace(steps=tuple(steps.get(dim, step) for dim, step in enumerate(span.steps)))
 
 
@@ -230,6 +254,20 @@ def _window(equation: Any, operands: Sequence[Span]) -> Span | None:
     return result
 
 
+def _convolve(equation: Any, operands: Sequence[Span]) -> Span | None:
+    """Return the span of a convolution with a kernel that does not depend on the image."""
+    options, size = equation.params, _shape(equation.invars[1])
+    if operands[1] is not INDEPENDENT or options["batch_group_count"] > 1:
+        return None
+    inputs, kernel, outputs = options["dimension_numbers"]
+    result: Span | None = _merge(operands[0], _shape(equation.invars[0]), [inputs[1]])
+    numbers = [options[name] for name in ("window_strides", "rhs_dilation", "lhs_dilation", "padding")]
+    for dim, taps, stride, dilation, base, (low, _) in zip(inputs[2:], kernel[2:], *numbers, strict=True):
+        plain = base == 1
+        result = _slide(result, dim, stride, -low, dilation * (size[taps] - 1)) if plain else _spread(result, dim, stride, base)
+    return None if result is None else _select_axes(result, [inputs[outputs.index(dim)] for dim in range(len(outputs))])
+
+
 def _pad(equation: Any, operands: Sequence[Span]) -> Span | None:
     result: Span | None = operands[0] if operands[1] is INDEPENDENT else None
     for dim, (low, high, inside) in enumerate(equation.params["padding_config"]):
@@ -287,7 +325,7 @@ def _reshape(equation: Any, operands: Sequence[Span]) -> Span | None:
     span, old, new = operands[0], _shape(equation.invars[0]), _shape(equation.outvars[0])
     if 0 in old:
         return INDEPENDENT
-    steps: dict[int, int | None] = {}
+    steps: dict[int, Distance | None] = {}
     for merged, split in _groups(old, new):
         step = span.steps[merged[0]]
         if len(merged) > 1 and any(span.steps[dim] != 0 for dim in merged):
@@ -327,6 +365,7 @@ RULES: dict[str, Callable[[Any, Sequence[Span]], Span | None]] = {
     **dict.fromkeys(ELEMENTWISE, _elementwise),
     **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "argmax", "argmin"), _reduce),
     **dict.fromkeys(("reduce_window_sum", "reduce_window_max", "reduce_window_min"), _window),
+    "conv_general_dilated": _convolve,
     "dot_general": _dot,
     "broadcast_in_dim": _broadcast,
     "reshape": _reshape,

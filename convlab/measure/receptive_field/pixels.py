@@ -17,7 +17,8 @@ from jax import lax
 from jaxtyping import Array, Bool
 
 from convlab import check
-from convlab.choices import did_you_mean
+from convlab.choices import did_you_mean, shown
+from convlab.geometry import as_integer
 from convlab.measure.receptive_field.extent import ELEMENTWISE
 from convlab.measure.trace import ArrayRef, Step, trace
 
@@ -102,7 +103,8 @@ def as_index(space: Sequence[int], position: Position, name: str) -> tuple[int, 
     """
     if position is None:
         position = tuple(n // 2 for n in space)
-    index = (int(position),) if isinstance(position, (int, np.integer)) else tuple(position)
+    entries = [position] if isinstance(position, (int, np.integer)) else check.sequence("position", position, "integers")
+    index = tuple(as_integer("position", entry, least=None) for entry in entries)
     if len(index) != len(space) or not all(0 <= i < n for i, n in zip(index, space, strict=True)):
         raise ValueError(f"position is {index} but {name} has {tuple(space)} positions")
     return index
@@ -126,9 +128,9 @@ class _BackwardTrace:
 
     def number_of(self, layer: str) -> int:
         """Return the number of a layer's output."""
-        if layer not in self.numbers and layer != OUTPUT:
+        if not isinstance(layer, str) or (layer not in self.numbers and layer != OUTPUT):
             names = [*self.numbers, OUTPUT]
-            raise ValueError(f"layer {layer!r} is not called; needs one of {', '.join(names)}{did_you_mean(layer, names)}")
+            raise ValueError(f"layer {shown(layer)} is not called; needs one of {', '.join(names)}{did_you_mean(layer, names)}")
         return self.numbers.get(layer, self.program.output)
 
     def space(self, number: int) -> tuple[int, ...]:
@@ -175,7 +177,7 @@ class _BackwardTrace:
             for result, h in zip(step.outputs, results, strict=True)
         ]
         for number, paths in zip(dependent, pull_back(cotangents), strict=True):
-            yield number, paths > 0.5  # the number of paths, up to rounding
+            yield number, jnp.real(paths) > 0.5  # the number of paths, up to rounding
 
     def _operand(self, step: Step, index: int) -> Any:
         """Return an operand of a linear step with its weights replaced by 1, or by 0 if they are zero.
@@ -192,7 +194,13 @@ class _BackwardTrace:
 
 def _count_dtype(array: Any) -> Any:
     """Return the dtype in which the paths through an array are counted."""
-    return array.dtype if jnp.issubdtype(array.dtype, jnp.floating) else jnp.float32
+    return array.dtype if jnp.issubdtype(array.dtype, jnp.inexact) else jnp.float32
+
+
+def _counts(array: Array, result: Any) -> Array:
+    """Return counts of paths in the dtype of the counts of a result."""
+    dtype = _count_dtype(result)
+    return (array if jnp.issubdtype(dtype, jnp.complexfloating) else jnp.real(array)).astype(dtype)
 
 
 # A linear stand-in for a nonlinear operation: a sum of the operands that depend on the image.
@@ -204,7 +212,7 @@ def _sum(step: Step, values: Mapping[int, Array], known: Mapping[int, Any]) -> A
     shape_dtype = step.equation.outvars[0].aval
     parts = [values[operand.number] for operand in step.inputs if _is_given(operand, values)]
     zeros = jnp.zeros(shape_dtype.shape, _count_dtype(shape_dtype))
-    return sum((jnp.broadcast_to(operand, shape_dtype.shape).astype(zeros.dtype) for operand in parts), zeros)
+    return sum((_counts(jnp.broadcast_to(operand, shape_dtype.shape), shape_dtype) for operand in parts), zeros)
 
 
 def _product(step: Step, values: Mapping[int, Array], known: Mapping[int, Any]) -> Array:
@@ -237,7 +245,7 @@ def _sum_along(step: Step, values: Mapping[int, Array], known: Mapping[int, Any]
     options, shape_dtype = step.equation.params, step.equation.outvars[0].aval
     axes = tuple(range(-len(options["fft_lengths"]), 0)) if "fft_lengths" in options else (options["dimension"],)
     total = sum(jnp.sum(x, axes, keepdims=True) for x in values.values())
-    return jnp.broadcast_to(total, shape_dtype.shape).astype(_count_dtype(shape_dtype))
+    return _counts(jnp.broadcast_to(total, shape_dtype.shape), shape_dtype)
 
 
 def _cumulative(step: Step, values: Mapping[int, Array], known: Mapping[int, Any]) -> Array:

@@ -3,6 +3,8 @@
 For every layer, the indices that are defined on its rung are computed.
 """
 
+import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,9 +14,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from convlab import check
+from convlab.calls import Described, Path, described, left_alone, modules_of, names_with_reasons
 from convlab.choices import one_of
 from convlab.convert import decompose, repeat
-from convlab.layers import spatial_layers
 from convlab.measure.weights import shares
 from convlab.measure.weights.patches import mean_input_distance
 from convlab.rungs import Arrays, Layout, Shared
@@ -63,15 +66,18 @@ NAMES = tuple(dict.fromkeys((*DENSE, *LOCAL, *PLAIN)))
 def locality_indices(model: nnx.Module, *names: str) -> list[dict[str, Any]]:
     """Compute how local and how shared the weights of a network's layers are.
 
-    The spatial layers of convlab are measured. Low-rank and tiled layers are lifted to local kernels. An index that is
-    defined for one unit is averaged over units.
+    The spatial layers of convlab and of Flax are measured, with their masks applied. Low-rank and tiled layers are lifted to
+    local kernels. Of a transposed layer, the layer that is transposed is measured. An index that is defined for one unit is
+    averaged over units.
 
     Args:
       model: A Flax NNX module.
       names: The indices to compute, out of `NAMES`. If none is given, all that are defined on each layer's rung.
 
     Returns:
-      One row for each layer and index: "layer" (its path), "rung", "index", "value".
+      One row for each layer and index: "layer" (its path), "rung", "index", "value". The value is nan if the index was asked
+      for but is not defined on the layer's rung. A layer that no rung describes has one row, with the reason as its rung, the
+      index "none" and the value nan.
 
     Raises:
       ValueError: An index is unknown.
@@ -84,19 +90,27 @@ def locality_indices(model: nnx.Module, *names: str) -> list[dict[str, Any]]:
       layers/0 neighbour_distance 0.0
       layers/0 shared 1.0
     """
-    rungs = {_name(path): layer.layout.rung for path, layer in spatial_layers(model).items()}
-    values = jax.jit(locality_metrics(model, *names))(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
-    rows = [(*name.rpartition("/")[::2], float(value)) for name, value in values.items()]
-    return [{"layer": layer, "rung": rungs[layer], "index": index, "value": value} for layer, index, value in rows]
+    layers, alone = _described(model, names), left_alone(model)
+    values = jax.jit(_metrics(layers, names))(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+    rows = []
+    for path in modules_of(model):
+        if path in layers:
+            layout = layers[path].layout
+            indices = sorted(names or _indices_of(layout))
+            rows += [(path, layout.rung, index, float(values.get(_name(path, index), math.nan))) for index in indices]
+        elif path in alone:
+            rows.append((path, alone[path], "none", math.nan))
+    return [{"layer": _name(path), "rung": rung, "index": index, "value": value} for path, rung, index, value in rows]
 
 
 def locality_metrics(model: nnx.Module, *names: str) -> Callable[[Any], dict[str, Float[Array, ""]]]:
     """Build a function of the parameters that computes the indices of a network.
 
-    `fit(..., parameter_metrics=)` takes such a function.
+    `fit(..., parameter_metrics=)` takes such a function. A warning names layers that are left alone because no rung describes
+    them.
 
     Args:
-      model: A Flax NNX module; only the layouts of its layers are kept.
+      model: A Flax NNX module; only the layouts and masks of its layers are kept.
       names: The indices to compute, as in `locality_indices`.
 
     Returns:
@@ -111,23 +125,34 @@ def locality_metrics(model: nnx.Module, *names: str) -> Callable[[Any], dict[str
       >>> list(locality_metrics(model, "inverse_participation_ratio")(nnx.to_pure_dict(nnx.state(model, nnx.Param))))
       ['stages/0/layer/inverse_participation_ratio']
     """
+    layers = _described(model, names)
+    if alone := left_alone(model):
+        warnings.warn(f"locality_metrics leaves alone {names_with_reasons(alone)}", stacklevel=2)
+    return _metrics(layers, names)
+
+
+def _described(model: nnx.Module, names: Sequence[str]) -> dict[Path, Described]:
+    """Return the layers to measure, after checking the arguments."""
+    check.instance("model", model, nnx.Module, "a Flax NNX module")
     for name in names:
         one_of("index", name, NAMES)
-    layouts = {path: layer.layout for path, layer in spatial_layers(model).items()}
+    return described(model)
 
+
+def _metrics(layers: Mapping[Path, Described], names: Sequence[str]) -> Callable[[Any], dict[str, Float[Array, ""]]]:
     def metrics(parameters: Any) -> dict[str, Float[Array, ""]]:
         values = {}
-        for path, layout in layouts.items():
-            table, kernel = _indices_and_weights(_parameters_at(parameters, path), layout)
-            chosen = [name for name in table if name in (names or NAMES)]
-            values |= {"/".join(filter(None, (_name(path), name))): table[name](kernel, layout) for name in chosen}
+        for path, layer in layers.items():
+            indices, kernel = _indices_of(layer.layout), _weights(layer.arrays(_parameters_at(parameters, path)), layer.layout)
+            chosen = [name for name in indices if name in (names or NAMES)]
+            values |= {_name(path, name): indices[name](kernel, layer.layout) for name in chosen}
         return values
 
     return metrics
 
 
-def _name(path: Sequence[Any]) -> str:
-    return "/".join(map(str, path))
+def _name(path: Sequence[Any], *index: str) -> str:
+    return "/".join(map(str, (*path, *index)))
 
 
 def _parameters_at(parameters: Mapping, path: Sequence[Any]) -> Any:
@@ -136,11 +161,16 @@ def _parameters_at(parameters: Mapping, path: Sequence[Any]) -> Any:
     return parameters
 
 
-def _indices_and_weights(arrays: Arrays, layout: Layout) -> tuple[dict[str, Index], Array]:
-    """Return the indices that are defined on a layer's rung, with the weights to compute them from."""
+def _indices_of(layout: Layout) -> dict[str, Index]:
+    """Return the indices that are defined on a layer's rung."""
     if layout.tying.by_pixel:
-        return DENSE, arrays["kernel"]
+        return DENSE
+    return PLAIN if layout.space is None or layout.tying.within(Shared) else LOCAL
+
+
+def _weights(arrays: Arrays, layout: Layout) -> Array:
+    """Return the weights from which a layer's indices are computed."""
+    if layout.tying.by_pixel:
+        return arrays["kernel"]
     kernels = layout.tying.kernels(arrays, layout)
-    if layout.space is None or layout.tying.within(Shared):
-        return PLAIN, kernels
-    return LOCAL, layout.zero_dead_taps(repeat(kernels, layout.positions))
+    return layout.zero_dead_taps(repeat(kernels, layout.positions)) if _indices_of(layout) is LOCAL else kernels

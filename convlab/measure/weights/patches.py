@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from convlab import check
-from convlab.geometry import Size, Window, as_axes
+from convlab.geometry import Size, Window, as_axes, as_integer
+from convlab.measure.weights.shares import squares
 from convlab.ops.pool import mean_pool
 
 
@@ -39,11 +40,11 @@ def best_patch_share(w: Float[Array, "i j k l c d"] | Bool[Array, "i j k l c d"]
       0.6667
     """
     w, ndim = _dense(w)
-    squares = jnp.sum(w * w, -2)
+    energy = jnp.sum(squares(w), -2)
     size = as_axes("size", size, ndim)
-    sums = math.prod(size) * mean_pool(squares, Window(size, padding="VALID"))
+    sums = math.prod(size) * mean_pool(energy, Window(size, padding="VALID"))
     best = jnp.max(sums, range(ndim, 2 * ndim))
-    return jnp.sum(best) / jnp.sum(squares)
+    return jnp.sum(best) / jnp.sum(energy)
 
 
 def mean_input_distance(w: Float[Array, "i j k l c d"] | Bool[Array, "i j k l c d"]) -> Float[Array, ""]:
@@ -72,7 +73,7 @@ def mean_input_distance(w: Float[Array, "i j k l c d"] | Bool[Array, "i j k l c 
     Reference: Pellegrini and Biroli 2022, Neural network pruning denoises the features and makes local connectivity emerge
     in visual tasks. S is the histogram in their figures.
     """
-    w, ndim = _dense(jnp.asarray(w) != 0)
+    w, ndim = _dense(check.array("w", w) != 0)
     space = w.shape[ndim : 2 * ndim]
     counts = jnp.moveaxis(w.sum(-2), -1, ndim).reshape(-1, math.prod(space))
     pixels = jnp.stack(jnp.meshgrid(*map(jnp.arange, space), indexing="ij"), -1).reshape(-1, ndim)
@@ -109,6 +110,8 @@ def shuffle_inputs(w: Float[Array, "i j k l c d"] | Bool[Array, "i j k l c d"], 
     Reference: Strona et al. 2014, A fast and unbiased procedure to randomize ecological binary matrices (the trades).
     """
     _, ndim = _dense(w)
+    check.key("key", key)
+    check.shape_fits("a key for each of the rounds", as_integer("rounds", rounds, least=0))
     units = jnp.moveaxis(jnp.asarray(w), -1, ndim)
     flat = units.reshape(math.prod(units.shape[: ndim + 1]), -1)
     flat, _ = jax.lax.scan(_trade, flat, jax.random.split(key, rounds))
@@ -132,6 +135,6 @@ def _trade(flat: Array, key: jax.Array) -> tuple[Array, None]:
 
 
 def _dense(w: Array) -> tuple[Array, int]:
-    """Return the weight in a floating dtype, and its number of spatial axes."""
-    weight = jnp.asarray(w)
+    """Return the weight in a floating or complex dtype, and its number of spatial axes."""
+    weight = check.array("w", w)
     return check.kernel("w", weight.astype(jnp.float32) if weight.dtype == bool else weight, spatial=2, others="c d")

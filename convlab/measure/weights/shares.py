@@ -3,10 +3,10 @@ r"""Indices of how local and how shared a weight is.
 Their values for Gaussian weights and for convolutions are known. A share is $\|P w\|^2 / \|w\|^2$ for an orthogonal
 projection P. For Gaussian weights its mean is the ratio of dimensions. The other indices measure how few weights hold
 most of a unit, or how much a tap differs between positions. All are ratios, so that scaling the weight does not change
-them.
+them. The square of a complex weight stands for that of its absolute value.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +20,7 @@ from convlab.convert import (
     project_local_to_tiled,
     squared_norm,
 )
-from convlab.geometry import Size, Space, Window, as_space
+from convlab.geometry import Size, Space, Window, as_integer, as_space
 
 Axes = int | Sequence[int]
 
@@ -43,15 +43,15 @@ def local_share(w: Float[Array, "i j k l c d"], window: Window, space: Space, gr
 
     Raises:
       ValueError: `w` has other output positions or pixels.
-      TypeError: `w` is not floating.
+      TypeError: `w` is neither floating nor complex.
 
     Example:
       >>> round(float(local_share(jnp.ones((4, 5, 4, 5, 2, 7)), Window(3), (4, 5))), 4)  # 10 * 13 live taps of 20 * 20
       0.325
     """
-    w = check.floating("w", w)
+    w = check.inexact("w", w)
     kept = lift_local_to_dense(project_dense_to_local(w, window, space, groups), window, space, groups)
-    return _share(jnp.sum(kept * kept), jnp.sum((w - kept) ** 2))
+    return _share(jnp.sum(squares(kept)), jnp.sum(squares(w - kept)))
 
 
 def tiled_share(v: Float[Array, "i j a b c d"], window: Window, space: Space, period: Size = 1) -> Float[Array, ""]:
@@ -72,7 +72,7 @@ def tiled_share(v: Float[Array, "i j a b c d"], window: Window, space: Space, pe
 
     Raises:
       ValueError: `v` does not hold one kernel of this window per output position, or a period exceeds the positions.
-      TypeError: `v` is not floating, or `period` is not an integer.
+      TypeError: `v` is neither floating nor complex, or `period` is not an integer.
 
     Example:
       >>> window, v = Window(3, padding="CIRCULAR"), jnp.arange(6.0)[:, None, None, None] % 2 * jnp.ones((3, 1, 1))
@@ -98,7 +98,7 @@ def inverse_participation_ratio(w: Float[Array, "..."], axes: Axes) -> Float[Arr
       weights are zero. The mean for Gaussian weights is 3 / (n + 2).
 
     Raises:
-      TypeError: `w` is not floating.
+      TypeError: `w` is neither floating nor complex.
       ValueError: `w` is empty.
 
     Example:
@@ -107,11 +107,14 @@ def inverse_participation_ratio(w: Float[Array, "..."], axes: Axes) -> Float[Arr
 
     Reference: Ingrosso and Goldt 2022, Data-driven emergence of convolutional structure in neural networks.
     """
-    w, axes = check.floating("w", w), (axes,) if isinstance(axes, int) else tuple(axes)
-    squares = (
-        w / jnp.max(jnp.abs(w), axes, keepdims=True)
-    ) ** 2  # the largest is 1, so that the fourth power does not overflow
-    return jnp.sum(squares * squares, axes) / jnp.sum(squares, axes) ** 2
+    w = check.inexact("w", w)
+    entries = check.sequence("axes", axes, "integers") if isinstance(axes, Iterable) else [axes]
+    axes = tuple(as_integer("axes", axis, least=None) for axis in entries)
+    if any(not -w.ndim <= axis < w.ndim for axis in axes) or len({axis % w.ndim for axis in axes}) < len(axes):
+        raise ValueError(f"axes are {axes}; needs different ones of the {w.ndim} axes of w")
+    # The largest absolute value becomes 1, so that the fourth power does not overflow.
+    parts = squares(w / jnp.max(jnp.abs(w), axes, keepdims=True))
+    return jnp.sum(parts * parts, axes) / jnp.sum(parts, axes) ** 2
 
 
 def signal_to_noise(v: Float[Array, "i j a b c d"], window: Window, space: Space) -> Float[Array, ""]:
@@ -121,7 +124,7 @@ def signal_to_noise(v: Float[Array, "i j a b c d"], window: Window, space: Space
       \qquad m_{abcd} = \operatorname{mean}_{ij} V_{ijabcd}$$
 
     The means over positions include only positions where the tap is live. Taps that are live at fewer than two positions are
-    left out.
+    left out, and so are taps that are zero everywhere, as after a mask.
 
     Args:
       v: One kernel per output position.
@@ -134,7 +137,7 @@ def signal_to_noise(v: Float[Array, "i j a b c d"], window: Window, space: Space
 
     Raises:
       ValueError: `v` does not hold one kernel of this window per output position.
-      TypeError: `v` is not floating.
+      TypeError: `v` is neither floating nor complex.
 
     Example:
       >>> v = jnp.array([1.0, 3.0, 1.0, 3.0])[:, None, None, None]  # mean 2, deviation 1
@@ -145,10 +148,10 @@ def signal_to_noise(v: Float[Array, "i j a b c d"], window: Window, space: Space
     """
     v, space, live = _live_kernel(v, window, space)
     positions = tuple(range(len(space)))
-    counts = live.sum(positions).astype(v.dtype)
+    counts = live.sum(positions).astype(v.real.dtype)
     mean = v.sum(positions) / counts
-    spread = jnp.sum(jnp.where(live, v - mean, 0) ** 2, positions) / counts
-    return jnp.mean(mean**2 / spread, where=jnp.broadcast_to(counts > 1, mean.shape))
+    spread = jnp.sum(squares(jnp.where(live, v - mean, 0)), positions) / counts
+    return jnp.mean(squares(mean) / spread, where=(counts > 1) & jnp.any(v != 0, positions))
 
 
 def neighbour_distance(v: Float[Array, "i j a b c d"], window: Window, space: Space, offset: Sequence[int]) -> Float[Array, ""]:
@@ -170,7 +173,7 @@ def neighbour_distance(v: Float[Array, "i j a b c d"], window: Window, space: Sp
 
     Raises:
       ValueError: `v` does not hold one kernel of this window per output position, or no two positions are `offset` apart.
-      TypeError: `v` is not floating.
+      TypeError: `v` is neither floating nor complex.
 
     Example:
       >>> v = jnp.array([1.0, 1.0, -1.0, -1.0])[:, None, None, None]
@@ -179,6 +182,7 @@ def neighbour_distance(v: Float[Array, "i j a b c d"], window: Window, space: Sp
     """
     v, space, live = _live_kernel(v, window, space)
     out = v.shape[: len(space)]
+    offset = [as_integer("offset", entry, least=None) for entry in check.sequence("offset", offset, "integers")]
     if len(offset) != len(out) or any(abs(s) >= i for s, i in zip(offset, out, strict=True)):
         raise ValueError(
             f"offset {tuple(offset)} exceeds the {out} positions; needs an absolute value below them along each axis"
@@ -187,7 +191,12 @@ def neighbour_distance(v: Float[Array, "i j a b c d"], window: Window, space: Sp
     there = tuple(slice(max(s, 0), i - max(-s, 0)) for s, i in zip(offset, out, strict=True))
     both = live[here] & live[there]
     first, second = jnp.where(both, v[here], 0), jnp.where(both, v[there], 0)
-    return jnp.sum((first - second) ** 2) / jnp.sum(first**2 + second**2)
+    return jnp.sum(squares(first - second)) / jnp.sum(squares(first) + squares(second))
+
+
+def squares(w: Array) -> Array:
+    """Return the squared absolute value of every entry, with all its derivatives."""
+    return jnp.real(w * jnp.conj(w))
 
 
 def _share(kept: Array, removed: Array) -> Array:

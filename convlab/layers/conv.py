@@ -1,0 +1,356 @@
+"""Drop-ins for the convolutions of Flax NNX: the same arguments, arrays and results."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.nnx.nn.dtypes import promote_dtype as promote_inexact
+from jax import lax
+from jax.lax import PrecisionLike
+from jax.nn.initializers import Initializer
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from convlab import check
+from convlab.geometry import Padding, Size, Space, Window, as_axes
+from convlab.layers.layer import DEFAULT_BIAS_INIT, DEFAULT_KERNEL_INIT, NO_METADATA, Layer, PromoteDtype
+from convlab.rungs import Arrays, Layout, Shared, make_window
+from convlab.unfold import extend
+
+ConvGeneralDilated = Callable[..., Array]
+
+
+class _Convolution(Layer):
+    """The attributes that the drop-ins have in common with Flax's classes."""
+
+    tying = Shared
+    kernel: nnx.Param
+    kernel_shape: tuple[int, ...]
+
+    def _draw(
+        self, layout: Layout, rngs: nnx.Rngs, kernel_init: Initializer, bias_init: Initializer, metadata: Sequence[Mapping]
+    ) -> None:
+        """Draw the arrays as Flax does: first the kernel, then the bias."""
+        self.kernel = nnx.Param(kernel_init(rngs.params(), self.kernel_shape, self.param_dtype), **metadata[0])
+        self._set_bias(layout, rngs, bias_init, metadata[1])
+
+
+class Conv(_Convolution):
+    r"""Convolution, a drop-in for `flax.nnx.Conv`: one kernel for all positions.
+
+    $$H_{ijd} = \sum_{abc} V_{abcd} \, X_{i+a,\,j+b,\,c} + u_d$$
+
+    Arguments, arrays, first weights and outputs are those of Flax. In addition, `kernel_size` can be a `Window`, `padding` can
+    be any padding of `Window`, and the bias can differ by position. Its gradients are fast on CPU, inside loops too.
+
+    Args:
+      in_features: The number of input channels.
+      out_features: The number of output channels.
+      kernel_size: The number of taps along each axis. An int means one spatial axis, as in Flax, or one size for all axes
+        of `space`. A `Window` also sets strides, padding and dilation.
+      strides: The distance between neighbouring outputs in pixels. If None, 1.
+      padding: The padding, as in `Window`.
+      input_dilation: The distance between neighbouring pixels of the input, with zeros between them. If None, 1.
+      kernel_dilation: The distance between neighbouring taps in pixels. If None, 1.
+      feature_group_count: The number of groups of channels without connections between them.
+      use_bias: The kind of bias: "channel" (one number per output channel), "position" (one per position and channel, needs
+        `space`), or False for none. True means "position" for dense and locally connected layers, "channel" for the others.
+      mask: The array by which the kernel is multiplied, of the same shape. Zeros remove weights. If None, all weights count.
+      dtype: The dtype of the computation. If None, the common dtype of the input and the arrays.
+      param_dtype: The dtype of the arrays.
+      precision: The precision of the multiplications, as in `jax.lax`.
+      kernel_init: The initializer of one kernel.
+      bias_init: The initializer of the bias.
+      conv_general_dilated: The function that convolves. Another than that of `jax.lax` gets the same arguments as in Flax.
+      promote_dtype: The function that casts a tuple of input, arrays and bias to `dtype`.
+      preferred_element_type: The dtype of the sums and the result, as in `jax.lax`.
+      space: The number of input pixels along each spatial axis. Required if an array differs by position.
+      rngs: The random streams, of which `params` is used.
+      kernel_metadata: The metadata of the kernel's variable, such as its sharding.
+      bias_metadata: The metadata of the bias's variable.
+
+    Raises:
+      ValueError: A value is missing, unknown, out of range or not supported by this rung.
+      TypeError: A size is not an integer.
+
+    Example:
+      >>> layer = Conv(2, 7, (3, 3), strides=2, padding="CIRCULAR", rngs=nnx.Rngs(0))
+      >>> layer.kernel.shape, layer(jnp.ones((5, 8, 6, 2))).shape
+      ((3, 3, 2, 7), (5, 4, 3, 7))
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: Size | Window,
+        strides: Size | None = 1,
+        *,
+        padding: Padding = "SAME",
+        input_dilation: Size | None = 1,
+        kernel_dilation: Size | None = 1,
+        feature_group_count: int = 1,
+        use_bias: bool | str = True,
+        mask: Array | None = None,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        precision: PrecisionLike = None,
+        kernel_init: Initializer = DEFAULT_KERNEL_INIT,
+        bias_init: Initializer = DEFAULT_BIAS_INIT,
+        conv_general_dilated: ConvGeneralDilated = lax.conv_general_dilated,
+        promote_dtype: PromoteDtype = promote_inexact,
+        preferred_element_type: DTypeLike | None = None,
+        space: Space | None = None,
+        rngs: nnx.Rngs,
+        kernel_metadata: Mapping[str, Any] = NO_METADATA,
+        bias_metadata: Mapping[str, Any] = NO_METADATA,
+    ):
+        window = make_window(kernel_size, strides, padding, kernel_dilation, space)
+        layout = Layout(Shared(), window, in_features, out_features, space, feature_group_count, use_bias)
+        self.layout = layout
+        self.in_features = in_features
+        self.out_features = out_features
+        self.kernel_size = window.taps(layout.ndim)
+        self.strides = window.strides
+        self.padding = window.padding
+        self.input_dilation = as_axes("input_dilation", 1 if input_dilation is None else input_dilation, layout.ndim)
+        self.kernel_dilation = window.dilation
+        self.feature_group_count = feature_group_count
+        self.use_bias = use_bias
+        self.mask = nnx.data(mask)
+        self.dtype = dtype
+        self.param_dtype = param_dtype
+        self.precision = precision
+        self.conv_general_dilated = conv_general_dilated
+        self.promote_dtype = promote_dtype
+        self.preferred_element_type = preferred_element_type
+        self.kernel_shape = layout.kernel_shape
+        self._draw(layout, rngs, kernel_init, bias_init, (kernel_metadata, bias_metadata))
+        if conv_general_dilated is not lax.conv_general_dilated or max(self.input_dilation) > 1:
+            self.layout = None
+
+    def _apply(self, inputs: Array, arrays: Arrays, out_sharding: Any) -> Array:
+        if self.layout is None or out_sharding is not None:
+            return self._convolve(inputs, arrays["kernel"], out_sharding)
+        return super()._apply(inputs, arrays, None)
+
+    def _convolve(self, x: Array, kernel: Array, out_sharding: Any) -> Array:
+        """Call the convolution function with merged batch axes, and with repeated pixels padded beforehand."""
+        ndim = len(self.kernel_size)
+        window = Window(self.kernel_size, self.strides, self.padding, self.kernel_dilation)
+        x, space = check.images(x, ndim, f"{window} has {ndim} spatial axes")
+        batch = x.shape[: x.ndim - 1 - ndim]
+        x = x.reshape(-1, *x.shape[x.ndim - 1 - ndim :])
+        axes, padding = window.axes([d * (n - 1) + 1 for d, n in zip(self.input_dilation, space, strict=True)]), self.padding
+        repeats = any(axis.mode != "zero" for axis in axes)
+        if repeats and max(self.input_dilation) > 1:
+            raise ValueError(f"padding {padding!r} repeats pixels, which input_dilation {self.input_dilation} moves apart")
+        if repeats:
+            x = extend(x, tuple(axis if axis.mode != "zero" else axis._replace(low=0, high=0) for axis in axes), 1)
+        if repeats or max(self.input_dilation) > 1 or padding not in ("SAME", "VALID", "SAME_LOWER"):
+            padding = [(axis.low, axis.high) if axis.mode == "zero" else (0, 0) for axis in axes]
+        options = {"preferred_element_type": self.preferred_element_type, "out_sharding": out_sharding}
+        h = self.conv_general_dilated(
+            x,
+            kernel,
+            self.strides,
+            padding,
+            lhs_dilation=self.input_dilation,
+            rhs_dilation=self.kernel_dilation,
+            dimension_numbers=dimension_numbers(ndim),
+            feature_group_count=self.feature_group_count,
+            precision=self.precision,
+            **{name: value for name, value in options.items() if value is not None},
+        )
+        return h.reshape(*batch, *h.shape[1:])
+
+
+class ConvTranspose(_Convolution):
+    r"""Transposed convolution, a drop-in for `flax.nnx.ConvTranspose`.
+
+    $$X_{klc} = \sum_{ijd :\, i + a = k,\, j + b = l} V_{abcd} \, H_{ijd} + u_c$$
+
+    It enlarges images by its strides. With `transpose_kernel`, it is the transpose of the convolution `Conv(out_features,
+    in_features, ...)` of the same kernel V and padding. Otherwise the kernel has its spatial axes reversed and its channels
+    exchanged, as in Flax. Arguments, arrays, first weights and outputs are those of Flax. In addition, `kernel_size` can be
+    the `Window` of the convolution.
+
+    Args:
+      in_features: The number of input channels.
+      out_features: The number of output channels.
+      kernel_size: The number of taps along each axis. An int means one spatial axis. A `Window`, that of the convolution, also
+        sets strides, padding and dilation.
+      strides: The distance between neighbouring copies of the kernel, in pixels of the result. If None, 1.
+      padding: The padding as in `jax.lax.conv_transpose`: "SAME", "VALID", "CIRCULAR", or the zeros (low, high) added around
+        the dilated input. To undo the change of size of a `Conv` with padding p, give dilation * (size - 1) - p.
+      kernel_dilation: The distance between neighbouring taps in pixels. If None, 1.
+      use_bias: Whether to add a bias per output channel.
+      mask: The array by which the kernel is multiplied, of the same shape. Zeros remove weights. If None, all weights count.
+      dtype: The dtype of the computation. If None, the common dtype of the input and the arrays.
+      param_dtype: The dtype of the arrays.
+      precision: The precision of the multiplications, as in `jax.lax`.
+      kernel_init: The initializer of the kernel.
+      bias_init: The initializer of the bias.
+      transpose_kernel: Whether the kernel is stored as that of the convolution, (a, b, out_features, in_features).
+      promote_dtype: The function that casts a tuple of input, kernel and bias to `dtype`.
+      preferred_element_type: The dtype of the sums and the result, as in `jax.lax`.
+      feature_group_count: The number of groups of channels without connections between them.
+      space: The number of pixels of the result along each spatial axis. If None, the number that Flax gives.
+      rngs: The random streams, of which `params` is used.
+      kernel_metadata: The metadata of the kernel's variable, such as its sharding.
+      bias_metadata: The metadata of the bias's variable.
+
+    Raises:
+      ValueError: A value is missing, unknown or out of range.
+      TypeError: A size is not an integer.
+
+    Example:
+      >>> layer = ConvTranspose(2, 7, (3, 3), strides=(2, 2), rngs=nnx.Rngs(0))
+      >>> layer.kernel.shape, layer(jnp.ones((5, 4, 3, 2))).shape
+      ((3, 3, 2, 7), (5, 8, 6, 7))
+    """
+
+    transposed = True
+    options_of_layout = {"transpose_kernel": True}
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: Size | Window,
+        strides: Size | None = None,
+        *,
+        padding: Padding = "SAME",
+        kernel_dilation: Size | None = None,
+        use_bias: bool | str = True,
+        mask: Array | None = None,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        precision: PrecisionLike = None,
+        kernel_init: Initializer = DEFAULT_KERNEL_INIT,
+        bias_init: Initializer = DEFAULT_BIAS_INIT,
+        transpose_kernel: bool = False,
+        promote_dtype: PromoteDtype = promote_inexact,
+        preferred_element_type: DTypeLike | None = None,
+        feature_group_count: int = 1,
+        space: Space | None = None,
+        rngs: nnx.Rngs,
+        kernel_metadata: Mapping[str, Any] = NO_METADATA,
+        bias_metadata: Mapping[str, Any] = NO_METADATA,
+    ):
+        if isinstance(kernel_size, Window):
+            window = make_window(kernel_size, strides, padding, kernel_dilation, space)
+            sizes = window
+        else:
+            sizes = make_window(kernel_size, strides, "VALID", kernel_dilation, space)
+            window = window_of_transpose(sizes, padding, transpose_kernel)
+        ndim = sizes.ndim
+        assert ndim is not None
+        shape = Layout(Shared(), window or sizes, out_features, in_features, space, feature_group_count, use_bias, True)
+        self.layout = None if window is None else shape
+        self.in_features = in_features
+        self.out_features = out_features
+        self.kernel_size = sizes.taps(ndim)
+        self.strides = as_axes("strides", sizes.strides, ndim)
+        self.padding = padding
+        self.kernel_dilation = as_axes("kernel_dilation", sizes.dilation, ndim)
+        self.feature_group_count = feature_group_count
+        self.use_bias = use_bias
+        self.mask = nnx.data(mask)
+        self.dtype = dtype
+        self.param_dtype = param_dtype
+        self.precision = precision
+        self.transpose_kernel = transpose_kernel
+        self.promote_dtype = promote_dtype
+        self.preferred_element_type = preferred_element_type
+        channels = shape.kernel_shape[-2:]
+        self.kernel_shape = (*self.kernel_size, *(channels if transpose_kernel else channels[::-1]))
+        self._draw(shape, rngs, kernel_init, bias_init, (kernel_metadata, bias_metadata))
+
+    def _apply(self, inputs: Array, arrays: Arrays, out_sharding: Any) -> Array:
+        if self.layout is not None:
+            kernel = arrays["kernel"]
+            return super()._apply(
+                inputs, {"kernel": kernel if self.transpose_kernel else reversed_kernel(kernel)}, out_sharding
+            )
+        h = self._wrapped(inputs, arrays["kernel"])
+        return h if out_sharding is None else jax.sharding.reshard(h, out_sharding)
+
+    def layout_arrays(self) -> Arrays:
+        kernel = super().layout_arrays()["kernel"]
+        return {"kernel": kernel if self.transpose_kernel else reversed_kernel(kernel)}
+
+    def _wrapped(self, x: Array, kernel: Array) -> Array:
+        """Apply a circular transposed convolution whose alignment is not that of a circular convolution."""
+        ndim = len(self.kernel_size)
+        x, positions = check.images(x, ndim, f"kernel_size is {self.kernel_size}")
+        if self.feature_group_count > 1:
+            raise ValueError(f"feature_group_count must be 1 for this size under 'CIRCULAR', got {self.feature_group_count}")
+        batch, strides = x.shape[: x.ndim - 1 - ndim], self.strides
+        h = lax.conv_transpose(
+            x.reshape(-1, *x.shape[x.ndim - 1 - ndim :]),
+            kernel,
+            strides,
+            "VALID",
+            rhs_dilation=self.kernel_dilation,
+            dimension_numbers=dimension_numbers(ndim),
+            transpose_kernel=self.transpose_kernel,
+            precision=self.precision,
+            preferred_element_type=self.preferred_element_type,
+        )
+        axes = zip(positions, strides, self.kernel_size, self.kernel_dilation, strict=True)
+        for r, (outputs, stride, size, dilation) in enumerate(axes, 1):
+            h = _wrap(h, r, stride * outputs, _removed(dilation * (size - 1) + 1, stride, self.transpose_kernel))
+        return h.reshape(*batch, *h.shape[1:])
+
+
+def window_of_transpose(window: Window, padding: Padding, transpose_kernel: bool) -> Window | None:
+    """Return the window of the convolution that a transposed convolution of Flax transposes.
+
+    A padding given as numbers counts the zeros around the dilated input. The padding of the convolution is then dilation *
+    (size - 1) minus these numbers. A padding given by name keeps its name. The result is None under "CIRCULAR" if Flax aligns
+    the result unlike any circular convolution.
+
+    Args:
+      window: The size, strides and dilation.
+      padding: The padding of the transposed convolution.
+      transpose_kernel: Whether the kernel is stored as that of the convolution.
+    """
+    ndim = window.ndim
+    assert ndim is not None
+    sizes, strides, dilations = (as_axes(name, getattr(window, name), ndim) for name in ("size", "strides", "dilation"))
+    padded = Window(sizes, strides, padding, dilations)
+    extents = [dilation * (size - 1) + 1 for size, dilation in zip(sizes, dilations, strict=True)]
+    paddings: list[str | tuple[int, int]] = []
+    for extent, stride, entry in zip(extents, strides, padded.paddings, strict=True):
+        if entry == "CIRCULAR" and _removed(extent, stride, transpose_kernel) != (extent - 1) // 2:
+            return None
+        paddings.append(entry if isinstance(entry, str) else (extent - 1 - entry[0], extent - 1 - entry[1]))
+    return Window(sizes, strides, paddings, dilations)
+
+
+def _removed(extent: int, stride: int, transpose_kernel: bool) -> int:
+    """Return the number of leading pixels that Flax wraps to the end under "CIRCULAR" padding."""
+    longer = max(extent - stride, 0)
+    return (longer + 1) // 2 if transpose_kernel else longer // 2
+
+
+def _wrap(h: Array, axis: int, pixels: int, removed: int) -> Array:
+    """Add up the pixels of an axis whose distance is a multiple of `pixels`, starting at pixel `removed`."""
+    length = h.shape[axis]
+    h = jnp.pad(h, [(0, -length % pixels) if r == axis else (0, 0) for r in range(h.ndim)])
+    h = h.reshape(*h.shape[:axis], -1, pixels, *h.shape[axis + 1 :]).sum(axis)
+    return jnp.roll(h, -removed, axis)
+
+
+def reversed_kernel(kernel: Float[Array, "a b d c"]) -> Float[Array, "a b c d"]:
+    """Reverse the spatial axes of a kernel and exchange its channels."""
+    return jnp.swapaxes(jnp.flip(kernel, range(kernel.ndim - 2)), -1, -2)
+
+
+def dimension_numbers(ndim: int) -> lax.ConvDimensionNumbers:
+    """Return the order of axes of images (n, *pixels, c) and kernels (*window, c, d)."""
+    images = (0, ndim + 1, *range(1, ndim + 1))
+    return lax.ConvDimensionNumbers(images, (ndim + 1, ndim, *range(ndim)), images)
