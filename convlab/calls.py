@@ -83,6 +83,7 @@ def recorded(*kinds: type[nnx.Module], enter: Mark = _unchanged, leave: Mark = _
       (5, 2)
     """
     calls, inside, originals = [], [], {kind: kind.__call__ for kind in kinds}
+    inherited = {kind for kind in kinds if "__call__" not in vars(kind)}
 
     def recording(original):
         def call(self, *args, **kwargs):
@@ -113,7 +114,10 @@ def recorded(*kinds: type[nnx.Module], enter: Mark = _unchanged, leave: Mark = _
         yield calls
     finally:
         for kind, original in originals.items():
-            kind.__call__ = original
+            if kind in inherited:
+                del kind.__call__
+            else:
+                kind.__call__ = original
 
 
 SCOPE = re.compile(r"convlab-module-(\d+)")

@@ -17,6 +17,8 @@ from strategies import gaussian
 
 import convlab as cl
 import convlab.linen
+from convlab.calls import recorded
+from convlab.layers import Layer
 from convlab.surgery import Change, constrain, diff, relax, transfer_optimizer_state, transfer_variables
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -852,3 +854,14 @@ def test_free_memory_is_less_than_total_memory():
     free = _free()
     assert free is None or 0 < free < 2**50
     assert Change._fields[0] == "layer"
+
+
+def test_recording_the_calls_of_a_class_leaves_its_inherited_call():
+    layer = cl.LocallyConnected(1, 2, (3, 3), space=(5, 7), rngs=nnx.Rngs(0))
+    with recorded(cl.LocallyConnected) as calls:
+        layer(jnp.ones((5, 7, 1)))
+    assert len(calls) == 1
+    assert "__call__" not in vars(cl.LocallyConnected)
+    with recorded(Layer) as calls:
+        layer(jnp.ones((5, 7, 1)))
+    assert len(calls) == 1
