@@ -16,6 +16,7 @@ from strategies import gaussian
 
 import convlab.linen
 from convlab import foreign
+from convlab import linen as drop_ins
 from convlab.norm import BatchNorm
 
 SPACE, SIZE, C, D = (7, 5), (3, 2), 2, 11
@@ -798,3 +799,22 @@ MISFITS = [
 def test_refuses_kernels_that_do_not_fit(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: drop_ins.Conv(3, (3, 2), padding="EDGE", strides=2),
+        lambda: drop_ins.Conv(3, (3, 2), mask=np.arange(72.0).reshape(3, 2, 4, 3) % 2),
+        lambda: drop_ins.ConvTranspose(3, (3, 2), strides=(2, 1)),
+        lambda: drop_ins.ConvLocal(3, (3, 2), strides=(1, 2)),
+    ],
+    ids=["padding", "mask", "transposed", "local"],
+)
+def test_drop_ins_of_linen_are_read_and_written(build):
+    module, x = build(), np.random.default_rng(0).normal(size=(2, 7, 5, 4)).astype("float32")
+    variables = module.init(jax.random.key(0), x)
+    layer = foreign.from_linen_variables(variables, module, (7, 5, 4))
+    np.testing.assert_allclose(layer(x), module.apply(variables, x), atol=1e-5)
+    back = foreign.to_linen_variables(layer, module, (7, 5, 4))
+    jax.tree.map(np.testing.assert_array_equal, back["params"], variables["params"])

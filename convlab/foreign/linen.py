@@ -13,10 +13,11 @@ from flax import linen, nnx, traverse_util
 from jaxtyping import Array, Float
 
 from convlab import check
+from convlab import linen as drop_ins
 from convlab.calls import Path, follow, name_of
 from convlab.foreign.holders import Holder, fill, holders
 from convlab.geometry import Window
-from convlab.layers import Layer
+from convlab.layers import Conv, ConvTranspose, Layer
 from convlab.linen import Layer as LinenLayer
 from convlab.linen import layout_of
 from convlab.rungs import Layout, Untied
@@ -216,7 +217,10 @@ COUNTERPARTS: dict[type[linen.Module], type[nnx.Module]] = {
     linen.ConvTranspose: nnx.ConvTranspose,
     linen.Dense: nnx.Linear,
     linen.BatchNorm: nnx.BatchNorm,
+    drop_ins.Conv: Conv,
+    drop_ins.ConvTranspose: ConvTranspose,
 }
+LOCAL = (linen.ConvLocal, drop_ins.ConvLocal)
 LOCAL_FIELDS = {"features", "mask", "kernel_size", "strides", "padding", "kernel_dilation", "use_bias"}  # those of the layout
 UNLIKE = {"promote_dtype"}  # Linen calls it with arrays, NNX with a tuple of arrays
 OPTIONS = {"dtype", "param_dtype", "precision", "preferred_element_type", "kernel_init", "bias_init"}
@@ -250,7 +254,7 @@ def _masked(layer: Any, module: linen.Module) -> nnx.Module:
     """Give a layer the mask of a Linen layer."""
     mask = getattr(module, "mask", None)
     if mask is not None:
-        local = isinstance(module, linen.ConvLocal)
+        local = isinstance(module, LOCAL)
         layer.mask = nnx.data(from_linen_local(jnp.asarray(mask, float), layer.layout.window) if local else jnp.asarray(mask))
     return layer
 
@@ -260,7 +264,7 @@ def _problem(module: linen.Module) -> str:
     if isinstance(module, LinenLayer):
         return ""
     kind = type(module)
-    if kind is linen.ConvLocal:
+    if kind in LOCAL:
         known = LOCAL_FIELDS | OPTIONS
     elif kind in COUNTERPARTS:
         known = {"features", *inspect.signature(COUNTERPARTS[kind].__init__).parameters} - UNLIKE
@@ -276,10 +280,15 @@ def _problem(module: linen.Module) -> str:
 def _counterpart(module: Any, x: tuple[int, ...]) -> nnx.Module:
     """Build the NNX layer of a Linen layer that reads arrays of shape `x`."""
     if isinstance(module, LinenLayer):
-        fields = {name for name in OPTIONS if hasattr(module, name)}
-        return Layer.from_layout(layout_of(module, x), **{n: getattr(module, n) for n in fields}, rngs=nnx.Rngs(0))
+        fields, layout = {name for name in OPTIONS if hasattr(module, name)}, layout_of(module, x)
+        if layout is None:
+            raise ValueError(
+                f"module is a {type(module).__name__} that no layout describes (a mask, input dilation or another convolution"
+                " function); build the NNX layer yourself and pass it as model"
+            )
+        return Layer.from_layout(layout, **{n: getattr(module, n) for n in fields}, rngs=nnx.Rngs(0))
     values = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
-    if isinstance(module, linen.ConvLocal):
+    if isinstance(module, LOCAL):
         ndim = len(values["kernel_size"])
         window = Window(
             *(1 if values[n] is None else values[n] for n in ("kernel_size", "strides", "padding", "kernel_dilation"))

@@ -129,7 +129,7 @@ class Conv(_Convolution):
         self.kernel_shape = layout.kernel_shape
         self._draw(layout, rngs, kernel_init, bias_init, (kernel_metadata, bias_metadata))
         if conv_general_dilated is not lax.conv_general_dilated or max(self.input_dilation) > 1:
-            self.layout = None
+            self.layout = None  # pyright: ignore[reportAttributeAccessIssue]
 
     def _apply(self, inputs: Array, arrays: Arrays, out_sharding: Any) -> Array:
         if self.layout is None or out_sharding is not None:
@@ -249,7 +249,7 @@ class ConvTranspose(_Convolution):
         ndim = sizes.ndim
         assert ndim is not None
         shape = Layout(Shared(), window or sizes, out_features, in_features, space, feature_group_count, use_bias, True)
-        self.layout = None if window is None else shape
+        self.layout = None if window is None else shape  # pyright: ignore[reportAttributeAccessIssue]
         self.in_features = in_features
         self.out_features = out_features
         self.kernel_size = sizes.taps(ndim)

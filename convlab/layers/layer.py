@@ -38,7 +38,7 @@ class Layer(nnx.Module):
     tying: type[Tying]
     transposed: ClassVar[bool] = False
     options_of_layout: ClassVar[Mapping[str, Any]] = {}  # further arguments with which a layout describes the layer
-    layout: Layout | None
+    layout: Layout  # None where no layout describes the layer, so not among `spatial_layers`
     bias: nnx.Param | None
     mask: Array | None
 

@@ -299,8 +299,8 @@ def chosen(paths: Sequence[Path], only: Only | None) -> list[Path]:
         return list(paths)
     if callable(only) and not isinstance(only, type):
         return [path for path in paths if only(name_of(path))]
-    is_collection = isinstance(only, Iterable) and not isinstance(only, str) and np.ndim(only) > 0  # pyright: ignore
-    entries: list[Any] = [*only] if is_collection else [only]
+    collection: Any = only if isinstance(only, Iterable) and not isinstance(only, str) and np.ndim(only) else [only]  # pyright: ignore
+    entries: list[Any] = [*collection]
     patterns = [pattern for pattern in entries if isinstance(pattern, str)]
     if len(patterns) < len(entries):
         raise TypeError(f"only must be patterns of paths, such as 'stages/0/*', or a predicate of the path, got {only!r}")
