@@ -204,7 +204,7 @@ def floating(name: str, value: ArrayLike) -> jax.Array:
     return real(name, inexact(name, value))
 
 
-def real(name: str, array: jax.Array) -> jax.Array:
+def real(name: str, array: Any) -> Any:
     """Return an array and check that it is not complex.
 
     Raises:
