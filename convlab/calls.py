@@ -15,8 +15,8 @@ from jax.extend.core import Jaxpr
 
 from convlab import check
 from convlab.layers import ConvTranspose, Layer
-from convlab.layers.conv import reversed_kernel, window_of_transpose
 from convlab.rungs import Arrays, Layout, Shared, make_window
+from convlab.rungs.flax_conventions import alignment, reversed_kernel, transposed_window
 
 Path = tuple[Any, ...]  # the attribute names and indices that lead to a module
 ARRAYS = (jax.Array, np.ndarray)
@@ -305,10 +305,10 @@ def _flax_layout(module: Any) -> Layout | None:
         window = make_window(*arguments, module.padding, module.kernel_dilation, None)
         options["groups"] = module.feature_group_count
         return Layout(Shared(), window, module.in_features, module.out_features, **options)
-    sizes = make_window(*arguments, "VALID", module.kernel_dilation, None)
-    window = window_of_transpose(sizes, module.padding, module.transpose_kernel)
-    features = (module.out_features, module.in_features)
-    return None if window is None else Layout(Shared(), window, *features, transposed=True, **options)
+    window = transposed_window(make_window(*arguments, module.padding, module.kernel_dilation, None))
+    if any(alignment(window, module.transpose_kernel)):
+        return None
+    return Layout(Shared(), window, module.out_features, module.in_features, transposed=True, **options)
 
 
 class Described(NamedTuple):
@@ -335,6 +335,26 @@ class Described(NamedTuple):
         return reversed_kernel(kernel) if self.is_reversed else kernel
 
 
+def describe(module: Any) -> Described | None:
+    """Return the description of a spatial layer, or None if no layout describes the module.
+
+    Raises:
+      ValueError: The mask is abstract, or has another shape than the weights.
+    """
+    layout = layout_of(module, transposed=True)
+    if layout is None:
+        return None
+    first, *_ = layout.tying.arrays
+    mask, shape = getattr(module, "mask", None), jnp.shape(getattr(module, first))
+    if mask is not None and jnp.shape(mask) != shape:
+        raise ValueError(f"mask must have the shape of the weights, {shape}, got {jnp.shape(mask)}")
+    if isinstance(mask, jax.ShapeDtypeStruct):
+        raise ValueError("mask must be an array, got only its shape; needs a model with values")
+    is_reversed = isinstance(module, (ConvTranspose, nnx.ConvTranspose)) and not module.transpose_kernel
+    layer = Described(layout, None, is_reversed)
+    return layer if mask is None else layer._replace(mask=layer.turned(jnp.asarray(mask)))
+
+
 def described(model: nnx.Module) -> dict[Path, Described]:
     """Return the description of every spatial layer that has a layout, by path.
 
@@ -349,17 +369,13 @@ def described(model: nnx.Module) -> dict[Path, Described]:
     """
     layers = {}
     for path, module in modules_of(model).items():
-        layout = layout_of(module, transposed=True)
-        if layout is None:
+        if layout_of(module, transposed=True) is None:
             continue
         check_not_stacked(path, module)
-        first, *_ = layout.tying.arrays
-        mask, shape = getattr(module, "mask", None), jnp.shape(getattr(module, first))
-        if mask is not None and jnp.shape(mask) != shape:
-            raise ValueError(f"{name_of(path)}: mask must have the shape of the weights, {shape}, got {jnp.shape(mask)}")
-        if isinstance(mask, jax.ShapeDtypeStruct):
-            raise ValueError(f"{name_of(path)}: mask must be an array, got only its shape; needs a model with values")
-        layers[path] = Described(layout, None if mask is None else oriented(module, jnp.asarray(mask)), _is_reversed(module))
+        try:
+            layers[path] = describe(module)
+        except ValueError as error:
+            raise ValueError(f"{name_of(path)}: {error}") from None
     return layers
 
 
@@ -390,24 +406,3 @@ def names_with_reasons(alone: Mapping[Path, str]) -> str:
       'layers/0, which has input_dilation 2'
     """
     return ", ".join(f"{name_of(path)}, which {reason}" for path, reason in alone.items())
-
-
-def layout_arrays(module: Any) -> Arrays:
-    """Return the arrays of a spatial layer by name, as its layout describes them.
-
-    Masks are applied. The bias is left out.
-    """
-    if isinstance(module, Layer):
-        return module.layout_arrays()
-    kernel = module.kernel[...]
-    kernel = kernel if module.mask is None else kernel * module.mask
-    return {"kernel": oriented(module, kernel)}
-
-
-def oriented(module: Any, kernel: jax.Array) -> jax.Array:
-    """Return an array of the kernel's shape in the orientation that the layout describes."""
-    return reversed_kernel(kernel) if _is_reversed(module) else kernel
-
-
-def _is_reversed(module: Any) -> bool:
-    return isinstance(module, (ConvTranspose, nnx.ConvTranspose)) and not module.transpose_kernel

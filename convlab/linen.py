@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Inexact, Shaped
 from convlab import check, rungs
 from convlab.geometry import Padding, Size, Window, as_axes, as_integer
 from convlab.rungs import RUNGS, ByPixel, Layout, Mixed, Periodic, Shared, Start, Tying, Untied, make_window
-from convlab.unfold import extend
+from convlab.rungs.flax_conventions import align, alignment, convolve, reversed_kernel, transposed_window
 
 __all__ = ["Conv", "ConvLocal", "ConvTranspose", "Dense", "LocallyConnected", "LowRank", "Symmetric", "Tiled"]
 
@@ -189,11 +189,13 @@ class Conv(Convolution):
         layout = _layout(self, self.tying, inputs.shape)
         x, kernel, bias = _promoted(self, inputs, layout.kernel_shape, layout)
         options: dict[str, Any] = {"precision": self.precision, "preferred_element_type": self.preferred_element_type}
+        dilation = _dilation(self, layout.ndim)
         function = self.conv_general_dilated if self.conv_general_dilated_cls is None else self.conv_general_dilated_cls()
-        if function is None and max(_dilation(self, layout.ndim)) == 1:
+        if function is None and max(dilation) == 1:
             h = layout.apply(x, {"kernel": kernel}, **options)
         else:
-            h = _convolve(self, function or lax.conv_general_dilated, x, kernel, layout, options)
+            function = function or lax.conv_general_dilated
+            h = convolve(function, x, kernel, layout.window, dilation, layout.groups, **options)
         return h if bias is None else h + bias
 
 
@@ -302,19 +304,16 @@ class ConvTranspose(linen.Module):
     def __call__(self, inputs: Shaped[Array, "*n k l c"]) -> Inexact[Array, "*n i j d"]:
         """Apply the module to images with any number of leading batch axes."""
         inputs = jnp.asarray(inputs)
-        window = _transposed_window(self)
+        window = make_window(_one_axis(self.kernel_size), self.strides, self.padding, self.kernel_dilation, None)
+        window = transposed_window(window)
         positions, c = _sizes(inputs.shape, window)
         space, features = window.input_shape(positions), as_integer("features", self.features)
         layout = Layout(Shared(), window, features, c, space, use_bias=self.use_bias, transposed=True)
         *size, d, c = layout.kernel_shape
         x, kernel, bias = _promoted(self, inputs, (*size, d, c) if self.transpose_kernel else (*size, c, d), layout)
-        if not self.transpose_kernel:
-            kernel = jnp.swapaxes(jnp.flip(kernel, range(layout.ndim)), -1, -2)
+        kernel = kernel if self.transpose_kernel else reversed_kernel(kernel)
         h = layout.apply(x, {"kernel": kernel}, precision=self.precision, preferred_element_type=self.preferred_element_type)
-        for r, axis in enumerate(layout.axes):
-            first = (max(axis.extent - axis.stride, 0) + self.transpose_kernel) // 2
-            if axis.mode == "wrap" and first != axis.low:  # Flax centres even windows otherwise than a convolution
-                h = jnp.roll(h, axis.low - first, r - 1 - layout.ndim)
+        h = align(h, alignment(window, self.transpose_kernel))
         return h if bias is None else h + bias
 
 
@@ -349,20 +348,6 @@ def _layout(module: Any, tying: type[Tying], shape: Sequence[int]) -> Layout:
     parameters = {field.name: getattr(module, field.name) for field in dataclasses.fields(tying)}
     features = as_integer("features", module.features)
     return Layout(tying.from_parameters(parameters), window, c, features, space, module.feature_group_count, module.use_bias)
-
-
-def _transposed_window(module: ConvTranspose) -> Window:
-    """Return the window of the convolution whose transpose a module is.
-
-    Zeros around the input of the module are pixels that the convolution does not pad.
-    """
-    window = make_window(_one_axis(module.kernel_size), module.strides, module.padding, module.kernel_dilation, None)
-    paddings: list[str | tuple[int, int]] = []
-    sizes, dilations = (as_axes(name, getattr(window, name), len(window.paddings)) for name in ("size", "dilation"))
-    for size, dilation, padding in zip(sizes, dilations, window.paddings, strict=True):
-        reach = dilation * (size - 1)
-        paddings.append(padding if isinstance(padding, str) else (reach - padding[0], reach - padding[1]))
-    return dataclasses.replace(window, padding=paddings)
 
 
 def _one_axis(kernel_size: Size | Window) -> Any:
@@ -421,35 +406,6 @@ def _promoted(module: Any, inputs: Array, kernel_shape: tuple[int, ...], layout:
     if layout.bias_sharing is not None:
         bias = module.param("bias", module.bias_init, layout.bias_shape, module.param_dtype)
     return module.promote_dtype(inputs, kernel, bias, dtype=module.dtype)
-
-
-def _convolve(
-    module: Convolution, function: Callable[..., Array], x: Array, kernel: Array, layout: Layout, options: dict[str, Any]
-) -> Array:
-    """Call a convolution function with the arguments that Flax gives to it.
-
-    The batch axes are merged into one, and pixels that padding repeats are added before.
-    """
-    ndim, padding = layout.ndim, layout.window.padding
-    images = (0, ndim + 1, *range(1, ndim + 1))
-    batch = x.shape[: x.ndim - 1 - ndim]
-    x = x.reshape(-1, *x.shape[len(batch) :]) if len(batch) != 1 else x
-    if not isinstance(padding, str) and not any(isinstance(entry, str) for entry in layout.window.paddings):
-        padding = [*layout.window.paddings]
-    elif padding not in ("SAME", "SAME_LOWER", "VALID"):
-        x, padding = extend(x, layout.axes, 1), "VALID"
-    h = function(
-        x,
-        kernel,
-        layout.window.strides,
-        padding,
-        lhs_dilation=_dilation(module, ndim),
-        rhs_dilation=layout.window.dilation,
-        dimension_numbers=lax.ConvDimensionNumbers(images, (ndim + 1, ndim, *range(ndim)), images),
-        feature_group_count=layout.groups,
-        **{name: value for name, value in options.items() if name == "precision" or value is not None},
-    )
-    return h.reshape(*batch, *h.shape[1:]) if len(batch) != 1 else h
 
 
 MODULES = {module.tying: module for module in (Dense, LocallyConnected, Tiled, LowRank, Conv, Symmetric)}

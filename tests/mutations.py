@@ -94,8 +94,8 @@ FAULTS = [
     Fault(
         "ignore that taps share a pixel when projecting",
         "convlab/convert/dense.py",
-        "many = np.maximum((reads[:, :, None] == reads[:, None, :]).sum(-1), 1)",
-        "many = np.ones_like(reads)",
+        "counts = np.maximum((reads[:, :, None] == reads[:, None, :]).sum(-1), 1)",
+        "counts = np.ones_like(reads)",
         "tests/test_convert.py -k idempotent",
     ),
     Fault(
@@ -486,8 +486,8 @@ FAULTS = [
     Fault(
         "relax a masked kernel of Flax without its mask",
         "convlab/calls.py",
-        "kernel = kernel if module.mask is None else kernel * module.mask",
-        "kernel = kernel if True else kernel * module.mask",
+        "kernel if self.mask is None else kernel * self.mask",
+        "kernel",
         "tests/test_relax.py -k masked",
     ),
     Fault(
@@ -660,9 +660,9 @@ FAULTS = [
     ),
     Fault(
         "wrap a circular transposed convolution one pixel later",
-        "convlab/layers/conv.py",
-        "return (longer + 1) // 2 if transpose_kernel else longer // 2",
-        "return longer // 2",
+        "convlab/rungs/flax_conventions.py",
+        "(max(extent - stride, 0) + transpose_kernel) // 2",
+        "max(extent - stride, 0) // 2",
         "tests/test_drop_ins.py -k first_weights",
     ),
     Fault(
@@ -682,7 +682,7 @@ FAULTS = [
     Fault(
         "convert a reversed kernel as it is stored",
         "convlab/calls.py",
-        "return reversed_kernel(kernel) if _is_reversed(module) else kernel",
+        "return reversed_kernel(kernel) if self.is_reversed else kernel",
         "return kernel",
         "tests/test_surgery_of_transposes.py -k 'momentum or share'",
     ),

@@ -1,5 +1,7 @@
 """Conversion of networks with transposed layers, masks, and layers that no rung describes."""
 
+import warnings
+
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -201,3 +203,13 @@ def test_shares_are_those_of_decompose():
     parts = cl.decompose(model.layers[0].kernel[...], cl.Window((3, 2)), (7, 5))
     close([first.shared, first.local, first.rest], [float(part) for part in parts.values()], CLOSE)
     assert (second.layer, second.rung, second.weights) == ("layers/1", "conv", 8)
+
+
+def test_layers_that_are_not_selected_are_not_named():
+    model = Mixture(nnx.Rngs(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        free = cl.relax(model, "dense", (7, 5, 2), only="first")
+    assert isinstance(free.first, cl.Dense)
+    with pytest.warns(UserWarning, match="relax changes no layer of Mixture: only= selects no layer"):
+        cl.relax(model, "dense", (7, 5, 2), only="dilated")

@@ -58,13 +58,13 @@ def _convolve(x: Array, v: Array, form: Form, x_dilation: Sequence[int] | None =
         padding=[(axis.low, axis.high) for axis in form.axes],
         lhs_dilation=x_dilation,
         rhs_dilation=[axis.dilation for axis in form.axes],
-        dimension_numbers=_layout(form.ndim),
+        dimension_numbers=dimension_numbers(form.ndim),
         feature_group_count=groups,
         precision=form.precision,
     )
 
 
-def _layout(ndim: int) -> lax.ConvDimensionNumbers:
+def dimension_numbers(ndim: int) -> lax.ConvDimensionNumbers:
     """Return the order of axes of XLA's fast path: images (n, *pixels, c), kernels (*window, c, d)."""
     images, kernel = (0, ndim + 1, *range(1, ndim + 1)), (ndim + 1, ndim, *range(ndim))
     return lax.ConvDimensionNumbers(images, kernel, images)

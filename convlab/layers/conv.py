@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from flax.nnx.nn.dtypes import promote_dtype as promote_inexact
@@ -11,13 +10,12 @@ from jax import lax
 from jax.lax import PrecisionLike
 from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from convlab import check
 from convlab.geometry import Padding, Size, Space, Window, as_axes
 from convlab.layers.layer import DEFAULT_BIAS_INIT, DEFAULT_KERNEL_INIT, NO_METADATA, Layer, PromoteDtype
 from convlab.rungs import Arrays, Layout, Shared, make_window
-from convlab.unfold import extend
+from convlab.rungs.flax_conventions import align, alignment, convolve, reversed_kernel, transposed_window
 
 ConvGeneralDilated = Callable[..., Array]
 
@@ -119,13 +117,8 @@ class Conv(_Convolution):
         self.kernel_dilation = window.dilation
         self.feature_group_count = feature_group_count
         self.use_bias = use_bias
-        self.mask = nnx.data(mask)
-        self.dtype = dtype
-        self.param_dtype = param_dtype
-        self.precision = precision
         self.conv_general_dilated = conv_general_dilated
-        self.promote_dtype = promote_dtype
-        self.preferred_element_type = preferred_element_type
+        self._set_options(mask, dtype, param_dtype, precision, promote_dtype, preferred_element_type)
         self.kernel_shape = layout.kernel_shape
         self._draw(layout, rngs, kernel_init, bias_init, (kernel_metadata, bias_metadata))
         if conv_general_dilated is not lax.conv_general_dilated or max(self.input_dilation) > 1:
@@ -133,38 +126,19 @@ class Conv(_Convolution):
 
     def _apply(self, inputs: Array, arrays: Arrays, out_sharding: Any) -> Array:
         if self.layout is None or out_sharding is not None:
-            return self._convolve(inputs, arrays["kernel"], out_sharding)
+            window = Window(self.kernel_size, self.strides, self.padding, self.kernel_dilation)
+            return convolve(
+                self.conv_general_dilated,
+                inputs,
+                arrays["kernel"],
+                window,
+                self.input_dilation,
+                self.feature_group_count,
+                self.precision,
+                preferred_element_type=self.preferred_element_type,
+                out_sharding=out_sharding,
+            )
         return super()._apply(inputs, arrays, None)
-
-    def _convolve(self, x: Array, kernel: Array, out_sharding: Any) -> Array:
-        """Call the convolution function with merged batch axes, and with repeated pixels padded beforehand."""
-        ndim = len(self.kernel_size)
-        window = Window(self.kernel_size, self.strides, self.padding, self.kernel_dilation)
-        x, space = check.images(x, ndim, f"{window} has {ndim} spatial axes")
-        batch = x.shape[: x.ndim - 1 - ndim]
-        x = x.reshape(-1, *x.shape[x.ndim - 1 - ndim :])
-        axes, padding = window.axes([d * (n - 1) + 1 for d, n in zip(self.input_dilation, space, strict=True)]), self.padding
-        repeats = any(axis.mode != "zero" for axis in axes)
-        if repeats and max(self.input_dilation) > 1:
-            raise ValueError(f"padding {padding!r} repeats pixels, which input_dilation {self.input_dilation} moves apart")
-        if repeats:
-            x = extend(x, tuple(axis if axis.mode != "zero" else axis._replace(low=0, high=0) for axis in axes), 1)
-        if repeats or max(self.input_dilation) > 1 or padding not in ("SAME", "VALID", "SAME_LOWER"):
-            padding = [(axis.low, axis.high) if axis.mode == "zero" else (0, 0) for axis in axes]
-        options = {"preferred_element_type": self.preferred_element_type, "out_sharding": out_sharding}
-        h = self.conv_general_dilated(
-            x,
-            kernel,
-            self.strides,
-            padding,
-            lhs_dilation=self.input_dilation,
-            rhs_dilation=self.kernel_dilation,
-            dimension_numbers=dimension_numbers(ndim),
-            feature_group_count=self.feature_group_count,
-            precision=self.precision,
-            **{name: value for name, value in options.items() if value is not None},
-        )
-        return h.reshape(*batch, *h.shape[1:])
 
 
 class ConvTranspose(_Convolution):
@@ -240,117 +214,28 @@ class ConvTranspose(_Convolution):
         kernel_metadata: Mapping[str, Any] = NO_METADATA,
         bias_metadata: Mapping[str, Any] = NO_METADATA,
     ):
-        if isinstance(kernel_size, Window):
-            window = make_window(kernel_size, strides, padding, kernel_dilation, space)
-            sizes = window
-        else:
-            sizes = make_window(kernel_size, strides, "VALID", kernel_dilation, space)
-            window = window_of_transpose(sizes, padding, transpose_kernel)
-        ndim = sizes.ndim
-        assert ndim is not None
-        shape = Layout(Shared(), window or sizes, out_features, in_features, space, feature_group_count, use_bias, True)
-        self.layout = None if window is None else shape  # pyright: ignore[reportAttributeAccessIssue]
+        window = make_window(kernel_size, strides, padding, kernel_dilation, space)
+        self.shifts = (0,) * len(window.paddings)
+        if not isinstance(kernel_size, Window):
+            window = transposed_window(window)
+            self.shifts = alignment(window, transpose_kernel)
+        layout = Layout(Shared(), window, out_features, in_features, space, feature_group_count, use_bias, True)
+        self.unaligned_layout = layout
+        self.layout = None if any(self.shifts) else layout  # pyright: ignore[reportAttributeAccessIssue]
         self.in_features = in_features
         self.out_features = out_features
-        self.kernel_size = sizes.taps(ndim)
-        self.strides = as_axes("strides", sizes.strides, ndim)
+        self.kernel_size = window.taps(layout.ndim)
+        self.strides = window.strides
         self.padding = padding
-        self.kernel_dilation = as_axes("kernel_dilation", sizes.dilation, ndim)
+        self.kernel_dilation = window.dilation
         self.feature_group_count = feature_group_count
         self.use_bias = use_bias
-        self.mask = nnx.data(mask)
-        self.dtype = dtype
-        self.param_dtype = param_dtype
-        self.precision = precision
         self.transpose_kernel = transpose_kernel
-        self.promote_dtype = promote_dtype
-        self.preferred_element_type = preferred_element_type
-        channels = shape.kernel_shape[-2:]
+        self._set_options(mask, dtype, param_dtype, precision, promote_dtype, preferred_element_type)
+        channels = layout.kernel_shape[-2:]
         self.kernel_shape = (*self.kernel_size, *(channels if transpose_kernel else channels[::-1]))
-        self._draw(shape, rngs, kernel_init, bias_init, (kernel_metadata, bias_metadata))
+        self._draw(layout, rngs, kernel_init, bias_init, (kernel_metadata, bias_metadata))
 
     def _apply(self, inputs: Array, arrays: Arrays, out_sharding: Any) -> Array:
-        if self.layout is not None:
-            kernel = arrays["kernel"]
-            return super()._apply(
-                inputs, {"kernel": kernel if self.transpose_kernel else reversed_kernel(kernel)}, out_sharding
-            )
-        h = self._wrapped(inputs, arrays["kernel"])
-        return h if out_sharding is None else jax.sharding.reshard(h, out_sharding)
-
-    def layout_arrays(self) -> Arrays:
-        kernel = super().layout_arrays()["kernel"]
-        return {"kernel": kernel if self.transpose_kernel else reversed_kernel(kernel)}
-
-    def _wrapped(self, x: Array, kernel: Array) -> Array:
-        """Apply a circular transposed convolution whose alignment is not that of a circular convolution."""
-        ndim = len(self.kernel_size)
-        x, positions = check.images(x, ndim, f"kernel_size is {self.kernel_size}")
-        if self.feature_group_count > 1:
-            raise ValueError(f"feature_group_count must be 1 for this size under 'CIRCULAR', got {self.feature_group_count}")
-        batch, strides = x.shape[: x.ndim - 1 - ndim], self.strides
-        h = lax.conv_transpose(
-            x.reshape(-1, *x.shape[x.ndim - 1 - ndim :]),
-            kernel,
-            strides,
-            "VALID",
-            rhs_dilation=self.kernel_dilation,
-            dimension_numbers=dimension_numbers(ndim),
-            transpose_kernel=self.transpose_kernel,
-            precision=self.precision,
-            preferred_element_type=self.preferred_element_type,
-        )
-        axes = zip(positions, strides, self.kernel_size, self.kernel_dilation, strict=True)
-        for r, (outputs, stride, size, dilation) in enumerate(axes, 1):
-            h = _wrap(h, r, stride * outputs, _removed(dilation * (size - 1) + 1, stride, self.transpose_kernel))
-        return h.reshape(*batch, *h.shape[1:])
-
-
-def window_of_transpose(window: Window, padding: Padding, transpose_kernel: bool) -> Window | None:
-    """Return the window of the convolution that a transposed convolution of Flax transposes.
-
-    A padding given as numbers counts the zeros around the dilated input. The padding of the convolution is then dilation *
-    (size - 1) minus these numbers. A padding given by name keeps its name. The result is None under "CIRCULAR" if Flax aligns
-    the result unlike any circular convolution.
-
-    Args:
-      window: The size, strides and dilation.
-      padding: The padding of the transposed convolution.
-      transpose_kernel: Whether the kernel is stored as that of the convolution.
-    """
-    ndim = window.ndim
-    assert ndim is not None
-    sizes, strides, dilations = (as_axes(name, getattr(window, name), ndim) for name in ("size", "strides", "dilation"))
-    padded = Window(sizes, strides, padding, dilations)
-    extents = [dilation * (size - 1) + 1 for size, dilation in zip(sizes, dilations, strict=True)]
-    paddings: list[str | tuple[int, int]] = []
-    for extent, stride, entry in zip(extents, strides, padded.paddings, strict=True):
-        if entry == "CIRCULAR" and _removed(extent, stride, transpose_kernel) != (extent - 1) // 2:
-            return None
-        paddings.append(entry if isinstance(entry, str) else (extent - 1 - entry[0], extent - 1 - entry[1]))
-    return Window(sizes, strides, paddings, dilations)
-
-
-def _removed(extent: int, stride: int, transpose_kernel: bool) -> int:
-    """Return the number of leading pixels that Flax wraps to the end under "CIRCULAR" padding."""
-    longer = max(extent - stride, 0)
-    return (longer + 1) // 2 if transpose_kernel else longer // 2
-
-
-def _wrap(h: Array, axis: int, pixels: int, removed: int) -> Array:
-    """Add up the pixels of an axis whose distance is a multiple of `pixels`, starting at pixel `removed`."""
-    length = h.shape[axis]
-    h = jnp.pad(h, [(0, -length % pixels) if r == axis else (0, 0) for r in range(h.ndim)])
-    h = h.reshape(*h.shape[:axis], -1, pixels, *h.shape[axis + 1 :]).sum(axis)
-    return jnp.roll(h, -removed, axis)
-
-
-def reversed_kernel(kernel: Float[Array, "a b d c"]) -> Float[Array, "a b c d"]:
-    """Reverse the spatial axes of a kernel and exchange its channels."""
-    return jnp.swapaxes(jnp.flip(kernel, range(kernel.ndim - 2)), -1, -2)
-
-
-def dimension_numbers(ndim: int) -> lax.ConvDimensionNumbers:
-    """Return the order of axes of images (n, *pixels, c) and kernels (*window, c, d)."""
-    images = (0, ndim + 1, *range(1, ndim + 1))
-    return lax.ConvDimensionNumbers(images, (ndim + 1, ndim, *range(ndim)), images)
+        kernel = arrays["kernel"] if self.transpose_kernel else reversed_kernel(arrays["kernel"])
+        return align(self._apply_layout(self.unaligned_layout, inputs, {"kernel": kernel}, out_sharding), self.shifts)

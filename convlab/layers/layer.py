@@ -72,17 +72,28 @@ class Layer(nnx.Module):
         features = (out_features, in_features) if self.transposed else (in_features, out_features)
         tying = self.tying.from_parameters(parameters)
         self.layout = Layout(tying, window, *features, space, feature_group_count, use_bias, self.transposed)
+        self._set_options(mask, dtype, param_dtype, precision, promote_dtype, preferred_element_type)
+        metadata: Mapping[str, Any] = kernel_metadata
+        for name, array in self.layout.start(rngs.params(), Start(kernel_init, param_dtype, tied_noise)).items():
+            setattr(self, name, nnx.Param(array, **metadata))
+            metadata = NO_METADATA
+        self._set_bias(self.layout, rngs, bias_init, bias_metadata)
+
+    def _set_options(
+        self,
+        mask: Array | None,
+        dtype: DTypeLike | None,
+        param_dtype: DTypeLike,
+        precision: PrecisionLike,
+        promote_dtype: PromoteDtype,
+        preferred_element_type: DTypeLike | None,
+    ) -> None:
         self.mask = nnx.data(mask)
         self.dtype = dtype
         self.param_dtype = param_dtype
         self.precision = precision
         self.promote_dtype = promote_dtype
         self.preferred_element_type = preferred_element_type
-        metadata: Mapping[str, Any] = kernel_metadata
-        for name, array in self.layout.start(rngs.params(), Start(kernel_init, param_dtype, tied_noise)).items():
-            setattr(self, name, nnx.Param(array, **metadata))
-            metadata = NO_METADATA
-        self._set_bias(self.layout, rngs, bias_init, bias_metadata)
 
     def _set_bias(self, layout: Layout, rngs: nnx.Rngs, bias_init: Initializer, metadata: Mapping[str, Any]) -> None:
         biased = layout.bias_sharing is not None
@@ -151,16 +162,11 @@ class Layer(nnx.Module):
 
     def _apply(self, inputs: Array, arrays: Arrays, out_sharding: Any) -> Array:
         """Apply the layer without bias to arrays in the dtype of the computation."""
-        layout, options = self.layout, {"precision": self.precision, "preferred_element_type": self.preferred_element_type}
-        assert layout is not None
-        h = layout.apply(inputs, arrays, **options)
-        return h if out_sharding is None else jax.sharding.reshard(h, out_sharding)
+        return self._apply_layout(self.layout, inputs, arrays, out_sharding)
 
-    def layout_arrays(self) -> Arrays:
-        """Return the arrays by name as the layout describes them, with the mask applied, and without the bias."""
-        arrays = {name: getattr(self, name)[...] for name in self.tying.arrays}
-        first, *_ = arrays
-        return arrays | {first: self.masked(arrays[first])}
+    def _apply_layout(self, layout: Layout, inputs: Array, arrays: Arrays, out_sharding: Any) -> Array:
+        h = layout.apply(inputs, arrays, precision=self.precision, preferred_element_type=self.preferred_element_type)
+        return h if out_sharding is None else jax.sharding.reshard(h, out_sharding)
 
 
 CLASSES: dict[tuple[str, bool], type[Layer]] = {}

@@ -15,17 +15,17 @@ from flax import nnx
 from convlab import check
 from convlab.calls import (
     SPATIAL,
+    Described,
     Path,
     check_not_stacked,
+    describe,
     follow,
     is_stock,
-    layout_arrays,
     layout_of,
     left_alone,
     modules_of,
     name_of,
     names_with_reasons,
-    oriented,
 )
 from convlab.layers import Layer
 from convlab.rungs import Arrays, Layout, contains, conversion_entries, make_tying, transfer, transfer_mask, with_rung
@@ -196,9 +196,17 @@ def paired(old: nnx.Module, new: nnx.Module, image_shape: Sequence[int]) -> tupl
     return before, after
 
 
+def described_layer(module: nnx.Module) -> Described:
+    """Return the description of a spatial layer that is known to have a layout."""
+    layer = describe(module)
+    assert layer is not None
+    return layer
+
+
 def arrays_of(module: nnx.Module) -> Arrays:
     """Return the arrays of a spatial layer by name, as its layout describes them, with masks applied."""
-    arrays, bias = layout_arrays(module), getattr(module, "bias", None)
+    layer, bias = described_layer(module), getattr(module, "bias", None)
+    arrays = layer.arrays({name: getattr(module, name)[...] for name in layer.layout.tying.arrays})
     return arrays if bias is None else arrays | {"bias": bias[...]}
 
 
@@ -238,24 +246,20 @@ def _plan(
 def _warn_of_unchanged(
     function: str, plan: dict, model: nnx.Module, to: str, image_shape: Sequence[int], only: Only | None
 ) -> None:
-    """Warn of layers that no rung describes, and if no layer changes."""
-    alone = left_alone(model)
-    if alone := {path: alone[path] for path in chosen([*alone], only if callable(only) else None)}:
-        warnings.warn(f"{function} leaves alone {names_with_reasons(alone)}", stacklevel=3)
-    if not plan:
-        warnings.warn(_nothing_changed(function, model, to, image_shape, only), stacklevel=3)
-
-
-def _nothing_changed(function: str, model: nnx.Module, to: str, image_shape: Sequence[int], only: Only | None) -> str:
-    """Return the warning that a conversion changes no layer, with the reason."""
-    paths = [path for path, module in modules_of(model).items() if layout_of(module, transposed=True)]
-    selected = chosen(paths, only)
-    rungs = sorted({layout.rung for layout in layouts(model, image_shape, selected).values()})
+    """Warn of selected layers that no rung describes, and if no layer changes, with the reason."""
+    paths = [path for path, module in modules_of(model).items() if isinstance(module, SPATIAL)]
+    selected, alone = chosen(paths, only), left_alone(model)
+    if unchanged := {path: alone[path] for path in selected if path in alone}:
+        warnings.warn(f"{function} leaves alone {names_with_reasons(unchanged)}", stacklevel=3)
+    if plan:
+        return
+    known = [path for path in selected if path not in alone]
+    rungs = sorted({layout.rung for layout in layouts(model, image_shape, known).values()})
     than = "free" if function == "relax" else "strict"
     why = f"all selected layers ({', '.join(rungs)}) are already as {than} as {to!r}"
-    if not selected:
-        why = "only= selects no layer" if paths else "it has no spatial layers"
-    return f"{function} changes no layer of {type(model).__name__}: {why}"
+    if not known:
+        why = "only= selects no layer" if len(alone) < len(paths) else "it has no spatial layers"
+    warnings.warn(f"{function} changes no layer of {type(model).__name__}: {why}", stacklevel=3)
 
 
 def _check_supported(path: Path, modules: dict[Path, nnx.Module]) -> None:
@@ -327,19 +331,19 @@ def _convert_layer(module: Any, old: Layout, new: Layout) -> Layer:
     arrays = transfer(arrays_of(module), old, new)
     variables = {name: _with_value(array, getattr(module, name, getattr(module, first))) for name, array in arrays.items()}
     layer = Layer.from_layout(new, variables, **{name: value for name, value in options.items() if value is not None})
-    mask = getattr(module, "mask", None)
+    mask = described_layer(module).mask
     if mask is not None:
-        layer.mask = nnx.data(transfer_mask(oriented(module, mask), old, new))
+        layer.mask = nnx.data(transfer_mask(mask, old, new))
     return layer
 
 
 def _move(module: Any, old: Layout, new: Layout, strength: float) -> Any:
     """Move the arrays of a layer a share of the way to those of the nearest stricter layer."""
-    arrays = arrays_of(module)
+    arrays, turned = arrays_of(module), described_layer(module).turned
     nearest = transfer(transfer(arrays, old, new), new, old)
     for name, array in arrays.items():
         moved = array + strength * (nearest[name] - array)
-        setattr(module, name, _with_value(moved if name == "bias" else oriented(module, moved), getattr(module, name)))
+        setattr(module, name, _with_value(moved if name == "bias" else turned(moved), getattr(module, name)))
     return module
 
 

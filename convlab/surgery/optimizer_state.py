@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from convlab.calls import modules_of, oriented
+from convlab.calls import modules_of
 from convlab.rungs import Layout, transfer, transfer_bias
-from convlab.surgery.networks import paired
+from convlab.surgery.networks import described_layer, paired
 
 KeyPath = tuple[Any, ...]
 
@@ -80,7 +80,7 @@ def transfer_optimizer_state(
         if changed and name != ("bias",) and not (before[layer].tying.is_linear and after[layer].tying.is_linear):
             return fresh
         if changed and _is_direction(value, shapes.get(parameter)) and _is_direction(fresh, new_shapes[parameter]):
-            value = jnp.asarray(value) if name == ("bias",) else oriented(modules[layer], jnp.asarray(value))
+            value = jnp.asarray(value) if name == ("bias",) else described_layer(modules[layer]).turned(jnp.asarray(value))
             return _converted(name[0], value, before[layer], after[layer])
         shape = None if value is None else jnp.shape(value)
         if value is None or shape != jnp.shape(fresh):
