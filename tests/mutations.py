@@ -488,7 +488,7 @@ FAULTS = [
         "convlab/calls.py",
         "kernel if self.mask is None else kernel * self.mask",
         "kernel",
-        "tests/test_relax.py -k masked",
+        "tests/test_surgery_of_transposes.py -k factors",
     ),
     Fault(
         "name another project's distribution for a missing extra",

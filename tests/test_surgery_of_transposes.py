@@ -213,3 +213,12 @@ def test_layers_that_are_not_selected_are_not_named():
     assert isinstance(free.first, cl.Dense)
     with pytest.warns(UserWarning, match="relax changes no layer of Mixture: only= selects no layer"):
         cl.relax(model, "dense", (7, 5, 2), only="dilated")
+
+
+def test_other_factors_of_a_mask_become_part_of_the_kernel():
+    model, mask = masked(nnx.Conv, (3, 2, 2, 4))
+    model.layers[0].mask = 2.5 * mask
+    [x] = gaussian((2, 7, 5, 2))
+    free = relax(model, "locally_connected", (7, 5, 2))
+    close(outputs(free, x), outputs(model, x), CLOSE)
+    assert set(np.unique(free.layers[0].mask)) == {0.0, 1.0}
