@@ -1,0 +1,54 @@
+"""Sphinx configuration of the documentation.
+
+Build it with `python -m sphinx -W -b html docs OUT`, after `pip install -e '.[docs]'`.
+"""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+import convlab  # noqa: E402
+
+project = "convlab"
+author = "The convlab authors"
+copyright = author
+release = version = convlab.__version__
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "claims",
+    "docstrings",
+    "experiment_pages",
+]
+exclude_patterns = ["_build"]
+myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "dollarmath"]
+myst_heading_anchors = 3
+nb_execution_mode = "off"
+
+default_role = "code"
+napoleon_use_rtype = False
+napoleon_use_ivar = True
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True, "imported-members": True}
+toc_object_entries = False
+
+html_theme = "sphinx_book_theme"
+html_title = "convlab"
+html_theme_options = {"show_navbar_depth": 1, "show_toc_level": 2}
+
+nitpicky = True
+nitpick_ignore_regex = [  # annotations name types of other libraries, whose inventories need a network
+    ("py:.*", r"(collections|flax|jax|jaxlib|jaxtyping|linen|matplotlib|nnx|np|numpy|optax|orbax|os|pathlib|scipy)\..*"),
+    ("py:.*", r"ArrayTree|ndarray|''|'[a-z ]+'"),
+]
+html_static_path = ["_static"]
+html_extra_path = ["../convlab/report/explore.html"]
+html_css_files = ["custom.css"]
