@@ -45,6 +45,7 @@ from experiments.parts.attribution_maps import (
     ranks,
 )
 from experiments.shared.command import Result, Rows, main
+from experiments.shared.progress import track
 from experiments.shared.settings import Recipe, styles
 
 RUNGS = ("conv", "locally_connected", "dense", "global_conv", "tiled", "low_rank", "linear")
@@ -104,7 +105,7 @@ def run(config: Config) -> Result:
     The arrays hold activations by epoch and the maps of one image.
     """
     data = load(config)
-    runs = [attribute(config, data, seed) for seed in range(config.seeds)]
+    runs = [attribute(config, data, seed) for seed in track(range(config.seeds), "networks")]
     over_time = [row for _, rows, _ in runs for row in rows]
     return Result([row for rows, *_ in runs for row in rows], arrays={"over time": over_time, "picture": runs[0][2]})
 

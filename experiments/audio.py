@@ -25,6 +25,7 @@ Learning, section 7.1, exercises (convolutions for audio: the question).
 
 import dataclasses
 import functools
+import itertools
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ from experiments.parts.listeners import NETWORKS, PEAKS, by_peak
 from experiments.parts.spectrograms import WAVE, heard
 from experiments.parts.translations import AXES, TONES, Shifts
 from experiments.shared.command import Rows, main
+from experiments.shared.progress import track
 
 ALL, LOW, HIGH = "all", "low", "high"
 TESTS = {(ALL, ALL): "all, all", (LOW, LOW): "low, low", (LOW, HIGH): "low, high"}
@@ -116,7 +118,8 @@ def accuracies(config: Config, question: str, seed: int) -> Rows:
 
 def run(config: Config) -> Rows:
     """Return the rows of the residuals and of the accuracies on every question."""
-    runs = [accuracies(config, question, seed) for question in config.questions for seed in range(config.seeds)]
+    parts = itertools.product(config.questions, range(config.seeds))
+    runs = [accuracies(config, question, seed) for question, seed in track(parts, "questions and seeds")]
     return translations.residuals(config) + [row for rows in runs for row in rows]
 
 
@@ -136,7 +139,7 @@ def draw(rows: Rows, config: Config) -> Any:
     translations.draw(axes[4:panels], [line for line in lines if "tone" in line])
     styles = {name: report.RUNG_STYLE[network.style]._replace(label=name) for name, network in NETWORKS.items()}
     for (name, kind), line in zip(PEAKS.items(), ("--", ":"), strict=True):
-        styles[name] = report.RUNG_STYLE[AXES[kind]]._replace(label=f"one threshold on the {name}", line=line, marker="x")
+        styles[name] = report.RUNG_STYLE[AXES[kind]]._replace(label=name, line=line, marker="x")
     words: dict[str, Any] = {"x_label": "pitches trained on, and tested on", "styles": styles, "baselines": {"chance": 0.5}}
     words |= {"y_label": "accuracy on new waves, 95 % interval", "y_format": ".0%"}
     for axis, question in zip(axes[panels:], config.questions, strict=True):

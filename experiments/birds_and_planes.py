@@ -40,6 +40,7 @@ from convlab import report
 from convlab.data import Data
 from experiments.parts.book_networks import LINEAR, NET, Name, Network, networks
 from experiments.shared.command import Rows, main
+from experiments.shared.progress import track
 from experiments.shared.settings import Source
 
 LARGEST = "largest class"
@@ -76,11 +77,6 @@ class Config(Source):
     learning_rate: float = 1e-2
     deep_learning_rate: float = 3e-3
 
-    @property
-    def dataset(self) -> str:
-        """The data set's name, without the folder or archive that contains it."""
-        return pathlib.Path(self.data).stem
-
 
 SMOKE = Config(data="digits", classes=("0", "1"), nets=("linear", "l2", "deep_tied"), deep_blocks=2, epochs=1, seeds=1)
 
@@ -112,7 +108,7 @@ def run(config: Config) -> Rows:
     shares = {name: float((split.labels == largest).mean()) for name, split in splits.items()}
     rows: Rows = [{"net": LARGEST, "weights": 0, "multiply_adds": 0, "seed": 0, **shares}]
     known = networks(data.image_shape, config.deep_blocks, config.learning_rate, config.deep_learning_rate)
-    return rows + [row for name in config.nets for row in train(config, data, known[name])]
+    return rows + [row for name in track(config.nets, "networks") for row in train(config, data, known[name])]
 
 
 def table(rows: Rows, config: Config) -> Rows:

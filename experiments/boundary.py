@@ -25,6 +25,7 @@ import numpy as np
 import convlab as cl
 from convlab import report
 from experiments.shared.command import Rows, main
+from experiments.shared.progress import track
 from experiments.shared.settings import Source, styles
 
 NOISE, IMAGES = "Gaussian noise", "images"
@@ -81,7 +82,7 @@ def run(config: Config) -> Rows:
     """Return one row per kind of image, padding, depth and seed."""
     data = config.load()
     rows = []
-    for seed in range(config.seeds):
+    for seed in track(range(config.seeds), "draws"):
         rng = np.random.default_rng(seed)
         split = data.train.take(rng.choice(len(data.train), 2 * config.size, replace=False))
         images = (np.asarray(split.images, np.float32) - data.mean) / data.std
@@ -126,7 +127,7 @@ def draw(rows: Rows, config: Config) -> Any:
             x_label="3x3 layers with random weights (0: the raw window)",
             y_label="variance explained, 95 % interval",
             y_format=".0%",
-            title=f"distance from the border, {kind if kind == NOISE else config.data}",
+            title=f"distance from the border, {kind if kind == NOISE else config.dataset}",
             baselines={"nothing": 0.0},
             styles=STYLES,
         )

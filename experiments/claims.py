@@ -24,6 +24,7 @@ from convlab import report
 from convlab.report.drawing import slide_style
 from experiments.checks.claim import Claim, Open, read
 from experiments.shared.command import Rows, main
+from experiments.shared.progress import track
 
 TABLES = read()
 CLAIMS, QUESTIONS, OPEN = TABLES["claim"], TABLES["question"], TABLES["open"]
@@ -43,6 +44,7 @@ class Config:
     root: str = "runs"
 
 
+PRINTED = ("claim", "verdict", "number", "unit")
 SMOKE = Config(only="parameters")
 
 
@@ -52,7 +54,8 @@ def run(config: Config) -> Rows:
     Raises:
       ValueError: No claim contains `config.only`.
     """
-    rows = [_row(claim) for claim in (*CLAIMS, *QUESTIONS, *OPEN) if config.only in claim.quote]
+    chosen = [claim for claim in (*CLAIMS, *QUESTIONS, *OPEN) if config.only in claim.quote]
+    rows = [_row(claim) for claim in track(chosen, "claims")]
     if not rows:
         raise ValueError(f"only is {config.only!r}, but no claim contains that; use words of a claim in claims.toml")
     return rows

@@ -22,6 +22,7 @@ import numpy as np
 import convlab as cl
 from convlab import algebra, report
 from experiments.shared.command import Rows, main
+from experiments.shared.progress import track
 from experiments.shared.settings import styles
 
 CROSSES, RANDOM, BRIGHT, CHANCE = "cross kernels", "random kernels", "brightest pixel", "drawn at random"
@@ -79,7 +80,7 @@ def run(config: Config) -> Rows:
     centred = [kernel - kernel.mean() for kernel in (algebra.upright_cross(), algebra.diagonal_cross())]
     crosses = jnp.concatenate([kernel / jnp.linalg.norm(kernel) for kernel in centred], -1)
     rows = []
-    for seed in range(config.seeds):
+    for seed in track(range(config.seeds), "draws"):
         rng = np.random.default_rng(seed)
         clean, centres, kinds = pictures(config, rng)
         drawn = jnp.asarray(rng.standard_normal((3, 3, 1, 2)), jnp.float32)

@@ -24,6 +24,7 @@ import numpy as np
 import convlab as cl
 from convlab import data, report
 from experiments.shared.command import Result, Rows, main
+from experiments.shared.progress import track
 from experiments.shared.settings import Source
 
 FORMATS = {"change_of_any": ".2g", "change_of_convolution": ".2g"}
@@ -98,9 +99,11 @@ def change(step: Step, w: jax.Array, x: jax.Array) -> float:
 def run(config: Config) -> Result:
     """Return one row per step, and the dense matrix of each with the index of the weight in every entry."""
     loaded = config.load()
+    if not 0 <= config.image < len(loaded.test):
+        raise ValueError(f"image must be 0 to {len(loaded.test) - 1}, the test images of {config.dataset}, got {config.image}")
     x = data.standardise(loaded.test.images[config.image : config.image + 1], loaded.mean, loaded.std)[0, ..., :1]
     space, rows, pictures = x.shape[:-1], [], {}
-    for step in steps(space, config.size, config.channels):
+    for step in track(steps(space, config.size, config.channels), "steps"):
         key = jax.random.key(config.seed)
         dense = jax.random.normal(key, (*space, *space, *step.shape[-2:]))
         convolution = cl.lift_conv_to_dense(

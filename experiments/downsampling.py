@@ -26,6 +26,7 @@ import numpy as np
 import convlab as cl
 from convlab import algebra, measure, report
 from experiments.shared.command import Rows, main
+from experiments.shared.progress import track
 from experiments.shared.settings import Source
 
 KINDS = ("images", "edges of images", "noise")
@@ -61,7 +62,7 @@ def run(config: Config) -> Rows:
     data = config.load()
     edges = algebra.depthwise_kernel(algebra.sobel(0), data.image_shape[-1])
     rows = []
-    for seed in range(config.seeds):
+    for seed in track(range(config.seeds), "draws"):
         rng = np.random.default_rng(seed)
         split = data.train.take(rng.choice(len(data.train), config.batch, replace=False))
         images = jnp.asarray(np.asarray(split.images, np.float32) / 255)
@@ -83,7 +84,7 @@ def draw(rows: Rows, config: Config) -> Any:
     figure, axes = report.new_figure(3, size=(18.0, 6.5))
     methods = list(dict.fromkeys(line["method"] for line in summary))
     styles = {
-        kind: report.RUNG_STYLE[rung]._replace(label=kind if kind == KINDS[2] else f"{config.data}: {kind}", line="none")
+        kind: report.RUNG_STYLE[rung]._replace(label=kind if kind == KINDS[2] else f"{config.dataset}: {kind}", line="none")
         for kind, rung in zip(KINDS, ("dense", "conv", "tiled"), strict=True)
     }
     for axis, (name, label) in zip(axes, VALUES.items(), strict=True):

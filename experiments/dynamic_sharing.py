@@ -36,6 +36,7 @@ import convlab as cl
 from convlab import data, measure, optim, report
 from experiments.parts.periodic_sharing import APART, CONV, LINEAR, NOISE, SHARED, build, optimizer, trained, with_power
 from experiments.shared.command import Rows, main
+from experiments.shared.progress import track
 from experiments.shared.settings import Source, styles
 
 CHOICE = ("network", "period")  # the columns for whose values one power is chosen
@@ -76,7 +77,7 @@ class Config(Source):
     @property
     def name(self) -> str:
         """The name of the report."""
-        return "dynamic_sharing" if self.data in (Config.data, SMOKE.data) else f"dynamic_sharing_{self.data}"
+        return "dynamic_sharing" if self.data in (Config.data, SMOKE.data) else f"dynamic_sharing_{self.dataset}"
 
 
 SMOKE = Config(data="digits", margin=2, size=100, periods=(), powers=(0.0,), seeds=1, steps=3)
@@ -95,7 +96,7 @@ def run(config: Config) -> Rows:
     kinds = [(LINEAR, None, 0.0), (CONV, None, 0.0), *itertools.product([APART], [never], config.powers)]
     kinds += itertools.product([SHARED], optimizers, config.powers)
     rows = []
-    for (name, period, power), seed in itertools.product(kinds, range(config.seeds)):
+    for (name, period, power), seed in track(itertools.product(kinds, range(config.seeds)), "networks"):
         images = dataset.hold_out(config.validation, seed).subset(config.size, seed)
         training = cl.Config(steps=config.steps - 1, batch_size=config.batch_size, seed=seed, evaluations=1, progress=False)
         network = build(name, shape, classes, seed)
@@ -142,7 +143,7 @@ def draw(rows: Rows, config: Config) -> Any:
     right = {"before a projection": (chosen, "accuracy"), "after it": (chosen, "projected_accuracy")}
     right["before, rates of plain SGD"] = plain, "accuracy"
     others = {row["network"]: report.interval_of(row, "accuracy") for row in chosen if row["network"] != SHARED}
-    y_label = f"accuracy on {config.data}, 95 % interval"
+    y_label = f"accuracy on {config.dataset}, 95 % interval"
     panel(axes[0], right, config, y_label=y_label, y_format=".0%", baselines=others)
     equal = {line: (chosen, name) for line, name in zip(LAYERS, NOISE, strict=True)}
     [apart] = [row for row in chosen if row["network"] == APART]

@@ -32,6 +32,7 @@ import numpy as np
 from convlab import measure, report, tasks
 from experiments.parts.hidden_layer import Descent, Parameters, train
 from experiments.shared.command import Result, Rows, main
+from experiments.shared.progress import track
 from experiments.shared.settings import styles
 
 PROCESS, CLONE = "nonlinear process", "Gaussian clone"
@@ -80,7 +81,7 @@ def run(config: Config) -> Result:
     rows, weights, seeds = [], {}, jnp.arange(config.seeds)
     first = jax.vmap(config.start, (0, None))(seeds, math.prod(config.space))
     before = np.median(participation_of(first), 1)
-    for gain, name in itertools.product(config.gains, STYLES):
+    for gain, name in track(itertools.product(config.gains, STYLES), "inputs"):
         task = tasks.nonlinear_process(config.space, config.lengths, gain, gaussian_clone=name == CLONE)
         parameters, participation, errors = train(task, config, participation_of, seeds, first)
         weights[name], after = np.asarray(parameters["w"][0]), np.median(participation, 2)

@@ -35,7 +35,7 @@ import numpy as np
 from convlab import report
 from experiments.parts.birds_and_pigs import CIRCULAR, LINEAR, LOCAL, NETWORKS, STYLES, WITH, WITHOUT, Images, best, learns
 from experiments.shared.command import Rows, main
-from experiments.shared.settings import at_once
+from experiments.shared.progress import at_once
 
 WHICH, WHERE = "bird or pig", "above or below"
 BOUNDS = {"accuracy": report.SHARE, "equal": report.SHARE}
@@ -87,7 +87,7 @@ def run(config: Config) -> Rows:
     for rho in config.rho:
         labels = {"question": WHICH, "rho": rho, "seed": 0}
         rows += [labels | {"network": rule, "accuracy": float(right)} for rule, right in best(jnp.float32(rho), config).items()]
-    return rows + [row for part in at_once(functools.partial(trained, config), config.networks) for row in part]
+    return rows + [row for part in at_once(functools.partial(trained, config), config.networks, "networks") for row in part]
 
 
 def crossing(rows: Rows, size: int) -> report.Interval | None:

@@ -29,6 +29,7 @@ import numpy as np
 from convlab import report
 from experiments.parts.gram_matrices import limits, products, windows
 from experiments.shared.command import Rows, main
+from experiments.shared.progress import track
 from experiments.shared.settings import Source, styles
 
 EVERY, MEAN, OWN, PIXELS = "every position", "mean over positions", "every position, a kernel each", "ridge on pixels"
@@ -72,7 +73,7 @@ def run(config: Config) -> Rows:
     """Return one row per read-out, width and seed. A width of None is infinite."""
     data = config.load()
     rows = []
-    for seed in range(config.seeds):
+    for seed in track(range(config.seeds), "draws"):
         split, test = data.subset(config.size, seed).train, data.test.take(np.arange(config.test_size))
         images = np.concatenate([np.asarray(part.images, np.float32) for part in (split, test)])
         labels = np.concatenate([np.asarray(part.labels) for part in (split, test)])
@@ -129,7 +130,7 @@ def draw(rows: Rows, config: Config) -> Any:
         for line in limit
         if line["readout"] != OWN
     }
-    title = f"{config.data}, {config.size} training images"
+    title = f"{config.dataset}, {config.size} training images"
     y_label = "accuracy on test images, 95 % interval"
     report.curves(
         axes[1],

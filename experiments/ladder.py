@@ -39,6 +39,7 @@ import dataclasses
 from experiments.parts.ladder_figure import draw as draw
 from experiments.parts.ladder_runs import run as run
 from experiments.parts.ladder_table import FORMATS as FORMATS
+from experiments.parts.ladder_table import PRINTED as PRINTED
 from experiments.parts.ladder_table import table as table
 from experiments.parts.sizes import RUNGS, Sizes
 from experiments.shared.command import main

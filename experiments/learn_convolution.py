@@ -32,6 +32,7 @@ from convlab import report
 from experiments.parts import locality
 from experiments.parts.s_nets import LASSO, LINEAR, NETS, SGD, SNets, first_weights, weights_left
 from experiments.shared.command import Result, Rows, main
+from experiments.shared.progress import track
 from experiments.shared.settings import chance, styles
 
 SHUFFLED = ", shuffled"
@@ -67,7 +68,7 @@ def run(config: Config) -> Result:
     data = config.load()
     patch = round(config.patch * data.image_shape[0])
     rows, weights = [], {}
-    for name, seed in itertools.product((LINEAR, *config.nets), range(config.seeds)):
+    for name, seed in track(itertools.product((LINEAR, *config.nets), range(config.seeds)), "networks"):
         begin = time.perf_counter()
         fitted = config.fit(name, data.subset(config.size or len(data.train), seed), seed)
         row = {"net": name, "seed": seed, "chance": chance(data.test.labels), "accuracy": fitted.history[-1]["test_accuracy"]}
@@ -116,7 +117,7 @@ def draw(rows: Rows, config: Config, weights: dict[str, np.ndarray]) -> Any:
         y_label="accuracy on test images, 95 % interval",
         y_format=".0%",
         log_x=True,
-        title=config.data,
+        title=config.dataset,
         baselines={LINEAR: next(report.interval_of(row, "accuracy") for row in summary if row["net"] == LINEAR)},
         styles=STYLES,
     )

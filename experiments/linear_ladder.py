@@ -35,6 +35,7 @@ import numpy as np
 from convlab import report
 from experiments.parts.least_squares import RUNGS, TEACHERS, Problem, enough, learner, needed, predicted, truth
 from experiments.shared.command import Rows, main
+from experiments.shared.progress import track
 
 IMAGES = "training images, n"
 STYLES = {rung: report.RUNG_STYLE[rung]._replace(line="none") for rung in RUNGS}
@@ -70,7 +71,7 @@ def run(config: Config) -> Rows:
     rows, needs, seeds = [], [], np.arange(config.seeds)
     for name in config.teachers:
         learn, w = learner(name, config), truth(name, config)
-        for n in config.sizes:
+        for n in track(config.sizes, f"sizes, teacher {name}"):
             risks = learn(np.full(config.seeds, n), seeds)
             for rung in (rung for rung in RUNGS if n >= enough(rung, config)):
                 labels = {"teacher": name, "rung": rung, "n": n, "predicted": float(predicted(w, rung, n, config))}

@@ -33,6 +33,7 @@ from convlab import measure, report
 from convlab.layers import spatial_layers
 from experiments.parts.students import TEACHER, Teaching, free_rank, teach
 from experiments.shared.command import Rows, main
+from experiments.shared.progress import track
 from experiments.shared.settings import Source, styles
 
 LINEAR = "linear classifier"
@@ -75,7 +76,7 @@ class Config(Source, Teaching):
     @property
     def name(self) -> str:
         """The name of the report."""
-        return "low_rank" if self.data in ("mnist1d", "digits") else f"low_rank_{self.data}"
+        return "low_rank" if self.data in ("mnist1d", "digits") else f"low_rank_{self.dataset}"
 
 
 SMOKE = Config(
@@ -98,7 +99,8 @@ def classify(config: Config) -> Iterator[dict[str, Any]]:
     options: dict[str, Any] = {"steps": config.steps, "batch_size": config.batch_size, "evaluations": 1, "progress": False}
     kinds: list[tuple[str, int | None]] = [(LINEAR, None), ("conv", 1)]
     kinds += [(name, rank) for name, (rung, _) in FREE.items() for rank in (config.ranks if rung == "low_rank" else (0,))]
-    for (name, rank), rate, seed in itertools.product(kinds, config.learning_rates, range(config.seeds)):
+    runs = itertools.product(kinds, config.learning_rates, range(config.seeds))
+    for (name, rank), rate, seed in track(runs, "classifiers"):
         if name == LINEAR:
             model: nnx.Module = cl.models.MLP(shape, classes, (), rngs=nnx.Rngs(seed))
         else:
@@ -110,7 +112,7 @@ def classify(config: Config) -> Iterator[dict[str, Any]]:
         training = cl.Config(learning_rate=rate, seed=seed, **options)
         last = cl.fit(model, images.hold_out(config.validation, seed), training).history[-1]
         row = {
-            "task": config.data,
+            "task": config.dataset,
             "network": name,
             "rank": rank,
             "weights": measure.count_weights(model),
@@ -137,7 +139,7 @@ def draw(rows: Rows, config: Config) -> Any:
     """
     figure, axes = report.new_figure(2, size=(13.0, 6.0))
     lines = table(rows, config)
-    students, (null, *classifiers) = ([line for line in lines if line["task"] == task] for task in (TEACHER, config.data))
+    students, (null, *classifiers) = ([line for line in lines if line["task"] == task] for task in (TEACHER, config.dataset))
     words: dict[str, dict[str, Any]] = {
         "risk": {
             "y_label": "squared error on new images, 95 % interval",
@@ -145,7 +147,7 @@ def draw(rows: Rows, config: Config) -> Any:
             "baselines": {"predicting zero": students[0]["zero_risk"], "the teacher's noise": students[0]["noise_floor"]},
         },
         "accuracy": {
-            "y_label": f"accuracy on {config.data}, 95 % interval",
+            "y_label": f"accuracy on {config.dataset}, 95 % interval",
             "y_format": ".0%",
             "title": "the network of the ladder",
             "baselines": {LINEAR: report.interval_of(null, "accuracy")},

@@ -31,7 +31,8 @@ from convlab import data, report
 from experiments.parts import signal_networks
 from experiments.parts.signal_networks import NETWORKS
 from experiments.shared.command import Result, Rows, main
-from experiments.shared.settings import Finished, at_once, code_of, progress_of
+from experiments.shared.progress import at_once
+from experiments.shared.settings import Finished, code_of
 
 IN_ORDER, SHUFFLED = "in order", "shuffled"
 BOUNDS = {"accuracy": report.SHARE, "train_accuracy": report.SHARE}
@@ -97,15 +98,12 @@ def run(config: Config) -> Result:
     names, seeds, orders = config.networks or tuple(NETWORKS), range(config.seeds), (IN_ORDER, SHUFFLED)
     parts = [(name, order, seed) for name in names for order in orders for seed in seeds]
     load()
-    with progress_of("training networks", len(parts)) as show:
 
-        def part(call: tuple[str, str, int]) -> Rows:
-            fixed = config.steps, config.batch_size, config.learning_rate, config.steps_per_call
-            rows = finished.rows((*call, *fixed), lambda: [trained(config, *call)])
-            show(1)
-            return rows
+    def part(call: tuple[str, str, int]) -> Rows:
+        fixed = config.steps, config.batch_size, config.learning_rate, config.steps_per_call
+        return finished.rows((*call, *fixed), lambda: [trained(config, *call)])
 
-        return Result([row for rows in at_once(part, parts) for row in rows], reused=finished.reused)
+    return Result([row for rows in at_once(part, parts, "networks") for row in rows], reused=finished.reused)
 
 
 def table(rows: Rows, config: Config) -> Rows:

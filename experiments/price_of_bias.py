@@ -34,6 +34,7 @@ from convlab import report, tasks
 from convlab.train import make_learner
 from experiments.parts.squares import Squares, sayable
 from experiments.shared.command import Rows, main
+from experiments.shared.progress import track
 
 FORMATS = {"accuracy_limit": ".1%", "examples_needed": ",.0f", "same_price": ",.0f", "best_accuracy": ".1%"}
 
@@ -85,7 +86,8 @@ def run(config: Config) -> Rows:
     `accuracy_limit` is the accuracy that the rung allows at all, and `best_accuracy` that with the largest training set tried.
     """
     rows = []
-    for flip_second_half, distance, rung in itertools.product(config.flip_second_half, config.distances, config.rungs):
+    parts = itertools.product(config.flip_second_half, config.distances, config.rungs)
+    for flip_second_half, distance, rung in track(parts, "tasks and rungs"):
         task = tasks.correlation_sign(config.length, distance, flip_second_half=flip_second_half)
         build = functools.partial(Squares, config.length, rung, config.units)
         optimizer = optax.adam(config.learning_rate)

@@ -28,6 +28,7 @@ from convlab import report
 from experiments.parts.locality import of_mask
 from experiments.parts.pruning import OTHER, RANDOM, TICKET, Pruning, count_weights, weights_left
 from experiments.shared.command import Rows, main
+from experiments.shared.progress import track
 from experiments.shared.settings import chance, styles
 
 PIXELS, SHUFFLED = "against inputs at any pixel", "against the same pixels, shuffled"
@@ -63,7 +64,7 @@ def run(config: Config) -> Rows:
     """Return one row per round, retraining and seed, and those of the linear classifier."""
     data, rows = config.load(), []
     null = {"chance": chance(data.test.labels)}
-    for seed in range(config.seeds):
+    for seed in track(range(config.seeds), "seeds"):
         images = data.subset(config.size or len(data.train), seed)
         rows.append({"weights": LINEAR, "seed": seed, "accuracy": config.linear(images, seed)} | null)
         for name, number, mask, accuracy in config.prune(images, seed, other=config.seeds + seed):
@@ -97,7 +98,7 @@ def draw(rows: Rows, config: Config) -> Any:
         "weights",
         y_label="accuracy on test images, 95 % interval",
         y_format=".0%",
-        title=f"{config.data}, {config.fraction:.0%} pruned a round",
+        title=f"{config.dataset}, {config.fraction:.0%} pruned a round",
         baselines={LINEAR: null},
         **shown,
     )

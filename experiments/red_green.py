@@ -41,7 +41,7 @@ from convlab.data import Data, Split
 from convlab.optim import kernel_mask
 from experiments.parts.paddings import OUTSIDE, PADDINGS, Order, knowable
 from experiments.shared.command import Rows, main
-from experiments.shared.settings import at_once
+from experiments.shared.progress import at_once
 
 PUBLISHED = "_as_published"
 SHARES = ("similar", "dissimilar", f"similar{PUBLISHED}", f"dissimilar{PUBLISHED}", "same")
@@ -117,7 +117,8 @@ def scores(fitted: cl.Fitted, still: Split, moved: Split) -> dict[str, float]:
 def run(config: Config) -> Rows:
     """Return one row per padding and seed."""
     optimizer = optax.chain(optax.add_decayed_weights(5e-5, kernel_mask), optax.adadelta(1.0, rho=0.9, eps=1e-6))
-    return at_once(functools.partial(trained, config, optimizer), itertools.product(range(config.seeds), config.paddings))
+    parts = itertools.product(range(config.seeds), config.paddings)
+    return at_once(functools.partial(trained, config, optimizer), parts, "networks")
 
 
 def table(rows: Rows, config: Config) -> Rows:

@@ -26,6 +26,7 @@ from convlab import report
 from convlab.data import Data, centre_on_canvas
 from experiments.parts.networks import linear
 from experiments.shared.command import Rows, main
+from experiments.shared.progress import track
 from experiments.shared.settings import Recipe, above, with_p
 
 LEAST = 12  # the smallest image side that LeNet accepts, in pixels
@@ -91,7 +92,7 @@ def run(config: Config) -> Rows:
     steps = config.epochs * config.size // config.batch_size
     optimizer = optax.sgd(optax.cosine_decay_schedule(config.learning_rate, steps), momentum=config.momentum)
     rows = []
-    for seed in range(config.seeds):
+    for seed in track(range(config.seeds), "seeds"):
         course = Course(config, data, seed)
         rows.append(row("linear", None, seed, course.train(linear(data, seed), config.epochs, optimizer)))
         rows += [row(rung, None, seed, course.train(course.build(rung), config.epochs, optimizer)) for rung in config.rungs]
@@ -111,7 +112,7 @@ def run(config: Config) -> Rows:
                     else cl.transfer_optimizer_state(optimizer, optimizer_state, model, free, data.image_shape)
                 )
                 freed = course.train(free, config.epochs - release, optimizer, transferred, part=release)
-                changes = cl.diff(free, freed.model(), data.image_shape, print_table=False)
+                changes = cl.diff(free, freed.model(), data.image_shape)
                 unshared = float(np.mean([1 - change.shared for change in changes]))
                 rows.append(row(rung, release, seed, freed) | {"unshared": unshared})
                 print(f"seed {seed}, {LABELS[rung]} after {release}: {rows[-1]['accuracy']:.1%}", flush=True)
@@ -141,7 +142,7 @@ def draw(rows: Rows, config: Config) -> Any:
     released = [line for line in summary if line["release"] is not None]
     figure, axes = report.new_figure(2, size=(13.0, 6.0))
     panels = [
-        ("gain", "gain over never released, 95 % interval", f"what freedom buys on {config.data}", baselines),
+        ("gain", "gain over never released, 95 % interval", f"what freedom buys on {config.dataset}", baselines),
         ("unshared", "squares not shared, 95 % interval", "what kernels use it for", None),
     ]
     shown = {"labels": LABELS, "x_label": f"epoch of release, of {config.epochs}", "y_format": ".1%"}

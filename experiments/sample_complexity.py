@@ -40,9 +40,9 @@ from convlab.train import make_learner
 from experiments.parts import theory_tasks
 from experiments.parts.theory_tasks import HALF, SIZES, Setting, Tasks, best_threshold, laws, predicted
 from experiments.shared.command import Rows, main
-from experiments.shared.settings import at_once
+from experiments.shared.progress import at_once
 
-MORE = "locally connected against conv"
+MORE = "locally connected against convolution"
 FORMATS = {"exponent": ".2f"}
 
 
@@ -92,7 +92,7 @@ def run(config: Config) -> Rows:
     """Return one row per setting and seed. Scores that an interrupted run measured are reused."""
     cases = list(theory_tasks.settings(config))
     different = {(case.name, case.rung): case for case in cases}
-    needed = dict(zip(different, at_once(functools.partial(needs, config), different.values()), strict=True))
+    needed = dict(zip(different, at_once(functools.partial(needs, config), different.values(), "tasks and rungs"), strict=True))
     return [
         {"varied": case.varied, "size": case.size, "rung": case.rung, "seed": seed, "examples_needed": examples}
         for case in cases

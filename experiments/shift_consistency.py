@@ -32,6 +32,7 @@ from convlab import measure, report
 from convlab.data import Data, standardise
 from experiments.parts.networks import NORMED, Layers
 from experiments.shared.command import Rows, main
+from experiments.shared.progress import track
 from experiments.shared.settings import Training, styles
 
 BEFORE, AFTER, CHANCE = "before training", "after training", "chance, mean over networks"
@@ -97,7 +98,8 @@ def run(config: Config) -> Rows:
     images, labels = standardise(jnp.asarray(test.images), data.mean, data.std), np.asarray(test.labels)
     shifts = measure.sample_shifts(data.image_shape[:-1], config.shifts)
     rows = []
-    for method, padding, seed in itertools.product(config.methods, config.paddings, range(config.seeds)):
+    networks = itertools.product(config.methods, config.paddings, range(config.seeds))
+    for method, padding, seed in track(networks, "networks"):
         model = halving(data, config, method, padding, seed)
         fitted = config.fit(model, data, seed)
         for when, network in ((BEFORE, model), (AFTER, fitted.model())):
@@ -130,7 +132,7 @@ def draw(rows: Rows, config: Config) -> Any:
             x_label="",
             y_label=f"{'predictions that stay' if kept else 'shifted images classified right'}, 95 % interval",
             y_format=".0%",
-            title=when if kept else f"{config.data}, after training",
+            title=when if kept else f"{config.dataset}, after training",
             baselines={CHANCE: float(null[when])} if kept else None,
             styles=STYLES,
         )

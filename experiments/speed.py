@@ -23,6 +23,7 @@ from experiments.parts import pytorch
 from experiments.parts.implementations import UNIT, Implementations, contenders, pool_contenders
 from experiments.parts.rooflines import Shape, means, placed, ratios
 from experiments.shared.command import Rows, main
+from experiments.shared.progress import track
 from experiments.shared.stopwatch import ceilings, interleave
 
 LOCAL = {"local, auto": "ours", "local, ConvLocal": "Linen ConvLocal", "local, masked dense": "masked dense (Keras)"}
@@ -93,8 +94,7 @@ def run(config: Config) -> Rows:
     for dtype in config.dtypes or ("float32", "bfloat16")[: 1 + accelerator]:
         roof = ceilings(dtype, config.least, large=config.least > 1)
         rows.append({"dtype": dtype, "name": "ceiling", **roof})
-        for name in config.shapes:
-            print(f"{dtype} {name}", flush=True)
+        for name in track(config.shapes, f"shapes, {dtype}"):
             shape = Shape(*map(int, name.split("x")))
             made = list(contenders(shape, dtype, config))
             if config.torch and dtype == "float32" and pytorch.installed():

@@ -22,6 +22,7 @@ from convlab import report, train
 from convlab.data import list_prepared, load
 from experiments.parts.feeds import forever, load_alone, loop, reading
 from experiments.shared.command import Rows, main
+from experiments.shared.progress import track
 from experiments.shared.stopwatch import Contender, interleave
 
 ROUTES = ("memory", "disk", "records")
@@ -61,8 +62,8 @@ def run(config: Config) -> Rows:
     with tempfile.TemporaryDirectory() as folder:
         options = {"name": config.data, "manual_dir": config.manual_dir, "image_size": config.size, "data_dir": folder}
         rows: dict[str, dict[str, Any]] = {BASELINE: {"data": config.data, "route": BASELINE}}
-        first, _ = load_alone(options)
-        for route in ROUTES:
+        first, _ = load_alone({**options, "storage": "disk"})
+        for route in track(ROUTES, "routes"):
             times, memory = zip(*(load_alone({**options, "storage": route}) for _ in range(config.reads)), strict=True)
             rows[route] = {"data": config.data, "route": route, "load_s": statistics.median(times)}
             rows[route]["resident_mb"] = statistics.median(memory)

@@ -23,6 +23,7 @@ from experiments.parts.elsewhere import Elsewhere, contenders
 from experiments.parts.loops import Loops, loop_rows, seed_rows
 from experiments.parts.rivals import NETWORKS, convlab_contender
 from experiments.shared.command import Rows, main
+from experiments.shared.progress import track
 from experiments.shared.stopwatch import ceilings, compiled, floor, interleave
 
 SHOWN = "question network contender memory ms ms_low ms_high images_per_s floor_ms ratio ratio_is compilations gflops gbs"
@@ -112,10 +113,9 @@ def run(config: Config) -> Rows:
             ("seeds", ("Net",), seed_rows),
             ("parts", config.parts, functools.partial(part_rows, roof=roof)),
         ]
-        for question, names, answer in questions:
-            for name in names:
-                print(f"{question} of {name}", flush=True)
-                rows += [{"question": question, "network": name, **row} for row in answer(name, config)]
+        parts = [(question, name, answer) for question, names, answer in questions for name in names]
+        for question, name, answer in track(parts, "comparisons"):
+            rows += [{"question": question, "network": name, **row} for row in answer(name, config)]
     return rows
 
 

@@ -33,6 +33,7 @@ from convlab.data import Data
 from convlab.models.resnet import PADDING, POOL_WINDOW
 from experiments.parts.networks import NORMED, Layers, linear
 from experiments.shared.command import Rows, main
+from experiments.shared.progress import track
 from experiments.shared.settings import Training, styles
 
 RELU, NOTHING, LINEAR = "ReLU after the stem", "nothing after the stem", "linear classifier"
@@ -83,7 +84,7 @@ def stemmed(data: Data, outputs: int, after: str, width: int, seed: int) -> nnx.
 def trained(config: Config, data: Data) -> Rows:
     """Return the rows of the trained networks, and those of the linear classifier."""
     rows = []
-    for after, outputs in itertools.product(AFTER, config.outputs):
+    for after, outputs in track(itertools.product(AFTER, config.outputs), "stems"):
         for seed in range(config.seeds):
             right = config.accuracy(stemmed(data, outputs, after, config.width, seed), data, seed)
             rows.append({"stem": after, "outputs": outputs, "seed": seed, "accuracy": right})
@@ -132,7 +133,7 @@ def draw(rows: Rows, config: Config) -> Any:
         y_label="accuracy on test images, 95 % interval",
         y_format=".0%",
         log_x=True,
-        title=f"{config.data}, {config.size} images",
+        title=f"{config.dataset}, {config.size} images",
         baselines={LINEAR: next(report.interval_of(line, "accuracy") for line in lines if line["stem"] == LINEAR)},
         styles=STYLES,
     )

@@ -27,7 +27,7 @@ from convlab import report, tasks
 from convlab.train import make_learner
 from experiments.parts.readers import CONVOLUTION, DENSE, LOCAL, STACKS, Network, networks
 from experiments.shared.command import Rows, main
-from experiments.shared.settings import at_once
+from experiments.shared.progress import at_once
 
 LIST = "a list of the texts seen, and guesses"
 COLOURS = {
@@ -86,7 +86,7 @@ FULL = Config(sizes=(50, 100, 200, 400, 800, 1600, 3200, 6400), vocabulary=64, w
 def run(config: Config) -> Rows:
     """Return one row per network, distance, number of training texts and seed."""
     made = networks((config.length, config.vocabulary), config.width, config.stacks, config.local)
-    return [row for rows in at_once(functools.partial(trained, config), made) for row in rows]
+    return [row for rows in at_once(functools.partial(trained, config), made, "networks") for row in rows]
 
 
 def trained(config: Config, network: Network) -> Rows:

@@ -27,10 +27,12 @@ from convlab import measure, report
 from experiments.parts.networks import linear
 from experiments.parts.units import BETWEEN, KINDS, PADDINGS, REFERENCE, network
 from experiments.shared.command import Rows, main
+from experiments.shared.progress import track
 from experiments.shared.settings import Training, above, with_p
 
 LINEAR = "linear classifier"
 FORMATS = {"accuracy": ".1%", "gain": "+.1%"}
+PRINTED = ("matched", "kind", "between", "padding", "accuracy", "gain", "p")
 COSTS = {
     "weights": lambda model, shape: measure.count_weights(model),
     "multiply-adds": lambda model, shape: cl.count(model, shape).total.multiply_adds,
@@ -64,7 +66,7 @@ def networks(config: Config) -> Rows:
     made = []
     for cost, name in itertools.product(config.costs, config.kinds):
         twice, even = len(KINDS[name].sizes) > 1, KINDS[name].sizes[0] % 2 == 0
-        for between, padding in itertools.product(config.between if twice else ("",), PADDINGS if even else ("",)):
+        for between, padding in itertools.product(config.between if twice else (None,), PADDINGS if even else (None,)):
             made.append({"matched": cost, "kind": name, "between": between, "padding": padding})
     return made
 
@@ -77,8 +79,8 @@ def run(config: Config) -> Rows:
         model = linear(data, seed)
         weights = measure.count_weights(model)
         rows.append({"kind": LINEAR, "seed": seed, "weights": weights, "accuracy": config.accuracy(model, data, seed)})
-    for case in networks(config):
-        options = {name: case[name] for name in ("kind", "between", "padding")}
+    for case in track(networks(config), "networks"):
+        options = {name: case[name] or "" for name in ("kind", "between", "padding")}
         build = functools.partial(network, data, config.units, **options)
         cost = functools.partial(COSTS[case["matched"]], shape=shape)
         target = cost(nnx.eval_shape(lambda: network(data, config.units, REFERENCE, width=config.width)))
@@ -100,7 +102,7 @@ def table(rows: Rows, config: Config) -> Rows:
     lines = [line for line in summary if line["kind"] == LINEAR]
     for matched in config.costs:
         runs, means = ([row for row in group if row.get("matched") == matched] for group in (rows, summary))
-        lines += with_p(means, runs, by, {"kind": REFERENCE, "between": "", "padding": ""})
+        lines += with_p(means, runs, by, {"kind": REFERENCE, "between": None, "padding": None})
     return lines
 
 

@@ -28,6 +28,7 @@ from convlab import report
 from convlab.data import Data
 from experiments.parts.scenes import STRIDE, Scenes, Searcher, hits, mapping
 from experiments.shared.command import Result, Rows, main
+from experiments.shared.progress import track
 from experiments.shared.settings import Recipe, styles
 
 SEEN, UNSEEN = "where it was in training", "where it never was"
@@ -71,7 +72,7 @@ def run(config: Config) -> Result:
     """Return one row per rung, side, number of other figures and seed, and one scene with maps."""
     data = config.load()
     train, test = (Scenes(split, config.wanted, config.side) for split in (data.train, data.test))
-    searches = [searched(config, train, test, seed) for seed in range(config.seeds)]
+    searches = [searched(config, train, test, seed) for seed in track(range(config.seeds), "seeds")]
     return Result([row for rows, _ in searches for row in rows], arrays=searches[0][1])
 
 

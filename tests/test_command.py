@@ -6,13 +6,18 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 import types
 
 import jax
 import pytest
 
+from convlab import report
 from experiments import derivation
 from experiments.shared import command, compiling
+from experiments.shared.progress import PlainProgress, at_once, track
+from experiments.shared.redrawing import read_report
+from experiments.shared.settings import UsageError
 
 ROOT = pathlib.Path(__file__).parents[1]
 OPTIONS = ("jax_enable_compilation_cache", "jax_compilation_cache_dir", compiling.UNOPTIMISED, *compiling.KEPT)
@@ -62,7 +67,8 @@ def test_smoke_and_full_select_configurations_that_other_flags_override(settings
     changed = dataclasses.replace(full, root="elsewhere")
     settings.setenv("CONVLAB_CACHE", "0")
     settings.setattr(command, "keep_freed_memory", lambda: True)
-    for flags, wanted in (("", default), ("--smoke", smoke), ("--full", full), ("--full --root elsewhere", changed)):
+    small = dataclasses.replace(smoke, root="runs/smoke")
+    for flags, wanted in (("", default), ("--smoke", small), ("--full", full), ("--full --root elsewhere", changed)):
         settings.setattr(sys, "argv", ["experiment", *flags.split()])
         assert command.parse(default, smoke, None, full=full) == wanted
     with pytest.raises(SystemExit):  # the flag exists only if there is a full configuration
@@ -176,6 +182,7 @@ def experiment(result, **others):
     """Make an experiment module that records the arguments of `draw`."""
     drawn = []
     return types.SimpleNamespace(
+        __doc__="Is it so?",
         __file__="folder/question.py",
         run=lambda config: result,
         draw=lambda *arguments: drawn.append(arguments),
@@ -214,3 +221,145 @@ def test_report_without_matplotlib_has_no_figure_and_prints_the_reason(tmp_path,
     folder = command.report_on(module, derivation.Config(root=str(tmp_path)))
     assert "matplotlib is needed" in capsys.readouterr().out
     assert not (folder / "figure.png").exists()
+
+
+ROWS = [{"rung": rung, "seed": seed, "accuracy": 0.25 * seed} for rung in ("conv", "dense") for seed in range(3)]
+
+
+def test_rows_are_kept_and_the_error_names_them_if_drawing_fails(tmp_path):
+    module, config = experiment(ROWS), derivation.Config(root=str(tmp_path))
+    for failing in ("draw", "table"):
+        broken = experiment(ROWS, **({"table": lambda rows, config: 1 / 0} if failing == "table" else {}))
+        if failing == "draw":
+            broken.draw = lambda rows, config: 1 / 0
+        with pytest.raises(ZeroDivisionError) as caught:
+            command.report_on(broken, config)
+        [note] = caught.value.__notes__
+        folder = tmp_path / "question"
+        assert str(folder / "table.csv") in note
+        assert f"--redraw {folder}" in note
+        assert len((folder / "table.csv").read_text().splitlines()) == 1 + len(ROWS)
+        assert not (folder / "table.md").exists()
+    rows, recorded, _ = read_report(folder, module, derivation.Config())
+    assert (rows, recorded) == (ROWS, config)
+
+
+@pytest.mark.parametrize("name, root", [("a/b", "runs"), ("..", "runs"), ("question", "file")])
+def test_names_and_folders_are_checked_before_the_run(tmp_path, name, root):
+    (tmp_path / "file").touch()
+    named = dataclasses.make_dataclass("Named", ["root", "name"])(str(tmp_path / root), name)
+    module = experiment(ROWS)
+    module.run = lambda config: pytest.fail("it ran")
+    with pytest.raises(UsageError, match="(experiment|root) must"):
+        command.report_on(module, named)
+
+
+def test_counts_that_are_not_positive_are_refused_before_the_run(tmp_path):
+    counted = dataclasses.make_dataclass("Counted", ["root", "seeds", "steps"])
+    module = experiment(ROWS)
+    for seeds, steps in ((0, (5,)), (3, (5, 0))):
+        with pytest.raises(UsageError, match="(seeds|steps) must be above 0"):
+            command.report_on(module, counted(str(tmp_path), seeds, steps))
+    command.report_on(module, counted(str(tmp_path), 3, None))
+
+
+def test_only_errors_about_fields_of_the_configuration_are_mistakes_of_the_user(tmp_path):
+    config = derivation.Config(root=str(tmp_path))
+    for message, kind in (("size must be 1 to 9, got 99", UsageError), ("shapes differ", ValueError)):
+        module = experiment(ROWS)
+        module.run = lambda config, message=message: (_ for _ in ()).throw(ValueError(message))
+        with pytest.raises(ValueError, match=message) as caught:
+            command.report_on(module, config)
+        assert type(caught.value) is kind
+
+
+def test_mistake_on_the_command_line_is_one_sentence_and_status_2(settings, capsys):
+    settings.setattr(command, "keep_freed_memory", lambda: True)
+    settings.setenv("CONVLAB_CACHE", "0")
+    for flags, words in (
+        (["--smoke", "--full"], "--smoke and --full cannot be combined"),
+        (["--redraw", "nowhere"], "redraw"),
+        (["--data", "folder:/nowhere"], "/nowhere"),
+        (["--image", "99999"], "image must be 0 to 359"),
+        (["--sed", "3"], "--seed"),
+    ):
+        settings.setattr(sys, "argv", ["experiment", *flags])
+        with pytest.raises(SystemExit) as caught:
+            command.main("experiments.derivation", derivation.Config(), derivation.SMOKE, full=derivation.Config())
+        assert caught.value.code == 2
+        error = capsys.readouterr().err
+        assert words in error
+        assert "Traceback" not in error
+
+
+def test_previous_report_of_other_settings_is_kept_under_a_number_except_of_smoke_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    module = experiment(ROWS, **{})
+    for size in (2, 3, 4):
+        command.report_on(module, derivation.Config(size=size))
+    sizes = [json.loads((tmp_path / "runs" / name / "config.json").read_text())["size"] for name in KEPT]
+    assert sizes == [4, 2, 3]
+    assert "kept in runs/question.2/" in capsys.readouterr().out
+    for size in (2, 3):
+        command.report_on(module, derivation.Config(size=size, root=command.SMOKE_ROOT), smoke=True)
+    assert [path.name for path in (tmp_path / "runs" / "smoke").iterdir()] == ["question"]
+
+
+KEPT = ("question", "question.1", "question.2")
+
+
+def test_table_and_figure_of_a_smoke_run_say_so(tmp_path, capsys):
+    module, figure = experiment(ROWS), report.new_figure()[0]
+    figure.suptitle("a title")
+    module.draw = lambda rows, config: figure
+    command.report_on(module, derivation.Config(root=str(tmp_path)), smoke=True)
+    assert figure.get_suptitle() == f"{command.SMOKE_MARK}\na title"
+    assert command.SMOKE_MARK in " ".join(capsys.readouterr().out.split())
+    figure.suptitle("a title")
+    command.report_on(module, derivation.Config(root=str(tmp_path)))
+    assert figure.get_suptitle() == "a title"
+    assert "smoke" not in capsys.readouterr().out
+
+
+def test_table_has_the_names_of_the_figure_and_prints_the_chosen_columns(tmp_path, capsys):
+    module = experiment(
+        ROWS, STYLES={"dense": report.RUNG_STYLE["dense"]._replace(label="all to all")}, PRINTED=("rung", "acc*")
+    )
+    folder = command.report_on(module, derivation.Config(root=str(tmp_path)))
+    cells = [line.split("|")[1].strip() for line in (folder / "table.md").read_text().splitlines()[2:]]
+    assert cells == ["convolution"] * 3 + ["all to all"] * 3
+    assert (folder / "table.csv").read_text().splitlines()[1].startswith("conv,")
+    assert "seed" in (folder / "table.md").read_text()
+    assert "seed" not in capsys.readouterr().out
+
+
+def test_help_tells_the_shared_flags_and_the_time_of_the_committed_run(settings, capsys):
+    settings.setattr(command, "keep_freed_memory", lambda: True)
+    settings.setenv("CONVLAB_CACHE", "0")
+    settings.setattr(sys, "argv", ["experiment", "--help"])
+    with pytest.raises(SystemExit):
+        command.main("experiments.derivation", derivation.Config(), derivation.SMOKE, full=derivation.Config())
+    text = capsys.readouterr().out
+    for words in ("--smoke:", "--full:", "--redraw FOLDER", "--image-size", "--root", "took 6 s on"):
+        assert words in text
+
+
+def test_plain_progress_tells_parts_and_time_left_at_most_once_a_pause(capsys):
+    with PlainProgress("runs", 4, first=0.01, pause=0.1) as progress:
+        assert progress.line(0.0) == "runs: 0 of 4 done after 0 s"
+        progress.advance(1)
+        time.sleep(0.35)  # nothing new: no second line
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1] == "runs: 1 of 4 done after 0 s, about 0 s left"
+    assert len(lines) == len({*lines})
+    progress.advance(1)
+    assert progress.line(30.0) == "runs: 2 of 4 done after 30 s, about 30 s left"
+
+
+def test_progress_is_counted_part_by_part_and_short_runs_print_nothing(monkeypatch, capsys):
+    counted = []
+    monkeypatch.setattr(PlainProgress, "advance", lambda self, number: counted.append(number))
+    assert list(track("abc")) == ["a", "b", "c"]
+    assert at_once(str.upper, "abc") == ["A", "B", "C"]
+    assert counted == [1] * 6
+    assert capsys.readouterr().err == ""

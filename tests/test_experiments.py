@@ -1,10 +1,14 @@
 """Test that every experiment runs from its command line and writes a complete report."""
 
+import importlib
+import inspect
 import json
 import math
 import os
 import pathlib
+import re
 import runpy
+import shutil
 import subprocess
 import sys
 import time
@@ -18,8 +22,12 @@ from flax import nnx
 
 import convlab
 from convlab.data import Data, Split
+from convlab.report.table import Table, fit_width, print_table
+from experiments.shared import command
 from experiments.shared.compiling import UNOPTIMISED
-from experiments.shared.settings import at_once
+from experiments.shared.progress import at_once
+from experiments.shared.redrawing import read_report
+from experiments.shared.settings import UsageError
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = sorted(path.stem for path in (ROOT / "experiments").glob("*.py") if 'if __name__ == "__main__"' in path.read_text())
@@ -46,6 +54,60 @@ def test_committed_run_is_complete_and_has_provenance(name):
     provenance = json.loads((folder / "provenance.json").read_text())
     assert {"jax", "flax", "seconds"} <= set(provenance)
     assert f"results/{name}/figure.png" in (ROOT / "experiments" / "README.md").read_text()
+
+
+RESULTS = sorted(path.name for path in (ROOT / "experiments" / "results").iterdir())
+VARIANTS = {"ladder_full": "ladder", "ladder_mnist1d": "ladder", "birds_and_planes_deep": "birds_and_planes"}
+
+
+def read_table(path):
+    """Read a Markdown table."""
+    header, rule, *cells = (
+        [cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line.strip()[1:-1])]
+        for line in path.read_text().splitlines()
+    )
+    return Table(header, cells, [cell.endswith(":") for cell in rule])
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_committed_table_is_printed_in_80_columns_and_loses_no_cell(name, capsys):
+    table = read_table(ROOT / "experiments" / "results" / name / "table.md")
+    parts, shared = fit_width(table, 80)
+    shown = {(column, line[at]) for part in parts for line in part.cells for at, column in enumerate(part.header)}
+    cells = {(column, line[at]) for line in table.cells for at, column in enumerate(table.header)}
+    assert {cell for cell in cells - shown - {*shared.items()} if cell[1]} == set()
+    print_table(name, table, width=80)
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 80
+    for number in (line[at] for line in table.cells for at, numeric in enumerate(table.numeric) if numeric):
+        assert number in printed  # numbers and intervals are never wrapped
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RESULTS)
+def test_committed_table_and_figure_are_drawn_again_from_the_rows(name, tmp_path, monkeypatch):
+    if name == "stems":
+        pytest.skip("its figure needs Fashion-MNIST")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
+    experiment = importlib.import_module(f"experiments.{VARIANTS.get(name, name)}")
+    folder = tmp_path / name
+    shutil.copytree(ROOT / "experiments" / "results" / name, folder)
+    written = (folder / "table.md").read_text()
+    if len(inspect.signature(experiment.draw).parameters) > 2:
+        with pytest.raises(UsageError, match="redraw cannot draw .* needs arrays"):
+            read_report(folder, experiment, experiment.Config())
+        return
+    rows, config, smoke = read_report(folder, experiment, experiment.Config())
+    command.draw(experiment, rows, config, None, folder, smoke)
+    assert (folder / "table.md").read_text() == written
+    assert not smoke
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_experiment_shows_progress(name):
+    parts = re.findall(r"from (experiments\.parts\.\w+) import", text := (ROOT / "experiments" / f"{name}.py").read_text())
+    sources = [text, *((ROOT / f"{part.replace('.', '/')}.py").read_text() for part in parts)]
+    assert any(re.search(r"\b(track|at_once)\(", source) for source in sources)
 
 
 @pytest.mark.slow
@@ -140,7 +202,7 @@ def test_benchmark_runs_with_only_the_core_dependencies(tmp_path):
         [sys.executable, "-c", code, "--smoke"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True
     )
     assert run.returncode == 0, run.stderr.decode()
-    assert (tmp_path / "runs" / "speed" / "table.md").exists()
+    assert (tmp_path / "runs" / "smoke" / "speed" / "table.md").exists()
 
 
 def test_concurrent_parts_return_in_order_and_waiting_parts_do_not_start_after_an_error(monkeypatch):

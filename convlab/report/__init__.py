@@ -2,9 +2,9 @@
 
 from convlab.report.comparison import comparison
 from convlab.report.drawing import RUNG_STYLE, Style, curves, dot_plot, new_figure
-from convlab.report.folder import save_report
+from convlab.report.folder import draw_report, report_folder, save_report, save_rows
 from convlab.report.json_lines import append_json_lines, read_json_lines
-from convlab.report.matrices import matrix_picture
+from convlab.report.matrices import dense_matrix, matrix_picture
 from convlab.report.pairs import holm, p_value, paired_differences
 from convlab.report.pictures import feature_map_grid, filter_grid, heatmap
 from convlab.report.provenance import provenance
@@ -21,7 +21,9 @@ __all__ = [
     "best_rows",
     "comparison",
     "curves",
+    "dense_matrix",
     "dot_plot",
+    "draw_report",
     "feature_map_grid",
     "filter_grid",
     "heatmap",
@@ -34,7 +36,9 @@ __all__ = [
     "paired_differences",
     "provenance",
     "read_json_lines",
+    "report_folder",
     "save_report",
+    "save_rows",
     "summarise",
     "training_curves",
 ]

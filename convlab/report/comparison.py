@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from convlab.report.drawing import RUNG_STYLE, Baseline, draw_baselines, draw_legend, slide_style
+from convlab.report.drawing import RUNG_STYLE, Baseline, draw_baselines, draw_legend, figure_of, slide_style
 from convlab.report.rows import Row, check_columns
 
 if TYPE_CHECKING:
     import matplotlib.axes
+    import matplotlib.figure
 
 MARKS = ("D", "s", "^")  # the hollow markers of references
 
@@ -24,7 +25,7 @@ def comparison(
     title: str = "",
     references: Mapping[str, str] | None = None,
     baselines: Mapping[str, Baseline] | None = None,
-) -> None:
+) -> "matplotlib.figure.Figure":
     """Draw the mean and interval of each row on a line of its own, with reference values.
 
     Args:
@@ -41,6 +42,9 @@ def comparison(
         drawn.
       baselines: The positions of gray vertical lines, by their labels in the legend.
 
+    Returns:
+      The figure that holds the axes.
+
     Raises:
       ValueError: A column is in none of the rows.
       ImportError: matplotlib is not installed.
@@ -50,6 +54,7 @@ def comparison(
       >>> figure, [axis] = new_figure()
       >>> rows = [{"net": "Net", "accuracy": 0.88, "book": 0.89}, {"net": "MLP", "accuracy": 0.81}]
       >>> comparison(axis, rows, "net", "accuracy", label="here", x_label="accuracy", references={"book": "book"})
+      <Figure size 1200x500 with 1 Axes>
     """
     references = references or {}
     check_columns("summary", summary, (name, value, *references.values()))
@@ -72,6 +77,7 @@ def comparison(
         if x_format:
             axis.xaxis.set_major_formatter(f"{{x:{x_format}}}")
         draw_legend(axis)
+    return figure_of(axis)
 
 
 def _dots(axis: "matplotlib.axes.Axes", rows: Sequence[Row], column: str, label: str, **style) -> None:

@@ -37,7 +37,7 @@ class Style(NamedTuple):
 
 RUNG_STYLE = {
     "dense": Style("dense", "#D55E00", "o"),
-    "global_conv": Style("shared, not local", "#CC79A7", "P"),
+    "global_conv": Style("global convolution", "#CC79A7", "P"),
     "locally_connected": Style("locally connected", "#E69F00", "s"),
     "tiled": Style("tiled", "#009E73", "^"),
     "low_rank": Style("low rank", "#56B4E9", "D"),
@@ -85,6 +85,8 @@ def new_figure(
 ) -> "tuple[matplotlib.figure.Figure, list[matplotlib.axes.Axes]]":
     """Create a figure without opening a window or changing matplotlib's settings.
 
+    In a notebook, the figure shows itself as the last value of a cell.
+
     Args:
       panels: The number of panels.
       rows: The number of rows of panels. Panels are ordered from left to right, then downwards.
@@ -105,14 +107,19 @@ def new_figure(
     if min(panels, rows) < 1:
         raise ValueError(f"panels is {panels} and rows is {rows}; needs at least 1 of each")
     with slide_style():
-        import matplotlib.figure
+        from convlab.report.figure import Figure
 
-        figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         axes = [figure.add_subplot(rows, -(-panels // rows), panel + 1) for panel in range(panels)]
         for axis in axes:
             axis.spines[["top", "right"]].set_visible(False)
             axis.tick_params(labelsize=SLIDE["xtick.labelsize"])
     return figure, axes
+
+
+def figure_of(axis: "matplotlib.axes.Axes") -> "matplotlib.figure.Figure":
+    """Return the figure that holds axes."""
+    return axis.figure  # pyright: ignore[reportReturnType]
 
 
 def curves(
@@ -131,7 +138,7 @@ def curves(
     baselines: Mapping[str, Baseline] | None = None,
     labels: Mapping[str, str] | None = None,
     styles: Mapping[str, Style] | None = None,
-) -> None:
+) -> "matplotlib.figure.Figure":
     """Draw the mean and interval of each group against `x` as a line.
 
     All panels of a figure share one legend, outside of the panels.
@@ -153,6 +160,9 @@ def curves(
       labels: The labels of groups in the legend, e.g. {"linear": "linear classifier"}.
       styles: The styles of groups that are not rungs. Pass them to give a group the same style in all panels.
 
+    Returns:
+      The figure that holds the axes.
+
     Raises:
       ValueError: A column is in none of the rows.
       ImportError: matplotlib is not installed.
@@ -161,6 +171,7 @@ def curves(
       >>> figure, [axis] = new_figure()
       >>> rows = [{"rung": "conv", "size": n, "accuracy": 1 - 1 / n} for n in (10, 100)]
       >>> curves(axis, rows, "size", "accuracy", x_label="training images", y_label="test accuracy", log_x=True)
+      <Figure size 1200x500 with 1 Axes>
     """
     check_columns("summary", summary, (x, y, by))
     with slide_style():
@@ -179,6 +190,7 @@ def curves(
         if log_x:
             _log_ticks(axis, [float(row[x]) for row in summary if row.get(x) is not None])
         draw_legend(axis)
+    return figure_of(axis)
 
 
 def dot_plot(
@@ -193,7 +205,7 @@ def dot_plot(
     title: str = "",
     baselines: Mapping[str, Baseline] | None = None,
     styles: Mapping[str, Style] | None = None,
-) -> None:
+) -> "matplotlib.figure.Figure":
     """Draw one point per category and group on a logarithmic vertical axis.
 
     Args:
@@ -208,6 +220,9 @@ def dot_plot(
       baselines: The heights of gray horizontal lines by label.
       styles: The styles of groups that are not rungs. Pass them to give a group the same style in all panels.
 
+    Returns:
+      The figure that holds the axes.
+
     Raises:
       ValueError: A column is in none of the rows.
       ImportError: matplotlib is not installed.
@@ -215,6 +230,7 @@ def dot_plot(
     Example:
       >>> figure, [axis] = new_figure()
       >>> dot_plot(axis, [{"rung": "conv", "shape": "8x8", "ms": 3.0}], "shape", "ms", x_label="shape", y_label="ms")
+      <Figure size 1200x500 with 1 Axes>
     """
     check_columns("rows", rows, (x, y, by))
     with slide_style():
@@ -233,6 +249,7 @@ def dot_plot(
         axis.set_xticks(range(len(labels)), labels, rotation=60, ha="right", rotation_mode="anchor")
         axis.set_title(title)
         draw_legend(axis)
+    return figure_of(axis)
 
 
 def _baselines(axis: "matplotlib.axes.Axes", heights: Mapping[str, Baseline]) -> None:
@@ -316,6 +333,8 @@ def draw_legend(axis: "matplotlib.axes.Axes") -> None:
     for panel in figure.axes:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
+    if not handles:
+        return
     if len(figure.axes) == 1:
         figure.legend(handles.values(), handles.keys(), loc="outside right center")
     else:
@@ -327,6 +346,43 @@ def draw_legend(axis: "matplotlib.axes.Axes") -> None:
 
 
 def save_figure(figure: "matplotlib.figure.Figure", path: str | os.PathLike[str]) -> None:
-    """Write a figure as PNG."""
+    """Write a figure as PNG. Axes are widened until they show every point."""
+    show_all_points(figure)
     with slide_style():
         figure.savefig(path, dpi=DOTS_PER_INCH, format="png")
+
+
+def show_all_points(figure: "matplotlib.figure.Figure") -> None:
+    """Widen the axes of a figure until no marker lies outside of them.
+
+    Lines without markers and the ends of intervals may leave the axes. On a logarithmic axis a value that is not above 0 is
+    not shown.
+
+    Args:
+      figure: The figure.
+    """
+    for axis in figure.axes:
+        points = [line for line in axis.lines if line.get_marker() not in (*NO_POINTS, *CAPS)]
+        points = [line for line in points if line.get_transform().contains_branch(axis.transData)]
+        for name in ("x", "y"):
+            scale, limits = getattr(axis, f"get_{name}scale")(), getattr(axis, f"get_{name}lim")()
+            values = np.concatenate([[], *(np.asarray(getattr(line, f"get_{name}data")(), float).ravel() for line in points)])
+            values = values[np.isfinite(values) & ((values > 0) | (scale != "log"))]
+            if len(values):
+                getattr(axis, f"set_{name}lim")(_widened(limits, float(values.min()), float(values.max()), scale == "log"))
+
+
+NO_POINTS, CAPS = (None, "", " ", "None", "none"), ("|", "_")
+
+
+def _widened(limits: tuple[float, float], least: float, most: float, log: bool) -> tuple[float, float]:
+    """Return limits that contain two values with a margin, in the same direction, and unchanged where they do already."""
+    low, high = sorted(limits)
+    margin = MARGIN * (np.log(max(high, most) / min(low, least)) if log else max(high, most) - min(low, least))
+    low = low if low <= least else least / np.exp(margin) if log else least - margin
+    high = high if high >= most else most * np.exp(margin) if log else most + margin
+    return (low, high) if limits[0] <= limits[1] else (high, low)
+
+
+MARGIN = 0.03
+"""The margin around points for which axes are widened, as a fraction of their range."""

@@ -4,22 +4,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convlab.report.drawing import RUNG_STYLE, slide_style
+from convlab.report.drawing import RUNG_STYLE, figure_of, slide_style
 
 if TYPE_CHECKING:
     import matplotlib.axes
+    import matplotlib.figure
 
 FRAME = 1  # the number of pixels between images
 ROUNDING = 1e-5  # the distance by which pixels may lie outside of 0 to 1
+NEGLIGIBLE = 1e-6  # numbers of heat maps up to this one, and weights up to this share of the largest, are drawn as zero
 NEGATIVE, POSITIVE = RUNG_STYLE["dense"].colour, RUNG_STYLE["conv"].colour
 
 
 def heatmap(
     axis: "matplotlib.axes.Axes", image: Any, values: Any, title: str = "", *, label: str, vmax: float | None = None
-) -> None:
+) -> "matplotlib.figure.Figure":
     """Draw a heat map over an image, with positive numbers in blue and negative ones in orange.
 
-    Larger absolute values have a stronger colour. The colour scale includes negative numbers only if there are any.
+    Larger absolute values have a stronger colour. The colour scale includes negative numbers only if there are any below
+    rounding. If no number is above 1e-6, all are taken for rounding errors of zero, unless `vmax` is given.
 
     Args:
       axis: The axes to draw on.
@@ -29,6 +32,9 @@ def heatmap(
       label: The label of the colour scale, with its unit.
       vmax: The absolute value with the full colour. If None, the largest one of the heat map.
 
+    Returns:
+      The figure that holds the axes.
+
     Raises:
       ValueError: `image` or `values` has the wrong shape or is not finite, or `image` has pixels outside of 0 to 1.
       ImportError: matplotlib is not installed.
@@ -37,6 +43,7 @@ def heatmap(
       >>> from convlab.report import new_figure
       >>> figure, [axis] = new_figure()
       >>> heatmap(axis, np.ones((6, 8)) / 2, np.eye(3, 4), "Grad-CAM", label="share of the score")
+      <Figure size 1200x500 with 2 Axes>
     """
     image, values = np.asarray(image, float), np.asarray(values, float)
     if image.ndim not in (2, 3) or values.ndim != 2 or not (image.size and values.size):
@@ -48,12 +55,13 @@ def heatmap(
     if image.min() < -ROUNDING or image.max() > 1 + ROUNDING:
         raise ValueError(f"image has pixels from {image.min()} to {image.max()}; needs 0 to 1: divide 8-bit pixels by 255")
     gray = np.clip(image.mean(-1) if image.ndim == 3 else image, 0, 1)
-    scale = (np.abs(values).max() if vmax is None else vmax) or 1.0
+    largest = np.abs(values).max()
+    scale = vmax or (largest if largest > NEGLIGIBLE else 1.0)
     extent = (-0.5, gray.shape[1] - 0.5, gray.shape[0] - 0.5, -0.5)
     with slide_style():
         from matplotlib.colors import LinearSegmentedColormap, to_rgba
 
-        least = -scale if values.min() < 0 else 0
+        least = -scale if values.min() < -NEGLIGIBLE * scale else 0
         stops = (
             [(0, NEGATIVE, 0.85), (0.5, NEGATIVE, 0), (0.5, POSITIVE, 0), (1, POSITIVE, 0.85)]
             if least
@@ -69,12 +77,16 @@ def heatmap(
         axis.set_title(title)
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
+    return figure_of(axis)
 
 
-def filter_grid(axis: "matplotlib.axes.Axes", images: Any, title: str = "", *, columns: int = 8, label: str = "") -> None:
+def filter_grid(
+    axis: "matplotlib.axes.Axes", images: Any, title: str = "", *, columns: int = 8, label: str = ""
+) -> "matplotlib.figure.Figure":
     """Draw the weights of units side by side, each unit on a scale of its own.
 
-    Positive weights are blue, negative ones orange, and zero is white.
+    Positive weights are blue, negative ones orange, and zero is white. A unit whose weights are below 1e-6 of the largest
+    weight of all units is taken for rounding errors of zero.
 
     Args:
       axis: The axes to draw on.
@@ -82,6 +94,9 @@ def filter_grid(axis: "matplotlib.axes.Axes", images: Any, title: str = "", *, c
       title: The title of the panel.
       columns: The number of units in a row.
       label: The label below the panel.
+
+    Returns:
+      The figure that holds the axes.
 
     Raises:
       ValueError: `images` has the wrong shape or no unit, or `columns` is below 1.
@@ -91,6 +106,7 @@ def filter_grid(axis: "matplotlib.axes.Axes", images: Any, title: str = "", *, c
       >>> from convlab.report import new_figure
       >>> figure, [axis] = new_figure()
       >>> filter_grid(axis, np.random.default_rng(0).normal(size=(6, 7, 5)), "dense", columns=3)
+      <Figure size 1200x500 with 1 Axes>
     """
     images = np.asarray(images, float)
     if images.ndim != 3 or images.size == 0 or columns < 1:
@@ -99,7 +115,7 @@ def filter_grid(axis: "matplotlib.axes.Axes", images: Any, title: str = "", *, c
     rows = -(-units // columns)
     sheet = np.full((rows * (k + FRAME) + FRAME, columns * (l + FRAME) + FRAME), np.nan)
     scale = np.abs(images).max((1, 2), keepdims=True)
-    for unit, image in enumerate(images / np.where(scale > 0, scale, 1)):
+    for unit, image in enumerate(images / np.where(scale > NEGLIGIBLE * scale.max(), scale, np.inf)):
         top, left = (FRAME + index * (side + FRAME) for index, side in zip(divmod(unit, columns), (k, l), strict=True))
         sheet[top : top + k, left : left + l] = image
     with slide_style():
@@ -110,9 +126,12 @@ def filter_grid(axis: "matplotlib.axes.Axes", images: Any, title: str = "", *, c
         axis.set_title(title)
         axis.set(xlabel=label, xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
+    return figure_of(axis)
 
 
-def feature_map_grid(axis: "matplotlib.axes.Axes", maps: Any, title: str = "", *, columns: int = 8, label: str = "") -> None:
+def feature_map_grid(
+    axis: "matplotlib.axes.Axes", maps: Any, title: str = "", *, columns: int = 8, label: str = ""
+) -> "matplotlib.figure.Figure":
     """Draw the feature maps of one image side by side, each channel on a scale of its own.
 
     The colours are those of `filter_grid`.
@@ -124,6 +143,9 @@ def feature_map_grid(axis: "matplotlib.axes.Axes", maps: Any, title: str = "", *
       columns: The number of channels in a row.
       label: The label below the panel.
 
+    Returns:
+      The figure that holds the axes.
+
     Raises:
       ValueError: `maps` has the wrong shape, or `columns` is below 1.
       ImportError: matplotlib is not installed.
@@ -132,6 +154,7 @@ def feature_map_grid(axis: "matplotlib.axes.Axes", maps: Any, title: str = "", *
       >>> from convlab.report import new_figure
       >>> figure, [axis] = new_figure()
       >>> feature_map_grid(axis, np.random.default_rng(0).normal(size=(7, 5, 6)), "first layer", columns=3)
+      <Figure size 1200x500 with 1 Axes>
     """
     maps = np.asarray(maps)
-    filter_grid(axis, np.moveaxis(maps, -1, 0) if maps.ndim else maps, title, columns=columns, label=label)
+    return filter_grid(axis, np.moveaxis(maps, -1, 0) if maps.ndim else maps, title, columns=columns, label=label)

@@ -1,10 +1,11 @@
 """Rows as tables: formatted text for Markdown and the terminal, and unrounded CSV."""
 
 import csv
+import functools
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from convlab.report.rows import Row, columns, to_python_scalar
 
@@ -122,26 +123,131 @@ def to_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def print_table(title: str, table: Table, *, total: bool = False) -> None:
-    """Print a table to standard output.
+def print_table(title: str, table: Table, *, total: bool = False, width: int | None = None, file: TextIO | None = None) -> None:
+    """Print a table.
 
-    If this is not a terminal, lines are as long as the table needs.
+    A table that is wider than the output is printed as several tables, one below the other. See `fit_width`.
 
     Args:
       title: The title above the table.
       table: The table, as from `to_table`.
       total: Whether to draw a rule above the last line.
+      width: The number of characters of a line. If None, that of the terminal. Without a terminal lines are as long as the
+        table needs.
+      file: The file to print to. If None, the standard output.
     """
     import rich.console
     import rich.table
     import rich.text
 
-    console = rich.console.Console()
-    if not console.is_terminal:
+    console = rich.console.Console(file=file, width=width, force_jupyter=None if file is None else False)
+    if width is None and not console.is_terminal:
         console.width = 1000
-    drawn = rich.table.Table(title=rich.text.Text(title))
-    for name, right in zip(table.header, table.numeric, strict=True):
-        drawn.add_column(rich.text.Text(name), justify="right" if right else "left")
-    for following, line in enumerate(table.cells, 2):
-        drawn.add_row(*map(rich.text.Text, line), end_section=total and following == len(table.cells))
-    console.print(drawn)
+    parts, same = fit_width(table, console.width)
+    for number, part in enumerate(parts):
+        drawn = rich.table.Table(title=None if number else rich.text.Text(title))
+        longest = next(
+            (n for n in range(console.width, TEXT_WIDTHS[-1], -1) if _width(part, n) <= console.width), TEXT_WIDTHS[-1]
+        )
+        for name, right, size in zip(part.header, part.numeric, _widths(part, longest), strict=True):
+            justify = "right" if right else "left"
+            drawn.add_column(rich.text.Text(name), justify=justify, min_width=size, max_width=size, overflow="fold")
+        for following, line in enumerate(part.cells, 2):
+            drawn.add_row(*map(rich.text.Text, line), end_section=total and following == len(part.cells))
+        console.print(drawn)
+    if same:
+        console.print(rich.text.Text(f"in every line: {', '.join(f'{name} {value}' for name, value in same.items())}"))
+
+
+def fit_width(table: Table, width: int) -> tuple[list[Table], dict[str, str]]:
+    """Split a table into tables of at most `width` characters.
+
+    The columns that tell the lines apart are repeated in every table. Lines without an entry in the other columns are left out
+    of a table, and so are columns that are blank there. Lines with no other entry at all come last. Columns with the same entry
+    in all lines are taken out. A table that fits is not changed.
+
+    Args:
+      table: The table.
+      width: The number of characters of a line.
+
+    Returns:
+      The tables, and the entries that all lines share, by their column.
+
+    Example:
+      >>> table = Table(["rung", "error", "price"], [["conv", "5", "1.0"], ["dense", "41", "12.9"]], [False, True, True])
+      >>> parts, _ = fit_width(table, 20)
+      >>> [part.header for part in parts]
+      [['rung', 'error'], ['rung', 'price']]
+    """
+    if _width(table, max((len(cell) for line in table.cells for cell in line), default=0)) <= width:
+        return [table], {}
+    keys, columns = _keys(table), list(zip(*table.cells, strict=True))
+    others = [column for column in range(len(columns)) if column not in keys]
+    shared = [column for column in others if len(table.cells) > 1 and len({*columns[column]}) == 1]
+    others = [column for column in others if column not in shared and any(columns[column])]
+    bare = [line for line in table.cells if not any(line[column] for column in others)]
+    bare = _part(table._replace(cells=bare), [], [key for key in keys if any(line[key] for line in bare)])
+    parts: list[Table] = []
+    for longest in TEXT_WIDTHS:
+        parts = [*_parts(table, keys, others, width, longest), *([bare] if bare.cells else [])]
+        if max(_width(part, longest) for part in parts) <= width:
+            break
+    return parts, {table.header[column]: columns[column][0] for column in shared if columns[column][0]}
+
+
+TEXT_WIDTHS = (26, 20, 16, 12)
+"""The widths in characters to which texts are wrapped if a table does not fit, in order of preference."""
+
+
+def _keys(table: Table) -> list[int]:
+    """Return the columns that tell the lines apart: from the left, those that distinguish further lines."""
+    keys: list[int] = []
+    different = 1
+    for column in range(len(table.header)):
+        count = len({tuple(line[key] for key in (*keys, column)) for line in table.cells})
+        if count > different:
+            keys, different = [*keys, column], count
+    return keys or [0]
+
+
+def _parts(table: Table, keys: list[int], others: list[int], width: int, longest: int) -> list[Table]:
+    """Fill tables with the columns from the left. Columns of different lines are in different tables."""
+    blocks: list[list[int]] = []
+    part = functools.partial(_part, table, keys)
+    for column in others:
+        block = [*blocks[-1], column] if blocks else []
+        overlaps = any(line[column] and any(line[other] for other in block[:-1]) for line in table.cells)
+        if overlaps and _width(part(block), longest) <= width:
+            blocks[-1] = block
+        else:
+            blocks.append([column])
+    return [part(block) for block in blocks]
+
+
+def _part(table: Table, keys: list[int], others: list[int]) -> Table:
+    """Return the keys and some other columns of a table.
+
+    Lines without an entry in the other columns are left out, and so are keys that are blank then.
+    """
+    lines = [line for line in table.cells if any(line[column] for column in others)]
+    shown = sorted([key for key in keys if any(line[key] for line in lines)] + others)
+    cells = [[line[column] for column in shown] for line in lines]
+    return Table([table.header[column] for column in shown], cells, [table.numeric[column] for column in shown])
+
+
+def _widths(table: Table, longest: int) -> list[int]:
+    """Return the widths of columns whose texts are wrapped to `longest` characters.
+
+    Headers are wrapped at words, and no word is broken.
+    """
+    widths = []
+    for name, column, numeric in zip(table.header, zip(*table.cells, strict=True), table.numeric, strict=True):
+        word = max(len(word) for text in (name, *column) for word in text.split() or [""])
+        cell = max(map(len, column))
+        widths.append(max(word, cell if numeric else min(cell, longest)))
+    return widths
+
+
+def _width(table: Table, longest: int) -> int:
+    """Return the number of characters of a drawn line, with a border and two blanks for every column."""
+    return sum(size + 3 for size in _widths(table, longest)) + 1

@@ -4,12 +4,13 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from convlab.report.drawing import RUNG_STYLE, Baseline, Style, curves, draw_legend, slide_style, styles_of
+from convlab.report.drawing import RUNG_STYLE, Baseline, Style, curves, draw_legend, figure_of, slide_style, styles_of
 from convlab.report.rows import Row, columns
 from convlab.report.seeds import SHARE, summarise
 
 if TYPE_CHECKING:
     import matplotlib.axes
+    import matplotlib.figure
 
 History = Sequence[Row]
 PANELS = {  # quantity -> its column for each split
@@ -34,7 +35,7 @@ def training_curves(
     accuracy_label: str = "accuracy",
     baselines: Mapping[str, Baseline] | None = None,
     log_loss: bool = False,
-) -> None:
+) -> "matplotlib.figure.Figure":
     """Draw the loss and accuracy of one or several runs against the training step.
 
     Runs that differ in their seed only are averaged to one line, with a 95 % interval as a band. At each step the average is
@@ -51,6 +52,9 @@ def training_curves(
       baselines: The heights of gray horizontal lines in the panel of the accuracy, by label, e.g. {"largest class": 0.11}.
       log_loss: Whether the axis of the loss is logarithmic.
 
+    Returns:
+      The figure that holds the axes.
+
     Raises:
       ValueError: There are not two axes, a history is empty, or its rows lack `x` or all quantities.
       ImportError: matplotlib is not installed.
@@ -60,7 +64,9 @@ def training_curves(
       >>> figure, axes = new_figure(2)
       >>> history = [{"step": n, "loss": 2 / n, "test_loss": 3 / n, "test_accuracy": 1 - 1 / n} for n in (10, 20, 30)]
       >>> training_curves(axes, history, baselines={"largest class": 0.1})
+      <Figure size 1200x500 with 2 Axes>
       >>> training_curves(axes, {"dense": [history, history], "conv": history}, x_label="batches")
+      <Figure size 1200x500 with 2 Axes>
     """
     if len(axes) != 2:
         raise ValueError(
@@ -85,6 +91,7 @@ def training_curves(
         axes[0].set_yscale("log" if log_loss else "linear")
         axes[1].yaxis.set_major_formatter(PercentFormatter(1))
         draw_legend(axes[0])
+    return figure_of(axes[0])
 
 
 def _seeds(name: str, history: Any, x: str) -> list[History]:

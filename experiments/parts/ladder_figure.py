@@ -6,7 +6,7 @@ from typing import Any
 from convlab import report
 from convlab.report import RUNG_STYLE
 from experiments.parts.ladder_table import CONV, EXPONENTS, geometric_mean, inside, needs, table
-from experiments.parts.sizes import REORDERED, Sizes
+from experiments.parts.sizes import REORDERED, Sizes, images
 from experiments.shared.command import Rows
 
 TICKS = (0.01, 0.03, 0.1, 0.3, 1.0)  # of errors
@@ -43,19 +43,20 @@ def count_ticks(axis: Any, config: Sizes) -> None:
 def place_title(subject: str, count: int, config: Sizes) -> str:
     """Return a title with the number of places, or the name of the data if images are not moved."""
     if not config.margin:
-        return config.data
+        return config.dataset
     return f"{subject} at {count} places" if count > 1 else f"{subject} at one place"
 
 
 def draw_errors(axis: Any, rows: Rows, config: Sizes, count: int) -> None:
     """Draw test error against training images for one number of places."""
-    shown = [row for row in rows if row["places"] == count and row["control"] in ("", REORDERED)]
+    shown = [row for row in rows if row["places"] == count and (row["control"] or REORDERED) == REORDERED]
     if any(row["control"] for row in shown):
         axis.plot([], [], "--", color="0.3", label=REORDERED)
     summary = report.summarise(shown, ["network", "size"], "error", bounds={"error": report.SHARE})
+    lowest = min([0.01, *(0.9 * line["error_low"] for line in summary if line["error_low"])])
     report.curves(
         axis,
-        summary,
+        [line | {"error": max(line["error"], lowest)} for line in summary],  # no error at all is drawn at the bottom
         "size",
         "error",
         "network",
@@ -63,11 +64,11 @@ def draw_errors(axis: Any, rows: Rows, config: Sizes, count: int) -> None:
         y_label=f"test error, mean of {config.seeds} seeds, 95 % interval",
         title=place_title("images", count, config),
         log_x=True,
-        baselines={"chance": 0.9, f"{100 * config.target:.0f} % right": 1 - config.target},
+        baselines={"chance": 1 - 1 / len(images(config).classes), f"{100 * config.target:.0f} % right": 1 - config.target},
         styles={name: style(name) for name in dict.fromkeys(row["network"] for row in summary)},
     )
     axis.set_yscale("log")
-    axis.set_ylim(min(0.01, 0.9 * min(line["error_low"] or 1 for line in summary)), 1)
+    axis.set_ylim(lowest, 1)
     axis.set_yticks(TICKS, [f"{100 * tick:g} %" for tick in TICKS])
     axis.minorticks_off()
     if len(config.sizes) > 5:

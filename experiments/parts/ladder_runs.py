@@ -3,6 +3,7 @@
 import functools
 import math
 import pathlib
+import zlib
 from collections.abc import Callable
 
 import numpy as np
@@ -11,7 +12,8 @@ from experiments.parts import ladder_training, sizes
 from experiments.parts.ladder_training import trained
 from experiments.parts.sizes import Curve, Sizes, check, curves_of, sizes_of
 from experiments.shared.command import Result, Rows
-from experiments.shared.settings import Finished, at_once, code_of, progress_of
+from experiments.shared.progress import at_once, progress_of
+from experiments.shared.settings import Finished, code_of
 
 CANDIDATES = (1e-3, 3e-3, 1e-2, 3e-2)  # learning rates of Adam
 LEARNT = 0.01  # training loss below which a set counts as learnt
@@ -24,9 +26,11 @@ class Runs:
     def __init__(self, config: Sizes):
         self.config, self.rates = config, dict.fromkeys(((c.rung, c.distance) for c in curves_of(config)), math.nan)
         code = code_of(__file__, *(str(module.__file__) for module in (ladder_training, sizes)))
-        self.finished = Finished(pathlib.Path(config.root, "ladder_runs", f"{config.data}.jsonl"), code)
+        self.finished = Finished(pathlib.Path(config.root, "ladder_runs", f"{config.dataset}.jsonl"), code)
         fixed = ("seeds", "margin", "held_out", "copies", "features", "batch_size")
-        self.fixed = tuple(getattr(config, name) for name in fixed)
+        train = sizes.images(config).train
+        content = [zlib.crc32(np.ascontiguousarray(part).data) for part in (train.images, train.labels)]
+        self.fixed = (*(getattr(config, name) for name in fixed), *content)
 
     def trained(self, curve: Curve, size: int, steps: int, rate: float, choosing: bool = False) -> Rows:
         """Train all seeds, or read their rows if they are finished."""
@@ -84,17 +88,11 @@ def run(config: Sizes) -> Result:
     for rung_and_distance in runs.rates:
         runs.rates[rung_and_distance] = dict(config.rates).get(rung_and_distance[0], math.nan)
     if missing := [rung_and_distance for rung_and_distance, rate in runs.rates.items() if math.isnan(rate)]:
-        with progress_of("choosing learning rates", len(missing)) as show:
-
-            def chosen(rung_and_distance: tuple[str, int]) -> float:
-                rate = runs.choose(*rung_and_distance)
-                show(1)
-                return rate
-
-            runs.rates.update(zip(missing, at_once(chosen, missing), strict=True))
+        chosen = at_once(lambda rung_and_distance: runs.choose(*rung_and_distance), missing, "choosing learning rates")
+        runs.rates.update(zip(missing, chosen, strict=True))
     total = sum(len(sizes_of(config, curve)) for curve in curves)
     with progress_of("training networks", total) as show:
-        lines = at_once(functools.partial(runs.line, show=show), curves)
+        lines = at_once(functools.partial(runs.line, show=show), curves, description=None)
     return Result([row for rows in lines for row in rows], reused=runs.finished.reused)
 
 

@@ -12,6 +12,7 @@ from experiments.shared.command import Rows
 CONV = "convolution"
 EXPONENTS = {"linear": 1.0, "dense": 1.0, "locally connected": 1.0, CONV: 0.0, "global convolution": 0.0}  # predicted
 FORMATS = {"error_at_*": ".1%", "largest_training_loss": ".3f", "rate": "g"}
+PRINTED = ("places", "network", "error_at_*", "examples_needed", "price", "exponent", "predicted_exponent")
 
 
 def grouped(rows: Rows) -> dict[tuple[str, int], Rows]:

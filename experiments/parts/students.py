@@ -16,6 +16,7 @@ from jax import lax
 from convlab import measure, train
 from convlab.layers import connect
 from convlab.rungs import Layout
+from experiments.shared.progress import track
 
 TEACHER = "teacher"
 
@@ -78,7 +79,7 @@ def teach(config: Teaching) -> Iterator[dict[str, Any]]:
         connect, in_features=config.channels, out_features=config.channels, kernel_size=3, space=config.space, use_bias=False
     )
     students = [("conv", 1), *(("low_rank", rank) for rank in config.teacher_ranks), ("locally_connected", 0)]
-    for (rung, rank), seed in itertools.product(students, range(config.teacher_seeds)):
+    for (rung, rank), seed in track(itertools.product(students, range(config.teacher_seeds)), "students"):
         keys = jax.random.split(jax.random.key(seed), 4)
         teacher = layer("low_rank", rank=config.rank, tied_noise=config.common, rngs=nnx.Rngs(2 * seed))
         student = layer(rung, rank=rank or 1, rngs=nnx.Rngs(2 * seed + 1))

@@ -1,16 +1,15 @@
-"""Settings and functions that experiments share: data, recipes, styles and parallel parts."""
+"""Settings and functions that experiments share: data, recipes, styles and finished parts."""
 
 import contextlib
 import dataclasses
 import os
 import pathlib
+import re
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
-import jax
 import numpy as np
 from flax import nnx
 
@@ -18,39 +17,20 @@ import convlab as cl
 from convlab import report
 from convlab.data import Data
 
-Part = TypeVar("Part")
-Result = TypeVar("Result")
 Rows = list[dict[str, Any]]
 
 
-def at_once(run: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
-    """Run parts in parallel threads, as compiling and small steps keep only a single core busy.
-
-    On CPU there is one thread per core, at most eight. On an accelerator there are two, so that one part compiles while the
-    other computes. The results are in the order of the parts.
-    """
-    threads = min(os.cpu_count() or 1, 8) if jax.default_backend() == "cpu" else 2
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(run, parts))
+class UsageError(ValueError):
+    """A mistake on the command line, which is reported in one sentence and without a traceback."""
 
 
 @contextlib.contextmanager
-def progress_of(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar with the time left.
-
-    Yields a function to call with the number of newly finished parts.
-    """
-    from rich import console, progress
-
-    columns = progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn()
-    times = (
-        progress.TimeElapsedColumn(),
-        progress.TextColumn("time left"),
-        progress.TimeRemainingColumn(elapsed_when_finished=False),
-    )
-    with progress.Progress(*columns, *times, console=console.Console(stderr=True), speed_estimate_period=600) as bar:
-        task = bar.add_task(description, total=total)
-        yield lambda number: bar.advance(task, number)
+def usage() -> Iterator[None]:
+    """Turn errors about arguments, data sets and missing packages into a `UsageError`."""
+    try:
+        yield
+    except (ValueError, TypeError, ImportError, OSError) as error:
+        raise UsageError(str(error)) from error
 
 
 def styles(rungs: Mapping[str, str]) -> dict[str, report.Style]:
@@ -121,17 +101,34 @@ class Source:
       data: The name of the data set.
       data_dir: The folder of prepared data sets. If None, the default folder.
       manual_dir: The folder of files that were downloaded by hand, such as the IDX files of fashion_mnist.
+      image_size: The height and width to scale the images to, or one number for both. Needed if they differ in size.
       root: The folder of the results.
     """
 
     data: str = "digits"
     data_dir: str | None = None
     manual_dir: str | None = None
+    image_size: int | tuple[int, int] | None = None
     root: str = "runs"
 
+    @property
+    def dataset(self) -> str:
+        """The name of the data set in figures and file names: of a folder or archive, its last part."""
+        return re.sub(r"[^\w.-]+", "_", pathlib.PurePath(self.data.removeprefix("folder:")).name.split(".")[0]) or "images"
+
     def load(self) -> Data:
-        """Load the data set and show progress."""
-        return cl.load(self.data, data_dir=self.data_dir, manual_dir=self.manual_dir, progress=True)
+        """Load the data set and show progress.
+
+        Raises:
+          UsageError: It cannot be loaded.
+        """
+        options: dict[str, Any] = {name: getattr(self, name) for name in ("data_dir", "manual_dir", "image_size")}
+        try:
+            with usage():
+                return cl.load(self.data, **options, progress=True)
+        except UsageError as error:  # it names arguments, and not flags
+            flags = re.sub(rf"\b({'|'.join(options)})=", lambda name: f"--{name[1].replace('_', '-')} ", str(error))
+            raise UsageError(flags) from error
 
 
 @dataclasses.dataclass(frozen=True)
