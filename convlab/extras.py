@@ -4,12 +4,13 @@ import importlib
 import types
 
 
-def require(module: str, extra: str = "experiments") -> types.ModuleType:
+def require(module: str, extra: str = "experiments", package: str | None = None) -> types.ModuleType:
     """Import an optional module.
 
     Args:
       module: The dotted name of the module.
       extra: The name of the extra that installs it.
+      package: The name of the package that holds the module. If None, the module is named instead.
 
     Raises:
       ImportError: The module, or a package that it needs, is missing. The message names the extra.
@@ -21,7 +22,9 @@ def require(module: str, extra: str = "experiments") -> types.ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(f"{module} is needed here but missing ({error}); {how_to_install(extra)}", name=module) from error
+        message = f"{package or module} is needed here but missing ({error}); {how_to_install(extra)}"
+        is_absent = error.name is not None and f"{module}.".startswith(f"{error.name}.")
+        raise ImportError(message, name=module) from (None if is_absent else error)
 
 
 def how_to_install(extra: str) -> str:

@@ -82,7 +82,7 @@ def test_processes_share_every_batch_without_overlap(parts):
     assert_equal(joined, batches(split, 6, stop=9))
 
 
-@pytest.mark.parametrize("shard", [(2, 2), (-1, 2), (0, 5), (0, 0)])
+@pytest.mark.parametrize("shard", [(2, 2), (-1, 2), (0, 5), (0, 0), (0,), (0, 1.0), (False, True)])
 def test_invalid_shards_raise_errors(shard):
     with pytest.raises(ValueError, match=r"shard .* of batches of 6: needs"):
         batches(make_split(), 6, shard=shard)
@@ -165,11 +165,29 @@ def test_map_that_loses_stored_images_raises_an_error():
         {"batch_size": 4, "start": -1},
         {"batch_size": 4, "prefetch": 0},
         {"batch_size": 4, "threads": 0},
+        {"batch_size": 4, "threads": True},
+        {"batch_size": 4, "stop": 2.5},
+        {"batch_size": 4, "start": 10**30},
+        {"batch_size": 4, "seed": -1},
+        {"batch_size": 4, "seed": [1]},
     ],
 )
 def test_invalid_batch_arguments_raise_errors(options):
     with pytest.raises(ValueError, match=f"{list(options)[-1]} must be an integer of at least"):
         batches(make_split(), **options)
+
+
+def test_numbers_of_numpy_count_as_integers():
+    split, two = make_split(), np.int64(2)
+    options = {"seed": two, "start": two, "stop": np.uint8(5), "shard": (np.int32(1), two), "prefetch": two, "threads": two}
+    plain = {"seed": 2, "start": 2, "stop": 5, "shard": (1, 2), "prefetch": 2, "threads": 2}
+    assert_equal(batches(split, np.int64(6), **options), batches(split, 6, **plain))
+
+
+def test_batches_that_exceed_the_memory_raise_an_error():
+    for options in ({"batch_size": 2**40}, {"batch_size": 4, "prefetch": 2**40}, {"batch_size": 4, "threads": 2**40}):
+        with pytest.raises(MemoryError, match="for prefetch and threads, which is a number of batches of batch_size"):
+            batches(make_split(), **options)
 
 
 def test_batches_require_a_split():

@@ -29,6 +29,7 @@ from convlab.data import (
     StoredImages,
     catalogue,
     centre_on_canvas,
+    digits,
     load,
     loading,
     permute_pixels,
@@ -36,6 +37,7 @@ from convlab.data import (
     standardise,
     transforms,
 )
+from convlab.data.disk import MANIFEST, DamagedError
 from convlab.data.sets import STANDARDISATIONS
 from convlab.data.splits import hold_out
 from convlab.extras import require
@@ -50,6 +52,11 @@ TEST_LABELS = [2, 8, 2, 6, 6, 7, 1, 9, 8, 5, 2, 8]
 
 def gaussian(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def stands_alone(error: BaseException) -> bool:
+    """Return True if no other traceback is shown above that of an error."""
+    return error.__cause__ is None and (error.__context__ is None or error.__suppress_context__)
 
 
 def data_of(labels: np.ndarray, classes: int, shape: tuple[int, ...] = (3, 5, 2)) -> Data:
@@ -83,7 +90,9 @@ def test_data_holds_images_with_one_to_three_spatial_axes(shape, dtype):
         (np.ones((0, 3, 2), np.uint8), np.arange(0), ValueError, "at least one example"),
         (np.ones((5, 3, 0), np.uint8), np.arange(5), ValueError, "at least one example, pixel and channel"),
         (np.ones((5, 3, 2), np.uint8), [0] * 5, TypeError, "labels must be a NumPy array"),
-        (np.ones((5, 3, 2), np.uint8), np.ones(5), TypeError, "float64; needs integers"),
+        (np.ones((5, 3, 2), np.uint8), np.ones(5, bool), TypeError, "bool; needs integers"),
+        (np.ones((5, 3, 2), np.uint8), np.ones((4, 3)), ValueError, r"\(4, 3\); needs \(5, \.\.\.\)"),
+        (np.ones((5, 3, 2), np.uint8), np.full(5, np.nan), ValueError, "targets that are not finite"),
         (np.ones((5, 3, 2), np.uint8), np.arange(4), ValueError, r"\(4,\); needs \(5,\)"),
         (np.ones((5, 3, 2), np.uint8), np.arange(5)[:, None], ValueError, r"\(5, 1\); needs \(5,\)"),
         (np.ones((5, 3, 2), np.uint8), np.arange(5) - 1, ValueError, "from -1 to 3; needs class numbers from 0"),
@@ -233,7 +242,7 @@ def test_subset_raises_an_error_for_sizes_out_of_range(size):
 
 
 def test_subset_raises_an_error_for_a_fraction():
-    with pytest.raises(TypeError, match="size must be an integer, got 0.5"):
+    with pytest.raises(TypeError, match="size must be an integer.*got 0.5"):
         data_of(np.arange(30) % 3, 3).subset(0.5)
 
 
@@ -315,7 +324,8 @@ def test_permutation_raises_an_error_for_too_few_axes():
     ("call", "error", "message"),
     [
         (lambda x: centre_on_canvas(x, (9.5, 9)), TypeError, "Python integers"),
-        (lambda x: centre_on_canvas(x, ()), ValueError, "needs 1 to 3 spatial axes, got 0"),
+        (lambda x: centre_on_canvas(x, ()), ValueError, "space is .*needs 1 to 3 spatial axes, got 0"),
+        (lambda x: centre_on_canvas(x, (9, True)), TypeError, "space must be a sequence of Python integers"),
         (lambda x: centre_on_canvas(x[0, 0], (9, 9)), ValueError, r"\(7, 2\); needs 2 spatial axes"),
         (lambda x: centre_on_canvas(x, (3, 6)), ValueError, r"space \(3, 6\) is smaller than the images' \(3, 7\)"),
         (lambda x: centre_on_canvas(x, 9), TypeError, "space must be a sequence"),
@@ -378,7 +388,7 @@ def prepared(tmp_path_factory):
         random.seed(1)
         np.random.seed(1)
         for name in ("digits", "mnist1d"):
-            load(name, data_dir=directory)
+            load(name, data_dir=directory, storage="disk")
         drawn = random.random(), np.random.random()
     assert list(home.iterdir()) == []
     random.seed(1)
@@ -461,11 +471,11 @@ def test_data_dir_is_read_from_the_environment_at_call_time(prepared, monkeypatc
     monkeypatch.setenv("TFDS_DATA_DIR", str(prepared[0]))
     monkeypatch.setattr(records, "FILE_FORMAT", "riegeli")  # a new preparation would fail
     with pytest.raises(ValueError, match=f"digits in {prepared[0]}.* is prepared as array_record"):
-        load("digits")
+        load("digits", storage="disk")
 
 
 def test_preparing_is_silent_by_default(tmp_path, capfd):
-    load("digits", data_dir=tmp_path)
+    load("digits", data_dir=tmp_path, storage="disk")
     out, err = capfd.readouterr()
     assert out == ""
     assert "splits" not in err
@@ -473,7 +483,7 @@ def test_preparing_is_silent_by_default(tmp_path, capfd):
 
 
 def test_progress_is_shown_on_request(tmp_path, capfd):
-    load("digits", data_dir=tmp_path, progress=True)
+    load("digits", data_dir=tmp_path, storage="disk", progress=True)
     out, err = capfd.readouterr()
     assert out == ""
     for said in ("Generating", "decoding train", "decoding test"):
@@ -485,7 +495,7 @@ def test_two_concurrent_loads_prepare_one_data_set(tmp_path):
     command = [
         sys.executable,
         "-c",
-        f"from convlab.data import load; print(len(load(data_dir={str(tmp_path)!r}).test))",
+        f"from convlab.data import load; print(len(load(data_dir={str(tmp_path)!r}, storage='disk').test))",
     ]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [process.communicate(timeout=50)[0].strip() for process in running] == ["360", "360"]
@@ -499,18 +509,67 @@ def test_importing_convlab_data_loads_no_heavy_library():
 
 @pytest.mark.parametrize(
     ("name", "missing"),
-    [("digits", "tensorflow_datasets"), ("digits", "sklearn.datasets"), ("mnist1d", "mnist1d.data")],
+    [("digits", "tensorflow_datasets"), ("digits", "array_record.python.array_record_module"), ("mnist1d", "mnist1d.data")],
 )
 def test_missing_package_raises_an_error_that_names_its_extra(tmp_path, monkeypatch, name, missing):
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(ImportError, match=rf"{missing} is needed.*'convlab-jax\[experiments\]'"):
-        load(name, data_dir=tmp_path)
+    with pytest.raises(ImportError, match=rf"{missing.split('.')[0]}.* is needed.*'convlab-jax\[experiments\]'") as error:
+        load(name, data_dir=tmp_path, storage="disk")
+    assert stands_alone(error.value)
     assert not list(tmp_path.glob("convlab_*/1.0.0"))
 
 
-def test_name_that_is_not_a_string_raises_an_error():
-    with pytest.raises(TypeError, match="name must be a string"):
-        load(None)
+def test_digits_in_memory_need_no_other_package_and_match_their_records(prepared, tmp_path, monkeypatch):
+    expected = load("digits", data_dir=prepared[0], storage="records")
+    for module in ("tensorflow_datasets", "array_record", "filelock", "absl.logging", "PIL.Image", "sklearn.datasets"):
+        monkeypatch.setitem(sys.modules, module, None)
+    data = load("digits", data_dir=tmp_path / "data")
+    assert (data.name, data.classes) == (expected.name, expected.classes)
+    for split in ("train", "test"):
+        mine, its = getattr(data, split), getattr(expected, split)
+        assert (mine.images.dtype, mine.labels.dtype) == (its.images.dtype, its.labels.dtype)
+        np.testing.assert_array_equal(mine.images, its.images[:])
+        np.testing.assert_array_equal(mine.labels, its.labels)
+    assert not (tmp_path / "data").exists()
+
+
+def test_digits_are_read_by_scikit_learn_if_their_file_has_moved(monkeypatch):
+    expected = load("digits")
+    monkeypatch.setattr(digits, "FILE", "nowhere.csv.gz")
+    np.testing.assert_array_equal(load("digits").train.images, expected.train.images)
+    np.testing.assert_array_equal(load("digits").test.labels, expected.test.labels)
+
+
+def test_digits_without_scikit_learn_raise_an_error_that_names_it(monkeypatch):
+    for module in ("sklearn", "sklearn.datasets"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=r"^scikit-learn is needed here.*'convlab-jax\[experiments\]'") as error:
+        load("digits")
+    assert stands_alone(error.value)
+
+
+@pytest.mark.parametrize(
+    "options, error, message",
+    [
+        ({"name": None}, TypeError, "name must be a string"),
+        ({"name": "folder:a\0b"}, ValueError, "names no folder"),
+        ({"data_dir": 3}, TypeError, "data_dir must be a path or None, got 3"),
+        ({"data_dir": ""}, ValueError, "data_dir must be the path of a directory"),
+        ({"manual_dir": "a\0b"}, ValueError, "manual_dir must be the path of a directory"),
+        ({"data_dir": "\udcff"}, ValueError, "data_dir must be the path of a directory in printable characters"),
+        ({"image_size": [[1], [1, 2]]}, ValueError, "image_size must be a number of pixels above 0"),
+        ({"image_size": 10**7}, MemoryError, "an image of image_size"),
+        ({"skip_corrupt": "no"}, TypeError, "skip_corrupt must be True or False"),
+        ({"overwrite": 1}, TypeError, "overwrite must be True or False"),
+        ({"progress": None}, TypeError, "progress must be True or False"),
+        ({"seed": -1}, ValueError, "seed must be at least 0"),
+        ({"seed": 0.5}, TypeError, "seed must be an integer"),
+        ({"storage": 3}, ValueError, "storage 3 is unknown"),
+    ],
+)
+def test_invalid_arguments_of_load_raise_errors(options, error, message):
+    with pytest.raises(error, match=message):
+        load(**options)
 
 
 # --- catalogue sets -----------------------------------------------------------------------------------------------------
@@ -654,18 +713,41 @@ def test_sixteen_bit_images_raise_an_error(tmp_path, offline):
 
 @pytest.mark.parametrize("name", ["grey_squares", "digits"])
 def test_preparation_in_another_format_is_not_reused(tmp_path, offline, name):
-    load("digits", data_dir=tmp_path)
+    load("digits", data_dir=tmp_path, storage="disk")
     prepare(GreySquares, tmp_path)
     for path in tmp_path.glob("*/*/dataset_info.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"fileFormat": "tfrecord"}))
+        path.with_name(MANIFEST).unlink(missing_ok=True)
     with pytest.raises(ValueError, match=f"{name} in {tmp_path}.* prepared as tfrecord; needs array_record.*data_dir"):
-        load(name, data_dir=tmp_path)
+        load(name, data_dir=tmp_path, storage="disk")
+
+
+@pytest.mark.parametrize("has_checksums, message", [(True, "features.json"), (False, "asks to import intruder.Feature")])
+@pytest.mark.parametrize("name", ["grey_squares", "digits"])
+def test_description_is_verified_before_modules_that_it_names_are_imported(
+    tmp_path, offline, monkeypatch, name, has_checksums, message
+):
+    if name == "digits":
+        load(name, data_dir=tmp_path, storage="disk")
+    else:
+        load(name, data_dir=prepare(GreySquares, tmp_path), storage="records")
+    (path,) = tmp_path.glob("*/*/features.json")
+    path.write_text(
+        path.read_text().replace("tensorflow_datasets.core.features.class_label_feature.ClassLabel", "intruder.Feature")
+    )
+    if not has_checksums:
+        path.with_name(MANIFEST).unlink()
+    (tmp_path / "intruder.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(DamagedError, match=f"{message}.*overwrite=True"):
+        load(name, data_dir=tmp_path, storage="disk")
+    assert "intruder" not in sys.modules
 
 
 def test_unfinished_preparation_raises_an_error(tmp_path):
     (tmp_path / "convlab_digits" / "1.0.0").mkdir(parents=True)
     with pytest.raises(ValueError, match="digits in .*1.0.0 is incomplete"):
-        load("digits", data_dir=tmp_path)
+        load("digits", data_dir=tmp_path, storage="disk")
 
 
 def test_loading_a_stock_set_offline_fails_quickly_and_suggests_alternatives(tmp_path, offline):
@@ -749,10 +831,11 @@ def test_unknown_name_raises_an_error_with_the_nearest_names(tmp_path, offline, 
     assert time.perf_counter() - start < SECONDS_OFFLINE
 
 
-@pytest.mark.parametrize("name", ["", "../digits", "mnist:9.9.9", "emnist/nosuch", "huggingface:mnist", "qzxqzx"])
+@pytest.mark.parametrize("name", ["", "../digits", "mnist:9.9.9", "emnist/nosuch", "huggingface:mnist", "mnist/x=1", "qzxqzx"])
 def test_names_that_cannot_be_opened_raise_value_errors(tmp_path, offline, name):
-    with pytest.raises(ValueError, match="data set"):
+    with pytest.raises(ValueError, match="data set") as error:
         load(name, data_dir=tmp_path)
+    assert stands_alone(error.value)
 
 
 def test_public_names_exist():

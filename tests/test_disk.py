@@ -5,6 +5,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -12,15 +13,16 @@ import warnings
 import numpy as np
 import pytest
 
-from convlab.data import DamagedError, disk, list_prepared, load, store
+from convlab.data import DamagedError, disk, list_prepared, load, loading, store
 from convlab.data.builders import Digits
 
 pytest.importorskip("tensorflow_datasets")
 STORAGES = ("memory", "disk", "records")
 SLOW = """
 import time
-from convlab.data import load, records, store
+from convlab.data import load, loading, records, store
 from convlab.data.builders import Digits
+loading.IN_MEMORY = {{}}
 {slow}
 print(len(load("digits", data_dir={folder!r}).train))
 """
@@ -55,6 +57,14 @@ def flip(path, at):
     data = bytearray(path.read_bytes())
     data[at] ^= 0x10
     path.write_bytes(data)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def prepared_digits():
+    """Prepare the digits for every storage, as other data sets are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "IN_MEMORY", {})
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +110,12 @@ def test_leftovers_of_a_killed_process_are_removed_and_the_next_one_succeeds(tmp
     assert list(tmp_path.glob(f"convlab_digits/{trace}"))
     assert_same(load("digits", data_dir=tmp_path), intact[0])
     assert not list(tmp_path.glob(f"convlab_digits/{trace}"))
+
+
+def test_preparation_leaves_no_temporary_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    Digits(data_dir=tmp_path / "data")
+    assert not list(tmp_path.iterdir())
 
 
 def test_leftovers_of_an_unfinished_preparation_are_removed(tmp_path, intact):
@@ -151,7 +167,8 @@ def limited(folder, bytes_of_a_file, storage="memory"):
     """Load in a process with a limited file size and return its output and errors."""
     code = f"""
 import resource
-from convlab.data import load
+from convlab.data import load, loading
+loading.IN_MEMORY = {{}}
 resource.setrlimit(resource.RLIMIT_FSIZE, ({bytes_of_a_file}, {bytes_of_a_file}))
 print("loaded", len(load("digits", data_dir={str(folder)!r}, storage={storage!r}).train))
 """
@@ -182,7 +199,8 @@ def test_full_disk_while_decoding_warns_in_memory_mode_and_raises_an_error_in_di
 
 
 def test_full_file_system_raises_the_same_error(tmp_path):
-    command = f"mount -t tmpfs -o size=200k none {tmp_path} && exec {sys.executable} -c 'from convlab.data import load; load()'"
+    code = 'from convlab.data import load; load(storage="disk")'
+    command = f"mount -t tmpfs -o size=200k none {tmp_path} && exec {sys.executable} -c '{code}'"
     inside = ["unshare", "-rm", "bash", "-c", command]
     if subprocess.run([*inside[:2], "mount", "-t", "tmpfs", "none", tmp_path], capture_output=True).returncode:
         pytest.skip("no file system may be mounted here")
@@ -230,6 +248,9 @@ def test_damaged_description_raises_an_error_and_is_prepared_again_on_request(di
     expected, folder = digits
     info = folder / "convlab_digits/1.0.0/dataset_info.json"
     info.write_text(info.read_text()[:50])
+    with pytest.raises(DamagedError, match="dataset_info.json holds 50 bytes but .*overwrite=True"):
+        load("digits", data_dir=folder)
+    info.with_name(disk.MANIFEST).unlink()
     with pytest.raises(DamagedError, match="digits in .* cannot be opened.*overwrite=True"):
         load("digits", data_dir=folder)
     assert_same(load("digits", data_dir=folder, overwrite=True), expected)
@@ -248,7 +269,7 @@ def test_failed_new_preparation_loses_nothing(digits, monkeypatch):
     from convlab.data import builders
 
     expected, folder = digits
-    monkeypatch.setattr(builders.Digits, "arrays", lambda self: 1 / 0)
+    monkeypatch.setattr(builders.Digits, "arrays", lambda source: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         load("digits", data_dir=folder, overwrite=True)
     assert_same(load("digits", data_dir=folder), expected)

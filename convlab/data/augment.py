@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import math
 import numbers
-import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
@@ -18,7 +17,7 @@ from jaxtyping import Array, Shaped
 
 from convlab import check
 from convlab.choices import one_of, shown
-from convlab.data.transforms import Images, RandomKey, integers, spatial_shape, zero_pad
+from convlab.data.transforms import Images, RandomKey, index, integers, spatial_shape, zero_pad
 from convlab.geometry import as_integer
 
 
@@ -49,7 +48,7 @@ def random_shift(
     """
     images = check.array("images", images)
     check.key("key", key)
-    sizes = spatial_shape(images, images.ndim - 2 if ndim is None else ndim)
+    sizes = spatial_shape(images, ndim)
     shifts = _per_axis("max_shift", max_shift, sizes)
     if any(shift > size for shift, size in zip(shifts, sizes, strict=True)):
         raise ValueError(
@@ -97,7 +96,7 @@ def random_crop(
     images = check.array("images", images)
     check.key("key", key)
     one_of("mode", mode, ("zero", "reflect"))
-    sizes = spatial_shape(images, images.ndim - 2 if ndim is None else ndim)
+    sizes = spatial_shape(images, ndim)
     pads, window = _per_axis("pad", pad, sizes), sizes if space is None else _per_axis("space", space, sizes)
     padded = tuple(size + 2 * extra for size, extra in zip(sizes, pads, strict=True))
     if not all(1 <= small <= large for small, large in zip(window, padded, strict=True)):
@@ -139,18 +138,18 @@ def random_flip(
     """
     images = check.array("images", images)
     check.key("key", key)
-    sizes = spatial_shape(images, images.ndim - 2 if ndim is None else ndim)
-    index = _integer("axis", axis)
-    if not -len(sizes) <= index < len(sizes):
+    sizes = spatial_shape(images, ndim)
+    number = _integer("axis", axis)
+    if not -len(sizes) <= number < len(sizes):
         raise ValueError(
-            f"axis is {index} but images of {sizes} have {len(sizes)} spatial axes; needs {-len(sizes)} to {len(sizes) - 1}"
+            f"axis is {number} but images of {sizes} have {len(sizes)} spatial axes; needs {-len(sizes)} to {len(sizes) - 1}"
         )
     chance = _number("probability", probability)
     if not 0 <= chance <= 1:
         raise ValueError(f"probability is {chance}; needs 0 to 1")
     batch = images.shape[: -1 - len(sizes)]
     flipped = jax.random.bernoulli(key, jnp.float32(chance), batch).reshape(*batch, *[1] * (len(sizes) + 1))
-    return jnp.where(flipped, jnp.flip(images, len(batch) + index % len(sizes)), images)
+    return jnp.where(flipped, jnp.flip(images, len(batch) + number % len(sizes)), images)
 
 
 def chain(*transforms: Callable[[Any, Any], Array]) -> Callable[[Images, RandomKey], Array]:
@@ -194,7 +193,8 @@ class _Chain:
     transforms: tuple[Callable[[Any, Any], Array], ...]
 
     def __call__(self, images: Images, key: RandomKey) -> Array:
-        images = jnp.asarray(images)
+        images = check.array("images", images)
+        check.key("key", key)
         for f, subkey in zip(self.transforms, jax.random.split(key, len(self.transforms)), strict=True):
             images = f(images, subkey)
         return images
@@ -219,7 +219,7 @@ class _Fixed:
 def _integer(name: str, value: int) -> int:
     """Return a Python integer, or raise TypeError for a tracer or another type."""
     try:
-        number = operator.index(value)
+        number = index(value)
     except (TypeError, jax.errors.ConcretizationTypeError):
         raise TypeError(f"{name} must be a Python integer, fixed when the function is compiled; got {shown(value)}") from None
     return as_integer(name, number, least=None)

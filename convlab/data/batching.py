@@ -3,10 +3,13 @@
 import functools
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
+from convlab import check
+from convlab.choices import shown
 from convlab.data.disk import THREADS
 from convlab.data.splits import Split
 from convlab.extras import require
@@ -68,7 +71,8 @@ def batches(
 
     Raises:
       ValueError: A number is out of range, k is not between 0 and m - 1, or m does not divide the batch size.
-      TypeError: `split` is not a `Split`.
+      TypeError: `split` is not a `Split`, or `shard` is no pair.
+      MemoryError: The batches do not fit into memory.
 
     Example:
       >>> split = Split(np.zeros((5, 8, 7, 1), np.uint8), np.arange(5))
@@ -77,20 +81,14 @@ def batches(
     """
     if not isinstance(split, Split):
         raise TypeError(f"split must be a Split such as data.train, got {type(split).__name__}")
-    for name, value, least in (
-        ("batch_size", batch_size, 1),
-        ("start", start, 0),
-        ("prefetch", prefetch, 1),
-        ("threads", threads, 1),
-    ):
-        if not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
-    part, parts = shard
-    if not 0 <= part < parts or batch_size % parts:
-        raise ValueError(
-            f"shard {shard} of batches of {batch_size}: needs (k, m) with k from 0 to m - 1 and an m that divides the batch"
-        )
+    batch_size, start = _count("batch_size", batch_size, 1), _count("start", start, 0)
+    prefetch, threads = _count("prefetch", prefetch, 1), _count("threads", threads, 1)
+    stop = sys.maxsize if stop is None else _count("stop", stop, 0)
+    seed = None if seed is None else _count("seed", seed, 0)
+    part, parts = _shard(shard, batch_size)
     shard_size = batch_size // parts
+    purpose = "prefetch and threads, which is a number of batches of batch_size"
+    check.shape_fits(purpose, prefetch + threads, shard_size, *split.images.shape[1:], itemsize=split.images.dtype.itemsize)
 
     def read(step: int) -> tuple[np.ndarray, np.ndarray]:
         first = step * batch_size + part * shard_size
@@ -98,5 +96,35 @@ def batches(
         return split.images[indices], split.labels[indices]
 
     grain = require("grain")
-    steps = grain.MapDataset.range(start, sys.maxsize if stop is None else stop).map(read)
+    steps = grain.MapDataset.range(start, stop).map(read)
     return iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)))
+
+
+def _count(name: str, value: Any, least: int) -> int:
+    """Return a Python integer, which Grain takes instead of a number of NumPy.
+
+    Raises:
+      ValueError: `value` is no integer, or too small or too large.
+    """
+    is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not is_integer or not least <= value <= sys.maxsize:
+        limit = "" if not is_integer or value < least else f" and at most {sys.maxsize}"
+        raise ValueError(f"{name} must be an integer of at least {least}{limit}, got {shown(value)}")
+    return int(value)
+
+
+def _shard(shard: tuple[int, int], batch_size: int) -> tuple[int, int]:
+    """Return the number of a shard and the number of all.
+
+    Raises:
+      ValueError: The first is not below the second, or the second does not divide the batch.
+      TypeError: `shard` is no pair.
+    """
+    pair = check.sequence("shard", shard, "two integers (k, m)")
+    are_integers = all(isinstance(value, int | np.integer) and not isinstance(value, bool) for value in pair)
+    if len(pair) != 2 or not are_integers or not 0 <= pair[0] < pair[1] or batch_size % pair[1]:
+        raise ValueError(
+            f"shard {shown(shard)} of batches of {batch_size}: needs (k, m) with k from 0 to m - 1 and an m that divides the"
+            " batch"
+        )
+    return int(pair[0]), int(pair[1])

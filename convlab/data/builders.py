@@ -5,25 +5,30 @@ Importing this module imports TensorFlow Datasets, so `convlab.data.loading` imp
 
 import io
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from convlab.data import idx, image_folder
+from convlab.data import digits, idx, image_folder
 from convlab.extras import require
 
-DIGIT_NAMES = tuple("0123456789")
-DIGITS_PER_CLASS_IN_TEST = 36
-
 Examples = Iterator[tuple[int, dict[str, Any]]]
+Splits = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+class _Info(tfds.core.DatasetInfo):
+    """Description of a data set that is in no bucket of TFDS."""
+
+    def initialize_from_bucket(self) -> None:
+        """Do nothing. TFDS would ask the network and leave a temporary folder behind."""
 
 
 def _info(builder: tfds.core.DatasetBuilder, image: Any, classes: Sequence[str]) -> tfds.core.DatasetInfo:
     """Describe a data set of labelled images whose examples are written in their original order."""
     features = {"image": image, "label": tfds.features.ClassLabel(names=list(classes))}
-    return tfds.core.DatasetInfo(
+    return _Info(
         builder=builder,
         description=builder.__doc__,
         features=tfds.features.FeaturesDict(features),
@@ -37,22 +42,31 @@ class _InMemoryBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     VERSION = tfds.core.Version("1.0.0")  # raise the version with any change to a stored number
     shape: tuple[int, ...]
     dtype: type
-    classes: tuple[str, ...] = DIGIT_NAMES
+    classes: tuple[str, ...] = digits.CLASSES
     encoding = tfds.features.Encoding.NONE
 
     def _info(self) -> tfds.core.DatasetInfo:
         image = tfds.features.Tensor(shape=self.shape, dtype=self.dtype, encoding=self.encoding)
         return _info(self, image, self.classes)
 
+    def __init__(self, *, splits: Splits | None = None, **options: Any):
+        self.splits = splits
+        super().__init__(**options)
+
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Examples]:
-        return {split: self._generate_examples(*arrays) for split, arrays in self.arrays().items()}
+        assert self.splits is not None  # None only opens a prepared data set
+        return {split: self._generate_examples(*arrays) for split, arrays in self.splits.items()}
 
     def _generate_examples(self, images: np.ndarray, labels: np.ndarray) -> Examples:
         for k, (image, label) in enumerate(zip(images, labels, strict=True)):
             yield k, {"image": image.reshape(self.shape).astype(self.dtype), "label": int(label)}
 
-    def arrays(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Return the images and labels of every split."""
+    @classmethod
+    def arrays(cls, source: pathlib.Path | None) -> Splits:
+        """Return the images and labels of every split.
+
+        Only a data set that is published as files is read from the folder `source`.
+        """
         raise NotImplementedError
 
 
@@ -68,13 +82,9 @@ class Digits(_InMemoryBuilder, skip_registration=True):
     shape = (8, 8, 1)
     dtype = np.uint8
 
-    def arrays(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        images, labels = require("sklearn.datasets").load_digits(return_X_y=True)
-        order = np.random.RandomState(0).permutation(len(labels))  # RandomState guarantees an unchanging stream
-        of_class = [order[labels[order] == label] for label in range(len(DIGIT_NAMES))]
-        is_test = np.isin(order, np.concatenate([members[:DIGITS_PER_CLASS_IN_TEST] for members in of_class]))
-        parts = {"train": order[~is_test], "test": order[is_test]}
-        return {split: (images[part], labels[part]) for split, part in parts.items()}
+    @classmethod
+    def arrays(cls, source: pathlib.Path | None) -> Splits:
+        return digits.arrays()
 
 
 class Mnist1D(_InMemoryBuilder, skip_registration=True):
@@ -89,29 +99,27 @@ class Mnist1D(_InMemoryBuilder, skip_registration=True):
     shape = (40, 1)
     dtype = np.float32
 
-    def arrays(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    @classmethod
+    def arrays(cls, source: pathlib.Path | None) -> Splits:
         arrays = require("mnist1d.data").make_dataset()  # seeds the global generators of Python and NumPy
         return {"train": (arrays["x"], arrays["y"]), "test": (arrays["x_test"], arrays["y_test"])}
 
 
 class _Idx(_InMemoryBuilder, skip_registration=True):
-    """A data set of 28x28 gray images that is published as IDX files, read from the folder `source`."""
+    """A data set of 28x28 gray images that is published as IDX files."""
 
     shape = (28, 28, 1)
     dtype = np.uint8
     encoding = tfds.features.Encoding.BYTES  # much faster than storing the numbers one by one
 
-    def __init__(self, *, source: pathlib.Path | None = None, **options: Any):
-        self.source = source
-        super().__init__(**options)
-
-    def arrays(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        assert self.source is not None  # None only opens a prepared data set
-        splits = idx.read_folder(self.source)
+    @classmethod
+    def arrays(cls, source: pathlib.Path | None) -> Splits:
+        assert source is not None
+        splits = idx.read_folder(source)
         for split, (images, labels) in splits.items():
-            if images.shape[1:] != self.shape or labels.max(initial=0) >= len(self.classes):
+            if images.shape[1:] != cls.shape or labels.max(initial=0) >= len(cls.classes):
                 got = f"{split} images of {images.shape[1:]} with labels up to {labels.max(initial=0)}"
-                raise ValueError(f"{self.source} holds {got}; needs {self.shape} and labels below {len(self.classes)}")
+                raise ValueError(f"{source} holds {got}; needs {cls.shape} and labels below {len(cls.classes)}")
         return splits
 
 
@@ -143,23 +151,20 @@ class Folder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     The bytes of the files are stored unchanged, except that gray images in a colour data set are converted to colour.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")  # 1.0.0 held 16-bit colours that were cut to 8 bits
     name = "convlab_folder"
 
-    def __init__(self, *, state: str, scan: Callable[[], image_folder.Album], **options: Any):
-        self.scan, self.album = scan, None
+    def __init__(self, *, state: str, album: image_folder.Album, **options: Any):
+        self.album = album
         super().__init__(config=tfds.core.BuilderConfig(name=state), **options)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        self.album = self.album or self.scan()
         return _info(self, tfds.features.Image(shape=self.album.shape), self.album.classes)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Examples]:
-        assert self.album is not None
         splits = {picture.split for picture in self.album.pictures}
         return {split: self._generate_examples(split) for split in ("train", "test", "validation") if split in splits}
 
     def _generate_examples(self, split: str) -> Examples:
-        assert self.album is not None
         for k, (data, label) in enumerate(self.album.encoded(split)):
             yield k, {"image": io.BytesIO(data), "label": label}

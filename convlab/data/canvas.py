@@ -58,7 +58,7 @@ def place_on_canvas(data: Data, space: Sequence[int], max_shift: int, *, size: i
     room = [(large - small) // 2 for large, small in zip(space, data.image_shape[:-1], strict=True)]
     if min(room) < max_shift:
         raise ValueError(
-            f"max_shift is {max_shift} but a canvas of {tuple(space)} leaves {min(room)} pixels on each side"
+            f"max_shift is {max_shift} but a canvas of space {tuple(space)} leaves {min(room)} pixels on each side"
             f" of images of {data.image_shape}"
         )
     if isinstance(data.train.images, StoredImages):

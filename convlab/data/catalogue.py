@@ -43,14 +43,21 @@ def open_or_prepare(
 
 
 def _on_disk(name: str, directory: pathlib.Path) -> records.Builder | None:
-    """Return the builder of a data set that is prepared in `directory`, in any version, or None."""
-    from tensorflow_datasets.core import read_only_builder, registered
+    """Return the builder of a data set that is prepared in `directory`, in any version, or None.
 
+    Raises:
+      ValueError: The prepared data set is damaged.
+    """
+    from tensorflow_datasets.core import read_only_builder, registered
+    from tensorflow_datasets.core.utils import error_utils
+
+    find = error_utils.reraise_with_context(registered.DatasetNotFoundError)(read_only_builder._find_builder_dir)
     with records.quiet():
         try:
-            return read_only_builder.builder_from_files(name, data_dir=directory)
+            folder = find(name, data_dir=directory)  # `builder_from_files` would open it before it is verified
         except (registered.DatasetNotFoundError, ValueError):
             return None
+    return None if folder is None else records.open_prepared(pathlib.Path(folder), name)
 
 
 def _prepare(
@@ -79,17 +86,17 @@ def _from_code(name: str, directory: pathlib.Path, offline_names: tuple[str, ...
     from tensorflow_datasets.core import naming, registered
 
     try:
-        parsed, _ = naming.parse_builder_name_kwargs(name)
+        parsed, options = naming.parse_builder_name_kwargs(name)
         if parsed.namespace:
             raise ValueError(f"the community sets of {parsed.namespace!r} are not supported")
-        return tfds.builder(name, data_dir=directory)
+        return tfds.builder_cls(parsed.name)(data_dir=directory, **options)
     except registered.DatasetNotFoundError:
         raise ValueError(f"data set {name!r} is unknown; {_suggestion(name, offline_names)}") from None
-    except (ValueError, AssertionError) as error:  # a malformed name, or an unknown configuration or version
+    except (ValueError, AssertionError, TypeError) as error:  # a malformed name, or an unknown configuration, version or option
         reason = str(error).splitlines()[0]
-        raise ValueError(f"data set {name!r} cannot be opened ({reason}); {_suggestion(name, offline_names)}") from error
+        raise ValueError(f"data set {name!r} cannot be opened ({reason}); {_suggestion(name, offline_names)}") from None
     except ImportError as error:
-        raise _tensorflow_missing(name) if _lacks_tensorflow() else error from error
+        raise (_tensorflow_missing(name) if _lacks_tensorflow() else error) from None
 
 
 def _suggestion(name: str, offline_names: tuple[str, ...]) -> str:

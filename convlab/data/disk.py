@@ -1,7 +1,8 @@
 """Atomic writing of folders, with checksums that are verified before the files are used.
 
-A folder is either complete or missing: it is written under another name and then renamed. A file lock admits one writer at a
-time, and the next writer removes what a killed process left behind.
+A folder is either complete or missing. It is written under another name, flushed to the disk and then renamed, so even a power
+failure leaves no half-written folder. A file lock admits one writer at a time, and the next writer removes what a killed
+process left behind.
 """
 
 import concurrent.futures
@@ -10,20 +11,39 @@ import json
 import os
 import pathlib
 import shutil
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
+from convlab.choices import shown
 from convlab.extras import require
 
-MANIFEST = "checksums.json"  # the size of every other file of the folder, and the CRC-32 of each of its blocks
+MANIFEST = "checksums.json"  # the size of every other file of the folder, the CRC-32 of each of its blocks, and its own CRC-32
 BLOCK = 2**24  # bytes
 THREADS = min(8, os.cpu_count() or 1)
 
 
 class DamagedError(ValueError):
     """The contents of a file differ from what was written to it."""
+
+
+def as_folder(name: str, value: Any) -> pathlib.Path:
+    """Return the absolute path of a folder.
+
+    "~" stands for the home directory.
+
+    Raises:
+      TypeError: `value` is not a path.
+      ValueError: `value` is an empty text, which would be the current directory.
+    """
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
+        raise TypeError(f"{name} must be the path of a folder, got {shown(value)}")
+    if not os.fspath(value):
+        raise ValueError(f"{name} must be the path of a folder, got an empty text; the current directory is '.'")
+    return pathlib.Path(value).expanduser().absolute()
 
 
 @contextlib.contextmanager
@@ -38,35 +58,61 @@ def lock_folder(folder: pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+def atomic_folder(folder: pathlib.Path, part: pathlib.Path | None = None) -> Iterator[pathlib.Path]:
     """Yield an empty folder that is renamed to `folder` at the end, or deleted on an error.
 
-    Checksums are added before renaming. An incomplete folder that a killed process left is removed first. Call this inside
-    `lock_folder(folder)` only.
+    Checksums are added before renaming. An incomplete folder that a killed process left is removed first. Only one process at a
+    time may write the folder, as inside `lock_folder(folder)`.
+
+    Args:
+      folder: The complete folder.
+      part: The path of the folder until it is complete, on the same file system. If None, that of `folder` with the suffix
+        ".incomplete".
     """
-    part = folder.with_name(f"{folder.name}.incomplete")
+    part = part or folder.with_name(f"{folder.name}.incomplete")
     if part.exists():
         shutil.rmtree(part)
     part.mkdir(parents=True)
     try:
         yield part
         write_checksums(part, part.rglob("*"))
+        for path in (*part.rglob("*"), part):
+            _flush(path)
         part.rename(folder)
+        _flush(folder.parent)
     except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
+        remove_surely(part)
         raise
 
 
-def remove_folder(folder: pathlib.Path) -> None:
-    """Delete a folder, renaming it first.
+def remove_folder(folder: pathlib.Path, gone: pathlib.Path) -> None:
+    """Delete a folder, renaming it to the unused path `gone` first.
 
     If the process is killed, no incomplete folder remains under the original name.
     """
-    gone = folder.with_name(f"{folder.name}.removed")
+    folder.rename(gone)
     shutil.rmtree(gone, ignore_errors=True)
-    with contextlib.suppress(FileNotFoundError):
-        folder.rename(gone)
-    shutil.rmtree(gone, ignore_errors=True)
+
+
+def remove_surely(folder: pathlib.Path, pause: float = 0.2, times: int = 50) -> None:
+    """Delete a folder after a failed write, whose threads may still create files in it.
+
+    The folder is deleted again until it has stayed away for a pause of some seconds, at most a number of times.
+    """
+    for _ in range(times):
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(pause)
+        if not folder.exists():
+            return
+
+
+def _flush(path: pathlib.Path) -> None:
+    """Write the contents of a file or the entries of a folder from memory to the disk."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def write_checksums(folder: pathlib.Path, paths: Iterable[pathlib.Path]) -> None:
@@ -74,7 +120,7 @@ def write_checksums(folder: pathlib.Path, paths: Iterable[pathlib.Path]) -> None
     files = sorted(path for path in paths if path.is_file() and not path.name.startswith((MANIFEST, ".")))
     lines = {path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "crc32": _checksums(path)} for path in files}
     part = folder / f"{MANIFEST}.incomplete"
-    part.write_text(json.dumps(lines, indent=1))
+    part.write_text(json.dumps({"files": lines, "crc32": _checksum(lines)}, indent=1))
     part.rename(folder / MANIFEST)
 
 
@@ -157,18 +203,41 @@ def _expected(folder: pathlib.Path, name: str) -> dict:
 
 
 def _manifest(folder: pathlib.Path) -> dict[str, dict]:
-    """Read the manifest of a folder.
+    """Read the manifest of a folder and verify its own checksum.
+
+    A manifest that an earlier release wrote has no checksum, as in a data set prepared long ago. Only its entries are checked.
 
     Returns:
       For each file its size, "bytes", and the checksums of its blocks, "crc32".
     """
     try:
-        lines = json.loads((folder / MANIFEST).read_text())
+        manifest = json.loads((folder / MANIFEST).read_text())
+        lines = manifest.get("files", manifest)
+        is_intact = lines is manifest or manifest["crc32"] == _checksum(lines)
+        is_intact = is_intact and all(map(_is_entry, lines.values()))
     except (OSError, ValueError) as error:
         raise DamagedError(f"{folder / MANIFEST} cannot be read ({error})") from None
-    if not isinstance(lines, dict) or not lines:
+    except (TypeError, LookupError, AttributeError):
+        raise DamagedError(f"{folder / MANIFEST} lists no file") from None
+    if not is_intact:
+        raise DamagedError(f"{folder / MANIFEST} is damaged: its contents differ from what was written")
+    if not lines:
         raise DamagedError(f"{folder / MANIFEST} lists no file")
     return lines
+
+
+def _is_entry(entry: Any) -> bool:
+    """Return True if a value can be the entry of a file in a manifest."""
+    if not isinstance(entry, dict) or entry.keys() != {"bytes", "crc32"}:
+        return False
+    size, checksums = entry["bytes"], entry["crc32"]
+    are_numbers = isinstance(checksums, list) and all(isinstance(number, int) for number in (size, *checksums))
+    return are_numbers and len(checksums) == -(-size // BLOCK)
+
+
+def _checksum(lines: dict[str, dict]) -> int:
+    """Return the CRC-32 of the entries of a manifest."""
+    return zlib.crc32(json.dumps(lines).encode())
 
 
 def _checksums(path: pathlib.Path) -> list[int]:

@@ -41,7 +41,7 @@ def read(path: pathlib.Path) -> np.ndarray:
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        raise ValueError(f"{path} is damaged: {error}") from None
     if len(data) < 4 or data[:2] != b"\0\0":
         raise ValueError(f"{path} is not an IDX file: it begins with {data[:4]!r}")
     if data[2] != UNSIGNED_BYTE:
@@ -57,6 +57,6 @@ def _find(folder: pathlib.Path, name: str) -> pathlib.Path:
     """Return the path of an IDX file by any of its usual names."""
     stems = (name, name.replace("-idx", ".idx"))
     for path in [folder / f"{stem}{suffix}" for stem in stems for suffix in ("", ".gz")]:
-        if path.exists():
+        if path.is_file():
             return path
     raise ValueError(f"{folder} holds no {name} or {name}.gz; needs the four IDX files of the data set")

@@ -1,22 +1,23 @@
 """Loading of data sets by name: local ones, folders of images and the TFDS catalogue."""
 
-import functools
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from convlab.choices import one_of
-from convlab.data import idx
+from convlab import check
+from convlab.choices import one_of, shown
+from convlab.data import digits, idx, records, store
 from convlab.data.sets import Data, check_standardisation
-from convlab.data.splits import hold_out
+from convlab.data.splits import TEST_FRACTION, Split, hold_out
 from convlab.extras import require
+from convlab.geometry import as_integer
 
-LOCAL = {"digits": "Digits", "mnist1d": "Mnist1D"}  # data set -> name of its builder; needs no network
+LOCAL = {"digits": "Digits", "mnist1d": "Mnist1D"}  # data set of an installed package -> name of its builder
+IN_MEMORY = {"digits": digits}  # data set of an installed package that is read at once -> module of its arrays
 FOLDER = "folder:"
-TEST_FRACTION = 0.2  # the fraction of test examples if a data set has only a training split
 
 
 def load(
@@ -39,12 +40,22 @@ def load(
 
     The data sets are:
 
-    - "digits": 1,437 + 360 images of 8x8 pixels, made without a network.
+    - "digits": 1,437 + 360 images of 8x8 pixels. They come with scikit-learn, the only package that `storage="memory"` needs.
+      They are then not prepared, and `data_dir` is not used.
     - "mnist1d": 4,000 + 1,000 signals of 40 samples, made without a network.
-    - "folder:PATH": the images PATH/train/<class>/*.jpg or *.png. Folders test/ and validation/ of the same form are optional.
-      PATH can also be a zip or tar archive of such a folder. Images are not rotated by their EXIF orientation.
+    - "folder:PATH": the images PATH/<class>/*.jpg or *.png. Or PATH/train/<class>/*.jpg or *.png, with optional folders test/
+      and validation/ of the same form. PATH can also be a zip or tar archive of such a folder; see below.
     - Any TFDS data set of labelled images, such as "cifar10". Preparing it needs a network and TensorFlow. Reading it again
       needs neither.
+
+    All but the digits in memory need the packages of the extra "experiments". If a data set has only training images, such as
+    PATH/<class>/, a fifth of each class is held out for testing, chosen by `seed`.
+
+    **Folders.** If an image lies at train/<class>/, test/<class>/ or validation/<class>/, those folders are splits. A class
+    named "train" or "test" is therefore one whose images lie directly in a folder of that name, beside other classes. Images
+    have 8 bits per channel and at most 64 MiB and `PIL.Image.MAX_IMAGE_PIXELS` pixels. Each must occur once in an archive. Gray
+    images stay gray if all are, else all become RGB. Transparency, CMYK colours, and all frames of an animation but the first
+    are dropped, with a warning. The EXIF orientation is ignored.
 
     Args:
       name: The name of the data set.
@@ -62,7 +73,7 @@ def load(
         padding. "none" leaves the pixels raw. The images of the data set itself stay raw; see `Data`.
       skip_corrupt: Whether to leave out images of a folder that cannot be decoded, with a warning, instead of raising an error.
       overwrite: Whether to prepare the data set again if it exists. The old files are deleted when the new ones are complete.
-      seed: The seed that chooses the test examples if a data set has neither a test nor a validation split.
+      seed: The seed that chooses the test examples if a data set has only training images.
       progress: Whether to show progress bars for download, preparation and decoding.
 
     Returns:
@@ -71,70 +82,87 @@ def load(
     Raises:
       ValueError: The name or an option is unknown, the data set does not hold labelled images of one shape, or its records have
         another file format than array_record. A damaged file raises the subclass `DamagedError`, which names the file.
+      TypeError: An argument is of the wrong type.
       ConnectionError: A TFDS data set is not prepared and its server does not answer within 5 seconds.
       ImportError: A package is missing. The message names the extra that installs it.
       OSError: The directory is not writable or the disk is full. No incomplete files are left.
 
     Example:
-      >>> load("digits").image_shape  # doctest: +SKIP
+      >>> load("digits").image_shape
       (8, 8, 1)
     """
-    if not isinstance(name, str):
-        raise TypeError(f"name must be a string such as 'digits', got {name!r}")
-    from convlab.data import records, store
-
+    check.instance("name", name, str, "a string such as 'digits'")
     one_of("storage", storage, store.STORAGES)
     check_standardisation(standardisation)
-    shape = _height_and_width(image_size)
-    require("tensorflow_datasets")
-    directory, files = directory_of(data_dir), None if manual_dir is None else pathlib.Path(manual_dir).expanduser()
-
-    options = {"overwrite": overwrite, "progress": progress}
-    if name in LOCAL:
-        builder = _local(name, LOCAL[name], directory, {}, **options)
-    elif name.startswith(FOLDER):
-        builder = _folder(name, directory, skip_corrupt, **options)
-    elif name in idx.BUILDERS and (files or _prepared_path(idx.BUILDERS[name], directory).exists()):
-        if overwrite and files is None:
-            raise ValueError(f"manual_dir is None: overwrite=True needs the folder of the IDX files of {name}")
-        builder = _local(name, idx.BUILDERS[name], directory, {"source": files}, **options)
+    flags = {"skip_corrupt": skip_corrupt, "overwrite": overwrite, "progress": progress}
+    flags = {option: bool(check.flag(option, value)) for option, value in flags.items()}
+    seed, shape = as_integer("seed", seed, least=0), _height_and_width(image_size)
+    directory, files = directory_of(data_dir), _path("manual_dir", manual_dir)
+    if name in IN_MEMORY and storage == "memory":
+        splits, classes = _in_memory(name, shape), IN_MEMORY[name].CLASSES
     else:
-        from convlab.data import catalogue
-
-        builder = catalogue.open_or_prepare(name, directory, (*LOCAL, FOLDER + "PATH"), files, **options)
-    names = records.readable_splits(builder, name)
-    records.check_description(builder)
-    splits = store.read(builder, names, storage, shape, progress)
+        builder = _prepared(name, directory, files, **flags)
+        splits = store.read(builder, records.readable_splits(builder, name), storage, shape, flags["progress"])
+        classes = tuple(builder.info.features["label"].names)
     if len(splits) == 1:
         train, test = hold_out(splits["train"], TEST_FRACTION, seed)
     else:
         train, test = splits.pop("train"), splits.pop("test", None) or splits.pop("validation")
-    classes = tuple(builder.info.features["label"].names)
     return Data(name, train, test, classes, splits.get("validation"), standardisation)
 
 
-def _local(name: str, builder: str, directory: pathlib.Path, arguments: Mapping[str, Any], **options: Any) -> Any:
-    """Return the builder of a data set that needs no network, prepared if necessary."""
-    from convlab.data import builders, records
+def _in_memory(name: str, shape: tuple[int, int] | None) -> dict[str, Split]:
+    """Return the splits of a data set that is neither prepared nor read from `data_dir`."""
+    splits = {split: Split(images, labels) for split, (images, labels) in IN_MEMORY[name].arrays().items()}
+    if shape is not None:
+        got = splits["train"].images.shape[1:]
+        raise ValueError(f"image_size {shape} is for images that are stored as JPEG or PNG; {name} holds arrays of {got}")
+    return splits
 
-    make = functools.partial(getattr(builders, builder), data_dir=directory, **arguments)
+
+def _prepared(
+    name: str, directory: pathlib.Path, files: pathlib.Path | None, *, skip_corrupt: bool, overwrite: bool, progress: bool
+) -> records.Builder:
+    """Return the builder of a data set on disk, prepared if necessary."""
+    require("tensorflow_datasets")
+    require("array_record.python.array_record_module", package="array_record")  # TFDS asks for it when it writes
+    options = {"overwrite": overwrite, "progress": progress}
+    if name in LOCAL:
+        return _local(name, LOCAL[name], directory, None, **options)
+    if name.startswith(FOLDER):
+        return _folder(name, directory, skip_corrupt, **options)
+    if name in idx.BUILDERS and (files or _prepared_path(idx.BUILDERS[name], directory).exists()):
+        if overwrite and files is None:
+            raise ValueError(f"manual_dir is None: overwrite=True needs the folder of the IDX files of {name}")
+        return _local(name, idx.BUILDERS[name], directory, files, **options)
+    from convlab.data import catalogue
+
+    return catalogue.open_or_prepare(name, directory, (*LOCAL, FOLDER + "PATH"), files, **options)
+
+
+def _local(name: str, builder: str, directory: pathlib.Path, source: pathlib.Path | None, **options: Any) -> Any:
+    """Return the builder of a data set that needs no network, prepared if necessary."""
+    from convlab.data import builders
+
+    def make() -> Any:
+        kind = getattr(builders, builder)
+        return kind(splits=kind.arrays(source), data_dir=directory)
+
     return records.open_or_prepare(_prepared_path(builder, directory), make, name, **options)
 
 
 def _folder(name: str, directory: pathlib.Path, skip_corrupt: bool, **options: Any) -> Any:
     """Return the builder of a folder of images, prepared if necessary."""
-    from convlab.data import builders, image_folder, records
+    from convlab.data import builders, image_folder
 
-    if name == FOLDER:
-        raise ValueError("name is 'folder:', which names no folder; needs folder:PATH")
+    if name == FOLDER or "\0" in name:
+        raise ValueError(f"name is {name!r}, which names no folder; needs folder:PATH")
     source = pathlib.Path(name.removeprefix(FOLDER)).expanduser()
     state = image_folder.fingerprint(source) + "-skipped" * skip_corrupt
 
-    def scan() -> image_folder.Album:
-        return image_folder.scan(source, skip_corrupt, lambda items, text: records.track(items, text, options["progress"]))
-
     def make() -> Any:
-        return builders.Folder(state=state, scan=scan, data_dir=directory)
+        album = image_folder.scan(source, skip_corrupt, lambda items, text: records.track(items, text, options["progress"]))
+        return builders.Folder(state=state, album=album, data_dir=directory)
 
     path = directory / builders.Folder.name / state / str(builders.Folder.VERSION)
     return records.open_or_prepare(path, make, name, **options)
@@ -148,17 +176,35 @@ def _prepared_path(builder: str, directory: pathlib.Path) -> pathlib.Path:
     return directory / kind.name / str(kind.VERSION)
 
 
-def _height_and_width(image_size: int | Sequence[int] | None) -> tuple[int, int] | None:
+def _height_and_width(image_size: Any) -> tuple[int, int] | None:
     """Return the height and width, or None."""
     if image_size is None:
         return None
-    both: Any = (image_size, image_size) if np.ndim(image_size) == 0 else tuple(image_size)  # pyright: ignore[reportArgumentType]
+    is_pair = isinstance(image_size, list | tuple) or isinstance(image_size, np.ndarray) and image_size.ndim == 1
+    both: Any = tuple(image_size) if is_pair else (image_size, image_size)
     if len(both) != 2 or not all(isinstance(n, int | np.integer) and not isinstance(n, bool) and n > 0 for n in both):
-        raise ValueError(f"image_size must be a number of pixels above 0, or height and width; got {image_size!r}")
+        raise ValueError(f"image_size must be a number of pixels above 0, or height and width; got {shown(image_size)}")
+    check.shape_fits("an image of image_size", *both, 3, itemsize=1)
     return int(both[0]), int(both[1])
 
 
 def directory_of(data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
     """Return the directory of prepared data sets, reading the environment at the time of the call."""
-    directory = data_dir or os.environ.get("TFDS_DATA_DIR") or pathlib.Path("~", "tensorflow_datasets")
-    return pathlib.Path(directory).expanduser()
+    directory = _path("data_dir", data_dir) or pathlib.Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    return directory.expanduser()
+
+
+def _path(name: str, value: str | os.PathLike[str] | None) -> pathlib.Path | None:
+    """Return a path, or None.
+
+    Raises:
+      TypeError: It is no path.
+      ValueError: It is empty, or holds a character that cannot be printed or is not UTF-8.
+    """
+    if value is None:
+        return None
+    check.instance(name, value, (str, os.PathLike), "a path or None")
+    text = os.fspath(value)
+    if not isinstance(text, str) or not text or not text.isprintable():  # TFDS takes neither bytes nor other characters
+        raise ValueError(f"{name} must be the path of a directory in printable characters, got {value!r}")
+    return pathlib.Path(text).expanduser()

@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import io
+import json
 import pathlib
 import random
 import shutil
@@ -17,6 +18,7 @@ from convlab.extras import require
 FILE_FORMAT = "array_record"
 SPLITS = ("train", "test", "validation")
 BLOCK = 1000  # the number of examples that are read at once
+CLASS_KEYS = ("pythonClassName", "python_class_name", "type", "proto_cls")  # of features.json, now and in early TFDS
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # number of channels -> mode of Pillow
 
 Builder = Any  # tfds.core.DatasetBuilder, imported only where it is used
@@ -78,7 +80,7 @@ def _write(folder: pathlib.Path, make: Callable[[], Builder], options: dict[str,
         shutil.rmtree(folder, ignore_errors=True)
         raise OSError(
             f"{folder} could not be written, nothing was kept: free some space or pass another data_dir ({_first_line(error)})"
-        ) from error
+        ) from None
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -87,17 +89,20 @@ def _write(folder: pathlib.Path, make: Callable[[], Builder], options: dict[str,
 def open_prepared(folder: pathlib.Path, name: str) -> Builder:
     """Open a prepared data set by its directory.
 
+    TFDS imports modules that the description names, so the checksums of the description are verified first.
+
     Raises:
       ValueError: The preparation was not finished, or the data set's description is damaged.
     """
     tfds = require("tensorflow_datasets")
     if not (folder / "dataset_info.json").exists():
         raise ValueError(f"{name} in {folder} is incomplete: it has no dataset_info.json; {_again(folder)}")
+    _check_description(folder, name)
     with quiet():
         try:
             return tfds.builder_from_directory(folder)
         except Exception as error:  # TFDS raises exceptions of many types
-            raise disk.DamagedError(f"{name} in {folder} cannot be opened ({_first_line(error)}); {_again(folder)}") from error
+            raise disk.DamagedError(f"{name} in {folder} cannot be opened ({_first_line(error)}); {_again(folder)}") from None
 
 
 def readable_splits(builder: Builder, name: str) -> list[str]:
@@ -141,17 +146,31 @@ def check_fields(builder: Builder, name: str) -> None:
         raise ValueError(f"{name} has images of {dtype}; needs uint8 (pixels as stored), or float32 arrays")
 
 
-def check_description(builder: Builder) -> None:
-    """Verify the checksums of the description of a data set, that is, of all files but the records.
-
-    Without checksums there is no check.
+def _check_description(folder: pathlib.Path, name: str) -> None:
+    """Check the description of a data set, that is, all files but the records.
 
     Raises:
-      DamagedError: A file has changed, so the classes or shapes may be wrong.
+      DamagedError: A file has changed, so the classes or shapes may be wrong. Or there are no checksums, and the description
+        names a module outside of TFDS.
     """
-    folder = pathlib.Path(builder.data_path)
     if disk.has_checksums(folder):
-        _check_files(folder, lambda name: FILE_FORMAT not in name)
+        return _check_files(folder, lambda name: FILE_FORMAT not in name)
+    foreign = [module for module in _feature_classes(folder) if not module.startswith("tensorflow_datasets.")]
+    if foreign:
+        raise disk.DamagedError(f"{name} in {folder} asks to import {foreign[0]}, which is not part of TFDS; {_again(folder)}")
+    return None
+
+
+def _feature_classes(folder: pathlib.Path) -> list[str]:
+    """Return the names of the classes that TFDS would import to read a data set."""
+    found: list[str] = []
+
+    def collect(pairs: list[tuple[str, Any]]) -> None:
+        found.extend(value for key, value in pairs if key in CLASS_KEYS and isinstance(value, str))
+
+    with contextlib.suppress(OSError, ValueError):  # TFDS cannot read it either
+        json.loads((folder / "features.json").read_text(), object_pairs_hook=collect)
+    return found
 
 
 def verify(builder: Builder) -> None:
@@ -227,11 +246,12 @@ class Records:
             raise self.shapes_error(shapes)
         return np.stack(images), np.array([example["label"] for example in examples], np.int32)
 
-    def shapes_error(self, shapes: Sequence[tuple[int, ...]]) -> ValueError:
+    def shapes_error(self, shapes: Sequence[tuple[int, ...]] = ()) -> ValueError:
         """Return the error for images of several shapes."""
+        examples = f", such as {' and '.join(map(str, shapes[:2]))}" if shapes else ""
         return ValueError(
-            f"{self.builder.data_path} holds images of different shapes, such as {list(shapes[:2])}; needs one shape:"
-            " pass image_size=(height, width) to crop and scale them"
+            f"{self.builder.data_path} holds images of different shapes{examples}; needs one shape: pass"
+            " image_size=(height, width), or --image-size to an experiment, to crop and scale them; or resize the files"
         )
 
     def labels(self) -> np.ndarray:
@@ -249,7 +269,7 @@ class Records:
         except (OSError, SyntaxError) as error:
             raise disk.DamagedError(
                 f"image {index} of {self.source.split!r} in {self.builder.data_path} cannot be decoded ({_first_line(error)})"
-            ) from error
+            ) from None
         if self.size is not None:
             picture = crop_and_scale(picture, self.size)
         return np.asarray(picture, self.dtype).reshape(picture.height, picture.width, self.channels)
@@ -308,7 +328,7 @@ def _fetch(builder: Builder, source: Any, indices: Sequence[int] | np.ndarray) -
         raise disk.DamagedError(
             f"the records of {source.split!r} in {builder.data_path} are damaged ({_first_line(error)});"
             f" {_again(builder.data_path)}"
-        ) from error
+        ) from None
 
 
 def _remove_leftovers(folder: pathlib.Path) -> None:

@@ -8,8 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jax.typing import ArrayLike
 
+from convlab import check
 from convlab.choices import one_of
-from convlab.data.splits import Split, StoredImages, hold_out, round_robin
+from convlab.data import arrays
+from convlab.data.sheet import sheet_html
+from convlab.data.splits import TEST_FRACTION, Split, StoredImages, hold_out, image_text, round_robin
+from convlab.geometry import as_integer
 
 CHUNK = 1000  # the number of images converted to float64 at a time
 SAMPLE = 10_000  # the number of images on disk from which the moments are estimated
@@ -21,7 +25,7 @@ STANDARDISATIONS: dict[str, Callable[[np.ndarray, np.ndarray], tuple[np.ndarray,
 }
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Data:
     """A data set with training, test and optional validation splits and the names of its classes.
 
@@ -29,7 +33,8 @@ class Data:
       name: The name of the data set in tables and figures.
       train: The training split.
       test: The test split, with images of the same shape and dtype.
-      classes: The names of the classes, one per label. A classifier needs as many outputs.
+      classes: The names of the classes, one per label. A classifier needs as many outputs. It is () if the labels are targets
+        of a floating dtype (see `Split`).
       validation: The validation split, used for choices such as the learning rate or when to stop. If None, there is none.
       standardisation: The scaling of pixels in `fit`, per channel of the training images. "moments" gives mean 0 and standard
         deviation 1. "scale" divides by the root mean square and subtracts nothing. "none" leaves the pixels raw, as float32.
@@ -54,6 +59,7 @@ class Data:
     standardisation: str = "moments"
 
     def __post_init__(self) -> None:
+        check.instance("name", self.name, str, "the name of the data set, a string")
         _check_classes(self.classes)
         check_standardisation(self.standardisation)
         train = self.train
@@ -69,6 +75,64 @@ class Data:
                 raise TypeError(
                     f"train holds {first.dtype} images but {part} {other.dtype}; needs one dtype, in the same units"
                 )
+            if split.labels.shape[1:] != train.labels.shape[1:]:
+                raise ValueError(
+                    f"train holds targets of shape {train.labels.shape[1:]} but {part} {split.labels.shape[1:]};"
+                    " needs one shape, since one model predicts both"
+                )
+
+    @classmethod
+    def from_arrays(
+        cls,
+        x: ArrayLike,
+        y: ArrayLike,
+        *,
+        test: tuple[ArrayLike, ArrayLike] | None = None,
+        validation: tuple[ArrayLike, ArrayLike] | None = None,
+        classes: Sequence[str] | None = None,
+        name: str = "arrays",
+        standardisation: str = "moments",
+        seed: int = 0,
+    ) -> "Data":
+        """Make a data set of arrays: NumPy, JAX, or nested lists.
+
+        Args:
+          x: The images, (n, *space, c) with one to three spatial axes. Bytes and booleans are stored as uint8. All other
+            numbers are stored as float32.
+          y: The labels. Integers and booleans (n,) number the classes from 0. Strings (n,) name them. Floats (n, *anything)
+            are targets, for a `loss` of `fit`.
+          test: The pair of test images and labels. If None, 20 % of each class, chosen by `seed`.
+          validation: The pair of validation images and labels. If None, there is no validation split.
+          classes: The names of the classes. If None, the sorted strings in `y`, or the class numbers as strings.
+          name: The name of the data set in tables and figures.
+          standardisation: The scaling of pixels in `fit`; see `Data`.
+          seed: The seed that chooses the test examples.
+
+        Raises:
+          ValueError: The axes are not (n, *space, c), as for grey images without an axis of channels. Or the numbers of images
+            and labels differ, a label has no name, an integer does not fit, or a target is not finite.
+          TypeError: An argument is of the wrong type, or an array holds no real numbers.
+
+        Example:
+          >>> x = np.zeros((10, 8, 7, 1), np.uint8)
+          >>> data = Data.from_arrays(x, ["cat", "dog"] * 5)
+          >>> data.classes, len(data.train), len(data.test)
+          (('cat', 'dog'), 8, 2)
+        """
+        pairs = {"train": (x, y), "test": test, "validation": validation}
+        names, splits = arrays.splits({part: pair for part, pair in pairs.items() if pair is not None}, classes)
+        if test is None:
+            splits["train"], splits["test"] = hold_out(splits["train"], TEST_FRACTION, seed)
+        return cls(name, classes=names, standardisation=standardisation, **splits)
+
+    def __repr__(self) -> str:
+        sizes = " + ".join(f"{len(split):,} {part}" for part, split in self._splits.items())
+        kind = f"{len(self.classes)} classes" if self.classes else "targets"
+        return f"Data({self.name!r}, {sizes}, {kind}, {image_text(self.image_shape, self.train.images.dtype)})"
+
+    def _repr_html_(self) -> str:
+        """Return a sheet of sample images of every class. Notebooks call it."""
+        return sheet_html(self, self._splits)
 
     @property
     def _splits(self) -> dict[str, Split]:
@@ -146,8 +210,8 @@ class Data:
     def subset(self, size: int, seed: int = 0) -> "Data":
         """Return the data set with `size` training examples, with classes as balanced as possible.
 
-        The other splits are unchanged. For one seed the subsets are nested: a smaller one is part of every larger one. Examples
-        keep their order.
+        Examples with targets are chosen at random. The other splits are unchanged. For one seed the subsets are nested: a
+        smaller one is part of every larger one. Examples keep their order.
 
         Args:
           size: The number of training examples to keep.
@@ -162,21 +226,24 @@ class Data:
           >>> Data("blank", split, split, ("zero", "one")).subset(4).train.labels
           array([0, 0, 1, 1], dtype=int32)
         """
-        size, available = _integer("size", size), len(self.train)
+        size, available = as_integer("size", size, None), len(self.train)
         if not 1 <= size <= available:
             raise ValueError(f"size must be 1 to {available}, the training examples of {self.name}; got {size}")
-        keep = np.sort(round_robin(self.train.labels, seed)[:size])
+        keep = np.sort(round_robin(self.train.groups, seed)[:size])
         return dataclasses.replace(self, train=self.train.take(keep))
 
     def hold_out(self, fraction: float = 0.1, seed: int = 0) -> "Data":
         """Move a fraction of the training examples of each class to a new validation split.
+
+        Examples with targets are chosen at random.
 
         Args:
           fraction: The fraction of each class to move, above 0 and below 1.
           seed: The seed that chooses the examples.
 
         Raises:
-          ValueError: There is a validation split already, or `fraction` leaves one part empty.
+          ValueError: There is a validation split already, `fraction` is out of range, or it leaves one part empty.
+          TypeError: `fraction` is not a number.
 
         Example:
           >>> split = Split(np.zeros((10, 8, 7, 1), np.uint8), np.repeat([0, 1], 5))
@@ -196,7 +263,8 @@ class Data:
             classes are dropped.
 
         Raises:
-          ValueError: An old class is unknown or in two groups, or a new class has no example in one of the splits.
+          ValueError: An old class is unknown or in two groups, a new class has no example in one of the splits, or the labels
+            are targets.
 
         Example:
           >>> split = Split(np.zeros((6, 8, 7, 1), np.uint8), np.array([0, 1, 2, 0, 1, 2]))
@@ -204,6 +272,8 @@ class Data:
           >>> data.relabel({"planes": 0, "birds": "bird"}).train.labels
           array([0, 1, 0, 1], dtype=int32)
         """
+        if not self.classes:
+            raise ValueError(f"{self.name} has targets and no classes; relabel merges classes")
         new = np.full(len(self.classes), -1)
         for number, (name, old) in enumerate(groups.items()):
             for member in [old] if isinstance(old, (int, np.integer, str)) else old:
@@ -225,7 +295,7 @@ class Data:
         """Return the number of a class that is given by name or number."""
         if isinstance(old, str) and old in self.classes:
             return self.classes.index(old)
-        if not isinstance(old, str) and 0 <= _integer("a class", old) < len(self.classes):
+        if not isinstance(old, str) and 0 <= as_integer("a class", old, None) < len(self.classes):
             return operator.index(old)
         raise ValueError(f"{self.name} has no class {old!r}; its classes are {', '.join(map(repr, self.classes))}")
 
@@ -255,23 +325,25 @@ def check_standardisation(name: str) -> None:
     one_of("standardisation", name, STANDARDISATIONS)
 
 
-def _integer(name: str, value: object) -> int:
-    try:
-        return operator.index(value)  # pyright: ignore[reportArgumentType]
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r}") from None
-
-
 def _check_classes(classes: Sequence[str]) -> None:
     if not isinstance(classes, tuple) or not all(isinstance(name, str) for name in classes):
         raise TypeError(f"classes must be a tuple of names, got {classes!r}")
-    if not classes or len(set(classes)) < len(classes):
-        raise ValueError(f"classes must hold at least one name and no name twice, got {classes!r}")
+    if len(set(classes)) < len(classes):
+        raise ValueError(f"classes must hold no name twice, got {classes!r}")
 
 
 def _check_split(part: str, split: object, classes: tuple[str, ...]) -> None:
     if not isinstance(split, Split):
         raise TypeError(f"{part} must be a Split, got {type(split).__name__}")
+    if split.has_targets:
+        if classes:
+            raise ValueError(
+                f"{part} has targets of dtype float32 but classes has {len(classes)} names; needs integers that number the"
+                " classes, or classes=() for targets"
+            )
+        return
+    if not classes:
+        raise ValueError(f"classes must hold at least one name, as the labels of {part} number the classes, got ()")
     if split.labels.max() >= len(classes):
         raise ValueError(
             f"{part} has label {split.labels.max()} but classes names only {len(classes)}; needs labels 0 to {len(classes) - 1}"

@@ -2,12 +2,27 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jax.typing import ArrayLike
 
+from convlab import check
+from convlab.choices import shown
+
 MAXIMUM_NDIM = 3
+TEST_FRACTION = 0.2  # the fraction of test examples if a data set has only training examples
+
+
+def image_text(shape: Sequence[int], dtype: np.dtype) -> str:
+    """Describe images by dtype and shape.
+
+    Example:
+      >>> image_text((28, 28, 1), np.dtype("uint8"))
+      'uint8 images of 28x28x1'
+    """
+    return f"{dtype} images of {'x'.join(map(str, shape))}"
 
 
 class StoredImages:
@@ -26,6 +41,9 @@ class StoredImages:
         self._read, self._indices = read, indices
         self.shape, self.dtype = (len(indices), *shape), np.dtype(dtype)
         self.ndim, self.size = len(self.shape), math.prod(self.shape)
+
+    def __repr__(self) -> str:
+        return f"StoredImages({len(self):,} {image_text(self.shape[1:], self.dtype)} on disk)"
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -62,17 +80,20 @@ class StoredImages:
         return StoredImages(lambda indices: np.asarray(f(self._read(indices))), self._indices, sample.shape[1:], sample.dtype)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Split:
     """Images and their labels.
 
+    Labels are class numbers or targets of any shape, such as the values of a regression or other images.
+
     Args:
       images: The images, uint8 or float32, (n, *space, c) with one to three spatial axes. In memory, or `StoredImages` on disk.
-      labels: The class numbers from 0, (n,). Any integer dtype; converted to int32.
+      labels: The class numbers from 0, (n,), of any integer dtype; converted to int32. Or the targets, (n, *anything), of any
+        floating dtype; converted to float32.
 
     Raises:
       ValueError: There is no example, an axis is empty, or the number of axes is wrong. Or the numbers of images and labels
-        differ, or a label is negative or too large for int32.
+        differ, a class number is negative or too large for int32, or a target is not finite.
       TypeError: An argument is not a NumPy array, or has another dtype.
 
     Example:
@@ -86,10 +107,25 @@ class Split:
     def __post_init__(self) -> None:
         _check_images(self.images)
         _check_labels(self.labels, len(self.images))
-        object.__setattr__(self, "labels", self.labels.astype(np.int32))
+        object.__setattr__(self, "labels", self.labels.astype(np.float32 if self.has_targets else np.int32))
+
+    def __repr__(self) -> str:
+        where = " on disk" * isinstance(self.images, StoredImages)
+        kind = "targets" if self.has_targets else f"labels of {len(np.unique(self.labels))} classes"
+        return f"Split({len(self):,} {image_text(self.images.shape[1:], self.images.dtype)}{where}, {kind})"
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether the labels are targets of a floating dtype instead of class numbers."""
+        return np.issubdtype(self.labels.dtype, np.floating)
+
+    @property
+    def groups(self) -> np.ndarray:
+        """The numbers of the groups that are divided evenly between parts of the split: the classes, or one for all targets."""
+        return np.zeros(len(self), int) if self.has_targets else self.labels
 
     def take(self, indices: np.ndarray) -> "Split":
         """Return the examples at the given indices, in that order. Images on disk stay on disk."""
@@ -103,29 +139,33 @@ class Split:
 
 
 def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
-    """Divide a split in two parts with the same fraction of every class.
+    """Divide a split in two parts with the same fraction of every class. Targets are divided at random.
 
     Args:
       split: The examples to divide.
-      fraction: The fraction of the second part, between 0 and 1. It is rounded in each class. A class of two or more examples
-        has at least one in each part.
+      fraction: The fraction of the second part, above 0 and below 1. It is rounded in each class. A class of two or more
+        examples has at least one in each part.
       seed: The seed of the division.
 
     Returns:
       The first and the second part. Examples keep their order.
 
     Raises:
-      ValueError: One of the parts would be empty.
+      ValueError: `fraction` is not above 0 and below 1, or one of the parts would be empty.
+      TypeError: `fraction` is not a number.
 
     Example:
       >>> split = Split(np.zeros((10, 8, 7, 1), np.uint8), np.repeat([0, 1], 5))
       >>> [len(part) for part in hold_out(split, 0.2, seed=0)]
       [8, 2]
     """
-    index = _index_in_class(split.labels, np.random.default_rng(seed).permutation(len(split)))
-    counts = np.bincount(split.labels)
+    fraction = check.number("fraction", fraction)
+    if not 0 < fraction < 1:
+        raise ValueError(f"fraction must be above 0 and below 1, got {fraction}; it is the share of the examples to hold out")
+    index = _index_in_class(split.groups, random_generator(seed).permutation(len(split)))
+    counts = np.bincount(split.groups)
     share = np.rint(fraction * counts)
-    held = index < np.where(counts > 1, np.clip(share, 1, np.maximum(counts - 1, 1)), share)[split.labels]
+    held = index < np.where(counts > 1, np.clip(share, 1, np.maximum(counts - 1, 1)), share)[split.groups]
     if held.all() or not held.any():
         raise ValueError(
             f"fraction is {fraction}, which leaves one part of {len(split)} examples empty; needs one example in both"
@@ -138,9 +178,33 @@ def round_robin(labels: np.ndarray, seed: int) -> np.ndarray:
 
     The order of the classes within a round is random. A class whose examples are used up is left out of later rounds.
     """
-    rng = np.random.default_rng(seed)
+    rng = random_generator(seed)
     index = _index_in_class(labels, rng.permutation(len(labels)))
     return np.lexsort((rng.random(len(labels)), index))
+
+
+def random_generator(seed: int) -> np.random.Generator:
+    """Return NumPy's random generator of a seed.
+
+    Raises:
+      ValueError: `seed` is negative.
+      TypeError: `seed` is not an integer.
+    """
+    if (number := integer("seed", seed)) < 0:
+        raise ValueError(f"seed must be at least 0, got {number}")
+    return np.random.default_rng(number)
+
+
+def integer(name: str, value: object) -> int:
+    """Return `value` as an int.
+
+    Raises:
+      TypeError: It is not an integer.
+    """
+    try:
+        return operator.index(value)  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {shown(value)}") from None
 
 
 def _index_in_class(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
@@ -166,9 +230,22 @@ def _check_images(images: object) -> None:
 def _check_labels(labels: object, examples: int) -> None:
     if not isinstance(labels, np.ndarray):
         raise TypeError(f"labels must be a NumPy array, got {type(labels).__name__}; convert them with np.asarray")
+    if np.issubdtype(labels.dtype, np.floating):
+        return _check_targets(labels, examples)
     if not np.issubdtype(labels.dtype, np.integer):
-        raise TypeError(f"labels have dtype {labels.dtype}; needs integers, since they number the classes")
+        raise TypeError(f"labels have dtype {labels.dtype}; needs integers, which number the classes, or targets as floats")
     if labels.shape != (examples,):
-        raise ValueError(f"labels have shape {labels.shape}; needs ({examples},), one label per image")
+        raise ValueError(
+            f"labels have shape {labels.shape}; needs ({examples},), one label per image, since integers number the classes;"
+            " cast targets of other shapes to float32"
+        )
     if labels.min() < 0 or labels.max() > np.iinfo(np.int32).max:
         raise ValueError(f"labels run from {labels.min()} to {labels.max()}; needs class numbers from 0 that fit int32")
+    return None
+
+
+def _check_targets(targets: np.ndarray, examples: int) -> None:
+    if targets.shape[:1] != (examples,) or targets.size == 0:
+        raise ValueError(f"labels have shape {targets.shape}; needs ({examples}, ...), one target per image")
+    if not np.isfinite(targets.astype(np.float32)).all():
+        raise ValueError("labels hold targets that are not finite as float32; needs finite ones, as the loss would not be")

@@ -43,7 +43,7 @@ def read(builder: Builder, splits: list[str], storage: str, size: tuple[int, int
             raise OSError(
                 f"the decoded images of {builder.data_path} cannot be written ({error}); free some space, pass another"
                 " data_dir, or storage='records', which decodes images when they are indexed"
-            ) from error
+            ) from None
         warnings.warn(f"decoded images cannot be stored for the next time: {error}", stacklevel=2)
         return {split: Split(*_decode(builder, split, size, progress)) for split in splits}
 
@@ -86,10 +86,7 @@ def _split_on_disk(folder: pathlib.Path, split: str) -> Split:
 def _split_of_records(source: Records) -> Split:
     """Return a split whose images are decoded when they are indexed."""
     if None in source.shape:
-        raise ValueError(
-            f"{source.builder.data_path} holds images of several shapes {source.shape[1:]}: storage='records' needs"
-            " image_size=(height, width) to crop and scale them to one shape"
-        )
+        raise source.shapes_error()
     stored = StoredImages(lambda indices: source(indices)[0], np.arange(source.shape[0]), source.shape[1:], source.dtype)
     return Split(stored, source.labels())
 

@@ -44,7 +44,7 @@ def permute_pixels(images: Shaped[Images, "*n k l c"], key: RandomKey, *, ndim: 
       (5, 8, 7, 1)
     """
     images = check.array("images", images)
-    space = spatial_shape(images, images.ndim - 2 if ndim is None else ndim)
+    space = spatial_shape(images, ndim)
     batch, channels = images.shape[: -1 - len(space)], images.shape[-1]
     check.key("key", key)
     order = jax.random.permutation(key, math.prod(space))
@@ -71,6 +71,10 @@ def centre_on_canvas(images: Shaped[Images, "*n k l c"], space: Sequence[int]) -
     """
     images = check.array("images", images)
     canvas = integers("space", space)
+    if not 1 <= len(canvas) <= MAXIMUM_NDIM:
+        raise ValueError(
+            f"space is {canvas} for images {images.shape}: needs 1 to {MAXIMUM_NDIM} spatial axes, got {len(canvas)}"
+        )
     sizes = spatial_shape(images, len(canvas))
     if any(large < small for large, small in zip(canvas, sizes, strict=True)):
         raise ValueError(f"space {canvas} is smaller than the images' {sizes}; needs a canvas that holds all their pixels")
@@ -108,23 +112,33 @@ def standardise(
     return (images.astype(jnp.float32) - _float32(mean)) / _float32(std)
 
 
-def spatial_shape(images: Array, ndim: int) -> tuple[int, ...]:
-    """Return the sizes of the last `ndim` axes before the channels.
+def spatial_shape(images: Array, ndim: int | None) -> tuple[int, ...]:
+    """Return the sizes of the last `ndim` axes before the channels. If None, all axes but the first and the last are spatial.
 
     Raises:
       ValueError: `ndim` is not 1 to 3, or the images have too few axes.
+      TypeError: `ndim` is not an integer.
     """
-    if not 1 <= as_integer("ndim", ndim, least=None) <= MAXIMUM_NDIM:
-        raise ValueError(f"images of shape {images.shape}: needs 1 to {MAXIMUM_NDIM} spatial axes, got {ndim}")
+    subject = "images" if ndim is None else "ndim of images"
+    ndim = images.ndim - 2 if ndim is None else as_integer("ndim", ndim, least=None)
+    if not 1 <= ndim <= MAXIMUM_NDIM:
+        raise ValueError(f"{subject} of shape {images.shape}: needs 1 to {MAXIMUM_NDIM} spatial axes, got {ndim}")
     if images.ndim < ndim + 1:
         raise ValueError(f"images have shape {images.shape}; needs {ndim} spatial axes and channels")
     return images.shape[-1 - ndim : -1]
 
 
+def index(value: object) -> int:
+    """Return a Python integer, or raise TypeError for tracers, booleans and other types."""
+    if isinstance(value, bool | np.bool_):
+        raise TypeError
+    return operator.index(value)  # pyright: ignore[reportArgumentType]
+
+
 def integers(name: str, values: Sequence[int]) -> tuple[int, ...]:
-    """Return a tuple of Python integers, or raise TypeError for tracers and other types."""
+    """Return a tuple of Python integers, or raise TypeError for tracers, booleans, texts and other types."""
     try:
-        numbers = tuple(operator.index(value) for value in values)
+        numbers = tuple(index(value) for value in ([None] if isinstance(values, str | bytes) else values))
     except (TypeError, jax.errors.ConcretizationTypeError):
         raise TypeError(f"{name} must be a sequence of Python integers, one per spatial axis; got {shown(values)}") from None
     return tuple(as_integer(name, number, least=None) for number in numbers)
