@@ -28,7 +28,7 @@ from convlab.convert import (
     project_local_to_low_rank,
     project_local_to_tiled,
 )
-from convlab.data import load
+from convlab.data import Data, load
 from convlab.geometry import Window
 from convlab.layers import (
     Conv,
@@ -63,6 +63,7 @@ __all__ = [
     "Config",
     "Conv",
     "ConvTranspose",
+    "Data",
     "Dense",
     "DenseTranspose",
     "Fitted",

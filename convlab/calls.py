@@ -1,6 +1,7 @@
 """Traces of a network on one image: the modules that it calls, their shapes, and their layouts."""
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import re
@@ -377,6 +378,40 @@ def described(model: nnx.Module) -> dict[Path, Described]:
         except ValueError as error:
             raise ValueError(f"{name_of(path)}: {error}") from None
     return layers
+
+
+def layouts(model: nnx.Module, image_shape: Sequence[int], paths: Sequence[Path] | None = None) -> dict[Path, Layout]:
+    """Return the layouts of all spatial layers, or of those at `paths`, with their pixels, by path.
+
+    Raises:
+      ValueError: A layer is never called, or called on images of different sizes.
+    """
+    if paths is not None:
+        paths = check.sequence("paths", paths, "tuples")
+        for path in paths:
+            check.instance("paths", path, tuple, "a sequence of tuples")
+    sizes: dict[Path, set[tuple[int, ...]]] = {}
+    for path, module in modules_of(model).items():
+        if isinstance(module, (*SPATIAL, nnx.Linear)):
+            check_not_stacked(path, module)
+    for path, call in follow(model, image_shape, *SPATIAL).calls:
+        layout = layout_of(call.module, transposed=True)
+        if layout is not None and path is not None:
+            images = call.h if layout.transposed else call.x
+            sizes.setdefault(path, set()).add(images.shape[-1 - layout.ndim : -1])
+    with_pixels = {}
+    for path, module in modules_of(model).items():
+        layout = layout_of(module, transposed=True)
+        if layout is not None and (paths is None or path in paths):
+            spaces = sorted(sizes.get(path, ()))
+            if not spaces:
+                raise ValueError(f"{name_of(path)} is never called, so the pixels that it reads are unknown")
+            if len(spaces) > 1:
+                names = " and ".join(map(str, spaces))
+                verb = "makes" if layout.transposed else "reads"
+                raise ValueError(f"{name_of(path)} {verb} images of {names} pixels but conversion needs one size")
+            with_pixels[path] = dataclasses.replace(layout, space=spaces[0])
+    return with_pixels
 
 
 def left_alone(model: nnx.Module) -> dict[Path, str]:

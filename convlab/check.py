@@ -1,7 +1,7 @@
 """Checks of arguments, whose errors name what was got, what is needed, and why."""
 
 import numbers
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,6 +20,7 @@ __all__ = [
     "as_floats",
     "bytes_of",
     "channels",
+    "dtype",
     "equal_shapes",
     "fits_in_memory",
     "flag",
@@ -30,10 +31,12 @@ __all__ = [
     "image_shape",
     "images",
     "inexact",
+    "initializer",
     "instance",
     "is_concrete",
     "kernel",
     "key",
+    "mapping",
     "number",
     "options",
     "output_fits",
@@ -129,6 +132,15 @@ def sequence(name: str, value: Any, entries: str) -> list[Any]:
     return list(value)
 
 
+def mapping(name: str, value: Any, entries: str) -> Mapping[Any, Any]:
+    """Return `value` and check that it is a mapping.
+
+    Raises:
+      TypeError: It is none.
+    """
+    return instance(name, value, Mapping, f"a mapping of {entries}")
+
+
 def array(name: str, value: Any) -> jax.Array:
     """Return `value` as an array.
 
@@ -172,16 +184,46 @@ def options(precision: Any, preferred_element_type: Any = None) -> None:
             raise ValueError(
                 f"precision {shown(precision)} is unknown; needs one of {', '.join(PRECISIONS)}, or one of jax.lax"
             )
-    try:
-        is_dtype = not isinstance(preferred_element_type, (jax.Array, np.ndarray))
-        is_dtype = preferred_element_type is None or is_dtype and jnp.issubdtype(jnp.dtype(preferred_element_type), jnp.number)
-    except (TypeError, ValueError, AttributeError):
-        is_dtype = False
-    if not is_dtype:
-        raise TypeError(f"preferred_element_type must be a dtype, such as 'float32', got {shown(preferred_element_type)}")
+    dtype("preferred_element_type", preferred_element_type)
 
 
 PRECISIONS = ("default", "high", "highest", "bfloat16", "bfloat16_3x", "float32", "tensorfloat32", "fastest")
+
+
+def dtype(name: str, value: Any, optional: bool = True) -> Any:
+    """Return `value` and check that it is the dtype of numbers, or, if it is optional, None.
+
+    Raises:
+      TypeError: It is neither.
+    """
+    try:
+        is_array = isinstance(value, (jax.Array, np.ndarray))
+        is_dtype = optional if value is None else not is_array and jnp.issubdtype(jnp.dtype(value), jnp.number)
+    except (TypeError, ValueError, AttributeError):
+        is_dtype = False
+    if not is_dtype:
+        raise TypeError(f"{name} must be a dtype, such as 'float32', got {shown(value)}")
+    return value
+
+
+def initializer(name: str, value: Any) -> Callable[..., Any]:
+    """Return an initializer that also checks the shape of what `value` draws.
+
+    Raises:
+      TypeError: `value` is no function, or the drawn value is no array of numbers.
+      ValueError: The drawn array has another shape.
+    """
+    function(name, value, "an initializer, that is, a function of a key, a shape and a dtype")
+
+    def checked(key: Any, shape: Sequence[int], *arguments: Any, **options: Any) -> Any:
+        if is_concrete(key):
+            shape_fits(f"the array that {name} draws", *shape, itemsize=4)
+        drawn = value(key, shape, *arguments, **options)
+        got = jnp.shape(array(f"the result of {name}", drawn))
+        equal_shapes(f"{name} returns an array of shape {{}}", got, "the shape {} is needed", tuple(shape))
+        return drawn
+
+    return checked
 
 
 def inexact(name: str, value: ArrayLike) -> jax.Array:

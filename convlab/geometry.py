@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import html
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple, TypeGuard
 import numpy as np
 
 from convlab.choices import one_of, shown
+from convlab.display import grid_html
 from convlab.memory import shape_fits
 
 LARGEST = 2**31 - 1  # the largest size, so that a product of two has 64 bits
@@ -297,6 +299,18 @@ class Window:
         counts = [axis.inside.sum(0) for axis in self.axes(space)]
         return over_axes(np.multiply, counts)
 
+    def _repr_html_(self) -> str | None:
+        """Return a drawing of the pixels that two positions read, or None for a window that is too large. Notebooks call it."""
+        ndim = self.ndim or (1 if self.padding == "CAUSAL" else 2)
+        window = self.with_ndim(ndim)
+        cut = [0 if isinstance(padding, str) else sum(max(-pad, 0) for pad in padding) for padding in window.paddings]
+        sizes = zip(window.size, window.strides, window.dilation, cut, strict=True)  # pyright: ignore[reportArgumentType]
+        axes = window.axes([dilation * (size - 1) + 1 + 2 * stride + less for size, stride, dilation, less in sizes])
+        if ndim > 2 or max(axis.reach + axis.low + axis.high for axis in axes) > MOST_CELLS:
+            return None
+        colours = _drawn((axes[0] if ndim == 2 else Axis(1, 1, 1, 1, 1, 0, 0, "zero"), axes[-1]))
+        return f"{grid_html(colours, repr(self))}<br><small>{html.escape(f'{self}: {LEGEND}')}</small>"
+
     @classmethod
     def full(cls, space: Space) -> "Window":
         """Return the window of all offsets that can reach a pixel, with stride 1 and zero padding.
@@ -315,6 +329,29 @@ class Window:
         reach = tuple(axis.stride * (axis.outputs - 1) for axis in self.axes(space))
         size = tuple(n + r for n, r in zip(space, reach, strict=True))
         return Window(size, tuple(axis.stride for axis in self.axes(space)), tuple((r, r) for r in reach))
+
+
+MOST_CELLS = 60  # the most pixels along an axis of a drawing
+LEGEND = "orange is read by the first position, blue by the middle one, green by both; gray is padding"
+INSIDE, OUTSIDE_IMAGE = ("#FFFFFF", "#E69F00", "#56B4E9", "#009E73"), ("#D9D9D9", "#F0CF80", "#ABDAF4", "#80CEB9")
+
+
+def _drawn(axes: tuple[Axis, Axis]) -> list[list[str]]:
+    """Return the colours of the pixels and of the padding: which are read by the first position and by the middle one."""
+    coordinates = [np.arange(-max(axis.low, 0), axis.pixels + max(axis.high, 0)) for axis in axes]
+    read = np.zeros([len(along) for along in coordinates], int)
+    for reader, half in ((1, 0), (2, 2)):
+        seen = []
+        for axis, along in zip(axes, coordinates, strict=True):
+            output = axis.outputs // half if half else 0
+            taps = axis.stride * output + axis.dilation * np.arange(axis.size) - axis.low
+            seen.append(np.isin(along, [*taps, *axis.reads[output]]))
+        read |= reader * np.logical_and.outer(*seen)
+    inside = np.logical_and.outer(
+        *[(along >= 0) & (along < axis.pixels) for axis, along in zip(axes, coordinates, strict=True)]
+    )
+    colours = np.where(inside, np.array(INSIDE)[read], np.array(OUTSIDE_IMAGE)[read])
+    return colours.tolist()
 
 
 def as_space(space: Space) -> tuple[int, ...]:

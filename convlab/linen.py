@@ -55,16 +55,16 @@ class Layer(linen.Module):
     @linen.compact
     def __call__(self, x: Float[Array, "*n k l c"]) -> Float[Array, "*n i j d"]:
         """Apply the module to images with any number of leading batch axes."""
-        x = jnp.asarray(x)
+        x = check.array("x", x)
+        _check_fields(self)
         layout = _layout(self, self.tying, x.shape)
-        x, _ = check.images(x, layout.ndim, f"{layout.window} has {layout.ndim}")
-        start = Start(self.kernel_init, self.param_dtype, self.tied_noise)
+        start = Start(check.initializer("kernel_init", self.kernel_init), self.param_dtype, self.tied_noise)
         arrays = {}
         for name in self.tying.arrays:
             arrays[name] = self.param(name, lambda key, name=name: layout.start(key, start)[name])
         bias = None
         if layout.bias_sharing is not None:
-            bias = self.param("bias", self.bias_init, layout.bias_shape, self.param_dtype)
+            bias = self.param("bias", check.initializer("bias_init", self.bias_init), layout.bias_shape, self.param_dtype)
         return layout.forward(
             x,
             arrays,
@@ -185,7 +185,8 @@ class Conv(Convolution):
     @linen.compact
     def __call__(self, inputs: Shaped[Array, "*n k l c"]) -> Inexact[Array, "*n i j d"]:
         """Apply the module to images with any number of leading batch axes."""
-        inputs = jnp.asarray(inputs)
+        inputs = check.array("inputs", inputs)
+        _check_fields(self)
         layout = _layout(self, self.tying, inputs.shape)
         x, kernel, bias = _promoted(self, inputs, layout.kernel_shape, layout)
         options: dict[str, Any] = {"precision": self.precision, "preferred_element_type": self.preferred_element_type}
@@ -228,11 +229,12 @@ class ConvLocal(Convolution):
     @linen.compact
     def __call__(self, inputs: Shaped[Array, "*n k l c"]) -> Inexact[Array, "*n i j d"]:
         """Apply the module to images with any number of leading batch axes."""
-        inputs = jnp.asarray(inputs)
+        inputs = check.array("inputs", inputs)
+        _check_fields(self)
         layout = _layout(self, self.tying, inputs.shape)
         *size, c, d = layout.kernel_shape
         x, fused, bias = _promoted(self, inputs, (*layout.positions, c * math.prod(size), d), layout)
-        kernel = jnp.moveaxis(fused.reshape(*layout.positions, c, *size, d), layout.ndim, -2)
+        kernel = split_kernel(fused, layout)
         gaps = [(0, 0, step - 1) for step in _dilation(self, layout.ndim)]
         if any(gap for _, _, gap in gaps):
             x = lax.pad(x, jnp.zeros((), x.dtype), [*[(0, 0, 0)] * (x.ndim - 1 - layout.ndim), *gaps, (0, 0, 0)])
@@ -303,7 +305,8 @@ class ConvTranspose(linen.Module):
     @linen.compact
     def __call__(self, inputs: Shaped[Array, "*n k l c"]) -> Inexact[Array, "*n i j d"]:
         """Apply the module to images with any number of leading batch axes."""
-        inputs = jnp.asarray(inputs)
+        inputs = check.array("inputs", inputs)
+        _check_fields(self)
         window = make_window(_one_axis(self.kernel_size), self.strides, self.padding, self.kernel_dilation, None)
         window = transposed_window(window)
         positions, c = _sizes(inputs.shape, window)
@@ -318,25 +321,71 @@ class ConvTranspose(linen.Module):
 
 
 def layout_of(module: linen.Module, shape: Sequence[int]) -> Layout | None:
-    """Return the layout of a spatial layer, or None for any other module.
+    """Return the layout of a spatial layer whose arrays are those of the layout, or None for any other module.
 
-    Spatial layers are the modules of the rungs and `linen.Conv`. The layout is None if it would not describe them: for
-    subclasses that override the call, and for convolutions with a mask, input dilation or another convolution function. It is
-    also None for `ConvLocal` and `ConvTranspose`, whose arrays have another form.
+    It is also None for convolutions with a mask, for `ConvLocal` and for all modules without a `described_layout`.
 
     Args:
       module: The module.
       shape: The shape (*n, *space, c) of its images.
     """
-    kind = next((kind for kind in (Layer, Conv, linen.Conv) if isinstance(module, kind)), None)
+    if isinstance(module, (linen.ConvLocal, ConvLocal)) or getattr(module, "mask", None) is not None:
+        return None
+    return described_layout(module, shape)
+
+
+def described_layout(module: linen.Module, shape: Sequence[int]) -> Layout | None:
+    """Return the layout that describes what a spatial layer computes, or None for any other module.
+
+    Spatial layers are the modules of the rungs, `Conv`, `ConvLocal` and those of Flax of the same names. The layout is None
+    if it would not describe them: for subclasses that override the call, and for convolutions with input dilation or another
+    convolution function. It is also None for `ConvTranspose`.
+
+    Args:
+      module: The module.
+      shape: The shape (*n, *space, c) of its images.
+    """
+    kind = next((kind for kind in SPATIAL if isinstance(module, kind)), None)
     if kind is None or type(module).__call__ is not kind.__call__:
         return None
-    layout = _layout(module, getattr(module, "tying", Shared), shape)
+    default = Untied if kind is linen.ConvLocal else Shared
+    layout = _layout(module, getattr(module, "tying", default), shape)
     if kind is not Layer:
-        changed = (module.mask, module.conv_general_dilated, module.conv_general_dilated_cls)
+        changed = (module.conv_general_dilated, module.conv_general_dilated_cls)
         if max(_dilation(module, layout.ndim)) > 1 or any(field is not None for field in changed):
             return None
     return layout
+
+
+def split_kernel(fused: Array, layout: Layout) -> Float[Array, "i j a b c d"]:
+    """Divide the axis in which `ConvLocal` fuses channels and taps, channels first."""
+    *size, c, d = layout.kernel_shape
+    return jnp.moveaxis(fused.reshape(*layout.positions, c, *size, d), layout.ndim, -2)
+
+
+def fuse_kernel(kernel: Float[Array, "i j a b c d"], layout: Layout) -> Array:
+    """Fuse channels and taps in one axis, as `ConvLocal` does."""
+    return jnp.moveaxis(kernel, -2, layout.ndim).reshape(*layout.positions, -1, kernel.shape[-1])
+
+
+def _check_fields(module: Any) -> None:
+    """Check the fields of a module that its layout does not check.
+
+    Raises:
+      TypeError: A field has another type.
+      ValueError: The precision is unknown.
+    """
+    check.options(module.precision, module.preferred_element_type)
+    check.dtype("dtype", module.dtype)
+    check.dtype("param_dtype", module.param_dtype, optional=False)
+    for name in ("promote_dtype", "kernel_init", "bias_init"):
+        check.function(name, getattr(module, name, print))
+    for name in ("conv_general_dilated", "conv_general_dilated_cls"):
+        if getattr(module, name, None) is not None:
+            check.function(name, getattr(module, name))
+    check.flag("transpose_kernel", getattr(module, "transpose_kernel", False))
+    if getattr(module, "mask", None) is not None:
+        check.array("mask", module.mask)
 
 
 def _layout(module: Any, tying: type[Tying], shape: Sequence[int]) -> Layout:
@@ -397,17 +446,19 @@ def _promoted(module: Any, inputs: Array, kernel_shape: tuple[int, ...], layout:
     def start(key: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
         if check.is_concrete(key):
             check.fits_in_memory({"the kernel": jax.ShapeDtypeStruct(shape, dtype)})
-        return module.kernel_init(key, shape, dtype)
+        return check.initializer("kernel_init", module.kernel_init)(key, shape, dtype)
 
     kernel = module.param("kernel", start, kernel_shape, module.param_dtype)
     if mask is not None:
         kernel = kernel * jnp.asarray(mask)
     bias = None
     if layout.bias_sharing is not None:
-        bias = module.param("bias", module.bias_init, layout.bias_shape, module.param_dtype)
-    return module.promote_dtype(inputs, kernel, bias, dtype=module.dtype)
+        bias = module.param("bias", check.initializer("bias_init", module.bias_init), layout.bias_shape, module.param_dtype)
+    promoted = module.promote_dtype(inputs, kernel, bias, dtype=module.dtype)
+    return check.sequence("the result of promote_dtype", promoted, "arrays")
 
 
+SPATIAL = (Layer, Conv, ConvLocal, linen.Conv, linen.ConvLocal)
 MODULES = {module.tying: module for module in (Dense, LocallyConnected, Tiled, LowRank, Conv, Symmetric)}
 for _tying in (kind for kind in RUNGS.values() if kind not in MODULES):  # a rung without a class above gets one
     _fields = {field.name: field.default for field in dataclasses.fields(_tying)}

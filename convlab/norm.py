@@ -45,7 +45,9 @@ class BatchNorm(nnx.BatchNorm):
             mean, variance = self._statistics(x)
             for statistic, new in ((self.mean, mean), (self.var, variance)):
                 average = self.momentum * statistic[...] + (1 - self.momentum) * jax.lax.stop_gradient(new)
-                statistic[...] = average.astype(statistic[...].dtype)
+                stored = statistic[...].dtype
+                dtype = jnp.promote_types(stored, jnp.complex64) if jnp.iscomplexobj(new) else stored
+                statistic.set_value(average.astype(dtype))
         parameters = [p[...] for p in (self.scale, self.bias) if p is not None]
         alpha = jax.lax.rsqrt(variance + self.epsilon) * (1 if self.scale is None else self.scale[...])
         beta = (0 if self.bias is None else self.bias[...]) - mean * alpha
@@ -58,5 +60,10 @@ class BatchNorm(nnx.BatchNorm):
         axes = tuple(range(x.ndim - 1))
         mean = x.mean(axes)
         if not self.use_fast_variance:
-            return mean, jnp.square(x - mean).mean(axes)
-        return mean, jnp.maximum(0, jnp.square(x).mean(axes) - jnp.square(mean))
+            return mean, _energy(x - mean).mean(axes)
+        return mean, jnp.maximum(0, _energy(x).mean(axes) - _energy(mean))
+
+
+def _energy(x: Array) -> Array:
+    """Return the squared absolute values."""
+    return jnp.real(x * jnp.conj(x))

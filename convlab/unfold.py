@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from convlab import check
-from convlab.geometry import Axis, Window, as_integer
+from convlab.geometry import Axis, Size, Window, as_integer, as_size
 
 
 def extend(x: Array, axes: tuple[Axis, ...], start: int, fill: float = 0.0) -> Array:
@@ -84,21 +84,31 @@ def fold(
     return p
 
 
-def unfold(x: Float[Array, "*n k l c"], window: Window, ndim: int | None = None) -> Float[Array, "*n i j a b c"]:
+def window_of_size(window: Window | Size) -> Window:
+    """Return the window, or for a size the window of this size that moves by its size."""
+    if isinstance(window, Window):
+        return window
+    size = as_size("window", window)
+    return Window(size, size, "VALID")
+
+
+def unfold(x: Float[Array, "*n k l c"], window: Window | Size, ndim: int | None = None) -> Float[Array, "*n i j a b c"]:
     r"""Gather the patches of images that the windowed layers multiply with their kernels.
 
     $$P_{ijabc} = X_{s i + t a - p,\, s j + t b - p,\, c}$$
 
     Args:
       x: The images, with any number of leading batch axes.
-      window: The pixels that each output position reads (stride s, dilation t, padding p).
-      ndim: The number of spatial axes. Needed only if every argument of the window is an int.
+      window: The pixels that each output position reads (stride s, dilation t, padding p). A size s, one int or one per axis,
+        means windows that do not overlap: Window(s, strides=s, padding="VALID").
+      ndim: The number of spatial axes. If None, that of the window. If all its arguments are ints, all axes of the images but
+        the first and last are spatial.
 
     Returns:
       One window per output position. The axes are batch axes, output positions, taps, channels.
 
     Raises:
-      ValueError: The window fits nowhere, or the number of spatial axes is unknown.
+      ValueError: The window fits nowhere, or has another number of spatial axes.
       TypeError: `x` is neither floating nor complex.
 
     Example:
@@ -107,8 +117,7 @@ def unfold(x: Float[Array, "*n k l c"], window: Window, ndim: int | None = None)
              [1., 2., 3.],
              [2., 3., 4.]], dtype=float32)
     """
-    ndim = check.window(window).ndim if ndim is None else as_integer("ndim", ndim)
-    if ndim is None:
-        raise ValueError(f"{window} leaves the number of spatial axes open; give its size as a tuple, or ndim")
-    x, space = check.images(x, ndim, f"{window} has {ndim}")
+    window = window_of_size(window)
+    ndim = window.ndim or max(jnp.ndim(x) - 2, 1) if ndim is None else as_integer("ndim", ndim)
+    x, space = check.images(x, ndim, f"{window} has {ndim} spatial axes")
     return windows(x, window.axes(space), x.ndim - 1 - ndim)

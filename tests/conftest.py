@@ -1,6 +1,8 @@
 """Configure all tests: optional double precision, fast compilation and bounded memory."""
 
 import os
+import shutil
+import tempfile
 
 import hypothesis
 import jax
@@ -28,6 +30,17 @@ def _without_compilations_of_other_runs():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CONVLAB_CACHE", "0")
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _temporary_files_in_one_folder(tmp_path_factory):
+    """Collect the temporary files of this process and of those that tests start, also after a kill, and remove them."""
+    folder = tmp_path_factory.mktemp("temporary")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(folder))
+        patch.setattr(tempfile, "tempdir", str(folder))
+        yield
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -54,6 +54,12 @@ def run(rung, mesh, steps, folder=None):
     return {"loss": [row["loss"] for row in fitted.history], "test": fitted.history[-1]["test_loss"], "parameters": parameters}
 
 
+def run_until_killed(mesh, folder):
+    """Train for ever and save by time."""
+    config = Config(steps=10**6, batch_size=16, mesh=mesh_of(mesh), progress=False)
+    fit(Net("conv"), make_data(), config, checkpoints=Checkpoints(folder, every_seconds=0.1))
+
+
 def different_seeds(mesh):
     """Return the error message of each process if their seeds differ."""
     config = Config(steps=2, batch_size=16, seed=jax.process_index(), mesh=mesh_of(mesh), progress=False)

@@ -1,14 +1,18 @@
 """Test that stopped and killed runs resume exactly from their latest intact checkpoint."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
+import math
 import os
 import pathlib
 import random
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -26,8 +30,9 @@ import pytest
 from flax import linen, nnx
 
 from convlab.data import DamagedError, Data, Split, StoredImages, disk
-from convlab.train import Checkpoints, Config, Trainable, as_trainable, checkpoint, fit, identity
+from convlab.train import Checkpoints, Config, Trainable, array_files, as_trainable, checkpoint, fit, identity
 from convlab.train.signals import StopSignal
+from convlab.train.step import initial_state
 
 STEPS = 20
 
@@ -57,12 +62,16 @@ def config(**options):
 
 
 def run(folder=None, width=8, data=None, every_steps=5, max_to_keep=2, on_write_error="warn", **options):
-    checkpoints = None if folder is None else Checkpoints(folder, every_steps, max_to_keep, on_write_error)
+    checkpoints = None if folder is None else Checkpoints(folder, every_steps, None, max_to_keep, on_write_error)
     return fit(Net(width, rngs=nnx.Rngs(0)), data or make_data(), config(**options), checkpoints=checkpoints)
 
 
 def saved_steps(folder):
     return sorted(int(path.name) for path in pathlib.Path(folder).iterdir() if path.name.isdigit())
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
 
 
 def without_seconds(history):
@@ -77,7 +86,7 @@ def assert_same_run(got, expected):
 
 
 def numpy_leaves(tree):
-    return [np.asarray(checkpoint._key_data(leaf)) for leaf in jax.tree.leaves(tree)]
+    return [np.asarray(array_files.key_data(leaf)) for leaf in jax.tree.leaves(tree)]
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +231,8 @@ def kill_and_resume(folder, times, steps, seed):
     out, error = process.communicate(timeout=3000)
     assert (process.returncode, "Warning" in error) == (0, False), error
     assert len(saved_steps(folder)) == 2
-    assert {path.name for path in folder.iterdir()} == {".lock", *map(str, saved_steps(folder))}
+    assert {*names(folder)} == {".convlab", *map(str, saved_steps(folder))}
+    assert names(folder / ".convlab") == ["lock"]
     return out
 
 
@@ -233,13 +243,15 @@ def test_killed_run_resumes_from_its_latest_checkpoint(tmp_path):
     assert process.communicate(timeout=300)[0] == out
 
 
-def test_partly_removed_checkpoints_are_deleted(stopped, uninterrupted):
+def test_partly_removed_and_incomplete_checkpoints_are_deleted(stopped, uninterrupted):
     (stopped / "5" / "run.json").unlink()
-    (stopped / "10").rename(stopped / "10.removed")
+    shutil.copytree(stopped / "13", stopped / ".convlab" / "14.incomplete")
+    (stopped / "10").rename(stopped / ".convlab" / "10.removed")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert_same_run(run(stopped), uninterrupted)
-    assert sorted(path.name for path in stopped.iterdir()) == [".lock", "15", "20"]
+    assert names(stopped) == [".convlab", "15", "20"]
+    assert names(stopped / ".convlab") == ["lock"]
 
 
 @pytest.mark.full
@@ -325,9 +337,151 @@ def test_damaged_checkpoints_are_not_overwritten(stopped):
     assert saved_steps(stopped) == [5, 10, 13]
 
 
-def test_incomplete_checkpoint_is_ignored(stopped, uninterrupted):
-    shutil.copytree(stopped / "13", stopped / "14.incomplete")
-    assert_same_run(run(stopped), uninterrupted)
+def flips(path):
+    """Flip every bit of a file in turn, and restore the file."""
+    before = path.read_bytes()
+    for at, bit in itertools.product(range(len(before)), range(8)):
+        data = bytearray(before)
+        data[at] ^= 1 << bit
+        path.write_bytes(data)
+        yield data
+    path.write_bytes(before)
+
+
+def test_every_flipped_bit_of_the_checksums_is_detected_or_changes_nothing(tmp_path):
+    (tmp_path / "a").write_text("contents")
+    disk.write_checksums(tmp_path, tmp_path.iterdir())
+    manifest = json.loads((tmp_path / disk.MANIFEST).read_text())
+    detected = 0
+    for text in flips(tmp_path / disk.MANIFEST):
+        try:
+            disk.verify_folder(tmp_path, lambda name: False)
+        except DamagedError:
+            detected += 1
+        else:
+            assert json.loads(text) == manifest
+    assert detected > 8 * len(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    "entries, is_valid",
+    [
+        ({"a": {"bytes": 8, "crc32": [0xB4FA1177]}}, True),
+        ({"a": {"bytes": 8, "crc33": [0xB4FA1177]}}, False),
+        ({"a": {"bytes": 8, "crc32": []}}, False),
+        ({"a": {"bytes": "8", "crc32": [0xB4FA1177]}}, False),
+        ({"a": 7}, False),
+        ({"b": {"bytes": 8, "crc32": [0xB4FA1177]}}, False),
+    ],
+)
+def test_checksums_of_an_earlier_release_are_read_if_they_are_well_formed(tmp_path, entries, is_valid):
+    (tmp_path / "a").write_text("contents")
+    (tmp_path / disk.MANIFEST).write_text(json.dumps(entries))
+    with contextlib.nullcontext() if is_valid else pytest.raises(DamagedError):
+        disk.verify_folder(tmp_path)
+
+
+# --- files of others ------------------------------------------------------------------------------------------------
+
+OTHERS = ("3", "5.incomplete", "13.removed", "notes.incomplete", "14.damaged")
+
+
+@pytest.fixture
+def shared(stopped):
+    """Put files of the user and leftovers of a killed process into the folder of a stopped run."""
+    for name in OTHERS:
+        (stopped / name).mkdir()
+        (stopped / name / "run.json").write_text("of the user")
+    (stopped / "4").write_text("of the user")
+    (stopped / ".convlab" / "14.incomplete").mkdir()
+    return stopped
+
+
+def test_files_of_others_are_never_changed(shared, uninterrupted):
+    assert_same_run(run(shared, max_to_keep=1), uninterrupted)
+    assert {"4", *OTHERS} < {*names(shared)}
+    assert all((shared / name / "run.json").read_text() == "of the user" for name in OTHERS)
+
+
+def test_refused_run_changes_nothing(shared):
+    before = sorted(shared.rglob("*"))
+    with pytest.raises(ValueError, match="belongs to another run"):
+        run(shared, learning_rate=0.5)
+    assert sorted(shared.rglob("*")) == before
+
+
+def test_folder_of_others_with_the_name_of_a_checkpoint_is_not_overwritten(tmp_path, uninterrupted):
+    (tmp_path / "5").mkdir()
+    with pytest.warns(UserWarning, match="5 exists and is not a checkpoint"):
+        assert_same_run(run(tmp_path), uninterrupted)
+    assert list((tmp_path / "5").iterdir()) == []
+
+
+# --- saving by time -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("every_seconds, expected", [(1e-9, range(1, STEPS + 1)), (math.inf, [STEPS])])
+def test_run_is_saved_by_time_and_at_its_end(tmp_path, monkeypatch, uninterrupted, every_seconds, expected):
+    save = checkpoint.CheckpointManager.save
+
+    def save_and_wait(self, *arguments):
+        save(self, *arguments)
+        self.wait_until_finished()
+
+    monkeypatch.setattr(checkpoint.CheckpointManager, "save", save_and_wait)
+    checkpoints = Checkpoints(tmp_path, every_seconds=every_seconds, max_to_keep=STEPS)
+    assert_same_run(fit(Net(rngs=nnx.Rngs(0)), make_data(), config(), checkpoints=checkpoints), uninterrupted)
+    assert saved_steps(tmp_path) == [*expected]
+
+
+def test_interval_is_a_minute_or_a_hundred_saves(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: clock[0])
+    default, given = (checkpoint.CheckpointManager(Checkpoints(tmp_path, every_seconds=every), {}) for every in (None, 5))
+    for manager, duration, interval in ((default, 0.1, 60), (default, 0.7, 70), (default, 30, 3000), (given, 30, 5)):
+        manager.duration = duration
+        for clock[0], is_due in ((interval * 0.999, False), (interval * 1.001, True)):
+            assert manager.is_due is is_due
+    clock[0], given.writing = 1e6, concurrent.futures.Future()
+    assert not given.is_due  # the last write has not ended
+    given.writing.set_result(None)
+    assert given.is_due
+
+
+# --- more steps -----------------------------------------------------------------------------------------------------
+
+
+def test_finished_run_continues_to_more_steps_and_resumes_exactly(tmp_path, monkeypatch, uninterrupted):
+    run(tmp_path)
+    shutil.copytree(tmp_path, tmp_path.with_name("copy"))
+    continued = run(tmp_path, steps=2 * STEPS)
+    assert without_seconds(continued.history)[:4] == without_seconds(uninterrupted.history)
+    assert [row["step"] for row in continued.history] == [5, 10, 15, 20, 30, 40]
+    stop_after(monkeypatch, 33)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path.with_name("copy"), steps=2 * STEPS)
+    monkeypatch.undo()
+    assert_same_run(run(tmp_path.with_name("copy"), steps=2 * STEPS), continued)
+
+
+@pytest.mark.slow
+def test_continued_run_with_a_constant_rate_equals_one_run(tmp_path):
+    run(tmp_path, schedule="constant")
+    continued, whole = run(tmp_path, schedule="constant", steps=40), run(schedule="constant", steps=40)
+    chex.assert_trees_all_equal(continued.parameters, whole.parameters)
+
+
+@pytest.mark.parametrize("steps", [10, 40])
+def test_unfinished_run_with_another_total_raises_an_error(stopped, steps):
+    with pytest.raises(ValueError, match=rf"steps: the checkpoint has 20, this run has {steps} in total; only a finished run"):
+        run(stopped, steps=steps)
+
+
+def test_finished_run_with_fewer_steps_raises_an_error(tmp_path):
+    run(tmp_path)
+    with pytest.raises(ValueError, match="steps: the checkpoint has 20, this run has 10 in total; .* at least its last step"):
+        run(tmp_path, steps=10)
+    run(tmp_path, steps=None, epochs=20 * 8 / 67)  # the same number of steps
 
 
 # --- checkpoints of other runs --------------------------------------------------------------------------------------
@@ -472,10 +626,37 @@ def test_description_is_equal_in_every_process():
         assert name in identity.describe(values())
 
 
-@pytest.mark.parametrize("options", [{"every_steps": 0}, {"max_to_keep": 0}, {"on_write_error": "panic"}, {"every_steps": 1.5}])
-def test_invalid_checkpoints_raise_an_error(options):
-    with pytest.raises((ValueError, TypeError), match=next(iter(options))):
-        Checkpoints("folder", **options)
+INVALID = [
+    ({"every_steps": 0}, ValueError),
+    ({"every_steps": 1.5}, TypeError),
+    ({"every_steps": "5"}, TypeError),
+    ({"every_seconds": 0}, ValueError),
+    ({"every_seconds": math.nan}, ValueError),
+    ({"every_seconds": "60"}, TypeError),
+    ({"max_to_keep": 0}, ValueError),
+    ({"max_to_keep": None}, TypeError),
+    ({"on_write_error": "panic"}, ValueError),
+    ({"on_write_error": None}, ValueError),
+    ({"folder": ""}, ValueError),
+    ({"folder": None}, TypeError),
+    ({"folder": b"bytes"}, TypeError),
+]
+
+
+@pytest.mark.parametrize("options, kind", INVALID)
+def test_invalid_checkpoints_raise_an_error(options, kind):
+    with pytest.raises(kind, match=f"^{next(iter(options))} "):
+        Checkpoints(**{"folder": "folder"} | options)
+
+
+def test_numpy_numbers_are_accepted():
+    Checkpoints(pathlib.Path("folder"), np.int64(3), np.float32(2), np.int32(1))
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "log"])
+def test_empty_folder_is_refused_before_training(name):
+    with pytest.raises(ValueError, match=f"^{name} must be the path of a folder, got an empty text"):
+        fit(Net(rngs=nnx.Rngs(0)), make_data(), config(), **{name: ""})
 
 
 # --- non-finite losses and full disks -------------------------------------------------------------------------------
@@ -540,7 +721,46 @@ def test_full_disk_warns_or_raises_and_keeps_earlier_checkpoints(tmp_path, monke
         assert saved_steps(tmp_path)[-2:] == [10, 20]
     for step in saved_steps(tmp_path):
         disk.verify_folder(tmp_path / str(step))
-    assert not list(tmp_path.glob("*.incomplete"))
+    assert names(tmp_path / ".convlab") == ["lock"]
+
+
+FILL = """
+import pathlib, sys, warnings
+sys.path.insert(0, {tests!r})
+import test_checkpoint as t
+root = pathlib.Path({folder!r})
+warnings.simplefilter("ignore")
+for room in {rooms}:  # bytes that are free when the second checkpoint is written
+    t.save_on_full_disk(root, room)
+"""
+
+
+def save_on_full_disk(root, room):
+    """Save twice, the second time with little room, and check that the failed save leaves nothing."""
+    folder, ballast = root / str(room), root / "ballast"
+    state = initial_state(as_trainable(Net(1000, rngs=nnx.Rngs(0)), (5, 3, 2)), optax.adam(1.0), 0, config().step_options)
+    with checkpoint.CheckpointManager(Checkpoints(folder), {"version": identity.VERSION, "steps": 2}) as manager:
+        for step in (1, 2):
+            manager.save(checkpoint.Snapshot(state._replace(step=jnp.asarray(step)), [], [], 0.0), False)
+            manager.wait_until_finished()
+            free = os.statvfs(root)
+            ballast.write_bytes(bytes(max(0, free.f_bavail * free.f_frsize - room)))
+        assert names(folder) == [".convlab", "1"], names(folder)
+        time.sleep(0.1)  # for late threads
+        assert names(folder / ".convlab") == ["lock"]
+        disk.verify_folder(folder / "1")
+    ballast.unlink()
+    shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+def test_failed_saves_on_a_full_file_system_leave_nothing(tmp_path):
+    program = FILL.format(tests=str(pathlib.Path(__file__).parent), folder=str(tmp_path), rooms=[*range(0, 100_000, 2_500)])
+    command = f"mount -t tmpfs -o size=4m none {tmp_path} && exec {sys.executable} -c {shlex.quote(program)}"
+    if subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", tmp_path], capture_output=True).returncode:
+        pytest.skip("no file system may be mounted here")
+    done = subprocess.run(["unshare", "-rm", "bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_failure_to_remove_old_checkpoints_only_warns(tmp_path, monkeypatch, uninterrupted):

@@ -8,6 +8,7 @@ import numpy as np
 import oracle
 import pytest
 from assertions import close
+from flax import nnx
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jax.sharding import Mesh, PartitionSpec
@@ -16,7 +17,7 @@ from strategies import case, gaussian, windows
 import convlab as cl
 from convlab.kernels import blocks, table, trilinear
 from convlab.kernels.form import LETTERS, OTHERS, Form, mirrored
-from convlab.kernels.trilinear import form_p, layer
+from convlab.kernels.trilinear import form_p, layer, windowed
 from convlab.unfold import fold
 from convlab.unfold import windows as gather
 
@@ -205,7 +206,21 @@ def test_unknown_implementation_raises_an_error_that_lists_the_known_ones():
     form = Form("local", AXES, "fast")
     x, v, _ = arrays(form).values()
     with pytest.raises(ValueError, match="implementation 'fast' is unknown; needs one of auto, blocks, windows"):
-        layer(x, v, form)
+        windowed(x[0], v[0], form)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: cl.Conv(3, 2, (3, 2), rngs=nnx.Rngs(0)), lambda: cl.ConvTranspose(3, 2, (3, 2), strides=(2, 2), rngs=nnx.Rngs(0))],
+)
+def test_a_later_eager_call_traces_nothing(make, monkeypatch):
+    layer, x, traced = make(), jnp.ones((2, 11, 13, 3)), []
+    derivative = trilinear.form_p.bind
+    monkeypatch.setattr(trilinear.form_p, "bind", lambda *arrays, **options: traced.append(0) or derivative(*arrays, **options))
+    layer(x)
+    first = len(traced)
+    layer(2 * x)
+    assert len(traced) == first > 0
 
 
 def test_automatic_choice_depends_on_sizes_and_platform():
@@ -215,6 +230,7 @@ def test_automatic_choice_depends_on_sizes_and_platform():
     assert chosen("local", "h", 64, 3, "cpu") == "blocks"
     assert chosen("local", "h", 1, 3, "cpu") == chosen("local", "h", 64, 3, "gpu") == "windows"
     assert [chosen("conv", wrt, 64, 1, "cpu") for wrt in "hxv"] == ["windows", "windows", "canonical"]
+    assert table.choose(Form("conv", AXES, eager=True), "h", {"s": 1, "n": 4, "c": 1, "d": 8}, "cpu") == "canonical"
     assert chosen("conv", "h", 1 << 20, 1, "cpu") == chosen("conv", "x", 1 << 20, 1, "cpu") == "canonical"  # too large to copy
     assert [chosen("conv", wrt, 64, 32, "cpu", 64) for wrt in "hxv"] == ["canonical", "canonical", "windows"]
     assert chosen("conv", "h", 64, 3, "gpu") == "lax"

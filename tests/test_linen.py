@@ -379,3 +379,13 @@ def test_a_network_learns_the_same_with_the_class_swapped(network):
     theirs, ours = losses(network(nn)), losses(network(convlab.linen))
     assert theirs[-1] < theirs[0]
     close(ours, theirs, CLOSE)
+
+
+@pytest.mark.parametrize("name", ["Dense", "LocallyConnected", "Tiled", "LowRank", "Symmetric"])
+def test_modules_of_the_rungs_promote_integers_as_flax_does(name):
+    module = getattr(convlab.linen, name)(3, (3, 2))
+    x = jnp.arange(40, dtype=jnp.uint8).reshape(1, 5, 4, 2)
+    variables = jax.tree.map(lambda a: gaussian(a.shape)[0].astype(a.dtype), jax.eval_shape(module.init, jax.random.key(0), x))
+    h = module.apply(variables, x)
+    assert h.dtype == jnp.float32
+    assert_close(h, module.apply(variables, x.astype(jnp.float32)))

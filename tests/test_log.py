@@ -79,6 +79,41 @@ def test_later_rows_may_have_new_columns(tmp_path):
     assert jsonl_rows(tmp_path) == csv_rows(tmp_path) == rows
 
 
+def test_rows_are_appended_and_only_new_columns_rewrite_the_table(tmp_path, monkeypatch):
+    rewritten, write_text = [], log_module._write
+    monkeypatch.setattr(log_module, "_write", lambda path, text: (rewritten.append(path.name), write_text(path, text)))
+    with cl.Log(tmp_path, tensorboard=False).writer() as writer:
+        writer.start([])
+        writer.add(ROWS[0])
+        rewritten.clear()
+        reordered = dict(reversed(ROWS[1].items()))
+        rows = [ROWS[0], reordered, {"step": 30}, ROWS[3] | {"test_loss": None}]
+        for row in rows[1:]:
+            writer.add(row)
+        assert rewritten == []
+        without_none = [{name: value for name, value in row.items() if value is not None} for row in rows]
+        assert csv_rows(tmp_path) == without_none
+        assert (tmp_path / "history.csv").read_text() == log_module.to_csv(rows)
+        writer.add({"step": 50, "validation_loss": 0.5})
+        assert rewritten == ["history.csv"]
+        assert csv_rows(tmp_path) == [*without_none, {"step": 50, "validation_loss": 0.5}]
+
+
+@pytest.mark.parametrize(
+    "options, kind",
+    [
+        ({"folder": ""}, ValueError),
+        ({"folder": 3}, TypeError),
+        ({"tensorboard": "yes"}, TypeError),
+        ({"tensorboard": 1}, TypeError),
+    ],
+)
+def test_invalid_log_raises_an_error(options, kind):
+    with pytest.raises(kind, match=f"^{next(iter(options))} must be "):
+        cl.Log(**{"folder": "folder"} | options)
+    cl.Log("folder", np.bool_(False))
+
+
 def test_array_scalars_become_numbers_and_arrays_raise_an_error(tmp_path):
     write(tmp_path, [{"step": np.int64(3), "loss": jnp.float32(0.5), "test_loss": math.nan}])
     [row] = jsonl_rows(tmp_path)
@@ -88,8 +123,9 @@ def test_array_scalars_become_numbers_and_arrays_raise_an_error(tmp_path):
         write(tmp_path, [{"step": 1, "loss": jnp.ones(2)}])
 
 
-def test_tensorboard_files_hold_every_value_with_step_and_time(tmp_path):
+def test_tensorboard_files_hold_every_value_with_step_and_time(tmp_path, monkeypatch):
     pytest.importorskip("tensorboardX")
+    monkeypatch.setattr(log_module, "FLUSH_SECONDS", 0.0)
     with cl.Log(tmp_path, tensorboard=True).writer() as writer:
         writer.start(ROWS[:2])
         writer.add(ROWS[2])
@@ -164,7 +200,7 @@ def test_only_the_first_process_writes(tmp_path, monkeypatch):
 
 WRITES = {
     "history.jsonl": (pathlib.Path, "open"),
-    "history.csv": (log_module, "_write"),
+    "history.csv": (log_module.LogWriter, "_write_table"),
     "tensorboard": (log_module.TensorBoardWriter, "_write"),
 }
 

@@ -78,3 +78,17 @@ def test_images_in_double_precision_leave_statistics_as_they_are_stored(float64)
         h = layer(jnp.asarray(gaussian(SHAPE)[0]))
     assert (h.dtype, layer.mean[...].dtype, layer.var[...].dtype) == (jnp.float64, jnp.float32, jnp.float32)
     assert layer.mean[...].any()
+
+
+@pytest.mark.parametrize("use_fast_variance", [True, False])
+def test_the_variance_of_complex_images_is_that_of_flax(use_fast_variance):
+    x = jnp.asarray(2 + gaussian(SHAPE)[0] + 1j * gaussian(SHAPE, seed=1)[0], jnp.complex64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Flax drops the imaginary part of the running mean
+        theirs, ours = both(use_fast_variance=use_fast_variance)
+        start, expected = theirs.mean[...], theirs(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_allclose(ours(x), expected, rtol=2e-4, atol=2e-4)
+    np.testing.assert_allclose(ours.var[...], theirs.var[...], rtol=2e-4)
+    np.testing.assert_allclose(ours.mean[...], 0.9 * start + 0.1 * x.mean((0, 1, 2)), rtol=2e-4)

@@ -133,6 +133,13 @@ def test_unfold_returns_the_pixels_that_each_window_reads(drawn):
     np.testing.assert_array_equal(cl.unfold(x, window), expected)
 
 
+def test_unfold_takes_the_windows_that_pools_take():
+    (x,) = gaussian((2, 7, 5, 3))
+    np.testing.assert_array_equal(cl.unfold(x, cl.Window(3)), cl.unfold(x, cl.Window((3, 3))))
+    np.testing.assert_array_equal(cl.unfold(x, (3, 2)), cl.unfold(x, cl.Window((3, 2), (3, 2), "VALID")))
+    close(cl.unfold(x, 2).max((3, 4)), cl.max_pool(x, 2))
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("name", ["mean_pool", "blur_pool"])
 def test_pools_add_half_precision_in_single(name, dtype):
@@ -659,7 +666,7 @@ BAD = [
     (lambda: cl.max_pool(X.astype(np.uint8), W33), TypeError, "x has dtype uint8"),
     (lambda: cl.mean_pool(ones(4), W33), ValueError, "needs 2 spatial axes and channels"),
     (lambda: cl.max_pool(X, cl.Window((2, 2), padding=3)), ValueError, "read padding only"),
-    (lambda: cl.unfold(X, cl.Window(3)), ValueError, "leaves the number of spatial axes open"),
+    (lambda: cl.unfold(X, cl.Window(3), 4), ValueError, "needs 4 spatial axes and channels"),
 ]
 
 

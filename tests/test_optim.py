@@ -702,7 +702,7 @@ def test_layers_without_an_exact_projection_or_penalty_are_named():
     low_rank = "low_rank, which is low_rank, whose projection to 'conv' is not linear"
     with pytest.warns(UserWarning, match=f"^sharing_projection leaves alone {sparse}, {low_rank}$"):
         optim.sharing_projection(model)
-    with pytest.warns(UserWarning, match="conv, which has unknown pixels without space="):
+    with pytest.warns(UserWarning, match="conv, which has unknown pixels without image_shape="):
         optim.sharing_projection(model, "symmetric")
     with pytest.warns(UserWarning, match=f"^locality_penalty leaves alone {sparse}$"):
         optim.locality_penalty(model)
@@ -716,6 +716,16 @@ def test_layers_without_an_exact_projection_or_penalty_are_named():
         ValueError, match=r"no spatial layers that a rung describes; left alone: the model, which has input_dil"
     ):
         optim.locality_penalty(model.sparse)
+
+
+def test_the_shape_of_an_image_lets_stock_layers_be_projected():
+    conv = filled(lambda: nnx.Conv(2, 3, (3, 3), rngs=nnx.Rngs(0)))
+    kernel = gaussian((3, 3, 2, 3))[0]
+    projected = optim.sharing_projection(conv, "symmetric", image_shape=(6, 5, 2))({"kernel": kernel})["kernel"]
+    close(projected, cl.optim.sharing_projection(conv, "symmetric", (6, 5, 2))({"kernel": kernel[::-1]})["kernel"], CLOSE)
+    close(projected, projected[:, ::-1], CLOSE)
+    with pytest.raises(ValueError, match="unknown pixels without image_shape="):
+        optim.sharing_projection(conv, "symmetric")
 
 
 @pytest.mark.usefixtures("float64")

@@ -27,6 +27,7 @@ from convlab.report import (
     comparison,
     curves,
     dot_plot,
+    draw_report,
     filter_grid,
     heatmap,
     holm,
@@ -36,14 +37,16 @@ from convlab.report import (
     p_value,
     paired_differences,
     provenance,
+    report_folder,
     save_report,
+    save_rows,
     summarise,
     training_curves,
 )
 from convlab.report.drawing import draw_legend, save_figure
 from convlab.report.matrices import _colours
 from convlab.report.provenance import _without_folders
-from convlab.report.table import Table, to_csv, to_markdown, to_table
+from convlab.report.table import Table, fit_width, print_table, to_csv, to_markdown, to_table
 
 FILES = ["config.json", "figure.png", "provenance.json", "table.csv", "table.md"]
 ROWS = [
@@ -315,7 +318,133 @@ def test_format_for_a_missing_column_raises_an_error():
         to_table(ROWS, {"acuracy": ".1%"})
 
 
+WIDE = [{"rung": rung, "size": size, "seeds": 5} for rung in ("dense", "conv") for size in (64, 256)]
+
+
+def wide(columns):
+    """Make the table of a summary with many quantities."""
+    return to_table([row | {f"quantity_{i}": f"{i + 100 * j}" for i in range(columns)} for j, row in enumerate(WIDE)])
+
+
+@given(st.integers(1, 30), st.integers(45, 200))
+def test_wide_table_is_split_into_tables_that_fit_and_keep_every_cell(columns, width):
+    table = wide(columns)
+    parts, shared = fit_width(table, width)
+    shown = {(name, cell) for part in parts for line in part.cells for name, cell in zip(part.header, line, strict=True)}
+    assert shown | {*shared.items()} == {
+        (name, cell) for line in table.cells for name, cell in zip(table.header, line, strict=True)
+    }
+    if len(parts) > 1:
+        assert shared == {"seeds": "5"}
+        assert all(part.header[:2] == ["rung", "size"] for part in parts)
+
+
+def test_blank_columns_of_a_wide_table_are_not_printed():
+    row = {"rung": "conv", "blank": None, "also_blank": None} | {f"quantity_{i}": i for i in range(20)}
+    for rows in ([row], [row, row | {"rung": "dense"}]):
+        parts, _ = fit_width(to_table(rows), 60)
+        assert not any("blank" in name for part in parts for name in part.header)
+        assert all(part.cells for part in parts)
+
+
+def test_printed_lines_are_not_longer_than_the_width(capsys):
+    for width in (45, 60, 80):
+        print_table("wide", wide(17), width=width)
+        printed = capsys.readouterr().out.splitlines()
+        assert max(map(len, printed)) <= width
+        assert printed[-1] == "in every line: seeds 5"
+
+
+def test_quantities_of_different_lines_are_printed_as_different_tables():
+    rows = [
+        {"question": name, f"{name}_result_of_the_question": 1.5 + seed, "seed": seed} for name in "ab" for seed in range(2)
+    ]
+    parts, _ = fit_width(to_table(rows), 40)
+    assert [len(part.cells) for part in parts] == [2, 2]
+    assert all(all(cell for cell in line) for part in parts for line in part.cells)
+
+
 # The folder of a report
+
+
+def test_rows_are_saved_before_the_table_and_figure_are_drawn(tmp_path, capsys):
+    folder = save_rows("ladder", ROWS, Config(), seconds=2.5, root=tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "provenance.json", "table.csv"]
+    summary = summarise(ROWS, ["rung", "size"], "accuracy")
+    draw_report(folder, summary, figure=picture(summary), formats={"accuracy": ".1%"}, columns=["rung", "accuracy"])
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+    assert json.loads((folder / "provenance.json").read_text())["seconds"] == 2.5
+    printed = capsys.readouterr().out
+    assert "81.0 [78.5, 83.5]" in printed
+    assert "size" not in printed
+    assert "size" in (folder / "table.md").read_text()
+    draw_report(folder, summary)
+    assert not (folder / "figure.png").exists()
+    save_rows("ladder", ROWS, Config(), root=tmp_path)
+    assert not (folder / "table.md").exists()  # it belonged to other rows
+
+
+def commits(monkeypatch, *records):
+    """Set the commits, and whether files were changed, of the next reports."""
+    found = iter(records)
+
+    def record(seconds=None):
+        return dict(zip(("git_commit", "git_dirty"), next(found), strict=True))
+
+    monkeypatch.setattr("convlab.report.folder.provenance", record)
+
+
+@pytest.mark.parametrize(
+    "first, second, config, kept",
+    [
+        (("a", False), ("a", False), Config(), False),
+        (("a", False), ("a", False), Config(steps=7), True),
+        (("a", False), ("b", False), Config(), True),
+        (("a", True), ("a", True), Config(), True),
+        ((None, None), (None, None), Config(), True),
+    ],
+)
+def test_previous_report_is_kept_unless_it_is_of_the_same_settings_and_commit(
+    tmp_path, monkeypatch, capsys, first, second, config, kept
+):
+    commits(monkeypatch, first, second, second)
+    folder = save_rows("ladder", ROWS, Config(), root=tmp_path)
+    (folder / "notes.txt").touch()
+    assert save_rows("ladder", ROWS[:1], config, root=tmp_path, keep_previous=True) == folder
+    assert len((folder / "table.csv").read_text().splitlines()) == 2
+    assert [path.name for path in tmp_path.iterdir() if path != folder] == ["ladder.1"] * kept
+    if kept:
+        assert len((tmp_path / "ladder.1" / "table.csv").read_text().splitlines()) == 1 + len(ROWS)
+        assert (tmp_path / "ladder.1" / "notes.txt").exists()
+        assert f"kept in {tmp_path / 'ladder.1'}" in capsys.readouterr().out
+
+
+def test_folder_is_checked_without_changing_it(tmp_path):
+    assert report_folder("ladder", tmp_path / "new" / "runs") == tmp_path / "new" / "runs" / "ladder"
+    assert list((tmp_path / "new" / "runs").iterdir()) == []
+    (tmp_path / "file").touch()
+    for root in (tmp_path / "file", tmp_path / "file" / "inside"):
+        with pytest.raises(ValueError, match="root must be a folder that can be written, got .*file"):
+            report_folder("ladder", root)
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("inverted", [False, True])
+def test_saved_figure_shows_every_point_although_its_limits_did_not(tmp_path, log, inverted):
+    figure, [axis, other] = new_figure(2)
+    x, y = [1.0, 3.0, math.nan, 90.0], [0.02, 5.0, 0.5, math.inf]
+    axis.plot(x, y, "o")
+    axis.plot([1e-3, 1e3], [1e-3, 1e3], "-")  # no points
+    axis.axhline(400.0, marker="")
+    axis.set(xscale="log" if log else "linear", xlim=(2.0, 30.0), ylim=(3.0, 0.5) if inverted else (0.5, 3.0))
+    other.plot([1, 2], [0.3, 0.4], "o")
+    other.set_ylim(0, 1)
+    save_figure(figure, tmp_path / "figure.png")
+    (left, right), (bottom, top) = axis.get_xlim(), axis.get_ylim()
+    assert left < 1 < 90 < right < 400
+    assert min(bottom, top) < 0.02 < 5 < max(bottom, top) < 10
+    assert (bottom > top) == inverted
+    assert other.get_ylim() == (0, 1)
 
 
 def test_report_consists_of_five_files(tmp_path):
@@ -339,9 +468,11 @@ def test_printed_table_is_the_summary_and_csv_holds_every_run(tmp_path, capsys):
     assert len((folder / "table.csv").read_text().splitlines()) == 1 + len(ROWS)
 
 
-def test_wide_tables_are_not_wrapped_without_a_terminal(tmp_path, capsys):
+def test_printed_report_fits_80_columns_without_a_terminal(tmp_path, capsys):
     save_report("wide", [{f"quantity_{i}": "[bold]" * 4 for i in range(12)}], {}, root=tmp_path)
-    assert "[bold]" * 4 in capsys.readouterr().out
+    *printed, _ = capsys.readouterr().out.splitlines()
+    assert max(map(len, printed)) <= 80
+    assert "[bold]" * 4 in "".join(printed)
 
 
 def test_failure_while_drawing_leaves_the_previous_report_intact(tmp_path, monkeypatch):

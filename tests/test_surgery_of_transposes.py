@@ -182,11 +182,11 @@ def test_layers_that_no_rung_describes_are_named_and_left_alone():
     close(free(x), model(x), CLOSE)
     with pytest.warns(UserWarning, match="constrain leaves alone"):
         back = cl.constrain(free, "conv", shape)
-    changes = {change.layer: change for change in cl.diff(model, free, shape, print_table=False)}
+    changes = {change.layer: change for change in cl.diff(model, free, shape)}
     assert (changes["first"].before, changes["first"].after) == ("conv", "dense")
     assert changes["dilated"].after == "has input_dilation 2"
     assert np.isnan(changes["dilated"].shared)
-    rows = {row.layer: row for row in cl.shares(back, shape, print_table=False)}
+    rows = {row.layer: row for row in cl.shares(back, shape)}
     assert rows.keys() == {"first", "dilated", "aligned"}
     np.testing.assert_allclose((rows["first"].shared, rows["first"].local, rows["first"].rest), (1, 0, 0), atol=CLOSE)
     assert rows["aligned"].rung.startswith("has padding 'CIRCULAR'")
@@ -199,7 +199,7 @@ def test_shares_are_those_of_decompose():
             cl.Dense(2, 3, (3, 2), space=(7, 5), rngs=nnx.Rngs(0)), cl.Conv(3, 2, 1, space=(7, 5), rngs=nnx.Rngs(0))
         )
     )
-    first, second = cl.shares(model, (7, 5, 2), print_table=False)
+    first, second = cl.shares(model, (7, 5, 2))
     parts = cl.decompose(model.layers[0].kernel[...], cl.Window((3, 2)), (7, 5))
     close([first.shared, first.local, first.rest], [float(part) for part in parts.values()], CLOSE)
     assert (second.layer, second.rung, second.weights) == ("layers/1", "conv", 8)

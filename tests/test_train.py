@@ -604,7 +604,7 @@ def test_numpy_scalars_in_a_config_become_python_numbers():
     "options, message",
     [
         ({"config": {"steps": 3}}, "config must be a Config, got dict"),
-        ({"data": "digits"}, "data must be a Data, got str"),
+        ({"data": "digits"}, r"data must be a Data or a pair \(x, y\) of arrays, got str"),
         ({"optimizer": "sgd"}, r"optimizer must be an Optax gradient transformation, got str; .* use Config\(optimizer=...\)"),
         ({"checkpoints": 3}, r"checkpoints must be a folder or Checkpoints\(folder\), got int"),
         ({"log": True}, r"log must be a folder or Log\(folder\), got bool"),

@@ -171,7 +171,7 @@ def test_without_a_window_the_kernel_gives_its_size(name):
     drawn = case((5, 4), (3, 2), (1, 1), "SAME", (1, 1))
     arrays, matrix = drawn_arrays(name, drawn, 2, 3)
     (h,) = gaussian((2, 5, 4, 3), seed=1)
-    close(getattr(cl, f"{name}_transpose")(h, *arrays, None, (5, 4)), transposed_times(matrix(*arrays), h))
+    close(getattr(cl, f"{name}_transpose")(h, *arrays), transposed_times(matrix(*arrays), h))
 
 
 def test_a_strided_transpose_has_the_space_it_is_given():
@@ -179,6 +179,7 @@ def test_a_strided_transpose_has_the_space_it_is_given():
     (h,) = gaussian((4, 3), seed=1)
     for n in (7, 8):
         assert cl.conv_transpose(h, v, window, (n,)).shape == (n, 2)
+    assert cl.conv_transpose(h, v, window).shape == (8, 2)
 
 
 # --- invalid arguments -------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from convlab import check
 from convlab.algebra.composition import EXACT
+from convlab.display import short_repr
 from convlab.geometry import Size, as_axes, as_integer, as_size
 
 
@@ -27,6 +28,8 @@ class Factors(NamedTuple):
     first: Float[Array, "a b c m"]
     second: Float[Array, "a b m d"]
     residual: Float[Array, ""]
+
+    __repr__ = short_repr
 
 
 def middle_width(size: Size, first: Size, second: Size, channels: int | tuple[int, int]) -> float:

@@ -17,12 +17,15 @@ only matrices of the taps of one axis are inverted.
 
 from convlab.convert.conv import lift_conv_to_dense, lift_conv_to_local, project_dense_to_conv, project_local_to_conv
 from convlab.convert.dense import lift_local_to_dense, project_dense_to_local
+from convlab.convert.entries import Entries, check_entries_fit, matrix_entries
 from convlab.convert.low_rank import lift_low_rank_to_local, project_local_to_low_rank
 from convlab.convert.period import counts, gather, nearest, repeat, squared_norm, zero_dead_taps
 from convlab.convert.shares import decompose
 from convlab.convert.tiled import lift_tiled_to_local, project_local_to_tiled
 
 __all__ = [
+    "Entries",
+    "check_entries_fit",
     "counts",
     "decompose",
     "gather",
@@ -31,6 +34,7 @@ __all__ = [
     "lift_local_to_dense",
     "lift_low_rank_to_local",
     "lift_tiled_to_local",
+    "matrix_entries",
     "nearest",
     "project_dense_to_conv",
     "project_dense_to_local",

@@ -137,7 +137,8 @@ class _Entry(NamedTuple):
         if len(weights) != len(self.arrays):
             needed = f"{len(self.arrays)} ({', '.join(self.arrays)})"
             raise ValueError(f"weights of {self.name} hold {len(weights)} arrays, but {self.kind} needs {needed}")
-        return {name: check.inexact(f"{self.name}: {name}", array) for name, array in zip(self.arrays, weights, strict=True)}
+        named = zip(self.arrays, weights, strict=True)
+        return {name: check.inexact(f"weights of {self.name}: {name}", array) for name, array in named}
 
 
 SWITCHES = {"bias": "use_bias", "gamma": "scale", "beta": "center"}  # array -> the setting that leaves it out
@@ -171,7 +172,7 @@ def _entries(name: str, layer: Any, weights: Any) -> Iterator[_Entry]:
             raise ValueError(f"weights hold arrays for {sorted(unknown)}, but the layers are {[entry.name for entry in flat]}")
         yield from (entry._replace(weights=[*weights.get(entry.name, [])]) for entry in flat)
     else:
-        remaining = [*weights]
+        remaining = check.sequence("weights", weights, "arrays")
         for entry in flat:
             count = len(entry.arrays) if entry.kind in KINDS else 0
             yield entry._replace(weights=remaining[:count])
@@ -400,14 +401,15 @@ def _channelwise(entry: _Entry, kernel: jax.Array, bias: jax.Array | None) -> La
 def _with_axes(entry: _Entry, arrays: Mapping[str, jax.Array], name: str) -> jax.Array:
     needed = entry.ndim + 2
     if arrays[name].ndim != needed:
-        raise ValueError(f"{entry.name}: {name} has shape {arrays[name].shape}, but {entry.kind} needs {needed} axes")
+        shape = arrays[name].shape
+        raise ValueError(f"weights of {entry.name}: {name} has shape {shape}, but {entry.kind} needs {needed} axes")
     return arrays[name]
 
 
 def _dense(entry: _Entry, state: _State) -> list[Step]:
     arrays = entry.read()
     if arrays["kernel"].ndim != 2:
-        raise ValueError(f"{entry.name}: kernel has shape {arrays['kernel'].shape}, but Dense needs 2 axes")
+        raise ValueError(f"weights of {entry.name}: kernel has shape {arrays['kernel'].shape}, but Dense needs 2 axes")
     c, d = arrays["kernel"].shape
     options = {"use_bias": "bias" in arrays, "param_dtype": arrays["kernel"].dtype}
     return [filled(lambda: nnx.Linear(c, d, **options, rngs=nnx.Rngs(0)), arrays, entry.name)]

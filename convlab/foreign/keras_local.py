@@ -189,6 +189,6 @@ def _numbers(
 
 
 def _check_form(implementation: int, data_format: str) -> None:
-    if isinstance(implementation, bool) or implementation not in (1, 2, 3):
+    if as_integer("implementation", implementation) > 3:
         raise ValueError(f"implementation must be 1, 2 or 3, got {implementation!r}")
     one_of("data_format", data_format, DATA_FORMATS)

@@ -40,7 +40,7 @@ def from_linen_local(kernel: Float[Array, "i j cab d"], window: Window) -> Float
       (4, 5, 3, 3, 2, 7)
     """
     kernel, ndim = check.kernel("kernel", kernel, spatial=1, others="cab d")
-    size = window.taps(ndim)
+    size = check.window(window).taps(ndim)
     fused = kernel.shape[-2]
     if fused % math.prod(size):
         raise ValueError(f"kernel fuses {fused} entries, but whole windows of {size} taps need a multiple of {math.prod(size)}")
@@ -93,6 +93,9 @@ def from_linen_variables(
       (4, 5, 3, 3, 2, 7)
     """
     shape = check.image_shape(image_shape)
+    check.mapping("variables", variables, "collections of arrays by name")
+    if model is not None:
+        check.instance("model", model, nnx.Module, "a Flax NNX module")
     called = _called(module, shape)
     model = _built(module, called) if model is None else nnx.clone(model)
     flat = _flat(variables)

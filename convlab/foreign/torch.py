@@ -124,6 +124,8 @@ def from_torch_state_dict(
       >>> from_torch_state_dict(model, state_dict, names={"layers": ""})(jnp.ones(3))
       Array([3., 3.], dtype=float32)
     """
+    check.instance("model", model, nnx.Module, "a Flax NNX module")
+    check.mapping("state_dict", state_dict, "arrays by name")
     model = nnx.clone(model)
     remaining, problems = dict(state_dict), []
     for layer in _layers(model, flattened, names):
@@ -253,7 +255,9 @@ def _layers(model: nnx.Module, flattened: Mapping[str, Sequence[int]] | None, na
             f"these layers have no counterpart in PyTorch: {', '.join(missing)}; convlab.constrain(model, to='conv', ...) makes"
             " convolutions of locally connected, tiled and low-rank layers"
         )
-    for argument, keys in (("flattened", flattened or {}), ("names", names or {})):
+    flattened = {} if flattened is None else check.mapping("flattened", flattened, "shapes by the name of a layer")
+    names = {} if names is None else check.mapping("names", names, "names in PyTorch by the names here")
+    for argument, keys in (("flattened", flattened), ("names", names)):
         for key in keys:
             if not any(name == key or name.startswith(f"{key}.") for name in held):
                 raise ValueError(f"{argument} names {key!r}, but the layers are {[*held]}")

@@ -27,6 +27,7 @@ class Form:
       implementation: The name of an implementation of the family, or "auto".
       precision: The precision of the multiplications, as in `jax.lax`.
       period: The number of positions of a tile along each axis, for the family "tiled".
+      eager: Whether the form is computed by an eager call, whose first time consists of compilation.
     """
 
     family: str
@@ -34,6 +35,7 @@ class Form:
     implementation: str = "auto"
     precision: PrecisionLike = None
     period: tuple[int, ...] = ()
+    eager: bool = False
 
     @property
     def ndim(self) -> int:

@@ -25,6 +25,7 @@ from convlab.kernels import blocks, convolution, depthwise, tiled, toeplitz, win
 from convlab.kernels.form import Form, Product, known_sizes
 
 MULTIPLIER = 4  # the most output channels per group for which a pass over the image per tap was measured fastest
+FEWEST = 2**16  # the fewest entries of windows for which an eager call was measured to gain from a longer compilation
 
 
 class Family(NamedTuple):
@@ -55,7 +56,7 @@ def _conv(form: Form, wrt: str, size: dict[str, int], platform: str) -> str:
     window = c * math.prod(form.taps)
     gathered = window * size["n"] * math.prod(form.outputs)
     fast = {
-        "h": c <= 3 and window <= 32 and gathered <= 2**24,
+        "h": c <= 3 and window <= 32 and FEWEST * form.eager <= gathered <= 2**24,
         "x": c < 8 and c * gathered <= 2**24,
         "v": d >= 32 and (c <= 4 or c * d >= 2048),
     }

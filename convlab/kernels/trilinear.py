@@ -12,6 +12,7 @@ and h, and c for x and v. An axis that it adds to all three arrays is merged wit
 same kind.
 """
 
+import dataclasses
 import functools
 import math
 
@@ -22,6 +23,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, DTypeLike, Float
 
+from convlab import check
 from convlab.choices import one_of
 from convlab.kernels import sharding
 from convlab.kernels.form import LETTERS, OTHERS, Form, known_sizes
@@ -41,11 +43,7 @@ def layer(
       v: The kernels.
       form: The form.
       dtype: The dtype of the result. If None, the dtype of the operands.
-
-    Raises:
-      ValueError: The family has no implementation of this name.
     """
-    one_of("implementation", form.implementation, ("auto", *FAMILIES[form.family].implementations))
     x, v = sharding.vary_alike(x, v)
     return form_p.bind(x, v, wrt="h", form=form, dtype=jnp.dtype(dtype or jnp.result_type(x, v)))
 
@@ -55,8 +53,19 @@ def windowed(
 ) -> Float[Array, "*n i j d"]:
     """Apply a windowed layer to arrays in the public layout.
 
-    Unlike `layer`, this supports any number of batch axes, groups of channels and padding that repeats pixels.
+    Unlike `layer`, this supports any number of batch axes, groups of channels and padding that repeats pixels. An eager call
+    runs one program.
+
+    Raises:
+      ValueError: The family has no implementation of this name.
     """
+    one_of("implementation", form.implementation, ("auto", *FAMILIES[form.family].implementations))
+    eager = check.is_concrete(x) and check.is_concrete(v)
+    return _windowed(x, v, dataclasses.replace(form, eager=eager), groups, dtype)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4), inline=True)
+def _windowed(x: Array, v: Array, form: Form, groups: int, dtype: DTypeLike | None) -> Array:
     start = x.ndim - 1 - form.ndim
     batch, space = x.shape[:start], x.shape[start:-1]
     x = x.reshape(math.prod(batch), *space, x.shape[-1])

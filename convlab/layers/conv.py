@@ -12,8 +12,9 @@ from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
+from convlab import check
 from convlab.geometry import Padding, Size, Space, Window, as_axes
-from convlab.layers.layer import DEFAULT_BIAS_INIT, DEFAULT_KERNEL_INIT, NO_METADATA, Layer, PromoteDtype
+from convlab.layers.layer import DEFAULT_BIAS_INIT, DEFAULT_KERNEL_INIT, NO_METADATA, Layer, PromoteDtype, check_draws
 from convlab.rungs import Arrays, Layout, Shared, make_window
 from convlab.rungs.flax_conventions import align, alignment, convolve, reversed_kernel, transposed_window
 
@@ -26,13 +27,27 @@ class _Convolution(Layer):
     tying = Shared
     kernel: nnx.Param
     kernel_shape: tuple[int, ...]
+    in_features: int
+    out_features: int
+    kernel_size: tuple[int, ...]
+    strides: Any
+    padding: Any
+    kernel_dilation: Any
+    feature_group_count: int
 
     def _draw(
         self, layout: Layout, rngs: nnx.Rngs, kernel_init: Initializer, bias_init: Initializer, metadata: Sequence[Mapping]
     ) -> None:
         """Draw the arrays as Flax does: first the kernel, then the bias."""
+        kernel_init, bias_init = check_draws(rngs, kernel_init, bias_init, *metadata)
         self.kernel = nnx.Param(kernel_init(rngs.params(), self.kernel_shape, self.param_dtype), **metadata[0])
         self._set_bias(layout, rngs, bias_init, metadata[1])
+
+    def _described(self) -> Layout:
+        if (layout := self.layout or vars(self).get("unaligned_layout")) is not None:
+            return layout
+        window = Window(self.kernel_size, self.strides, self.padding, self.kernel_dilation)
+        return Layout(Shared(), window, self.in_features, self.out_features, groups=self.feature_group_count)
 
 
 class Conv(_Convolution):
@@ -117,7 +132,7 @@ class Conv(_Convolution):
         self.kernel_dilation = window.dilation
         self.feature_group_count = feature_group_count
         self.use_bias = use_bias
-        self.conv_general_dilated = conv_general_dilated
+        self.conv_general_dilated = check.function("conv_general_dilated", conv_general_dilated)
         self._set_options(mask, dtype, param_dtype, precision, promote_dtype, preferred_element_type)
         self.kernel_shape = layout.kernel_shape
         self._draw(layout, rngs, kernel_init, bias_init, (kernel_metadata, bias_metadata))
@@ -214,6 +229,7 @@ class ConvTranspose(_Convolution):
         kernel_metadata: Mapping[str, Any] = NO_METADATA,
         bias_metadata: Mapping[str, Any] = NO_METADATA,
     ):
+        check.flag("transpose_kernel", transpose_kernel)
         window = make_window(kernel_size, strides, padding, kernel_dilation, space)
         self.shifts = (0,) * len(window.paddings)
         if not isinstance(kernel_size, Window):

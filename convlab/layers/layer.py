@@ -1,5 +1,6 @@
 """The base class of all layers: the arrays of a layout as Flax variables, and the call."""
 
+import html
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -10,11 +11,14 @@ from flax import nnx
 from flax.nnx.nn.dtypes import promote_dtype as promote_inexact
 from jax.lax import PrecisionLike
 from jax.nn.initializers import Initializer
+from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from convlab import check
 from convlab.geometry import Padding, Size, Space, Window
-from convlab.rungs import RUNGS, Arrays, Layout, Start, Tying, make_window
+from convlab.layers.texts import Text, count_text, in_one_line
+from convlab.rungs import RUNGS, Arrays, Layout, Start, Tying, layout_text, make_window
 from convlab.signatures import ConstructorSignature
 
 DEFAULT_KERNEL_INIT = nnx.initializers.lecun_normal()
@@ -74,6 +78,7 @@ class Layer(nnx.Module):
         self.layout = Layout(tying, window, *features, space, feature_group_count, use_bias, self.transposed)
         self._set_options(mask, dtype, param_dtype, precision, promote_dtype, preferred_element_type)
         metadata: Mapping[str, Any] = kernel_metadata
+        kernel_init, bias_init = check_draws(rngs, kernel_init, bias_init, kernel_metadata, bias_metadata)
         for name, array in self.layout.start(rngs.params(), Start(kernel_init, param_dtype, tied_noise)).items():
             setattr(self, name, nnx.Param(array, **metadata))
             metadata = NO_METADATA
@@ -88,6 +93,12 @@ class Layer(nnx.Module):
         promote_dtype: PromoteDtype,
         preferred_element_type: DTypeLike | None,
     ) -> None:
+        check.options(precision, preferred_element_type)
+        check.dtype("dtype", dtype)
+        check.dtype("param_dtype", param_dtype, optional=False)
+        check.function("promote_dtype", promote_dtype)
+        if mask is not None and not hasattr(mask, "shape"):  # may be abstract
+            mask = check.array("mask", mask)
         self.mask = nnx.data(mask)
         self.dtype = dtype
         self.param_dtype = param_dtype
@@ -141,10 +152,14 @@ class Layer(nnx.Module):
         Raises:
           ValueError: The images have other channels, spatial axes or, if the layer knows its pixels, another size.
         """
+        if out_sharding is not None:
+            check.instance("out_sharding", out_sharding, (NamedSharding, PartitionSpec), "a NamedSharding or PartitionSpec")
+        inputs = check.array("inputs", inputs)
         arrays = [getattr(self, name)[...] for name in self.tying.arrays]
         arrays[0] = self.masked(arrays[0])
         bias = None if self.bias is None else self.bias[...]
-        inputs, *arrays, bias = self.promote_dtype((inputs, *arrays, bias), dtype=self.dtype)
+        promoted = self.promote_dtype((inputs, *arrays, bias), dtype=self.dtype)
+        inputs, *arrays, bias = check.sequence("the result of promote_dtype", promoted, "arrays")
         h = self._apply(inputs, dict(zip(self.tying.arrays, arrays, strict=True)), out_sharding)
         return h if bias is None else h + bias
 
@@ -160,6 +175,20 @@ class Layer(nnx.Module):
             raise ValueError(f"mask must have the shape of the weights, {array.shape}, got {jnp.shape(self.mask)}")
         return array * self.mask
 
+    def __nnx_repr__(self) -> Text:
+        """Describe the layer in one line, also inside other modules. `nnx.display` shows its arrays."""
+        return in_one_line(self, lambda: [layout_text(self._described()), count_text(self)])
+
+    def _described(self) -> Layout:
+        """Return the layout to show."""
+        return self.layout
+
+    def _repr_html_(self) -> str:
+        """Return the text of the layer and a drawing of its window. Notebooks call it."""
+        layout = self._described()
+        drawing = None if layout.tying.by_pixel else layout.window._repr_html_()
+        return f"<code>{html.escape(repr(self))}</code>" + (f"<br>{drawing}" if drawing else "")
+
     def _apply(self, inputs: Array, arrays: Arrays, out_sharding: Any) -> Array:
         """Apply the layer without bias to arrays in the dtype of the computation."""
         return self._apply_layout(self.layout, inputs, arrays, out_sharding)
@@ -167,6 +196,18 @@ class Layer(nnx.Module):
     def _apply_layout(self, layout: Layout, inputs: Array, arrays: Arrays, out_sharding: Any) -> Array:
         h = layout.apply(inputs, arrays, precision=self.precision, preferred_element_type=self.preferred_element_type)
         return h if out_sharding is None else jax.sharding.reshard(h, out_sharding)
+
+
+def check_draws(rngs: Any, kernel_init: Any, bias_init: Any, *metadata: Any) -> tuple[Initializer, Initializer]:
+    """Return the initializers of kernel and bias, and check the other arguments that new arrays need.
+
+    Raises:
+      TypeError: An argument is of another type.
+    """
+    check.instance("rngs", rngs, nnx.Rngs, "a flax.nnx.Rngs such as nnx.Rngs(0)")
+    for name, value in zip(("kernel_metadata", "bias_metadata"), metadata, strict=False):
+        check.instance(name, value, Mapping, "a mapping")
+    return check.initializer("kernel_init", kernel_init), check.initializer("bias_init", bias_init)
 
 
 CLASSES: dict[tuple[str, bool], type[Layer]] = {}

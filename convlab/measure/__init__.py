@@ -9,9 +9,10 @@ from convlab.measure.cost.width import count_weights, match_width
 from convlab.measure.equivariance.downsampling import DOWNSAMPLING_METHODS, aliased_energy, compare_downsampling
 from convlab.measure.equivariance.layers import equivariance_by_layer
 from convlab.measure.equivariance.shift import equivariance_error, sample_shifts, shift_consistency, shift_images
+from convlab.measure.operator import LinearOperator, conv_operator
 from convlab.measure.receptive_field.effective import effective_receptive_field
 from convlab.measure.receptive_field.pixels import input_dependencies, receptive_field
-from convlab.measure.spectrum import LinearOperator, conv_operator, matrix_rank, null_space, singular_values
+from convlab.measure.spectrum import matrix_rank, null_space, singular_values
 from convlab.measure.stem import StemCost, stem_report
 from convlab.measure.weights.layers import locality_indices, locality_metrics
 from convlab.measure.weights.patches import best_patch_share, mean_input_distance, shuffle_inputs

@@ -5,133 +5,24 @@ decomposed. A convolution on a torus is decomposed frequency by frequency. For o
 matrix and its transpose with vectors are used. Matrices can be complex.
 """
 
-import dataclasses
-import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from convlab import check
 from convlab.algebra.fourier import is_on_torus, transfer_function
 from convlab.choices import one_of
-from convlab.geometry import Space, Window, as_integer, as_space
-from convlab.ops.conv import conv
-
-Function = Callable[[Array], Array]
+from convlab.geometry import as_integer
+from convlab.measure.operator import LinearOperator
 
 LARGEST = 2**24  # the most entries of a matrix that "auto" writes out, which takes seconds to decompose
 OVERSAMPLING = 5  # the directions of a Krylov block beyond the number of wanted values
 CONVERGED = 1e-8  # the relative change of the singular values below which a Krylov space is large enough
-
-
-@dataclasses.dataclass(frozen=True)
-class LinearOperator:
-    """A linear function of one image, or the linear part of an affine function.
-
-    Args:
-      function: A function from an image (*space, c) to activations of any shape.
-      input_shape: The shape (*space, c) of the image.
-      kernel: The kernel, if the function is a convolution.
-      window: The window of that convolution.
-
-    Raises:
-      ValueError: The function does not take such an image.
-
-    Example:
-      >>> LinearOperator(lambda x: 2 * x[1:], (5, 3)).output_shape
-      (4, 3)
-    """
-
-    function: Function
-    input_shape: Sequence[int]
-    kernel: Array | None = None
-    window: Window | None = None
-
-    def __post_init__(self):
-        check.function("function", self.function, "a function of an image")
-        sizes = check.sequence("input_shape", self.input_shape, "integers, the shape of an image")
-        object.__setattr__(self, "input_shape", tuple(as_integer("input_shape", n) for n in sizes))
-        check.shape_fits("an image of input_shape", *self.input_shape, itemsize=4)
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """The shape of the activations."""
-        return jax.eval_shape(self.function, jax.ShapeDtypeStruct(self.input_shape, self.dtype)).shape
-
-    @functools.cached_property
-    def dtype(self) -> np.dtype:
-        """The dtype of the image.
-
-        It is that of the kernel, or else JAX's default floating dtype, and complex if the activations are.
-        """
-        if self.kernel is not None:
-            return self.kernel.dtype
-        image = jax.ShapeDtypeStruct(self.input_shape, jnp.result_type(float))
-        output = jax.eval_shape(self.function, image)
-        check.instance("the result of function", output, jax.ShapeDtypeStruct, "one array")
-        return jnp.promote_types(image.dtype, output.dtype)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """The shape (rows, columns) of the matrix: the sizes of the activations and of the image."""
-        return math.prod(self.output_shape), math.prod(self.input_shape)
-
-    def apply(self, x: Array) -> Array:
-        """Return A x.
-
-        $$A x = f(x) - f(0)$$
-        """
-        return jax.jvp(self.function, (jnp.zeros(self.input_shape, self.dtype),), (x.astype(self.dtype),))[1]
-
-    def apply_transpose(self, y: Array) -> Array:
-        r"""Return $A^\top y$, without conjugation."""
-        return jax.vjp(self.function, jnp.zeros(self.input_shape, self.dtype))[1](y.astype(self.dtype))[0]
-
-    def matrix(self) -> Float[Array, "outputs pixels"]:
-        r"""Write out the matrix, with activations and images as flat vectors.
-
-        $$A_{(ijd),(klc)} = \partial H_{ijd} / \partial X_{klc}$$
-
-        Example:
-          >>> conv_operator(jnp.array([1.0, 2.0]).reshape(2, 1, 1), Window(2, padding="VALID"), (3,)).matrix()
-          Array([[1., 2., 0.],
-                 [0., 1., 2.]], dtype=float32)
-        """
-        rows, columns = self.shape
-        jacobian = jax.jacfwd if columns <= rows else jax.jacrev
-        by_pixel = jacobian(self.function, holomorphic=jnp.issubdtype(self.dtype, jnp.complexfloating))
-        return by_pixel(jnp.zeros(self.input_shape, self.dtype)).reshape(rows, columns)
-
-
-def conv_operator(v: Float[Array, "a b c d"], window: Window, space: Space) -> LinearOperator:
-    r"""Return a convolution as a linear function of one image.
-
-    $$(A x)_{ijd} = \sum_{abc} V_{abcd}\, X_{si + ta - p,\, sj + tb - p,\, c}$$
-
-    Args:
-      v: The kernel of the convolution.
-      window: The pixels that each position reads.
-      space: The number of input pixels along each spatial axis.
-
-    Raises:
-      ValueError: `v` is not a kernel of this window.
-      TypeError: `v` is neither floating nor complex.
-
-    Example:
-      >>> conv_operator(jnp.ones((3, 3, 2, 7)), Window(3, 2), (4, 5)).shape
-      (42, 40)
-    """
-    v, ndim = check.kernel("v", v, spatial=1, others="c d")
-    check.taps("v", v.shape[:ndim], window)
-    space = as_space(space)
-    check.shape_fits("an image on space", *space, v.shape[-2], itemsize=v.dtype.itemsize)
-    check.equal_shapes("space has {} axes", (len(space),), f"v of shape {v.shape} has {{}}", (ndim,))
-    return LinearOperator(lambda x: conv(x, v, window), (*as_space(space), v.shape[-2]), v, window.with_ndim(ndim))
 
 
 def singular_values(operator: LinearOperator, method: str = "auto", *, count: int | None = None) -> Float[np.ndarray, "s"]:
@@ -154,6 +45,8 @@ def singular_values(operator: LinearOperator, method: str = "auto", *, count: in
       ValueError: The method is unknown, `count` is below 1, or "fourier" is used for another operator than it needs.
 
     Example:
+      >>> from convlab.geometry import Window
+      >>> from convlab.measure import conv_operator
       >>> singular_values(conv_operator(jnp.eye(2).reshape(1, 1, 2, 2), Window(1), (2, 1)))
       array([1., 1., 1., 1.], dtype=float32)
 
@@ -182,6 +75,8 @@ def matrix_rank(operator: LinearOperator, tolerance: float | None = None) -> int
       ValueError: The matrix has more than 2**24 entries, too many to write out, and is no convolution on a torus.
 
     Example:
+      >>> from convlab.geometry import Window
+      >>> from convlab.measure import conv_operator
       >>> matrix_rank(conv_operator(jnp.ones((3, 1, 1)), Window(3, padding="CIRCULAR"), (6,)))  # two frequencies map to 0
       4
     """
@@ -207,6 +102,8 @@ def null_space(operator: LinearOperator, tolerance: float | None = None) -> Floa
       ValueError: The matrix has more than 2**24 entries.
 
     Example:
+      >>> from convlab.geometry import Window
+      >>> from convlab.measure import conv_operator
       >>> lost = null_space(conv_operator(jnp.ones((2, 1, 1)), Window(2, padding="VALID"), (4,)))
       >>> (2 * lost / lost[0, 0]).round(3).squeeze()
       array([ 2., -2.,  2., -2.], dtype=float32)

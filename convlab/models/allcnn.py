@@ -68,6 +68,8 @@ class AllCNN(Stack):
         if min(shape[:-1], default=0) < 9:
             raise ValueError(f"image_shape is {shape} but AllCNN needs at least 9 pixels along each axis")
         as_integer("width", width)
+        as_integer("classes", classes)
+        check.flag("batch_norm", batch_norm)
         common: dict[str, Any] = {"connections": Connections(**connection_options), "rngs": rngs}
         normed: dict[str, Any] = {"batch_norm": batch_norm, "use_bias": not batch_norm, "activation": activation}
         for factor, size, strides, padding in LAYERS:

@@ -6,6 +6,7 @@ from typing import Unpack
 from flax import nnx
 
 from convlab import check
+from convlab.geometry import as_integer
 from convlab.models.stage import Activation, ConnectionOptions, Connections, Head, Pool, Stack, Stage
 from convlab.ops.pool import max_pool
 
@@ -47,6 +48,7 @@ class LeNet(Stack):
         rngs: nnx.Rngs,
         **connection_options: Unpack[ConnectionOptions],
     ):
+        as_integer("classes", classes)
         connections = Connections(**connection_options)
         common = {
             "connections": connections,

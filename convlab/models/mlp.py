@@ -7,6 +7,7 @@ from typing import Unpack
 from flax import nnx
 
 from convlab import check
+from convlab.geometry import as_integer
 from convlab.models.stage import Activation, ConnectionOptions, Connections, Head, Stack, Stage
 from convlab.signatures import ConstructorSignature
 
@@ -53,9 +54,10 @@ class MLP(Stack):
         rngs: nnx.Rngs,
         **connection_options: Unpack[ConnectionOptions],
     ):
+        as_integer("classes", classes)
         connections = dataclasses.replace(DEFAULT, **connection_options)
         shape, stages = check.image_shape(image_shape), []
-        for d in features:
+        for d in check.sequence("features", features, "integers"):
             size, padding = (shape[:-1], "VALID") if kernel_size is None else (kernel_size, "SAME")
             stages.append(Stage(shape, d, size, padding=padding, activation=activation, connections=connections, rngs=rngs))
             shape = stages[-1].output_shape

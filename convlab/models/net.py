@@ -69,7 +69,8 @@ class Net(Stack):
     ):
         as_integer("width", width, 2)
         as_integer("depth", depth)
-        if residual and depth < 3:
+        as_integer("classes", classes)
+        if check.flag("residual", residual) and depth < 3:
             raise ValueError(f"depth is {depth} but residual=True needs at least 3: it applies to layers after the second")
         connections = Connections(**connection_options)
         common = {
@@ -131,7 +132,10 @@ class NetDeep(Stack):
         rngs: nnx.Rngs,
         **connection_options: Unpack[ConnectionOptions],
     ):
+        as_integer("classes", classes)
+        as_integer("width", width)
         as_integer("blocks", blocks)
+        check.flag("tied", tied)
         connections = Connections(**connection_options)
         first = Stage(image_shape, width, 3, connections=connections, pool=max_pool, rngs=rngs)
         block = {"connections": dataclasses.replace(connections, kernel_init=BLOCK_INIT), "use_bias": False, "rngs": rngs}

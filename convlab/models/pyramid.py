@@ -6,6 +6,7 @@ from typing import Unpack
 from flax import nnx
 
 from convlab import check
+from convlab.geometry import as_integer
 from convlab.models.stage import ConnectionOptions, Connections, Head, Stack, Stage
 from convlab.ops.pool import max_pool
 
@@ -44,6 +45,9 @@ class Pyramid(Stack):
         rngs: nnx.Rngs,
         **connection_options: Unpack[ConnectionOptions],
     ):
+        as_integer("classes", classes)
+        check.flag("flatten", flatten)
+        features = check.sequence("features", features, "integers")
         connections = Connections(**connection_options)
         shape, stages = check.image_shape(image_shape), []
         for number, d in enumerate(features, 1):

@@ -11,8 +11,10 @@ from jaxtyping import Array, Float
 from convlab import check
 from convlab.choices import one_of
 from convlab.geometry import Window, as_integer
+from convlab.layers.texts import Text, count_text, in_one_line
 from convlab.models.stage import Activation, ConnectionOptions, Connections, Head, Stack, Stage
 from convlab.ops.pool import max_pool
+from convlab.rungs import window_text
 from convlab.signatures import ConstructorSignature
 
 PADDING = "SAME_LOWER"  # for odd windows and strides 1 and 2 it adds (k - 1) / 2 pixels per side, as in the paper
@@ -89,7 +91,10 @@ class Block(nnx.Module):
         activation: Activation = nnx.relu,
         rngs: nnx.Rngs,
     ):
-        if not projection and features < image_shape[-1]:
+        image_shape = check.image_shape(image_shape)
+        as_integer("features", features)
+        as_integer("strides", strides)
+        if not check.flag("projection", projection) and features < image_shape[-1]:
             raise ValueError(
                 f"features is {features} but a block without projection needs at least its {image_shape[-1]} input channels"
             )
@@ -120,6 +125,16 @@ class Block(nnx.Module):
         *space, features = self.output_shape
         subsampled = x[:, *(slice(None, None, self.strides) for _ in space)]
         return jnp.pad(subsampled, [(0, 0)] * (1 + len(space)) + [(0, features - x.shape[-1])])
+
+    def __nnx_repr__(self) -> Text:
+        return in_one_line(self, self._parts)
+
+    def _parts(self) -> list[str]:
+        """Return the texts that describe the block."""
+        first, second = (stage.layer for stage in self.stages)
+        widths = f"{first.layout.in_features} -> {first.layout.out_features} -> {second.layout.out_features}"
+        shortcut = "identity" if self.shortcut is None else "projection"
+        return [widths, type(first).__name__, f"window {window_text(first.layout.window)}", shortcut, count_text(self)]
 
 
 class ResNet(Stack):
@@ -182,6 +197,8 @@ class ResNet(Stack):
     ):
         one_of("stem", stem, STEMS)
         as_integer("width", width)
+        as_integer("classes", classes)
+        check.flag("projection", projection)
         connections = Connections(**connection_options)
         common: dict[str, Any] = {"activation": activation, "connections": connections, "rngs": rngs}
         normed: dict[str, Any] = {"padding": PADDING, "use_bias": False, "batch_norm": True, "pool_window": POOL_WINDOW}
@@ -190,7 +207,7 @@ class ResNet(Stack):
             pool = max_pool if STEMS[stem].pool and number == len(STEMS[stem].layers) else None
             stages.append(Stage(shape, math.ceil(factor * width), size, strides, pool=pool, **normed, **common))
             shape = stages[-1].output_shape
-        for group, count in enumerate(blocks):
+        for group, count in enumerate(check.sequence("blocks", blocks, "integers")):
             for number in range(as_integer("blocks", count)):
                 strides = 2 if group and not number else 1
                 stages.append(Block(shape, width * 2**group, strides, projection=projection, **common))

@@ -26,6 +26,7 @@ class _Normed(Stack):
         **connection_options: Unpack[ConnectionOptions],
     ):
         as_integer("width", width)
+        as_integer("classes", classes)
         connections = Connections(**connection_options)
         common: dict[str, Any] = {
             "padding": "SAME_LOWER",

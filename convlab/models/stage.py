@@ -4,18 +4,24 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import jax
 from flax import nnx
+from flax.nnx import reprlib
 from jax.nn.initializers import Initializer
 from jaxtyping import Array, Float
 
 from convlab import check
-from convlab.geometry import Padding, Size, Window
-from convlab.layers import connect
+from convlab.choices import one_of
+from convlab.constructors import record_constructor
+from convlab.display import short_repr
+from convlab.geometry import Padding, Size, Window, as_integer, as_size
+from convlab.layers import CONNECTIVITY, connect
 from convlab.layers.layer import DEFAULT_KERNEL_INIT
+from convlab.layers.texts import Text, count_text, in_one_line
 from convlab.norm import BatchNorm
+from convlab.rungs import sizes_text
 from convlab.signatures import ConstructorSignature
 
 Activation = Callable[[jax.Array], jax.Array]
@@ -24,7 +30,7 @@ Pool = Callable[[jax.Array, Window], jax.Array]
 HALVES = Window(2, 2, "VALID")  # halves every axis
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Connections:
     """Describe how the spatial layers of a network are connected, for `convlab.layers.connect`.
 
@@ -42,6 +48,16 @@ class Connections:
     rank: int = 2
     tied_noise: float | None = None
     kernel_init: Initializer = DEFAULT_KERNEL_INIT
+
+    __repr__ = short_repr
+
+    def __post_init__(self):
+        one_of("connectivity", self.connectivity, CONNECTIVITY)
+        as_size("period", self.period)
+        as_integer("rank", self.rank)
+        if self.tied_noise is not None:
+            check.number("tied_noise", self.tied_noise)
+        check.function("kernel_init", self.kernel_init, "an initializer")
 
 
 class ConnectionOptions(TypedDict, total=False):
@@ -106,6 +122,16 @@ class Stage(nnx.Module):
         rngs: nnx.Rngs,
     ):
         *space, channels = image_shape = check.image_shape(image_shape)
+        check.instance("connections", connections, Connections, "convlab.models.Connections")
+        as_integer("features", features)
+        for name, value in {"batch_norm": batch_norm, "residual": residual}.items():
+            check.flag(name, value)
+        for name, value in {"norm_scale": norm_scale, "dropout": dropout}.items():
+            check.number(name, value)
+        check.function("activation", activation)
+        if pool is not None:
+            check.function("pool", pool, "a function of images and a window")
+        check.window(pool_window, "pool_window")
         options = {field.name: getattr(connections, field.name) for field in dataclasses.fields(connections)}
         self.layer = connect(
             options.pop("connectivity"),
@@ -140,10 +166,20 @@ class Stage(nnx.Module):
 
     def __call__(self, x: Float[Array, "n k l c"]) -> Float[Array, "n i j d"]:
         h = self.layer(x)
-        h = self.activation(h if self.norm is None else self.norm(h))
+        h = activated(self.activation, h if self.norm is None else self.norm(h))
         h = h + x if self.residual else h
-        h = h if self.pool is None else self.pool(h, self.pool_window)
+        h = h if self.pool is None else check.array("the result of pool", self.pool(h, self.pool_window))
         return h if self.dropout is None else self.dropout(h)
+
+    def __nnx_repr__(self) -> Text:
+        return in_one_line(self, self._parts)
+
+    def _parts(self) -> list[str]:
+        """Return the texts that describe the stage."""
+        norm, dropout = "BatchNorm" if self.norm else "", f"dropout {self.dropout.rate}" if self.dropout else ""
+        taps = self.pool_window.taps(len(self.output_shape) - 1)
+        pool = "" if self.pool is None else f"{name_of(self.pool)} {sizes_text(taps)}"
+        return [repr(self.layer), norm, name_of(self.activation), "residual" * self.residual, pool, dropout]
 
 
 class Head(nnx.Module):
@@ -172,8 +208,13 @@ class Head(nnx.Module):
         kernel_init: Initializer = DEFAULT_KERNEL_INIT,
         rngs: nnx.Rngs,
     ):
-        self.mean = mean
-        self.activation = activation
+        image_shape = check.image_shape(image_shape)
+        widths = [as_integer("widths", width) for width in check.sequence("widths", widths, "integers")]
+        check.instance("rngs", rngs, nnx.Rngs, "a flax.nnx.Rngs such as nnx.Rngs(0)")
+        kernel_init = check.initializer("kernel_init", kernel_init)
+        self.mean = check.flag("mean", mean)
+        self.activation = check.function("activation", activation)
+        check.flag("batch_norm", batch_norm)
         sizes = [image_shape[-1] if mean else math.prod(image_shape), *widths]
         self.layers, self.norms = nnx.List([]), nnx.List([])
         for number, (c, d) in enumerate(itertools.pairwise(sizes), 1):
@@ -187,16 +228,56 @@ class Head(nnx.Module):
         for number, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True), 1):
             x = layer(x)
             x = x if norm is None else norm(x)
-            x = self.activation(x) if number < len(self.layers) else x
+            x = activated(self.activation, x) if number < len(self.layers) else x
         return x
+
+    def __nnx_repr__(self) -> Text:
+        return in_one_line(self, self._parts)
+
+    def _parts(self) -> list[str]:
+        """Return the texts that describe the head."""
+        widths = [layer.in_features for layer in self.layers[:1]] + [layer.out_features for layer in self.layers]
+        return ["mean of the pixels" * self.mean, " -> ".join(map(str, widths)), count_text(self)]
+
+
+def activated(activation: Activation, h: jax.Array) -> jax.Array:
+    """Apply an activation and check that it keeps the shape.
+
+    Raises:
+      TypeError: The result is no array of numbers.
+      ValueError: The result has another shape.
+    """
+    result = check.array("the result of activation", activation(h))
+    check.equal_shapes("activation returns an array of shape {}", result.shape, "it was given {}", h.shape)
+    return result
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Return the name of a function, for texts."""
+    return getattr(function, "__name__", type(function).__name__)
 
 
 class Stack(nnx.Module):
-    """A sequence of stages, followed by a head."""
+    """A sequence of stages, followed by a head.
+
+    Subclasses keep the arguments of their constructors, so that `convlab.Fitted.load` can build them again.
+    """
 
     __signature__ = ConstructorSignature(connection_options=lambda network: Connections)
     stages: nnx.List
     head: Head
+
+    def __nnx_repr__(self) -> Text:
+        """Describe every part of the network in one line. `nnx.display` shows its arrays."""
+        yield reprlib.Object(type(self), kv_sep=": ", comment=f" # {count_text(self)}")
+        for number, stage in enumerate(getattr(self, "stages", ())):
+            yield reprlib.Attr(f"stages/{number}", stage)
+        if hasattr(self, "head"):
+            yield reprlib.Attr("head", self.head)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        record_constructor(cls)
 
     def __call__(self, x: Float[Array, "n k l c"]) -> Float[Array, "n classes"]:
         """Return the logits, one per class, of each standardised image."""

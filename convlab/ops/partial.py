@@ -47,16 +47,17 @@ def partial_convolution(
 
     Reference: Liu et al. 2018, Image inpainting for irregular holes using partial convolutions, equations 1 and 2.
     """
-    ndim = check.window(window).ndim or jnp.ndim(x) - 1
+    check.function("apply", apply, "a function of images")
+    ndim = check.window(window).ndim or max(jnp.ndim(x) - 1, 1)
     x, space = check.images(x, ndim, f"{window} has {ndim} spatial axes")
-    valid = jnp.asarray(valid)
+    valid = check.array("valid", valid)
     if valid.dtype != bool:
         raise TypeError(f"valid must be boolean, got dtype {valid.dtype}; compare numbers with zero, as in valid != 0")
     if valid.shape not in (space, x.shape[:-1]):
         raise ValueError(f"valid has shape {valid.shape}; needs the pixels {space} or also the batch, {x.shape[:-1]}")
     ones = jnp.ones((*window.taps(ndim), 1, 1), jnp.float32)
     live, seen = (conv(pixels.astype(jnp.float32)[..., None], ones, window) for pixels in (jnp.ones(space), valid))
-    h = apply(jnp.where(valid[..., None], x, 0))
+    h = check.array("the result of apply", apply(jnp.where(valid[..., None], x, 0)))
     check.equal_shapes(
         "apply returns {} positions", h.shape[-1 - ndim : -1], f"{window} on {space} pixels has {{}}", live.shape[:-1]
     )

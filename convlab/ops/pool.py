@@ -19,8 +19,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from convlab import check
-from convlab.geometry import Axis, Size, Window, as_size
-from convlab.unfold import extend, taps
+from convlab.geometry import Axis, Size, Window
+from convlab.unfold import extend, taps, window_of_size
 
 LANES = 16  # the number of channels from which `max_pool` was measured faster by blocks than by slices
 
@@ -47,7 +47,7 @@ def max_pool(x: Float[Array, "*n k l c"], window: Window | Size) -> Float[Array,
       Array([4., 5.], dtype=float32)
     """
     with jax.named_scope("max_pool"):
-        x, axes = _axes(x, _disjoint_window(window))
+        x, axes = _axes(x, window_of_size(window))
         return _max(check.real("x", x), axes)
 
 
@@ -72,7 +72,7 @@ def mean_pool(x: Float[Array, "*n k l c"], window: Window | Size) -> Float[Array
       Array(1.5, dtype=float32)
     """
     with jax.named_scope("mean_pool"):
-        x, axes = _axes(x, _disjoint_window(window))
+        x, axes = _axes(x, window_of_size(window))
         return _mean(x, axes)
 
 
@@ -179,14 +179,6 @@ def _weighted(x: Array, axes: tuple[Axis, ...], weights: Callable[[int], Sequenc
 def binomial(size: int) -> list[float]:
     """Return the `size` weights of a binomial blur, which sum to 1."""
     return [math.comb(size - 1, a) / 2 ** (size - 1) for a in range(size)]
-
-
-def _disjoint_window(window: Window | Size) -> Window:
-    """Return the window, or for a size the window of this size that moves by its size."""
-    if isinstance(window, Window):
-        return window
-    size = as_size("window", window)
-    return Window(size, size, "VALID")
 
 
 def _axes(x: Array, window: Window) -> tuple[Array, tuple[Axis, ...]]:

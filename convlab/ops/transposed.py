@@ -10,6 +10,7 @@ For complex kernels this is the transpose without conjugation. The conjugated ke
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,8 +30,8 @@ from convlab.ops.tiled import tiled
 def conv_transpose(
     h: Float[Array, "*n i j d"],
     v: Float[Array, "a b c d"],
-    window: Window | None,
-    space: Space,
+    window: Window | None = None,
+    space: Space | None = None,
     groups: int = 1,
     *,
     precision: PrecisionLike = None,
@@ -45,8 +46,8 @@ def conv_transpose(
       v: The kernel of the convolution.
       window: The window of the convolution. `i + a` stands for the pixel that tap a of output i reads. If None, the window has
         the size of the kernel, stride 1 and padding "SAME".
-      space: The number of pixels of the result along each spatial axis. With strides, images of several
-        sizes have outputs of the same size.
+      space: The number of pixels of the result along each spatial axis. With strides, images of several sizes have outputs of
+        the same size. If None, the number is that of `Window.input_shape`.
       groups: The number of groups of channels.
       precision: The precision of the multiplications, as in `jax.lax`.
       implementation: The name of an algorithm, as in `conv`.
@@ -66,15 +67,15 @@ def conv_transpose(
     v, ndim = check.kernel("v", v, spatial=1, others="c d")
     window = check.window_of("v", v.shape[:ndim], window)
     check.group_count(groups, v.shape[-1], "output channels of v")
-    apply = functools.partial(conv, window=window, groups=groups, precision=precision, implementation=implementation)
-    return transpose(apply, h, (v,), window, space, (v.shape[-2] * groups, v.shape[-1]))
+    options = {"groups": groups, "precision": precision, "implementation": implementation}
+    return transpose(conv, h, (v,), window, space, (v.shape[-2] * groups, v.shape[-1]), **options)
 
 
 def locally_connected_transpose(
     h: Float[Array, "*n i j d"],
     v: Float[Array, "i j a b c d"],
-    window: Window | None,
-    space: Space,
+    window: Window | None = None,
+    space: Space | None = None,
     groups: int = 1,
     *,
     precision: PrecisionLike = None,
@@ -90,7 +91,7 @@ def locally_connected_transpose(
       h: The outputs of the layer, with any number of leading batch axes.
       v: The kernels of the layer, one per position of `h`.
       window: The window of the layer. If None, the window has the size of the kernels, stride 1 and padding "SAME".
-      space: The number of pixels of the result along each spatial axis.
+      space: The number of pixels of the result along each spatial axis. If None, the number is that of `Window.input_shape`.
       groups: The number of groups of channels.
       precision: The precision of the multiplications, as in `jax.lax`.
       implementation: The name of an algorithm, as in `locally_connected`.
@@ -108,17 +109,15 @@ def locally_connected_transpose(
     v, ndim = check.kernel("v", v, spatial=2, others="c d")
     window = check.window_of("v", v.shape[ndim : 2 * ndim], window)
     check.group_count(groups, v.shape[-1], "output channels of v")
-    apply = functools.partial(
-        locally_connected, window=window, groups=groups, precision=precision, implementation=implementation
-    )
-    return transpose(apply, h, (v,), window, space, (v.shape[-2] * groups, v.shape[-1]))
+    options = {"groups": groups, "precision": precision, "implementation": implementation}
+    return transpose(locally_connected, h, (v,), window, space, (v.shape[-2] * groups, v.shape[-1]), **options)
 
 
 def tiled_transpose(
     h: Float[Array, "*n i j d"],
     v: Float[Array, "p q a b c d"],
-    window: Window | None,
-    space: Space,
+    window: Window | None = None,
+    space: Space | None = None,
     *,
     precision: PrecisionLike = None,
     implementation: str = "auto",
@@ -133,7 +132,7 @@ def tiled_transpose(
       h: The outputs of the layer, with any number of leading batch axes.
       v: The kernels of the layer, one per position of a tile.
       window: The window of the layer. If None, the window has the size of the kernels, stride 1 and padding "SAME".
-      space: The number of pixels of the result along each spatial axis.
+      space: The number of pixels of the result along each spatial axis. If None, the number is that of `Window.input_shape`.
       precision: The precision of the multiplications, as in `jax.lax`.
       implementation: The name of an algorithm, as in `conv`.
 
@@ -149,16 +148,15 @@ def tiled_transpose(
     """
     v, ndim = check.kernel("v", v, spatial=2, others="c d")
     window = check.window_of("v", v.shape[ndim : 2 * ndim], window)
-    apply = functools.partial(tiled, window=window, precision=precision, implementation=implementation)
-    return transpose(apply, h, (v,), window, space, v.shape[-2:])
+    return transpose(tiled, h, (v,), window, space, v.shape[-2:], precision=precision, implementation=implementation)
 
 
 def low_rank_transpose(
     h: Float[Array, "*n i j d"],
     basis: Float[Array, "r a b c d"],
     weights: Float[Array, "i j r"],
-    window: Window | None,
-    space: Space,
+    window: Window | None = None,
+    space: Space | None = None,
     *,
     precision: PrecisionLike = None,
     implementation: str = "auto",
@@ -174,7 +172,7 @@ def low_rank_transpose(
       basis: The kernels that positions mix.
       weights: The weights of the kernels at each position of `h`.
       window: The window of the layer. If None, the window has the size of the kernels, stride 1 and padding "SAME".
-      space: The number of pixels of the result along each spatial axis.
+      space: The number of pixels of the result along each spatial axis. If None, the number is that of `Window.input_shape`.
       precision: The precision of the multiplications, as in `jax.lax`.
       implementation: The name of an algorithm, as in `low_rank`.
 
@@ -191,33 +189,49 @@ def low_rank_transpose(
     """
     basis, ndim = check.kernel("basis", basis, spatial=1, others="r c d")
     window = check.window_of("basis", basis.shape[1 : 1 + ndim], window)
-    apply = functools.partial(low_rank, window=window, precision=precision, implementation=implementation)
-    return transpose(apply, h, (basis, check.inexact("weights", weights)), window, space, basis.shape[-2:])
+    arrays, options = (basis, check.inexact("weights", weights)), {"precision": precision, "implementation": implementation}
+    return transpose(low_rank, h, arrays, window, space, basis.shape[-2:], **options)
 
 
 def transpose(
-    apply: Callable[..., Array], h: ArrayLike, arrays: Sequence[Array], window: Window, space: Space, channels: Sequence[int]
+    apply: Callable[..., Array],
+    h: ArrayLike,
+    arrays: Sequence[Array],
+    window: Window,
+    space: Space | None,
+    channels: Sequence[int],
+    **options: Any,
 ) -> Array:
-    """Apply the transpose of a layer to its outputs.
+    """Apply the transpose of a layer to its outputs. An eager call runs one program.
 
     Args:
-      apply: The function of images and arrays that applies the layer. It is linear in the images.
+      apply: The function of images, arrays and the keyword `window` that applies the layer. It is linear in the images.
       h: The outputs of the layer, (*n, i, j, d).
       arrays: The arrays of the layer.
       window: The window of the layer.
-      space: The number of pixels of the result along each spatial axis.
+      space: The number of pixels of the result along each spatial axis. If None, the number is that of `Window.input_shape`.
       channels: The numbers of channels (c, d) of the layer's images and outputs.
+      **options: Further keyword arguments of `apply`.
 
     Raises:
       ValueError: `h` does not have the positions or channels that the layer has on `space`.
       TypeError: `h` is neither floating nor complex.
     """
-    space, (c, d) = as_space(space), channels
-    outputs = window.output_shape(space)
-    h, positions = check.images(h, len(outputs), f"{window} has {len(outputs)} spatial axes", "h")
+    h, positions = check.images(h, len(window.paddings), f"{window} has {len(window.paddings)} spatial axes", "h")
+    space = window.input_shape(positions) if space is None else as_space(space)
+    (c, d), outputs = channels, window.output_shape(space)
     check.equal_shapes("h has {} positions", positions, f"{window} on {space} pixels has {{}}", outputs)
     check.equal_shapes("h has {} channels", h.shape[-1:], "the layer has {} output channels", (d,))
+    check.options(options.get("precision"))
+    check.instance("implementation", options.get("implementation", "auto"), str, "the name of an algorithm")
     h, *operands = vary_alike(*check.promote(h, *arrays))
-    check.shape_fits("pixels of space", *h.shape[: h.ndim - 1 - len(outputs)], *space, c, itemsize=h.dtype.itemsize)
-    x = jnp.zeros_like(h, shape=(*h.shape[: h.ndim - 1 - len(outputs)], *space, c))
-    return jax.linear_transpose(lambda x: apply(x, *operands), x)(h)[0]
+    shape = (*h.shape[: h.ndim - 1 - len(outputs)], *space, c)
+    check.shape_fits("pixels of space", *shape, itemsize=h.dtype.itemsize)
+    return _transpose(apply, shape, (("window", window), *options.items()), h, *operands)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), inline=True)
+def _transpose(apply: Callable[..., Array], shape: Sequence[Any], options: Any, h: Array, *operands: Array) -> Array:
+    """Apply the transpose of `apply` on images of a shape."""
+    x = jnp.zeros_like(h, shape=shape)
+    return jax.linear_transpose(lambda x: apply(x, *operands, **dict(options)), x)(h)[0]

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array
 
 from convlab import check
-from convlab.calls import Described, described, left_alone, names_with_reasons
+from convlab.calls import Described, described, layouts, left_alone, names_with_reasons
 from convlab.geometry import as_integer
 from convlab.optim.leaves import CountState, Tree, at_paths, cast_like, check_same_structure, require_parameters
 from convlab.rungs import Layout, contains, make_tying, transfer, with_rung
@@ -23,7 +23,9 @@ Projection = Callable[[Tree], Tree]
 TINY = 1e-5  # rounding of a projected Gaussian weight, relative to the largest
 
 
-def sharing_projection(model: nnx.Module, to: str = "conv", **parameters: Any) -> Projection:
+def sharing_projection(
+    model: nnx.Module, to: str = "conv", image_shape: Sequence[int] | None = None, **parameters: Any
+) -> Projection:
     r"""Return the projection of a model's parameters to a stricter rung.
 
     $$P = L\, Q$$
@@ -44,6 +46,7 @@ def sharing_projection(model: nnx.Module, to: str = "conv", **parameters: Any) -
       model: A Flax NNX module with layers of convlab or Flax.
       to: The rung, such as "conv" (one kernel in the window) or "locally_connected" (only the weights inside the windows).
         It cannot be "low_rank", whose projection is not linear.
+      image_shape: The shape (*space, c) of one image. If None, layers that do not know their pixels may be left alone.
       **parameters: The parameters of the rung, as in `convlab.relax`.
 
     Returns:
@@ -61,6 +64,9 @@ def sharing_projection(model: nnx.Module, to: str = "conv", **parameters: Any) -
     """
     check.instance("model", model, nnx.Module, "a Flax NNX module")
     layers, alone, tying = described(model), left_alone(model), make_tying(to, **parameters)
+    if image_shape is not None:
+        known = layouts(model, image_shape, [*layers])
+        layers = {path: layer._replace(layout=known[path]) for path, layer in layers.items()}
     changes = {}
     for path, layer in layers.items():
         free = layer.layout
@@ -93,7 +99,7 @@ def _obstacle(layer: Described, strict: Layout) -> str:
     if not (free.tying.is_linear and strict.tying.is_linear):
         return f"is {free.rung}, whose projection to {strict.rung!r} is not linear"
     if free.space is None:
-        return "has unknown pixels without space="
+        return "has unknown pixels without image_shape="
     if layer.mask is not None and not _keeps(layer.mask != 0, free, strict):
         return f"has a mask that removes weights which {strict.rung!r} shares with others"
     return ""

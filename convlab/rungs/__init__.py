@@ -8,6 +8,7 @@ from convlab.rungs.shared import Shared
 from convlab.rungs.start import Start
 from convlab.rungs.symmetric import Symmetric
 from convlab.rungs.table import RUNGS, make_tying, with_rung
+from convlab.rungs.texts import layout_text, sizes_text, tying_texts, window_text
 from convlab.rungs.transfer import contains, conversion_entries, transfer, transfer_bias, transfer_mask
 from convlab.rungs.untied import Untied
 
@@ -25,10 +26,14 @@ __all__ = [
     "Untied",
     "contains",
     "conversion_entries",
+    "layout_text",
     "make_tying",
     "make_window",
+    "sizes_text",
     "transfer",
     "transfer_bias",
     "transfer_mask",
+    "tying_texts",
+    "window_text",
     "with_rung",
 ]

@@ -1,9 +1,11 @@
 """The conventions of Flax's convolutions, for the layers that take their places."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -106,6 +108,7 @@ def convolve(
     return h.reshape(*batch, *h.shape[1:])
 
 
+@functools.partial(jax.jit, inline=True)  # one program for eager calls
 def reversed_kernel(kernel: Float[Array, "a b d c"]) -> Float[Array, "a b c d"]:
     """Reverse the spatial axes of a kernel and exchange its channels."""
     return jnp.swapaxes(jnp.flip(kernel, range(kernel.ndim - 2)), -1, -2)

@@ -8,11 +8,13 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from convlab import check
+from convlab.choices import shown
 from convlab.convert import nearest, repeat, squared_norm, zero_dead_taps
 from convlab.geometry import Axis, Padding, Size, Space, Window, as_integer, as_space
 from convlab.ops.transposed import transpose
@@ -179,14 +181,17 @@ class Layout:
     transposed: bool = False
 
     def __post_init__(self):
+        check.instance("tying", self.tying, Tying, "a tying of convlab.rungs")
+        check.window(self.window)
+        check.flag("transposed", self.transposed)
         for name in ("in_features", "out_features"):
             as_integer(name, getattr(self, name))
         check.group_count(self.groups, self.in_features, "input channels")
         check.group_count(self.groups, self.out_features, "output channels")
         if self.groups != 1 and not self.tying.has_groups:
             raise ValueError(f"a {self.rung} layer takes no groups, got {self.groups!r}")
-        if self.use_bias not in (True, False, "channel", "position"):
-            raise ValueError(f"use_bias must be True, False, 'channel' or 'position', got {self.use_bias!r}")
+        if not isinstance(self.use_bias, (bool, np.bool_, str)) or self.use_bias not in (True, False, "channel", "position"):
+            raise ValueError(f"use_bias must be True, False, 'channel' or 'position', got {shown(self.use_bias)}")
         if self.space is None and (self.bias_sharing == "position" or self.tying.rows):
             raise ValueError(
                 f"space is missing: a {self.rung} layer with arrays per position needs the image size, such as (28, 28)"
@@ -278,11 +283,15 @@ class Layout:
           ValueError: `tied_noise` is negative, or the rung has one kernel.
           MemoryError: The arrays would not fit into the free memory; see `convlab.allow_large_arrays`.
         """
+        if spec.tied_noise is not None:
+            check.number("tied_noise", spec.tied_noise)
+            spec = spec._replace(tied_noise=float(spec.tied_noise))
         if spec.tied_noise is not None and not self.tying.has_noise:
             raise ValueError(f"a {self.rung} layer takes no tied_noise: it has one kernel")
-        if spec.tied_noise is not None and spec.tied_noise < 0:
-            raise ValueError(f"tied_noise is a standard deviation relative to the kernel's, at least 0; got {spec.tied_noise}")
-        if self.space is not None and check.is_concrete(key):
+        if spec.tied_noise is not None and not 0 <= spec.tied_noise < math.inf:
+            needs = "a standard deviation relative to the kernel's, at least 0 and finite"
+            raise ValueError(f"tied_noise is {needs}; got {spec.tied_noise}")
+        if check.is_concrete(key):
             shapes = {name: jax.ShapeDtypeStruct(shape, spec.dtype) for name, shape in self.tying.shapes(self).items()}
             check.fits_in_memory({f"the {self.rung} layer": shapes})
         if self.transposed:
@@ -323,12 +332,14 @@ class Layout:
     def _apply_transposed(
         self, h: jax.Array, arrays: Arrays, *, preferred_element_type: DTypeLike | None = None, **options: Any
     ) -> jax.Array:
-        def apply(x: jax.Array, *values: jax.Array) -> jax.Array:
-            return self.tying.apply(x, dict(zip(arrays, values, strict=True)), self, **options)
+        named = (h, *(arrays[name] for name in self.tying.arrays))
+        h, *operands = (array.astype(preferred_element_type or array.dtype) for array in named)
+        channels = self.in_features, self.out_features
+        return transpose(self._apply_arrays, h, operands, self.window, self.space, channels, **options)
 
-        operands = [array.astype(preferred_element_type or array.dtype) for array in (h, *arrays.values())]
-        space = self.space or self.window.input_shape(h.shape[-1 - self.ndim : -1])
-        return transpose(apply, operands[0], operands[1:], self.window, space, (self.in_features, self.out_features))
+    def _apply_arrays(self, x: jax.Array, *arrays: jax.Array, window: Window, **options: Any) -> jax.Array:
+        """Apply the layer that is not transposed to its arrays in the order of their names."""
+        return self.tying.apply(x, dict(zip(self.tying.arrays, arrays, strict=True)), self, **options)
 
 
 def _with_exchanged_channels(kernel_init: Initializer) -> Initializer:
@@ -343,6 +354,9 @@ def _with_exchanged_channels(kernel_init: Initializer) -> Initializer:
     return exchanged
 
 
+DEFAULTS = (1, "SAME", 1)  # strides, padding and dilation
+
+
 def make_window(
     kernel_size: Size | Window, strides: Size | None, padding: Padding, kernel_dilation: Size | None, space: Space | None
 ) -> Window:
@@ -353,11 +367,11 @@ def make_window(
     Raises:
       ValueError: `kernel_size` is a Window, and another argument differs from its default.
     """
-    strides, dilation = (1 if size is None else size for size in (strides, kernel_dilation))
+    strides, _, dilation = others = (1 if strides is None else strides, padding, 1 if kernel_dilation is None else kernel_dilation)
     window = kernel_size
     if not isinstance(window, Window):
         window = Window(window, strides, padding, dilation)
-    elif (strides, padding, dilation) != (1, "SAME", 1):
+    elif any(not isinstance(got, (int, str)) or got != known for got, known in zip(others, DEFAULTS, strict=True)):
         raise ValueError(f"kernel_size is {window}; strides, padding and kernel_dilation are part of that window")
     return window if window.ndim else window.with_ndim(1 if space is None else len(as_space(space)))
 

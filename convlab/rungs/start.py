@@ -12,6 +12,8 @@ import jax
 from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 
+from convlab.display import short_repr
+
 
 class Start(NamedTuple):
     """Describe how a layer starts.
@@ -25,6 +27,8 @@ class Start(NamedTuple):
     kernel_init: Initializer
     dtype: DTypeLike
     tied_noise: float | None = None
+
+    __repr__ = short_repr
 
 
 def draw_kernels(key: jax.Array, count: tuple[int, ...], shape: tuple[int, ...], spec: Start) -> jax.Array:

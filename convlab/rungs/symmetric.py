@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from convlab import check
 from convlab.convert import counts, gather
 from convlab.geometry import as_axes, over_axes
 from convlab.ops.conv import conv
@@ -66,6 +67,7 @@ class Symmetric(Tying):
 def _orbits(layout: Layout) -> np.ndarray:
     """Return the number of the orbit of each tap: (*window)."""
     sizes = layout.kernel_shape[:-2]
+    check.shape_fits("the orbits of kernel_size", len(sizes), *sizes)
     steps = [as_axes(name, getattr(layout.window, name), len(sizes)) for name in ("strides", "dilation")]
     kinds = [*zip(sizes, *steps, layout.window.with_ndim(len(sizes)).paddings, strict=True)]
     away = np.stack(np.meshgrid(*(np.abs(2 * np.arange(size) - (size - 1)) for size in sizes), indexing="ij"))

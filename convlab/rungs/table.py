@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from convlab import check
 from convlab.choices import did_you_mean, one_of
 from convlab.rungs.by_pixel import ByPixel
 from convlab.rungs.layout import Layout, Tying
@@ -47,6 +48,7 @@ def with_rung(layout: Layout, rung: str, **parameters: Any) -> Layout:
     Raises:
       ValueError: The rung is unknown, the layout has no space, or the rung does not support its groups.
     """
+    check.instance("layout", layout, Layout, "a convlab.rungs.Layout")
     new = make_tying(rung, **parameters)
     groups = 1 if new.by_pixel else layout.groups
     return dataclasses.replace(layout, tying=new.clipped(layout), groups=groups)

@@ -10,6 +10,7 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from convlab import check
 from convlab.rungs.layout import Arrays, Layout
 from convlab.rungs.shared import Shared
 
@@ -29,6 +30,7 @@ def contains(freer: Layout, stricter: Layout) -> bool:
       >>> contains(with_rung(conv, "tiled", period=2), conv), contains(conv, with_rung(conv, "tiled", period=2))
       (True, False)
     """
+    _check_layouts(freer=freer, stricter=stricter)
     if type(freer.tying) is type(stricter.tying):
         return freer.tying.holds(stricter.tying)
     return stricter.tying.within(type(freer.tying))
@@ -60,10 +62,16 @@ def transfer(arrays: Arrays, old: Layout, new: Layout) -> Arrays:
       >>> arrays["kernel"].shape, arrays["bias"].shape
       ((5, 7, 5, 7, 1, 2), (5, 7, 2))
     """
+    _check_layouts(old=old, new=new)
+    check.mapping("arrays", arrays, "arrays by name")
     for name in ("window", "space", "in_features", "out_features"):
         if getattr(old, name) != getattr(new, name):
             raise ValueError(f"new has {name} {getattr(new, name)}; needs {getattr(old, name)}, as old has")
-    kernels = {name: arrays[name] for name in old.tying.arrays}
+    if missing := [name for name in old.tying.arrays if name not in arrays]:
+        raise ValueError(f"arrays must hold {' and '.join(missing)} of a {old.rung} layer, got {[*arrays]}")
+    kernels = {name: check.array(f"arrays: {name}", arrays[name]) for name in old.tying.arrays}
+    for name, shape in old.tying.shapes(old).items():
+        check.equal_shapes(f"arrays: {name} has shape {{}}", kernels[name].shape, "old needs {}", shape)
     if old.tying != new.tying:
         write = new.tying.lift if contains(new, old) else new.tying.project
         kernels = write(old.tying.kernels(kernels, old), new)
@@ -92,6 +100,9 @@ def transfer_mask(mask: Array, old: Layout, new: Layout) -> Array:
       >>> transfer_mask(mask, conv, with_rung(conv, "dense"))[2, 3, :, 3, 0, 0]  # the pixels of column 3 at position (2, 3)
       Array([1., 0., 1., 1., 1.], dtype=float32)
     """
+    _check_layouts(old=old, new=new)
+    mask = check.array("mask", mask)
+    check.equal_shapes("mask has shape {}", mask.shape, "old needs {}", old.tying.shapes(old)[old.tying.arrays[0]])
     kept = (mask != 0).astype(jnp.float32)
     if old.tying == new.tying:
         return kept.astype(mask.dtype)
@@ -123,6 +134,7 @@ def conversion_entries(old: Layout, new: Layout) -> int:
       >>> conversion_entries(conv, with_rung(conv, "tiled")), conversion_entries(conv, with_rung(conv, "dense"))
       (18, 648)
     """
+    _check_layouts(old=old, new=new)
     tiles = [old.tying.tile(old), *([new.positions] if new.tying.by_pixel else [])]
     return sum(map(math.prod, tiles)) * math.prod(old.kernel_shape)
 
@@ -138,6 +150,15 @@ def transfer_bias(bias: Array, new: Layout) -> Array:
       >>> transfer_bias(jnp.ones(2), Layout(Untied(), Window(3), 1, 2, space=(5, 7))).shape
       (5, 7, 2)
     """
+    _check_layouts(new=new)
+    bias = check.array("bias", bias)
+    if jnp.shape(bias)[-1:] != new.bias_shape[-1:]:
+        raise ValueError(f"bias has shape {jnp.shape(bias)}; needs {new.bias_shape[-1]} channels, as new has")
     if new.bias_sharing == "position":
         return jnp.broadcast_to(bias, new.bias_shape)
     return bias.reshape(-1, bias.shape[-1]).mean(0)
+
+
+def _check_layouts(**layouts: Layout) -> None:
+    for name, layout in layouts.items():
+        check.instance(name, layout, Layout, "a convlab.rungs.Layout")

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import jax
 from flax import nnx
 
-from convlab import check
 from convlab.calls import Path, left_alone, modules_of, name_of
-from convlab.report import table
+from convlab.report.results import ResultTable
+from convlab.report.table import Table, to_table
 from convlab.rungs import Arrays, ByPixel, Layout, Shared, Untied, transfer, with_rung
 from convlab.surgery.networks import arrays_of, layouts, paired
 
@@ -65,7 +65,7 @@ class Change(NamedTuple):
     rest: float
 
 
-def diff(old: nnx.Module, new: nnx.Module, image_shape: Sequence[int], *, print_table: bool = True) -> list[Change]:
+def diff(old: nnx.Module, new: nnx.Module, image_shape: Sequence[int]) -> ResultTable[Change]:
     r"""Compare the spatial layers of two networks: rungs, numbers of weights, distance, and shares.
 
     $$\text{relative distance} = \|W' - W\| / \|W\|$$
@@ -76,7 +76,9 @@ def diff(old: nnx.Module, new: nnx.Module, image_shape: Sequence[int], *, print_
       old: A Flax NNX module.
       new: Another module of the same structure, for example the relaxed, constrained or trained `old`.
       image_shape: The shape (*space, c) of one image.
-      print_table: Whether to print a table, if there are spatial layers.
+
+    Returns:
+      The changes of all spatial layers, as a list that prints as a table.
 
     Raises:
       ValueError: The networks have spatial layers at different paths, or layers with other windows or channels.
@@ -85,11 +87,10 @@ def diff(old: nnx.Module, new: nnx.Module, image_shape: Sequence[int], *, print_
       >>> from convlab.layers import Conv
       >>> from convlab.surgery import relax
       >>> old = nnx.Sequential(Conv(1, 2, (3, 3), rngs=nnx.Rngs(0)))
-      >>> [change] = diff(old, relax(old, "dense", (5, 7, 1)), (5, 7, 1), print_table=False)
+      >>> [change] = diff(old, relax(old, "dense", (5, 7, 1)), (5, 7, 1))
       >>> change.before, change.after, change.weights_before, change.weights_after, change.relative_distance
       ('conv', 'dense', 20, 2520, 0.0)
     """
-    check.flag("print_table", print_table)
     before, after = paired(old, new, image_shape)
     first, second = modules_of(old), modules_of(new)
     changes = {path: _change(path, first[path], second[path], before[path], after[path]) for path in before}
@@ -97,13 +98,10 @@ def diff(old: nnx.Module, new: nnx.Module, image_shape: Sequence[int], *, print_
     for path in alone[0].keys() & alone[1].keys():
         sizes = [_count_weights(modules[path]) for modules in (first, second)]
         changes[path] = Change(name_of(path), alone[0][path], alone[1][path], *sizes, *[math.nan] * 4)
-    changes = [changes[path] for path in first if path in changes]
-    if print_table and changes:
-        table.print_table("changes by layer", table.to_table([change._asdict() for change in changes]))
-    return changes
+    return ResultTable("changes by layer", [changes[path] for path in first if path in changes], _table)
 
 
-def shares(model: nnx.Module, image_shape: Sequence[int], *, print_table: bool = True) -> list[LayerShares]:
+def shares(model: nnx.Module, image_shape: Sequence[int]) -> ResultTable[LayerShares]:
     r"""Measure how much of every spatial layer of a network is shared and local.
 
     $$\frac{\|P_\text{conv} W\|^2}{\|W\|^2} + \frac{\|P_\text{local} W\|^2 - \|P_\text{conv} W\|^2}{\|W\|^2}
@@ -115,18 +113,19 @@ def shares(model: nnx.Module, image_shape: Sequence[int], *, print_table: bool =
     Args:
       model: A Flax NNX module that takes images (n, *image_shape).
       image_shape: The shape (*space, c) of one image.
-      print_table: Whether to print a table, if there are spatial layers.
+
+    Returns:
+      The shares of all spatial layers, as a list that prints as a table.
 
     Raises:
       ValueError: A layer is never called, or called on images of different sizes.
 
     Example:
       >>> from convlab.layers import Conv
-      >>> [row] = shares(nnx.Sequential(Conv(1, 2, (3, 3), rngs=nnx.Rngs(0))), (5, 7, 1), print_table=False)
+      >>> [row] = shares(nnx.Sequential(Conv(1, 2, (3, 3), rngs=nnx.Rngs(0))), (5, 7, 1))
       >>> row.rung, row.weights, round(row.shared, 4)
       ('conv', 20, 1.0)
     """
-    check.flag("print_table", print_table)
     modules, known, alone = modules_of(model), layouts(model, image_shape), left_alone(model)
     rows = []
     for path, module in modules.items():
@@ -137,9 +136,11 @@ def shares(model: nnx.Module, image_shape: Sequence[int], *, print_table: bool =
         else:
             continue
         rows.append(LayerShares(name_of(path), rung, _count_weights(module), *parts))
-    if print_table and rows:
-        table.print_table("shares by layer", table.to_table([row._asdict() for row in rows]))
-    return rows
+    return ResultTable("shares by layer", rows, _table)
+
+
+def _table(rows: Sequence[Change] | Sequence[LayerShares]) -> Table:
+    return to_table([row._asdict() for row in rows])
 
 
 def _count_weights(module: nnx.Module) -> int:

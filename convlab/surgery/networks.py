@@ -1,6 +1,5 @@
 """Conversion of the spatial layers of whole networks between rungs."""
 
-import dataclasses
 import fnmatch
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -17,11 +16,9 @@ from convlab.calls import (
     SPATIAL,
     Described,
     Path,
-    check_not_stacked,
     describe,
-    follow,
     is_stock,
-    layout_of,
+    layouts,
     left_alone,
     modules_of,
     name_of,
@@ -151,36 +148,6 @@ def constrain(
         if not (old.tying.is_linear and new.tying.is_linear):
             raise ValueError(f"{name_of(path)}: strength below 1 needs linear rungs, got {_describe(old)} and {_describe(new)}")
     return nnx.recursive_map(lambda path, node: _move(node, *plan[path], strength) if path in plan else node, nnx.clone(model))
-
-
-def layouts(model: nnx.Module, image_shape: Sequence[int], paths: Sequence[Path] | None = None) -> dict[Path, Layout]:
-    """Return the layouts of all spatial layers, or of those at `paths`, with their pixels, by path.
-
-    Raises:
-      ValueError: A layer is never called, or called on images of different sizes.
-    """
-    sizes: dict[Path, set[tuple[int, ...]]] = {}
-    for path, module in modules_of(model).items():
-        if isinstance(module, (*SPATIAL, nnx.Linear)):
-            check_not_stacked(path, module)
-    for path, call in follow(model, image_shape, *SPATIAL).calls:
-        layout = layout_of(call.module, transposed=True)
-        if layout is not None and path is not None:
-            images = call.h if layout.transposed else call.x
-            sizes.setdefault(path, set()).add(images.shape[-1 - layout.ndim : -1])
-    with_pixels = {}
-    for path, module in modules_of(model).items():
-        layout = layout_of(module, transposed=True)
-        if layout is not None and (paths is None or path in paths):
-            spaces = sorted(sizes.get(path, ()))
-            if not spaces:
-                raise ValueError(f"{name_of(path)} is never called, so the pixels that it reads are unknown")
-            if len(spaces) > 1:
-                names = " and ".join(map(str, spaces))
-                verb = "makes" if layout.transposed else "reads"
-                raise ValueError(f"{name_of(path)} {verb} images of {names} pixels but conversion needs one size")
-            with_pixels[path] = dataclasses.replace(layout, space=spaces[0])
-    return with_pixels
 
 
 def paired(old: nnx.Module, new: nnx.Module, image_shape: Sequence[int]) -> tuple[dict[Path, Layout], dict[Path, Layout]]:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from convlab import check
 from convlab.calls import modules_of
 from convlab.rungs import Layout, transfer, transfer_bias
 from convlab.surgery.networks import described_layer, paired
@@ -62,6 +63,9 @@ def transfer_optimizer_state(
       >>> transfer_optimizer_state(sgd, state, old, new, (5, 7, 1))[0].trace["layers"][0]["kernel"].shape
       (5, 7, 5, 7, 1, 2)
     """
+    check.instance("optimizer", optimizer, optax.GradientTransformation, "an Optax gradient transformation")
+    for name, model in {"old": old, "new": new}.items():
+        check.instance(name, model, nnx.Module, "a Flax NNX module")
     start = _kind_of(state, optimizer, old)
     before, after = paired(old, new, image_shape)
     modules = modules_of(old)

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from convlab import check
+from convlab.display import short_repr
 from convlab.geometry import as_integer
 from convlab.report import Interval, append_json_lines, read_json_lines
 
@@ -33,6 +34,8 @@ class SampleComplexity(NamedTuple):
 
     examples: tuple[float, ...]
     scores: dict[tuple[int, int], float]
+
+    __repr__ = short_repr
 
 
 class PowerLaw(NamedTuple):

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
 
 from convlab import check
 from convlab.data import Data, Split
+from convlab.display import short_repr
 from convlab.geometry import as_integer
 
 Examples = tuple[Float[Array, "n *space c"], Num[Array, "n *out"]]
@@ -31,6 +32,8 @@ class Task(NamedTuple):
     image_shape: tuple[int, ...]
     classes: tuple[str, ...]
     sample: Callable[[PRNGKeyArray, int], Examples]
+
+    __repr__ = short_repr
 
     def data(self, seed: int, train: int, test: int, validation: int = 0) -> Data:
         """Draw a data set of independent splits, for `fit`. Equal seeds give equal data.

@@ -1,8 +1,9 @@
-"""Training of classifiers: a pure step on plain pytrees, and the loop that feeds it batches.
+"""Training of networks: a pure step on plain pytrees, and the loop that feeds it batches.
 
 A model becomes a `Trainable`, that is, a pure function and its arrays. `train_step` maps a `State` to the next one, and `fit`
 repeats it. No compiled program depends on the seed, the number of images or their order, so runs that differ only in those
-share one compilation. The step takes any batch, from memory or from disk.
+share one compilation. The step takes any batch, from memory or from disk. `Fitted` is the result, which predicts on raw images,
+and can be saved and loaded.
 """
 
 from convlab.train.checkpoint import Checkpoints
@@ -14,6 +15,7 @@ from convlab.train.loop import fit, training_batches
 from convlab.train.many import FittedRuns, fit_many, fit_seeds, jit_build
 from convlab.train.memory import keep_freed_memory
 from convlab.train.mode_connectivity import bezier_path, evaluate_along, fit_bezier, linear_path, loss_barrier
+from convlab.train.raw_inputs import RawInputs
 from convlab.train.step import (
     Apply,
     State,
@@ -35,6 +37,7 @@ __all__ = [
     "Log",
     "LogWriter",
     "OPTIMIZERS",
+    "RawInputs",
     "SCHEDULES",
     "State",
     "StepOptions",

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from convlab.choices import one_of
+from convlab import check
+from convlab.choices import one_of, shown
 from convlab.geometry import as_integer
 from convlab.optim import kernel_mask
 from convlab.train.step import StepOptions
@@ -40,7 +41,7 @@ class Config:
       dtype: The dtype of images, activations and gradients in training. "bfloat16" instead of "float32" halves the memory
         and is faster on accelerators. Parameters, their updates, statistics and scores stay in float32.
       patience: The number of scores without a better validation accuracy after which the run stops and returns the best
-        parameters. If None, it never stops early.
+        parameters. If None, it never stops early. Data without classes are scored by the validation loss instead.
       seed: The seed, below 2**32, of the order of the images, of `augment`, and of the dropout keys of a Linen module or a
         `Trainable`. An NNX module uses the keys of the `rngs` it was made with, also for dropout.
       shuffle: Whether each epoch has its own order of the images. If False, every epoch has their stored order.
@@ -54,6 +55,7 @@ class Config:
 
     Raises:
       ValueError: A value is out of range or unknown.
+      TypeError: A value has the wrong type.
     """
 
     epochs: float = 10
@@ -77,26 +79,39 @@ class Config:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            if isinstance(value := getattr(self, field.name), np.generic):  # from np.arange; JSON takes only Python numbers
+            value = getattr(self, field.name)
+            if isinstance(value, (np.generic, np.ndarray, jax.Array)) and value.ndim == 0:  # from np.arange; JSON takes neither
                 object.__setattr__(self, field.name, value.item())
         for name, table in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("dtype", DTYPES)):
             one_of(name, getattr(self, name), table)
-        for name, least in (("batch_size", 1), ("evaluations", 1), ("accumulation_steps", 1)):
-            as_integer(name, getattr(self, name), least)
-        as_integer("seed", self.seed, 0, most=2**64)
+        for name in ("shuffle", "progress"):
+            check.instance(name, getattr(self, name), bool, "True or False")
+        if self.mesh is not None:
+            check.instance("mesh", self.mesh, jax.sharding.Mesh, "a jax.sharding.Mesh or None")
+        self._check_integers()
+        self._check_numbers()
+
+    def _check_integers(self) -> None:
+        for name in ("batch_size", "evaluations", "accumulation_steps"):
+            _as_integer(name, getattr(self, name))
+        for name in ("steps", "patience", "steps_per_call"):
+            if getattr(self, name) is not None:
+                _as_integer(name, getattr(self, name))
+        _as_integer("seed", self.seed, 0)
+        if self.seed >= SEEDS:
+            raise ValueError(f"seed must be below 2**32, as JAX's random keys use 32 bits of it, got {self.seed}")
         if self.batch_size % self.accumulation_steps:
             raise ValueError(
                 f"batch_size must be divisible by accumulation_steps={self.accumulation_steps}, got {self.batch_size}"
             )
-        if self.seed >= SEEDS:
-            raise ValueError(f"seed must be below 2**32, as JAX's random keys use 32 bits of it, got {self.seed}")
+
+    def _check_numbers(self) -> None:
+        for name in ("epochs", "learning_rate", "weight_decay", "label_smoothing", "ema_decay"):
+            check.number(name, getattr(self, name))
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"weight_decay must be at least 0 and finite, got {self.weight_decay}")
         if self.weight_decay and self.optimizer == "adam":
             raise ValueError(f"weight_decay must be 0 for optimizer 'adam', got {self.weight_decay}; use 'adamw'")
-        for name in ("steps", "patience", "steps_per_call"):
-            if getattr(self, name) is not None:
-                as_integer(name, getattr(self, name), 1)
         for name in ("label_smoothing", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
@@ -133,6 +148,13 @@ OPTIMIZERS: dict[str, Callable[[float], optax.GradientTransformation]] = {  # at
     "momentum": lambda decay: _decayed(decay, optax.sgd(1.0, momentum=0.9)),
 }
 DTYPES = ("float32", "bfloat16")
+
+
+def _as_integer(name: str, value: object, least: int = 1) -> None:
+    """Check a field that is one integer."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, got {shown(value)}")
+    as_integer(name, value, least, most=max(abs(value), 1))
 
 
 def _decayed(decay: float, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -22,11 +22,12 @@ from convlab.data import Data, StoredImages
 from convlab.train.config import Config
 from convlab.train.step import LinenApply, NnxApply, Trainable
 
-VERSION = 3  # the version of the checkpoint format; a record without a version has version 1
+VERSION = 4  # the version of the checkpoint format; a record without a version has version 1
 NOT_COMPARED = ("progress", "mesh")  # configuration fields that may change when a run resumes, or between processes
+TOTALS = ("epochs", "steps")  # configuration fields that are compared by the number of steps alone
 
 
-def identity(model: Trainable, data: Data, config: Config, custom: bool, augment: Any) -> dict[str, Any]:
+def identity(model: Trainable, data: Data, config: Config, custom: bool, augment: Any, loss: Any = None) -> dict[str, Any]:
     """Describe a run as a JSON record.
 
     Images on disk are not read: the record has only their number, shape and labels. A function is recorded by its name, without
@@ -39,13 +40,15 @@ def identity(model: Trainable, data: Data, config: Config, custom: bool, augment
       config: The configuration of the run.
       custom: Whether a custom optimizer was passed.
       augment: The augmentation, or None.
+      loss: The loss, or None for the cross-entropy.
     """
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
     in_memory = {name: split.images for name, split in splits.items() if split and not isinstance(split.images, StoredImages)}
     name, network = _network(model)
     return {
         "version": VERSION,
-        "config": config_to_json(config),
+        "config": {name: value for name, value in config_to_json(config).items() if name not in TOTALS},
+        "steps": config.total_steps(len(data.train)),
         "data": [data.name, len(data.train), *data.image_shape],
         "labels": {name: split and _checksum(split.labels) for name, split in splits.items()},
         "images": {name: _checksum(images) for name, images in in_memory.items()},
@@ -53,6 +56,7 @@ def identity(model: Trainable, data: Data, config: Config, custom: bool, augment
         f"model (Flax {flax.__version__})": f"{name} {zlib.crc32(describe(network).encode()):08x}",
         "optimizer": "one that was passed" if custom else "that of the configuration",
         "augment": describe(augment),
+        "loss": describe(loss),
     }
 
 
@@ -106,6 +110,11 @@ def describe(value: Any, parents: tuple[int, ...] = ()) -> str:
     if hasattr(value, "__dict__"):
         return _name(value) + inner({name: field for name, field in vars(value).items() if not name.startswith("_")})
     return re.sub(" at 0x[0-9a-f]+", "", repr(value))
+
+
+def name_of_network(model: Trainable) -> str:
+    """Return the name of a model's class, or of its function."""
+    return _network(model)[0]
 
 
 def _network(model: Trainable) -> tuple[str, Any]:

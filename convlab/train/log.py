@@ -1,7 +1,9 @@
 """Log files of a run: JSON lines, a CSV table, TensorBoard scalars, and a plot at the end."""
 
 import contextlib
+import csv
 import dataclasses
+import io
 import json
 import os
 import pathlib
@@ -10,13 +12,19 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from convlab import check
+from convlab.data import disk
 from convlab.extras import require
 from convlab.report import new_figure, training_curves
 from convlab.report.drawing import save_figure
+from convlab.report.rows import columns as list_columns
 from convlab.report.rows import to_python_scalar
 from convlab.report.table import to_csv
 from convlab.train.mesh import is_first
 
+FLUSH_SECONDS = 1.0
 EVENTS = "events.out.tfevents.*.convlab"  # the TensorBoard files that this module writes
 
 
@@ -25,8 +33,9 @@ class Log:
     """Options for logging a run: the folder for its history and the use of TensorBoard.
 
     Pass them to `fit` as `log`. Each row of the history is written immediately. The folder holds history.jsonl (one appended
-    line per row), history.csv (the same as a table) and tensorboard/ (for `tensorboard --logdir`). When the run ends or is
-    stopped, curves.png is added if matplotlib is installed.
+    line per row), history.csv (the same as a table) and tensorboard/ (for `tensorboard --logdir`), which is flushed at most
+    once a second. Rows are appended to the table, which is rewritten only for a new column. When the run ends or is stopped,
+    curves.png is added if matplotlib is installed.
 
     A run that resumes from a checkpoint rewrites the files from its history, so no row is repeated or missing. A new run
     replaces the log of an earlier run. A failed write, as on a full disk, does not stop the run. It warns once, and the missing
@@ -35,6 +44,10 @@ class Log:
     Args:
       folder: The folder of this run alone. It is created if it does not exist.
       tensorboard: Whether to write files for TensorBoard with tensorboardX. If None, only if tensorboardX is installed.
+
+    Raises:
+      TypeError: An argument has the wrong type.
+      ValueError: `folder` is an empty text.
 
     Example:
       >>> import tempfile
@@ -48,6 +61,11 @@ class Log:
 
     folder: str | os.PathLike[str]
     tensorboard: bool | None = None
+
+    def __post_init__(self):
+        disk.as_folder("folder", self.folder)
+        if self.tensorboard is not None:
+            check.instance("tensorboard", self.tensorboard, (bool, np.bool_), "True, False or None")
 
     def writer(self) -> "LogWriter":
         """Make the writer for the log of one run.
@@ -68,11 +86,15 @@ class LogWriter:
     """
 
     def __init__(self, log: Log):
-        self.folder = pathlib.Path(log.folder).expanduser().absolute()
+        self.folder = disk.as_folder("folder", log.folder)
         self.rows: list[dict[str, Any]] = []
+        self.columns: list[str] = []  # those of history.csv
         self.tensorboard = _make_tensorboard_writer(self.folder / "tensorboard", log.tensorboard)
         self.complete = False  # whether the files hold all rows
         self.warned = False
+
+    def __repr__(self) -> str:
+        return f"LogWriter({str(self.folder)!r}, {len(self.rows)} rows)"
 
     def __enter__(self) -> "LogWriter":
         return self
@@ -117,16 +139,25 @@ class LogWriter:
         append, self.complete = self.complete, False
         with self._warn_once():
             self.folder.mkdir(parents=True, exist_ok=True)
-            if append:
-                with (self.folder / "history.jsonl").open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(self.rows[-1]) + "\n")
-            else:
+            if not append:
                 (self.folder / "curves.png").unlink(missing_ok=True)
-                _write(self.folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in self.rows))
-            _write(self.folder / "history.csv", to_csv(self.rows) if self.rows else "")
+            write, rows = (_append, self.rows[-1:]) if append else (_write, self.rows)
+            write(self.folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+            self._write_table(append)
             if self.tensorboard is not None:
                 self.tensorboard.write(self.rows, append)
             self.complete = True
+
+    def _write_table(self, append: bool) -> None:
+        """Append the last row to the table, or rewrite the table if rows or columns are missing."""
+        path, columns = self.folder / "history.csv", list_columns(self.rows[-1:])
+        if append and {*columns} <= {*self.columns}:
+            line = io.StringIO()
+            csv.writer(line, lineterminator="\n").writerow([self.rows[-1].get(name) for name in self.columns])
+            _append(path, line.getvalue())
+        else:
+            _write(path, to_csv(self.rows) if self.rows else "")
+            self.columns = list_columns(self.rows)
 
     def _draw(self) -> None:
         if not self.rows or not is_first():
@@ -151,13 +182,14 @@ class LogWriter:
 
 
 class TensorBoardWriter:
-    """Writer of TensorBoard event files that puts every row on disk at once.
+    """Writer of TensorBoard event files without a thread.
 
-    The writer of tensorboardX passes rows to a thread. On a full disk this thread ends, and the run would wait for it.
+    It flushes the files to the disk at most once a second, and when it is closed. The writer of tensorboardX passes rows to a
+    thread. On a full disk this thread ends, and the run would wait for it.
     """
 
     def __init__(self, folder: pathlib.Path):
-        self.folder, self.begin = folder, 0.0
+        self.folder, self.begin, self.flushed = folder, 0.0, 0.0
         self.file: Any = None
         self.open = require("tensorboardX.event_file_writer", "tensorboard").EventsWriter
         self.event = require("tensorboardX.proto.event_pb2", "tensorboard").Event
@@ -173,7 +205,9 @@ class TensorBoardWriter:
             self.begin = time.time() - (rows[-1].get("seconds", 0.0) if rows else 0.0)
         for row in rows[-1:] if append else rows:
             self._write(row)
-        self.file.flush()
+        if not append or time.monotonic() - self.flushed > FLUSH_SECONDS:
+            self.file.flush()  # waits for the disk
+            self.flushed = time.monotonic()
         for path in before:
             path.unlink(missing_ok=True)
 
@@ -193,7 +227,7 @@ class TensorBoardWriter:
 
 def _make_tensorboard_writer(folder: pathlib.Path, tensorboard: bool | None) -> TensorBoardWriter | None:
     try:
-        return None if tensorboard is False else TensorBoardWriter(folder)
+        return TensorBoardWriter(folder) if tensorboard is None or tensorboard else None
     except ImportError:
         if tensorboard:
             raise
@@ -213,6 +247,12 @@ def _tag(name: str) -> str:
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: to_python_scalar(name, value) for name, value in row.items()}
+
+
+def _append(path: pathlib.Path, text: str) -> None:
+    """Append lines to a file in one call of the system, so that a kill leaves no part of a line."""
+    with path.open("a", encoding="utf-8", newline="\n") as file:
+        file.write(text)
 
 
 def _write(path: pathlib.Path, text: str) -> None:

@@ -15,13 +15,16 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Float
 
+from convlab import check
 from convlab.data import Data, StoredImages
 from convlab.train.checkpoint import Checkpoints
 from convlab.train.checks import check_types, from_folder
 from convlab.train.config import Config
 from convlab.train.fitted import Fitted
 from convlab.train.loop import fit, fit_group
-from convlab.train.step import Augment, ParameterMetrics, Trainable, Tree, as_trainable
+from convlab.train.raw_inputs import check_inputs
+from convlab.train.step import Augment, Loss, Metrics, ParameterMetrics, Trainable, Tree, as_trainable
+from convlab.train.texts import runs_html
 from convlab.train.training import RunGroup
 
 VARIED = ("seed", "learning_rate", "schedule")  # configuration fields in which runs of one program may differ
@@ -40,6 +43,13 @@ class FittedRuns(Sequence[Fitted]):
 
     def __len__(self) -> int:
         return len(self._runs)
+
+    def __repr__(self) -> str:
+        return f"FittedRuns({len(self)} runs" + (f", the first is {self[0]!r})" if self._runs else ")")
+
+    def _repr_html_(self) -> str:
+        """Return the mean curves and the last scores of all runs. Notebooks call it."""
+        return runs_html(repr(self), [run.history for run in self._runs])
 
     @overload
     def __getitem__(self, index: int) -> Fitted: ...
@@ -140,6 +150,8 @@ def fit_many(
     configs: Sequence[Config],
     *,
     vmapped: bool | None = None,
+    loss: Loss | None = None,
+    metrics: Metrics | None = None,
     augment: Augment | None = None,
     checkpoints: Checkpoints | str | os.PathLike[str] | None = None,
     parameter_metrics: ParameterMetrics | None = None,
@@ -155,6 +167,8 @@ def fit_many(
         one compilation.
       vmapped: Whether to train all runs at once in one program. If None, only on accelerators, and if the runs allow it. On CPU
         it saved 30 % of the time for one small dense layer, and cost as much for networks with convolutions.
+      loss: The loss, as in `fit`.
+      metrics: The metrics, as in `fit`.
       augment: The augmentation, as in `fit`.
       checkpoints: The options for saving the runs, or a folder. Each run has a subfolder named after its index. Vmapped runs
         cannot be saved.
@@ -177,14 +191,19 @@ def fit_many(
         raise ValueError(
             f"data has {len(datasets)} data sets for {len(configs)} configurations; needs one for all runs, or one per run"
         )
+    options: Any = {"loss": loss, "metrics": metrics, "augment": augment, "parameter_metrics": parameter_metrics}
+    check.function("build", build, "a function that makes a network from its keys")
     for dataset, config in zip(datasets, configs, strict=True):
-        check_types(dataset, config, None)
+        check_types(dataset, config, None, **options)
     obstacle = _vmap_obstacle(datasets, configs, checkpoints)
     if vmapped and obstacle:
         raise ValueError(f"vmapped is True, but the runs cannot be vmapped: {obstacle}; pass vmapped=False")
-    options: Any = {"augment": augment, "parameter_metrics": parameter_metrics}
     if vmapped or (vmapped is None and not obstacle and jax.default_backend() != "cpu"):
-        models = [as_trainable(build(nnx.Rngs(config.seed)), datasets[0].image_shape, config.seed) for config in configs]
+        models = []
+        for dataset, config in zip(datasets, configs, strict=True):
+            model = build(nnx.Rngs(config.seed))
+            check_inputs(model, dataset)
+            models.append(as_trainable(model, dataset.image_shape, config.seed))
         return FittedRuns(fit_group(models, RunGroup(datasets, configs, vmapped=True), **options))
     runs = []
     for number, (dataset, config) in enumerate(zip(datasets, configs, strict=True)):

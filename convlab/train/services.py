@@ -15,7 +15,8 @@ import numpy as np
 
 from convlab.train.checkpoint import CheckpointManager, Checkpoints, Snapshot
 from convlab.train.log import Log
-from convlab.train.signals import StopSignal
+from convlab.train.mesh import Exchange
+from convlab.train.signals import StopSignal, exit_after
 from convlab.train.step import ParameterMetrics
 from convlab.train.training import Training
 
@@ -27,23 +28,24 @@ PROGRESS_SECONDS = 0.2
 def save_checkpoints(checkpoints: Checkpoints, identity: dict[str, Any], training: Training) -> Iterator[Callable[[], None]]:
     """Resume from the last checkpoint and save the run.
 
-    The run is saved at the interval of `checkpoints`, at its end, and on a signal to stop.
+    The run is saved at the intervals of `checkpoints`, at its end, and on a signal to stop.
     """
     with CheckpointManager(checkpoints, identity) as manager, StopSignal() as stop:
         if snapshot := manager.restore_latest(Snapshot(training.state, [], [], 0.0)):
             training.resume(snapshot)
         training.describe_checkpoint = manager.describe_latest
-        due = {*range(checkpoints.every_steps, training.steps + 1, checkpoints.every_steps)}
+        exchange, interval = Exchange(training.placement), checkpoints.every_steps
+        due = {*range(interval, training.steps + 1, interval)} if interval else set()
         training.boundaries |= due
 
         def save() -> None:
             is_due = training.is_finished or training.step in due
-            must_stop = stop.is_requested(training.placement, is_due)
-            if is_due or must_stop:
-                manager.save(training.snapshot())
-            if must_stop:
+            by_time, signal_number = exchange(training.step, manager.is_due, stop.signal_number, is_due)
+            if is_due or by_time or signal_number:
+                manager.save(training.snapshot(), training.is_finished)
+            if signal_number:
                 manager.wait_until_finished()
-                stop.exit()
+                exit_after(signal_number)
 
         yield save
 
@@ -87,7 +89,8 @@ def show_progress(training: Training) -> Iterator[Callable[[], None]]:
             if training.step == steps or now - shown > PROGRESS_SECONDS:
                 shown, rate = now, (training.step - first) * size / (now - begin)
                 loss = np.asarray(training.loss).reshape(len(training.histories), -1)[:, -1].mean()
-                accuracies = [history[-1]["test_accuracy"] for history in training.histories if history]
+                last = [history[-1] for history in training.histories if history]
+                accuracies = [row["test_accuracy"] for row in last if "test_accuracy" in row]  # none without classes
                 score = f" · test accuracy {np.mean(accuracies):.1%}" if accuracies else ""
                 bar.update(task, completed=training.step, loss=loss, rate=rate, score=score)
 

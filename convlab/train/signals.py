@@ -8,10 +8,6 @@ import signal
 import threading
 from typing import Any
 
-import jax
-
-from convlab.train.mesh import Placement
-
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -35,27 +31,17 @@ class StopSignal:
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
         if kind is None:  # the signal arrived after the last check
-            self.exit()
+            exit_after(self.signal_number)
 
     def _record(self, number: int, _: Any) -> None:
         if self.signal_number is not None:
-            self.exit()
+            exit_after(self.signal_number)
         self.signal_number = number
 
-    def is_requested(self, placement: Placement, synchronise: bool) -> bool:
-        """Return True if the run should stop.
 
-        Among several processes the request of one stops all. They exchange requests only at steps with `synchronise`.
-        """
-        if jax.process_count() > 1:
-            if not synchronise:
-                return False
-            self.signal_number = placement.max_over_processes(self.signal_number)
-        return self.signal_number is not None
-
-    def exit(self) -> None:
-        """Exit if a signal was recorded: KeyboardInterrupt for Ctrl-C, exit code 143 for SIGTERM."""
-        if self.signal_number == signal.SIGINT:
-            raise KeyboardInterrupt
-        if self.signal_number is not None:
-            raise SystemExit(128 + self.signal_number)
+def exit_after(number: int | None) -> None:
+    """Exit as a signal would: KeyboardInterrupt for Ctrl-C, exit code 143 for SIGTERM, nothing for None."""
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    if number is not None:
+        raise SystemExit(128 + number)

@@ -12,17 +12,21 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen, nnx
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from convlab import check
 from convlab.data import standardise
+from convlab.display import short_repr
 from convlab.layers import spatial_layers
 
 Tree = Any
 Augment = Callable[[jax.Array, jax.Array], jax.Array]  # maps a batch of raw images and a key to the augmented batch
+Loss = Callable[[jax.Array, jax.Array], jax.Array]  # maps logits and labels to the loss, or to losses whose mean is taken
+Metrics = Callable[[np.ndarray, np.ndarray], Mapping[str, Any]]  # maps logits and labels to scalars by name
 ParameterMetrics = Callable[[Tree], Mapping[str, jax.Array]]  # maps the parameters to scalars by name
 
 
@@ -54,6 +58,8 @@ class Trainable(NamedTuple):
     model_state: Tree
     rows: tuple[str, ...] = ()
 
+    __repr__ = short_repr
+
 
 class State(NamedTuple):
     """The state of a run, as one plain pytree that `train_step` maps to the next state.
@@ -75,6 +81,8 @@ class State(NamedTuple):
     step: jax.Array
     diverged: jax.Array
     ema_parameters: Tree = None
+
+    __repr__ = short_repr
 
     @property
     def evaluation_parameters(self) -> Tree:
@@ -98,7 +106,7 @@ class StepOptions(NamedTuple):
     dtype: str = "float32"
 
 
-_init_optimizer = jax.jit(lambda parameters, optimizer: optimizer.init(parameters), static_argnums=1)  # JAX caches its traces
+init_optimizer = jax.jit(lambda parameters, optimizer: optimizer.init(parameters), static_argnums=1)  # JAX caches its traces
 
 
 def initial_state(
@@ -123,7 +131,7 @@ def initial_state(
       ValueError: `optimizer_state` belongs to another model or optimizer.
       MemoryError: The state does not fit into free memory. See `convlab.allow_large_arrays`.
     """
-    shapes = _init_optimizer.eval_shape(model.parameters, optimizer)
+    shapes = init_optimizer.eval_shape(model.parameters, optimizer)
     check.fits_in_memory({"the parameters": model.parameters, "a gradient": model.parameters, "the optimizer's state": shapes})
     fresh = optimizer.init(model.parameters)
     if optimizer_state is None:
@@ -154,6 +162,11 @@ def cross_entropy(logits: Float[Array, "n classes"], labels: Int[Array, " n"], s
         return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
     targets = optax.losses.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), smoothing)
     return optax.losses.softmax_cross_entropy(logits, targets)
+
+
+def mean_loss(loss: Loss | None, logits: Array, labels: Array, smoothing: float = 0.0) -> Float[Array, ""]:
+    """Compute the mean of a loss over all examples and elements. If `loss` is None, it is the cross-entropy."""
+    return (cross_entropy(logits, labels, smoothing) if loss is None else jnp.asarray(loss(logits, labels))).mean()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -242,7 +255,7 @@ def _rows(model: nnx.Module) -> Iterator[str]:
             yield "".join(f"[{key!r}]" for key in (*path, name))
 
 
-STATIC_ARGUMENTS = ("apply", "optimizer", "augment", "step_options")  # the static arguments of a step
+STATIC_ARGUMENTS = ("apply", "optimizer", "augment", "step_options", "loss")  # the static arguments of a step
 jit_step = functools.partial(jax.jit, static_argnames=STATIC_ARGUMENTS, donate_argnames="state")
 
 
@@ -250,7 +263,7 @@ jit_step = functools.partial(jax.jit, static_argnames=STATIC_ARGUMENTS, donate_a
 def train_step(
     state: State,
     images: Float[Array, "n k l c"],
-    labels: Int[Array, " n"],
+    labels: Shaped[Array, "n *targets"],
     mean: Float[Array, " c"],
     std: Float[Array, " c"],
     learning_rate: Float[Array, ""] | float = 1.0,
@@ -259,6 +272,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     augment: Augment | None = None,
     step_options: StepOptions = StepOptions(),  # noqa: B008 (immutable)
+    loss: Loss | None = None,
 ) -> tuple[State, Float[Array, ""]]:
     """Take one optimizer step on the mean loss of a batch of raw images.
 
@@ -268,7 +282,7 @@ def train_step(
     Args:
       state: The state before the step.
       images: The raw images.
-      labels: The class of each image.
+      labels: The class or the target of each image.
       mean: The numbers to subtract from each channel (`Data.mean`).
       std: The numbers to divide each channel by (`Data.std`).
       learning_rate: The factor of the optimizer's updates. It can change from step to step without another compilation.
@@ -276,6 +290,7 @@ def train_step(
       optimizer: The Optax gradient transformation.
       augment: A function of the raw images and a key of the step, which returns the augmented images.
       step_options: The options that are compiled into the step.
+      loss: A function of logits and labels, whose mean is the loss. If None, the cross-entropy.
 
     Returns:
       The next state and the mean loss before the step.
@@ -286,13 +301,13 @@ def train_step(
         images = augment(images, augment_key)
     images = standardise(images, mean, std)
 
-    def loss(parameters, model_state, images, labels, key):
+    def loss_of_batch(parameters, model_state, images, labels, key):
         parameters, x = (cast(tree, step_options.dtype) for tree in (parameters, images))
         logits, model_state = apply(parameters, model_state, x, key, True)
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-        return cross_entropy(logits, labels, step_options.label_smoothing).mean(), model_state
+        return mean_loss(loss, logits, labels, step_options.label_smoothing), model_state
 
-    value, model_state, gradient = _gradient(loss, state, images, labels, key, step_options.accumulation_steps)
+    value, model_state, gradient = _gradient(loss_of_batch, state, images, labels, key, step_options.accumulation_steps)
     diverged = state.diverged | ~jnp.isfinite(value)
     update = optax.with_extra_args_support(optimizer).update
     updates, optimizer_state = update(gradient, state.optimizer_state, state.parameters, value=value, grad=gradient)
@@ -311,7 +326,7 @@ def train_step(
 def train_steps(
     state: State,
     images: Float[Array, "t n k l c"],
-    labels: Int[Array, "t n"],
+    labels: Shaped[Array, "t n *targets"],
     mean: Float[Array, " c"],
     std: Float[Array, " c"],
     learning_rates: Float[Array, " t"],
@@ -322,7 +337,7 @@ def train_steps(
     Args:
       state: The state before the first step.
       images: The raw images of each step.
-      labels: The class of each image.
+      labels: The class or the target of each image.
       mean: The numbers to subtract from each channel (`Data.mean`).
       std: The numbers to divide each channel by (`Data.std`).
       learning_rates: The factor of the optimizer's updates in each step.

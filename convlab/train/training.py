@@ -17,12 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from convlab.data import Data
-from convlab.train.checkpoint import BEST_METRIC, Snapshot
+from convlab.train.checkpoint import Snapshot, validation_score
 from convlab.train.config import Config
-from convlab.train.fitted import EVALUATION_BATCH, Fitted, collect_logits, loss_and_accuracy, padded_batches
+from convlab.train.fitted import EVALUATION_BATCH, Fitted, collect_logits, padded_batches, scores
 from convlab.train.mesh import Placement
 from convlab.train.step import (
     STATIC_ARGUMENTS,
+    Metrics,
     ParameterMetrics,
     State,
     Tree,
@@ -94,6 +95,7 @@ class Training:
       learning_rates: The learning rate of each step, stacked over the runs.
       static: The static arguments of a step, by name.
       placement: The placement of arrays on devices.
+      metrics: A function of the logits and labels of a split, which returns scalars by name, or None.
 
     Attributes:
       step: The number of steps taken.
@@ -103,7 +105,16 @@ class Training:
       describe_checkpoint: A function that names the checkpoint from which the run can resume, or returns an empty text.
     """
 
-    def __init__(self, group: RunGroup, state: State, learning_rates: np.ndarray, static: dict[str, Any], placement: Placement):
+    def __init__(
+        self,
+        group: RunGroup,
+        state: State,
+        learning_rates: np.ndarray,
+        static: dict[str, Any],
+        placement: Placement,
+        metrics: Metrics | None = None,
+    ):
+        self.metrics = metrics
         self.group, self.learning_rates, self.static, self.placement = group, learning_rates, static, placement
         self.config, self.steps = group.configs[0], learning_rates.shape[-1]
         self.moments = group.stack([data.mean for data in group.datasets]), group.stack([data.std for data in group.datasets])
@@ -176,8 +187,9 @@ class Training:
 
         size = self.placement.round_up(EVALUATION_BATCH)
         batches = zip(*(padded_batches(split.images, size) for split in splits), strict=True)
-        logits = collect_logits(call, ((self.group.stack([images for images, _ in runs]), runs[0][1]) for runs in batches))
-        rows = [loss_and_accuracy(one, split.labels) for one, split in zip(self.group.unstack(logits), splits, strict=True)]
+        stacked = ((self.group.stack([images for images, _ in runs]), runs[0][1]) for runs in batches)
+        runs = zip(self.group.unstack(collect_logits(call, stacked, int(self.group.vmapped))), splits, strict=True)
+        rows = [scores(logits, split.labels, self.static["loss"], self.metrics) for logits, split in runs]
         return [{f"{name}_{key}": value for key, value in row.items()} for row in rows]
 
     def _metrics(self, parameter_metrics: ParameterMetrics | None) -> list[dict[str, float]]:
@@ -252,24 +264,41 @@ class Training:
         """
         with self.timer.paused(self.state):
             state = self.placement.gather(self.state)
-        times, apply = (self.seconds, self.timer.mean), self.static["apply"]
+        common = {"seconds": self.seconds, "step_seconds": self.timer.mean, "metrics": self.metrics}
+        common |= {name: self.static[name] for name in ("apply", "loss")}
         arrays = self.group.unstack((*(self.best or (state.evaluation_parameters, state.model_state)), state.optimizer_state))
         runs = zip(arrays, self.histories, self.group.configs, self.group.datasets, strict=True)
         return [
-            Fitted(apply, parameters, model_state, history, config, *times, data.mean, data.std, optimizer_state)
+            Fitted(
+                parameters=parameters,
+                model_state=model_state,
+                history=history,
+                config=config,
+                mean=data.mean,
+                std=data.std,
+                image_shape=data.image_shape,
+                dtype=data.train.images.dtype,
+                classes=data.classes,
+                optimizer_state=optimizer_state,
+                **common,
+            )
             for (parameters, model_state, optimizer_state), history, config, data in runs
         ]
 
 
 def best_row(history: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Return the first row with the highest validation accuracy."""
-    return max(history, key=lambda row: (row[BEST_METRIC], -row["step"]))
+    """Return the first row with the best validation score."""
+    return max(history, key=lambda row: (validation_score(row), -row["step"]))
 
 
-def check_parameter_metrics(parameter_metrics: ParameterMetrics | None, parameters: Tree) -> None:
-    """Raise ValueError unless the parameter metrics are scalars with names unlike those of scores."""
+def check_parameter_metrics(parameter_metrics: ParameterMetrics | None, parameters: Tree) -> set[str]:
+    """Check that parameter metrics are scalars with names unlike those of scores, and return the names.
+
+    Raises:
+      ValueError: They are not.
+    """
     if parameter_metrics is None:
-        return
+        return set()
     metrics = jax.eval_shape(parameter_metrics, parameters)
     if not isinstance(metrics, Mapping):
         raise ValueError(f"parameter_metrics returns a {type(metrics).__name__}; needs a dict of scalars by name")
@@ -278,6 +307,7 @@ def check_parameter_metrics(parameter_metrics: ParameterMetrics | None, paramete
             raise ValueError(f"parameter_metrics returns {name!r}, which is the name of a score; choose another name")
         if value.shape != ():
             raise ValueError(f"parameter_metrics returns an array of shape {value.shape} as {name!r}; needs scalars")
+    return {*metrics}
 
 
 @jax.jit

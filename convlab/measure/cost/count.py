@@ -11,11 +11,14 @@ from flax import nnx
 
 from convlab.calls import Call, Path, Trace, follow, layout_of, modules_of
 from convlab.check import bytes_of
+from convlab.display import short_repr
 from convlab.layers import Layer
+from convlab.measure.cost.columns import cost_table
 from convlab.measure.cost.products import Key, Tally, tally
 from convlab.measure.receptive_field.extent import fields, layer_inputs_of
 from convlab.measure.trace import mark_input, mark_of, mark_output
 from convlab.norm import BatchNorm
+from convlab.report.results import ResultTable
 from convlab.rungs import Layout
 
 
@@ -59,6 +62,8 @@ class Cost(NamedTuple):
     layout: Layout | None = None
     unknown: tuple[str, ...] = ()
 
+    __repr__ = short_repr
+
     def intensity(self, batch_size: int = 1) -> float:
         r"""Return the arithmetic intensity: multiply-adds per byte moved for one batch.
 
@@ -82,7 +87,7 @@ TRACED = ("multiply_adds", "activations", "input_bytes", "output_bytes")
 
 
 class Count(NamedTuple):
-    """The costs of a network.
+    """The costs of a network. They print as a table.
 
     Attributes:
       layers: The costs of every module that has weights or operations of its own, in the order of their first calls. Modules
@@ -92,6 +97,16 @@ class Count(NamedTuple):
 
     layers: list[Cost]
     total: Cost
+
+    def __repr__(self) -> str:
+        return repr(self._table())
+
+    def _repr_html_(self) -> str | None:
+        """Return the costs as a table in HTML. Notebooks call it."""
+        return self._table()._repr_html_()
+
+    def _table(self) -> ResultTable[dict[str, Any]]:
+        return cost_table(f"Count of {self.total.kind}", *self)
 
 
 def count(model: nnx.Module, image_shape: Sequence[int]) -> Count:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 from flax import nnx
 
+from convlab import check
 from convlab.check import bytes_of
 from convlab.geometry import as_integer
 from convlab.measure.cost.count import count
@@ -65,6 +66,9 @@ def memory(model: nnx.Module, image_shape: Sequence[int], *, optimizer: Optimize
       (4000004000, 16000020004)
     """
     as_integer("batch_size", batch_size)
+    check.instance("model", model, nnx.Module, "a Flax NNX module")
+    if optimizer is not None:
+        check.instance("optimizer", optimizer, Optimizer, "an Optax optimizer")
     parameters = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     state = None if optimizer is None else jax.eval_shape(optimizer.init, parameters)
     size = bytes_of(parameters)

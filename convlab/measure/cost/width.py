@@ -7,9 +7,13 @@ from collections.abc import Callable, Sequence
 import jax
 from flax import nnx
 
+from convlab import check
+from convlab.geometry import as_integer
+
 
 def count_weights(model: nnx.Module) -> int:
     """Count the trainable parameters of a network or of its shapes."""
+    check.instance("model", model, nnx.Module, "a Flax NNX module")
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
 
@@ -42,11 +46,17 @@ def match_width(
       >>> match_width(lambda width: Conv(3, width, (5, 5), use_bias=False, rngs=nnx.Rngs(0)), 1000)
       13
     """
+    check.function("build", build, "a function of a width")
+    check.function("cost", cost, "a function of a network")
+    target = check.number("target", target)
+    if not isinstance(widths, range):
+        widths = [as_integer("widths", width) for width in check.sequence("widths", widths, "integers")]
     if len(widths) == 0 or any(wider <= narrower for narrower, wider in itertools.pairwise(widths)):
         raise ValueError(f"widths is {widths}; needs at least one width, in increasing order")
 
     def costs(width: int) -> int:
-        return cost(nnx.eval_shape(lambda: build(width)))
+        model = check.instance("the result of build", nnx.eval_shape(lambda: build(width)), nnx.Module, "a Flax NNX module")
+        return check.number("the result of cost", cost(model))
 
     lowest, highest = costs(widths[0]), costs(widths[-1])
     if not lowest <= target <= highest:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from convlab import check
 from convlab.choices import shown
+from convlab.display import short_repr
 from convlab.geometry import Size, Space, as_axes, as_integer, as_space
 
 Delta = int | Sequence[int]  # in pixels, an int for all spatial axes or one for each
@@ -32,6 +33,8 @@ class Equivariance(NamedTuple):
 
     map: Float[Array, "i j"]
     error: Float[Array, ""]
+
+    __repr__ = short_repr
 
 
 def shift_images(x: Float[Array, "n k l c"], delta: Delta) -> Float[Array, "n k l c"]:

@@ -8,6 +8,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from convlab import check
+from convlab.display import short_repr
 from convlab.measure.receptive_field.pixels import Position, as_index, check_channels
 from convlab.measure.trace import on_images, split_model
 
@@ -23,6 +24,8 @@ class EffectiveReceptiveField(NamedTuple):
 
     map: Float[Array, "k l"]
     variance: Float[Array, "r"]
+
+    __repr__ = short_repr
 
 
 def effective_receptive_field(
