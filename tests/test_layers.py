@@ -517,7 +517,7 @@ def test_runs_and_trains_in_graph_mode_and_tree_mode(name, graph):
         x = images(2, 7, 5, 2)
         call = nnx.jit(lambda layer: layer(x))
         h = np.asarray(call(made[0]))
-        close(made[0](x), h)
+        close(made[0](x), h, 1e-5)  # an eager call may take another implementation
         chex.assert_trees_all_equal(call(nnx.merge(definition, state)), h)
         gradient = nnx.jit(nnx.grad(lambda layer: jnp.square(layer(x)).mean()))(made[0])
         moved = lambda p, g: jax.device_put(np.asarray(p) - 1e-3 * np.asarray(g))  # noqa: E731
@@ -563,7 +563,7 @@ MISUSES = [  # layer, arguments, error, message
     ("LocallyConnected", {"rank": 2}, ValueError, "a locally_connected layer takes no rank, got 2"),
     ("LowRank", {"period": 2}, ValueError, "a low_rank layer takes no period, got 2"),
     ("Symmetric", {"tied_noise": 0.0}, ValueError, "a symmetric layer takes no tied_noise"),
-    ("Dense", {"tied_noise": -1.0}, ValueError, "tied_noise is a standard deviation .* at least 0; got -1.0"),
+    ("Dense", {"tied_noise": -1.0}, ValueError, "tied_noise is a standard deviation .* at least 0 and finite; got -1.0"),
     *(
         (name, {"feature_group_count": 2}, ValueError, f"a {rung} layer takes no groups, got 2")
         for name, rung in (("Dense", "dense"), ("Tiled", "tiled"), ("LowRank", "low_rank"))

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from convlab import check
 from convlab.geometry import as_integer
-from convlab.models.stage import Activation, ConnectionOptions, Connections, Head, Stack, Stage
+from convlab.models.stage import MOST_BLOCKS, Activation, ConnectionOptions, Connections, Head, Stack, Stage
 from convlab.ops.pool import max_pool
 
 HIDDEN = 32  # units of the dense layer
@@ -134,7 +134,7 @@ class NetDeep(Stack):
     ):
         as_integer("classes", classes)
         as_integer("width", width)
-        as_integer("blocks", blocks)
+        as_integer("blocks", blocks, most=MOST_BLOCKS)
         check.flag("tied", tied)
         connections = Connections(**connection_options)
         first = Stage(image_shape, width, 3, connections=connections, pool=max_pool, rngs=rngs)

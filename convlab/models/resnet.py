@@ -12,7 +12,7 @@ from convlab import check
 from convlab.choices import one_of
 from convlab.geometry import Window, as_integer
 from convlab.layers.texts import Text, count_text, in_one_line
-from convlab.models.stage import Activation, ConnectionOptions, Connections, Head, Stack, Stage
+from convlab.models.stage import MOST_BLOCKS, Activation, ConnectionOptions, Connections, Head, Stack, Stage
 from convlab.ops.pool import max_pool
 from convlab.rungs import window_text
 from convlab.signatures import ConstructorSignature
@@ -208,7 +208,7 @@ class ResNet(Stack):
             stages.append(Stage(shape, math.ceil(factor * width), size, strides, pool=pool, **normed, **common))
             shape = stages[-1].output_shape
         for group, count in enumerate(check.sequence("blocks", blocks, "integers")):
-            for number in range(as_integer("blocks", count)):
+            for number in range(as_integer("blocks", count, most=MOST_BLOCKS)):
                 strides = 2 if group and not number else 1
                 stages.append(Block(shape, width * 2**group, strides, projection=projection, **common))
                 shape = stages[-1].output_shape

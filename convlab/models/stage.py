@@ -27,6 +27,7 @@ from convlab.signatures import ConstructorSignature
 Activation = Callable[[jax.Array], jax.Array]
 Pool = Callable[[jax.Array, Window], jax.Array]
 
+MOST_BLOCKS = 10_000  # a larger number would be built for hours
 HALVES = Window(2, 2, "VALID")  # halves every axis
 
 

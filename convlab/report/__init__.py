@@ -2,6 +2,7 @@
 
 from convlab.report.comparison import comparison
 from convlab.report.drawing import RUNG_STYLE, Style, curves, dot_plot, new_figure
+from convlab.report.explorer import Explorer, explore
 from convlab.report.folder import draw_report, report_folder, save_report, save_rows
 from convlab.report.json_lines import append_json_lines, read_json_lines
 from convlab.report.matrices import dense_matrix, matrix_picture
@@ -12,6 +13,7 @@ from convlab.report.seeds import POSITIVE, SHARE, Interval, best_rows, interval,
 from convlab.report.training import training_curves
 
 __all__ = [
+    "Explorer",
     "Interval",
     "POSITIVE",
     "RUNG_STYLE",
@@ -24,6 +26,7 @@ __all__ = [
     "dense_matrix",
     "dot_plot",
     "draw_report",
+    "explore",
     "feature_map_grid",
     "filter_grid",
     "heatmap",

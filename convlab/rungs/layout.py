@@ -367,7 +367,8 @@ def make_window(
     Raises:
       ValueError: `kernel_size` is a Window, and another argument differs from its default.
     """
-    strides, _, dilation = others = (1 if strides is None else strides, padding, 1 if kernel_dilation is None else kernel_dilation)
+    strides, dilation = (1 if size is None else size for size in (strides, kernel_dilation))
+    others = strides, padding, dilation
     window = kernel_size
     if not isinstance(window, Window):
         window = Window(window, strides, padding, dilation)

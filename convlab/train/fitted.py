@@ -155,7 +155,7 @@ class Fitted:
                 " scale them, e.g. 255 * images",
                 stacklevel=3,
             )
-        return (batch[None] if is_single else batch), is_single
+        return (np.asarray(batch)[None] if is_single else batch), is_single
 
     def evaluate(self, images: ArrayLike, labels: ArrayLike) -> dict[str, float]:
         """Compute the mean "loss", the "accuracy" and the metrics of `fit` on raw images.

@@ -203,7 +203,7 @@ def keep_few_programs(optimizer: optax.GradientTransformation) -> None:
     if len(_passed) >= MAX_OPTIMIZERS:
         _passed.clear()
         for function in (train_step, train_steps, init_optimizer, update_optimizer):
-            function.clear_cache()
+            function.clear_cache()  # pyright: ignore[reportAttributeAccessIssue]
     _passed.append(optimizer)
 
 
