@@ -219,7 +219,8 @@ def initializer(name: str, value: Any) -> Callable[..., Any]:
         if is_concrete(key):
             shape_fits(f"the array that {name} draws", *shape, itemsize=4)
         drawn = value(key, shape, *arguments, **options)
-        got = jnp.shape(array(f"the result of {name}", drawn))
+        unboxed = getattr(drawn, "raw_value", getattr(drawn, "value", drawn))  # Flax puts an array with its sharding in a box
+        got = jnp.shape(array(f"the result of {name}", unboxed))
         equal_shapes(f"{name} returns an array of shape {{}}", got, "the shape {} is needed", tuple(shape))
         return drawn
 

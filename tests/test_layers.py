@@ -664,3 +664,12 @@ def test_a_convolution_made_without_space_takes_images_of_any_size():
     layer = filled(lambda: cl.Conv(2, 3, (3, 2), rngs=nnx.Rngs(0)))
     for space in ((7, 5), (4, 11)):
         assert jax.eval_shape(layer, np.ones((*space, 2))).shape == (*space, 3)
+
+
+@pytest.mark.parametrize("name", ["Conv", "ConvTranspose"])
+def test_initializers_that_carry_a_sharding_keep_it_as_in_flax(name):
+    boxed = nnx.with_partitioning(nnx.initializers.normal(), (None, None, "in", "out"))
+    with jax.set_mesh(jax.make_mesh((1, 1), ("in", "out"), axis_types=(jax.sharding.AxisType.Auto,) * 2)):
+        ours, theirs = (getattr(kind, name)(2, 3, (3, 2), kernel_init=boxed, rngs=nnx.Rngs(0)) for kind in (cl, nnx))
+    assert ours.kernel.get_metadata() == theirs.kernel.get_metadata()
+    np.testing.assert_array_equal(ours.kernel[...], theirs.kernel[...])

@@ -95,7 +95,7 @@ def fit(
       checkpoints: The options for saving the run, or a folder of this run alone. If the folder holds checkpoints, the run
         resumes from the last intact one and continues with the same batches, random keys and result as without a stop.
         The numbers inside `optimizer` and other functions are not compared and must be the same. SIGTERM and Ctrl-C save
-        the run before they end the process.
+        the run before they end the process. A finished run continues if `config` has more epochs or steps.
       log: The options for writing the history during training, or a folder for it.
       parameter_metrics: A jittable function that maps the evaluated parameters to scalars by name, such as
         `convlab.measure.locality_metrics` makes. The scalars are added to each row of the history.

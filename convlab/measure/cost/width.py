@@ -48,7 +48,7 @@ def match_width(
     """
     check.function("build", build, "a function of a width")
     check.function("cost", cost, "a function of a network")
-    target = check.number("target", target)
+    check.number("target", target)
     if not isinstance(widths, range):
         widths = [as_integer("widths", width) for width in check.sequence("widths", widths, "integers")]
     if len(widths) == 0 or any(wider <= narrower for narrower, wider in itertools.pairwise(widths)):
@@ -56,7 +56,8 @@ def match_width(
 
     def costs(width: int) -> int:
         model = check.instance("the result of build", nnx.eval_shape(lambda: build(width)), nnx.Module, "a Flax NNX module")
-        return check.number("the result of cost", cost(model))
+        check.number("the result of cost", price := cost(model))
+        return price
 
     lowest, highest = costs(widths[0]), costs(widths[-1])
     if not lowest <= target <= highest:
