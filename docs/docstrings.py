@@ -4,6 +4,7 @@ import importlib
 import inspect
 import itertools
 import re
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,11 +47,25 @@ def escape(text: str) -> str:
     return "".join(part if k % 2 else re.sub(r"([*|])", r"\\\1", part) for k, part in enumerate(parts))
 
 
+def list_returns(lines: list[str]) -> list[str]:
+    """Convert several named results to a list, where napoleon would read the first name as a type."""
+    if "Returns:" not in lines:
+        return lines
+    first = lines.index("Returns:") + 1
+    last = next((k for k, line in enumerate(lines[first:], first) if line and not line.startswith(" ")), len(lines))
+    entries = [re.sub(r"^( +)(\w+): ", r"\1- `\2`: ", line) for line in lines[first:last]]
+    if sum(line.lstrip().startswith("- `") for line in entries) < 2:
+        return lines
+    return [*lines[:first], "  A tuple.", "", *entries, *lines[last:]]
+
+
 def read_markdown(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Convert the Markdown of a docstring in place."""
     if isinstance(obj, Mapping):
         lines[:] = [f"Table with the keys {', '.join(f'`{key}`' for key in obj)}."]
-    blocks = itertools.groupby(lines, lambda line: bool(ROW.match(line)))
+    if isinstance(obj, types.GenericAlias):  # its docstring would be that of `dict`
+        lines[:] = ["Type alias."]
+    blocks = itertools.groupby(list_returns(lines), lambda line: bool(ROW.match(line)))
     texts = ["\n".join(read_table(list(rows)) if table else [escape("\n".join(rows))]) for table, rows in blocks]
     lines[:] = read_equations("\n".join(texts)).splitlines()
     if what in ("property", "attribute", "data") and lines:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import valid_calls
 import valid_calls_of_networks
+from flax import nnx
 from valid_calls import DENSE, KEY, LOCAL, SPACE, WINDOW, H, V, X, drop, sample
 
 import convlab as cl
@@ -92,6 +93,10 @@ BAD = {
 
 class TimeoutExceeded(BaseException):
     """Raised by the alarm, and caught by nothing else."""
+
+
+NETWORK = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+OPERATOR = measure.conv_operator(jnp.ones((3, 2, 3)), cl.Window((3,)), (5,))
 
 
 @contextlib.contextmanager
@@ -209,6 +214,7 @@ def test_every_public_class_and_function_is_called_wrongly_or_left_out_with_a_re
         if inspect.isroutine(getattr(package, name)) or inspect.isclass(getattr(package, name))
     }
     covered = {*called, *valid_calls_of_networks.NOT_CALLED}
+    # training, data and reports check their arguments in tests of their own
     elsewhere = (train.__name__, data.__name__, report.__name__)
     assert [name for name, value in public.items() if value not in covered and not value.__module__.startswith(elsewhere)] == []
 
@@ -239,6 +245,19 @@ def test_ten_thousand_wrong_calls_are_clear_errors(little_memory):
         (lambda: cl.conv(X, V, groups="2"), "groups must be an integer of at least 1, got '2'"),
         (lambda: cl.conv(X, V, precision="exact"), "precision 'exact' is unknown; needs one of default, high, highest"),
         (lambda: measure.shuffle_inputs(DENSE, 0), r"key must be one random key, such as jax.random.key\(0\), got 0"),
+        (lambda: models.MLP((5, 1), 0, rngs=nnx.Rngs(0)), "classes must be at least 1, got 0"),
+        (lambda: models.MLP((5, 1), 3, (0,), rngs=nnx.Rngs(0)), "features must be at least 1, got 0"),
+        (lambda: cl.Conv(2, 3, (3,), rngs=None), r"rngs must be a flax.nnx.Rngs such as nnx.Rngs\(0\), got None"),
+        (lambda: measure.count_weights(None), "model must be a Flax NNX module, got None"),
+        (lambda: measure.memory(NETWORK, (5, 2), optimizer="adam"), "optimizer must be an Optax optimizer, got 'adam'"),
+        (lambda: measure.matrix_rank(OPERATOR, tolerance=float("nan")), "tolerance must be at least 0, got nan"),
+        (lambda: measure.null_space(OPERATOR, tolerance=-1.0), "tolerance must be at least 0, got -1.0"),
+        (lambda: measure.activation_rank(H, tolerance=float("nan")), "tolerance must be at least 0, got nan"),
+        (lambda: optim.prune({"kernel": jnp.full((2, 2), jnp.nan)}, 0.5), "parameters hold NaN"),
+        (
+            lambda: cl.transfer_optimizer_state(None, (), NETWORK, NETWORK, (5, 2)),
+            "optimizer must be an Optax gradient transformation, got None",
+        ),
         (lambda: cl.max_pool(X, "2"), "window must be an integer or a sequence of integers, got '2'"),
     ],
 )
@@ -261,6 +280,7 @@ def test_arguments_of_the_wrong_type_or_order_are_named(call, words):
         (lambda: data.random_shift(X, KEY, max_shift=10**12), "max_shift must be at most 2147483647"),
         (lambda: cl.project_local_to_low_rank(LOCAL, 10**9), "rank 1000000000 exceeds"),
         (lambda: measure.sample_shifts((10**5, 10**5)), "GB for all shifts of space"),
+        (lambda: cl.Tiled(2, 3, (3,), period=10**9, rngs=nnx.Rngs(0)), "GB for the tiled layer"),
         (lambda: tasks.energy_comparison(10**9).sample(KEY, 2), "GB for n images"),
     ],
 )

@@ -140,7 +140,13 @@ def numerical_rank(sigma: np.ndarray, tolerance: float | None, width: int, dtype
     $$\#\{\, q : \sigma_q > \tau \sigma_1 \,\} \quad \text{with tolerance } \tau$$
 
     If `tolerance` is None, the share is `rounding`.
+
+    Raises:
+      TypeError: `tolerance` is no number.
+      ValueError: `tolerance` is negative or not a number.
     """
+    if tolerance is not None and not check.number("tolerance", tolerance) >= 0:
+        raise ValueError(f"tolerance must be at least 0, got {tolerance}")
     threshold = rounding(width, dtype) if tolerance is None else tolerance
     return int(np.sum(sigma > threshold * sigma[0]))
 

@@ -39,7 +39,8 @@ def prune(
         `kernel_mask`. The other arrays are kept.
 
     Raises:
-      ValueError: `fraction` is outside 0 to 1, `scope` is unknown, or `mask` has another structure or other shapes.
+      ValueError: `fraction` is outside 0 to 1, `scope` is unknown, or `mask` has another structure or other shapes. Or a
+        parameter is NaN.
 
     Example:
       >>> prune({"kernel": jnp.array([[3.0, -1.0], [0.5, 2.0]])}, 0.5)["kernel"]
@@ -52,6 +53,8 @@ def prune(
     leaves, structure = jax.tree.flatten(parameters)
     leaves = [check.array("parameters", leaf) for leaf in leaves]
     kept = [np.ones(np.shape(leaf), bool) for leaf in leaves]
+    if any(np.isnan(np.asarray(leaf, complex if jnp.iscomplexobj(leaf) else float)).any() for leaf in leaves):
+        raise ValueError("parameters hold NaN, which is neither small nor large")
     if mask is not None:
         check_same_structure(parameters, mask)
         kept = [np.array(leaf, bool) for leaf in jax.tree.leaves(mask)]
