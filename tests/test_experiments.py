@@ -53,7 +53,7 @@ def test_committed_run_is_complete_and_has_provenance(name):
     assert sum(path.stat().st_size for path in folder.iterdir()) < 800_000
     provenance = json.loads((folder / "provenance.json").read_text())
     assert {"jax", "flax", "seconds"} <= set(provenance)
-    assert f"results/{name}/figure.png" in (ROOT / "experiments" / "README.md").read_text()
+    assert f"docs/experiments/{name}.md" in (ROOT / "experiments" / "README.md").read_text()
 
 
 RESULTS = sorted(path.name for path in (ROOT / "experiments" / "results").iterdir())

@@ -203,7 +203,7 @@ def test_readme_contains_the_run_and_test_commands():
     assert test.startswith("pip install -e '.[test]' && python -m pytest")
 
 
-@pytest.mark.parametrize("document", ["README.md", "experiments/README.md"])
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "experiments/README.md"])
 def test_links_and_pictures_exist(document):
     path = ROOT / document
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
