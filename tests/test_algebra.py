@@ -283,7 +283,7 @@ def test_middle_width_counts_degrees_of_freedom():
         algebra.middle_width(3, 2, 3, 5)
 
 
-@pytest.mark.parametrize("size, part, channels, width", [(3, 2, 3, 5), (5, 3, 2, 4)])
+@pytest.mark.parametrize("size, part, channels, width", [(3, 2, 3, 5), pytest.param(5, 3, 2, 4, marks=pytest.mark.slow)])
 def test_kernel_factorises_exactly_from_the_middle_width_on_but_not_below(size, part, channels, width):
     assert width - 1 < algebra.middle_width(size, part, part, channels) < width
     (v,) = gaussian((size, size, channels, channels))

@@ -89,6 +89,7 @@ def test_only_smoke_runs_are_unoptimised_unless_the_environment_overrides(settin
         assert jax.config.values[compiling.UNOPTIMISED] is wanted
 
 
+@pytest.mark.slow
 def test_second_run_compiles_nothing_and_results_are_bitwise_equal(tmp_path):
     first, _, misses = compiled(XDG_CACHE_HOME=str(tmp_path))
     second, hits, later_misses = compiled(XDG_CACHE_HOME=str(tmp_path))

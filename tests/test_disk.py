@@ -185,6 +185,7 @@ def test_preparation_on_a_full_disk_raises_an_error_and_leaves_nothing(tmp_path,
     assert len(load("digits", data_dir=tmp_path).train) == 1437
 
 
+@pytest.mark.slow
 def test_full_disk_while_decoding_warns_in_memory_mode_and_raises_an_error_in_disk_mode(digits):
     _, folder = digits
     decoded = folder / "convlab_digits/1.0.0/decoded"
@@ -198,6 +199,7 @@ def test_full_disk_while_decoding_warns_in_memory_mode_and_raises_an_error_in_di
     assert not list(decoded.parent.glob("decoded*"))
 
 
+@pytest.mark.slow
 def test_full_file_system_raises_the_same_error(tmp_path):
     code = 'from convlab.data import load; load(storage="disk")'
     command = f"mount -t tmpfs -o size=200k none {tmp_path} && exec {sys.executable} -c '{code}'"

@@ -68,6 +68,7 @@ def start_two(calls):
     return [start(calls, 1, address, 2, number) for number in (0, 1)]
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one_and_resume_from_its_checkpoint(tmp_path):
     [alone] = results(start([["run", "locally_connected", "none", 10, str(tmp_path)]], 1))
     shutil.rmtree(tmp_path / "10")  # as if the run had been killed after step 5

@@ -64,6 +64,7 @@ def test_paddings_that_crop_change_the_scores_of_moved_boxes(padding):
     assert np.median(changes(padding)) > VISIBLE
 
 
+@pytest.mark.slow
 def test_trained_network_shows_the_same_effect_of_padding():
     largest = {padding: changes(padding, trained()) for padding in PADDINGS}
     assert max(largest[padding].max() for padding in EXACT) < ROUNDING
