@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -15,6 +16,7 @@ from convlab.data.sheet import sheet_html
 from convlab.data.splits import TEST_FRACTION, Split, StoredImages, hold_out, image_text, round_robin
 from convlab.geometry import as_integer
 
+Values = ArrayLike | Sequence[Any]  # an array, or nested lists of numbers or names
 CHUNK = 1000  # the number of images converted to float64 at a time
 SAMPLE = 10_000  # the number of images on disk from which the moments are estimated
 STANDARDISATIONS: dict[str, Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]] = {
@@ -84,11 +86,11 @@ class Data:
     @classmethod
     def from_arrays(
         cls,
-        x: ArrayLike,
-        y: ArrayLike,
+        x: Values,
+        y: Values,
         *,
-        test: tuple[ArrayLike, ArrayLike] | None = None,
-        validation: tuple[ArrayLike, ArrayLike] | None = None,
+        test: tuple[Values, Values] | None = None,
+        validation: tuple[Values, Values] | None = None,
         classes: Sequence[str] | None = None,
         name: str = "arrays",
         standardisation: str = "moments",

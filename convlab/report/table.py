@@ -5,7 +5,7 @@ import functools
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple, cast
 
 from convlab.report.rows import Row, columns, to_python_scalar
 
@@ -123,7 +123,9 @@ def to_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def print_table(title: str, table: Table, *, total: bool = False, width: int | None = None, file: TextIO | None = None) -> None:
+def print_table(
+    title: str, table: Table, *, total: bool = False, width: int | None = None, file: io.TextIOBase | None = None
+) -> None:
     """Print a table.
 
     A table that is wider than the output is printed as several tables, one below the other. See `fit_width`.
@@ -140,7 +142,7 @@ def print_table(title: str, table: Table, *, total: bool = False, width: int | N
     import rich.table
     import rich.text
 
-    console = rich.console.Console(file=file, width=width, force_jupyter=None if file is None else False)
+    console = rich.console.Console(file=cast(Any, file), width=width, force_jupyter=None if file is None else False)
     if width is None and not console.is_terminal:
         console.width = 1000
     parts, same = fit_width(table, console.width)

@@ -11,12 +11,12 @@ import jax
 import numpy as np
 import optax
 from flax import linen, nnx
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from convlab.choices import one_of, shown
 from convlab.data import StoredImages
 from convlab.data.arrays import as_labels, as_pixels
+from convlab.data.sets import Values
 from convlab.train import saved
 from convlab.train.checks import as_scalars
 from convlab.train.config import Config
@@ -80,7 +80,7 @@ class Fitted:
         """Return the curves and the last scores. Notebooks call it."""
         return runs_html(repr(self), [self.history])
 
-    def predict(self, images: ArrayLike) -> Int[np.ndarray, "*n"]:
+    def predict(self, images: Values | StoredImages) -> Int[np.ndarray, "*n"]:
         """Predict the class numbers of raw images. The name of class k is `classes[k]`.
 
         Args:
@@ -93,7 +93,7 @@ class Fitted:
         self._check_classes("predict")
         return np.asarray(self._logits(*self._as_batch(images)).argmax(-1))
 
-    def predict_proba(self, images: ArrayLike) -> Float[np.ndarray, "*n classes"]:
+    def predict_proba(self, images: Values | StoredImages) -> Float[np.ndarray, "*n classes"]:
         """Predict the probability of each class for raw images, which is the softmax of the logits.
 
         Args:
@@ -112,7 +112,7 @@ class Fitted:
         if not self.classes:
             raise ValueError(f"{name} needs classes, but the network was trained on targets; use logits(images)")
 
-    def logits(self, images: ArrayLike) -> Float[np.ndarray, "..."]:
+    def logits(self, images: Values | StoredImages) -> Float[np.ndarray, "..."]:
         """Compute the logits of raw images, or the outputs of a network that was trained on targets.
 
         The result is the same to the last bit in another process on the same machine. One image and the same image among
@@ -157,7 +157,7 @@ class Fitted:
             )
         return (np.asarray(batch)[None] if is_single else batch), is_single
 
-    def evaluate(self, images: ArrayLike, labels: ArrayLike) -> dict[str, float]:
+    def evaluate(self, images: Values | StoredImages, labels: Values) -> dict[str, float]:
         """Compute the mean "loss", the "accuracy" and the metrics of `fit` on raw images.
 
         A network that was trained on targets has no accuracy.

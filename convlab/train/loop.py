@@ -11,10 +11,10 @@ import jax
 import numpy as np
 import optax
 from flax import linen, nnx
-from jax.typing import ArrayLike
 
 from convlab.data import Data, StoredImages, batches
 from convlab.data.batching import shuffled_indices
+from convlab.data.sets import Values
 from convlab.train.checkpoint import Checkpoints
 from convlab.train.checks import (
     as_data,
@@ -52,10 +52,10 @@ _passed: list[optax.GradientTransformation] = []
 
 def fit(
     model: nnx.Module | linen.Module | Trainable,
-    data: Data | tuple[ArrayLike, ArrayLike],
+    data: Data | tuple[Values, Values],
     config: Config = Config(),  # noqa: B008 (frozen)
     *,
-    test: tuple[ArrayLike, ArrayLike] | None = None,
+    test: tuple[Values, Values] | None = None,
     loss: Loss | None = None,
     metrics: Metrics | None = None,
     optimizer: optax.GradientTransformation | None = None,
