@@ -102,6 +102,7 @@ INSTANCES = {
     models.Connections: models.Connections,
     models.Head: network(models.Head, (7, 7, 64), (128, 10)),
     models.Stage: network(models.Stage, (28, 28, 1), 16, 3, connections=models.Connections(), batch_norm=True),
+    report.Explorer: lambda: report.explore(cl.Window(3), (28, 28)),
     report.Interval: lambda: report.interval([1.0, 2.0]),
     report.Style: lambda: report.RUNG_STYLE["conv"],
     rungs.Layout: lambda: CONV,
