@@ -11,13 +11,15 @@ from convlab import check
 from convlab.choices import shown
 from convlab.data.splits import MAXIMUM_NDIM, Split, StoredImages
 
+Values = ArrayLike | Sequence[Any]  # an array, or nested lists of numbers or names
+
 EXACT = 2**24  # float32 holds all integers up to this magnitude
 KINDS = {"i": "integers", "u": "integers", "U": "strings", "f": "floats"}  # kinds of labels, by NumPy's kind of dtype
 MOST_CHANNELS = 4  # of images with one spatial axis; more look like grey images without an axis of channels
 
 
 def splits(
-    pairs: Mapping[str, tuple[ArrayLike, ArrayLike]], classes: Sequence[str] | None
+    pairs: Mapping[str, tuple[Values, Values]], classes: Sequence[str] | None
 ) -> tuple[tuple[str, ...], dict[str, Split]]:
     """Make splits of pairs of images and labels, and name their classes.
 

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -12,11 +11,11 @@ from jax.typing import ArrayLike
 from convlab import check
 from convlab.choices import one_of
 from convlab.data import arrays
+from convlab.data.arrays import Values
 from convlab.data.sheet import sheet_html
 from convlab.data.splits import TEST_FRACTION, Split, StoredImages, hold_out, image_text, round_robin
 from convlab.geometry import as_integer
 
-Values = ArrayLike | Sequence[Any]  # an array, or nested lists of numbers or names
 CHUNK = 1000  # the number of images converted to float64 at a time
 SAMPLE = 10_000  # the number of images on disk from which the moments are estimated
 STANDARDISATIONS: dict[str, Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]] = {

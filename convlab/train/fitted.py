@@ -15,8 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from convlab.choices import one_of, shown
 from convlab.data import StoredImages
-from convlab.data.arrays import as_labels, as_pixels
-from convlab.data.sets import Values
+from convlab.data.arrays import Values, as_labels, as_pixels
 from convlab.train import saved
 from convlab.train.checks import as_scalars
 from convlab.train.config import Config

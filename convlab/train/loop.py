@@ -13,8 +13,8 @@ import optax
 from flax import linen, nnx
 
 from convlab.data import Data, StoredImages, batches
+from convlab.data.arrays import Values
 from convlab.data.batching import shuffled_indices
-from convlab.data.sets import Values
 from convlab.train.checkpoint import Checkpoints
 from convlab.train.checks import (
     as_data,
