@@ -28,10 +28,9 @@ from experiments.parts.tuned import LINEAR
 from experiments.parts.units import BETWEEN, KINDS, REFERENCES, network
 from experiments.shared.command import Result, Rows, main
 from experiments.shared.progress import track
-from experiments.shared.settings import above, with_p
 from experiments.shared.stopwatch import compiled, interleave
 
-FORMATS = {"accuracy": ".1%", "train_accuracy": ".1%", "gain": "+.1%", "step_time": ".2f"}
+FORMATS = tuned.FORMATS | {"step_time": ".2f"}
 PRINTED = ("network", "accuracy", "gain", "p", "step_time")
 
 
@@ -106,25 +105,14 @@ def run(config: Config) -> Result:
         print(f"{names['network']}, width {costs['width']}: {trained[0]['accuracy']:.1%}", flush=True)
     times = step_times(config, runs.data, [build(seed=0) for build in builders])
     milliseconds = {group[0]["network"]: time for group, time in zip(lines, times, strict=True)}
-    rows = [{"network": LINEAR, "against": None, **row} for row in runs.linear()]
-    for reference in REFERENCES.values():
-        group = [row for group in lines for row in group if row["against"] == reference]
-        timed = [row | {"step_time": milliseconds[row["network"]] / milliseconds[reference]} for row in group]
-        rows += above(timed, {"network": reference})
-    return Result(rows, reused=runs.finished.reused)
+    timed = [row | {"step_time": milliseconds[row["network"]] / milliseconds[row["against"]]} for rows in lines for row in rows]
+    rows = [{"network": LINEAR, "against": None, **row} for row in runs.linear()] + timed
+    return Result(tuned.with_gains(rows), reused=runs.finished.reused)
 
 
 def table(rows: Rows, config: Config) -> Rows:
     """Average over the seeds, with p-values of the gains that are corrected for the number of networks of a stride."""
-    constant, values = ["width", "weights", "multiply_adds", "step_time", "rate"], ["accuracy", "train_accuracy", "gain"]
-    shares = dict.fromkeys(["accuracy", "train_accuracy"], report.SHARE)
-    lines = report.summarise([row for row in rows if row["network"] == LINEAR], ["network", "rate"], values[:-1], bounds=shares)
-    for reference in REFERENCES.values():
-        group = [row for row in rows if row["against"] == reference]
-        if group:
-            summary = report.summarise(group, ["network", *constant], values, bounds=shares)
-            lines += with_p(summary, group, ["network"], {"network": reference})
-    return lines
+    return tuned.compared(rows, "width", "weights", "multiply_adds", "step_time", "rate")
 
 
 def draw(rows: Rows, config: Config) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 from flax import nnx
 
 import convlab as cl
+from convlab import report
 from convlab.data import Data
 from experiments.parts.networks import linear
 from experiments.shared.settings import Finished, Rows, Training, code_of
@@ -16,6 +17,8 @@ from experiments.shared.settings import Finished, Rows, Training, code_of
 CHOICE_SEED = 1000  # the seed of the runs that choose learning rates; no other run has it
 HELD_OUT = 0.2  # the fraction of the training images that the rates are chosen on
 LINEAR, LINEAR_RATES = "linear classifier", (0.001, 0.003, 0.01)
+SHARES = {"accuracy": report.SHARE, "train_accuracy": report.SHARE}
+FORMATS = {"accuracy": ".1%", "train_accuracy": ".1%", "gain": "+.1%"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,3 +82,28 @@ class Runs:
             accuracy = fitted.history[-1]["test_accuracy"]
             rows.append({"seed": seed, "rate": rate, "train_accuracy": learnt, "accuracy": accuracy})
         return rows
+
+
+def with_gains(rows: Rows) -> Rows:
+    """Add the `gain` over the run of the network `against` with the same seed to every row that names one."""
+    scores = {(row["network"], row["seed"]): row["accuracy"] for row in rows}
+    return [
+        row | ({} if row["against"] is None else {"gain": row["accuracy"] - scores[row["against"], row["seed"]]})
+        for row in rows
+    ]
+
+
+def compared(rows: Rows, *constant: str) -> Rows:
+    """Average over the seeds, with p-values corrected for all networks that are compared to the same one.
+
+    Args:
+      rows: One row per network and seed, with the columns `network`, `against`, `accuracy`, `train_accuracy` and `gain`.
+      *constant: Other columns to keep, which are constant for each network.
+    """
+    p_values: dict[str, float] = {}
+    for reference in dict.fromkeys(row["against"] for row in rows if row["against"] is not None):
+        group = [row for row in rows if row["against"] == reference]
+        tests = report.paired_differences(group, "network", {"network": reference}, "accuracy")
+        p_values |= {test["network"]: test["accuracy_p_holm"] for test in tests}
+    lines = report.summarise(rows, ["network", *constant], [*SHARES, "gain"], bounds=SHARES)
+    return [line | {"p": p_values.get(line["network"])} for line in lines]
