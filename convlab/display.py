@@ -32,12 +32,39 @@ def short_repr(self: Any) -> str:
       >>> Pair("a", np.zeros((2, 3)))
       Pair(name='a', values=float64[2, 3])
     """
-    if dataclasses.is_dataclass(self):
-        defaults = {field.name: field.default for field in dataclasses.fields(self) if field.repr}
-    else:
-        defaults = dict.fromkeys(self._fields, dataclasses.MISSING) | self._field_defaults
-    parts = [f"{name}={brief(getattr(self, name))}" for name in defaults if getattr(self, name) is not defaults[name]]
+    defaults = _defaults(self)
+    parts = [f"{name}={brief(getattr(self, name))}" for name in defaults if not _are_same(getattr(self, name), defaults[name])]
     return f"{type(self).__name__}({', '.join(parts)})"
+
+
+def _defaults(self: Any) -> dict[str, Any]:
+    """Return the defaults of the fields of a dataclass or named tuple, or `dataclasses.MISSING`, by name."""
+    if dataclasses.is_dataclass(self):
+        return {field.name: field.default for field in dataclasses.fields(self) if field.repr}
+    return dict.fromkeys(self._fields, dataclasses.MISSING) | self._field_defaults
+
+
+def _are_same(value: Any, default: Any) -> bool:
+    """Return True if a value is its default, or an equal number or text."""
+    return value is default or (type(value) is type(default) and isinstance(value, (int, float, str)) and value == default)
+
+
+def fields_html(self: Any) -> str:
+    """Return a table of all fields of a dataclass or named tuple, with their values and defaults, in HTML.
+
+    Example:
+      >>> @dataclasses.dataclass
+      ... class Pair:
+      ...     name: str
+      ...     count: int = 3
+      >>> fields_html(Pair("a")).count("<tr>")
+      3
+    """
+    rows = [
+        [name, brief(getattr(self, name)), "" if default is dataclasses.MISSING else brief(default)]
+        for name, default in _defaults(self).items()
+    ]
+    return table_html([type(self).__name__, "value", "default"], rows)
 
 
 def brief(value: Any) -> str:

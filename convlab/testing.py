@@ -17,7 +17,7 @@ from convlab import check
 from convlab.geometry import Size, Space, Window, as_axes, as_integer, as_space
 from convlab.rungs import ByPixel, Layout, transfer, with_rung
 
-__all__ = ["assert_matches_dense", "assert_on_rung", "assert_same_function", "assert_shift_equivariant"]
+__all__ = ["assert_matches_dense", "assert_on_rung", "assert_same_function", "assert_shift_equivariant", "check_answer"]
 
 Function = Callable[[Any], Any]
 
@@ -178,3 +178,34 @@ def _assert_close(got: Any, expected: Any, message: str, tolerance: float) -> No
             f"{message}: the largest difference is {difference.max():.3g} at {index}, where the values are {got[index]:.6g} and"
             f" {expected[index]:.6g}; allowed is {allowed:.3g} (tolerance {tolerance:g} of the largest value)"
         )
+
+
+def check_answer(answer: Any, expected: ArrayLike, *, tolerance: float = 1e-3) -> None:
+    r"""Check the answer to an exercise of a notebook, and print whether it is correct.
+
+    $$|a - e| \le \epsilon \max |e|$$
+
+    Args:
+      answer: The answer: a number or an array. With `...` there is no answer yet, and the text says so.
+      expected: The expected number or array.
+      tolerance: The largest difference allowed, relative to the largest absolute value of `expected`.
+
+    Raises:
+      AssertionError: The answer has another shape or value. The message does not tell the expected value.
+
+    Example:
+      >>> check_answer(..., 9)
+      Not answered yet.
+      >>> check_answer(3 * 3, 9)
+      Correct.
+    """
+    check.number("tolerance", tolerance)
+    if answer is ...:
+        print("Not answered yet.")
+        return
+    given, wanted = np.asarray(answer), np.asarray(expected)
+    if given.shape != wanted.shape:
+        raise AssertionError(f"The answer has the shape {given.shape}, but the shape {wanted.shape} is expected.")
+    if not np.allclose(given, wanted, rtol=0, atol=tolerance * max(np.abs(wanted).max(initial=0.0), 1e-12)):
+        raise AssertionError(f"{answer} is not the answer. Try again.")
+    print("Correct.")

@@ -1,15 +1,24 @@
 """Test data sets that are made of a user's arrays."""
 
+import warnings
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import convlab as cl
-from convlab.data import Data, Split, batches
+from convlab.data import Data, Split, StoredImages, batches, splits
 from convlab.data.splits import TEST_FRACTION, hold_out
 
 X = np.random.default_rng(0).integers(0, 256, (30, 5, 3, 2), dtype=np.uint8)
 Y = np.arange(30) % 3
+
+
+def with_pixel(value):
+    """Return float images of which one, in the last part of a check in parts, has a pixel of this value."""
+    images = X.astype(float)
+    images[11, 2, 1, 0] = value
+    return images
 
 
 @pytest.mark.parametrize("convert", [np.asarray, jnp.asarray, np.ndarray.tolist], ids=["numpy", "jax", "lists"])
@@ -85,7 +94,7 @@ def test_floats_are_targets_of_any_shape_and_have_no_classes():
 @pytest.mark.parametrize(
     "x, y, options, error, message",
     [
-        (X[..., 0, 0], Y, {}, ValueError, r"x of train has shape \(30, 5\); .* x of train\[..., None\]"),
+        (X[..., 0, 0], Y, {}, ValueError, r"x of train has shape \(30, 5\); .* signals: x\[\.\.\., None\]"),
         (np.ones((30, 8, 8)), Y, {}, ValueError, r"shape \(30, 8, 8\); needs .* add an axis of channels .*\[..., None\]"),
         (X[:0], [], {}, ValueError, "needs at least one example"),
         (None, Y, {}, TypeError, "x of train must be an array of images, got None"),
@@ -95,8 +104,19 @@ def test_floats_are_targets_of_any_shape_and_have_no_classes():
         (X, Y[1:], {}, ValueError, "y of train has 29 labels for 30 images; needs one label per image"),
         (X, None, {}, TypeError, "y of train must be an array of labels, got None"),
         (X, ["a", None] * 15, {}, TypeError, "y of train must be integers, strings or floats"),
-        (X, Y - 1, {}, ValueError, "needs class numbers from 0"),
-        (X, Y[:, None], {}, ValueError, r"\(30, 1\); needs \(30,\), one label per image, .* cast targets of other shapes"),
+        (X, Y - 1, {}, ValueError, r"y of train runs from -1 to 1; .* classes, y = np.unique\(y, return_inverse=True\)"),
+        (X, Y[:, None], {}, ValueError, r"y of train has shape \(30, 1\); needs \(30,\), .* use y.ravel\(\)"),
+        (X, [["a"]] * 30, {}, ValueError, r"y of train has shape \(30, 1\); needs \(30,\), .* use y.ravel\(\)"),
+        (X, np.eye(3, dtype=int)[Y], {}, ValueError, r"y of train has shape \(30, 3\); .* use y.argmax\(-1\)"),
+        (X, np.ones((30, 2), int), {}, ValueError, r"\(30, 2\); needs \(30,\), .* cast targets of other shapes to float32"),
+        (X[:1], Y[:1], {}, ValueError, r"test is None, but no class has two of the 1 images, .* needs test=\(x, y\)"),
+        (X[:3], Y[:3], {}, ValueError, r"test is None, but no class has two of the 3 images, .* needs test=\(x, y\)"),
+        (X[:1], Y[:1] * 1.0, {}, ValueError, r"test is None, .* needs test=\(x, y\)"),
+        (with_pixel(np.nan), Y, {}, ValueError, r"^x\[11\] of train contains NaN; needs finite pixels"),
+        (with_pixel(np.inf), Y, {}, ValueError, r"^x\[11\] of train contains infinity; needs finite pixels"),
+        (with_pixel(1e300), Y, {}, ValueError, r"^x\[11\] of train contains infinity"),
+        (X * 1.0, Y, {"test": (with_pixel(np.nan), Y)}, ValueError, r"^x\[11\] of test contains NaN"),
+        (X * 1.0, Y, {"validation": (with_pixel(-np.inf), Y)}, ValueError, r"^x\[11\] of validation contains infinity"),
         (X, np.full(30, np.inf), {}, ValueError, "targets that are not finite"),
         (X, Y, {"test": X}, TypeError, r"test must be a pair \(x, y\) of images and labels"),
         (X, Y, {"test": (X, Y * 1.0)}, TypeError, "y holds integers in train and floats in test; needs one kind of label"),
@@ -112,8 +132,21 @@ def test_floats_are_targets_of_any_shape_and_have_no_classes():
     ],
 )
 def test_arrays_that_do_not_fit_raise_errors(x, y, options, error, message):
-    with pytest.raises(error, match=message):
+    with warnings.catch_warnings(action="error"), pytest.raises(error, match=message):
         Data.from_arrays(x, y, **options)
+
+
+@pytest.mark.parametrize("part", [1, 7, 10**9])
+def test_the_first_image_that_is_not_finite_is_named_whatever_is_checked_at_a_time(monkeypatch, part):
+    images = np.zeros((10, 2, 1), np.float32)
+    images[4, 1], images[7, 0] = np.inf, np.nan
+    monkeypatch.setattr(splits, "CHUNK", part)
+    with pytest.raises(ValueError, match=r"^images\[4\] contains infinity"):
+        Split(images, np.arange(10))
+    stored = StoredImages(lambda indices: images[indices], np.arange(10)[::-1], (2, 1), images.dtype)
+    assert stored[7:].shape == (3, 2, 1)  # the last three from behind
+    with pytest.raises(ValueError, match=r"^images\[7\] of those on disk contains NaN"):
+        stored[:4]
 
 
 def test_targets_and_classes_exclude_each_other():

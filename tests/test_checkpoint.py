@@ -206,6 +206,35 @@ def test_signal_saves_the_run_and_sets_the_exit_code(tmp_path, number, code):
     disk.verify_folder(tmp_path / str(latest))
 
 
+def test_interrupt_says_what_was_saved_and_how_to_go_on(tmp_path, monkeypatch):
+    stop_after(monkeypatch, 13)
+    with pytest.raises(KeyboardInterrupt) as saved:
+        run(tmp_path)
+    last = f"the last checkpoint is {tmp_path / '13'}"
+    assert str(saved.value) == f"training stopped after step 13 of 20; {last}; to go on, run the same call of fit again"
+    with pytest.raises(KeyboardInterrupt) as lost:
+        run()
+    assert re.fullmatch(
+        r"training stopped after step 1[23] of 20; nothing was saved; to resume another time, pass checkpoints=folder to fit",
+        str(lost.value),
+    )
+
+
+def test_a_line_says_whether_a_run_starts_resumes_or_is_finished(tmp_path, monkeypatch, capsys):
+    def lines(progress=True):
+        run(tmp_path, progress=progress)
+        return [line for line in capsys.readouterr().err.splitlines() if "run" in line]
+
+    stop_after(monkeypatch, 13)
+    with pytest.raises(KeyboardInterrupt):
+        lines()
+    monkeypatch.undo()
+    assert f"a new run of 20 steps starts; {tmp_path} holds no checkpoint yet" in capsys.readouterr().err
+    assert lines() == [f"the run in {tmp_path} resumes after step 13 of 20"]
+    assert lines() == [f"the run in {tmp_path} is finished: its result is that of step 20"]
+    assert lines(progress=False) == []
+
+
 @pytest.mark.parametrize("number, exit_type", [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
 def test_signal_after_the_last_step_exits_and_handlers_are_restored(number, exit_type):
     before = signal.getsignal(number)
@@ -472,14 +501,15 @@ def test_continued_run_with_a_constant_rate_equals_one_run(tmp_path):
 
 
 @pytest.mark.parametrize("steps", [10, 40])
-def test_unfinished_run_with_another_total_raises_an_error(stopped, steps):
-    with pytest.raises(ValueError, match=rf"steps: the checkpoint has 20, this run has {steps} in total; only a finished run"):
+def test_unfinished_run_with_another_total_raises_an_error_that_says_how_to_finish_it(stopped, steps):
+    how = r"the saved run stopped at step 13 of 20: finish it first, with Config\(steps=20, ...\), then call fit again"
+    with pytest.raises(ValueError, match=rf"the checkpoint has 20, this run has {steps} in total; {how} with more steps"):
         run(stopped, steps=steps)
 
 
 def test_finished_run_with_fewer_steps_raises_an_error(tmp_path):
     run(tmp_path)
-    with pytest.raises(ValueError, match="steps: the checkpoint has 20, this run has 10 in total; .* at least its last step"):
+    with pytest.raises(ValueError, match="this run has 10 in total; the saved run is finished at step 20, and continues"):
         run(tmp_path, steps=10)
     run(tmp_path, steps=None, epochs=20 * 8 / 67)  # the same number of steps
 

@@ -482,8 +482,12 @@ def test_preparing_is_silent_by_default(tmp_path, capfd):
     assert "examples" not in err
 
 
-def test_progress_is_shown_on_request(tmp_path, capfd):
-    load("digits", data_dir=tmp_path, storage="disk", progress=True)
+def test_progress_is_shown_on_request_and_in_a_terminal_as_bars(tmp_path, capfd, monkeypatch):
+    load("digits", data_dir=tmp_path / "0", storage="disk", progress=True)
+    assert capfd.readouterr() == ("", "")  # a pipe gets lines, and none from a short preparation
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    load("digits", data_dir=tmp_path / "1", storage="disk", progress=True)
     out, err = capfd.readouterr()
     assert out == ""
     for said in ("Generating", "decoding train", "decoding test"):

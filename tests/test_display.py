@@ -1,5 +1,6 @@
 """Texts and HTML of the objects of the package, for interactive sessions and notebooks."""
 
+import dataclasses
 import importlib
 import inspect
 import pickle
@@ -146,8 +147,8 @@ def test_every_public_object_prints_short_and_names_its_class(kind, tmp_path, mo
     if kind in NETWORKS:  # a line per stage
         assert max(map(len, lines)) <= 160
         assert len(lines) <= 15
-    elif kind is measure.Count:
-        assert len(lines) <= 20
+    elif kind is measure.Count:  # two tables of 80 columns
+        assert len(lines) <= 30
     else:
         assert len(text) <= LONGEST
 
@@ -205,6 +206,27 @@ def test_counts_diffs_shares_and_summaries_are_tables_in_notebooks():
         assert "layers/0" in repr(result)
 
 
+def test_costs_and_options_are_tables_of_their_fields_in_notebooks():
+    for value, shown in (
+        (count().total, "multiply_adds"),
+        (train.Checkpoints("runs/<a>"), "runs/&lt;a&gt;"),
+        (train.Log("runs"), "folder"),
+    ):
+        html = value._repr_html_()
+        assert html.startswith(f"<table><thead><tr><th>{type(value).__name__}</th>")
+        assert shown in html
+        assert "<a>" not in html
+
+
+def test_printed_counts_and_summaries_fit_80_columns_without_a_terminal(capsys):
+    model = network(models.Pyramid, (8, 8, 1), 10)()
+    for result in (cl.count(model, (8, 8, 1)), cl.summary(model, (8, 8, 1))):
+        print(result)
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= 80
+        assert all(any(word in line for line in lines) for word in ("window", "intensity", "24,170", "0.7679"))
+
+
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
@@ -243,11 +265,34 @@ def test_data_show_images_of_every_class_and_escape_its_name(space, channels):
     shown = blank(np.float32, space, channels, names=3)
     shown = data.Data("<i>", shown.train, shown.test, ("<script>", "b", "c"))
     html = shown._repr_html_()
+    part = shown.train._repr_html_()
+    assert part.count("<img") == html.count("<img")
+    assert part.count("<tr>") == 4
+    assert "examples" in part
     assert "&lt;script&gt;" in html
     assert "<script>" not in html
     assert "<i>" not in html
     assert html.count("<img") == 3 or html.count("<svg") == 24
     assert html.count("<tr>") == 4
+
+
+def test_a_configuration_prints_what_differs_and_shows_all_fields_in_a_notebook():
+    config = train.Config(epochs=3, batch_size=1000, learning_rate=float("1e-3"), shuffle=False)
+    assert repr(config) == "Config(epochs=3, batch_size=1000, shuffle=False)"
+    assert repr(train.Config()) == "Config()"
+    assert repr(train.Config(epochs=10.0)) == "Config(epochs=10.0)"
+    html = config._repr_html_()
+    assert html.count("<tr>") == 1 + len(dataclasses.fields(config))
+    assert "<td>batch_size</td><td>1000</td><td>128</td>" in html
+
+
+def test_a_log_shows_its_options_and_its_curves_once_they_are_drawn(tmp_path):
+    log = train.Log(tmp_path / "<b>")
+    assert "&lt;b&gt;" in log._repr_html_()
+    assert "<img" not in log._repr_html_()
+    with log.writer() as writer:
+        writer.add({"step": 1, "loss": 0.5, "test_loss": 0.5, "test_accuracy": 0.5})
+    assert log._repr_html_().count("<img") == 1
 
 
 def test_brightness_of_samples_is_relative_to_the_brightest_one():

@@ -612,14 +612,23 @@ def test_linen_modules_refuse_the_same_arguments(wrong, message):
 @each_rung
 def test_refuses_images_of_another_space_than_it_was_made_for(name):
     layer = a_layer(name)
-    with pytest.raises(ValueError, match=r"x holds images of \(5, 7\) pixels but this layer was made for \(7, 5\)"):
+    with pytest.raises(ValueError, match=r"inputs holds images of \(5, 7\) pixels but this layer was made for \(7, 5\)"):
         layer(jnp.ones((4, 5, 7, 2)))
 
 
-@pytest.mark.parametrize("shape, message", [((7, 5, 3), "x has 3 channels but v .* reads 2"), ((5, 2), "needs 2 spatial axes")])
-def test_refuses_images_of_other_channels_or_axes(shape, message):
+@pytest.mark.parametrize(
+    "shape, message",
+    [
+        ((7, 5, 1), "^inputs has 1 channel but this layer was made for 2 in_features$"),
+        ((5, 2), "^inputs .* needs 2 spatial axes"),
+    ],
+)
+@pytest.mark.parametrize(
+    "kind", [cl.LocallyConnected, cl.DenseTranspose, functools.partial(cl.Conv, input_dilation=2, padding=1)]
+)
+def test_refuses_images_of_other_channels_or_axes(kind, shape, message):
     with pytest.raises(ValueError, match=message):
-        cl.Conv(2, 3, (3, 2), rngs=nnx.Rngs(0))(jnp.ones(shape))
+        kind(2, 3, (3, 2), space=(7, 5), rngs=nnx.Rngs(0))(jnp.ones(shape))
 
 
 def test_signatures_show_the_constructor_of_a_class_and_the_call_of_an_instance():

@@ -102,7 +102,7 @@ def test_empty_configs_raise_an_error(data):
 
 
 def test_vmapped_network_with_wrong_outputs_raises_an_error(data):
-    with pytest.raises(ValueError, match=r"an array of shape \(2, 4\) for 2 images, but made has 3 classes"):
+    with pytest.raises(ValueError, match=r"an array of shape \(n, 4\) for n images, but data 'made' has 3 classes"):
         fit_many(lambda rngs: models.MLP(SHAPE, 4, (), rngs=rngs), data, [CONFIG], vmapped=True)
 
 

@@ -76,9 +76,9 @@ def test_a_transposed_layer_is_the_transpose_of_the_layer_with_its_arrays(rung):
     close(nnx.state(transposed), nnx.state(layer))
     x, h = gaussian((2, 7, 5, 2), (2, 4, 5, 3))
     close(jnp.vdot(layer(x), h), jnp.vdot(x, transposed(h)), CLOSE)
-    with pytest.raises(ValueError, match=r"h has \(5, 5\) positions but .* on \(7, 5\) pixels has \(4, 5\)"):
+    with pytest.raises(ValueError, match=r"inputs holds images of \(5, 5\) pixels but this layer was made for \(4, 5\)"):
         transposed(np.ones((2, 5, 5, 3)))
-    with pytest.raises(ValueError, match=r"h has \(2,\) channels but the layer has \(3,\) output channels"):
+    with pytest.raises(ValueError, match="inputs has 2 channels but this layer was made for 3 in_features"):
         transposed(np.ones((2, 4, 5, 2)))
 
 

@@ -511,11 +511,15 @@ def test_total_steps_cover_the_epochs():
     assert Config(epochs=3, steps=5).total_steps(64) == 5
 
 
-def test_progress_bar_is_shown_only_on_request(data, capsys):
+def test_progress_is_shown_only_on_request(data, capsys, monkeypatch):
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)
     fit(linear_model(), data, short_config(progress=False))
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().err == ""
     fit(linear_model(), data, short_config(progress=True))
-    assert "training" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert out == ""
+    for shown in ("training", "7/7", "loss", "test accuracy", "time left"):
+        assert shown in err
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
@@ -534,15 +538,43 @@ def test_non_finite_loss_raises_an_error_with_its_step(data, fault_step, evaluat
 @pytest.mark.parametrize(
     "build, shape",
     [
-        (lambda: models.MLP((5, 3, 2), 4, (), rngs=nnx.Rngs(0)), r"\(2, 4\)"),
-        (lambda: BatchNormDropoutLinen(2), r"\(2, 2\)"),
-        (lambda: Trainable(lambda p, r, x, k, t: (x, r), {}, {}), r"\(2, 5, 3, 2\)"),
+        (lambda: models.MLP((5, 3, 2), 4, (), rngs=nnx.Rngs(0)), r"\(n, 4\)"),
+        (lambda: BatchNormDropoutLinen(2), r"\(n, 2\)"),
+        (lambda: Trainable(lambda p, r, x, k, t: (x, r), {}, {}), r"\(n, 5, 3, 2\)"),
     ],
     ids=["nnx", "linen", "function"],
 )
 def test_wrong_number_of_outputs_raises_an_error(data, build, shape):
-    with pytest.raises(ValueError, match=rf"an array of shape {shape} for 2 images, but made has 3 classes: needs \(2, 3\)"):
+    labels = "with labels from 0 to 2"
+    with pytest.raises(ValueError, match=rf"{shape} for n images, but data 'made' has 3 classes, {labels}: needs \(n, 3\)$"):
         fit(build(), data, short_config())
+
+
+@pytest.mark.parametrize(
+    "train, test, message",
+    [
+        ([1, 2] * 5, [1, 2], r"3 classes, with labels from 1 to 2: needs \(n, 3\); no training image has class 0: .*np.unique"),
+        ([0, 255] * 5, [0], r"256 classes, with labels from 0 to 255: .* has classes 1, 2, 3, 4, 5 and 249 more: .*np.unique"),
+        ([0, 1] * 5, [1, 3], r"4 classes, with labels from 0 to 3: .* no training image has classes 2, 3: "),
+        ([0] * 10, [0], "data 'arrays' has 1 class, with labels from 0 to 0; needs images of at least two classes"),
+    ],
+)
+def test_labels_that_do_not_fit_the_outputs_are_described(train, test, message):
+    x, model = np.random.default_rng(0).normal(size=(10, 3, 1)), models.MLP((3, 1), 2, (), rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=message):
+        fit(model, (x, train), short_config(), test=(x[: len(test)], test))
+
+
+def test_hints_name_the_shape_that_targets_or_images_need():
+    x, y = np.random.default_rng(0).normal(size=(10, 4, 3, 1)), np.arange(10) % 2
+    model = models.MLP((4, 3, 1), 1, (), rngs=nnx.Rngs(0))
+    for loss in (optax.squared_error, lambda logits, targets: (logits - targets) ** 2):  # one fails, one pairs all images
+        with pytest.raises(ValueError, match=r"in a trial with 2 images.*use y\[:, None\]"):
+            fit(model, (x, y * 1.0), short_config(), loss=loss)
+    with pytest.raises(ValueError, match=r"loss is None, .* use y.argmax\(-1\) for the class of one-hot rows"):
+        fit(model, (x, np.eye(2)[y]), short_config())
+    with pytest.raises(ValueError, match=r"model fails on images of shape \(n, 4, 3, 1\): .* image_shape=\(4, 3, 1\)"):
+        fit(models.MLP((5, 3, 1), 2, (), rngs=nnx.Rngs(0)), (x, y), short_config())
 
 
 def test_model_of_wrong_type_raises_an_error(data):
@@ -621,15 +653,17 @@ def test_checkpoints_and_log_accept_a_folder(data, tmp_path):
     assert (tmp_path / "log" / "history.csv").exists()
 
 
-@pytest.mark.parametrize("standardisation", STANDARDISATIONS)
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_non_finite_images_raise_an_error(data, value, standardisation):
-    images = data.train.images.astype(np.float32)
-    images[3, 2, 1, 0] = value
-    test = Split(data.test.images.astype(np.float32), data.test.labels)
-    non_finite = dataclasses.replace(data, train=Split(images, data.train.labels), test=test)
-    with np.errstate(invalid="ignore"), pytest.raises(ValueError, match="the training images of made are not finite"):
-        fit(linear_model(), non_finite.with_standardisation(standardisation), short_config())
+def test_stored_images_that_are_not_finite_raise_an_error_in_training_and_evaluation(data):
+    def stored(split, value):
+        images = split.images.astype(np.float32)
+        images[3, 2, 1, 0] = value
+        read = StoredImages(lambda indices: images[indices], np.arange(len(images)), images.shape[1:], images.dtype)
+        return Split(read, split.labels)
+
+    for values, kind in (((np.nan, 0), "NaN"), ((0, np.inf), "infinity")):
+        train, test = (stored(split, value) for split, value in zip((data.train, data.test), values, strict=True))
+        with pytest.raises(ValueError, match=rf"images\[3\] of those on disk contains {kind}"):
+            fit(linear_model(), dataclasses.replace(data, train=train, test=test), short_config())
 
 
 # --- imports ---------------------------------------------------------------------------------------------------------

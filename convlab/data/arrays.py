@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from convlab import check
 from convlab.choices import shown
-from convlab.data.splits import MAXIMUM_NDIM, Split, StoredImages
+from convlab.data.splits import MAXIMUM_NDIM, Split, StoredImages, check_class_numbers, check_finite
 
 Values = ArrayLike | Sequence[Any]  # an array, or nested lists of numbers or names
 
@@ -39,6 +39,8 @@ def splits(
             raise ValueError(
                 f"y of {part} has {len(labels[part])} labels for {len(images[part])} images; needs one label per image"
             )
+        if labels[part].dtype.kind != "f" and len(labels[part]):
+            check_class_numbers(f"y of {part}", labels[part], len(labels[part]))
     kinds = {part: KINDS[array.dtype.kind] for part, array in labels.items()}
     if len({*kinds.values()}) > 1:
         raise TypeError(f"y holds {' and '.join(f'{kind} in {part}' for part, kind in kinds.items())}; needs one kind of label")
@@ -61,7 +63,7 @@ def as_images(name: str, images: Any) -> np.ndarray | StoredImages:
     """Return images (n, *space, c) as uint8 or float32. Bytes and booleans become uint8, other numbers float32.
 
     Raises:
-      ValueError: The shape is no such shape, or an integer is not exact in float32.
+      ValueError: The shape is no such shape, an integer is not exact in float32, or a number is not finite.
       TypeError: The array holds no real numbers.
     """
     if isinstance(images, StoredImages):
@@ -70,7 +72,7 @@ def as_images(name: str, images: Any) -> np.ndarray | StoredImages:
     if not 1 <= array.ndim - 2 <= MAXIMUM_NDIM or (array.ndim == 3 and array.shape[-1] > MOST_CHANNELS):
         reason = f"needs (n, *space, c) with 1 to {MAXIMUM_NDIM} spatial axes and the channels last"
         if array.ndim in (2, 3):
-            reason += f"; add an axis of channels to grey images or signals: {name}[..., None]"
+            reason += f"; add an axis of channels to grey images or signals: {name.split()[0]}[..., None]"
         if array.ndim == 3:
             reason += "; make a convlab.data.Split of signals with more than four channels"
         raise ValueError(f"{name} has shape {array.shape}; {reason}")
@@ -81,7 +83,7 @@ def as_pixels(name: str, images: Any) -> np.ndarray:
     """Return an array of any shape as uint8 or float32. Bytes and booleans become uint8, other numbers float32.
 
     Raises:
-      ValueError: An integer is not exact in float32, or rows of a list differ in length.
+      ValueError: An integer is not exact in float32, a number is not finite, or rows of a list differ in length.
       TypeError: The array holds no real numbers.
     """
     array = _as_numpy(name, images, "images")
@@ -96,7 +98,10 @@ def as_pixels(name: str, images: Any) -> np.ndarray:
             f"{name} holds integers from {array.min()} to {array.max()}; needs at most 2**24 in magnitude, which float32 holds"
             " exactly; scale them"
         )
-    return array.astype(np.float32)
+    with np.errstate(over="ignore"):  # the check names such a number
+        floats = array.astype(np.float32)
+    check_finite(name, floats)
+    return floats
 
 
 def as_labels(name: str, labels: Any, classes: tuple[str, ...]) -> np.ndarray:

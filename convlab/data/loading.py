@@ -14,6 +14,7 @@ from convlab.data.sets import Data, check_standardisation
 from convlab.data.splits import TEST_FRACTION, Split, hold_out
 from convlab.extras import require
 from convlab.geometry import as_integer
+from convlab.progress import track
 
 LOCAL = {"digits": "Digits", "mnist1d": "Mnist1D"}  # data set of an installed package -> name of its builder
 IN_MEMORY = {"digits": digits}  # data set of an installed package that is read at once -> module of its arrays
@@ -74,7 +75,7 @@ def load(
       skip_corrupt: Whether to leave out images of a folder that cannot be decoded, with a warning, instead of raising an error.
       overwrite: Whether to prepare the data set again if it exists. The old files are deleted when the new ones are complete.
       seed: The seed that chooses the test examples if a data set has only training images.
-      progress: Whether to show progress bars for download, preparation and decoding.
+      progress: Whether to show the progress of download, preparation and decoding, as bars in a terminal.
 
     Returns:
       The data set.
@@ -161,7 +162,8 @@ def _folder(name: str, directory: pathlib.Path, skip_corrupt: bool, **options: A
     state = image_folder.fingerprint(source) + "-skipped" * skip_corrupt
 
     def make() -> Any:
-        album = image_folder.scan(source, skip_corrupt, lambda items, text: records.track(items, text, options["progress"]))
+        show = track if options["progress"] else lambda items, text: items
+        album = image_folder.scan(source, skip_corrupt, show)
         return builders.Folder(state=state, album=album, data_dir=directory)
 
     path = directory / builders.Folder.name / state / str(builders.Folder.VERSION)

@@ -7,13 +7,15 @@ import json
 import pathlib
 import random
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from convlab.data import disk
 from convlab.extras import require
+from convlab.progress import track
 
 FILE_FORMAT = "array_record"
 SPLITS = ("train", "test", "validation")
@@ -40,7 +42,7 @@ def open_or_prepare(
       make: A function that returns the builder which writes to that directory.
       name: The name of the data set in error messages.
       overwrite: Whether to prepare the data set again if it exists. The old files are deleted when the new ones are complete.
-      progress: Whether to show the progress bars of TFDS.
+      progress: Whether to show the progress bars of TFDS in a terminal.
       options: The options of `download_and_prepare`.
 
     Returns:
@@ -251,7 +253,7 @@ class Records:
         examples = f", such as {' and '.join(map(str, shapes[:2]))}" if shapes else ""
         return ValueError(
             f"{self.builder.data_path} holds images of different shapes{examples}; needs one shape: pass"
-            " image_size=(height, width), or --image-size to an experiment, to crop and scale them; or resize the files"
+            " image_size=(height, width) to crop and scale them, or resize the files"
         )
 
     def labels(self) -> np.ndarray:
@@ -297,21 +299,14 @@ def decode_all(records: Records, description: str, progress: bool) -> Iterator[t
       DamagedError: A record is damaged.
     """
     ranges, first = index_blocks(len(records.source)), None
+    blocks = range(0, len(ranges), disk.THREADS)
     with concurrent.futures.ThreadPoolExecutor(disk.THREADS) as pool:
-        for start in track(range(0, len(ranges), disk.THREADS), description, progress):
+        for start in track(blocks, description) if progress else blocks:
             for images, labels in pool.map(records, ranges[start : start + disk.THREADS]):
                 first = images.shape[1:] if first is None else first
                 if images.shape[1:] != first:
                     raise records.shapes_error([first, images.shape[1:]])
                 yield images, labels
-
-
-def track(items: Sequence[Any], description: str, progress: bool) -> Iterable[Any]:
-    """Iterate over `items`, with a progress bar on standard error if `progress` is True."""
-    if not progress:
-        return items
-    rich = require("rich.console")
-    return require("rich.progress").track(items, description, console=rich.Console(stderr=True))
 
 
 def _source(builder: Builder, split: str, decoders: Any = None) -> Any:
@@ -349,12 +344,12 @@ def _first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def quiet(progress: bool = False) -> Iterator[None]:
-    """Suppress the output and warnings of TFDS, and its progress bars unless `progress` is True."""
+    """Suppress the output and warnings of TFDS. If `progress`, its progress bars are shown in a terminal."""
     log = require("absl.logging")
     bars = require("tensorflow_datasets.core.utils.tqdm_utils")
     verbosity, active = log.get_verbosity(), bars._active
     log.set_verbosity(log.ERROR)
-    bars.display_progress_bar(progress)
+    bars.display_progress_bar(progress and sys.stderr.isatty())
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield

@@ -1,5 +1,7 @@
 """The data set that a model is trained and tested on: its splits and the names of the classes."""
 
+from __future__ import annotations  # so that `help` shows the names of types, not what they stand for
+
 import dataclasses
 import functools
 import operator
@@ -19,10 +21,10 @@ from convlab.geometry import as_integer
 CHUNK = 1000  # the number of images converted to float64 at a time
 SAMPLE = 10_000  # the number of images on disk from which the moments are estimated
 STANDARDISATIONS: dict[str, Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]] = {
-    # mean and standard deviation of a channel -> the number to subtract and the number to divide by; NaN and inf propagate
+    # mean and standard deviation of a channel -> the number to subtract and the number to divide by
     "moments": lambda mean, std: (mean, std),
-    "scale": lambda mean, std: (mean - mean, np.hypot(mean, std)),
-    "none": lambda mean, std: (mean - mean, std - std + 1),
+    "scale": lambda mean, std: (np.zeros_like(mean), np.hypot(mean, std)),
+    "none": lambda mean, std: (np.zeros_like(mean), np.ones_like(std)),
 }
 
 
@@ -94,7 +96,7 @@ class Data:
         name: str = "arrays",
         standardisation: str = "moments",
         seed: int = 0,
-    ) -> "Data":
+    ) -> Data:
         """Make a data set of arrays: NumPy, JAX, or nested lists.
 
         Args:
@@ -111,7 +113,8 @@ class Data:
 
         Raises:
           ValueError: The axes are not (n, *space, c), as for grey images without an axis of channels. Or the numbers of images
-            and labels differ, a label has no name, an integer does not fit, or a target is not finite.
+            and labels differ, a label has no name, an integer does not fit, or an image or a target is not finite. Or `test` is
+            None and there are too few images to hold some out.
           TypeError: An argument is of the wrong type, or an array holds no real numbers.
 
         Example:
@@ -123,6 +126,11 @@ class Data:
         pairs = {"train": (x, y), "test": test, "validation": validation}
         names, splits = arrays.splits({part: pair for part, pair in pairs.items() if pair is not None}, classes)
         if test is None:
+            if np.bincount(splits["train"].groups).max() < 2:
+                raise ValueError(
+                    f"test is None, but no class has two of the {len(splits['train'])} images, to hold one out for testing;"
+                    " needs test=(x, y)"
+                )
             splits["train"], splits["test"] = hold_out(splits["train"], TEST_FRACTION, seed)
         return cls(name, classes=names, standardisation=standardisation, **splits)
 
@@ -133,7 +141,7 @@ class Data:
 
     def _repr_html_(self) -> str:
         """Return a sheet of sample images of every class. Notebooks call it."""
-        return sheet_html(self, self._splits)
+        return sheet_html(repr(self), self.classes, self._splits)
 
     @property
     def _splits(self) -> dict[str, Split]:
@@ -163,15 +171,20 @@ class Data:
         """
         return self._standard[1]
 
+    @property
+    def pixel_range(self) -> tuple[float, float]:
+        """The least and the largest training pixel. For images on disk they are those of 10,000 images."""
+        return self._moments[2]
+
     @functools.cached_property
     def _standard(self) -> tuple[np.ndarray, np.ndarray]:
         """The numbers to subtract and to divide by, per channel."""
-        mean, std = STANDARDISATIONS[self.standardisation](*self._moments)
+        mean, std = STANDARDISATIONS[self.standardisation](*self._moments[:2])
         return mean, np.where(std == 0, np.float32(1), std)
 
     @functools.cached_property
-    def _moments(self) -> tuple[np.ndarray, np.ndarray]:
-        """The mean and standard deviation of the training pixels per channel.
+    def _moments(self) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
+        """The mean and standard deviation of the training pixels per channel, and their range over all channels.
 
         The standard deviation of a constant channel is exactly 0.
         """
@@ -186,10 +199,11 @@ class Data:
         for k in range(0, len(rows), CHUNK):
             squares += ((rows[k : k + CHUNK] - centre) ** 2).sum(0)
         std = np.sqrt((squares / len(rows)).reshape(-1, shape[-1]).mean(0))
-        constant = [np.ptp(pixels) == 0 for pixels in np.moveaxis(images, -1, 0)]
-        return mean.astype(np.float32), np.where(constant, 0, std).astype(np.float32)
+        lows, highs = np.array([(pixels.min(), pixels.max()) for pixels in np.moveaxis(images, -1, 0)]).T
+        pixel_range = float(lows.min()), float(highs.max())
+        return mean.astype(np.float32), np.where(lows == highs, 0, std).astype(np.float32), pixel_range
 
-    def with_standardisation(self, name: str) -> "Data":
+    def with_standardisation(self, name: str) -> Data:
         """Return the data set with another scaling of pixels in `fit`.
 
         The images are not changed.
@@ -208,7 +222,7 @@ class Data:
         """
         return dataclasses.replace(self, standardisation=name)
 
-    def subset(self, size: int, seed: int = 0) -> "Data":
+    def subset(self, size: int, seed: int = 0) -> Data:
         """Return the data set with `size` training examples, with classes as balanced as possible.
 
         Examples with targets are chosen at random. The other splits are unchanged. For one seed the subsets are nested: a
@@ -233,7 +247,7 @@ class Data:
         keep = np.sort(round_robin(self.train.groups, seed)[:size])
         return dataclasses.replace(self, train=self.train.take(keep))
 
-    def hold_out(self, fraction: float = 0.1, seed: int = 0) -> "Data":
+    def hold_out(self, fraction: float = 0.1, seed: int = 0) -> Data:
         """Move a fraction of the training examples of each class to a new validation split.
 
         Examples with targets are chosen at random.
@@ -256,7 +270,7 @@ class Data:
         train, validation = hold_out(self.train, fraction, seed)
         return dataclasses.replace(self, train=train, validation=validation)
 
-    def relabel(self, groups: Mapping[str, Sequence[int | str] | int | str]) -> "Data":
+    def relabel(self, groups: Mapping[str, Sequence[int | str] | int | str]) -> Data:
         """Merge groups of classes into new classes, and drop the other classes.
 
         Args:
@@ -300,7 +314,7 @@ class Data:
             return operator.index(old)
         raise ValueError(f"{self.name} has no class {old!r}; its classes are {', '.join(map(repr, self.classes))}")
 
-    def map(self, f: Callable[[np.ndarray], ArrayLike]) -> "Data":
+    def map(self, f: Callable[[np.ndarray], ArrayLike]) -> Data:
         """Apply a function to the images of all splits.
 
         Labels are unchanged. For images on disk, the function is applied whenever they are read.

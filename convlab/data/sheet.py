@@ -1,40 +1,42 @@
 """A sheet of sample images of every class, for notebooks."""
 
 import io
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from convlab.data.splits import Split
 from convlab.display import curve_html, image_html, table_html
 
-if TYPE_CHECKING:
-    from convlab.data.sets import Data
-
 SAMPLES = 8  # the number of images of a class
 CLASSES = 20  # the most classes of a sheet
 TILE = 40  # the least height of an image on the page, in pixels
 
 
-def sheet_html(data: "Data", splits: Mapping[str, Split]) -> str:
-    """Return a table of the classes of a data set with their numbers of examples and sample images.
+def sheet_html(title: str, classes: Sequence[str], splits: Mapping[str, Split]) -> str:
+    """Return a table of classes with their numbers of examples, and sample images of the first split.
 
     Without Pillow, images are left out.
+
+    Args:
+      title: The text above.
+      classes: The names of the classes, or () for targets.
+      splits: The splits by name.
     """
-    labels, count = data.train.groups, max(len(data.classes), 1)
+    first, train = next(iter(splits.items()))
+    labels, count = train.groups, max(len(classes), 1)
     shown = [np.flatnonzero(labels == label)[:SAMPLES] for label in range(min(count, CLASSES))]
-    samples = [np.asarray(data.train.images[chosen]) for chosen in shown]
+    samples = [np.asarray(train.images[chosen]) for chosen in shown]
     high = max((float(np.nanmax(images)) for images in samples if images.size), default=0.0)
     low = min((float(np.nanmin(images)) for images in samples if images.size), default=0.0)
     rows = []
     for label, images in enumerate(samples):
         numbers = [f"{int((split.groups == label).sum()):,}" for split in splits.values()]
-        name = data.classes[label] if data.classes else "examples with targets"
+        name = classes[label] if classes else "examples with targets"
         rows.append([name, *numbers, _strip(images, min(low, 0.0), high)])
     further = f"; {count - CLASSES} more classes" * (count > CLASSES)
-    header, raw = ["class", *splits, "training images"], [False] * (1 + len(splits)) + [True]
-    return table_html(header, rows, [False, *(True for _ in splits), False], title=f"{data!r}{further}", raw=raw)
+    header, raw = ["class", *splits, f"images of {first}"], [False] * (1 + len(splits)) + [True]
+    return table_html(header, rows, [False, *(True for _ in splits), False], title=title + further, raw=raw)
 
 
 def _strip(images: np.ndarray, low: float, high: float) -> str:

@@ -13,6 +13,7 @@ from convlab.choices import shown
 
 MAXIMUM_NDIM = 3
 TEST_FRACTION = 0.2  # the fraction of test examples if a data set has only training examples
+CHUNK = 2**20  # the number of pixels that are checked at a time
 
 
 def image_text(shape: Sequence[int], dtype: np.dtype) -> str:
@@ -59,6 +60,7 @@ class StoredImages:
         if (images.shape, images.dtype) != ((len(indices), *self.shape[1:]), self.dtype):
             needed = f"{(len(indices), *self.shape[1:])} {self.dtype}"
             raise ValueError(f"reading {len(indices)} stored images gave {images.shape} {images.dtype}; needs {needed}")
+        check_finite("images of those on disk", images, indices)
         return images
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
@@ -92,8 +94,8 @@ class Split:
         floating dtype; converted to float32.
 
     Raises:
-      ValueError: There is no example, an axis is empty, or the number of axes is wrong. Or the numbers of images and labels
-        differ, a class number is negative or too large for int32, or a target is not finite.
+      ValueError: There is no example, an axis is empty, or the number of axes is wrong. Or an image or a target is not finite,
+        the numbers of images and labels differ, or a class number is negative or too large for int32.
       TypeError: An argument is not a NumPy array, or has another dtype.
 
     Example:
@@ -113,6 +115,13 @@ class Split:
         where = " on disk" * isinstance(self.images, StoredImages)
         kind = "targets" if self.has_targets else f"labels of {len(np.unique(self.labels))} classes"
         return f"Split({len(self):,} {image_text(self.images.shape[1:], self.images.dtype)}{where}, {kind})"
+
+    def _repr_html_(self) -> str:
+        """Return a sheet of sample images of every label. Notebooks call it."""
+        from convlab.data.sheet import sheet_html
+
+        names = () if self.has_targets else tuple(map(str, range(int(self.labels.max()) + 1)))
+        return sheet_html(repr(self), names, {"examples": self})
 
     def __len__(self) -> int:
         return len(self.images)
@@ -225,6 +234,77 @@ def _check_images(images: object) -> None:
         raise ValueError(f"images have shape {images.shape}; needs (n, *space, c) with 1 to {MAXIMUM_NDIM} spatial axes")
     if images.size == 0:
         raise ValueError(f"images have shape {images.shape}; needs at least one example, pixel and channel")
+    if isinstance(images, np.ndarray):
+        check_finite("images", images)
+
+
+def check_finite(name: str, images: np.ndarray, numbers: Sequence[int] | np.ndarray | None = None) -> None:
+    """Raise ValueError if an image holds NaN or infinity.
+
+    Compiled programs do not always pass NaN on. On CPU, XLA may compute max(NaN, 0) = 0 if a sum over many pixels follows, and
+    a bad image would get a confident answer.
+
+    Args:
+      name: The name of the images, such as "x of train", whose first word is a variable.
+      images: The images, (n, ...).
+      numbers: The numbers of the images, for the error. If None, from 0.
+    """
+    if images.dtype.kind != "f":
+        return
+    step = max(CHUNK * len(images) // max(images.size, 1), 1)
+    for first in range(0, len(images), step):
+        finite = np.isfinite(images[first : first + step])
+        if not finite.all():
+            index = first + int(np.argmin(finite.reshape(len(finite), -1).all(1)))
+            kind = "NaN" if np.isnan(images[index]).any() else "infinity"
+            variable, _, owner = name.partition(" ")
+            number = index if numbers is None else int(numbers[index])
+            raise ValueError(f"{variable}[{number}]{' ' * bool(owner)}{owner} contains {kind}; needs finite pixels")
+
+
+def check_class_numbers(name: str, labels: np.ndarray, examples: int) -> None:
+    """Raise ValueError unless labels are one class number, or one name, per image.
+
+    The errors say how to make class numbers of columns, of one-hot rows and of numbers that do not start at 0.
+
+    Args:
+      name: The name of the labels, such as "y of train", whose first word is a variable.
+      labels: The labels.
+      examples: The number of images.
+    """
+    variable = name.split()[0]
+    if labels.shape != (examples,):
+        raise ValueError(
+            f"{name} has shape {labels.shape}; needs ({examples},), one label per image{_hint_for_shape(variable, labels)}"
+        )
+    if labels.dtype.kind in "iu" and (labels.min() < 0 or labels.max() > np.iinfo(np.int32).max):
+        raise ValueError(
+            f"{name} runs from {labels.min()} to {labels.max()}; needs class numbers from 0 that fit int32; to number other"
+            f" labels, use {renumbered(variable)}"
+        )
+
+
+def renumbered(variable: str) -> str:
+    """Return the text of the code that numbers the values of a variable from 0."""
+    return f"classes, {variable} = np.unique({variable}, return_inverse=True)"
+
+
+def is_one_hot(labels: np.ndarray) -> bool:
+    """Return True if labels are rows of zeros and a single one, with at least two columns."""
+    return (
+        labels.ndim == 2
+        and labels.shape[1] > 1
+        and labels.dtype.kind in "iuf"
+        and bool(np.isin(labels, (0, 1)).all() and (labels.sum(1) == 1).all())
+    )
+
+
+def _hint_for_shape(variable: str, labels: np.ndarray) -> str:
+    if labels.ndim > 1 and labels.size == len(labels):
+        return f": use {variable}.ravel()"
+    if is_one_hot(labels):
+        return f": use {variable}.argmax(-1) for the class of one-hot rows"
+    return ", since integers number the classes; cast targets of other shapes to float32"
 
 
 def _check_labels(labels: object, examples: int) -> None:
@@ -234,14 +314,7 @@ def _check_labels(labels: object, examples: int) -> None:
         return _check_targets(labels, examples)
     if not np.issubdtype(labels.dtype, np.integer):
         raise TypeError(f"labels have dtype {labels.dtype}; needs integers, which number the classes, or targets as floats")
-    if labels.shape != (examples,):
-        raise ValueError(
-            f"labels have shape {labels.shape}; needs ({examples},), one label per image, since integers number the classes;"
-            " cast targets of other shapes to float32"
-        )
-    if labels.min() < 0 or labels.max() > np.iinfo(np.int32).max:
-        raise ValueError(f"labels run from {labels.min()} to {labels.max()}; needs class numbers from 0 that fit int32")
-    return None
+    return check_class_numbers("labels", labels, examples)
 
 
 def _check_targets(targets: np.ndarray, examples: int) -> None:

@@ -160,6 +160,7 @@ class Layer(nnx.Module):
         bias = None if self.bias is None else self.bias[...]
         promoted = self.promote_dtype((inputs, *arrays, bias), dtype=self.dtype)
         inputs, *arrays, bias = check.sequence("the result of promote_dtype", promoted, "arrays")
+        self._described().check_images("inputs", inputs)
         h = self._apply(inputs, dict(zip(self.tying.arrays, arrays, strict=True)), out_sharding)
         return h if bias is None else h + bias
 

@@ -1,5 +1,6 @@
 """A small convolutional network with batch norm and pooling, used in the main experiments."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Unpack
 
@@ -19,7 +20,9 @@ class Pyramid(Stack):
     rung.
 
     Args:
-      image_shape: The shape (*space, c) of one image. Each axis halves after every layer but the last.
+      image_shape: The shape (*space, c) of one image, such as (28, 28, 1) for grey images. A pair is a signal with channels;
+        two equal sizes give a warning, as they look like the height and width of an image. Each axis of space halves after
+        every layer but the last.
       classes: The number of outputs.
       features: The number of channels of each layer.
       flatten: Whether the head reads all pixels of the last image instead of their mean per channel.
@@ -50,6 +53,12 @@ class Pyramid(Stack):
         features = check.sequence("features", features, "integers")
         connections = Connections(**connection_options)
         shape, stages = check.image_shape(image_shape), []
+        if len(shape) == 2 and shape[0] == shape[1]:
+            warnings.warn(
+                f"image_shape {shape} means a signal of {shape[0]} positions with {shape[1]} channels; image_shape is (height,"
+                f" width, channels) for images, such as {(*shape, 1)} for grey ones",
+                stacklevel=6,  # past the wrapper of the constructor and the metaclass
+            )
         for number, d in enumerate(features, 1):
             pool = max_pool if number < len(features) else None
             stages.append(Stage(shape, d, 3, connections=connections, batch_norm=True, pool=pool, rngs=rngs))

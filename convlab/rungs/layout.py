@@ -322,12 +322,30 @@ class Layout:
         Raises:
           ValueError: The images have other channels or, if the layer knows its pixels, another size.
         """
+        self.check_images("h" if self.transposed else "x", x)
         if self.transposed:
             return self._apply_transposed(x, arrays, **options)
-        if self.space is not None:
-            pixels = x.shape[-1 - self.ndim : -1]
-            check.equal_shapes("x holds images of {} pixels", pixels, "this layer was made for {}", tuple(self.space))
         return self.tying.apply(x, arrays, self, **options)
+
+    def check_images(self, name: str, images: jax.Array) -> None:
+        """Check that the layer can read images.
+
+        Args:
+          name: The name of the argument, for errors.
+          images: The images, in the dtype of the computation.
+
+        Raises:
+          ValueError: The images have other channels, too few axes or, if the layer knows its pixels, another size.
+          TypeError: The dtype is neither floating nor complex.
+        """
+        features = self.out_features if self.transposed else self.in_features
+        images, pixels = check.images(images, self.ndim, f"this layer has {self.ndim} spatial axes", name)
+        if (got := images.shape[-1]) != features:
+            channels = "channel" if got == 1 else "channels"
+            raise ValueError(f"{name} has {got} {channels} but this layer was made for {features} in_features")
+        if self.space is not None:
+            needed = self.positions if self.transposed else self.space
+            check.equal_shapes(f"{name} holds images of {{}} pixels", pixels, "this layer was made for {}", tuple(needed))
 
     def _apply_transposed(
         self, h: jax.Array, arrays: Arrays, *, preferred_element_type: DTypeLike | None = None, **options: Any

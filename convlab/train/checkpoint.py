@@ -26,6 +26,7 @@ import numpy as np
 from convlab import check
 from convlab.choices import one_of
 from convlab.data import DamagedError, disk
+from convlab.display import fields_html
 from convlab.extras import require
 from convlab.geometry import as_integer
 from convlab.report import provenance
@@ -38,7 +39,6 @@ BEST_PREFIX = ".best"  # prefix of the paths of the best parameters
 PARTS = "arrays", "run.json", disk.MANIFEST  # the contents of a checkpoint
 SECONDS = 60.0  # the least time between saves, if the interval is not given
 SHARE = 0.01  # the largest share of a run's time for saving, if the interval is not given
-STEPS_DIFFER = " in total; only a finished run continues with another total, which is at least its last step"
 ON_WRITE_ERROR = "warn", "raise"
 
 
@@ -90,6 +90,8 @@ class Checkpoints:
     every_seconds: float | None = None
     max_to_keep: int = 2
     on_write_error: str = "warn"
+
+    _repr_html_ = fields_html
 
     def __post_init__(self):
         disk.as_folder("folder", self.folder)
@@ -283,6 +285,15 @@ class CheckpointManager:
                 continue
         return max(scores, key=lambda step: (scores[step], step)) if scores else None
 
+    def _why_steps_differ(self, step: int, record: Mapping[str, Any]) -> str:
+        """Say how a run can get the number of steps that was asked for."""
+        if record["finished"]:
+            return f" in total; the saved run is finished at step {step}, and continues only with at least as many"
+        return (
+            f" in total; the saved run stopped at step {step} of {record['steps']}: finish it first, with"
+            f" Config(steps={record['steps']}, ...), then call fit again with more steps"
+        )
+
     def _read(self, folder: pathlib.Path, fresh: Snapshot) -> Snapshot:
         record = json.loads((folder / "run.json").read_text())
         if (version := record.get("version", 1)) != VERSION:
@@ -296,7 +307,8 @@ class CheckpointManager:
         if any(path.startswith(BEST_PREFIX) for path in saved):
             fresh = fresh._replace(best=(fresh.state.evaluation_parameters, fresh.state.model_state))
         expected = {path: (list(leaf.shape), str(leaf.dtype)) for path, leaf in jax.tree.map(key_data, fresh.arrays).items()}
-        mismatches = [line + STEPS_DIFFER * line.startswith("steps: ") for line in differences(record, self.identity)] + [
+        differ = self._why_steps_differ(int(folder.name), record)
+        mismatches = [line + differ * line.startswith("steps: ") for line in differences(record, self.identity)] + [
             f"{path}: the checkpoint has {_describe(saved.get(path))}, the model has {_describe(expected.get(path))}"
             for path in dict.fromkeys([*saved, *expected])
             if saved.get(path) != expected.get(path)

@@ -13,6 +13,7 @@ import optax
 from convlab import check
 from convlab.choices import shown
 from convlab.data import Data, disk
+from convlab.data.splits import is_one_hot, renumbered
 from convlab.train.config import Config
 from convlab.train.step import Metrics, Trainable, cast, leaves_by_path
 
@@ -97,11 +98,8 @@ def check_model(model: Trainable, data: Data, config: Config, augment: Any = Non
       ValueError: Something does not fit.
     """
     if config.patience is not None and data.validation is None:
-        raise ValueError(f"patience {config.patience} needs a validation split, but {data.name} has none: see Data.hold_out")
-    if not np.isfinite([data.mean, data.std]).all():
         raise ValueError(
-            f"the training images of {data.name} are not finite or too large: per channel, their mean is {data.mean}"
-            f" and their standard deviation is {data.std}"
+            f"patience {config.patience} needs a validation split, but data {data.name!r} has none: see Data.hold_out"
         )
     shape = None
     for image_shape in dict.fromkeys([data.image_shape, _augmented_shape(augment, data, config.batch_size)]):
@@ -136,14 +134,19 @@ def _augmented_shape(augment: Any, data: Data, size: int) -> tuple[int, ...]:
 def _check_outputs(model: Trainable, data: Data, config: Config, image_shape: tuple[int, ...]) -> tuple[int, ...]:
     """Check the logits and the model state of one step, and return the shape of the logits of two images."""
     x = jax.ShapeDtypeStruct((2, *image_shape), config.dtype)
-    (logits, after), model_state = _step.eval_shape(model.parameters, model.model_state, x, model.apply, config.dtype)
-    if data.classes and logits.shape != (2, len(data.classes)):
+    try:
+        (logits, after), model_state = _step.eval_shape(model.parameters, model.model_state, x, model.apply, config.dtype)
+    except (ValueError, TypeError) as error:
+        if isinstance(error, jax.errors.JAXTypeError):  # not about shapes
+            raise
         raise ValueError(
-            f"model returns an array of shape {logits.shape} for 2 images, but {data.name} has {len(data.classes)} classes:"
-            f" needs {(2, len(data.classes))}"
-        )
+            f"model fails on images of shape {_of_n(x)}: {error}; needs a network of such images, for example made with"
+            f" image_shape={image_shape}"
+        ) from error
     if logits.shape[:1] != (2,):
-        raise ValueError(f"model returns an array of shape {logits.shape} for 2 images; needs an axis of 2 images first")
+        raise ValueError(f"model returns an array of shape {logits.shape} in a trial with 2 images; needs their axis first")
+    if data.classes:
+        _check_classes(logits, data)
     before, after = leaves_by_path(model_state), leaves_by_path(after)
     for path in {**before, **after}:
         old, new = before.get(path), after.get(path)
@@ -155,30 +158,61 @@ def _check_outputs(model: Trainable, data: Data, config: Config, image_shape: tu
     return logits.shape
 
 
+def _check_classes(logits: Any, data: Data) -> None:
+    """Raise ValueError unless there is one logit per class and more than one class."""
+    count, labels = len(data.classes), data.train.labels
+    if count > 1 and logits.shape == (2, count):
+        return
+    all_labels = np.concatenate([labels, data.test.labels])
+    counted = f"{count} {'class' if count == 1 else 'classes'}, with labels from {all_labels.min()} to {all_labels.max()}"
+    problem = f"data {data.name!r} has {counted}"
+    if count == 1:
+        raise ValueError(f"{problem}; needs images of at least two classes to tell them apart")
+    without = sorted({*range(count)} - {*np.unique(labels).tolist()})
+    missing = f"; no training image has {_first(without)}" if without else ""
+    hint = f": to number only those in use, {renumbered('y')}" if without else ""
+    raise ValueError(
+        f"model returns an array of shape {_of_n(logits)} for n images, but {problem}: needs (n, {count}){missing}{hint}"
+    )
+
+
+def _first(numbers: list[int]) -> str:
+    """Return the text of the first few class numbers."""
+    shown = ", ".join(map(str, numbers[:5]))
+    return f"class {shown}" if len(numbers) == 1 else f"classes {shown}{f' and {len(numbers) - 5} more' * (len(numbers) > 5)}"
+
+
+def _of_n(batch: Any) -> str:
+    """Return the text of the shape of a batch of two images, for any number of images."""
+    return f"(n{''.join(f', {size}' for size in batch.shape[1:])}{',' * (len(batch.shape) == 1)})"
+
+
 def _check_loss(loss: Any, shape: Any, data: Data, smoothing: float) -> tuple[int, ...]:
     """Check that a loss takes the logits and labels of two images, and return the shape of the logits of one."""
     targets = data.train.labels
     if loss is None:
         if not data.classes:
+            one_hot = ": use y.argmax(-1) for the class of one-hot rows" * is_one_hot(targets)
             raise ValueError(
-                f"loss is None, but {data.name} has targets of dtype {targets.dtype} instead of classes; needs a loss, such as"
-                " loss=optax.squared_error, or labels of an integer dtype"
+                f"loss is None, but data {data.name!r} has targets of dtype {targets.dtype} instead of classes; needs a loss,"
+                f" such as loss=optax.squared_error, or labels of an integer dtype{one_hot}"
             )
         return shape[1:]
     if smoothing:
         raise ValueError(f"label_smoothing is {smoothing}, which is for the cross-entropy; needs 0 with a loss of its own")
     structs = jax.ShapeDtypeStruct(shape, np.float32), jax.ShapeDtypeStruct((2, *targets.shape[1:]), targets.dtype)
-    got = f"logits of shape {structs[0].shape} and labels of shape {structs[1].shape}, for 2 images"
+    got = f"logits of shape {structs[0].shape} and labels of shape {structs[1].shape}, in a trial with 2 images"
+    hint = "; use y[:, None], so that each target has the shape of its logits" * (shape == (*structs[1].shape, 1))
     try:
         values = _loss.eval_shape(*structs, loss)
     except (TypeError, ValueError, AssertionError, AttributeError, IndexError) as error:
-        raise ValueError(f"loss fails on {got}: {error}") from error
+        raise ValueError(f"loss fails on {got}: {error}{hint}") from error
     if not hasattr(values, "dtype") or not jax.numpy.issubdtype(values.dtype, jax.numpy.floating):
         raise ValueError(f"loss returns {_describe(values)} for {got}; needs floats, whose mean is taken")
     if values.size > max(struct.size for struct in structs):
         raise ValueError(
-            f"loss returns an array of shape {values.shape} for {got}; needs at most one value per element: it pairs each"
-            " image with every other one, so reshape the targets to the shape of the logits"
+            f"loss returns an array of shape {values.shape} for {got}; needs at most one value per element: it"
+            f" pairs each image with every other one{hint or ', so reshape the targets to the shape of the logits'}"
         )
     return shape[1:]
 

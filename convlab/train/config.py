@@ -12,6 +12,7 @@ import optax
 
 from convlab import check
 from convlab.choices import one_of, shown
+from convlab.display import fields_html, short_repr
 from convlab.geometry import as_integer
 from convlab.optim import kernel_mask
 from convlab.train.step import StepOptions
@@ -19,7 +20,7 @@ from convlab.train.step import StepOptions
 SEEDS = 2**32  # the number of seeds that give distinct random keys
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Config:
     """Configuration of a training run.
 
@@ -76,6 +77,9 @@ class Config:
     steps_per_call: int | None = None
     mesh: jax.sharding.Mesh | None = None
     progress: bool = True
+
+    __repr__ = short_repr
+    _repr_html_ = fields_html
 
     def __post_init__(self):
         for field in dataclasses.fields(self):

@@ -1,9 +1,10 @@
 """The result of training: the network as a pure function, its arrays, and its scores."""
 
+from __future__ import annotations  # so that `help` shows the names of types, not what they stand for
+
 import dataclasses
 import functools
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -19,7 +20,7 @@ from convlab.data.arrays import Values, as_labels, as_pixels
 from convlab.train import saved
 from convlab.train.checks import as_scalars
 from convlab.train.config import Config
-from convlab.train.raw_inputs import RawInputs
+from convlab.train.raw_inputs import RawInputs, warn_of_scale
 from convlab.train.step import Apply, Loss, Metrics, NnxApply, Trainable, Tree, compute_logits, mean_loss
 from convlab.train.texts import fitted_text, runs_html
 
@@ -54,6 +55,8 @@ class Fitted:
       loss: The loss that was passed to `fit`, or None for the cross-entropy. In a loaded network, the name of a loss that
         was not passed to `load`.
       metrics: The metrics that were passed to `fit`, or None.
+      pixel_range: The least and the largest training pixel (`Data.pixel_range`). If None, images of another scale are not
+        noticed.
     """
 
     apply: Apply
@@ -71,6 +74,7 @@ class Fitted:
     optimizer_state: optax.OptState = ()
     loss: Loss | str | None = None
     metrics: Metrics | None = None
+    pixel_range: tuple[float, float] | None = None
 
     def __repr__(self) -> str:
         return fitted_text(self)
@@ -86,7 +90,7 @@ class Fitted:
           images: The images, as in `logits`.
 
         Raises:
-          ValueError: `images` have the wrong shape, or the network was trained on targets and has no classes.
+          ValueError: `images` have the wrong shape or are not finite, or the network was trained on targets and has no classes.
           TypeError: `images` are not real numbers.
         """
         self._check_classes("predict")
@@ -99,7 +103,7 @@ class Fitted:
           images: The images, as in `logits`.
 
         Raises:
-          ValueError: `images` have the wrong shape, or the network was trained on targets and has no classes.
+          ValueError: `images` have the wrong shape or are not finite, or the network was trained on targets and has no classes.
           TypeError: `images` are not real numbers.
         """
         self._check_classes("predict_proba")
@@ -111,7 +115,7 @@ class Fitted:
         if not self.classes:
             raise ValueError(f"{name} needs classes, but the network was trained on targets; use logits(images)")
 
-    def logits(self, images: Values | StoredImages) -> Float[np.ndarray, "..."]:
+    def logits(self, images: Values | StoredImages) -> Float[np.ndarray, "*outputs"]:
         """Compute the logits of raw images, or the outputs of a network that was trained on targets.
 
         The result is the same to the last bit in another process on the same machine. One image and the same image among
@@ -119,14 +123,14 @@ class Fitted:
 
         Args:
           images: One image (*space, c), or several (n, *space, c), in the units of the training data: NumPy, JAX, nested
-            lists or `StoredImages`. Pixels from 0 to 1 are not scaled to those of uint8 training images, but there is a
-            warning.
+            lists or `StoredImages`. Pixels are not scaled to those of training, but there is a warning if they are far outside
+            of their range, or all near 0.
 
         Returns:
           The outputs, with an axis for the images if `images` has one.
 
         Raises:
-          ValueError: `images` is empty, or has another shape than in training.
+          ValueError: `images` is empty, contains NaN or infinity, or has another shape than in training.
           TypeError: `images` are not real numbers.
         """
         return self._logits(*self._as_batch(images))
@@ -148,12 +152,8 @@ class Fitted:
                 f"images have shape {batch.shape}; needs one image {self.image_shape} or several"
                 f" (n, {', '.join(map(str, self.image_shape))}), as in training"
             )
-        if isinstance(batch, np.ndarray) and self.dtype == np.uint8 and _are_fractions(batch):
-            warnings.warn(
-                "images have values between 0 and 1, but the network was trained on uint8 images, from 0 to 255;"
-                " scale them, e.g. 255 * images",
-                stacklevel=3,
-            )
+        if isinstance(batch, np.ndarray) and self.pixel_range is not None:
+            warn_of_scale(batch, self.dtype, self.pixel_range)
         return (np.asarray(batch)[None] if is_single else batch), is_single
 
     def evaluate(self, images: Values | StoredImages, labels: Values) -> dict[str, float]:
@@ -166,8 +166,8 @@ class Fitted:
           labels: The class number, the class name or the target of each image.
 
         Raises:
-          ValueError: `images` is empty, the number of labels differs from the number of images, or the network has no output
-            for a label. Or the network was loaded and its loss was not passed to `load`.
+          ValueError: `images` is empty or not finite, there is not one label per image, or the network has no output for a
+            label. Or the network was loaded and its loss was not passed to `load`.
           TypeError: `images` are not real numbers, or the labels are of another kind than in training.
         """
         batch, is_single = self._as_batch(images)
@@ -236,7 +236,7 @@ class Fitted:
         optimizer: optax.GradientTransformation | None = None,
         loss: Loss | None = None,
         metrics: Metrics | None = None,
-    ) -> "Fitted":
+    ) -> Fitted:
         """Load a network from the folder of `save`. All checksums are verified first, and no code of the folder is run.
 
         Args:
@@ -259,12 +259,6 @@ class Fitted:
           >>> convlab.Fitted.load("digits").predict(images)  # doctest: +SKIP
         """
         return cls(**saved.read(path, model, optimizer, loss), metrics=metrics)
-
-
-def _are_fractions(images: np.ndarray) -> bool:
-    """Return True if all pixels are between 0 and 1 and some are neither."""
-    is_fraction = images.dtype.kind == "f" and images.size and images.min() >= 0 and images.max() <= 1
-    return bool(is_fraction and ((images > 0) & (images < 1)).any())
 
 
 def collect_logits(call: Callable[[Any], Array], batches: Iterable[tuple[Any, int]], axis: int = 0) -> np.ndarray:

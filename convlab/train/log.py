@@ -16,6 +16,7 @@ import numpy as np
 
 from convlab import check
 from convlab.data import disk
+from convlab.display import fields_html, image_html
 from convlab.extras import require
 from convlab.report import new_figure, training_curves
 from convlab.report.drawing import save_figure
@@ -66,6 +67,11 @@ class Log:
         disk.as_folder("folder", self.folder)
         if self.tensorboard is not None:
             check.instance("tensorboard", self.tensorboard, (bool, np.bool_), "True, False or None")
+
+    def _repr_html_(self) -> str:
+        """Return the options, and the curves of the log if it has some. Notebooks call it."""
+        curves = disk.as_folder("folder", self.folder) / "curves.png"
+        return fields_html(self) + (image_html(curves.read_bytes(), "the curves of the log") if curves.is_file() else "")
 
     def writer(self) -> "LogWriter":
         """Make the writer for the log of one run.

@@ -1,5 +1,7 @@
 """The training loop: it feeds batches to the step and calls the services."""
 
+from __future__ import annotations  # so that `help` shows the names of types, not what they stand for
+
 import contextlib
 import functools
 import itertools
@@ -31,7 +33,7 @@ from convlab.train.identity import identity
 from convlab.train.log import Log
 from convlab.train.mesh import Placement, is_first
 from convlab.train.raw_inputs import check_inputs
-from convlab.train.services import Service, evaluate_regularly, save_checkpoints, show_progress, write_log
+from convlab.train.services import Service, evaluate_regularly, explain_interrupt, save_checkpoints, show_progress, write_log
 from convlab.train.step import (
     Augment,
     Loss,
@@ -95,7 +97,8 @@ def fit(
       checkpoints: The options for saving the run, or a folder of this run alone. If the folder holds checkpoints, the run
         resumes from the last intact one and continues with the same batches, random keys and result as without a stop.
         The numbers inside `optimizer` and other functions are not compared and must be the same. SIGTERM and Ctrl-C save
-        the run before they end the process. A finished run continues if `config` has more epochs or steps.
+        the run before they end the process. A finished run continues if `config` has more epochs or steps. If
+        `config.progress`, a line says whether the run starts anew, resumes or is finished.
       log: The options for writing the history during training, or a folder for it.
       parameter_metrics: A jittable function that maps the evaluated parameters to scalars by name, such as
         `convlab.measure.locality_metrics` makes. The scalars are added to each row of the history.
@@ -107,10 +110,11 @@ def fit(
     Raises:
       ValueError: The model does not return one logit per class, or `optimizer_state` belongs to another model. The checkpoint
         belongs to another run. `config` sets `patience` without a validation split, or a mesh that does not fit the batch.
-        `parameter_metrics` returns a value that is not a scalar or has the name of a score. The training images are not
-        finite. The model state changes its shape or dtype. `optimizer` needs arguments that a step does not pass. `loss` does
-        not take the logits and labels, or labels are targets and it is None. `metrics` fails, or returns the name of another
-        column. `augment` changes the number of images, axes or channels. `model` standardises its images itself.
+        `parameter_metrics` returns a value that is not a scalar or has the name of a score. Images are not finite. There is one
+        class only. The model state changes its shape or dtype. `optimizer` needs arguments that a step does not pass. `loss`
+        does not take the logits and labels, or labels are targets and it is None. `metrics` fails, or returns the name of
+        another column. `augment` changes the number of images, axes or channels. `model` standardises its images itself, or
+        takes images of another shape.
       TypeError: An argument has the wrong type.
       DamagedError: There are checkpoints, but all are damaged.
       FloatingPointError: A loss is not finite, or a parameter is not finite when the run is evaluated or saved. The error names
@@ -125,7 +129,9 @@ def fit(
     check_types(data, config, optimizer, **functions, augment=augment)
     check_inputs(model, data)
     model, services = as_trainable(model, data.image_shape, config.seed), []
-    if checkpoints is not None:
+    if checkpoints is None:
+        services.append(explain_interrupt)
+    else:
         record = identity(model, data, config, optimizer is not None, augment, loss)
         services.append(functools.partial(save_checkpoints, checkpoints, record))
     if log is not None:

@@ -1,4 +1,6 @@
-"""A network that takes raw images, as a module."""
+"""Raw images: a network that takes them, and checks of their units."""
+
+import warnings
 
 import jax
 import numpy as np
@@ -36,6 +38,33 @@ class RawInputs(nnx.Module):
     def __call__(self, x: Shaped[Array | np.ndarray, "*n k l c"]) -> Float[Array, "..."]:
         """Return the logits of raw images."""
         return self.network(standardise(x, self.mean[...], self.std[...]))  # pyright: ignore[reportCallIssue]
+
+
+def warn_of_scale(images: np.ndarray, dtype: np.dtype, trained: tuple[float, float]) -> None:
+    """Warn if images are far outside of the range of the training pixels, or all near 0 compared with it.
+
+    Dark images and outliers are no reason. Images are far outside if they exceed the range by more than its width, or the range
+    of a byte if training images are bytes. They are near 0 if no pixel exceeds a hundredth of the largest training pixel, or 1
+    where training images are bytes.
+
+    Args:
+      images: The images that the network is called on.
+      dtype: The dtype of the training images.
+      trained: The least and the largest training pixel.
+    """
+    if images.size == 0:
+        return
+    (low, high), (least, most) = trained, (float(images.min()), float(images.max()))
+    width, is_bytes = high - low, dtype == np.uint8
+    is_outside = least < low - width or most > high + width or (is_bytes and (least < 0 or most > 255))
+    peak, largest = max(-least, most), max(-low, high)
+    is_near_zero = 0 < peak <= max(largest / 100, min(1, largest / 10) * is_bytes)
+    if is_outside or is_near_zero:
+        warnings.warn(
+            f"images have pixels from {least:g} to {most:g}, but the network was trained on {dtype} images with pixels from"
+            f" {low:g} to {high:g}; needs the same units: scale them as in training",
+            stacklevel=4,
+        )
 
 
 def check_inputs(model: object, data: Data) -> None:

@@ -54,6 +54,7 @@ def write(fitted: "Fitted", path: str | os.PathLike[str], overwrite: bool) -> No
         "image_shape": list(fitted.image_shape),
         "dtype": np.dtype(fitted.dtype).name,
         "classes": list(fitted.classes),
+        "pixel_range": fitted.pixel_range and list(fitted.pixel_range),
         **{name: getattr(fitted, name) for name in PLAIN},
         "provenance": provenance(),
     }
@@ -107,6 +108,7 @@ def read(
         "image_shape": tuple(record["image_shape"]),
         "dtype": np.dtype(record["dtype"]),
         "classes": tuple(record["classes"]),
+        "pixel_range": record.get("pixel_range") and tuple(record["pixel_range"]),
         **{name: record[name] for name in PLAIN},
     }
 

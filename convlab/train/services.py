@@ -6,6 +6,8 @@ others. A run therefore resumes from its checkpoint before its log starts, and i
 """
 
 import contextlib
+import pathlib
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,9 +15,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from convlab.progress import progress_of
 from convlab.train.checkpoint import CheckpointManager, Checkpoints, Snapshot
 from convlab.train.log import Log
-from convlab.train.mesh import Exchange
+from convlab.train.mesh import Exchange, is_first
 from convlab.train.signals import StopSignal, exit_after
 from convlab.train.step import ParameterMetrics
 from convlab.train.training import Training
@@ -33,6 +36,8 @@ def save_checkpoints(checkpoints: Checkpoints, identity: dict[str, Any], trainin
     with CheckpointManager(checkpoints, identity) as manager, StopSignal() as stop:
         if snapshot := manager.restore_latest(Snapshot(training.state, [], [], 0.0)):
             training.resume(snapshot)
+        if training.config.progress and is_first():
+            print(_describe_start(training, manager.root), file=sys.stderr)
         training.describe_checkpoint = manager.describe_latest
         exchange, interval = Exchange(training.placement), checkpoints.every_steps
         due = {*range(interval, training.steps + 1, interval)} if interval else set()
@@ -44,10 +49,33 @@ def save_checkpoints(checkpoints: Checkpoints, identity: dict[str, Any], trainin
             if is_due or by_time or signal_number:
                 manager.save(training.snapshot(), training.is_finished)
             if signal_number:
-                manager.wait_until_finished()
-                exit_after(signal_number)
+                last = manager.describe_latest()
+                exit_after(signal_number, f"{_describe_stop(training)}; {last}; to go on, run the same call of fit again")
 
         yield save
+
+
+def _describe_start(training: Training, folder: pathlib.Path) -> str:
+    """Describe whether a run with checkpoints starts, resumes or is finished."""
+    if training.is_finished:
+        return f"the run in {folder} is finished: its result is that of step {training.step}"
+    if training.step:
+        return f"the run in {folder} resumes after step {training.step} of {training.steps}"
+    return f"a new run of {training.steps} steps starts; {folder} holds no checkpoint yet"
+
+
+def _describe_stop(training: Training) -> str:
+    return f"training stopped after step {training.step} of {training.steps}"
+
+
+@contextlib.contextmanager
+def explain_interrupt(training: Training) -> Iterator[Callable[[], None]]:
+    """Make the KeyboardInterrupt of Ctrl-C explain that a run without checkpoints was not saved."""
+    try:
+        yield lambda: None
+    except KeyboardInterrupt as error:
+        error.args = (f"{_describe_stop(training)}; nothing was saved; to resume another time, pass checkpoints=folder to fit",)
+        raise
 
 
 @contextlib.contextmanager
@@ -69,29 +97,21 @@ def evaluate_regularly(parameter_metrics: ParameterMetrics | None, training: Tra
 
 @contextlib.contextmanager
 def show_progress(training: Training) -> Iterator[Callable[[], None]]:
-    """Show a progress bar with step, loss, last accuracy, images per second and remaining time."""
-    from rich import progress
-
+    """Show the step, the time left, the loss, the last accuracy and the images per second, see `progress_of`."""
     steps, first = training.steps, training.step
-    with progress.Progress(
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        progress.TextColumn("loss {task.fields[loss]:.3f}{task.fields[score]} · {task.fields[rate]:,.0f} images/s"),
-        progress.TimeRemainingColumn(),
-    ) as bar:
-        task = bar.add_task("training", total=steps, loss=np.nan, rate=0.0, score="")
-        begin, shown = time.perf_counter(), 0.0
+    with progress_of("training", steps, first) as advance:
+        begin, done, shown = time.perf_counter(), first, 0.0
 
         def show() -> None:
-            nonlocal shown
+            nonlocal done, shown
             now, size = time.perf_counter(), training.config.batch_size * len(training.histories)
             if training.step == steps or now - shown > PROGRESS_SECONDS:
-                shown, rate = now, (training.step - first) * size / (now - begin)
                 loss = np.asarray(training.loss).reshape(len(training.histories), -1)[:, -1].mean()
                 last = [history[-1] for history in training.histories if history]
                 accuracies = [row["test_accuracy"] for row in last if "test_accuracy" in row]  # none without classes
-                score = f" · test accuracy {np.mean(accuracies):.1%}" if accuracies else ""
-                bar.update(task, completed=training.step, loss=loss, rate=rate, score=score)
+                score = f", test accuracy {np.mean(accuracies):.1%}" if accuracies else ""
+                rate = (training.step - first) * size / (now - begin)
+                advance(training.step - done, f"loss {loss:.3f}{score}, {rate:,.0f} images/s")
+                done, shown = training.step, now
 
         yield show

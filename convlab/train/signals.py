@@ -39,9 +39,14 @@ class StopSignal:
         self.signal_number = number
 
 
-def exit_after(number: int | None) -> None:
-    """Exit as a signal would: KeyboardInterrupt for Ctrl-C, exit code 143 for SIGTERM, nothing for None."""
+def exit_after(number: int | None, message: str = "") -> None:
+    """Exit as a signal would: KeyboardInterrupt for Ctrl-C, exit code 143 for SIGTERM, nothing for None.
+
+    Args:
+      number: The number of the signal.
+      message: The text of the KeyboardInterrupt.
+    """
     if number == signal.SIGINT:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(*[message] * bool(message))
     if number is not None:
         raise SystemExit(128 + number)

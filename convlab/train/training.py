@@ -279,6 +279,7 @@ class Training:
                 image_shape=data.image_shape,
                 dtype=data.train.images.dtype,
                 classes=data.classes,
+                pixel_range=data.pixel_range,
                 optimizer_state=optimizer_state,
                 **common,
             )
