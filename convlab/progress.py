@@ -41,7 +41,7 @@ def progress_of(description: str, total: int, done: int = 0) -> Iterator[Callabl
             news.no_wrap, news.overflow = True, "ellipsis"
             return news
 
-    whole = {"table_column": table.Column(no_wrap=True)}  # in a narrow terminal the news is cut, and not these
+    whole: dict[str, Any] = {"table_column": table.Column(no_wrap=True)}  # in a narrow terminal the news is cut, and not these
     columns = (
         progress.TextColumn("{task.description}"),
         progress.BarColumn(12),

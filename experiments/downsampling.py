@@ -31,9 +31,9 @@ from experiments.shared.settings import Source
 
 KINDS = ("images", "edges of images", "noise")
 VALUES = {
-    "error": "error, relative",
-    "mean_change": "change of the mean, relative",
-    "aliased_energy": "energy aliased, share",
+    "error": "error (relative)",
+    "mean_change": "mean change (relative)",
+    "aliased_energy": "aliased energy (share)",
 }
 BOUNDS = {"error": report.POSITIVE, "mean_change": report.POSITIVE, "aliased_energy": report.SHARE}
 
@@ -84,15 +84,16 @@ def draw(rows: Rows, config: Config) -> Any:
     figure, axes = report.new_figure(3, size=(18.0, 6.5))
     methods = list(dict.fromkeys(line["method"] for line in summary))
     styles = {
-        kind: report.RUNG_STYLE[rung]._replace(label=kind if kind == KINDS[2] else f"{config.dataset}: {kind}", line="none")
+        kind: report.RUNG_STYLE[rung]._replace(label=kind, line="none")
         for kind, rung in zip(KINDS, ("dense", "conv", "tiled"), strict=True)
     }
     for axis, (name, label) in zip(axes, VALUES.items(), strict=True):
         lines = [line | {"place": methods.index(line["method"])} for line in summary]
-        report.curves(axis, lines, "place", name, "input", x_label="", y_label=f"{label}, 95 % interval", styles=styles)
+        words: dict[str, Any] = {"y_label": f"{label}, 95 % interval", "styles": styles}
+        title = f"downsampling of {config.dataset} by two, {config.window} x {config.window} windows" if axis is axes[1] else ""
+        report.curves(axis, lines, "place", name, "input", x_label="", title=title, **words)
         axis.set_xticks(range(len(methods)), methods, rotation=30, ha="right")
         axis.axhline(0, color="0.5", linestyle="--", zorder=0)
-    axes[1].set_title(f"downsampling by two, windows of {config.window} x {config.window}")
     return figure
 
 

@@ -40,7 +40,7 @@ from experiments.shared.progress import track
 from experiments.shared.settings import Source, styles
 
 CHOICE = ("network", "period")  # the columns for whose values one power is chosen
-LAYERS = styles({"first layer": "conv", "second layer": "tiled"})
+LAYERS = styles({"signal to noise 1": "conv", "signal to noise 2": "tiled"})
 FORMATS: dict[str, str] = dict.fromkeys(("validation_accuracy", "accuracy", "projected_accuracy"), ".1%")
 
 
@@ -140,18 +140,26 @@ def draw(rows: Rows, config: Config) -> Any:
     """Draw accuracies around a projection and the similarity of kernels before it, by period."""
     figure, axes = report.new_figure(2, size=(13.0, 6.0))
     chosen, plain = table(rows, config), [row for row in averaged(rows) if row["power"] == 0]
-    right = {"before a projection": (chosen, "accuracy"), "after it": (chosen, "projected_accuracy")}
-    right["before, rates of plain SGD"] = plain, "accuracy"
-    others = {row["network"]: report.interval_of(row, "accuracy") for row in chosen if row["network"] != SHARED}
-    y_label = f"accuracy on {config.dataset}, 95 % interval"
-    panel(axes[0], right, config, y_label=y_label, y_format=".0%", baselines=others)
+    left = {"accuracy": (chosen, "accuracy"), "projected accuracy": (chosen, "projected_accuracy")}
+    left["accuracy, power 0"] = plain, "accuracy"
+    others = {f"_{row['network']}": report.interval_of(row, "accuracy") for row in chosen if row["network"] != SHARED}
+    y_label, title = f"accuracy on {config.dataset}, 95 % interval", f"LeNet on {config.size:,} training images"
+    panel(axes[0], left, config, y_label=y_label, y_format=".0%", baselines=others, title=title)
     equal = {line: (chosen, name) for line, name in zip(LAYERS, NOISE, strict=True)}
     [apart] = [row for row in chosen if row["network"] == APART]
-    starts = {f"start apart, {line}": report.interval_of(apart, name) for line, (_, name) in equal.items()}
-    panel(axes[1], equal, config, y_label="signal to noise of weights, log10", baselines=starts, styles=LAYERS)
+    starts = {f"_{APART}: {line[-1]}": report.interval_of(apart, name) for line, (_, name) in equal.items()}
+    words: dict[str, Any] = {
+        "y_label": "signal to noise of weights, log10",
+        "title": "how equal kernels are before a projection",
+    }
+    panel(axes[1], equal, config, baselines=starts, styles=LAYERS, **words)
     axes[1].set_xlim(axes[0].get_xlim())
-    axes[0].set_title(f"LeNet on {config.size:,} training images")
-    axes[1].set_title("how equal kernels are before it")
+    for axis, lines in zip(axes, (others, starts), strict=True):
+        lowest = min(line.mean for line in lines.values())
+        for label, line in lines.items():
+            side = "top" if axis is axes[1] and line.mean == lowest else "bottom"
+            axis.text(0.13, line.mean, label[1:], transform=axis.get_yaxis_transform(), color="0.3", size=13, va=side)
+    axes[1].margins(y=0.12)
     return figure
 
 

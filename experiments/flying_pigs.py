@@ -39,7 +39,7 @@ from experiments.shared.progress import at_once
 
 WHICH, WHERE = "bird or pig", "above or below"
 BOUNDS = {"accuracy": report.SHARE, "equal": report.SHARE}
-ACCURACY, CHANCE = "accuracy, 95 % interval", {"chance": 0.5}
+ACCURACY = "accuracy, 95 % interval"
 FORMATS = {"accuracy": ".1%", "equal": ".1%", "rho": ".2f"}
 
 
@@ -134,28 +134,31 @@ def draw(rows: Rows, config: Config) -> Any:
         [line | {"network": STYLES[line["network"]].label} for line in last],
         "network",
         "accuracy",
-        label=f"mean of {config.seeds} seeds",
+        label="_mean",
         title=f"{WHERE}? {max(config.sizes):,} examples",
-        x_label=ACCURACY,
+        x_label=f"accuracy, mean of {config.seeds} seeds, 95 % interval",
         x_format=".0%",
-        baselines=CHANCE,
+        baselines={"_chance": 0.5},
     )
     axes[-1].set(xlim=(0.48, 1.0), ylim=(len(last) - 0.5, -0.5))
     for number, line in enumerate(last):
-        axes[-1].text(0.99, number + 0.3, f"same answer to both of a pair: {line['equal']:.0%}", size=13, ha="right")
+        axes[-1].text(0.99, number + 0.3, f"equal for both of a pair: {line['equal']:.0%}", size=13, ha="right")
     return figure
 
 
 def draw_size(axis: Any, rows: Rows, config: Config, size: int) -> None:
     """Draw accuracy against rho for one size, the best rules, and where local kernels overtake."""
-    axis.plot(config.rho, [(1 + rho) / 2 for rho in config.rho], ":", color="#767676", label="told the half, and no more")
+    axis.plot(config.rho, [(1 + rho) / 2 for rho in config.rho], ":", color="#767676", label="the half alone")
     for name, line in ((WITH, "-"), (WITHOUT, "--")):
         heights = [row["accuracy"] for row in rows if row["network"] == name]
-        axis.plot(config.rho, heights, line, color="black", linewidth=1.2, label=name)
+        axis.plot(config.rho, heights, line, color="black", linewidth=1.2, label=f"_{name}" if name == WITH else name)
+        if name == WITH:
+            axis.text(config.rho[0], heights[0] + 0.016, name, size=13)
+    axis.text(1.0, 0.503, "chance", color="#767676", size=13, ha="right")
     lines = [line for line in means(rows) if (line["question"], line["examples"]) == (WHICH, size)]
     words: dict[str, Any] = {"x_label": "rho: how much the half tells", "y_label": ACCURACY, "y_format": ".0%"}
     title = f"{WHICH}? {size:,} examples"
-    report.curves(axis, lines, "rho", "accuracy", "network", title=title, styles=STYLES, baselines=CHANCE, **words)
+    report.curves(axis, lines, "rho", "accuracy", "network", title=title, styles=STYLES, baselines={"_chance": 0.5}, **words)
     axis.set_ylim(0.48, 1.0)
     if at := crossing(rows, size):
         colour = STYLES[LOCAL].colour

@@ -117,8 +117,8 @@ def draw(rows: Rows, config: Config) -> Any:
     limit = report.summarise(limited, "readout", "accuracy", bounds={"accuracy": report.SHARE})
     shown = {"x_label": "random kernels", "log_x": True, "styles": STYLES}
     y_label = "distance from the limit, 95 % interval"
-    report.curves(axes[0], finite, "width", "error", "readout", y_label=y_label, title="Gram matrix, relative error", **shown)
-    axes[0].set_yscale("log")
+    words: dict[str, Any] = {"y_label": y_label, "title": "Gram matrix, relative error", "log_y": True}
+    report.curves(axes[0], finite, "width", "error", "readout", **words, **shown)
     slopes = [
         f"{readout}: width^{mean:.2f} [{low:.2f}, {high:.2f}]"
         for readout in STYLES

@@ -132,18 +132,18 @@ def draw(rows: Rows, config: Config) -> Any:
     summary = table(rows, config)
     figure, axes = report.new_figure(2, size=(14.0, 5.5))
     most = {f"most that {padding} can know": knowable(padding) for padding in OUTSIDE}
-    titles = {"similar": "boxes where they were in training", "dissimilar": "boxes where the other class was"}
+    titles = {"similar": "similar: boxes as in training", "dissimilar": "dissimilar: boxes as in the other class"}
     for axis, (test, title) in zip(axes, titles.items(), strict=True):
         report.comparison(
             axis,
             summary,
             "padding",
             test,
-            label=f"fresh images, {config.seeds} seeds, 95 % interval",
+            label=f"mean of {config.seeds} seeds, 95 % interval",
             x_label="accuracy on test images",
             x_format=".0%",
             title=title,
-            references={"first training images, as published": f"{test}{PUBLISHED}"},
+            references={"as published": f"{test}{PUBLISHED}"},
             baselines={"chance": 0.5} | most,
         )
         axis.set_xlim(-0.03, 1.03)

@@ -170,8 +170,7 @@ def draw(rows: Rows, config: Config) -> Any:
         task, target = ("halves", 1) if varied == HALF else (f"DSD against {varied}", 0)
         words: dict[str, Any] = {"x_label": SIZES[varied], "title": f"{task}, {config.target[target]:.0%} right"}
         words |= {"y_label": "examples needed, 95 % interval", "baselines": {"largest set tried": config.most}}
-        report.curves(axis, means, "size", "examples_needed", log_x=True, **words)
-        axis.set_yscale("log")
+        report.curves(axis, means, "size", "examples_needed", log_x=True, log_y=True, **words)
         axis.margins(x=0.2)
     return figure
 

@@ -26,20 +26,21 @@ from experiments.shared.command import Rows, main
 from experiments.shared.progress import track
 from experiments.shared.stopwatch import ceilings, interleave
 
-LOCAL = {"local, auto": "ours", "local, ConvLocal": "Linen ConvLocal", "local, masked dense": "masked dense (Keras)"}
-WHERE = {"scan": "in scan", "vmap": "vmap over networks"}
-LINES = {  # the style of every contender, the same in all panels
-    name: report.Style(name, colour, marker)
-    for name, colour, marker in (
-        ("ours", "#0072B2", "o"),
-        ("ours, in scan", "#0072B2", "v"),
-        ("ours, vmap over networks", "#0072B2", "s"),
-        ("Linen ConvLocal", "#D55E00", "P"),
-        ("masked dense (Keras)", "#CC79A7", "D"),
-        ("PyTorch, best form", "#009E73", "^"),
-        ("lax convolution", "#767676", "o"),
-        ("lax convolution, in scan", "#E69F00", "v"),
-        ("lax convolution, vmap over networks", "#E69F00", "s"),
+LOCAL = ("local, auto", "local, ConvLocal", "local, masked dense")
+TORCH = "local, torch (fastest)"
+STEPS = ("scan", "vmap")
+LINES = {  # the style of every contender, the same in all panels; names with an underscore are written beside their points
+    name: report.Style(label, colour, marker)
+    for name, label, colour, marker in (
+        ("local, auto", "local, auto", "#0072B2", "o"),
+        ("local, ConvLocal", "local, ConvLocal", "#D55E00", "P"),
+        ("local, masked dense", "local, masked dense", "#CC79A7", "D"),
+        (TORCH, TORCH, "#009E73", "^"),
+        (UNIT, UNIT, "#767676", "o"),
+        ("conv, auto, scan", "_conv, auto, scan", "#0072B2", "v"),
+        ("conv, auto, vmap", "_conv, auto, vmap", "#0072B2", "s"),
+        ("conv, lax, scan", "_conv, lax, scan", "#767676", "v"),
+        ("conv, lax, vmap", "_conv, lax, vmap", "#767676", "s"),
     )
 }
 
@@ -116,24 +117,27 @@ def draw(rows: Rows, config: Config) -> Any:
     rows = [row for row in rows if row["dtype"] == rows[0]["dtype"] and len(row.get("shape", "").split("x")) == 5]
     figure, (left, middle, right) = report.new_figure(3, size=(17.0, 7.0))
     words: dict[str, Any] = {"x_label": "batch x side x in x out x kernel", "by": "line", "x": "shape", "styles": LINES}
-    unit, both = {"lax convolution, plain step": 1.0}, [row for row in rows if row["step"] == "both"]
-    drawn = [row | {"line": LOCAL[row["name"]]} for row in both if row["name"] in LOCAL]
+    unit, both = {"_" + UNIT: 1.0}, [row for row in rows if row["step"] == "both"]
+    drawn = [row | {"line": row["name"]} for row in both if row["name"] in LOCAL]
     torch = [row for row in both if row["name"].startswith("local, torch")]
     for shape in dict.fromkeys(row["shape"] for row in torch):
-        best = min(row["ratio"] for row in torch if row["shape"] == shape)
-        drawn.append({"shape": shape, "ratio": best, "line": "PyTorch, best form"})
-    y_label = "time of forward + backward / lax convolution"
-    report.dot_plot(left, drawn, y="ratio", y_label=y_label, title="locally connected", baselines=unit, **words)
-    drawn = [
-        row | {"line": f"{'ours' if 'auto' in row['name'] else 'lax convolution'}, {WHERE[row['step']]}"}
+        drawn.append({"shape": shape, "ratio": min(row["ratio"] for row in torch if row["shape"] == shape), "line": TORCH})
+    y_label = f"time relative to {UNIT}"
+    report.dot_plot(left, drawn, y="ratio", y_label=y_label, title="both (forward + backward)", baselines=unit, **words)
+    left.text(0.99, 1, UNIT, transform=left.get_yaxis_transform(), size=13, ha="right", va="bottom")
+    steps = [
+        row | {"line": f"{row['name']}, {row['step']}"}
         for row in rows
-        if row["name"] in ("conv, auto", UNIT) and row["step"] in WHERE
+        if row["name"] in ("conv, auto", UNIT) and row["step"] in STEPS
     ]
-    y_label, title = "time a step and network / lax, plain step", "convolution, forward + backward"
-    report.dot_plot(middle, drawn, y="ratio", y_label=y_label, title=title, baselines=unit, **words)
-    memory = LOCAL | {UNIT: "lax convolution"}
-    drawn = [row | {"line": memory[row["name"]]} for row in both if row["name"] in memory]
-    report.dot_plot(right, drawn, y="temp_mib", y_label="temporary memory, MiB", title="memory of forward + backward", **words)
+    title = "both, in scan and under vmap"
+    report.dot_plot(middle, steps, y="ratio", y_label=f"{y_label}, plain step", title=title, baselines=unit, **words)
+    for line in dict.fromkeys(row["line"] for row in steps):
+        last = [row["ratio"] for row in steps if row["line"] == line][-1]
+        side: dict[str, Any] = {"va": "top" if line.endswith("scan") else "bottom", "transform": middle.get_yaxis_transform()}
+        middle.text(1.02, last, line, color=LINES[line].colour, size=13, **side)
+    drawn = [row | {"line": row["name"]} for row in both if row["name"] in (*LOCAL, UNIT)]
+    report.dot_plot(right, drawn, y="temp_mib", y_label="temporary memory, MiB", title="both, memory", **words)
     return figure
 
 

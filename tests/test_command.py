@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ import pytest
 from convlab import report
 from experiments import derivation
 from experiments.shared import command, compiling
-from experiments.shared.progress import PlainProgress, at_once, track
+from experiments.shared.progress import PlainProgress, at_once, progress_of, track
 from experiments.shared.redrawing import read_report
 from experiments.shared.settings import UsageError
 
@@ -355,6 +356,35 @@ def test_plain_progress_tells_parts_and_time_left_at_most_once_a_pause(capsys):
     assert len(lines) == len({*lines})
     progress.advance(1)
     assert progress.line(30.0) == "runs: 2 of 4 done after 30 s, about 30 s left"
+
+
+def test_plain_progress_of_a_resumed_run_tells_the_time_of_its_own_steps_and_ends_with_the_news(capsys):
+    with PlainProgress("training", 10, done=8, first=0.01) as progress:
+        assert "left" not in progress.line(30.0)
+        time.sleep(0.1)
+        progress.advance(1, "loss 0.5")
+        assert progress.line(30.0) == "training: 9 of 10 done after 30 s, about 30 s left, loss 0.5"
+        progress.advance(1)
+    first, last = capsys.readouterr().err.splitlines()
+    assert (first, last) == ("training: 8 of 10 done after 0 s", "training: 10 of 10 done after 0 s, loss 0.5")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_notebook_gets_lines_and_no_warning_about_widgets(monkeypatch, capsys):
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert list(track("abc")) == ["a", "b", "c"]
+    assert capsys.readouterr().err == ""
+
+
+def test_bar_is_one_line_in_a_terminal_of_80_columns_and_cuts_only_the_news(monkeypatch, capsys):
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)
+    monkeypatch.setenv("COLUMNS", "80")
+    with progress_of("training", 1000) as advance:
+        advance(1000, "loss 1.323, test accuracy 74.2%, 12,209 images/s")
+    frames = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err).split("\r")
+    [last] = [frame.strip() for frame in frames if "1000/1000" in frame][-1:]
+    assert re.fullmatch(r"training \S+ 1000/1000 loss 1.323, test accuracy .*… time left 0:00:00", last)
+    assert len(last) == 80
 
 
 def test_progress_is_counted_part_by_part_and_short_runs_print_nothing(monkeypatch, capsys):

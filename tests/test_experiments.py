@@ -103,6 +103,28 @@ def test_committed_table_and_figure_are_drawn_again_from_the_rows(name, tmp_path
     assert not smoke
 
 
+@pytest.mark.parametrize("error", [0.0, 0.88])
+def test_ladder_is_drawn_if_a_network_makes_no_error_and_its_axis_fits_the_errors(error, tmp_path):
+    import experiments.ladder as ladder
+
+    rows = [
+        {"network": name, "rung": name, "control": "", "places": places, "size": size, "seed": seed, "error": value}
+        | {"accuracy": 1 - value, "weights": 9, "rate": 0.1, "train_loss": 0.1}
+        for places in (81, 1)
+        for name, value in (("dense", error if places == 1 else 0.9), ("convolution", 0.9))
+        for size in ladder.SMOKE.sizes
+        for seed in range(2)
+    ]
+    command.draw(ladder, rows, ladder.SMOKE, None, tmp_path, smoke=False)
+    assert (tmp_path / "figure.png").exists()
+    figure = ladder.draw(rows, ladder.SMOKE)
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert ("below the axis" in labels) is (error == 0)
+    for axis in figure.axes:
+        assert axis.get_ylim()[0] > 0.2  # no empty axis down to 1 %
+        assert len(axis.get_yticks()) >= 3
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_experiment_shows_progress(name):
     parts = re.findall(r"from (experiments\.parts\.\w+) import", text := (ROOT / "experiments" / f"{name}.py").read_text())

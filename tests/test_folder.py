@@ -11,6 +11,7 @@ import PIL.Image
 import pytest
 
 from convlab.data import idx, list_prepared, load
+from experiments.shared.settings import Source, UsageError
 
 pytest.importorskip("tensorflow_datasets")
 CLASSES = ("cat", "dog")
@@ -202,7 +203,9 @@ def test_images_of_different_sizes_need_a_size_and_are_then_cropped_and_scaled(t
     picture(7, size=(12, 12)).save(tmp_path / "pets/train/cat/square.png")
     name, data_dir = f"folder:{tmp_path / 'pets'}", tmp_path / "data"
     for storage in ("memory", "disk", "records"):
-        with pytest.raises(ValueError, match=r"of different shapes.*image_size=\(height, width\), or --image-size .*or resize"):
+        with pytest.raises(
+            ValueError, match=r"of different shapes.*pass image_size=\(height, width\) to crop and scale them, or resize"
+        ):
             load(name, data_dir=data_dir, storage=storage)
         data = load(name, data_dir=data_dir, storage=storage, image_size=(6, 6))
         assert data.image_shape == (6, 6, 3)
@@ -210,6 +213,16 @@ def test_images_of_different_sizes_need_a_size_and_are_then_cropped_and_scaled(t
         middle = np.asarray(picture(0, size=(6, 10)))[:, 2:8]  # the height fits, so the middle is cropped without scaling
         assert (cats == middle).all((1, 2, 3)).any()
     assert load(name, data_dir=data_dir, image_size=3).image_shape == (3, 3, 3)
+
+
+def test_command_line_names_its_flag_for_images_of_different_sizes(tmp_path, capfd):
+    album(tmp_path / "pets", size=(6, 10))
+    picture(7, size=(12, 12)).save(tmp_path / "pets/train/cat/square.png")
+    source = Source(data=f"folder:{tmp_path / 'pets'}", data_dir=str(tmp_path / "data"))
+    with pytest.raises(UsageError, match="pass --image-size HEIGHT WIDTH to crop and scale them, or resize") as error:
+        source.load()
+    assert "image_size" not in str(error.value)
+    assert capfd.readouterr().err == ""
 
 
 def test_scaling_keeps_an_image_of_one_colour(tmp_path):

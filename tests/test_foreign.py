@@ -401,6 +401,21 @@ def test_keras_pools_leave_padding_out(padding):
         close(run(got, x), np.stack([oracle.pool(image, reads, reduce) for image in x]))
 
 
+def test_error_about_a_keras_layer_names_its_keys_and_what_is_missing_and_no_more():
+    config = {"filters": 4, "kernel_size": (3, 3), "kernel_initializer": {"class_name": "Zeros", "config": [1] * 500}}
+    for layer, message in (
+        (config, "layer must be a Keras layer .* got a mapping of filters, kernel_size, kernel_initializer$"),
+        ({"class_name": "Dense", "confg": config}, "got a mapping of class_name, confg$"),
+        (dict.fromkeys("abcdefgh", config), "got a mapping of a, b, c, d, e, f, ...$"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            foreign.from_keras_layer(layer, [])
+    with pytest.raises(ValueError, match="config of LocallyConnected2D lacks 'kernel_size'"):
+        foreign.from_keras_layer(
+            {"class_name": "LocallyConnected2D", "config": {"filters": 4}}, [np.ones(3)] * 2, image_shape=(7, 7, 2)
+        )
+
+
 # --- variables of Linen ----------------------------------------------------------------------------------------------
 
 MASK = np.random.default_rng(1).integers(0, 2, (7, 6, 12, 2))

@@ -16,7 +16,7 @@ import convlab
 
 ROOT = pathlib.Path(__file__).parents[1]
 LEVELS = [  # packages import only from lower levels; exceptions are in SAME_LEVEL_IMPORTS
-    {"choices", "constructors", "extras", "memory", "signatures"},
+    {"choices", "constructors", "extras", "memory", "progress", "signatures"},
     {"display"},
     {"geometry"},
     {"check"},
@@ -41,7 +41,7 @@ LIBRARIES = {  # library -> packages that may import it
     "optax": {"optim", "train", "surgery", "measure"},
     "tensorflow_datasets": {"data"},
     "matplotlib": {"report"},
-    "rich": {"data", "report", "train"},
+    "rich": {"progress", "report"},
     "grain": {"data"},
     "tyro": set(),
     "tensorboardX": {"train"},

@@ -710,6 +710,49 @@ def test_points_draw_groups_by_category_on_a_logarithmic_axis():
         dot_plot(axis, rows, "shape", "height", "line", x_label="shape", y_label="ms")
 
 
+@pytest.mark.parametrize("bottom", [None, 0.01])
+def test_points_below_a_logarithmic_axis_are_hollow_on_its_bottom_and_intervals_end_there(bottom, tmp_path):
+    """A network that makes no error with any seed has the error 0 [0, 0]."""
+    figure, [axis] = new_figure()
+    means = (0.0, 0.004, 0.5)
+    rows = [{"rung": "conv", "size": x, "error": y, "error_low": 0.0, "error_high": 1.2 * y} for x, y in enumerate(means, 1)]
+    curves(axis, rows, "size", "error", x_label="", y_label="", log_y=True, bottom=bottom, baselines={"chance": 0.9})
+    save_figure(figure, tmp_path / "figure.png")
+    lowest = bottom or 0.002
+    below = [mean < lowest for mean in means]
+    assert axis.get_yscale() == "log"
+    assert axis.get_ylim()[0] == pytest.approx(lowest)
+    [hollow] = [line for line in axis.lines if line.get_markerfacecolor() == "white" and len(line.get_xdata())]
+    assert len(hollow.get_ydata()) == sum(below)
+    assert {*hollow.get_ydata()} == {lowest}
+    assert hollow.get_color() == RUNG_STYLE["conv"].colour
+    [bars] = axis.collections
+    assert min(bar[:, 1].min() for bar in bars.get_segments()) == pytest.approx(lowest)
+    assert "below the axis" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_logarithmic_axis_without_points_below_it_has_no_hollow_markers():
+    figure, [axis] = new_figure()
+    rows = [{"rung": "conv", "size": x, "error": x / 10} for x in (1, 2)]
+    curves(axis, rows, "size", "error", x_label="", y_label="", log_y=True)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["convolution"]
+
+
+def test_category_without_height_is_hollow_on_the_bottom_of_its_axis():
+    figure, [axis] = new_figure()
+    dot_plot(
+        axis,
+        [{"rung": "conv", "shape": s, "mib": m} for s, m in (("a", 0), ("b", 4.0))],
+        "shape",
+        "mib",
+        x_label="",
+        y_label="",
+    )
+    filled, hollow, _ = axis.lines
+    assert (list(filled.get_ydata()), list(hollow.get_ydata())) == ([4.0], [2.0])
+    assert axis.get_ylim()[0] == 2.0
+
+
 def test_comparison_draws_rows_from_the_top_with_intervals_references_and_baselines():
     figure, [axis] = new_figure()
     rows = [

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from convlab import check
-from convlab.choices import one_of
+from convlab.choices import one_of, shown
 from convlab.foreign.holders import filled
 from convlab.foreign.keras_local import DATA_FORMATS, from_keras_local, keras_local_window
 from convlab.geometry import Window, as_axes
@@ -198,9 +198,11 @@ def _described(name: str, layer: Any) -> Iterator[_Entry]:
         held: Any = layer
         yield _entry(type(held).__name__, held.get_config(), held.get_weights(), getattr(held, "input_shape", None))
     else:
+        keys = [*layer] if isinstance(layer, Mapping) else []
+        got = f"a mapping of {', '.join(map(str, keys[:6]))}{', ...' * (len(keys) > 6)}" if keys else shown(layer)
         raise TypeError(
             f"{name} must be a Keras layer or Sequential, with get_config() and get_weights(), or a saved description"
-            f" {{'class_name': ..., 'config': ...}}, got {layer!r}"
+            f" {{'class_name': ..., 'config': ...}}, got {got}"
         )
 
 
@@ -254,7 +256,10 @@ def _convert(entries: list[_Entry], image_shape: Sequence[int] | None) -> list[S
         raise ValueError(f"these layers have no counterpart: {'; '.join(missing)}")
     state = state._replace(ndim=ndim)
     for entry in entries:
-        made = [*KINDS[entry.kind].make(entry, state), *_activation(entry)]
+        try:
+            made = [*KINDS[entry.kind].make(entry, state), *_activation(entry)]
+        except KeyError as error:
+            raise ValueError(f"config of {entry.name} lacks {error}, which a {entry.kind} needs") from error
         for step in made:
             state = state._replace(shape=_shape_after(step, state.shape, entry))
         steps += made

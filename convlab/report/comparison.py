@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from convlab.report.drawing import RUNG_STYLE, Baseline, draw_baselines, draw_legend, figure_of, slide_style
+from convlab.report.drawing import RUNG_STYLE, Baseline, Style, draw_baselines, draw_legend, figure_of, slide_style
 from convlab.report.rows import Row, check_columns
 
 if TYPE_CHECKING:
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import matplotlib.figure
 
 MARKS = ("D", "s", "^")  # the hollow markers of references
+BELOW = 0.025  # the distance of an interval of a reference from that of the mean, as a fraction of the panel's height
 
 
 def comparison(
@@ -25,6 +26,7 @@ def comparison(
     title: str = "",
     references: Mapping[str, str] | None = None,
     baselines: Mapping[str, Baseline] | None = None,
+    styles: Mapping[str, Style] | None = None,
 ) -> "matplotlib.figure.Figure":
     """Draw the mean and interval of each row on a line of its own, with reference values.
 
@@ -39,8 +41,10 @@ def comparison(
       x_format: The format specification of the quantity, e.g. ".0%".
       title: The title of the panel.
       references: The columns of reference values of the same quantity, by their labels in the legend. Missing cells are not
-        drawn.
+        drawn. A reference with columns `<reference>_low` and `<reference>_high` is drawn with its interval, below the mean.
       baselines: The positions of gray vertical lines, by their labels in the legend.
+      styles: The styles of rows, by their names. A row with a style has its colour. If None, means are blue and references
+        orange.
 
     Returns:
       The figure that holds the axes.
@@ -61,14 +65,11 @@ def comparison(
     with slide_style():
         axis.grid(color="#E6E6E6")
         axis.set_axisbelow(True)
-        for height, row in enumerate(summary):
-            low, high = (row.get(f"{value}_{end}") for end in ("low", "high"))
-            if low is not None and high is not None:
-                axis.plot([low, high], [height, height], "|-", color=RUNG_STYLE["conv"].colour, markersize=12)
-        _dots(axis, summary, value, label, color=RUNG_STYLE["conv"].colour, marker="o", markersize=10)
+        known = [styles[row[name]].colour if styles and row.get(name) in styles else None for row in summary]
+        _dots(axis, summary, value, label, known, color=RUNG_STYLE["conv"].colour, marker="o", markersize=10)
         for (reference, column), mark in zip(references.items(), MARKS, strict=False):
             if any(row.get(column) is not None for row in summary):
-                _dots(axis, summary, column, reference, color=RUNG_STYLE["dense"].colour, marker=mark, mfc="none", mew=2)
+                _dots(axis, summary, column, reference, known, color=RUNG_STYLE["dense"].colour, marker=mark, mfc="white", mew=2)
         draw_baselines(axis.axvline, axis.axvspan, baselines or {})
         axis.set_yticks(range(len(summary)), [str(row.get(name)) for row in summary])
         axis.invert_yaxis()
@@ -80,7 +81,21 @@ def comparison(
     return figure_of(axis)
 
 
-def _dots(axis: "matplotlib.axes.Axes", rows: Sequence[Row], column: str, label: str, **style) -> None:
-    """Draw the values of one column as markers, skipping missing cells."""
-    heights = [height for height, row in enumerate(rows) if row.get(column) is not None]
-    axis.plot([float(rows[height][column]) for height in heights], heights, linestyle="none", label=label, **style)
+def _dots(axis: "matplotlib.axes.Axes", rows: Sequence[Row], column: str, label: str, known: list[str | None], **style) -> None:
+    """Draw the values of one column as markers with their intervals, skipping missing cells.
+
+    Rows have a known colour or that of the style. Hollow markers that have intervals are drawn below their lines.
+    """
+    ends = f"{column}_low", f"{column}_high"
+    below = BELOW * len(rows) * ("mfc" in style and any(row.get(ends[0]) is not None for row in rows))
+    for colour in dict.fromkeys(known):
+        shown = style | ({"color": colour} if colour else {})
+        members = [(line + below, row) for line, (row, shade) in enumerate(zip(rows, known, strict=True)) if shade == colour]
+        for height, row in members:
+            if row.get(ends[0]) is not None and row.get(ends[1]) is not None:
+                axis.plot([row[end] for end in ends], [height, height], "|-", color=shown["color"], markersize=12)
+        points = [(float(row[column]), height) for height, row in members if row.get(column) is not None]
+        if points:
+            axis.plot(*zip(*points, strict=True), linestyle="none", label=f"_{label}" if colour else label, **shown)
+    if any(known):
+        axis.plot([], [], linestyle="none", label=label, **style | {"color": "0.3"})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from convlab.extras import require
+from convlab.report.limits import bottom_of, draw_below, log_ticks, show_all_points
 from convlab.report.rows import Row, check_columns, to_python_scalar
 from convlab.report.seeds import Interval
 
@@ -69,8 +70,6 @@ DODGE = 0.018
 """The largest distance between neighbouring lines, as a fraction of the horizontal range."""
 SPREAD = 0.07
 """The largest width that the points of all lines at one x cover, as a fraction of the horizontal range."""
-DIGIT_WIDTH = 0.11
-"""The width of a digit in a tick label, in inches."""
 
 
 @contextlib.contextmanager
@@ -134,8 +133,11 @@ def curves(
     title: str = "",
     y_format: str = "",
     log_x: bool = False,
+    log_y: bool = False,
+    bottom: float | None = None,
     band: bool = False,
     baselines: Mapping[str, Baseline] | None = None,
+    baseline_labels: str | None = None,
     labels: Mapping[str, str] | None = None,
     styles: Mapping[str, Style] | None = None,
 ) -> "matplotlib.figure.Figure":
@@ -155,8 +157,13 @@ def curves(
       title: The title of the panel.
       y_format: The format specification of the numbers on the vertical axis, e.g. ".0%".
       log_x: Whether the x axis is logarithmic.
+      log_y: Whether the y axis is logarithmic. Points below it are then drawn on its bottom, as hollow markers, and intervals
+        end there.
+      bottom: The bottom of a logarithmic y axis. If None, it is below all positive heights.
       band: Whether to draw intervals as bands instead of bars.
       baselines: The heights of gray horizontal lines by label, e.g. {"chance": 0.1}. An `Interval` is shaded.
+      baseline_labels: The end of the gray lines at which their labels stand, "left" or "right". If None, they stand in the
+        legend.
       labels: The labels of groups in the legend, e.g. {"linear": "linear classifier"}.
       styles: The styles of groups that are not rungs. Pass them to give a group the same style in all panels.
 
@@ -176,19 +183,21 @@ def curves(
     check_columns("summary", summary, (x, y, by))
     with slide_style():
         drawn = styles_of([to_python_scalar(by, row.get(by)) for row in summary])
+        bottom = _log_heights(axis, _heights(summary, y, f"{y}_low"), bottom) if log_y else None
         for number, (name, style) in enumerate(drawn.items()):
             style = (styles or {}).get(name, style)
             rows = [row for row in summary if to_python_scalar(by, row.get(by)) == name and row.get(y) is not None]
             points, style = _points(rows, x, y), style._replace(label=(labels or {}).get(name, style.label))
             offset = min(DODGE, SPREAD / len(drawn)) * (number - (len(drawn) - 1) / 2)
-            _line(axis, points if band else _dodged(points, offset, log_x), style, band)
-        _baselines(axis, baselines or {})
+            points = points if band else _dodged(points, offset, log_x)
+            _line(axis, points, style, band, bottom)
+        _baselines(axis, baselines or {}, baseline_labels)
         axis.set(xlabel=x_label, ylabel=y_label)
         axis.set_title(title)
         if y_format:
             axis.yaxis.set_major_formatter(f"{{x:{y_format}}}")
         if log_x:
-            _log_ticks(axis, [float(row[x]) for row in summary if row.get(x) is not None])
+            log_ticks(axis, [float(row[x]) for row in summary if row.get(x) is not None])
         draw_legend(axis)
     return figure_of(axis)
 
@@ -210,9 +219,10 @@ def dot_plot(
 
     Args:
       axis: The axes to draw on.
-      rows: The rows, with columns `x`, `y` and `by`. A missing `y` is not drawn.
+      rows: The rows, with columns `x`, `y` and `by`. A missing `y` is not drawn. A `y` of 0 or less is drawn on the bottom of
+        the axis, as a hollow marker.
       x: The column of the category.
-      y: The column of the height, which must be above 0.
+      y: The column of the height.
       by: The column whose values make the groups.
       x_label: The label of the categories.
       y_label: The label of y, with its unit.
@@ -236,15 +246,18 @@ def dot_plot(
     with slide_style():
         categories = {name: number for number, name in enumerate(dict.fromkeys(row.get(x) for row in rows))}
         drawn = styles_of([to_python_scalar(by, row.get(by)) for row in rows])
+        bottom = _log_heights(axis, _heights(rows, y))
         for number, (name, style) in enumerate(drawn.items()):
             style = (styles or {}).get(name, style)
-            members = [row for row in rows if to_python_scalar(by, row.get(by)) == name and row.get(y)]
+            members = [row for row in rows if to_python_scalar(by, row.get(by)) == name and row.get(y) is not None]
             offset = 0.5 * ((number + 0.5) / len(drawn) - 0.5)
-            positions = [categories[row.get(x)] + offset for row in members]
-            heights = [float(row[y]) for row in members]
-            axis.plot(positions, heights, color=style.colour, marker=style.marker, label=style.label, linestyle="none")
+            positions = np.array([categories[row.get(x)] + offset for row in members])
+            heights = np.array(_heights(members, y))
+            marks: dict[str, Any] = {"color": style.colour, "marker": style.marker}
+            axis.plot(positions[heights > 0], heights[heights > 0], **marks, label=style.label, linestyle="none")
+            draw_below(axis, positions[heights <= 0], bottom, **marks)
         _baselines(axis, baselines or {})
-        axis.set(xlabel=x_label, ylabel=y_label, yscale="log")
+        axis.set(xlabel=x_label, ylabel=y_label)
         labels = [str(name) for name in categories]
         axis.set_xticks(range(len(labels)), labels, rotation=60, ha="right", rotation_mode="anchor")
         axis.set_title(title)
@@ -252,11 +265,14 @@ def dot_plot(
     return figure_of(axis)
 
 
-def _baselines(axis: "matplotlib.axes.Axes", heights: Mapping[str, Baseline]) -> None:
-    """Draw a light grid and labelled gray horizontal lines."""
+def _baselines(axis: "matplotlib.axes.Axes", heights: Mapping[str, Baseline], end: str | None = None) -> None:
+    """Draw a light grid and gray horizontal lines, with labels in the legend or at one end of the lines."""
     axis.grid(axis="y", color="#E6E6E6")
     axis.set_axisbelow(True)
-    draw_baselines(axis.axhline, axis.axhspan, heights)
+    draw_baselines(axis.axhline, axis.axhspan, {f"_{label}" if end else label: mean for label, mean in heights.items()})
+    for label, height in heights.items() if end else ():
+        point = (0.01 if end == "left" else 0.99, height[0] if isinstance(height, Interval) else height)
+        axis.annotate(label, point, (0, 3), axis.get_yaxis_transform(), "offset points", ha=end, color="0.35", size=13)
 
 
 def draw_baselines(line: Callable[..., Any], span: Callable[..., Any], baselines: Mapping[str, Baseline]) -> None:
@@ -286,6 +302,20 @@ def styles_of(names: Sequence[Any]) -> dict[Any, Style]:
     return {name: RUNG_STYLE.get(name) or next(spare)._replace(label=str(name)) for name in names}
 
 
+def _heights(rows: Sequence[Row], *names: str) -> list[float]:
+    """Return the numbers of some columns, without missing cells."""
+    return [float(row[name]) for row in rows for name in names if row.get(name) is not None]
+
+
+def _log_heights(axis: "matplotlib.axes.Axes", heights: Sequence[float], bottom: float | None = None) -> float:
+    """Make the y axis logarithmic, and return its bottom. It is fixed if it is given, or if heights lie below it."""
+    axis.set_yscale("log")
+    lowest = bottom_of(heights) if bottom is None else bottom
+    if bottom is not None or min(heights, default=1.0) <= 0:
+        axis.set_ylim(bottom=lowest)
+    return lowest
+
+
 def _points(rows: Sequence[Row], x: str, y: str) -> np.ndarray:
     """Return the arrays x, mean, low and high, sorted by x, with NaN for missing cells."""
     columns = [[row.get(name) for row in rows] for name in (x, y, f"{y}_low", f"{y}_high")]
@@ -300,28 +330,17 @@ def _dodged(points: np.ndarray, offset: float, log: bool) -> np.ndarray:
     return np.vstack([np.exp(x) if log else x, points[1:]])
 
 
-def _line(axis: "matplotlib.axes.Axes", points: np.ndarray, style: Style, band: bool) -> None:
-    """Draw one line with its intervals."""
-    x, mean, low, high = points
+def _line(axis: "matplotlib.axes.Axes", points: np.ndarray, style: Style, band: bool, bottom: float | None) -> None:
+    """Draw one line with its intervals, on or above a bottom if there is one."""
+    x, mean, low, high = points if bottom is None else np.vstack([points[0], np.maximum(points[1:], bottom)])
     colour = style.colour
     axis.plot(x, mean, linestyle=style.line, color=colour, marker=style.marker, label=style.label, mec="white", mew=0.7)
     if band:
         axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
     else:
         axis.errorbar(x, mean, yerr=(mean - low, high - mean), fmt="none", ecolor=colour, elinewidth=1.8, capsize=4)
-
-
-def _log_ticks(axis: "matplotlib.axes.Axes", values: Sequence[float]) -> None:
-    """Make the x axis logarithmic, with ticks at the values themselves unless their labels would overlap."""
-    axis.set_xscale("log")
-    sizes = np.unique(values)
-    labels = [f"{size:,.0f}" if size == round(size) else f"{size:g}" for size in sizes]
-    panel = axis.get_subplotspec()
-    inches = 0.75 * axis.figure.bbox.width / axis.figure.dpi / (panel.get_gridspec().ncols if panel else 1)
-    gaps = np.diff(np.log(sizes)) / np.log(sizes[-1] / sizes[0]) * inches / DIGIT_WIDTH if len(sizes) > 1 else []
-    if all(gap > (len(left) + len(right)) / 2 + 1 for gap, left, right in zip(gaps, labels, labels[1:], strict=False)):
-        axis.set_xticks(sizes, labels)
-        axis.minorticks_off()
+    if bottom is not None:
+        draw_below(axis, x[points[1] < bottom], bottom, color=colour, marker=style.marker)
 
 
 def draw_legend(axis: "matplotlib.axes.Axes") -> None:
@@ -350,39 +369,3 @@ def save_figure(figure: "matplotlib.figure.Figure", path: str | os.PathLike[str]
     show_all_points(figure)
     with slide_style():
         figure.savefig(path, dpi=DOTS_PER_INCH, format="png")
-
-
-def show_all_points(figure: "matplotlib.figure.Figure") -> None:
-    """Widen the axes of a figure until no marker lies outside of them.
-
-    Lines without markers and the ends of intervals may leave the axes. On a logarithmic axis a value that is not above 0 is
-    not shown.
-
-    Args:
-      figure: The figure.
-    """
-    for axis in figure.axes:
-        points = [line for line in axis.lines if line.get_marker() not in (*NO_POINTS, *CAPS)]
-        points = [line for line in points if line.get_transform().contains_branch(axis.transData)]
-        for name in ("x", "y"):
-            scale, limits = getattr(axis, f"get_{name}scale")(), getattr(axis, f"get_{name}lim")()
-            values = np.concatenate([[], *(np.asarray(getattr(line, f"get_{name}data")(), float).ravel() for line in points)])
-            values = values[np.isfinite(values) & ((values > 0) | (scale != "log"))]
-            if len(values):
-                getattr(axis, f"set_{name}lim")(_widened(limits, float(values.min()), float(values.max()), scale == "log"))
-
-
-NO_POINTS, CAPS = (None, "", " ", "None", "none"), ("|", "_")
-
-
-def _widened(limits: tuple[float, float], least: float, most: float, log: bool) -> tuple[float, float]:
-    """Return limits that contain two values with a margin, in the same direction, and unchanged where they do already."""
-    low, high = sorted(limits)
-    margin = MARGIN * (np.log(max(high, most) / min(low, least)) if log else max(high, most) - min(low, least))
-    low = low if low <= least else least / np.exp(margin) if log else least - margin
-    high = high if high >= most else most * np.exp(margin) if log else most + margin
-    return (low, high) if limits[0] <= limits[1] else (high, low)
-
-
-MARGIN = 0.03
-"""The margin around points for which axes are widened, as a fraction of their range."""

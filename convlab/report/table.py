@@ -134,8 +134,7 @@ def print_table(
       title: The title above the table.
       table: The table, as from `to_table`.
       total: Whether to draw a rule above the last line.
-      width: The number of characters of a line. If None, that of the terminal. Without a terminal lines are as long as the
-        table needs.
+      width: The number of characters of a line. If None, that of the terminal, or 80 without a terminal.
       file: The file to print to. If None, the standard output.
     """
     import rich.console
@@ -144,7 +143,7 @@ def print_table(
 
     console = rich.console.Console(file=cast(Any, file), width=width, force_jupyter=None if file is None else False)
     if width is None and not console.is_terminal:
-        console.width = 1000
+        console.width = PLAIN_WIDTH
     parts, same = fit_width(table, console.width)
     for number, part in enumerate(parts):
         drawn = rich.table.Table(title=None if number else rich.text.Text(title))
@@ -197,6 +196,8 @@ def fit_width(table: Table, width: int) -> tuple[list[Table], dict[str, str]]:
     return parts, {table.header[column]: columns[column][0] for column in shared if columns[column][0]}
 
 
+PLAIN_WIDTH = 80
+"""The number of characters of a line if the output is no terminal."""
 TEXT_WIDTHS = (26, 20, 16, 12)
 """The widths in characters to which texts are wrapped if a table does not fit, in order of preference."""
 

@@ -87,8 +87,7 @@ def training_curves(
                 bounds = {"accuracy": SHARE} if quantity == "accuracy" else None
                 summary = summarise(rows, ["line", x], quantity, bounds=bounds)
                 options = {"x_label": x_label or x, "y_label": y_label, "baselines": heights, "styles": styles}
-                curves(axis, summary, x, quantity, "line", **options, band=True)
-        axes[0].set_yscale("log" if log_loss else "linear")
+                curves(axis, summary, x, quantity, "line", **options, band=True, log_y=log_loss and quantity == "loss")
         axes[1].yaxis.set_major_formatter(PercentFormatter(1))
         draw_legend(axes[0])
     return figure_of(axes[0])

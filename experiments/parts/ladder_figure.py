@@ -1,16 +1,16 @@
-"""The figure of the ladder: errors, examples needed, and prices."""
+"""The figure of the ladder: errors and examples needed."""
 
 import math
 from typing import Any
 
 from convlab import report
 from convlab.report import RUNG_STYLE
-from experiments.parts.ladder_table import CONV, EXPONENTS, geometric_mean, inside, needs, table
+from experiments.parts.ladder_table import CONV, inside, needs
 from experiments.parts.sizes import REORDERED, Sizes, images
 from experiments.shared.command import Rows
 
-TICKS = (0.01, 0.03, 0.1, 0.3, 1.0)  # of errors
-PRICES = (0.5, 1, 2, 4, 8, 16, 32)
+TICKS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # of errors
+FINE_TICKS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 COUNTS = (30, 100, 300, 1000, 3000, 10_000, 30_000)
 STYLES = {
     "linear": RUNG_STYLE["linear"]._replace(label="linear"),
@@ -22,6 +22,7 @@ STYLES = {
     "tiled 2": RUNG_STYLE["tiled"]._replace(label="tiled 2"),
     CONV: RUNG_STYLE["conv"],
 }
+SHOWN = ("linear", "dense", "global convolution", "locally connected", "tiled 2", CONV)  # in the figure of all distances
 
 
 def style(name: str) -> report.Style:
@@ -47,16 +48,23 @@ def place_title(subject: str, count: int, config: Sizes) -> str:
     return f"{subject} at {count} places" if count > 1 else f"{subject} at one place"
 
 
+def target_error(config: Sizes) -> str:
+    """Return the name of the error that counts as reached."""
+    return f"{100 * (1 - config.target):g} % error"
+
+
 def draw_errors(axis: Any, rows: Rows, config: Sizes, count: int) -> None:
     """Draw test error against training images for one number of places."""
     shown = [row for row in rows if row["places"] == count and (row["control"] or REORDERED) == REORDERED]
     if any(row["control"] for row in shown):
         axis.plot([], [], "--", color="0.3", label=REORDERED)
     summary = report.summarise(shown, ["network", "size"], "error", bounds={"error": report.SHARE})
-    lowest = min([0.01, *(0.9 * line["error_low"] for line in summary if line["error_low"])])
+    lows = [max(line["error"] / 4, line["error_low"] or 0.0) for line in summary if line["error"] > 0]  # in this order for NaN
+    bottom = 0.9 * min([0.5, *lows])
+    lines = {"chance": 1 - 1 / len(images(config).classes), target_error(config): 1 - config.target}
     report.curves(
         axis,
-        [line | {"error": max(line["error"], lowest)} for line in summary],  # no error at all is drawn at the bottom
+        summary,
         "size",
         "error",
         "network",
@@ -64,22 +72,22 @@ def draw_errors(axis: Any, rows: Rows, config: Sizes, count: int) -> None:
         y_label=f"test error, mean of {config.seeds} seeds, 95 % interval",
         title=place_title("images", count, config),
         log_x=True,
-        baselines={"chance": 1 - 1 / len(images(config).classes), f"{100 * config.target:.0f} % right": 1 - config.target},
+        log_y=True,
+        bottom=bottom,
+        baselines={label: height for label, height in lines.items() if height > bottom},
+        baseline_labels="left",
         styles={name: style(name) for name in dict.fromkeys(row["network"] for row in summary)},
     )
-    axis.set_yscale("log")
-    axis.set_ylim(lowest, 1)
-    axis.set_yticks(TICKS, [f"{100 * tick:g} %" for tick in TICKS])
+    axis.set_ylim(bottom, 1.15)
+    ticks = [tick for tick in (TICKS if bottom < 0.1 else FINE_TICKS) if tick >= bottom]
+    axis.set_yticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
     axis.minorticks_off()
     if len(config.sizes) > 5:
         count_ticks(axis.xaxis, config)
 
 
 def draw_growth(axis: Any, rows: Rows, config: Sizes) -> None:
-    """Draw examples needed against the number of places, with the predicted growth.
-
-    The prediction starts at each line's first point.
-    """
+    """Draw examples needed against the number of places."""
     logs = [
         {"network": name, "places": count, "log": math.log(need)}
         for (name, count), by_seed in needs(rows, config.target).items()
@@ -92,64 +100,24 @@ def draw_growth(axis: Any, rows: Rows, config: Sizes) -> None:
         for line in report.summarise(logs, ["network", "places"], "log")
     ]
     styles = {name: style(name) for name in dict.fromkeys(str(line["network"]) for line in summary)}
-    for name, exponent in EXPONENTS.items():
-        points = sorted((line["places"], line["needed"]) for line in summary if line["network"] == name)
-        if len(points) > 1:
-            (first, need), last = points[0], points[-1][0]
-            axis.plot([first, last], [need, need * (last / first) ** exponent], ":", color=styles[name].colour, zorder=0)
-    axis.plot([], [], ":", color="0.4", label="growth as predicted")
-    title = f"training images needed for {100 * config.target:.0f} % right"
+    title = f"training images needed for {target_error(config)}"
     words: dict[str, Any] = {"x_label": "places", "y_label": "examples needed, 95 % interval", "title": title}
-    words["baselines"] = {"smallest set tried": min(config.sizes), "largest set tried": max(config.sizes)}
-    report.curves(axis, summary, "places", "needed", "network", log_x=True, styles=styles, **words)
-    axis.set_yscale("log")
+    report.curves(axis, summary, "places", "needed", "network", log_x=True, log_y=True, styles=styles, **words)
     count_ticks(axis.yaxis, config)
-
-
-def draw_prices(axis: Any, lines: Rows, rows: Rows, config: Sizes, count: int) -> None:
-    """Draw the examples that each network needs relative to the convolution.
-
-    An arrow starts at the largest set tried if some seed did not reach the target with it.
-    """
-    needed, shown, short = needs(rows, config.target), [], {}
-    reference = geometric_mean(needed[CONV, count])
-    for line in lines:
-        if line["places"] == count and line["network"] != CONV:
-            if any(map(math.isinf, needed[line["network"], count].values())):
-                tried = [row["size"] for row in rows if (row["network"], row["places"]) == (line["network"], count)]
-                short[len(shown)] = max(tried) / reference
-            shown.append({"price": None, **line})
-    arrow = {"color": STYLES["dense"].colour, "markersize": 10, "label": "not reached by every seed with the largest set"}
-    axis.plot(list(short.values()), list(short), ">", **arrow)
-    report.comparison(
-        axis,
-        shown,
-        "network",
-        "price",
-        label="examples needed over the convolution's, paired by seed",
-        x_label="times the convolution's examples, 95 % interval",
-        title=place_title("price", count, config),
-        baselines={"the convolution's": 1.0},
-    )
-    axis.set_xscale("log")
-    axis.set_xlim(0.4, 60)
-    axis.set_xticks(PRICES, [f"{tick:g}" for tick in PRICES])
-    axis.minorticks_off()
+    axis.set_ylim(0.8 * min(line["needed"] for line in summary), 1.3 * max(line["needed"] for line in summary))
 
 
 def draw(rows: Rows, config: Sizes) -> Any:
-    """Draw errors at the first and the last distance, growth, and prices.
+    """Draw errors at all distances, or errors at the first distance and growth if there are more than two.
 
-    Growth and prices need more than two distances.
+    The second figure shows some of the rungs, and reordered pixels for the convolution only.
     """
     counts = list(dict.fromkeys(row["places"] for row in rows))
     if len(counts) > 2:
-        figure, axes = report.new_figure(4, rows=2, size=(17.0, 15.0))
-        draw_errors(axes[0], rows, config, counts[0])
-        draw_growth(axes[1], rows, config)
-        lines = table(rows, config)
-        draw_prices(axes[2], lines, rows, config, counts[0])
-        draw_prices(axes[3], lines, rows, config, counts[-1])
+        figure, (errors, growth) = report.new_figure(2, size=(15.0, 7.5))
+        shown = [row for row in rows if row["rung"] in SHOWN and (not row["control"] or row["rung"] == CONV)]
+        draw_errors(errors, shown, config, counts[0])
+        draw_growth(growth, shown, config)
     else:
         figure, axes = report.new_figure(len(counts), size=(8.0 * len(counts), 7.5))
         for axis, count in zip(axes, counts, strict=True):

@@ -98,7 +98,8 @@ class Source:
     """The data set of an experiment, and the folder of its results.
 
     Args:
-      data: The name of the data set.
+      data: The name of the data set, such as digits, mnist1d or one of TensorFlow Datasets; or folder:PATH, a folder or
+        archive of images PATH/CLASS/* or PATH/SPLIT/CLASS/*.
       data_dir: The folder of prepared data sets. If None, the default folder.
       manual_dir: The folder of files that were downloaded by hand, such as the IDX files of fashion_mnist.
       image_size: The height and width to scale the images to, or one number for both. Needed if they differ in size.
@@ -128,7 +129,7 @@ class Source:
                 return cl.load(self.data, **options, progress=True)
         except UsageError as error:  # it names arguments, and not flags
             flags = re.sub(rf"\b({'|'.join(options)})=", lambda name: f"--{name[1].replace('_', '-')} ", str(error))
-            raise UsageError(flags) from error
+            raise UsageError(flags.replace("(height, width)", "HEIGHT WIDTH")) from error
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from flax import nnx
 
 from convlab.calls import Call, Path, Trace, follow, layout_of, modules_of
 from convlab.check import bytes_of
-from convlab.display import short_repr
+from convlab.display import fields_html, short_repr
 from convlab.layers import Layer
 from convlab.measure.cost.columns import cost_table
 from convlab.measure.cost.products import Key, Tally, tally
@@ -63,6 +63,7 @@ class Cost(NamedTuple):
     unknown: tuple[str, ...] = ()
 
     __repr__ = short_repr
+    _repr_html_ = fields_html
 
     def intensity(self, batch_size: int = 1) -> float:
         r"""Return the arithmetic intensity: multiply-adds per byte moved for one batch.
