@@ -5,6 +5,7 @@ Build it with `python -m sphinx -W -b html docs OUT`, after `pip install -e '.[d
 
 import pathlib
 import sys
+import tomllib
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
@@ -14,6 +15,9 @@ project = "convlab"
 author = "The convlab authors"
 copyright = author
 release = version = convlab.__version__
+
+urls = tomllib.loads((pathlib.Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))["project"].get("urls", {})
+repository = urls.get("Repository", "")  # of links to Colab and to the sources
 
 extensions = [
     "myst_nb",
@@ -26,11 +30,15 @@ extensions = [
     "claims",
     "docstrings",
     "experiment_pages",
+    "notebook_pages",
 ]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "dollarmath"]
 myst_heading_anchors = 3
-nb_execution_mode = "off"
+nb_execution_mode = "cache"  # a notebook is executed again when its code changes
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True
+nb_merge_streams = True
 
 default_role = "code"
 napoleon_use_rtype = False
@@ -43,7 +51,7 @@ toc_object_entries = False
 
 html_theme = "sphinx_book_theme"
 html_title = "convlab"
-html_theme_options = {"show_navbar_depth": 1, "show_toc_level": 2}
+html_theme_options = {"show_navbar_depth": 1, "show_toc_level": 2, "repository_url": repository}
 
 nitpicky = True
 nitpick_ignore_regex = [  # annotations name types of other libraries, whose inventories need a network

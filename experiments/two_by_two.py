@@ -135,4 +135,4 @@ def draw(rows: Rows, config: Config) -> Any:
 
 
 if __name__ == "__main__":
-    main(__name__, Config(), SMOKE, full=FULL)
+    main(__name__, Config(), SMOKE, keep=False, full=FULL)
