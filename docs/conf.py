@@ -51,12 +51,13 @@ toc_object_entries = False
 
 html_theme = "sphinx_book_theme"
 html_title = "convlab"
-html_theme_options = {"show_navbar_depth": 1, "show_toc_level": 2, "repository_url": repository}
+html_theme_options = {"show_navbar_depth": 1, "show_toc_level": 2, "navbar_persistent": [], "repository_url": repository}
 
 nitpicky = True
 nitpick_ignore_regex = [  # annotations name types of other libraries, whose inventories need a network
     ("py:.*", r"(collections|flax|jax|jaxlib|jaxtyping|linen|matplotlib|nnx|np|numpy|optax|orbax|os|pathlib|scipy)\..*"),
     ("py:.*", r"ArrayTree|BCOO|ndarray|''|'[a-z ]+'"),
+    ("py:class", r"Augment|Loss|Metrics|ParameterMetrics|Tree|Values"),  # types of arguments, named in signatures
     (
         "py:.*",
         r"convlab\.(geometry\.Axis|report\.results\.ResultTable|rungs\.symmetric\.Symmetric|measure\..*)",

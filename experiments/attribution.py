@@ -20,7 +20,6 @@ neural network has learned.
 """
 
 import dataclasses
-import itertools
 from typing import Any
 
 import jax
@@ -29,28 +28,24 @@ import numpy as np
 from flax import nnx
 
 import convlab as cl
-from convlab import measure, report
+from convlab import report
 from convlab.data import Data, standardise
 from convlab.models import Net
-from convlab.report.drawing import slide_style
 from experiments.parts.attribution_maps import (
     EDGES,
     METHODS,
     RANDOM,
     correlation,
-    draw_pictures,
     edges,
     importance,
     kept_predictions,
     ranks,
 )
-from experiments.shared.command import Result, Rows, main
+from experiments.shared.command import Rows, main
 from experiments.shared.progress import track
-from experiments.shared.settings import Recipe, styles
+from experiments.shared.settings import Recipe
 
-RUNGS = ("conv", "locally_connected", "dense", "global_conv", "tiled", "low_rank", "linear")
-STYLES = styles(dict(zip((*METHODS, EDGES), RUNGS, strict=True)))
-STYLES[RANDOM] = report.RUNG_STYLE["linear"]._replace(label=RANDOM, marker="o", line=":")
+DRAWN = 0.1  # the share of hidden pixels that the figure shows
 CORRELATION = (-1.0, 1.0)
 BOUNDS = {
     "predictions_kept": report.SHARE,
@@ -99,32 +94,17 @@ def load(config: Config) -> Data:
     return data.subset(config.size, 0) if config.size else data
 
 
-def run(config: Config) -> Result:
-    """Return one row per method, seed and share hidden.
-
-    The arrays hold activations by epoch and the maps of one image.
-    """
+def run(config: Config) -> Rows:
+    """Return one row per method, seed and share hidden."""
     data = load(config)
-    runs = [attribute(config, data, seed) for seed in track(range(config.seeds), "networks")]
-    over_time = [row for _, rows, _ in runs for row in rows]
-    return Result([row for rows, *_ in runs for row in rows], arrays={"over time": over_time, "picture": runs[0][2]})
+    return [row for seed in track(range(config.seeds), "networks") for row in attribute(config, data, seed)]
 
 
-def attribute(config: Config, data: Data, seed: int) -> tuple[Rows, Rows, dict[str, Any]]:
-    """Train and attribute one network.
-
-    Returns rows by method and share hidden, rows by layer and epoch, and the maps of one image.
-    """
-    images = data.train.images[: config.images], data.test.images
-    train_images, test_images = (standardise(jnp.asarray(x), data.mean, data.std) for x in images)
+def attribute(config: Config, data: Data, seed: int) -> Rows:
+    """Train and attribute one network, and return one row per method and share hidden."""
+    test_images = standardise(jnp.asarray(data.test.images), data.mean, data.std)
     start = Net(data.image_shape, len(data.classes), width=config.width, activation=nnx.relu, rngs=nnx.Rngs(seed))
-    fitted = cl.fit(
-        start, data, config.recipe(seed, evaluations=10), parameter_metrics=measure.activation_metrics(start, train_images)
-    )
-    over_time = [
-        {"layer": layer, "seed": seed, "epoch": row["epoch"], "deviation": row[f"{layer}/std"]}
-        for row, layer in itertools.product(fitted.history, measure.feature_maps(start, train_images[:1]))
-    ]
+    fitted = cl.fit(start, data, config.recipe(seed))
     model, labels, rows = fitted.model(), np.asarray(data.test.labels), []
     for network in (start, model):
         network.eval()
@@ -142,12 +122,7 @@ def attribute(config: Config, data: Data, seed: int) -> tuple[Rows, Rows, dict[s
             for share in config.hidden_shares
         ]
     print(f"seed {seed}: {rows[-1]['accuracy']:.1%} right, {len(x)} images attributed", flush=True)
-    picture = {"image": data.test.images[right[0]] / 255, "filters": fitted.parameters["stages"][0]["layer"]["kernel"]}
-    picture |= {
-        when: {method: maps[0] for method, maps in maps_of.items()} for when, maps_of in (("after", after), ("before", before))
-    }
-    picture["features"] = nnx.relu(next(iter(measure.feature_maps(model, x[:1]).values())))[0]
-    return rows, over_time, picture
+    return rows
 
 
 def table(rows: Rows, config: Config) -> Rows:
@@ -155,29 +130,34 @@ def table(rows: Rows, config: Config) -> Rows:
     return report.summarise(rows, ["method", "hidden_share"], list(BOUNDS), bounds=BOUNDS)
 
 
-def draw(rows: Rows, config: Config, arrays: dict[str, Any]) -> Any:
-    """Draw one photograph, its maps after and before training, the first layer, and the two tests."""
-    figure, [blank] = report.new_figure(size=(24.0, 15.5))
-    figure.delaxes(blank)
-    with slide_style():
-        [[above], [below]] = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.1))
-        panels = above.subplots(2, len(METHODS) + 2)
-        faith, learning, activations = (part.subplots() for part in below.subfigures(1, 3, squeeze=False)[0])
-    draw_pictures(panels, arrays["picture"])
-    for axis in (faith, learning, activations):
-        axis.spines[["top", "right"]].set_visible(False)
-    lines = table(rows, config)
-    words: dict[str, Any] = {"x_label": "pixels hidden, the most important first (share)", "y_format": ".0%", "styles": STYLES}
-    words |= {"y_label": "predictions that stay, 95 % interval", "title": "faith: lower is better"}
-    report.curves(faith, lines, "hidden_share", "predictions_kept", "method", **words)
-    points = [line for line in lines if line["method"] in METHODS and line["hidden_share"] == config.hidden_shares[0]]
-    words = {"x_label": "rank correlation with the map before training", "title": "learning: lower is better"}
-    words |= {"label": "95 % interval", "baselines": {"nothing in common": 0.0}}
-    report.comparison(learning, points, "method", "correlation_untrained", **words)
-    bounds = {"deviation": report.POSITIVE}
-    lines = report.summarise(arrays["over time"], ["layer", "epoch"], "deviation", bounds=bounds)
-    words = {"x_label": "passes over the training images", "y_label": "deviation of what a layer returns"}
-    report.curves(activations, lines, "epoch", "deviation", "layer", title="activations over training", **words)
+def draw(rows: Rows, config: Config) -> Any:
+    """Draw the two tests, with the method that changes most predictions on top."""
+    figure, (faith, learning) = report.new_figure(2, size=(13.0, 5.5))
+    share = min(config.hidden_shares, key=lambda share: abs(share - DRAWN))
+    lines = {line["method"]: line for line in table(rows, config) if line["hidden_share"] == share}
+    points = sorted((lines[method] for method in METHODS), key=lambda line: line["predictions_kept"])
+    words: dict[str, Any] = {"label": f"mean of {config.seeds} seeds, 95 % interval"}
+    report.comparison(
+        faith,
+        points,
+        "method",
+        "predictions_kept",
+        x_label=f"predictions that stay, {share:.0%} of the pixels hidden",
+        x_format=".0%",
+        title="hide what a method marks: lower is better",
+        baselines={"random pixels": report.interval_of(lines[RANDOM], "predictions_kept")},
+        **words,
+    )
+    report.comparison(
+        learning,
+        points,
+        "method",
+        "correlation_untrained",
+        x_label="rank correlation of the two maps",
+        title="before and after training: near 0 is better",
+        baselines={"nothing in common": 0.0},
+        **words,
+    )
     return figure
 
 

@@ -36,12 +36,12 @@ from convlab.data import Data, Split
 from experiments.parts import translations
 from experiments.parts.listeners import NETWORKS, PEAKS, by_peak
 from experiments.parts.spectrograms import WAVE, heard
-from experiments.parts.translations import AXES, TONES, Shifts
+from experiments.parts.translations import RISE, Shifts
 from experiments.shared.command import Rows, main
 from experiments.shared.progress import track
 
 ALL, LOW, HIGH = "all", "low", "high"
-TESTS = {(ALL, ALL): "all, all", (LOW, LOW): "low, low", (LOW, HIGH): "low, high"}
+TESTS = (ALL, ALL), (LOW, LOW), (LOW, HIGH)  # the pitches trained on, and tested on
 QUESTIONS: dict[str, Any] = {"falls or rises": 0.5, "rises 1/4 or 3/4 of an octave": (0.25, 0.75)}
 FORMATS = {"accuracy": ".1%", "residual": ".1%"}
 
@@ -131,23 +131,31 @@ def table(rows: Rows, config: Config) -> Rows:
 
 
 def draw(rows: Rows, config: Config) -> Any:
-    """Draw one tone at two pitches on both axes, what the best translation leaves, and the accuracies."""
-    panels = 4 + len(TONES)
-    figure, axes = report.new_figure(panels + len(config.questions), rows=2, size=(22.0, 12.0))
-    lines, x_of_tests = table(rows, config), {tests: index for index, tests in enumerate(TESTS)}
-    translations.draw_tone(axes[:4], config, config.shifts[-1])
-    translations.draw(axes[4:panels], [line for line in lines if "tone" in line])
-    styles = {name: report.RUNG_STYLE[network.style]._replace(label=name) for name, network in NETWORKS.items()}
-    for (name, kind), line in zip(PEAKS.items(), ("--", ":"), strict=True):
-        styles[name] = report.RUNG_STYLE[AXES[kind]]._replace(label=name, line=line, marker="x")
-    words: dict[str, Any] = {"x_label": "pitches trained on, and tested on", "styles": styles, "baselines": {"chance": 0.5}}
-    words |= {"y_label": "accuracy on new waves, 95 % interval", "y_format": ".0%"}
-    for axis, question in zip(axes[panels:], config.questions, strict=True):
-        points = [line for line in lines if line.get("question") == question]
-        points = [line | {"place": x_of_tests[line["trained_on"], line["tested_on"]]} for line in points]
-        report.curves(axis, points, "place", "accuracy", "network", title=question, **words)
-        axis.set_xticks(range(len(TESTS)), list(TESTS.values()))
-        axis.set_ylim(0.2, 1.03)
+    """Draw what the best translation leaves of a rise, and the accuracies on the last question."""
+    lines, question = table(rows, config), config.questions[-1]
+    figure, (left, right) = report.new_figure(2, size=(13.0, 6.5))
+    translations.draw(left, [line for line in lines if line.get("tone") == RISE])
+    scores = {
+        (line["network"], line["trained_on"], line["tested_on"]): line for line in lines if line.get("question") == question
+    }
+    ends = {f"accuracy{end}": f"known{end}" for end in ("", "_low", "_high")}
+    points = [
+        line | {new: scores[name, LOW, LOW][old] for old, new in ends.items()}
+        for (name, _, tested_on), line in scores.items()
+        if tested_on == HIGH
+    ]
+    report.comparison(
+        right,
+        points,
+        "network",
+        "accuracy",
+        label="tested on higher pitches, never heard",
+        x_label="accuracy on new waves, 95 % interval",
+        x_format=".0%",
+        title=question,
+        references={"tested on the low pitches of training": "known"},
+        baselines={"chance": 0.5},
+    )
     return figure
 
 

@@ -31,7 +31,7 @@ import numpy as np
 
 from convlab import measure, report, tasks
 from experiments.parts.hidden_layer import Descent, Parameters, train
-from experiments.shared.command import Result, Rows, main
+from experiments.shared.command import Rows, main
 from experiments.shared.progress import track
 from experiments.shared.settings import styles
 
@@ -49,7 +49,6 @@ class Config(Descent):
       space: The number of pixels around the circle, or along each axis of a torus.
       lengths: The correlation length of each class, in pixels.
       gains: The gains of the sigmoid, in increasing order.
-      shown: The number of hidden units of the first seed that are drawn.
       seeds: The number of runs, each with its own examples and initial weights.
       root: The folder of the results.
     """
@@ -57,12 +56,11 @@ class Config(Descent):
     space: tuple[int, ...] = (200,)
     lengths: tuple[float, float] = (2.0, 14.0)
     gains: tuple[float, ...] = (0.3, 1.0, 3.0)
-    shown: int = 6
     seeds: int = 5
     root: str = "runs"
 
 
-SMOKE = Config(space=(20,), lengths=(1.0, 4.0), gains=(3.0,), units=4, steps=20, looks=2, shown=3, seeds=2)
+SMOKE = Config(space=(20,), lengths=(1.0, 4.0), gains=(3.0,), units=4, steps=20, looks=2, seeds=2)
 FULL = Config(
     space=(400,), lengths=(2.0, 20.0), gains=(0.3, 1.0, 3.0, 10.0), units=100, steps=200_000, batch_size=256, seeds=20
 )
@@ -73,25 +71,22 @@ def participation_of(parameters: Parameters) -> jax.Array:
     return measure.inverse_participation_ratio(parameters["w"], -1)
 
 
-def run(config: Config) -> Result:
-    """Return one row per gain, input, seed and measurement, and the hidden weights to draw.
-
-    These are the weights of the first seed at the largest gain, by input.
-    """
-    rows, weights, seeds = [], {}, jnp.arange(config.seeds)
+def run(config: Config) -> Rows:
+    """Return one row per gain, input, seed and measurement."""
+    rows, seeds = [], jnp.arange(config.seeds)
     first = jax.vmap(config.start, (0, None))(seeds, math.prod(config.space))
     before = np.median(participation_of(first), 1)
     for gain, name in track(itertools.product(config.gains, STYLES), "inputs"):
         task = tasks.nonlinear_process(config.space, config.lengths, gain, gaussian_clone=name == CLONE)
-        parameters, participation, errors = train(task, config, participation_of, seeds, first)
-        weights[name], after = np.asarray(parameters["w"][0]), np.median(participation, 2)
+        _, participation, errors = train(task, config, participation_of, seeds, first)
+        after = np.median(participation, 2)
         for seed in range(config.seeds):
             labels = {"gain": gain, "input": name, "seed": seed}
             rows.append(labels | {"step": 0, "participation": float(before[seed])})
             for number, (ratio, error) in enumerate(zip(after[seed], errors[seed], strict=True), 1):
                 step = number * (config.steps // config.looks)
                 rows.append(labels | {"step": step, "participation": float(ratio), "error": float(error)})
-    return Result(rows, weights)
+    return rows
 
 
 def table(rows: Rows, config: Config) -> Rows:
@@ -107,33 +102,21 @@ def table(rows: Rows, config: Config) -> Rows:
     return lines
 
 
-def draw(rows: Rows, config: Config, weights: dict[str, np.ndarray]) -> Any:
-    """Draw hidden weights for both inputs, and the participation ratio by step and by gain.
-
-    The weights of each unit are divided by the largest.
-    """
-    figure, axes = report.new_figure(4, rows=2, size=(15.0, 10.0))
-    gain = config.gains[-1]
-    for axis, (name, w) in zip(axes, weights.items(), strict=False):
-        for unit, line in enumerate(w[: config.shown]):
-            axis.plot(line / np.abs(line).max() / 2 - unit, color=STYLES[name].colour, linewidth=1.2)
-        axis.set(yticks=[-unit for unit in range(config.shown)])
-        axis.set_yticklabels([f"unit {unit + 1}" for unit in range(config.shown)])
-        axis.set_xlabel("pixel", size=15)
-        axis.set_ylabel("weight over its largest", size=15)
-        axis.set_title(f"{name}, gain {gain:g}: the first {config.shown} hidden units", size=16)
-    last = [row for row in rows if row["gain"] == gain]
-    shown = {"y_label": "inverse participation ratio, median", "band": True, "styles": STYLES}
-    shown["baselines"] = {"Gaussian weights, as at the start": 3 / (math.prod(config.space) + 2)}
+def draw(rows: Rows, config: Config) -> Any:
+    """Draw the participation ratio by gain at the end, and by step at the largest gain."""
+    figure, (left, right) = report.new_figure(2, size=(13.0, 6.0))
+    shown: dict[str, Any] = {"y_label": "inverse participation ratio, 95 % interval", "styles": STYLES}
+    shown |= {"baselines": {"as at the start": 3 / (math.prod(config.space) + 2)}, "baseline_labels": "right"}
+    words: dict[str, Any] = {"x_label": "gain: how sharp the edges of the inputs are", "log_x": True}
+    words |= {"title": f"concentration of a unit's weights after {config.steps:,} steps"}
+    report.curves(left, table(rows, config), "gain", "participation", "input", **words, **shown)
+    last = [row for row in rows if row["gain"] == config.gains[-1]]
     summary = report.summarise(last, ["input", "step"], "participation", bounds={"participation": report.SHARE})
-    title = f"gain {gain:g}: how few weights carry a unit"
-    report.curves(axes[2], summary, "step", "participation", "input", x_label="steps of gradient descent", title=title, **shown)
-    title = f"after {config.steps:,} steps"
-    x_label = "gain: how sharp the edges of the process are"
-    report.curves(
-        axes[3], table(rows, config), "gain", "participation", "input", x_label=x_label, title=title, log_x=True, **shown
-    )
-    for axis in axes[2:]:
+    x_label, title = "steps of gradient descent", f"while it trains, at gain {config.gains[-1]:g}"
+    report.curves(right, summary, "step", "participation", "input", x_label=x_label, title=title, band=True, **shown)
+    right.xaxis.set_major_formatter("{x:,.0f}")
+    right.locator_params(axis="x", nbins=5)
+    for axis in (left, right):
         axis.set_ylim(bottom=0)
     return figure
 

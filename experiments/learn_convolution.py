@@ -26,21 +26,16 @@ import itertools
 import time
 from typing import Any
 
-import numpy as np
-
 from convlab import report
 from experiments.parts import locality
-from experiments.parts.s_nets import LASSO, LINEAR, NETS, SGD, SNets, first_weights, weights_left
-from experiments.shared.command import Result, Rows, main
+from experiments.parts.s_nets import LASSO, LINEAR, NETS, SNets, first_weights, weights_left
+from experiments.shared.command import Rows, main
 from experiments.shared.progress import track
-from experiments.shared.settings import chance, styles
+from experiments.shared.settings import chance
 
-SHUFFLED = ", shuffled"
-STYLES = styles({"S-CONV": "conv", "S-LOCAL": "locally_connected", SGD: "dense", LASSO: "tiled"})
 COUNTS, DISTANCES = ("first_weights", "hidden_weights", "last_weights"), ("distance", "distance_shuffled")
 LOCAL = ("window", "window_shuffled", "patch", "patch_shuffled", "inputs", "inputs_shuffled")
 FORMATS = dict.fromkeys(("chance", "accuracy", *LOCAL), ".1%") | dict.fromkeys(COUNTS, ",.0f") | dict.fromkeys(DISTANCES, ".2f")
-STYLES |= {name + SHUFFLED: STYLES[name]._replace(label=name + SHUFFLED, line=":", marker="") for name in (SGD, LASSO)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,37 +58,21 @@ class Config(SNets):
 SMOKE = Config(size=100, nets=(LASSO,), width=2, seeds=1, steps=3)
 
 
-def run(config: Config) -> Result:
-    """Return one row per network and seed, and the first weights of each network as dense ones."""
+def run(config: Config) -> Rows:
+    """Return one row per network and seed."""
     data = config.load()
-    patch = round(config.patch * data.image_shape[0])
-    rows, weights = [], {}
+    patch, rows = round(config.patch * data.image_shape[0]), []
     for name, seed in track(itertools.product((LINEAR, *config.nets), range(config.seeds)), "networks"):
         begin = time.perf_counter()
         fitted = config.fit(name, data.subset(config.size or len(data.train), seed), seed)
         row = {"net": name, "seed": seed, "chance": chance(data.test.labels), "accuracy": fitted.history[-1]["test_accuracy"]}
         if name != LINEAR:
             model = fitted.model()
-            weights[name], window = first_weights(model, data.image_shape)
-            row |= weights_left(model) | locality.of_weights(weights[name], window, patch, seed)
+            weights, window = first_weights(model, data.image_shape)
+            row |= weights_left(model) | locality.of_weights(weights, window, patch, seed)
         rows.append(row | {"seconds": time.perf_counter() - begin})
         print(f"{name}, seed {seed}: {row['accuracy']:.1%} with {row.get('first_weights', 0):,} first weights", flush=True)
-    return Result(rows, weights)
-
-
-def profile(rows: Rows) -> Rows:
-    """Return the shares in patches of every side as rows, with those of null models.
-
-    Only dense first layers have null models.
-    """
-    lines = []
-    for net, column, share in ((row["net"], column, row[column]) for row in rows for column in row):
-        side = column.removeprefix("patch_").removesuffix("_shuffled")
-        name = net + SHUFFLED * column.endswith("_shuffled")
-        if side.isdigit() and name in STYLES:
-            lines.append({"net": name, "side": int(side), "share": share})
-    lines = sorted(lines, key=lambda line: [*STYLES].index(line["net"]))
-    return report.summarise(lines, ["net", "side"], "share", bounds={"share": report.SHARE})
+    return rows
 
 
 def table(rows: Rows, config: Config) -> Rows:
@@ -102,41 +81,32 @@ def table(rows: Rows, config: Config) -> Rows:
     return report.summarise(rows, ["net", "chance"], ["accuracy", *COUNTS, *LOCAL, *DISTANCES], bounds=bounds)
 
 
-def draw(rows: Rows, config: Config, weights: dict[str, np.ndarray]) -> Any:
-    """Draw accuracy against weights, where weights lie, and the units of dense layers."""
-    summary = table(rows, config)
-    dense = [name for name in config.nets if NETS[name][0] == "dense"]
-    figure, axes = report.new_figure(2 + len(dense), rows=2, size=(13.0, 11.0))
-    report.curves(
-        axes[0],
-        [row for row in summary if row["net"] != LINEAR],
-        "first_weights",
+def draw(rows: Rows, config: Config) -> Any:
+    """Draw where the first weights lie, and the accuracy."""
+    lines = {line["net"]: line for line in table(rows, config)}
+    nets = [lines[name] | {"net": f"{name}\n{lines[name]['first_weights']:,.0f} weights"} for name in config.nets]
+    figure, (patches, accuracies) = report.new_figure(2, size=(13.0, 6.0))
+    words: dict[str, Any] = {"label": f"mean of {config.seeds} seeds, 95 % interval", "x_format": ".0%"}
+    report.comparison(
+        patches,
+        nets,
+        "net",
+        "patch",
+        x_label="squared weights in the best patch of each unit",
+        title="locality of the first weights",
+        references={"shuffled among units": "patch_shuffled"},
+        **words,
+    )
+    report.comparison(
+        accuracies,
+        nets,
+        "net",
         "accuracy",
-        "net",
-        x_label="weights of the first layer that are not zero",
-        y_label="accuracy on test images, 95 % interval",
-        y_format=".0%",
-        log_x=True,
-        title=config.dataset,
-        baselines={LINEAR: next(report.interval_of(row, "accuracy") for row in summary if row["net"] == LINEAR)},
-        styles=STYLES,
+        x_label=f"accuracy on {config.dataset}",
+        title="accuracy",
+        baselines={LINEAR: report.interval_of(lines[LINEAR], "accuracy")},
+        **words,
     )
-    report.curves(
-        axes[1],
-        profile(rows),
-        "side",
-        "share",
-        "net",
-        x_label="side of the patch (pixels)",
-        y_label="share of squared weights, 95 % interval",
-        y_format=".0%",
-        title="in the best patch of each unit",
-        band=True,
-        styles=STYLES,
-    )
-    label = "32 units that have inputs, drawn at random; one seed"
-    for axis, name in zip(axes[2:], dense, strict=True):
-        report.filter_grid(axis, locality.units(weights[name]), name, label=label)
     return figure
 
 

@@ -33,6 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from convlab import report
+from convlab.report.drawing import slide_style
 from experiments.parts.least_squares import RUNGS, TEACHERS, Problem, enough, learner, needed, predicted, truth
 from experiments.shared.command import Rows, main
 from experiments.shared.progress import track
@@ -47,7 +48,7 @@ class Config(Problem):
 
     Args:
       teachers: The rungs of the teachers.
-      target: The risk to reach in the last panel, with a convolution as teacher.
+      target: The risk to reach, with a convolution as teacher.
       seeds: The number of draws of examples. The teachers stay the same.
       root: The folder of the results.
     """
@@ -110,21 +111,10 @@ def table(rows: Rows, config: Config) -> Rows:
 
 
 def draw(rows: Rows, config: Config) -> Any:
-    """Draw risk against examples for every teacher, ratios to the predictions, and examples needed."""
-    needs = averaged(rows, "examples_needed", ["rung", "examples_needed_predicted"])
-    panels = len(config.teachers) + 1 + bool(needs)
-    figure, axes = report.new_figure(panels, rows=1 if panels < 4 else 2, size=(24.0, 10.5))
-    for axis, name in zip(axes, config.teachers, strict=False):
-        draw_risks(axis, rows, name, config)
-    draw_ratios(axes[len(config.teachers)], rows, config)
-    axes[len(config.teachers)].set_title("all teachers; gray: within 5 %", size=axes[0].title.get_fontsize())
-    if needs:
-        needs = [line | {"rung": report.RUNG_STYLE[line["rung"]].label} for line in needs]
-        words: dict[str, Any] = {"title": "examples needed", "references": {"predicted need": "examples_needed_predicted"}}
-        words |= {"x_label": f"images to a risk of {config.target:g}, teacher: convolution"}
-        label = f"mean of {config.seeds} seeds, 95 % interval"
-        report.comparison(axes[-1], needs, "rung", "examples_needed", label=label, **words)
-        axes[-1].set_xscale("log")
+    """Draw risk against examples for one teacher, and for all teachers the risks divided by the predicted ones."""
+    figure, (risks, ratios) = report.new_figure(2, size=(13.0, 6.5))
+    draw_ratios(ratios, rows, config)
+    draw_risks(risks, rows, config.teachers[-1], config)
     return figure
 
 
@@ -134,28 +124,30 @@ def draw_risks(axis: Any, rows: Rows, teacher: str, config: Config) -> None:
     lines = averaged([row for row in rows if row["teacher"] == teacher], "risk", ["rung", "n", "predicted"])
     lines = sorted(lines, key=lambda line: RUNGS.index(line["rung"]))
     zero = float(jnp.mean(jnp.sum(w**2, (2, 3, 4))))
-    words = {"y_label": "risk beyond the noise, per output", "title": f"teacher: {report.RUNG_STYLE[teacher].label}"}
-    shown: dict[str, Any] = {"log_x": True, "band": True, "styles": STYLES, "baselines": {"predicting zero": zero}, **words}
-    report.curves(axis, lines, "n", "risk", x_label=IMAGES, **shown)
+    words: dict[str, Any] = {"title": f"risk, with a {report.RUNG_STYLE[teacher].label} as teacher", "band": True}
+    words |= {"y_label": "risk beyond the noise, per output", "baseline_labels": "left"}
+    words |= {"baselines": {"predicting zero": zero, f"risk of {config.target:g}": config.target}}
     for rung in RUNGS:
         sizes = np.geomspace(max(enough(rung, config), min(config.sizes)), max(config.sizes), 200)
         axis.plot(sizes, predicted(w, rung, sizes, config), color="black", linewidth=0.8, zorder=1, label="predicted")
-    axis.set_yscale("log")
-    axis.set_ylim(top=20)
+    report.curves(axis, lines, "n", "risk", x_label=IMAGES, log_x=True, log_y=True, styles=STYLES, **words)
+    axis.set(xlim=(min(config.sizes) / 6, None), ylim=(None, 20))
 
 
 def draw_ratios(axis: Any, rows: Rows, config: Config) -> None:
     """Draw the risks of all teachers divided by the predicted ones."""
     ratios = [row | {"ratio": row["risk"] / row["predicted"]} for row in rows if "risk" in row]
     ratios = averaged(ratios, "ratio", ["teacher", "rung", "n"])
-    axis.axhspan(0.95, 1.05, color="0.9", zorder=0)
+    axis.axhspan(0.95, 1.05, color="0.9", zorder=0, label="within 5 % of the prediction")
     for index, rung in enumerate(RUNGS):
         line, style = [row for row in ratios if row["rung"] == rung], STYLES[rung]
         x = [row["n"] * 1.05 ** (index + config.teachers.index(row["teacher"]) / 8 - 2) for row in line]
         means, ends = [row["ratio"] for row in line], np.array([[row["ratio_low"], row["ratio_high"]] for row in line]).T
         axis.vlines(x, *ends, color=style.colour, linewidth=1, alpha=0.6)
         axis.plot(x, means, style.marker, color=style.colour, markersize=5)
-    axis.set(xscale="log", xlabel=IMAGES, ylabel="risk measured / predicted, 95 % interval")
+    with slide_style():
+        axis.set(xscale="log", xlabel=IMAGES, ylabel="risk measured / predicted, 95 % interval")
+        axis.set_title(f"ratio to the prediction, all {len(config.teachers)} teachers")
 
 
 if __name__ == "__main__":

@@ -155,7 +155,9 @@ def draw(rows: Rows, config: Config) -> Any:
     }
     for axis, lines, (value, shown) in zip(axes, (students, classifiers), words.items(), strict=True):
         lines = [line | {"place": 0.6 if line["network"] == "conv" else line["rank"]} for line in lines]
-        report.curves(axis, lines, "place", value, "network", x_label="rank of the kernels", log_x=True, styles=STYLES, **shown)
+        shown |= {"x_label": "rank of the kernels", "log_x": True, "styles": STYLES, "baseline_labels": "right"}
+        report.curves(axis, lines, "place", value, "network", **shown)
+        axis.margins(y=0.1)
         ticks = {line["place"]: f"{line['rank']}" for line in lines} | {lines[0]["place"]: "conv", lines[-1]["place"]: "free"}
         axis.set_xticks(list(ticks), list(ticks.values()))
     return figure

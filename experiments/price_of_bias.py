@@ -36,6 +36,8 @@ from experiments.parts.squares import Squares, sayable
 from experiments.shared.command import Rows, main
 from experiments.shared.progress import track
 
+NEVER: dict[str, Any] = {"marker": "x", "markersize": 11, "mew": 3, "linestyle": "none"}
+PRICE: dict[str, Any] = {"marker": "_", "markersize": 24, "mew": 2, "linestyle": "none", "zorder": 1}
 FORMATS = {"accuracy_limit": ".1%", "examples_needed": ",.0f", "same_price": ",.0f", "best_accuracy": ".1%"}
 
 
@@ -131,40 +133,34 @@ def table(rows: Rows, config: Config) -> Rows:
 
 
 def draw(rows: Rows, config: Config) -> Any:
-    """Draw the examples that every rung needs, with a panel for each task.
-
-    If the target was never reached, the accuracy is shown instead.
-    """
-    lines = table(rows, config)
-    cases, colour = list(itertools.product(config.flip_second_half, config.distances)), report.RUNG_STYLE["dense"].colour
-    figure, axes = report.new_figure(len(cases), rows=len(config.flip_second_half), size=(14.0, 8.5))
-    for axis, (flip_second_half, distance) in zip(axes, cases, strict=True):
-        points = [row for row in lines if (row["flip_second_half"], row["distance"]) == (flip_second_half, distance)]
-        report.comparison(
-            axis,
-            [row | {"rung": report.RUNG_STYLE[row["rung"]].label} for row in points],
-            "rung",
-            "examples_needed",
-            label=f"geometric mean of {config.seeds} seeds, 95 % interval",
-            x_label=f"examples needed for {config.target:.0%} right",
-            title=f"pairs {distance} apart, {'two relations, by position' if flip_second_half else 'the same everywhere'}",
-            references={"one price for every coefficient, fitted to all": "same_price"},
-            baselines={"largest set tried": config.most},
-        )
-        axis.set(xscale="log", xlim=(config.least / 2, 1.5 * config.most), ylim=(len(points) - 0.5, -0.5))
-        for index, row in enumerate(points):
-            if row["examples_needed"] is None:
-                axis.plot([config.most], [index], "X", color=colour, markersize=12)
-                axis.text(
-                    0.7 * config.most,
-                    index,
-                    f"never: {row['best_accuracy']:.0%} right",
-                    color=colour,
-                    size=14,
-                    ha="right",
-                    va="center",
-                )
+    """Draw the examples that every rung needs in every task, and crosses where the target was never reached."""
+    figure, [axis] = report.new_figure(size=(13.0, 6.5))
+    cases = list(itertools.product(config.flip_second_half, config.distances))
+    lines: list[dict[str, Any]] = [
+        line | {"place": cases.index((line["flip_second_half"], line["distance"])) + 0.12 * config.rungs.index(line["rung"])}
+        for line in table(rows, config)
+    ]
+    for line in lines:
+        reached = line["examples_needed"] is not None
+        height, mark = (line["same_price"], PRICE) if reached else (config.most, NEVER)
+        axis.plot(line["place"], height, **mark, color=report.RUNG_STYLE[line["rung"]].colour)
+    for mark, label in ((PRICE, "one price for every coefficient"), (NEVER, f"never: at chance with {config.most:,}")):
+        axis.plot([], [], **mark, color="0.3", label=label)
+    words: dict[str, Any] = {"x_label": "", "y_label": f"examples needed for {config.target:.0%} right, 95 % interval"}
+    words |= {"title": "four kinds of layer in tasks that violate their assumptions", "log_y": True}
+    for rung in config.rungs:
+        points, styles = [line for line in lines if line["rung"] == rung], {rung: report.RUNG_STYLE[rung]._replace(line="none")}
+        report.curves(axis, points, "place", "examples_needed", "rung", styles=styles, **words)
+    middle = 0.06 * (len(config.rungs) - 1)
+    axis.set_xticks([place + middle for place in range(len(cases))], [task_name(*case) for case in cases])
     return figure
+
+
+def task_name(flip_second_half: bool, distance: int) -> str:
+    """Return the name of a task, with the assumptions that it violates."""
+    wrong = " and ".join(["locality"] * (distance > 1) + ["sharing"] * flip_second_half)
+    relation = "two relations" if flip_second_half else "the same everywhere"
+    return f"{wrong or 'no assumption'} wrong:\n{distance} apart,\n{relation}"
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from experiments.shared.settings import chance, styles
 PIXELS, SHUFFLED = "against inputs at any pixel", "against the same pixels, shuffled"
 DISTANCES = (TICKET, PIXELS, "distance"), (TICKET, SHUFFLED, "distance_shuffled"), (RANDOM, RANDOM, "distance")
 LINEAR = "linear classifier"
+PERCENTS = (100, 50, 20, 10, 5, 2)  # the ticks of the figure
 RIGHT = {"accuracy": report.SHARE}
 BOUNDS = RIGHT | dict.fromkeys(("distance", "distance_shuffled"), report.POSITIVE)
 BOUNDS |= dict.fromkeys(("patch", "patch_shuffled"), report.SHARE)
@@ -85,23 +86,11 @@ def table(rows: Rows, config: Config) -> Rows:
 
 
 def draw(rows: Rows, config: Config) -> Any:
-    """Draw the accuracy and the distance between inputs against the share of the remaining weights."""
-    figure, axes = report.new_figure(2, size=(13.0, 6.0))
+    """Draw the distance between inputs and the accuracy, from all weights to the share that is left at the end."""
+    figure, (local, accurate) = report.new_figure(2, size=(13.0, 6.5))
     pruned = [row for row in rows if row["weights"] != LINEAR]
     null = next(report.interval_of(line, "accuracy") for line in table(rows, config) if line["weights"] == LINEAR)
-    shown = {"x_label": "weights left (%)", "log_x": True, "styles": STYLES}
-    report.curves(
-        axes[0],
-        report.summarise(pruned, ["weights", "percent_left"], "accuracy", bounds=RIGHT),
-        "percent_left",
-        "accuracy",
-        "weights",
-        y_label="accuracy on test images, 95 % interval",
-        y_format=".0%",
-        title=f"{config.dataset}, {config.fraction:.0%} pruned a round",
-        baselines={LINEAR: null},
-        **shown,
-    )
+    shown: dict[str, Any] = {"x_label": "weights left (%)", "log_x": True, "band": True, "styles": STYLES}
     apart = [
         {"weights": name, "percent_left": row["percent_left"], "distance": row[column]}
         for kind, name, column in DISTANCES
@@ -109,16 +98,33 @@ def draw(rows: Rows, config: Config) -> Any:
         if row["weights"] == kind
     ]
     report.curves(
-        axes[1],
+        local,
         report.summarise(apart, ["weights", "percent_left"], "distance", bounds={"distance": report.POSITIVE}),
         "percent_left",
         "distance",
         "weights",
-        y_label="distance of inputs / at random, 95 % interval",
-        title="inputs of the same hidden unit",
+        y_label="distance over that at random, 95 % interval",
+        title="distance between the inputs of a unit",
         baselines={"at random": 1.0},
         **shown,
     )
+    report.curves(
+        accurate,
+        report.summarise(pruned, ["weights", "percent_left"], "accuracy", bounds=RIGHT),
+        "percent_left",
+        "accuracy",
+        "weights",
+        y_label="accuracy on test images, 95 % interval",
+        y_format=".0%",
+        title=f"accuracy, {config.dataset}",
+        baselines={LINEAR: null},
+        baseline_labels="left",
+        **shown,
+    )
+    for axis in (local, accurate):
+        axis.set_xticks(PERCENTS, [f"{percent}" for percent in PERCENTS])
+        axis.minorticks_off()
+        axis.set_xlim(110, 0.9 * min(row["percent_left"] for row in pruned))
     return figure
 
 

@@ -33,10 +33,13 @@ from convlab.data import Data, standardise
 from experiments.parts.networks import NORMED, Layers
 from experiments.shared.command import Rows, main
 from experiments.shared.progress import track
-from experiments.shared.settings import Training, styles
+from experiments.shared.settings import Training
 
-BEFORE, AFTER, CHANCE = "before training", "after training", "chance, mean over networks"
-STYLES = {padding: style._replace(line="none") for padding, style in styles({"CIRCULAR": "conv", "SAME": "dense"}).items()}
+BEFORE, AFTER, CHANCE = "before training", "after training", "chance"
+STYLES = {
+    "CIRCULAR": report.RUNG_STYLE["conv"]._replace(label="circular padding", line="none"),
+    "SAME": report.RUNG_STYLE["dense"]._replace(label="zero padding", line="none"),
+}
 FORMATS = dict.fromkeys(("consistency", "accuracy", "shifted_accuracy", "chance_consistency"), ".1%")
 
 
@@ -115,28 +118,17 @@ def table(rows: Rows, config: Config) -> Rows:
 
 
 def draw(rows: Rows, config: Config) -> Any:
-    """Draw the consistency before and after training, and the accuracy on shifted images."""
-    summary = table(rows, config)
-    figure, axes = report.new_figure(3, size=(18.0, 6.5))
-    null = {when: np.mean([line["chance_consistency"] for line in summary if line["when"] == when]) for when in (BEFORE, AFTER)}
-    panels = [(BEFORE, "consistency"), (AFTER, "consistency"), (AFTER, "shifted_accuracy")]
-    for axis, (when, value) in zip(axes, panels, strict=True):
-        lines = [line | {"place": config.methods.index(line["method"])} for line in summary if line["when"] == when]
-        kept = value == "consistency"
-        report.curves(
-            axis,
-            lines,
-            "place",
-            value,
-            "padding",
-            x_label="",
-            y_label=f"{'predictions that stay' if kept else 'shifted images classified right'}, 95 % interval",
-            y_format=".0%",
-            title=when if kept else f"{config.dataset}, after training",
-            baselines={CHANCE: float(null[when])} if kept else None,
-            styles=STYLES,
-        )
+    """Draw the consistency and the accuracy on shifted images, after training."""
+    lines = [line | {"place": config.methods.index(line["method"])} for line in table(rows, config) if line["when"] == AFTER]
+    figure, axes = report.new_figure(2, size=(13.0, 6.5))
+    values = {"consistency": "predictions that stay", "shifted_accuracy": "shifted images classified right"}
+    chance = float(np.mean([line["chance_consistency"] for line in lines]))
+    for axis, (value, name) in zip(axes, values.items(), strict=True):
+        words: dict[str, Any] = {"x_label": "", "y_label": "share, 95 % interval", "y_format": ".0%", "title": name}
+        words |= {"baselines": {CHANCE: chance} if value == "consistency" else {}, "baseline_labels": "left", "styles": STYLES}
+        report.curves(axis, lines, "place", value, "padding", **words)
         axis.set_xticks(range(len(config.methods)), config.methods, rotation=30, ha="right")
+        axis.set_ylim(0, 1.04)
     return figure
 
 

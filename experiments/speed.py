@@ -135,7 +135,7 @@ def draw(rows: Rows, config: Config) -> Any:
     for line in dict.fromkeys(row["line"] for row in steps):
         last = [row["ratio"] for row in steps if row["line"] == line][-1]
         side: dict[str, Any] = {"va": "top" if line.endswith("scan") else "bottom", "transform": middle.get_yaxis_transform()}
-        middle.text(1.02, last, line, color=LINES[line].colour, size=13, **side)
+        middle.text(1.02, float(last), line, color=LINES[line].colour, size=13, **side)
     drawn = [row | {"line": row["name"]} for row in both if row["name"] in (*LOCAL, UNIT)]
     report.dot_plot(right, drawn, y="temp_mib", y_label="temporary memory, MiB", title="both, memory", **words)
     return figure

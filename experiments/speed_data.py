@@ -88,32 +88,29 @@ def run(config: Config) -> Rows:
 
 
 def draw(rows: Rows, config: Config) -> Any:
-    """Draw the reading rate of every route, and the time before training starts."""
-    figure, (left, right) = report.new_figure(2, size=(12.0, 5.5))
-    routes = [row | {"what": "read"} for row in rows if row["route"] != BASELINE]
-    uses = 1e3 * config.batch_size / rows[0]["step_ms"]
-    report.dot_plot(
+    """Draw the time of a step by the route of its images, and the time before the first step."""
+    figure, (left, right) = report.new_figure(2, size=(13.0, 5.0))
+    baseline, *routes = rows
+    report.comparison(
         left,
         routes,
         "route",
-        "images_per_s",
-        by="what",
-        x_label="images come from",
-        y_label="images per second",
-        title=f"{rows[0]['data']}: reading",
-        baselines={"used by a small network": uses},
+        "step_ms",
+        label="images from here, median and quartiles",
+        x_label="milliseconds per step",
+        title=f"time of a training step, {rows[0]['data']}",
+        baselines={f"one batch {BASELINE}": report.interval_of(baseline, "step_ms")},
     )
-    waits = [row | {"what": "prepared before", "s": row["load_s"]} for row in routes]
-    waits += [row | {"what": "prepared now", "s": row["prepare_s"]} for row in routes if "prepare_s" in row]
-    report.dot_plot(
+    left.set_xlim(left=0)
+    report.comparison(
         right,
-        waits,
+        routes,
         "route",
-        "s",
-        by="what",
-        x_label="images come from",
-        y_label="seconds until training can start",
+        "load_s",
+        label="data set prepared before, median",
+        x_label="seconds",
         title="before the first step",
+        references={"prepared now": "prepare_s"},
     )
     return figure
 

@@ -125,25 +125,26 @@ def table(rows: Rows, config: Config) -> Rows:
 
 def draw(rows: Rows, config: Config) -> Any:
     """Draw the accuracy against the distance, with every receptive field, and against the number of texts."""
-    figure, axes = report.new_figure(1 + bool(config.sizes), size=(16.0, 7.0))
+    figure, axes = report.new_figure(1 + bool(config.sizes), size=(13.0, 6.5))
     fields, lines = {row["network"]: row["receptive_field"] for row in rows}, table(rows, config)
     styles = {name: style(name, words) for name, words in fields.items()}
+    shared = {name: words for name, words in fields.items() if name.startswith(CONVOLUTION)}
     y_label = "accuracy on texts drawn anew, 95 % interval"
-    shown: dict[str, Any] = {"y_label": y_label, "y_format": ".0%", "styles": styles, "baselines": {"chance": 0.5}}
-    title = f"{config.size} training texts; vertical: receptive fields"
-    by_distance = {"x_label": "words from the verb to each noun", "title": title, "band": True}
-    at_size = [line for line in lines if line["size"] == config.size]
-    report.curves(axes[0], at_size, "distance", "accuracy", "network", **by_distance, **shown)
-    for name, words in fields.items():
-        if name.startswith(CONVOLUTION):
-            axes[0].axvline(words, color=styles[name].colour, linestyle=":", zorder=0)
+    shown: dict[str, Any] = {"y_label": y_label, "y_format": ".0%", "baselines": {"chance": 0.5}}
     if config.sizes:
         names = {row["network"] for row in rows if row["size"] != config.size}
         sizes = np.geomspace(min(config.sizes), max(config.sizes))
         axes[1].plot(sizes, (1 + seen(config, sizes)) / 2, color="0.5", linestyle="--", zorder=0, label=LIST)
-        lines = [line for line in lines if line["distance"] == config.at and line["network"] in names]
-        shown |= {"x_label": "training texts", "title": f"{config.at} words apart", "log_x": True}
-        report.curves(axes[1], lines, "size", "accuracy", "network", **shown)
+        at_distance = [line for line in lines if line["distance"] == config.at and line["network"] in names]
+        by_size = {"x_label": "training texts", "title": f"related words {config.at} words apart", "log_x": True}
+        report.curves(axes[1], at_distance, "size", "accuracy", "network", styles=styles, **by_size, **shown)
+    at_size = [line for line in lines if line["size"] == config.size and not line["network"].startswith((LOCAL, DENSE))]
+    by_distance = {"x_label": "words from the verb to each noun", "title": f"convolutions, {config.size} training texts"}
+    labelled = styles | {name: styles[name]._replace(label=f"_{name}") for name in shared}
+    report.curves(axes[0], at_size, "distance", "accuracy", "network", styles=labelled, band=True, **by_distance, **shown)
+    for name, words in shared.items():
+        axes[0].axvline(words, color=styles[name].colour, linestyle=":", zorder=0)
+        axes[0].text(words + 0.1, 0.75, f"sees {words} words", color=styles[name].colour, size=14, rotation=90, va="center")
     for axis in axes:
         axis.set_ylim(0.4, 1.05)
     return figure

@@ -27,14 +27,13 @@ import convlab as cl
 from convlab import report
 from convlab.data import Data
 from experiments.parts.scenes import STRIDE, Scenes, Searcher, hits, mapping
-from experiments.shared.command import Result, Rows, main
+from experiments.shared.command import Rows, main
 from experiments.shared.progress import track
 from experiments.shared.settings import Recipe, styles
 
 SEEN, UNSEEN = "where it was in training", "where it never was"
 TEMPLATE, CHANCE = "mean image, correlated", "drawn at random"
 STYLES = report.RUNG_STYLE | styles({TEMPLATE: "tiled"})
-MARK = "#E69F00"  # the colour of the frame of the target digit, and of a peak
 BOUNDS = {"hits": report.SHARE, "accuracy": report.SHARE}
 FORMATS = {"hits": ".1%", "accuracy": ".1%"}
 
@@ -68,16 +67,15 @@ class Config(Recipe):
 SMOKE = Config(rungs=("conv",), clutter=(0, 2), size=100, test_size=20, widths=(3, 4), epochs=1, seeds=2)
 
 
-def run(config: Config) -> Result:
-    """Return one row per rung, side, number of other figures and seed, and one scene with maps."""
+def run(config: Config) -> Rows:
+    """Return one row per rung, side, number of other figures and seed."""
     data = config.load()
     train, test = (Scenes(split, config.wanted, config.side) for split in (data.train, data.test))
-    searches = [searched(config, train, test, seed) for seed in track(range(config.seeds), "seeds")]
-    return Result([row for rows, _ in searches for row in rows], arrays=searches[0][1])
+    return [row for seed in track(range(config.seeds), "seeds") for row in searched(config, train, test, seed)]
 
 
-def searched(config: Config, train: Scenes, test: Scenes, seed: int) -> tuple[Rows, dict[str, Any]]:
-    """Train the networks of one seed. Return their rows, and a scene with their maps."""
+def searched(config: Config, train: Scenes, test: Scenes, seed: int) -> Rows:
+    """Train the networks of one seed, and return their rows."""
     numbers, both = range(config.clutter[-1] + 1), (False, True)
     split, _ = train.sample(seed, config.size, numbers, both, right=False)
     check, _ = test.sample(1000 + seed, config.test_size, numbers, both, right=False)
@@ -86,8 +84,7 @@ def searched(config: Config, train: Scenes, test: Scenes, seed: int) -> tuple[Ro
         (side, others): test.sample(2000 + seed, config.test_size, (others,), (True,), side == UNSEEN)
         for side, others in itertools.product((SEEN, UNSEEN), config.clutter)
     }
-    split, corners = tests[UNSEEN, config.clutter[-1]]
-    rows, picture = [], {"scene": split.images[0, ..., 0], "place": corners[0], "size": test.n}
+    rows = []
     for rung in config.rungs:
         fitted = cl.fit(Searcher(scenes.image_shape, config.widths, rung, seed), scenes, config.recipe(seed))
         response, accuracy = mapping(fitted.model(), scenes), fitted.history[-1]["test_accuracy"]
@@ -95,7 +92,6 @@ def searched(config: Config, train: Scenes, test: Scenes, seed: int) -> tuple[Ro
         for (side, others), (split, corners) in tests.items():
             share = hits(np.asarray(response(np.asarray(split.images))), corners, test.n, STRIDE)
             rows.append({"detector": rung, "side": side, "clutter": others, "seed": seed, "hits": share, "accuracy": accuracy})
-        picture[rung] = np.asarray(response(tests[UNSEEN, config.clutter[-1]][0].images[:1]))[0]
     template = np.asarray(train.figures[train.wanted], np.float32).mean(0)
     template = jnp.asarray(template - template.mean())[..., None, None]
     correlated = functools.partial(cl.conv, v=template, window=cl.Window(template.shape[:2]))
@@ -104,7 +100,7 @@ def searched(config: Config, train: Scenes, test: Scenes, seed: int) -> tuple[Ro
         rows.append(
             {"detector": TEMPLATE, "side": side, "clutter": others, "seed": seed, "hits": hits(maps, corners, test.n, 1)}
         )
-    return rows, picture
+    return rows
 
 
 def table(rows: Rows, config: Config) -> Rows:
@@ -112,39 +108,29 @@ def table(rows: Rows, config: Config) -> Rows:
     return report.summarise(rows, ["detector", "side", "clutter"], list(BOUNDS), bounds=BOUNDS)
 
 
-def draw(rows: Rows, config: Config, picture: dict[str, Any]) -> Any:
-    """Draw the maps of all rungs over a scene, and hits against the number of other figures on both sides."""
-    from matplotlib.patches import Rectangle
-
-    figure, axes = report.new_figure(3 + len(config.rungs), rows=2, size=(16.0, 10.5))
-    for axis, rung in zip(axes, ("scene", *config.rungs), strict=False):
-        scene = picture["scene"] / picture["scene"].max()
-        if rung == "scene":
-            axis.imshow(scene, cmap="gray")
-            axis.set(title="the scene, the wanted digit framed", xticks=[], yticks=[])
-        else:
-            above = np.maximum(picture[rung] - np.median(picture[rung]), 0)
-            report.heatmap(axis, scene, above, report.RUNG_STYLE[rung].label, label="response above its median")
-            row, column = (STRIDE * (np.array(np.unravel_index(above.argmax(), above.shape)) + 0.5)) - 0.5
-            axis.plot(column, row, "x", color=MARK, markersize=12, markeredgewidth=3, label="peak of a map")
-        i, j = picture["place"]
-        side = picture["size"]
-        axis.add_patch(Rectangle((j - 0.5, i - 0.5), side, side, fill=False, edgecolor=MARK, linewidth=2.5))
-    for axis, side in zip(axes[-2:], (SEEN, UNSEEN), strict=True):
-        report.curves(
+def draw(rows: Rows, config: Config) -> Any:
+    """Draw hits on both sides in scenes without other figures, in the mean and for each seed."""
+    figure, axes = report.new_figure(2, size=(13.0, 5.5))
+    figure_side = config.load().image_shape[0]
+    rows = [row for row in rows if row["clutter"] == config.clutter[0]]
+    for axis, side in zip(axes, (SEEN, UNSEEN), strict=True):
+        lines = [line for line in table(rows, config) if line["side"] == side]
+        height = {line["detector"]: number for number, line in enumerate(lines)}
+        points = [(row["hits"], height[row["detector"]] + 0.2) for row in rows if row["side"] == side]
+        axis.plot(*zip(*points, strict=True), "|", color="0.3", markersize=10, label="one seed")
+        report.comparison(
             axis,
-            [line for line in table(rows, config) if line["side"] == side],
-            "clutter",
-            "hits",
+            [line | {"detector": STYLES[line["detector"]].label} for line in lines],
             "detector",
-            x_label="other digits in the scene",
-            y_label="peaks on the wanted digit, 95 % interval",
-            y_format=".0%",
+            "hits",
+            label=f"mean of {config.seeds} seeds, 95 % interval",
+            x_label="peaks on the wanted digit",
+            x_format=".0%",
             title=side,
-            baselines={CHANCE: (picture["size"] / config.side) ** 2},
-            styles=STYLES,
+            baselines={CHANCE: (figure_side / config.side) ** 2},
+            styles={style.label: style for style in STYLES.values()},
         )
-        axis.set_ylim(-0.03, 1.03)
+        axis.set_xlim(-0.03, 1.03)
     return figure
 
 

@@ -23,11 +23,13 @@ import convlab
 from convlab.report import (
     RUNG_STYLE,
     Interval,
+    append_json_lines,
     best_rows,
     comparison,
     curves,
     dot_plot,
     draw_report,
+    feature_map_grid,
     filter_grid,
     heatmap,
     holm,
@@ -37,6 +39,7 @@ from convlab.report import (
     p_value,
     paired_differences,
     provenance,
+    read_json_lines,
     report_folder,
     save_report,
     save_rows,
@@ -656,8 +659,76 @@ def test_curves_and_figures_raise_errors_for_invalid_arguments():
     _, [axis] = new_figure()
     with pytest.raises(ValueError, match=r"no row has \['loss'\]"):
         curves(axis, ROWS, "size", "loss", x_label="a", y_label="b")
-    with pytest.raises(ValueError, match="panels is 0"):
-        new_figure(0)
+
+
+WORDS = {"x_label": "a", "y_label": "b"}
+
+
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda axis: new_figure(0), ValueError, "panels must be at least 1, got 0"),
+        (lambda axis: new_figure(10**9), ValueError, "panels must be at most 1000"),
+        (lambda axis: new_figure(size=(0, 3)), ValueError, r"size must be the width and the height in inches, .* got \(0, 3\)"),
+        (
+            lambda axis: curves(((1, 2), (3, 4)), ROWS, "size", "accuracy", **WORDS),
+            TypeError,
+            "axis must be axes of matplotlib",
+        ),
+        (
+            lambda axis: curves(axis, ROWS, "size", "accuracy", **WORDS | {"y_label": 3}),
+            TypeError,
+            "y_label must be a string, got 3",
+        ),
+        (
+            lambda axis: curves(axis, ROWS, "size", "rung", **WORDS),
+            TypeError,
+            "y must be a column of numbers, but rung holds 'conv'",
+        ),
+        (
+            lambda axis: curves(axis, ROWS, "size", "accuracy", y_format="%", **WORDS, styles={"conv": "red"}),
+            TypeError,
+            "styles must",
+        ),
+        (
+            lambda axis: curves(axis, ROWS, "size", "accuracy", y_format="q", **WORDS),
+            ValueError,
+            "y_format must be a format spec",
+        ),
+        (
+            lambda axis: curves(axis, ROWS, "size", "accuracy", baselines=0.5, **WORDS),
+            TypeError,
+            "baselines must be a mapping of",
+        ),
+        (
+            lambda axis: curves(axis, ROWS, "size", "accuracy", baseline_labels="up", **WORDS),
+            ValueError,
+            "baseline_labels 'up' is",
+        ),
+        (lambda axis: matrix_picture(axis, [[1, 2], [3]]), ValueError, "labels must be a matrix of integers, got"),
+        (lambda axis: matrix_picture(axis, [[1, 2]], grid=(0, 1)), ValueError, "grid must be at least 1, got 0"),
+        (lambda axis: filter_grid(axis, np.ones((2, 3, 4)), columns=10**9), MemoryError, "the picture of columns"),
+        (lambda axis: feature_map_grid(axis, "abc"), TypeError, "maps must be numbers, got 'abc'"),
+        (lambda axis: read_json_lines(0), TypeError, "path must be a path, got 0"),
+        (
+            lambda axis: append_json_lines("rows.jsonl", [{"a": object()}]),
+            TypeError,
+            "rows must be mappings that JSON can hold",
+        ),
+        (
+            lambda axis: save_rows("trial", [{"a": 1}], {}, seconds=-1.0),
+            ValueError,
+            "seconds must be a number of seconds of at",
+        ),
+        (lambda axis: save_rows("trial", [{"a": 1}], {}, root=""), ValueError, "root must be a path, got an empty text"),
+    ],
+)
+def test_wrong_arguments_of_figures_and_files_raise_errors(call, error, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, [axis] = new_figure()
+    with pytest.raises(error, match=message):
+        call(axis)
+    assert not any(tmp_path.iterdir())
 
 
 def test_equal_weights_share_a_colour_and_missing_weights_are_white():
@@ -775,6 +846,37 @@ def test_comparison_draws_rows_from_the_top_with_intervals_references_and_baseli
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["here", "printed", "chance", "linear"]
     with pytest.raises(ValueError, match=r"no row has \['paper'\]"):
         comparison(axis, rows, "net", "accuracy", **options, references={"printed": "paper"})
+
+
+def test_comparison_draws_rows_in_the_colours_of_their_styles_and_references_with_intervals_below_them():
+    figure, [axis] = new_figure()
+    rows = [
+        {"net": "convolution", "kept": 0.9, "new": 0.5, "new_low": 0.4, "new_high": 0.6},
+        {"net": "dense", "kept": 0.8, "new": 0.3, "new_low": 0.1, "new_high": 0.4},
+    ]
+    styles = {RUNG_STYLE[rung].label: RUNG_STYLE[rung] for rung in ("conv", "dense")}
+    comparison(axis, rows, "net", "kept", label="kept", x_label="", references={"new": "new"}, styles=styles)
+    colours = {RUNG_STYLE["conv"].colour: 0, RUNG_STYLE["dense"].colour: 1}
+    drawn = {(line.get_color(), tuple(line.get_xdata()), *line.get_ydata()) for line in axis.lines if len(line.get_xdata())}
+    [below] = {y for colour, x, *heights in drawn for y in heights if len(x) == 2 and colour == RUNG_STYLE["conv"].colour}
+    assert 0 < below < 0.3
+    for (colour, height), row in zip(colours.items(), rows, strict=True):
+        assert (colour, (row["kept"],), height) in drawn
+        assert (colour, (row["new"],), height + below) in drawn
+        assert (colour, (row["new_low"], row["new_high"]), height + below, height + below) in drawn
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["kept", "new"]
+
+
+def test_labels_of_baselines_stand_at_their_lines_instead_of_in_the_legend():
+    rows = [{"rung": "conv", "size": size, "accuracy": 0.9} for size in (1, 2)]
+    for end in ("left", "right"):
+        figure, [axis] = new_figure()
+        baselines = {"chance": 0.1, "linear": Interval(0.5, 0.4, 0.6)}
+        curves(axis, rows, "size", "accuracy", x_label="", y_label="", baselines=baselines, baseline_labels=end)
+        labels = {text.get_text(): text for text in axis.texts}
+        assert [labels[name].xy[1] for name in ("chance", "linear")] == [0.1, 0.5]
+        assert {text.get_ha() for text in axis.texts} == {end}
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == ["convolution"]
 
 
 # Filters

@@ -1,8 +1,9 @@
 """A figure that compares one quantity between many rows, with the names at the vertical axis."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from convlab.report.arguments import check_arguments, check_numbers
 from convlab.report.drawing import RUNG_STYLE, Baseline, Style, draw_baselines, draw_legend, figure_of, slide_style
 from convlab.report.rows import Row, check_columns
 
@@ -60,16 +61,21 @@ def comparison(
       >>> comparison(axis, rows, "net", "accuracy", label="here", x_label="accuracy", references={"book": "book"})
       <Figure size 1200x500 with 1 Axes>
     """
+    check_arguments(axis=axis, name=name, value=value, label=label, x_label=x_label, x_format=x_format, title=title)
+    check_arguments(references=references, baselines=baselines, styles=styles)
     references = references or {}
     check_columns("summary", summary, (name, value, *references.values()))
+    for argument, column in (("value", value), *(("references", column) for column in references.values())):
+        check_numbers(argument, summary, (column, f"{column}_low", f"{column}_high"))
     with slide_style():
         axis.grid(color="#E6E6E6")
         axis.set_axisbelow(True)
         known = [styles[row[name]].colour if styles and row.get(name) in styles else None for row in summary]
         _dots(axis, summary, value, label, known, color=RUNG_STYLE["conv"].colour, marker="o", markersize=10)
+        hollow: dict[str, Any] = {"color": RUNG_STYLE["dense"].colour, "mfc": "white", "mew": 2}
         for (reference, column), mark in zip(references.items(), MARKS, strict=False):
             if any(row.get(column) is not None for row in summary):
-                _dots(axis, summary, column, reference, known, color=RUNG_STYLE["dense"].colour, marker=mark, mfc="white", mew=2)
+                _dots(axis, summary, column, reference, known, marker=mark, **hollow)
         draw_baselines(axis.axvline, axis.axvspan, baselines or {})
         axis.set_yticks(range(len(summary)), [str(row.get(name)) for row in summary])
         axis.invert_yaxis()
@@ -81,7 +87,9 @@ def comparison(
     return figure_of(axis)
 
 
-def _dots(axis: "matplotlib.axes.Axes", rows: Sequence[Row], column: str, label: str, known: list[str | None], **style) -> None:
+def _dots(
+    axis: "matplotlib.axes.Axes", rows: Sequence[Row], column: str, label: str, known: list[str | None], **style: Any
+) -> None:
     """Draw the values of one column as markers with their intervals, skipping missing cells.
 
     Rows have a known colour or that of the style. Hollow markers that have intervals are drawn below their lines.
@@ -89,7 +97,7 @@ def _dots(axis: "matplotlib.axes.Axes", rows: Sequence[Row], column: str, label:
     ends = f"{column}_low", f"{column}_high"
     below = BELOW * len(rows) * ("mfc" in style and any(row.get(ends[0]) is not None for row in rows))
     for colour in dict.fromkeys(known):
-        shown = style | ({"color": colour} if colour else {})
+        shown: dict[str, Any] = style | ({"color": colour} if colour else {})
         members = [(line + below, row) for line, (row, shade) in enumerate(zip(rows, known, strict=True)) if shade == colour]
         for height, row in members:
             if row.get(ends[0]) is not None and row.get(ends[1]) is not None:
@@ -98,4 +106,5 @@ def _dots(axis: "matplotlib.axes.Axes", rows: Sequence[Row], column: str, label:
         if points:
             axis.plot(*zip(*points, strict=True), linestyle="none", label=f"_{label}" if colour else label, **shown)
     if any(known):
-        axis.plot([], [], linestyle="none", label=label, **style | {"color": "0.3"})
+        gray: dict[str, Any] = style | {"color": "0.3"}
+        axis.plot([], [], linestyle="none", label=label, **gray)

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from convlab import check
 from convlab.extras import require
+from convlab.geometry import as_integer
+from convlab.report.arguments import check_arguments, check_numbers
 from convlab.report.limits import bottom_of, draw_below, log_ticks, show_all_points
 from convlab.report.rows import Row, check_columns, to_python_scalar
 from convlab.report.seeds import Interval
@@ -66,6 +69,7 @@ SLIDE: dict[Any, Any] = {
     "axes.facecolor": "white",
 }
 DOTS_PER_INCH = 160
+MAXIMUM_PANELS = 1000
 DODGE = 0.018
 """The largest distance between neighbouring lines, as a fraction of the horizontal range."""
 SPREAD = 0.07
@@ -95,7 +99,9 @@ def new_figure(
       The figure and the axes of its panels.
 
     Raises:
-      ValueError: `panels` or `rows` is below 1.
+      ValueError: `panels` or `rows` is not between 1 and 1000, or `size` is not two positive numbers.
+      TypeError: A number is no number, or no integer.
+      MemoryError: The picture would not fit into memory.
       ImportError: matplotlib is not installed.
 
     Example:
@@ -103,8 +109,9 @@ def new_figure(
       >>> len(axes)
       3
     """
-    if min(panels, rows) < 1:
-        raise ValueError(f"panels is {panels} and rows is {rows}; needs at least 1 of each")
+    panels, rows = as_integer("panels", panels, most=MAXIMUM_PANELS), as_integer("rows", rows, most=MAXIMUM_PANELS)
+    check_arguments(size=size)
+    check.shape_fits("the picture of size", *(side * DOTS_PER_INCH for side in size), 4, itemsize=1)
     with slide_style():
         from convlab.report.figure import Figure
 
@@ -180,7 +187,12 @@ def curves(
       >>> curves(axis, rows, "size", "accuracy", x_label="training images", y_label="test accuracy", log_x=True)
       <Figure size 1200x500 with 1 Axes>
     """
+    check_arguments(axis=axis, x=x, y=y, by=by, x_label=x_label, y_label=y_label, title=title, y_format=y_format)
+    check_arguments(log_x=log_x, log_y=log_y, bottom=bottom, band=band)
+    check_arguments(baselines=baselines, baseline_labels=baseline_labels, labels=labels, styles=styles)
     check_columns("summary", summary, (x, y, by))
+    check_numbers("x", summary, (x,))
+    check_numbers("y", summary, (y, f"{y}_low", f"{y}_high"))
     with slide_style():
         drawn = styles_of([to_python_scalar(by, row.get(by)) for row in summary])
         bottom = _log_heights(axis, _heights(summary, y, f"{y}_low"), bottom) if log_y else None
@@ -242,7 +254,10 @@ def dot_plot(
       >>> dot_plot(axis, [{"rung": "conv", "shape": "8x8", "ms": 3.0}], "shape", "ms", x_label="shape", y_label="ms")
       <Figure size 1200x500 with 1 Axes>
     """
+    check_arguments(axis=axis, x=x, y=y, by=by, x_label=x_label, y_label=y_label, title=title)
+    check_arguments(baselines=baselines, styles=styles)
     check_columns("rows", rows, (x, y, by))
+    check_numbers("y", rows, (y,))
     with slide_style():
         categories = {name: number for number, name in enumerate(dict.fromkeys(row.get(x) for row in rows))}
         drawn = styles_of([to_python_scalar(by, row.get(by)) for row in rows])

@@ -1,7 +1,6 @@
 """Attribution methods that rank pixels by their influence on a prediction, with two tests."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +8,11 @@ import numpy as np
 from flax import nnx
 
 import convlab as cl
-from convlab import algebra, measure, report
+from convlab import algebra, measure
 from convlab.measure.attribution import RULES
 
 TIMES, GRAD_CAM, OCCLUSION, EDGES, RANDOM = "gradient x image", "Grad-CAM", "occlusion", "edges", "random"
 METHODS = (*RULES, TIMES, GRAD_CAM, OCCLUSION)
-UNITS = {TIMES: "score", GRAD_CAM: "weighted activation", OCCLUSION: "score lost"}
 LAST = "stages/1/layer"  # the path of the network's last layer with positions
 PARTS = 8  # an occluding window has an eighth of the image's side, and moves by half its own side
 
@@ -71,20 +69,3 @@ def kept_predictions(model: nnx.Module, x: jax.Array, order: np.ndarray, share: 
     np.put_along_axis(hidden, np.lexsort((ties, -order), 1)[:, :count], True, 1)
     predict: Callable[[jax.Array], jax.Array] = jax.jit(lambda x: model(x).argmax(-1))
     return float(jnp.mean(predict(jnp.where(hidden.reshape(*x.shape[:-1], 1), 0, x)) == predict(x)))
-
-
-def draw_pictures(axes: Any, picture: dict[str, Any]) -> None:
-    """Draw a photograph and its edges, its maps, and the first layer with its output."""
-    image = picture["image"]
-    axes[0, 0].imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=1)
-    axes[0, 0].set(xticks=[], yticks=[])
-    axes[0, 0].set_title("a test image")
-    report.heatmap(axes[1, 0], image, picture["after"][EDGES], "its edges", label="steepness")
-    for row, when in zip(axes[:, 1:-1], ("after", "before"), strict=True):
-        for axis, method in zip(row, METHODS, strict=True):
-            report.heatmap(
-                axis, image, picture[when][method], f"{method}\n{when} training", label=UNITS.get(method, "sum of |gradient|")
-            )
-    kernels = np.moveaxis(np.asarray(picture["filters"]).mean(2), -1, 0)
-    report.filter_grid(axes[0, -1], kernels, "kernels of\nthe first layer", columns=6)
-    report.feature_map_grid(axes[1, -1], picture["features"], "what they make\nof the image", columns=6)

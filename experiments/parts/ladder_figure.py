@@ -75,7 +75,7 @@ def draw_errors(axis: Any, rows: Rows, config: Sizes, count: int) -> None:
         log_y=True,
         bottom=bottom,
         baselines={label: height for label, height in lines.items() if height > bottom},
-        baseline_labels="left",
+        baseline_labels="left" if count > 1 or not config.margin else "right",  # where no line is
         styles={name: style(name) for name in dict.fromkeys(row["network"] for row in summary)},
     )
     axis.set_ylim(bottom, 1.15)

@@ -37,10 +37,9 @@ class Listener(nnx.Module):
 
 
 class Network(NamedTuple):
-    """A network: its input, the rung whose colour it has, and its builder from an input shape and a seed."""
+    """A network: its input, and its builder from an input shape and a seed."""
 
     hears: str
-    style: str
     build: Callable[[Sequence[int], int], nnx.Module]
 
 
@@ -50,12 +49,12 @@ def _picture(untied: bool) -> Callable[[Sequence[int], int], nnx.Module]:
 
 NULL = "linear read-out"
 NETWORKS = {
-    "shared, log-frequency": Network(LOG, "conv", _picture(False)),
-    "shared, linear frequency": Network(LINEAR, "dense", _picture(False)),
-    "own at each log-frequency": Network(LOG, "low_rank", _picture(True)),
-    "own at each linear frequency": Network(LINEAR, "locally_connected", _picture(True)),
-    "shared, on the wave": Network(WAVE, "global_conv", lambda shape, seed: Listener(shape, (64, 32), (8, 4), False, seed)),
-    NULL: Network(LOG, "linear", lambda shape, seed: MLP(shape, 2, (), rngs=nnx.Rngs(seed))),
+    "shared, log-frequency": Network(LOG, _picture(False)),
+    "shared, linear frequency": Network(LINEAR, _picture(False)),
+    "own at each log-frequency": Network(LOG, _picture(True)),
+    "own at each linear frequency": Network(LINEAR, _picture(True)),
+    "shared, on the wave": Network(WAVE, lambda shape, seed: Listener(shape, (64, 32), (8, 4), False, seed)),
+    NULL: Network(LOG, lambda shape, seed: MLP(shape, 2, (), rngs=nnx.Rngs(seed))),
 }
 PEAKS = {"peak, log-frequency": LOG, "peak, linear frequency": LINEAR}  # one threshold on the peak of the mean spectrum
 

@@ -4,7 +4,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 import convlab as cl
 from convlab import measure
@@ -53,11 +52,3 @@ def distances(kept: jax.Array, key: jax.Array, patch: int) -> dict[str, jax.Arra
         "patch": measure.best_patch_share(kept, patch),
         "patch_shuffled": measure.best_patch_share(shuffled, patch),
     }
-
-
-def units(w: np.ndarray, number: int = 32) -> np.ndarray:
-    """Return the weights of random units that have inputs, filled up with zeros if there are too few."""
-    pictures = np.moveaxis(w[..., 0, :], -1, 0).reshape(-1, *w.shape[2:4])
-    living = pictures[np.abs(pictures).max((1, 2)) > 0]
-    drawn = np.random.default_rng(0).permutation(len(living))[:number]
-    return np.concatenate([living[drawn], np.zeros((number - len(drawn), *w.shape[2:4]))])

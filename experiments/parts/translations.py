@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from convlab import report
-from experiments.parts.spectrograms import HOP, LINEAR, LOG, PER_OCTAVE, Waves, tones, transform
+from experiments.parts.spectrograms import LINEAR, LOG, PER_OCTAVE, Waves, tones, transform
 from experiments.shared.command import Rows
+from experiments.shared.settings import styles
 
-TONES = {0.0: "a tone that stays", 0.75: "a tone that rises by 3/4 of an octave"}
-AXES = {LOG: "conv", LINEAR: "dense"}  # with the rung whose colour each axis has
-STYLES = {kind: report.RUNG_STYLE[rung]._replace(label=f"axis: {kind}") for kind, rung in AXES.items()}
+RISE = "a tone that rises by 3/4 of an octave"
+TONES = {0.0: "a tone that stays", 0.75: RISE}
+STYLES = styles({LOG: "conv", LINEAR: "dense"})
 FINE = 8  # bins of the measured linear axis per bin of the networks' axis
 
 
@@ -59,24 +60,10 @@ def table(rows: Rows) -> Rows:
     return report.summarise(rows, ["tone", "axis", "shift"], "residual", bounds={"residual": report.POSITIVE})
 
 
-def draw_tone(axes: Any, config: Waves, shift: int) -> None:
-    """Draw one tone at two pitches on both axes."""
-    for column, kind in enumerate((LINEAR, LOG)):
-        low, *_, high = config.axis(kind)[0]
-        pictures = np.asarray(transform(config, kind)(jnp.asarray(tones(config, 0.75, (0, shift), 0))))[..., 0]
-        for panel, (picture, pitch) in enumerate(zip(pictures, ("low", f"{shift / PER_OCTAVE:g} octaves higher"), strict=True)):
-            axis, up = axes[2 * column + panel], picture.T[::-1]
-            report.heatmap(axis, np.ones_like(up), up, f"{kind}, {pitch}", label="magnitude", vmax=0.5)
-            axis.set(xlabel=f"time, {up.shape[1]} steps of {HOP} samples", ylabel=f"{kind}, cycles a sample")
-            axis.set_yticks([-0.5, len(up) - 0.5], [f"{high:.2g}", f"{low:.2g}"])
-            axis.set_aspect("auto")
-
-
-def draw(axes: Any, lines: Rows) -> None:
-    """Draw the residual after the best translation, with a panel for each kind of tone."""
-    words: dict[str, Any] = {"x_label": f"pitch shifted, in bins of 1/{PER_OCTAVE} octave", "baselines": {"exact": 0.0}}
-    words |= {"y_label": "left by the best translation, 95 % interval", "y_format": ".0%", "styles": STYLES}
-    for axis, tone in zip(axes, TONES.values(), strict=True):
-        points = [line for line in lines if line["tone"] == tone]
-        report.curves(axis, points, "shift", "residual", "axis", title=tone, **words)
-        axis.set_ylim(-0.02, 1.1 * max(line["residual_high"] or 0 for line in lines))
+def draw(axis: Any, lines: Rows) -> None:
+    """Draw the residual of a tone after the best translation, along both axes."""
+    words: dict[str, Any] = {"x_label": f"pitch shifted, in bins of 1/{PER_OCTAVE} octave", "y_format": ".0%", "styles": STYLES}
+    words |= {"y_label": "left by the best translation, 95 % interval", "title": lines[0]["tone"]}
+    report.curves(axis, lines, "shift", "residual", "axis", **words)
+    axis.set_xticks(sorted({line["shift"] for line in lines}))
+    axis.set_ylim(bottom=-0.02)
