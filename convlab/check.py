@@ -1,6 +1,8 @@
 """Checks of arguments, whose errors name what was got, what is needed, and why."""
 
 import numbers
+import os
+import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +27,7 @@ __all__ = [
     "fits_in_memory",
     "flag",
     "floating",
+    "folder",
     "function",
     "group_count",
     "image_batch",
@@ -38,8 +41,10 @@ __all__ = [
     "key",
     "mapping",
     "number",
+    "optimizer",
     "options",
     "output_fits",
+    "path",
     "period",
     "positions",
     "promote",
@@ -47,6 +52,8 @@ __all__ = [
     "sequence",
     "shape_fits",
     "taps",
+    "text",
+    "tree",
     "window",
     "window_of",
 ]
@@ -77,6 +84,44 @@ def function(name: str, value: Any, needed: str = "a function") -> Any:
     if not callable(value):
         raise TypeError(f"{name} must be {needed}, got {shown(value)}")
     return value
+
+
+def text(name: str, value: Any) -> str:
+    """Return `value` and check that it is a string.
+
+    Raises:
+      TypeError: It is none.
+    """
+    return instance(name, value, str, "a string")
+
+
+def path(name: str, value: Any, needed: str = "a path") -> pathlib.Path:
+    """Return the path of a file or a folder.
+
+    Raises:
+      TypeError: `value` is no path.
+      ValueError: It is empty, which would be the current folder, or holds a null character.
+    """
+    if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str):
+        raise TypeError(f"{name} must be {needed}, got {shown(value)}")
+    if not os.fspath(value):
+        raise ValueError(f"{name} must be {needed}, got an empty text; the current directory is '.'")
+    if "\0" in os.fspath(value):
+        raise ValueError(f"{name} must be {needed}, without null characters, got {shown(value)}")
+    return pathlib.Path(value)
+
+
+def folder(name: str, value: Any) -> pathlib.Path:
+    """Return the path of a folder, which may not exist yet.
+
+    Raises:
+      TypeError: `value` is no path.
+      ValueError: It is empty or the path of a file.
+    """
+    result = path(name, value, "the path of a folder")
+    if result.expanduser().is_file():
+        raise ValueError(f"{name} must be the path of a folder, got that of a file, {shown(os.fspath(value))}")
+    return result
 
 
 def flag(name: str, value: Any) -> Any:
@@ -141,6 +186,33 @@ def mapping(name: str, value: Any, entries: str) -> Mapping[Any, Any]:
     return instance(name, value, Mapping, f"a mapping of {entries}")
 
 
+def tree(name: str, value: Any) -> Any:
+    """Return `value` and check that it is a pytree of arrays and numbers.
+
+    Raises:
+      TypeError: A leaf is neither.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(value):
+        kind = getattr(leaf, "dtype", None)
+        if kind is None or (isinstance(leaf, np.ndarray) and kind.kind in "OSU"):
+            array(f"{name}{jax.tree_util.keystr(path)}", leaf)
+    return value
+
+
+def optimizer(name: str, value: Any) -> Any:
+    """Return `value` and check that it is an optimizer of Optax.
+
+    Raises:
+      TypeError: It is none.
+    """
+    if not (callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))):
+        raise TypeError(
+            f"{name} must be an Optax gradient transformation, got {type(value).__name__};"
+            " to choose one by name, use Config(optimizer=...)"
+        )
+    return value
+
+
 def array(name: str, value: Any) -> jax.Array:
     """Return `value` as an array.
 
@@ -155,15 +227,16 @@ def array(name: str, value: Any) -> jax.Array:
         raise TypeError(f"{name} must be an array of numbers, got {shown(value)}") from None
 
 
-def as_floats(name: str, value: Any) -> np.ndarray:
-    """Return concrete numbers as an array of 64-bit floats.
+def as_floats(name: str, value: Any, *, masks: bool = False) -> np.ndarray:
+    """Return concrete numbers as an array of 64-bit floats. If `masks`, truth values are numbers too.
 
     Raises:
       TypeError: A value is no real number.
     """
     try:
         result = np.asarray(value)
-        if result.dtype.kind not in "iuf":
+        is_real = jnp.issubdtype(result.dtype, jnp.integer) or jnp.issubdtype(result.dtype, jnp.floating)
+        if not is_real and not (masks and result.dtype == bool):
             raise TypeError
         return result.astype(float)
     except (TypeError, ValueError, OverflowError):
@@ -315,7 +388,7 @@ def image_batch(name: str, value: ArrayLike) -> jax.Array:
     return batch
 
 
-def image_shape(value: Any) -> tuple[int, ...]:
+def image_shape(value: Any, name: str = "image_shape") -> tuple[int, ...]:
     """Return the shape (*space, c) of one image as a tuple.
 
     Raises:
@@ -323,11 +396,11 @@ def image_shape(value: Any) -> tuple[int, ...]:
       TypeError: The shape is not a sequence of integers.
     """
     if not isinstance(value, (Sequence, np.ndarray)) or isinstance(value, str) or getattr(value, "ndim", 1) == 0:
-        raise TypeError(f"image_shape must be a sequence (*space, c) of integers, such as (28, 28, 1), got {shown(value)}")
-    shape = tuple(as_integer("image_shape", size) for size in value)
+        raise TypeError(f"{name} must be a sequence (*space, c) of integers, such as (28, 28, 1), got {shown(value)}")
+    shape = tuple(as_integer(name, size) for size in value)
     if not shape:
-        raise ValueError("image_shape must have an axis for the channels, as in (28, 28, 1), got ()")
-    shape_fits("an image of image_shape", *shape, itemsize=4)
+        raise ValueError(f"{name} must have an axis for the channels, as in (28, 28, 1), got ()")
+    shape_fits(f"an image of {name}", *shape, itemsize=4)
     return shape
 
 

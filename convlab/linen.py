@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Inexact, Shaped
 from convlab import check, rungs
 from convlab.geometry import Padding, Size, Window, as_axes, as_integer
 from convlab.rungs import RUNGS, ByPixel, Layout, Mixed, Periodic, Shared, Start, Tying, Untied, make_window
-from convlab.rungs.flax_conventions import align, alignment, convolve, reversed_kernel, transposed_window
+from convlab.rungs.flax_conventions import align, alignment, convolve, dilated, reversed_kernel, transposed_window
 
 __all__ = ["Conv", "ConvLocal", "ConvTranspose", "Dense", "LocallyConnected", "LowRank", "Symmetric", "Tiled"]
 
@@ -393,7 +393,7 @@ def _layout(module: Any, tying: type[Tying], shape: Sequence[int]) -> Layout:
     size = module.kernel_size if isinstance(module, Layer) else _one_axis(module.kernel_size)
     window = make_window(size, module.strides, module.padding, module.kernel_dilation, None)
     pixels, c = _sizes(shape, window)
-    space = tuple(step * (n - 1) + 1 for step, n in zip(_dilation(module, len(pixels)), pixels, strict=True))
+    space = dilated(pixels, _dilation(module, len(pixels)))
     parameters = {field.name: getattr(module, field.name) for field in dataclasses.fields(tying)}
     features = as_integer("features", module.features)
     return Layout(tying.from_parameters(parameters), window, c, features, space, module.feature_group_count, module.use_bias)

@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from convlab import check
+from convlab.choices import shown
 from convlab.geometry import Size, Space, Window, as_axes, as_integer, as_space
 from convlab.rungs import ByPixel, Layout, transfer, with_rung
 
@@ -192,6 +193,7 @@ def check_answer(answer: Any, expected: ArrayLike, *, tolerance: float = 1e-3) -
 
     Raises:
       AssertionError: The answer has another shape or value. The message does not tell the expected value.
+      TypeError: The answer or the expected value is no number and no array of numbers.
 
     Example:
       >>> check_answer(..., 9)
@@ -199,13 +201,27 @@ def check_answer(answer: Any, expected: ArrayLike, *, tolerance: float = 1e-3) -
       >>> check_answer(3 * 3, 9)
       Correct.
     """
-    check.number("tolerance", tolerance)
+    if not 0 <= check.number("tolerance", tolerance) < math.inf:
+        raise ValueError(f"tolerance must be a number of at least 0, got {tolerance}")
+    wanted = _as_numbers("expected", expected)
     if answer is ...:
         print("Not answered yet.")
         return
-    given, wanted = np.asarray(answer), np.asarray(expected)
+    given = _as_numbers("answer", answer)
     if given.shape != wanted.shape:
         raise AssertionError(f"The answer has the shape {given.shape}, but the shape {wanted.shape} is expected.")
     if not np.allclose(given, wanted, rtol=0, atol=tolerance * max(np.abs(wanted).max(initial=0.0), 1e-12)):
         raise AssertionError(f"{answer} is not the answer. Try again.")
     print("Correct.")
+
+
+def _as_numbers(name: str, value: Any) -> np.ndarray:
+    """Return a number or an array of numbers, in its own precision."""
+    try:
+        array = np.asarray(value)
+        is_numeric = array.dtype == bool or jnp.issubdtype(array.dtype, jnp.number)
+    except (TypeError, ValueError):
+        is_numeric = False
+    if not is_numeric:
+        raise TypeError(f"{name} must be a number or an array of numbers, got {shown(value)}")
+    return array

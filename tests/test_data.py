@@ -557,7 +557,7 @@ def test_digits_without_scikit_learn_raise_an_error_that_names_it(monkeypatch):
     [
         ({"name": None}, TypeError, "name must be a string"),
         ({"name": "folder:a\0b"}, ValueError, "names no folder"),
-        ({"data_dir": 3}, TypeError, "data_dir must be a path or None, got 3"),
+        ({"data_dir": 3}, TypeError, "data_dir must be the path of a directory, got 3"),
         ({"data_dir": ""}, ValueError, "data_dir must be the path of a directory"),
         ({"manual_dir": "a\0b"}, ValueError, "manual_dir must be the path of a directory"),
         ({"data_dir": "\udcff"}, ValueError, "data_dir must be the path of a directory in printable characters"),

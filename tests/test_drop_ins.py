@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jax import lax
 from strategies import gaussian
 
 import convlab as cl
+from convlab import measure
 from convlab.calls import layout_of
 
 PAIRS = {cl.Conv: nnx.Conv, cl.ConvTranspose: nnx.ConvTranspose}
@@ -108,6 +110,33 @@ def test_names_of_paddings_apply_to_a_dilated_input(padding):
     layer = cl.Conv(4, 6, (3, 2), padding=("SAME", "CIRCULAR"), input_dilation=2, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"padding .* repeats pixels, which input_dilation \(2, 2\) moves apart"):
         layer(x)
+
+
+@pytest.mark.parametrize("padding, strides", [("SAME", 1), ("VALID", (1, 2)), (((2, 1), (0, 3)), (2, 1))])
+def test_a_bias_per_position_has_the_positions_of_the_dilated_image(padding, strides):
+    layer = cl.Conv(
+        2, 3, (4, 2), strides, padding=padding, input_dilation=(2, 3), use_bias="position", space=(3, 5), rngs=nnx.Rngs(0)
+    )
+    x, bias = gaussian((3, 5, 2), layer.bias.shape)
+    layer.bias[...] = jnp.asarray(bias, jnp.float32)
+    wide = np.zeros((5, 13, 2), "float32")
+    wide[::2, ::3] = x
+    close(layer(x), cl.conv(wide, layer.kernel[...], cl.Window((4, 2), strides, padding)) + bias, 1e-5)
+    with pytest.raises(ValueError, match=r"inputs holds images of \(5, 3\) pixels but this layer was made for \(3, 5\)"):
+        layer(x.swapaxes(0, 1))
+    products = np.count_nonzero(jax.jacobian(layer)(jnp.asarray(x, jnp.float32)))
+    total = cl.count(nnx.Sequential(layer), (3, 5, 2)).total
+    assert (total.weights, total.multiply_adds) == (layer.kernel[...].size + bias.size, products)
+    assert measure.receptive_field(nnx.Sequential(layer), (3, 5, 2)).shape == (3, 5)
+
+
+@pytest.mark.parametrize("change, to", [(cl.relax, "dense"), (cl.constrain, "conv")])
+def test_a_layer_with_input_dilation_is_left_alone_in_one_sentence(change, to):
+    model = nnx.Sequential(cl.Conv(2, 3, (3, 2), input_dilation=2, rngs=nnx.Rngs(0)))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        change(model, to=to, image_shape=(3, 5, 2))
+    assert [str(one.message) for one in said] == [f"{change.__name__} leaves alone layers/0, which has input_dilation (2, 2)"]
 
 
 @pytest.mark.parametrize("kind", PAIRS)

@@ -409,6 +409,12 @@ LAYERS = {  # name -> (layer, the shift of the output for each pixel that the in
     "masked": (cl.Conv, {"mask": HOLES, "padding": "SAME"}, (1, 1), {"padding"}),
     "dilated": (nnx.Conv, SPARSE, (2, 1), {"padding"}),
     "dilated and strided": (cl.Conv, SPARSE | {"strides": (1, 2)}, (2, Fraction(1, 2)), {"padding", "stride"}),
+    "dilated with a bias per position": (
+        cl.Conv,
+        {"padding": ((2, 2), (1, 0)), "input_dilation": (2, 1), "use_bias": "position", "space": (5, 4)},
+        (2, 1),
+        {"padding", "sharing"},
+    ),
     "transposed": (nnx.ConvTranspose, {"strides": (2, 1), "mask": HOLES}, (2, 1), {"padding"}),
     "transposed inside": (nnx.ConvTranspose, {"strides": (1, 2), "padding": "VALID"}, (1, 2), {"padding"}),
     "transposed circular": (cl.ConvTranspose, FLIPPED, (2, 3), set()),

@@ -96,9 +96,20 @@ def test_vmapping_unsuitable_runs_raises_an_error(data, changes, message):
         fit_many(build, data, [first, dataclasses.replace(CONFIG, **changes)], vmapped=True)
 
 
-def test_empty_configs_raise_an_error(data):
-    with pytest.raises(ValueError, match="configs is empty; needs at least one configuration or seed"):
-        fit_seeds(build, data, CONFIG, seeds=())
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda data: fit_seeds(build, data, CONFIG, seeds=()), ValueError, "seeds is empty; needs at least one seed"),
+        (lambda data: fit_seeds(build, data, CONFIG, seeds=3), TypeError, "seeds must be a sequence of integers, got 3"),
+        (lambda data: fit_seeds(lambda rngs: None, data, CONFIG), TypeError, "the result of build must be a Flax NNX module"),
+        (lambda data: fit_many(build, data, []), ValueError, "configs is empty; needs at least one configuration"),
+        (lambda data: fit_many(build, data, [None]), TypeError, "configs must be a sequence of Config, got None"),
+        (lambda data: fit_many(build, data, [CONFIG], vmapped="no"), TypeError, "vmapped must be True or False, got 'no'"),
+    ],
+)
+def test_wrong_arguments_of_several_runs_raise_errors(data, call, error, message):
+    with pytest.raises(error, match=message):
+        call(data)
 
 
 def test_vmapped_network_with_wrong_outputs_raises_an_error(data):
@@ -114,10 +125,11 @@ def test_non_finite_loss_raises_an_error_with_its_run(data):
         fit_many(build, data, [dataclasses.replace(diverging, learning_rate=0.01), diverging], vmapped=True)
 
 
-def test_progress_bar_of_vmapped_runs_is_shown_only_on_request(data, capsys):
+def test_progress_bar_of_vmapped_runs_is_shown_only_on_request(data, capsys, monkeypatch):
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)
     for progress in (False, True):
         fit_seeds(build, data, dataclasses.replace(CONFIG, progress=progress), vmapped=True)
-        assert ("training" in capsys.readouterr().out) == progress
+        assert ("training" in capsys.readouterr().err) == progress
 
 
 @pytest.mark.parametrize("vmapped", [False, True])

@@ -19,6 +19,37 @@ def ring(x, _=None):
     return (jnp.linalg.norm(x) - 1) ** 2
 
 
+def squared(x, batch=0.0):
+    return (x**2).sum()
+
+
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda a: evaluate_along(linear_path(a, a), squared, 10**9), ValueError, "points must be at most 1000000"),
+        (lambda a: evaluate_along(3, squared), TypeError, "path must be a function from t to parameters"),
+        (
+            lambda a: evaluate_along(linear_path(a, a), lambda x: None),
+            TypeError,
+            "the result of loss must be a number, got None",
+        ),
+        (lambda a: linear_path(a, "b"), TypeError, "b must be an array of numbers, got 'b'"),
+        (lambda a: loss_barrier([1, 2]), TypeError, "rows must be a mapping"),
+        (lambda a: loss_barrier([{"loss": 1.0}] * 2), TypeError, "t of rows must be a number, got None"),
+        (lambda a: fit_bezier(a, a, squared, "adam", [], key=jax.random.key(0)), TypeError, "optimizer must be an Optax"),
+        (lambda a: fit_bezier(a, a, squared, optax.sgd(1), 3, key=jax.random.key(0)), TypeError, "batches must be an iterable"),
+        (
+            lambda a: fit_bezier(a, a, squared, optax.sgd(1), ["x"], key=jax.random.key(0)),
+            TypeError,
+            "batches must be an array",
+        ),
+    ],
+)
+def test_wrong_arguments_of_paths_raise_errors(call, error, message):
+    with pytest.raises(error, match=f"^{message}"):
+        call(np.ones(2, np.float32))
+
+
 def test_paths_connect_their_ends_and_a_curve_with_the_midpoint_is_straight():
     a, b = tree(0), tree(1)
     middle = jax.tree.map(lambda a, b: (a + b) / 2, a, b)

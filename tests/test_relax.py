@@ -566,7 +566,13 @@ def applied(module, variables, x):
 
 
 @pytest.mark.parametrize(
-    "first, twin", [(convlab.linen.Conv, convlab.linen.LocallyConnected), (linen.Conv, convlab.linen.Dense)]
+    "first, twin",
+    [
+        (convlab.linen.Conv, convlab.linen.LocallyConnected),
+        (linen.Conv, convlab.linen.Dense),
+        (linen.ConvLocal, convlab.linen.LocallyConnected),
+        pytest.param(convlab.linen.LocallyConnected, convlab.linen.ConvLocal, marks=pytest.mark.slow),
+    ],
 )
 def test_variables_of_linen_are_converted_for_another_module(first, twin):
     old, new = Recipe(first), Recipe(twin)

@@ -683,7 +683,7 @@ WORDS = {"x_label": "a", "y_label": "b"}
         (
             lambda axis: curves(axis, ROWS, "size", "rung", **WORDS),
             TypeError,
-            "y must be a column of numbers, but rung holds 'conv'",
+            "y must be a column of numbers, but rung holds 'dense'",
         ),
         (
             lambda axis: curves(axis, ROWS, "size", "accuracy", y_format="%", **WORDS, styles={"conv": "red"}),

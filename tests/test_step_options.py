@@ -179,7 +179,7 @@ def test_patience_stops_the_run_and_returns_the_best_parameters(data):
 
 def test_patience_without_a_validation_split_raises_an_error(data):
     unvalidated = Data("made", data.train, data.test, data.classes)
-    with pytest.raises(ValueError, match="patience 2 needs a validation split, but made has none"):
+    with pytest.raises(ValueError, match="patience 2 needs a validation split, but data 'made' has none"):
         fit_mlp(unvalidated, patience=2)
 
 
@@ -205,6 +205,42 @@ def test_non_finite_gradient_raises_an_error_with_array_and_step(data, steps_per
         FloatingPointError, match=r"the loss is nan at step \d+; before this step, \['v'\] is not finite already"
     ):
         fit(model, data, config)
+
+
+@pytest.mark.parametrize(
+    "changes, error, message",
+    [
+        ({"state": None}, TypeError, "state must be a State, such as initial_state returns, got None"),
+        ({"images": "abc"}, TypeError, "images must be an array of numbers, got 'abc'"),
+        ({"labels": np.zeros(3, int)}, ValueError, r"apply, loss, augment or optimizer fails on arrays of .* labels \(3,\)"),
+        ({"optimizer": "adam"}, TypeError, "optimizer must be an Optax gradient transformation, got str"),
+        ({"apply": 3}, TypeError, "apply must be a function, got 3"),
+        ({"augment": 3}, TypeError, "augment must be a function, got 3"),
+        ({"step_options": {}}, TypeError, "step_options must be a StepOptions, got {}"),
+    ],
+)
+def test_wrong_arguments_of_a_step_raise_errors_and_leave_the_state(data, changes, error, message):
+    model, optimizer = train.as_trainable(mlp(), SHAPE), optax.sgd(0.1)
+    state = initial_state(model, optimizer, 0, StepOptions())
+    arguments = {"state": state, "images": data.train.images[:4], "labels": data.train.labels[:4]}
+    arguments |= {"mean": data.mean, "std": data.std, "apply": model.apply, "optimizer": optimizer}
+    with pytest.raises(error, match=f"^{message}"):
+        train_step(**arguments | changes)
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize(
+    "arguments, error, message",
+    [
+        ((np.ones((2, 3)), [0, 10**12]), TypeError, "labels must be an array of numbers"),
+        ((np.ones((2, 3)), np.ones(2)), TypeError, "labels has dtype float32; needs integers"),
+        ((np.ones((2, 3)), [0, 1, 2]), ValueError, r"labels has shape \(3,\) but logits without their last axis have \(2,\)"),
+        ((np.ones((2, 3)), [0, 1], 1.5), ValueError, "smoothing must be between 0 and 1, got 1.5"),
+    ],
+)
+def test_wrong_arguments_of_the_cross_entropy_raise_errors(arguments, error, message):
+    with pytest.raises(error, match=f"^{message}"):
+        cross_entropy(*arguments)
 
 
 def test_diverged_state_keeps_its_parameters(data):

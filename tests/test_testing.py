@@ -8,7 +8,13 @@ from networks import filled
 from strategies import gaussian
 
 import convlab as cl
-from convlab.testing import assert_matches_dense, assert_on_rung, assert_same_function, assert_shift_equivariant
+from convlab.testing import (
+    assert_matches_dense,
+    assert_on_rung,
+    assert_same_function,
+    assert_shift_equivariant,
+    check_answer,
+)
 
 WINDOW, SPACE = cl.Window((3, 2), padding="SAME"), (5, 7)
 
@@ -71,3 +77,19 @@ def test_equivariance_to_shifts_is_that_of_circular_padding_up_to_the_stride():
         assert_shift_equivariant(lambda x: cl.conv(x, v, WINDOW), (5, 7, 2), (1, 3))
     with pytest.raises(ValueError, match=r"delta \(1, 1\) must be a multiple of the stride \(2, 2\)"):
         assert_shift_equivariant(lambda x: cl.conv(x, v, strided), (6, 8, 2), 1, stride=2)
+
+
+def test_an_answer_is_right_wrong_missing_or_no_number(capsys):
+    check_answer(np.ones(3) + 1e-4, np.ones(3))
+    check_answer(..., 9)
+    assert capsys.readouterr().out == "Correct.\nNot answered yet.\n"
+    for answer in (8, [9], np.nan):
+        with pytest.raises(AssertionError, match="answer"):
+            check_answer(answer, 9)
+    for arguments, error, message in (
+        (("nine", 9), TypeError, "answer must be a number or an array of numbers, got 'nine'"),
+        ((9, None), TypeError, "expected must be a number or an array of numbers, got None"),
+        ((9, 9, np.nan), ValueError, "tolerance must be a number of at least 0, got nan"),
+    ):
+        with pytest.raises(error, match=message):
+            check_answer(*arguments[:2], **({"tolerance": arguments[2]} if len(arguments) > 2 else {}))

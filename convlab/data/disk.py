@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from convlab.choices import shown
+from convlab import check
 from convlab.extras import require
 
 MANIFEST = "checksums.json"  # the size of every other file of the folder, the CRC-32 of each of its blocks, and its own CRC-32
@@ -37,13 +37,9 @@ def as_folder(name: str, value: Any) -> pathlib.Path:
 
     Raises:
       TypeError: `value` is not a path.
-      ValueError: `value` is an empty text, which would be the current directory.
+      ValueError: `value` is an empty text, which would be the current directory, or the path of a file.
     """
-    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
-        raise TypeError(f"{name} must be the path of a folder, got {shown(value)}")
-    if not os.fspath(value):
-        raise ValueError(f"{name} must be the path of a folder, got an empty text; the current directory is '.'")
-    return pathlib.Path(value).expanduser().absolute()
+    return check.folder(name, value).expanduser().absolute()
 
 
 @contextlib.contextmanager

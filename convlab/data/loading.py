@@ -205,8 +205,7 @@ def _path(name: str, value: str | os.PathLike[str] | None) -> pathlib.Path | Non
     """
     if value is None:
         return None
-    check.instance(name, value, (str, os.PathLike), "a path or None")
-    text = os.fspath(value)
-    if not isinstance(text, str) or not text or not text.isprintable():  # TFDS takes neither bytes nor other characters
+    path = check.path(name, value, "the path of a directory")
+    if not str(path).isprintable():  # TFDS takes no other characters
         raise ValueError(f"{name} must be the path of a directory in printable characters, got {value!r}")
-    return pathlib.Path(text).expanduser()
+    return path.expanduser()

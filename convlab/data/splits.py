@@ -4,6 +4,7 @@ import dataclasses
 import math
 import operator
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -36,10 +37,16 @@ class StoredImages:
       indices: The indices on disk of the images that the array holds, in order.
       shape: The shape of one image, (*space, c).
       dtype: The dtype of the images.
+
+    Raises:
+      TypeError: An argument has the wrong type.
+      ValueError: `indices` has several axes, or an axis of `shape` is empty.
     """
 
     def __init__(self, read: Callable[[np.ndarray], np.ndarray], indices: np.ndarray, shape: tuple[int, ...], dtype: np.dtype):
-        self._read, self._indices = read, indices
+        self._read, self._indices = check.function("read", read), _as_indices(indices)
+        shape = check.image_shape(shape, "shape")
+        check.dtype("dtype", dtype, optional=False)
         self.shape, self.dtype = (len(indices), *shape), np.dtype(dtype)
         self.ndim, self.size = len(self.shape), math.prod(self.shape)
 
@@ -56,10 +63,10 @@ class StoredImages:
         indices = self._indices[index]
         if np.ndim(indices) == 0:
             return self[np.array([index])][0]
-        images = self._read(indices) if len(indices) else np.empty((0, *self.shape[1:]), self.dtype)
+        images = np.asarray(self._read(indices)) if len(indices) else np.empty((0, *self.shape[1:]), self.dtype)
         if (images.shape, images.dtype) != ((len(indices), *self.shape[1:]), self.dtype):
             needed = f"{(len(indices), *self.shape[1:])} {self.dtype}"
-            raise ValueError(f"reading {len(indices)} stored images gave {images.shape} {images.dtype}; needs {needed}")
+            raise ValueError(f"read returns {images.shape} {images.dtype} for {len(indices)} stored images; needs {needed}")
         check_finite("images of those on disk", images, indices)
         return images
 
@@ -80,6 +87,21 @@ class StoredImages:
         if len(sample) != len(self[:2]):
             raise ValueError(f"f returned {len(sample)} images for {len(self[:2])}; needs as many, since each keeps its label")
         return StoredImages(lambda indices: np.asarray(f(self._read(indices))), self._indices, sample.shape[1:], sample.dtype)
+
+
+def _as_indices(value: Any) -> np.ndarray:
+    """Return indices of images on disk as an array.
+
+    Raises:
+      ValueError: They are no integers of at least 0 along one axis.
+    """
+    try:
+        indices = np.asarray(value)
+    except ValueError:
+        indices = np.empty((0, 0))
+    if indices.ndim != 1 or (indices.size and (indices.dtype.kind not in "iu" or indices.min() < 0)):
+        raise ValueError(f"indices must be integers of at least 0 along one axis, got {shown(value)}")
+    return indices if indices.size else indices.astype(int)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -251,6 +273,7 @@ def check_finite(name: str, images: np.ndarray, numbers: Sequence[int] | np.ndar
     """
     if images.dtype.kind != "f":
         return
+    images = np.atleast_1d(images)
     step = max(CHUNK * len(images) // max(images.size, 1), 1)
     for first in range(0, len(images), step):
         finite = np.isfinite(images[first : first + step])

@@ -1,5 +1,6 @@
 """Drop-ins for the convolutions of Flax NNX: the same arguments, arrays and results."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from convlab import check
 from convlab.geometry import Padding, Size, Space, Window, as_axes
 from convlab.layers.layer import DEFAULT_BIAS_INIT, DEFAULT_KERNEL_INIT, NO_METADATA, Layer, PromoteDtype, check_draws
 from convlab.rungs import Arrays, Layout, Shared, make_window
-from convlab.rungs.flax_conventions import align, alignment, convolve, reversed_kernel, transposed_window
+from convlab.rungs.flax_conventions import align, alignment, convolve, dilated, reversed_kernel, transposed_window
 
 ConvGeneralDilated = Callable[..., Array]
 
@@ -47,7 +48,8 @@ class _Convolution(Layer):
         if (layout := self.layout or vars(self).get("unaligned_layout")) is not None:
             return layout
         window = Window(self.kernel_size, self.strides, self.padding, self.kernel_dilation)
-        return Layout(Shared(), window, self.in_features, self.out_features, groups=self.feature_group_count)
+        space = vars(self).get("undilated_space")
+        return Layout(Shared(), window, self.in_features, self.out_features, space, self.feature_group_count)
 
 
 class Conv(_Convolution):
@@ -65,7 +67,8 @@ class Conv(_Convolution):
         of `space`. A `Window` also sets strides, padding and dilation.
       strides: The distance between neighbouring outputs in pixels. If None, 1.
       padding: The padding, as in `Window`.
-      input_dilation: The distance between neighbouring pixels of the input, with zeros between them. If None, 1.
+      input_dilation: The distance between neighbouring pixels of the input, with zeros between them. If None, 1. Padding is
+        added around the dilated image.
       kernel_dilation: The distance between neighbouring taps in pixels. If None, 1.
       feature_group_count: The number of groups of channels without connections between them.
       use_bias: The kind of bias: "channel" (one number per output channel), "position" (one per position and channel, needs
@@ -79,7 +82,7 @@ class Conv(_Convolution):
       conv_general_dilated: The function that convolves. Another than that of `jax.lax` gets the same arguments as in Flax.
       promote_dtype: The function that casts a tuple of input, arrays and bias to `dtype`.
       preferred_element_type: The dtype of the sums and the result, as in `jax.lax`.
-      space: The number of input pixels along each spatial axis. Required if an array differs by position.
+      space: The number of input pixels along each spatial axis, before dilation. Required if an array differs by position.
       rngs: The random streams, of which `params` is used.
       kernel_metadata: The metadata of the kernel's variable, such as its sharding.
       bias_metadata: The metadata of the bias's variable.
@@ -122,22 +125,25 @@ class Conv(_Convolution):
     ):
         window = make_window(kernel_size, strides, padding, kernel_dilation, space)
         layout = Layout(Shared(), window, in_features, out_features, space, feature_group_count, use_bias)
+        dilation = as_axes("input_dilation", 1 if input_dilation is None else input_dilation, layout.ndim)
         self.layout = layout
         self.in_features = in_features
         self.out_features = out_features
         self.kernel_size = window.taps(layout.ndim)
         self.strides = window.strides
         self.padding = window.padding
-        self.input_dilation = as_axes("input_dilation", 1 if input_dilation is None else input_dilation, layout.ndim)
+        self.input_dilation = dilation
         self.kernel_dilation = window.dilation
         self.feature_group_count = feature_group_count
         self.use_bias = use_bias
         self.conv_general_dilated = check.function("conv_general_dilated", conv_general_dilated)
         self._set_options(mask, dtype, param_dtype, precision, promote_dtype, preferred_element_type)
         self.kernel_shape = layout.kernel_shape
+        if layout.space is not None:
+            layout = dataclasses.replace(layout, space=dilated(layout.space, dilation))
         self._draw(layout, rngs, kernel_init, bias_init, (kernel_metadata, bias_metadata))
-        if conv_general_dilated is not lax.conv_general_dilated or max(self.input_dilation) > 1:
-            self.layout = None  # pyright: ignore[reportAttributeAccessIssue]
+        if conv_general_dilated is not lax.conv_general_dilated or max(dilation) > 1:
+            self.layout, self.undilated_space = None, self.layout.space  # pyright: ignore[reportAttributeAccessIssue]
 
     def _apply(self, inputs: Array, arrays: Arrays, out_sharding: Any) -> Array:
         if self.layout is None or out_sharding is not None:

@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from convlab import check
+from convlab.report.arguments import check_arguments
 from convlab.report.drawing import save_figure
 from convlab.report.provenance import provenance
 from convlab.report.rows import Row
@@ -66,6 +68,7 @@ def save_report(
       >>> names
       ['config.json', 'provenance.json', 'table.csv', 'table.md']
     """
+    check_arguments(figure=figure, formats=formats, **({} if summary is None else {"summary": summary}))
     texts = _texts(experiment, rows, config, seconds)
     table = to_table(rows if summary is None else summary, formats)
     folder = report_folder(experiment, root)
@@ -103,6 +106,7 @@ def save_rows(
       ValueError: As for `save_report`.
       TypeError: As for `save_report`.
     """
+    check_arguments(keep_previous=keep_previous)
     texts = _texts(experiment, rows, config, seconds)
     folder = report_folder(experiment, root)
     if keep_previous and (folder / "table.csv").exists() and not _is_repeated(folder, texts):
@@ -133,17 +137,22 @@ def draw_report(
       columns: The columns to print. If None, all.
 
     Raises:
-      ValueError: There are no rows, or a row holds an array.
+      ValueError: There are no rows, a row holds an array, or no row has one of `columns`.
+      TypeError: An argument has the wrong type.
       ImportError: matplotlib or rich is not installed.
     """
+    check_arguments(folder=folder, summary=summary, figure=figure, formats=formats, columns=columns)
     folder, formats = pathlib.Path(folder), formats or {}
+    title = folder.name if title is None else check.text("title", title)
+    if columns is not None and not any(name in row for name in columns for row in summary):
+        raise ValueError(f"columns must hold columns of summary, got {list(columns)}")
     table = to_table(summary, formats)
     _write(folder, {"table.md": to_markdown(table)}, figure, replaced=("table.md", "figure.png"))
     if columns is not None:
         ends = {f"{name}_{end}" for name in columns for end in ("low", "high")}
         shown = [{name: row[name] for name in row if name in (*columns, *ends)} for row in summary]
         table = to_table(shown, {name: formats[name] for name in formats if name in columns})
-    _print(title or folder.name, table, folder)
+    _print(title, table, folder)
 
 
 def report_folder(experiment: str, root: str | os.PathLike[str] = "runs") -> pathlib.Path:
@@ -158,7 +167,9 @@ def report_folder(experiment: str, root: str | os.PathLike[str] = "runs") -> pat
     Raises:
       ValueError: `experiment` is not the name of one folder, or `root` cannot be written.
     """
-    if experiment in ("", ".", "..") or pathlib.PurePath(experiment).name != experiment:
+    check_arguments(root=root)
+    is_name = pathlib.PurePath(check.text("experiment", experiment)).name == experiment and "\0" not in experiment
+    if not is_name or experiment in ("", ".."):
         raise ValueError(f"experiment must name one folder inside root, got {experiment!r}")
     folder = pathlib.Path(root, experiment)
     try:
@@ -171,8 +182,9 @@ def report_folder(experiment: str, root: str | os.PathLike[str] = "runs") -> pat
 
 def _texts(experiment: str, rows: Sequence[Row], config: Any, seconds: float | None) -> dict[str, str]:
     """Return the texts of the files that need no table."""
-    if not rows:
+    if not check.sequence("rows", rows, "rows"):
         raise ValueError(f"rows is empty: a report of {experiment} needs at least one row")
+    check_arguments(rows=rows)
     return {
         "table.csv": to_csv(rows),
         "config.json": _json(_fields(config)),

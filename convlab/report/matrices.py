@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convlab import check
-from convlab.choices import one_of
+from convlab.choices import one_of, shown
 from convlab.convert import matrix_entries
-from convlab.geometry import Space, Window
+from convlab.geometry import Space, Window, as_integer
+from convlab.report.arguments import check_arguments
 from convlab.report.drawing import figure_of, new_figure, slide_style
 from convlab.rungs import RUNGS, Layout, Shared, tying_texts, with_rung
 
@@ -41,7 +42,8 @@ def matrix_picture(
       The figure that holds the axes.
 
     Raises:
-      ValueError: `labels` is not a matrix of integers of at least 0.
+      ValueError: `labels` is not a matrix of integers of at least 0, or `grid` is not two positive integers.
+      TypeError: An argument has the wrong type.
       ImportError: matplotlib is not installed.
 
     Example:
@@ -52,9 +54,17 @@ def matrix_picture(
       >>> axis.get_title()
       'convolution\\n2 weights'
     """
-    labels = np.asarray(labels)
+    check_arguments(axis=axis, title=title, x_label=x_label, y_label=y_label)
+    try:
+        labels = np.asarray(labels)
+    except ValueError:
+        raise ValueError(f"labels must be a matrix of integers, got {shown(labels)}") from None
     if labels.ndim != 2 or labels.size == 0 or labels.dtype.kind not in "iu" or labels.min() < 0:
         raise ValueError(f"labels has shape {labels.shape} and dtype {labels.dtype}; needs a matrix of integers of at least 0")
+    widths = [] if grid is None else [as_integer("grid", width) for width in check.sequence("grid", grid, "two integers")]
+    if grid is not None and len(widths) != 2:
+        raise ValueError(f"grid must be the widths of the output's and of the input's image, got {shown(grid)}")
+    check.shape_fits("the colours of labels", int(labels.max()), 3, itemsize=64)
     count = np.unique(labels[labels > 0]).size
     with slide_style():
         axis.set_anchor("N")
@@ -62,7 +72,7 @@ def matrix_picture(
         axis.set_title(f"{title}\n{count:,} weight{'s' * (count != 1)}".strip())
         axis.set(xlabel=x_label, ylabel=y_label, xticks=[], yticks=[])
         axis.spines[:].set_visible(True)
-        for draw, width, length in zip((axis.axhline, axis.axvline), grid or (), labels.shape, strict=False):
+        for draw, width, length in zip((axis.axhline, axis.axvline), widths, labels.shape, strict=False):
             for edge in range(width, length, width):
                 draw(edge - 0.5, color="black", linewidth=0.5, alpha=0.35)
     return figure_of(axis)
@@ -110,7 +120,12 @@ def dense_matrix(
       'tiled, period 2x2\\n36 weights'
     """
     one_of("tying", tying, RUNGS)
-    layout = Layout(Shared(), check.window(window), *channels, space=space, groups=groups, transposed=transposed)
+    if title is not None:
+        check.text("title", title)
+    pair = [as_integer("channels", count) for count in check.sequence("channels", channels, "two integers")]
+    if len(pair) != 2:
+        raise ValueError(f"channels must be the numbers of input and output channels, got {shown(channels)}")
+    layout = Layout(Shared(), check.window(window), *pair, space=space, groups=groups, transposed=transposed)
     layout = with_rung(layout, tying, **parameters)
     labels = weight_numbers(layout)
     if axis is None:

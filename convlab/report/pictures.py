@@ -4,6 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from convlab import check
+from convlab.geometry import as_integer
+from convlab.report.arguments import check_arguments
 from convlab.report.drawing import RUNG_STYLE, figure_of, slide_style
 
 if TYPE_CHECKING:
@@ -45,7 +48,8 @@ def heatmap(
       >>> heatmap(axis, np.ones((6, 8)) / 2, np.eye(3, 4), "Grad-CAM", label="share of the score")
       <Figure size 1200x500 with 2 Axes>
     """
-    image, values = np.asarray(image, float), np.asarray(values, float)
+    check_arguments(axis=axis, title=title, label=label, vmax=vmax)
+    image, values = check.as_floats("image", image, masks=True), check.as_floats("values", values, masks=True)
     if image.ndim not in (2, 3) or values.ndim != 2 or not (image.size and values.size):
         raise ValueError(f"image has shape {image.shape} and values {values.shape}; needs (k, l) or (k, l, c), and (i, j)")
     if not (np.isfinite(image).all() and np.isfinite(values).all()):
@@ -108,11 +112,13 @@ def filter_grid(
       >>> filter_grid(axis, np.random.default_rng(0).normal(size=(6, 7, 5)), "dense", columns=3)
       <Figure size 1200x500 with 1 Axes>
     """
-    images = np.asarray(images, float)
-    if images.ndim != 3 or images.size == 0 or columns < 1:
-        raise ValueError(f"images has shape {images.shape} and columns is {columns}; needs (units, k, l) and at least 1")
+    check_arguments(axis=axis, title=title, label=label)
+    images, columns = check.as_floats("images", images, masks=True), as_integer("columns", columns)
+    if images.ndim != 3 or images.size == 0:
+        raise ValueError(f"images has shape {images.shape}; needs (units, k, l)")
     units, k, l = images.shape  # noqa: E741
     rows = -(-units // columns)
+    check.shape_fits("the picture of columns", rows * (k + FRAME) + FRAME, columns * (l + FRAME) + FRAME, itemsize=16)
     sheet = np.full((rows * (k + FRAME) + FRAME, columns * (l + FRAME) + FRAME), np.nan)
     scale = np.abs(images).max((1, 2), keepdims=True)
     for unit, image in enumerate(images / np.where(scale > NEGLIGIBLE * scale.max(), scale, np.inf)):
@@ -156,5 +162,7 @@ def feature_map_grid(
       >>> feature_map_grid(axis, np.random.default_rng(0).normal(size=(7, 5, 6)), "first layer", columns=3)
       <Figure size 1200x500 with 1 Axes>
     """
-    maps = np.asarray(maps)
-    return filter_grid(axis, np.moveaxis(maps, -1, 0) if maps.ndim else maps, title, columns=columns, label=label)
+    maps = check.as_floats("maps", maps, masks=True)
+    if maps.ndim != 3 or maps.size == 0:
+        raise ValueError(f"maps has shape {maps.shape}; needs (i, j, d)")
+    return filter_grid(axis, np.moveaxis(maps, -1, 0), title, columns=columns, label=label)

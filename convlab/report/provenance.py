@@ -10,6 +10,8 @@ import shlex
 import subprocess
 import sys
 
+from convlab.report.arguments import check_arguments
+
 PACKAGES = ("convlab-jax", "jax", "jaxlib", "flax", "optax", "numpy")
 PATHS = re.compile(
     r"(?:(?<![\w./~-])|(?<=^-\w))"  # The start of a path: not inside a relative path, but after an option such as -o.
@@ -32,12 +34,17 @@ def provenance(seconds: float | None = None) -> dict[str, str | int | float | bo
       and whether files differ from it (None outside of git), the UTC time, `seconds` and the command. In the command, paths
       outside of the current folder are shortened to their last part.
 
+    Raises:
+      TypeError: `seconds` is no number.
+      ValueError: `seconds` is negative or not finite.
+
     Example:
       >>> provenance(seconds=2.5)["seconds"]
       2.5
     """
     import jax
 
+    check_arguments(seconds=seconds)
     status = _git("status", "--porcelain")
     return {
         **{package: _version(package) for package in PACKAGES},

@@ -4,6 +4,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from convlab import check
+from convlab.report.arguments import check_arguments, check_numbers
 from convlab.report.drawing import RUNG_STYLE, Baseline, Style, curves, draw_legend, figure_of, slide_style, styles_of
 from convlab.report.rows import Row, columns
 from convlab.report.seeds import SHARE, summarise
@@ -68,6 +70,9 @@ def training_curves(
       >>> training_curves(axes, {"dense": [history, history], "conv": history}, x_label="batches")
       <Figure size 1200x500 with 2 Axes>
     """
+    check_arguments(axes=axes, x_label=x if x_label is None else x_label, loss_label=loss_label)
+    check_arguments(accuracy_label=accuracy_label, baselines=baselines, log_loss=log_loss)
+    check.text("x", x)
     if len(axes) != 2:
         raise ValueError(
             f"axes holds {len(axes)} panel{'s' * (len(axes) != 1)}; needs two, one for the loss and one for the accuracy"
@@ -95,13 +100,19 @@ def training_curves(
 
 def _seeds(name: str, history: Any, x: str) -> list[History]:
     """Return the histories of all seeds, from one history or a list, and check their columns."""
-    seeds = [history] if history and isinstance(history[0], Mapping) else list(history)
+    seeds: list[Any] = check.sequence("histories", history, "rows, or a sequence of such histories")
+    seeds = [seeds] if seeds and isinstance(seeds[0], Mapping) else seeds
+    seeds = [check.sequence("histories", rows, "rows, or a sequence of such histories") for rows in seeds]
     if not seeds or not all(seeds):
         raise ValueError(f"histories: the history{f' of {name!r}' * bool(name)} is empty; needs at least one row of every run")
     quantities = {column for splits in PANELS.values() for column in splits.values()}
-    for present in map(columns, seeds):
+    for rows in seeds:
+        for row in rows:
+            check.instance("histories", row, Mapping, "a history of rows, which are mappings from columns to values")
+        present = columns(rows)
         if x not in present or not quantities & {*present}:
             raise ValueError(f"histories: a history has columns {present}; needs {x!r} and one of {sorted(quantities)}")
+        check_numbers("histories", rows, (x, *quantities))
     return seeds
 
 

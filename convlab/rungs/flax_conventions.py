@@ -83,7 +83,7 @@ def convolve(
     x, space = check.images(x, ndim, f"{window} has {ndim} spatial axes")
     batch = x.shape[: x.ndim - 1 - ndim]
     x = x.reshape(-1, *x.shape[x.ndim - 1 - ndim :])
-    axes = window.axes([step * (n - 1) + 1 for step, n in zip(input_dilation, space, strict=True)])
+    axes = window.axes(dilated(space, input_dilation))
     padding: Any = window.padding
     if not any(isinstance(entry, str) for entry in window.paddings):
         padding = [*window.paddings]
@@ -106,6 +106,16 @@ def convolve(
         **{name: value for name, value in options.items() if value is not None},
     )
     return h.reshape(*batch, *h.shape[1:])
+
+
+def dilated(space: Sequence[int], dilation: Sequence[int]) -> tuple[int, ...]:
+    """Return the number of pixels along each axis of an image with zeros between its pixels.
+
+    Example:
+      >>> dilated((5, 4), (2, 3))
+      (9, 10)
+    """
+    return tuple(step * (n - 1) + 1 for step, n in zip(dilation, space, strict=True))
 
 
 @functools.partial(jax.jit, inline=True)  # one program for eager calls

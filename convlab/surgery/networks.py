@@ -218,14 +218,14 @@ def _warn_of_unchanged(
     selected, alone = chosen(paths, only), left_alone(model)
     if unchanged := {path: alone[path] for path in selected if path in alone}:
         warnings.warn(f"{function} leaves alone {names_with_reasons(unchanged)}", stacklevel=3)
-    if plan:
-        return
     known = [path for path in selected if path not in alone]
+    if plan or (unchanged and not known):
+        return
     rungs = sorted({layout.rung for layout in layouts(model, image_shape, known).values()})
     than = "free" if function == "relax" else "strict"
     why = f"all selected layers ({', '.join(rungs)}) are already as {than} as {to!r}"
     if not known:
-        why = "only= selects no layer" if len(alone) < len(paths) else "it has no spatial layers"
+        why = "only= selects no layer" if paths else "it has no spatial layers"
     warnings.warn(f"{function} changes no layer of {type(model).__name__}: {why}", stacklevel=3)
 
 

@@ -6,6 +6,7 @@ share one compilation. The step takes any batch, from memory or from disk. `Fitt
 and can be saved and loaded.
 """
 
+from convlab.train.checked_step import train_step, train_steps
 from convlab.train.checkpoint import Checkpoints
 from convlab.train.config import OPTIMIZERS, SCHEDULES, Config
 from convlab.train.fitted import Fitted
@@ -24,8 +25,6 @@ from convlab.train.step import (
     as_trainable,
     cross_entropy,
     initial_state,
-    train_step,
-    train_steps,
 )
 
 __all__ = [

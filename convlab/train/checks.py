@@ -74,11 +74,17 @@ def check_types(data: Data, config: Config, optimizer: optax.GradientTransformat
         raise TypeError(f"data must be a Data, got {type(data).__name__}; see convlab.Data.from_arrays for arrays")
     if not isinstance(config, Config):
         raise TypeError(f"config must be a Config, got {type(config).__name__}")
-    if optimizer is not None and not hasattr(optimizer, "update"):
-        raise TypeError(
-            f"optimizer must be an Optax gradient transformation, got {type(optimizer).__name__};"
-            " to choose one by name, use Config(optimizer=...)"
-        )
+    if optimizer is not None:
+        check.optimizer("optimizer", optimizer)
+    check_functions(**functions)
+
+
+def check_functions(**functions: Any) -> None:
+    """Raise TypeError if a function cannot be called or is not hashable. Functions can be None.
+
+    Args:
+      **functions: The functions by the names of their arguments.
+    """
     for name, function in functions.items():
         if function is not None:
             check.function(name, function)

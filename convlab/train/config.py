@@ -15,9 +15,7 @@ from convlab.choices import one_of, shown
 from convlab.display import fields_html, short_repr
 from convlab.geometry import as_integer
 from convlab.optim import kernel_mask
-from convlab.train.step import StepOptions
-
-SEEDS = 2**32  # the number of seeds that give distinct random keys
+from convlab.train.step import SEEDS, StepOptions
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

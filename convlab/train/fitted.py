@@ -18,7 +18,7 @@ from convlab.choices import one_of, shown
 from convlab.data import StoredImages
 from convlab.data.arrays import Values, as_labels, as_pixels
 from convlab.train import saved
-from convlab.train.checks import as_scalars
+from convlab.train.checks import as_scalars, check_functions
 from convlab.train.config import Config
 from convlab.train.raw_inputs import RawInputs, warn_of_scale
 from convlab.train.step import Apply, Loss, Metrics, NnxApply, Trainable, Tree, compute_logits, mean_loss
@@ -258,6 +258,7 @@ class Fitted:
           >>> fitted.save("digits")  # doctest: +SKIP
           >>> convlab.Fitted.load("digits").predict(images)  # doctest: +SKIP
         """
+        check_functions(metrics=metrics)
         return cls(**saved.read(path, model, optimizer, loss), metrics=metrics)
 
 

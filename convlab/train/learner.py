@@ -13,6 +13,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, Shaped
 
+from convlab import check
 from convlab.geometry import as_integer
 from convlab.train.step import cross_entropy
 
@@ -61,6 +62,7 @@ def make_learner(
       ValueError: A count is below 1, the tolerance stops training before the first step, or the network has variables other
         than parameters. The returned function raises it if a size exceeds `max_examples`, a seed is 2^31 or more, or the
         arguments differ in length.
+      TypeError: An argument has the wrong type, or `build` returns no network.
 
     Example:
       >>> from convlab.models import MLP
@@ -73,10 +75,15 @@ def make_learner(
     """
     max_examples, test_examples = as_integer("max_examples", max_examples), as_integer("test_examples", test_examples)
     max_steps, batch_size = as_integer("max_steps", max_steps), as_integer("batch_size", batch_size)
-    transformation = optax.adam(3e-3) if optimizer is None else optimizer
-    if not tolerance < 1:
+    transformation = optax.adam(3e-3) if optimizer is None else check.optimizer("optimizer", optimizer)
+    check.function("build", build, "a function that makes a network from its keys")
+    check.function("sample", sample, "a function that draws examples with labels")
+    if score is not None:
+        check.function("score", score, "a function of logits and labels")
+    if not check.number("tolerance", tolerance) < 1:
         raise ValueError(f"tolerance must be below 1, where the running mean of the loss starts, got {tolerance}")
-    model_state = jax.tree.leaves(nnx.state(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Not(nnx.Param)))
+    network = check.instance("the result of build", nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Module, "a Flax NNX module")
+    model_state = jax.tree.leaves(nnx.state(network, nnx.Not(nnx.Param)))
     if model_state:
         raise ValueError(
             f"build returns a network with {len(model_state)} arrays that are not parameters;"

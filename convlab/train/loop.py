@@ -17,6 +17,7 @@ from flax import linen, nnx
 from convlab.data import Data, StoredImages, batches
 from convlab.data.arrays import Values
 from convlab.data.batching import shuffled_indices
+from convlab.geometry import as_integer
 from convlab.train.checkpoint import Checkpoints
 from convlab.train.checks import (
     as_data,
@@ -223,7 +224,13 @@ def training_batches(data: Data, config: Config, steps: int, start: int = 0) -> 
       config: The configuration, which determines batch size, seed and shuffling.
       steps: The number of steps of the whole run.
       start: The number of steps to skip.
+
+    Raises:
+      ValueError: A number is negative.
+      TypeError: An argument has the wrong type.
     """
+    check_types(data, config, None)
+    steps, start = as_integer("steps", steps, 0), as_integer("start", start, 0)
     return stacked_training_batches(RunGroup([data], [config]), steps, start)
 
 

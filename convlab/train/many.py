@@ -12,18 +12,19 @@ from typing import Any, overload
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
+from flax import linen, nnx
 from jaxtyping import Float
 
 from convlab import check
 from convlab.data import Data, StoredImages
+from convlab.geometry import as_integer
 from convlab.train.checkpoint import Checkpoints
 from convlab.train.checks import check_types, from_folder
 from convlab.train.config import Config
 from convlab.train.fitted import Fitted
 from convlab.train.loop import fit, fit_group
 from convlab.train.raw_inputs import check_inputs
-from convlab.train.step import Augment, Loss, Metrics, ParameterMetrics, Trainable, Tree, as_trainable
+from convlab.train.step import SEEDS, Augment, Loss, Metrics, ParameterMetrics, Trainable, Tree, as_trainable
 from convlab.train.texts import runs_html
 from convlab.train.training import RunGroup
 
@@ -104,7 +105,8 @@ def jit_build(build: Callable[[nnx.Rngs], nnx.Module], image_shape: Sequence[int
       >>> [array.shape for array in jax.tree.leaves(build(nnx.Rngs(0)).parameters)]
       [(2,), (3, 2)]
     """
-    template = as_trainable(nnx.eval_shape(lambda: build(nnx.Rngs(0))), image_shape)
+    check.function("build", build, "a function that makes a network from its keys")
+    template = as_trainable(_built(nnx.eval_shape(lambda: build(nnx.Rngs(0)))), check.image_shape(image_shape))
 
     def arrays(key: jax.Array) -> tuple[Tree, Tree]:
         network = as_trainable(build(nnx.Rngs(key)), image_shape)
@@ -117,6 +119,12 @@ def jit_build(build: Callable[[nnx.Rngs], nnx.Module], image_shape: Sequence[int
         return template._replace(parameters=parameters, model_state=model_state)
 
     return start
+
+
+def _built(network: Any) -> Any:
+    """Return what a function made, and check that it is a network."""
+    needed = "a Flax NNX module or a Trainable"
+    return check.instance("the result of build", network, (nnx.Module, linen.Module, Trainable), needed)
 
 
 def fit_seeds(
@@ -140,7 +148,12 @@ def fit_seeds(
 
     Raises:
       ValueError: An argument is invalid for `fit_many`.
+      TypeError: An argument has the wrong type.
     """
+    check.instance("config", config, Config, "a Config")
+    seeds = [as_integer("seeds", seed, 0, most=SEEDS - 1) for seed in check.sequence("seeds", seeds, "integers")]
+    if not seeds:
+        raise ValueError("seeds is empty; needs at least one seed")
     return fit_many(build, data, [dataclasses.replace(config, seed=seed) for seed in seeds], **options)
 
 
@@ -184,8 +197,13 @@ def fit_many(
       FloatingPointError: A loss or a parameter is not finite, as in `fit`. If the runs are vmapped, the error names the run.
     """
     checkpoints = from_folder("checkpoints", checkpoints, Checkpoints)
+    configs = check.sequence("configs", configs, "configurations")
+    if vmapped is not None:
+        check.flag("vmapped", vmapped)
+    for config in configs:
+        check.instance("configs", config, Config, "a sequence of Config")
     if not configs:
-        raise ValueError("configs is empty; needs at least one configuration or seed")
+        raise ValueError("configs is empty; needs at least one configuration")
     datasets = [data] * len(configs) if isinstance(data, Data) or not isinstance(data, Sequence) else list(data)
     if len(datasets) != len(configs):
         raise ValueError(
@@ -201,7 +219,7 @@ def fit_many(
     if vmapped or (vmapped is None and not obstacle and jax.default_backend() != "cpu"):
         models = []
         for dataset, config in zip(datasets, configs, strict=True):
-            model = build(nnx.Rngs(config.seed))
+            model = _built(build(nnx.Rngs(config.seed)))
             check_inputs(model, dataset)
             models.append(as_trainable(model, dataset.image_shape, config.seed))
         return FittedRuns(fit_group(models, RunGroup(datasets, configs, vmapped=True), **options))
@@ -209,7 +227,7 @@ def fit_many(
     for number, (dataset, config) in enumerate(zip(datasets, configs, strict=True)):
         subfolder = checkpoints and pathlib.Path(os.fspath(checkpoints.folder), str(number))
         saved = checkpoints and dataclasses.replace(checkpoints, folder=subfolder)
-        runs.append(fit(build(nnx.Rngs(config.seed)), dataset, config, checkpoints=saved, **options))
+        runs.append(fit(_built(build(nnx.Rngs(config.seed))), dataset, config, checkpoints=saved, **options))
     return FittedRuns(runs)
 
 

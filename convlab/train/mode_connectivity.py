@@ -13,8 +13,12 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from convlab import check
+from convlab.choices import shown
+from convlab.geometry import as_integer
 from convlab.train.step import Tree, leaves_by_path
 
+MAXIMUM_POINTS = 10**6  # on a path
 Path = Callable[[Float[Array, ""] | float], Tree]
 
 
@@ -86,20 +90,25 @@ def evaluate_along(
       One row per point, with "t" and either "loss" or the names that `loss` returns.
 
     Raises:
-      ValueError: `points` is less than 2.
+      ValueError: `points` is less than 2 or more than a million.
+      TypeError: `path`, `loss` or `refresh` is no function, or `loss` returns something else than numbers.
 
     Example:
       >>> evaluate_along(linear_path(jnp.array(-1.0), jnp.array(1.0)), lambda x: x**2, 3)
       [{'t': 0.0, 'loss': 1.0}, {'t': 0.5, 'loss': 0.0}, {'t': 1.0, 'loss': 1.0}]
     """
-    if points < 2:
+    check.function("path", path, "a function from t to parameters, such as linear_path(a, b)")
+    check.function("loss", loss, "a function of parameters")
+    if refresh is not None:
+        check.function("refresh", refresh, "a function of parameters")
+    if as_integer("points", points, most=MAXIMUM_POINTS) < 2:
         raise ValueError(f"points must be at least 2, to include both ends of the path, got {points}")
     rows = []
     for t in np.linspace(0, 1, points).tolist():
         parameters = path(t)
         scores = loss(parameters) if refresh is None else loss(parameters, refresh(parameters))
         named = scores if isinstance(scores, Mapping) else {"loss": scores}
-        rows.append({"t": t} | {name: float(value) for name, value in named.items()})
+        rows.append({"t": t} | {name: float(check.number("the result of loss", value)) for name, value in named.items()})
     return rows
 
 
@@ -119,6 +128,7 @@ def loss_barrier(rows: Iterable[Mapping[str, float]], name: str = "loss") -> flo
 
     Raises:
       ValueError: There are fewer than two rows, or a row has no column `name`.
+      TypeError: The rows are no mappings, or a column holds something else than numbers.
 
     Example:
       >>> loss_barrier([{"t": 0.0, "loss": 1.0}, {"t": 0.5, "loss": 3.0}, {"t": 1.0, "loss": 2.0}])
@@ -126,16 +136,16 @@ def loss_barrier(rows: Iterable[Mapping[str, float]], name: str = "loss") -> flo
 
     Reference: Entezari et al. 2022, The role of permutation invariance in linear mode connectivity, definition 2.2.
     """
-    rows = list(rows)
+    rows = check.sequence("rows", rows, "rows, such as evaluate_along returns")
     if len(rows) < 2:
         raise ValueError(f"rows must have at least 2 points, the ends of the path, got {len(rows)}; see evaluate_along")
     for row in rows:
-        if name not in row:
-            raise ValueError(
-                f"name must be a column of every row ({', '.join(key for key in row if key != 't')}), got {name!r}"
-            )
-    first, last = rows[0][name], rows[-1][name]
-    heights = [row[name] - (1 - row["t"]) * first - row["t"] * last for row in rows[1:-1]]
+        columns = [key for key in check.mapping("rows", row, "numbers by column") if key != "t"]
+        if check.text("name", name) not in columns:
+            raise ValueError(f"name must be a column of every row ({', '.join(columns)}), got {name!r}")
+    points = [[float(check.number(f"{column} of rows", row.get(column))) for column in ("t", name)] for row in rows]
+    (_, first), *inside, (_, last) = points
+    heights = [height - (1 - t) * first - t * last for t, height in inside]
     return float(np.max([0.0 * (first + last), *heights], initial=0.0))
 
 
@@ -168,6 +178,7 @@ def fit_bezier(
 
     Raises:
       ValueError: The parameters `a` and `b` differ in structure or shapes.
+      TypeError: An argument has the wrong type, or `loss` returns something else than a number.
 
     Example:
       >>> def ring(x, _):
@@ -181,23 +192,30 @@ def fit_bezier(
     Reference: Garipov et al. 2018, equation 2.
     """
     middle = linear_path(a, b)(0.5)
-    state = optimizer.init(middle)
+    check.function("loss", loss, "a function of parameters and a batch")
+    state, key = check.optimizer("optimizer", optimizer).init(middle), check.key("key", key)
+    if not isinstance(batches, Iterable):
+        raise TypeError(f"batches must be an iterable of batches, got {shown(batches)}")
+
+    def scalar(parameters, batch):
+        return check.number("the result of loss", loss(parameters, batch))
 
     @jax.jit
     def step(middle, state, a, b, batch, key):
         t = jax.random.uniform(key)
-        gradient = jax.grad(lambda middle: loss(bezier_path(a, middle, b)(t), batch))(middle)
+        gradient = jax.grad(lambda middle: scalar(bezier_path(a, middle, b)(t), batch))(middle)
         updates, state = optimizer.update(gradient, state, middle)
         return optax.apply_updates(middle, updates), state
 
     for number, batch in enumerate(batches):
-        middle, state = step(middle, state, a, b, batch, jax.random.fold_in(key, number))
+        middle, state = step(middle, state, a, b, check.tree("batches", batch), jax.random.fold_in(key, number))
     return middle
 
 
 def _check_alike(**trees: Tree) -> None:
     """Raise ValueError unless all trees have the same leaves, of the same shapes."""
-    shapes = {name: {path: jnp.shape(leaf) for path, leaf in leaves_by_path(tree).items()} for name, tree in trees.items()}
+    leaves = {name: leaves_by_path(check.tree(name, tree)) for name, tree in trees.items()}
+    shapes = {name: {path: jnp.shape(leaf) for path, leaf in by_path.items()} for name, by_path in leaves.items()}
     (first, expected), *others = shapes.items()
     for name, got in others:
         mismatches = [path for path in {**expected, **got} if expected.get(path) != got.get(path)]

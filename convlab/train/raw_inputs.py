@@ -2,11 +2,11 @@
 
 import warnings
 
-import jax
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Shaped
 
+from convlab import check
 from convlab.data import Data, standardise
 
 
@@ -24,6 +24,9 @@ class RawInputs(nnx.Module):
       mean: The numbers to subtract from each channel (`Data.mean`).
       std: The numbers to divide each channel by (`Data.std`).
 
+    Raises:
+      TypeError: `network` cannot be called, or `mean` or `std` holds no real numbers.
+
     Example:
       >>> model = RawInputs(nnx.Linear(1, 2, use_bias=False, rngs=nnx.Rngs(0)), np.full(1, 5.0), np.full(1, 2.0))
       >>> model(np.full((3, 4, 1), 5, np.uint8)).shape
@@ -31,9 +34,9 @@ class RawInputs(nnx.Module):
     """
 
     def __init__(self, network: nnx.Module, mean: np.ndarray, std: np.ndarray):
-        self.network = network
-        self.mean = Standardisation(jax.numpy.asarray(mean, "float32"))
-        self.std = Standardisation(jax.numpy.asarray(std, "float32"))
+        self.network = check.function("network", network, "a network, which is called on images")
+        self.mean = Standardisation(check.real("mean", check.array("mean", mean)).astype("float32"))
+        self.std = Standardisation(check.real("std", check.array("std", std)).astype("float32"))
 
     def __call__(self, x: Shaped[Array | np.ndarray, "*n k l c"]) -> Float[Array, "..."]:
         """Return the logits of raw images."""

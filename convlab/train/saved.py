@@ -14,10 +14,12 @@ import numpy as np
 import optax
 from flax import nnx
 
+from convlab import check
 from convlab.constructors import build_network, describe_network, function_name, named_function
 from convlab.data import disk
 from convlab.report import provenance
 from convlab.train.array_files import key_data, read_arrays, write_arrays
+from convlab.train.checks import check_functions
 from convlab.train.config import Config, make_optimizer
 from convlab.train.identity import describe, name_of_network
 from convlab.train.step import Loss, NnxApply, Trainable, Tree, as_trainable, init_optimizer, leaves_by_path
@@ -39,6 +41,7 @@ def write(fitted: "Fitted", path: str | os.PathLike[str], overwrite: bool) -> No
       ValueError: The folder exists and may not be replaced.
     """
     folder = disk.as_folder("path", path)
+    check.flag("overwrite", overwrite)
     _check_free(folder, overwrite)
     leaves = leaves_by_path({name: getattr(fitted, name) for name in TREES})
     record = {
@@ -83,6 +86,9 @@ def read(
       DamagedError: A file has changed.
     """
     folder = disk.as_folder("path", path)
+    check_functions(loss=loss)
+    if optimizer is not None:
+        check.optimizer("optimizer", optimizer)
     if not (folder / disk.MANIFEST).exists() and not (folder / RECORD).exists():
         raise ValueError(f"path {folder} holds no saved network; needs a folder that Fitted.save wrote")
     disk.verify_folder(folder)

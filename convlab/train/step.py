@@ -21,8 +21,10 @@ from jaxtyping import Array, Float, Int, Shaped
 from convlab import check
 from convlab.data import standardise
 from convlab.display import short_repr
+from convlab.geometry import as_integer
 from convlab.layers import spatial_layers
 
+SEEDS = 2**32  # the number of seeds that give distinct random keys
 Tree = Any
 Augment = Callable[[jax.Array, jax.Array], jax.Array]  # maps a batch of raw images and a key to the augmented batch
 Loss = Callable[[jax.Array, jax.Array], jax.Array]  # maps logits and labels to the loss, or to losses whose mean is taken
@@ -128,16 +130,21 @@ def initial_state(
       optimizer_state: The optimizer's state to start from. If None, a new one.
 
     Raises:
-      ValueError: `optimizer_state` belongs to another model or optimizer.
+      ValueError: `optimizer_state` belongs to another model or optimizer, or `seed` is out of range.
+      TypeError: An argument has the wrong type.
       MemoryError: The state does not fit into free memory. See `convlab.allow_large_arrays`.
     """
+    check.instance("model", model, Trainable, "a Trainable, such as as_trainable returns")
+    check.instance("step_options", step_options, StepOptions, "a StepOptions")
+    check.optimizer("optimizer", optimizer)
+    seed = as_integer("seed", seed, 0, most=SEEDS - 1)
     shapes = init_optimizer.eval_shape(model.parameters, optimizer)
     check.fits_in_memory({"the parameters": model.parameters, "a gradient": model.parameters, "the optimizer's state": shapes})
     fresh = optimizer.init(model.parameters)
     if optimizer_state is None:
         optimizer_state = fresh
     else:
-        trees = fresh, optimizer_state
+        trees = fresh, check.tree("optimizer_state", optimizer_state)
         expected, got = (jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree) for tree in trees)
         if expected != got:
             raise ValueError(
@@ -157,7 +164,17 @@ def cross_entropy(logits: Float[Array, "n classes"], labels: Int[Array, " n"], s
       logits: The logits.
       labels: The class of each example.
       smoothing: The share of the target that is spread evenly over all classes.
+
+    Raises:
+      ValueError: There is not one label per row of logits, or `smoothing` is not between 0 and 1.
+      TypeError: The logits are no real floating numbers, or the labels no integers.
     """
+    logits, labels = check.floating("logits", logits), check.array("labels", labels)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"labels has dtype {labels.dtype}; needs integers, the class of each example")
+    check.equal_shapes("labels has shape {}", labels.shape, "logits without their last axis have {}", logits.shape[:-1])
+    if not 0 <= check.number("smoothing", smoothing) <= 1:
+        raise ValueError(f"smoothing must be between 0 and 1, got {smoothing}")
     if not smoothing:
         return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
     targets = optax.losses.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), smoothing)

@@ -35,6 +35,7 @@ from convlab.measure.receptive_field import extent
 from convlab.measure.receptive_field.extent import Distance, Span
 from convlab.measure.trace import NORMS, Program, Step, trace
 from convlab.rungs import Shared, make_window
+from convlab.rungs.flax_conventions import dilated
 
 ROUNDING = 64  # errors up to this multiple of the resolution of the largest number count as rounding
 
@@ -80,9 +81,9 @@ def equivariance_by_layer(model: Any, images: Float[Array, "n k l c"], delta: De
       One row for each unit and cause that does not commute with the shift:
       - "layer": the path of a layer, or the name of the operation;
       - "kind": the class of the layer, "pooling" or "operation";
-      - "cause": "padding" (positions near the border), "sharing" (a separate kernel at each position), "stride" or "pooling"
-        (samples at new positions), "flatten", "norm", the operation, or "unknown" for a layer that overrides the call or the
-        convolution of its class;
+      - "cause": "padding" (positions near the border), "sharing" (a separate kernel or bias at each position), "stride" or
+        "pooling" (samples at new positions), "flatten", "norm", the operation, or "unknown" for a layer that overrides the
+        call or the convolution of its class;
       - "axes": the spatial axes of the images, from 0, along which the shift alone has that error. With padding ("SAME",
         "CIRCULAR"), a convolution has errors along axis 0 only;
       - "error": the norm of f_l T h - T f_l h over that of f_l h;
@@ -345,9 +346,8 @@ def _reads_of_layer(module: Any, inputs: Sequence[int], outputs: Sequence[int], 
     if not is_stock(module) or getattr(module, "input_dilation", None) is None:
         return None
     dilations = as_axes("input_dilation", module.input_dilation, len(inputs))
-    sizes = [dilation * (n - 1) + 1 for dilation, n in zip(dilations, inputs, strict=True)]
     options = module.kernel_size, module.strides, module.padding, module.kernel_dilation
-    window = make_window(*options, None).axes(sizes)[axis]
+    window = make_window(*options, None).axes(dilated(inputs, dilations))[axis]
     return _Reads.of_table(window.reads, inputs[axis], window.stride, dilations[axis])
 
 
@@ -441,4 +441,8 @@ def _cause(unit: Unit, program: Program) -> str:
     if isinstance(module, SPATIAL) and not is_stock(module):
         return "unknown"
     is_shared = module.tying.within(Shared) if isinstance(module, Layer) else isinstance(module, SPATIAL)
+    bias: Any = getattr(module, "bias", None)
+    if is_shared and bias is not None and bias[...].ndim > 1:
+        window: Any = getattr(layout_of(module, transposed=True), "window", module)
+        is_shared = np.max(window.strides or 1) > 1  # then the stride has errors too
     return "stride" if is_shared else "sharing"
