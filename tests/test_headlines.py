@@ -124,6 +124,10 @@ def shifted(method, value="consistency", padding="CIRCULAR"):
     return mean("shift_consistency", value, method=method, padding=padding, when="after training")
 
 
+def halved(network):
+    return mean("pooling", "accuracy", network=network)
+
+
 def hits(clutter, value="hits", detector="conv"):
     return mean("waldo", value, detector=detector, side="where it never was", clutter=clutter)
 
@@ -352,6 +356,21 @@ HEADLINES = [
     ("red_green", "With one pixel of zeros: {} % of similar", lambda: boxes("SAME", "similar")),
     ("red_green", "[99.3, 99.6], and {} % of moved", lambda: boxes("SAME", "dissimilar")),
     ("red_green", "right on 0.0 and {} %.", lambda: boxes("SAME", "dissimilar")),
+    ("pooling", "of 2x2 pixels: these three classify {} to 94.2 %", lambda: points(halved("mean, 2x2"))),
+    ("pooling", "to {} % of test images right", lambda: points(halved("blur, 3x3"))),
+    ("pooling", "where the 2x2 maximum has {} %", lambda: points(halved("maximum, 2x2"))),
+    ("pooling", "are far behind in both ({} %)", lambda: points(halved("stride 2"))),
+    ("pooling", "are spent on width ({} %)", lambda: points(halved("stride 2, wider"))),
+    (
+        "pooling",
+        "blur is {} points above the 2x2 mean",
+        lambda: lead("pooling", "accuracy", {"network": "blur, 3x3"}, {"network": "mean, 2x2"}),
+    ),
+    (
+        "pooling",
+        "Polyphase keeps 94.2 % of predictions, but has {} points less",
+        lambda: lead("pooling", "accuracy", {"network": "maximum, 2x2"}, {"network": "polyphase"}),
+    ),
     ("red_green", "CIRCULAR is right on {} % [64.5, 66.6]", lambda: boxes("CIRCULAR", "dissimilar")),
     ("red_green", "FULL is right on {} % [85.1, 86.3]", lambda: boxes("FULL", "dissimilar")),
     ("stems", "and accuracy stays at {} %", lambda: points(stem("nothing", 9))),
