@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import html
 import inspect
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -83,6 +84,8 @@ def brief(value: Any) -> str:
         return f"partial({brief(value.func)})"
     if inspect.isclass(value) or inspect.isroutine(value):
         return value.__name__
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if isinstance(value, (str, int, float, complex)) or value is None:
         return shown(value)
     kind, is_container = type(value).__name__, isinstance(value, (Mapping, list, tuple))

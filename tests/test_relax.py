@@ -724,7 +724,11 @@ def test_the_strength_must_be_a_number(strength):
         ((7, 5.5, 2), TypeError, "image_shape must be an integer or a sequence of integers, got 5.5"),
         ((7, 0, 2), ValueError, "image_shape must be at least 1, got 0"),
         ((), ValueError, "image_shape must have an axis for the channels"),
-        ((7, 5, 3), ValueError, r"image_shape \(7, 5, 3\) does not fit Sequential: layers/0: inputs has 3 channels but .* 2 in_features$"),
+        (
+            (7, 5, 3),
+            ValueError,
+            r"image_shape \(7, 5, 3\) does not fit Sequential: layers/0: inputs has 3 channels but .* 2 in_features$",
+        ),
         ((2, 5, 2), ValueError, r"does not fit Sequential: layers/0: Window\(.*\) fits nowhere on \(2, 5\) pixels"),
     ],
 )

@@ -211,7 +211,7 @@ def test_layers_that_are_not_selected_are_not_named():
         warnings.simplefilter("error")
         free = cl.relax(model, "dense", (7, 5, 2), only="first")
     assert isinstance(free.first, cl.Dense)
-    with pytest.warns(UserWarning, match="relax changes no layer of Mixture: only= selects no layer"):
+    with pytest.warns(UserWarning, match="relax leaves alone dilated, which has input_dilation 2"):
         cl.relax(model, "dense", (7, 5, 2), only="dilated")
 
 
