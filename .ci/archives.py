@@ -14,6 +14,7 @@ foreign = [name for name in names if not name.startswith(("convlab/", "convlab_j
 assert not foreign, f"{wheel.name} holds {foreign}"
 assert {"convlab/py.typed", "convlab/report/explore.html"} <= {*names}, f"{wheel.name} lacks files"
 assert wheel.stat().st_size < LIMIT, f"{wheel.name} has {wheel.stat().st_size:,} bytes"
-inside = {name.split("/", 1)[1] for name in tarfile.open(source).getnames() if "/" in name}
+with tarfile.open(source) as archive:
+    inside = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
 assert {"README.md", "LICENSE", "pyproject.toml", "convlab/__init__.py"} <= inside, f"{source.name} lacks files"
 print(f"{wheel.name}: {wheel.stat().st_size:,} bytes, {len(names)} files; {source.name}: {source.stat().st_size:,} bytes")

@@ -13,6 +13,7 @@ import types
 import jax
 import pytest
 
+import convlab as cl
 from convlab import report
 from experiments import derivation
 from experiments.shared import command, compiling
@@ -394,3 +395,26 @@ def test_progress_is_counted_part_by_part_and_short_runs_print_nothing(monkeypat
     assert at_once(str.upper, "abc") == ["A", "B", "C"]
     assert counted == [1] * 6
     assert capsys.readouterr().err == ""
+
+
+def test_redraw_takes_one_folder_and_no_other_flag(settings, capsys):
+    for flags in (["--redraw"], ["--smoke", "--redraw", "runs"], ["--redraw", "runs", "--seeds", "1"]):
+        settings.setattr(sys, "argv", ["experiment", *flags])
+        with pytest.raises(SystemExit, match="2"):
+            command.main("experiments.derivation", derivation.Config(), derivation.SMOKE)
+        assert "--redraw takes the folder of one report and no other flags" in capsys.readouterr().err
+
+
+def test_ladder_names_the_distances_that_its_sizes_leave_out(monkeypatch, capsys):
+    from experiments.parts import sizes
+
+    monkeypatch.setattr(sizes, "images", lambda config: types.SimpleNamespace(train=range(24), image_shape=(8, 8, 1)))
+    sizes.check(sizes.Sizes(sizes=(50, 60), steps=(1, 1)))
+    assert "exceed twice the 24 different images at distance 0, which is left out" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="sizes .* exceed twice the 24 different images at distance 0; pass smaller sizes"):
+        sizes.check(sizes.Sizes(sizes=(50, 60), steps=(1, 1), distances=(0,)))
+
+
+def test_path_without_its_prefix_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"is a path; for a folder or archive of images pass 'folder:"):
+        cl.load(str(tmp_path))

@@ -571,6 +571,15 @@ def test_hints_name_the_shape_that_targets_or_images_need():
     for loss in (optax.squared_error, lambda logits, targets: (logits - targets) ** 2):  # one fails, one pairs all images
         with pytest.raises(ValueError, match=r"in a trial with 2 images.*use y\[:, None\]"):
             fit(model, (x, y * 1.0), short_config(), loss=loss)
+    with pytest.raises(ValueError, match=r"^loss pairs each image with every other one for .*use y\[:, None\]"):
+        fit(model, (x, y * 1.0), short_config(), loss=lambda logits, targets: jnp.mean((logits - targets) ** 2))
+    fit(model, (x, y * 1.0), short_config(steps=1), loss=lambda logits, targets: jnp.mean((logits[:, 0] - targets) ** 2))
+    with pytest.raises(ValueError, match=r"2 classes, .* as integers are classes .* pass floats, such as y\[:, None\].astype"):
+        fit(model, (x, y), short_config(), loss=optax.squared_error)
+    with pytest.raises(ValueError, match=r"use y.ravel\(\), or y.astype\(float\) for numbers to predict"):
+        fit(model, (x, y[:, None]), short_config(), loss=optax.squared_error)
+    with pytest.raises(ValueError, match=r"or images with their channels last: x.transpose\(0, 2, 3, 1\)"):
+        fit(model, (x.transpose(0, 3, 1, 2).repeat(3, 3).repeat(3, 1), y), short_config())
     with pytest.raises(ValueError, match=r"loss is None, .* use y.argmax\(-1\) for the class of one-hot rows"):
         fit(model, (x, np.eye(2)[y]), short_config())
     with pytest.raises(ValueError, match=r"model fails on images of shape \(n, 4, 3, 1\): .* image_shape=\(4, 3, 1\)"):

@@ -92,7 +92,10 @@ def _from_code(name: str, directory: pathlib.Path, offline_names: tuple[str, ...
         return tfds.builder_cls(parsed.name)(data_dir=directory, **options)
     except registered.DatasetNotFoundError:
         raise ValueError(f"data set {name!r} is unknown; {_suggestion(name, offline_names)}") from None
-    except (ValueError, AssertionError, TypeError) as error:  # a malformed name, or an unknown configuration, version or option
+    except (ValueError, AssertionError, TypeError) as error:
+        if pathlib.Path(name).exists():
+            raise ValueError(f"data set {name!r} is a path; for a folder or archive of images pass 'folder:{name}'") from None
+        # A malformed name, or an unknown configuration, version or option.
         reason = str(error).splitlines()[0]
         raise ValueError(f"data set {name!r} cannot be opened ({reason}); {_suggestion(name, offline_names)}") from None
     except ImportError as error:

@@ -324,7 +324,7 @@ def is_one_hot(labels: np.ndarray) -> bool:
 
 def _hint_for_shape(variable: str, labels: np.ndarray) -> str:
     if labels.ndim > 1 and labels.size == len(labels):
-        return f": use {variable}.ravel()"
+        return f": use {variable}.ravel(), or {variable}.astype(float) for numbers to predict instead of classes"
     if is_one_hot(labels):
         return f": use {variable}.argmax(-1) for the class of one-hot rows"
     return ", since integers number the classes; cast targets of other shapes to float32"

@@ -147,7 +147,7 @@ def _check_outputs(model: Trainable, data: Data, config: Config, image_shape: tu
             raise
         raise ValueError(
             f"model fails on images of shape {_of_n(x)}: {error}; needs a network of such images, for example made with"
-            f" image_shape={image_shape}"
+            f" image_shape={image_shape}{_last_channels(image_shape)}"
         ) from error
     if logits.shape[:1] != (2,):
         raise ValueError(f"model returns an array of shape {logits.shape} in a trial with 2 images; needs their axis first")
@@ -164,6 +164,13 @@ def _check_outputs(model: Trainable, data: Data, config: Config, image_shape: tu
     return logits.shape
 
 
+def _last_channels(image_shape: tuple[int, ...]) -> str:
+    """Return the advice to move the channels last, if the first axis looks like them and the last does not."""
+    order = ", ".join(map(str, (0, *range(2, len(image_shape) + 1), 1)))
+    looks = len(image_shape) > 2 and image_shape[0] in (1, 3, 4) and image_shape[-1] > 4
+    return f", or images with their channels last: x.transpose({order})" * looks
+
+
 def _check_classes(logits: Any, data: Data) -> None:
     """Raise ValueError unless there is one logit per class and more than one class."""
     count, labels = len(data.classes), data.train.labels
@@ -172,6 +179,8 @@ def _check_classes(logits: Any, data: Data) -> None:
     all_labels = np.concatenate([labels, data.test.labels])
     counted = f"{count} {'class' if count == 1 else 'classes'}, with labels from {all_labels.min()} to {all_labels.max()}"
     problem = f"data {data.name!r} has {counted}"
+    if logits.shape == (2, 1):
+        problem += ", as integers are classes (for numbers as targets pass floats, such as y[:, None].astype(float))"
     if count == 1:
         raise ValueError(f"{problem}; needs images of at least two classes to tell them apart")
     without = sorted({*range(count)} - {*np.unique(labels).tolist()})
@@ -215,12 +224,21 @@ def _check_loss(loss: Any, shape: Any, data: Data, smoothing: float) -> tuple[in
         raise ValueError(f"loss fails on {got}: {error}{hint}") from error
     if not hasattr(values, "dtype") or not jax.numpy.issubdtype(values.dtype, jax.numpy.floating):
         raise ValueError(f"loss returns {_describe(values)} for {got}; needs floats, whose mean is taken")
+    if hint and values.ndim == 0 and _pairs_images(loss, targets.dtype):
+        raise ValueError(f"loss pairs each image with every other one for {got}{hint}")
     if values.size > max(struct.size for struct in structs):
         raise ValueError(
             f"loss returns an array of shape {values.shape} for {got}; needs at most one value per element: it"
             f" pairs each image with every other one{hint or ', so reshape the targets to the shape of the logits'}"
         )
     return shape[1:]
+
+
+def _pairs_images(loss: Any, dtype: Any) -> bool:
+    """Return whether a loss makes a table of all pairs of images from logits (n, 1) and targets (n,)."""
+    n = 7919  # a prime, which no other axis has
+    program = jax.make_jaxpr(loss)(jax.ShapeDtypeStruct((n, 1), np.float32), jax.ShapeDtypeStruct((n,), dtype))
+    return f"[{n},{n}]" in str(program)
 
 
 def check_metrics(metrics: Metrics | None, data: Data, shape: tuple[int, ...], taken: Collection[str]) -> None:

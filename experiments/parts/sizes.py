@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -133,6 +134,12 @@ def check(config: Sizes) -> None:
         raise ValueError(f"rungs {unknown} are unknown; choose from {', '.join(RUNGS)}")
     if beyond := [distance for distance in config.distances if not 0 <= distance <= config.margin]:
         raise ValueError(f"distances {beyond} do not lie between 0 and margin, {config.margin} pixels, where images fit")
+    if empty := [distance for distance in config.distances if not sizes_of(config, Curve("linear", distance))]:
+        most = max(len(images(config).train) * places(config, distance) for distance in empty)
+        problem = f"sizes {config.sizes} exceed twice the {most} different images at distance {', '.join(map(str, empty))}"
+        if len(empty) == len(config.distances):
+            raise ValueError(f"{problem}; pass smaller sizes, and their steps")
+        print(f"{problem}, which is left out; pass smaller sizes to have it", file=sys.stderr, flush=True)
 
 
 def sizes_of(config: Sizes, curve: Curve) -> list[int]:

@@ -62,8 +62,10 @@ def main(name: str, config: Config, smoke: Config, *, keep: bool = True, short: 
     """
     experiment = sys.modules[name]
     try:
-        if sys.argv[1:2] == ["--redraw"]:
-            folder = pathlib.Path(*sys.argv[2:3])
+        if "--redraw" in sys.argv[1:]:
+            if sys.argv[1] != "--redraw" or len(sys.argv) != 3:
+                raise UsageError("--redraw takes the folder of one report and no other flags, as in --redraw runs/ladder")
+            folder = pathlib.Path(sys.argv[2])
             rows, recorded, is_smoke = read_report(folder, experiment, config)
             draw(experiment, rows, recorded, None, folder, is_smoke)
             return
