@@ -53,6 +53,11 @@ def target_error(config: Sizes) -> str:
     return f"{100 * (1 - config.target):g} % error"
 
 
+def class_count(rows: Rows, config: Sizes) -> int:
+    """Return the number of classes: that of the rows or, if they are older than this column, that of the images."""
+    return rows[0].get("classes") or len(images(config).classes)
+
+
 def draw_errors(axis: Any, rows: Rows, config: Sizes, count: int) -> None:
     """Draw test error against training images for one number of places."""
     shown = [row for row in rows if row["places"] == count and (row["control"] or REORDERED) == REORDERED]
@@ -61,7 +66,7 @@ def draw_errors(axis: Any, rows: Rows, config: Sizes, count: int) -> None:
     summary = report.summarise(shown, ["network", "size"], "error", bounds={"error": report.SHARE})
     lows = [max(line["error"] / 4, line["error_low"] or 0.0) for line in summary if line["error"] > 0]  # in this order for NaN
     bottom = 0.9 * min([0.5, *lows])
-    lines = {"chance": 1 - 1 / len(images(config).classes), target_error(config): 1 - config.target}
+    lines = {"chance": 1 - 1 / class_count(rows, config), target_error(config): 1 - config.target}
     report.curves(
         axis,
         summary,

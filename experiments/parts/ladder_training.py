@@ -69,6 +69,7 @@ def trained(config: Sizes, curve: Curve, size: int, steps: int, rate: float, cho
                 "network": curve.name,
                 "rung": curve.rung,
                 "control": curve.control,
+                "classes": len(sets[0].classes),
                 "places": places(config, curve.distance),
                 "size": size,
                 "distinct": min(size, len(images(config, choosing).train)),
