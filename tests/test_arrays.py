@@ -117,7 +117,7 @@ def test_floats_are_targets_of_any_shape_and_have_no_classes():
         (with_pixel(1e300), Y, {}, ValueError, r"^x\[11\] of train contains infinity"),
         (X * 1.0, Y, {"test": (with_pixel(np.nan), Y)}, ValueError, r"^x\[11\] of test contains NaN"),
         (X * 1.0, Y, {"validation": (with_pixel(-np.inf), Y)}, ValueError, r"^x\[11\] of validation contains infinity"),
-        (X, np.full(30, np.inf), {}, ValueError, "targets that are not finite"),
+        (X, np.full(30, np.inf), {}, ValueError, r"labels\[0\] is NaN, infinite or beyond float32"),
         (X, Y, {"test": X}, TypeError, r"test must be a pair \(x, y\) of images and labels"),
         (X, Y, {"test": (X, Y * 1.0)}, TypeError, "y holds integers in train and floats in test; needs one kind of label"),
         (X, Y, {"test": (X[:, 1:], Y)}, ValueError, "needs one shape, since one model reads both"),

@@ -92,7 +92,7 @@ def test_data_holds_images_with_one_to_three_spatial_axes(shape, dtype):
         (np.ones((5, 3, 2), np.uint8), [0] * 5, TypeError, "labels must be a NumPy array"),
         (np.ones((5, 3, 2), np.uint8), np.ones(5, bool), TypeError, "bool; needs integers"),
         (np.ones((5, 3, 2), np.uint8), np.ones((4, 3)), ValueError, r"\(4, 3\); needs \(5, \.\.\.\)"),
-        (np.ones((5, 3, 2), np.uint8), np.full(5, np.nan), ValueError, "targets that are not finite"),
+        (np.ones((5, 3, 2), np.uint8), np.full(5, np.nan), ValueError, r"labels\[0\] is NaN, infinite or beyond float32"),
         (np.ones((5, 3, 2), np.uint8), np.arange(4), ValueError, r"\(4,\); needs \(5,\)"),
         (np.ones((5, 3, 2), np.uint8), np.arange(5)[:, None], ValueError, r"\(5, 1\); needs \(5,\)"),
         (np.ones((5, 3, 2), np.uint8), np.arange(5) - 1, ValueError, "from -1 to 3; needs class numbers from 0"),

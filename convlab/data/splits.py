@@ -343,5 +343,6 @@ def _check_labels(labels: object, examples: int) -> None:
 def _check_targets(targets: np.ndarray, examples: int) -> None:
     if targets.shape[:1] != (examples,) or targets.size == 0:
         raise ValueError(f"labels have shape {targets.shape}; needs ({examples}, ...), one target per image")
-    if not np.isfinite(targets.astype(np.float32)).all():
-        raise ValueError("labels hold targets that are not finite as float32; needs finite ones, as the loss would not be")
+    finite = np.isfinite(targets.astype(np.float32)).reshape(examples, -1).all(1)
+    if not finite.all():
+        raise ValueError(f"labels[{finite.argmin()}] is NaN, infinite or beyond float32; needs finite targets")

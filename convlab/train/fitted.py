@@ -148,9 +148,10 @@ class Fitted:
         batch = images if isinstance(images, StoredImages) else as_pixels("images", images)
         is_single = batch.shape == self.image_shape
         if not is_single and batch.shape[1:] != self.image_shape:
+            hint = ": pass images[..., None]" * ((*batch.shape, 1)[-len(self.image_shape) :] == self.image_shape)
             raise ValueError(
                 f"images have shape {batch.shape}; needs one image {self.image_shape} or several"
-                f" (n, {', '.join(map(str, self.image_shape))}), as in training"
+                f" (n, {', '.join(map(str, self.image_shape))}), as in training{hint}"
             )
         if isinstance(batch, np.ndarray) and self.pixel_range is not None:
             warn_of_scale(batch, self.dtype, self.pixel_range)
