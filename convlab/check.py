@@ -40,6 +40,7 @@ __all__ = [
     "kernel",
     "key",
     "mapping",
+    "not_negative",
     "number",
     "optimizer",
     "options",
@@ -150,6 +151,19 @@ def number(name: str, value: Any) -> Any:
         return float(value)
     except OverflowError:
         raise ValueError(f"{name} must be a number that a float can hold, got {shown(value)}") from None
+
+
+def not_negative(name: str, value: Any, needed: str = "a number") -> Any:
+    """Return a real number as `number` does, and check that it is finite and at least 0.
+
+    Raises:
+      TypeError: It is no real number.
+      ValueError: It is negative, infinite or NaN.
+    """
+    result = number(name, value)
+    if not 0 <= result < float("inf"):
+        raise ValueError(f"{name} must be {needed} of at least 0, got {shown(value)}")
+    return result
 
 
 def key(name: str, value: Any) -> Any:

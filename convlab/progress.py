@@ -41,14 +41,14 @@ def progress_of(description: str, total: int, done: int = 0) -> Iterator[Callabl
             news.no_wrap, news.overflow = True, "ellipsis"
             return news
 
-    whole: dict[str, Any] = {"table_column": table.Column(no_wrap=True)}  # in a narrow terminal the news is cut, and not these
+    uncut: dict[str, Any] = {"table_column": table.Column(no_wrap=True)}  # a narrow terminal cuts the news only
     columns = (
         progress.TextColumn("{task.description}"),
         progress.BarColumn(12),
-        progress.MofNCompleteColumn(**whole),
+        progress.MofNCompleteColumn(**uncut),
         News("{task.fields[news]}", markup=False, table_column=table.Column()),
         progress.TextColumn("time left"),
-        progress.TimeRemainingColumn(elapsed_when_finished=False, **whole),
+        progress.TimeRemainingColumn(elapsed_when_finished=False, **uncut),
     )
     redirected = sys.stdout.isatty()  # lines on standard output go above the bar, unless they go to a file
     with progress.Progress(

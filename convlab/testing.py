@@ -201,16 +201,15 @@ def check_answer(answer: Any, expected: ArrayLike, *, tolerance: float = 1e-3) -
       >>> check_answer(3 * 3, 9)
       Correct.
     """
-    if not 0 <= check.number("tolerance", tolerance) < math.inf:
-        raise ValueError(f"tolerance must be a number of at least 0, got {tolerance}")
+    check.not_negative("tolerance", tolerance)
     wanted = _as_numbers("expected", expected)
     if answer is ...:
         print("Not answered yet.")
         return
-    given = _as_numbers("answer", answer)
-    if given.shape != wanted.shape:
-        raise AssertionError(f"The answer has the shape {given.shape}, but the shape {wanted.shape} is expected.")
-    if not np.allclose(given, wanted, rtol=0, atol=tolerance * max(np.abs(wanted).max(initial=0.0), 1e-12)):
+    got = _as_numbers("answer", answer)
+    if got.shape != wanted.shape:
+        raise AssertionError(f"The answer has the shape {got.shape}, but the shape {wanted.shape} is expected.")
+    if not np.allclose(got, wanted, rtol=0, atol=tolerance * max(np.abs(wanted).max(initial=0.0), 1e-12)):
         raise AssertionError(f"{answer} is not the answer. Try again.")
     print("Correct.")
 

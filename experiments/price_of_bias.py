@@ -152,7 +152,7 @@ def draw(rows: Rows, config: Config) -> Any:
         points, styles = [line for line in lines if line["rung"] == rung], {rung: report.RUNG_STYLE[rung]._replace(line="none")}
         report.curves(axis, points, "place", "examples_needed", "rung", styles=styles, **words)
     middle = 0.06 * (len(config.rungs) - 1)
-    axis.set_xticks([place + middle for place in range(len(cases))], [task_name(*case) for case in cases])
+    axis.set_xticks([number + middle for number in range(len(cases))], [task_name(*case) for case in cases])
     return figure
 
 

@@ -1,5 +1,6 @@
 """Checks of the arguments that figures and files of results have in common, by their names."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -68,20 +69,10 @@ def _format(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a format specification of numbers, such as '.1%', got {shown(value)}") from None
 
 
-def _seconds(name: str, value: Any) -> None:
-    if not 0 <= check.number(name, value) < math.inf:
-        raise ValueError(f"{name} must be a number of seconds of at least 0, got {shown(value)}")
-
-
 def _size(name: str, value: Any) -> None:
     sides = [check.number(name, side) for side in check.sequence(name, value, "two numbers")]
     if len(sides) != 2 or not all(0 < side < math.inf for side in sides):
         raise ValueError(f"{name} must be the width and the height in inches, both above 0, got {shown(value)}")
-
-
-def _scale(name: str, value: Any) -> None:
-    if not 0 <= check.number(name, value) < math.inf:
-        raise ValueError(f"{name} must be a number of at least 0, got {shown(value)}")
 
 
 def _end(name: str, value: Any) -> None:
@@ -117,14 +108,14 @@ KINDS: Mapping[str, Callable[[str, Any], Any]] = {
     **dict.fromkeys(("title", "label", "x_label", "y_label", "loss_label", "accuracy_label"), check.text),
     **dict.fromkeys(("x_format", "y_format"), _format),
     **dict.fromkeys(("log_x", "log_y", "log_loss", "band", "keep_previous"), check.flag),
-    **dict.fromkeys(("vmax", "bottom"), _scale),
+    **dict.fromkeys(("vmax", "bottom"), check.not_negative),
+    "seconds": functools.partial(check.not_negative, needed="a number of seconds"),
     "baselines": _mapping_of("positions by label", _position),
     "baseline_labels": _end,
     "labels": _mapping_of("labels by group", check.text),
     "references": _mapping_of("columns by label", check.text),
     "styles": _mapping_of("styles by group", _style),
     "formats": _mapping_of("format specifications by column", _format),
-    "seconds": _seconds,
     "folder": check.folder,
     "root": check.path,
 }

@@ -1,4 +1,7 @@
-"""The training steps for callers outside of `fit`, which checks its arguments once: steps that check theirs in every call."""
+"""The training steps with checks of their arguments.
+
+`fit` checks its arguments once and calls the steps of `convlab.train.step`, which have no checks.
+"""
 
 import functools
 import inspect

@@ -1,4 +1,4 @@
-"""Images at random places on a canvas, and networks trained on them with rates that are chosen on validation images."""
+"""Images at random places on a canvas, and the training of networks on them."""
 
 import dataclasses
 import functools
@@ -76,7 +76,13 @@ def placed(config: Canvas, seed: int, shift: int | None = None) -> data.Data:
 
 
 def stay(config: Canvas, fitted: cl.Fitted, by: int) -> float:
-    """Return the share of predictions that stay when centred test images move by so many pixels to every side and corner."""
+    """Return the share of predictions that stay when centred test images move to every side and corner.
+
+    Args:
+      config: The images.
+      fitted: The network.
+      by: The distance of a move in pixels.
+    """
     images = data.centre_on_canvas(jnp.asarray(loaded(config).test.images[:MOVED]), space_of(config))
     moves = [move for move in itertools.product((-by, 0, by), repeat=2) if any(move)]
     return measure.shift_consistency(lambda x: jnp.asarray(fitted.logits(np.asarray(x))), images, moves)
@@ -90,8 +96,7 @@ def tuned(config: Canvas, name: str, train: Callable[[float, int], Rows]) -> Row
       name: The name of the network, which is added to the rows.
       train: A function from a learning rate and a seed to rows, the last of which has the score.
     """
-    scores = {rate: train(rate, CHOICE_SEED)[-1]["validation"] for rate in config.rates}
-    rate = max(scores, key=lambda rate: scores[rate])
+    rate = max(config.rates, key=lambda rate: train(rate, CHOICE_SEED)[-1]["validation"])
     columns: dict[str, Any] = {"network": name, "rate": rate}
     rows = [columns | {"seed": seed} | row for seed in range(config.seeds) for row in train(rate, seed)]
     print(f"{name}, rate {rate}: {rows[-1]['accuracy']:.1%}", flush=True)

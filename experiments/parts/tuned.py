@@ -74,8 +74,8 @@ class Runs:
         def train(data: Data, rate: float, seed: int) -> cl.Fitted:
             return dataclasses.replace(self.config, learning_rate=rate).fit(build(seed), data, seed)
 
-        scores = {rate: train(self.validation, rate, CHOICE_SEED).history[-1]["test_accuracy"] for rate in rates}
-        rate, rows = max(scores, key=lambda rate: scores[rate]), []
+        rate = max(rates, key=lambda rate: train(self.validation, rate, CHOICE_SEED).history[-1]["test_accuracy"])
+        rows = []
         for seed in range(self.config.seeds):
             fitted, images = train(self.data, rate, seed), self.data.subset(self.config.size, seed).train
             learnt = fitted.evaluate(images.images, images.labels)["accuracy"]
