@@ -693,6 +693,55 @@ FAULTS = [
         "for pixels in (jnp.ones(space) * 9, valid)",
         "tests/test_partial.py",
     ),
+    Fault(
+        "check only the first image for NaN",
+        "convlab/data/splits.py",
+        "        finite = np.isfinite(images[first : first + step])",
+        "        finite = np.isfinite(images[: 1 if first == 0 else 0])",
+        "tests/test_arrays.py tests/test_fitted.py -k 'finite or whatever'",
+    ),
+    Fault(
+        "take a mean over all pairs of images for a mean over images",
+        "convlab/train/checks.py",
+        'return f"[{n},{n}]" in str(program)',
+        "return False",
+        "tests/test_train.py -k hints",
+    ),
+    Fault(
+        "give a bias per position the positions of the undilated image",
+        "convlab/layers/conv.py",
+        "space=dilated(layout.space, dilation))",
+        "space=layout.space)",
+        "tests/test_drop_ins.py -k dilated_image",
+    ),
+    Fault(
+        "draw points below a logarithmic axis at their height",
+        "convlab/report/limits.py",
+        "axis.plot(x, [bottom] * len(x), **style",
+        "axis.plot(x, [bottom / 2] * len(x), **style",
+        "tests/test_report.py -k 'hollow'",
+    ),
+    Fault(
+        "accept images of any channels",
+        "convlab/rungs/layout.py",
+        "if (got := images.shape[-1]) != features:",
+        "if (got := images.shape[-1]) > 10**6:",
+        "tests/test_layers.py -k 'refuses_images'",
+    ),
+    Fault(
+        "compare with the reference of another seed",
+        "experiments/parts/tuned.py",
+        'row["accuracy"] - scores[row["against"], row["seed"]]',
+        'row["accuracy"] - scores[row["against"], 0]',
+        "tests/test_command.py -k gains",
+    ),
+    Fault(
+        "call every answer of an exercise correct",
+        "convlab/testing.py",
+        "if not np.allclose(got, wanted",
+        "if False and not np.allclose(got, wanted",
+        "tests/test_testing.py -k answer",
+    ),
 ]
 
 

@@ -418,3 +418,22 @@ def test_ladder_names_the_distances_that_its_sizes_leave_out(monkeypatch, capsys
 def test_path_without_its_prefix_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"is a path; for a folder or archive of images pass 'folder:"):
         cl.load(str(tmp_path))
+
+
+def test_gains_are_over_the_run_of_the_reference_with_the_same_seed():
+    from experiments.parts.tuned import compared, with_gains
+
+    accuracies = {"3x3": (0.5, 0.9, 0.7), "2x2": (0.4, 0.7, 0.4), "null": (0.1, 0.1, 0.1)}
+    rows = [
+        {"network": name, "against": None if name == "null" else "3x3", "seed": seed, "accuracy": a, "train_accuracy": 1.0}
+        for name, runs in accuracies.items()
+        for seed, a in enumerate(runs)
+    ]
+    gains = {(row["network"], row["seed"]): row.get("gain") for row in with_gains(rows)}
+    assert [gains["2x2", seed] for seed in range(3)] == pytest.approx([-0.1, -0.2, -0.3])
+    assert {gains["null", seed] for seed in range(3)} == {None}
+    lines = {line["network"]: line for line in compared(with_gains(rows))}
+    assert lines["2x2"]["gain"] == pytest.approx(-0.2)
+    assert lines["2x2"]["p"] == pytest.approx(0.0742, abs=1e-4)  # t = -0.2 / (0.1 / sqrt 3) with two degrees of freedom
+    assert lines["3x3"]["p"] is None
+    assert lines["null"]["p"] is None

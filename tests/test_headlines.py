@@ -496,3 +496,14 @@ def test_quick_ladder_uses_the_rates_chosen_by_the_full_ladder():
 
     chosen = {row["rung"]: float(row["rate"]) for row in rows("ladder_full") if row["places"] == "81"}
     assert dict(QUICK.rates) == chosen
+
+
+@pytest.mark.parametrize("experiment", ["pooling", "two_by_two"])
+def test_gains_of_a_committed_run_are_differences_within_a_seed(experiment):
+    accuracy = {(row["network"], row["seed"]): float(row["accuracy"]) for row in rows(experiment)}
+    compared = [row for row in rows(experiment) if row["against"]]
+    assert compared
+    for row in compared:
+        assert float(row["gain"]) == pytest.approx(
+            accuracy[row["network"], row["seed"]] - accuracy[row["against"], row["seed"]]
+        )
