@@ -5,9 +5,9 @@ the maximum or the mean of some pixels, a blur and every second pixel, a maximum
 energy, or layers of stride two. None of these has weights, so all networks have equally many. Layers of stride two save nearly
 half of the multiply-adds, so a wider network of them that has as many multiply-adds as the others is trained too.
 
-Digits stand at random places on a canvas. The experiment measures the accuracy on test images at all places, and the share of
-predictions that stay when a centred digit moves by one pixel. Every network has the learning rate that is best on validation
-images, and is compared by seed with the 2x2 maximum. The null model is a linear classifier.
+Digits stand at random places on a canvas. The experiment measures the accuracy on test images at all places, and the shift
+consistency: the share of predictions that stay when a centred digit moves by one pixel. Every network has the learning rate
+that is best on validation images, and is compared by seed with the 2x2 maximum. The null model is a linear classifier.
 
     python -m experiments.pooling                                                      (3 minutes on 2 cores)
     python -m experiments.pooling --data folder:PATH/cifar10.zip --margin 0 --copies 1 --size 10000 --width 24 --steps 3000
@@ -31,8 +31,8 @@ from experiments.parts.tuned import LINEAR, LINEAR_RATES
 from experiments.shared.command import Rows, main
 from experiments.shared.progress import at_once
 
-FORMATS = tuned.FORMATS | {"stay": ".1%"}
-PRINTED = ("network", "accuracy", "gain", "p", "stay", "p_stay")
+FORMATS = tuned.FORMATS | {"consistency": ".1%"}
+PRINTED = ("network", "accuracy", "gain", "p", "consistency", "p_consistency")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +62,8 @@ def trained(config: Config, build: Any, rate: float, seed: int) -> Rows:
     fitted = cl.fit(build(seed=seed), data, config.recipe(rate, seed))
     last = fitted.history[-1]
     learnt = fitted.evaluate(data.train.images, data.train.labels)["accuracy"]
-    stay = canvas.stay(config, fitted, config.shift)
-    scores = {"accuracy": last["test_accuracy"], "train_accuracy": learnt, "stay": stay}
+    consistency = canvas.consistency(config, fitted, config.shift)
+    scores = {"accuracy": last["test_accuracy"], "train_accuracy": learnt, "consistency": consistency}
     return [scores | {"validation": last["validation_accuracy"]}]
 
 
@@ -90,26 +90,26 @@ def run(config: Config) -> Rows:
 def table(rows: Rows, config: Config) -> Rows:
     """Average over the seeds, with p-values against the 2x2 maximum that are corrected for the number of networks."""
     halved = [row for row in rows if row["against"] is not None]
-    tests = report.paired_differences(halved, "network", {"network": REFERENCE}, ["stay"])
-    p_values = {test["network"]: test["stay_p_holm"] for test in tests}
-    stays = report.summarise(rows, "network", ["stay"], bounds={"stay": report.SHARE})
+    tests = report.paired_differences(halved, "network", {"network": REFERENCE}, ["consistency"])
+    p_values = {test["network"]: test["consistency_p_holm"] for test in tests}
+    steady = report.summarise(rows, "network", ["consistency"], bounds={"consistency": report.SHARE})
     lines = tuned.compared(rows, "width", "weights", "multiply_adds", "rate")
     return [
         line
-        | {name: value for name, value in stay.items() if name.startswith("stay")}
-        | {"p_stay": p_values.get(line["network"])}
-        for line, stay in zip(lines, stays, strict=True)
+        | {name: value for name, value in other.items() if name.startswith("consistency")}
+        | {"p_consistency": p_values.get(line["network"])}
+        for line, other in zip(lines, steady, strict=True)
     ]
 
 
 def draw(rows: Rows, config: Config) -> Any:
-    """Draw accuracy and predictions that stay for every way of halving."""
+    """Draw accuracy and shift consistency for every way of halving."""
     lines = table(rows, config)
     null = next(line for line in lines if line["network"] == LINEAR)
     figure, axes = report.new_figure(2, size=(15.0, 6.0))
     labels = {
         "accuracy": "test images classified right",
-        "stay": f"predictions that stay when the image moves by {config.shift} pixel",
+        "consistency": f"shift consistency: predictions that stay, {config.shift} pixel",
     }
     for axis, (value, label) in zip(axes, labels.items(), strict=True):
         shown = [line for line in lines if line is not null]

@@ -15,7 +15,7 @@ from experiments.parts.tuned import CHOICE_SEED, HELD_OUT
 from experiments.shared.command import Rows
 from experiments.shared.settings import Source
 
-MOVED = 200  # the number of test images that are moved to count the predictions that stay
+MOVED = 200  # the number of test images that are moved to measure shift consistency
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +75,10 @@ def placed(config: Canvas, seed: int, shift: int | None = None) -> data.Data:
     return images.with_standardisation("scale")  # the background stays 0, as the padding is
 
 
-def stay(config: Canvas, fitted: cl.Fitted, by: int) -> float:
-    """Return the share of predictions that stay when centred test images move to every side and corner.
+def consistency(config: Canvas, fitted: cl.Fitted, by: int) -> float:
+    """Return the shift consistency: the share of predictions that stay when images move.
+
+    Centred test images move to every side and corner.
 
     Args:
       config: The images.
