@@ -9,7 +9,7 @@ Digits stand at random places on a canvas. The experiment measures the accuracy 
 consistency: the share of predictions that stay when a centred digit moves by one pixel. Every network has the learning rate
 that is best on validation images, and is compared by seed with the 2x2 maximum. The null model is a linear classifier.
 
-    python -m experiments.pooling                                                      (3 minutes on 2 cores)
+    python -m experiments.pooling                                                      (4 minutes on 2 cores)
     python -m experiments.pooling --data folder:PATH/cifar10.zip --margin 0 --copies 1 --size 10000 --width 24 --steps 3000
 
 Reference: Zhang 2019, Making convolutional networks shift-invariant again; Chaman and Dokmanic 2021.
