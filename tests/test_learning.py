@@ -30,9 +30,13 @@ def fashion():
 
 
 def test_modern_lenet_learns_fashion_mnist_in_ten_epochs(fashion):
-    """Dive into Deep Learning prints 0.74 for its LeNet with sigmoids after ten epochs."""
+    """Dive into Deep Learning prints 0.74 for its LeNet with sigmoids after ten epochs.
+
+    Seeds 0 to 2 reached 0.902, 0.906 and 0.908, and seed 0 0.8997 on another machine: the bound is five standard deviations
+    below their mean.
+    """
     model = cl.models.LeNet(fashion.image_shape, 10, rngs=nnx.Rngs(0))
-    assert accuracy(fashion, model, 10) >= 0.90
+    assert accuracy(fashion, model, 10) >= 0.89
 
 
 def test_lenet_learns_handwritten_digits_from_a_few_thousand_images():
