@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import inspect
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ ARRAYS = (jax.Array, np.ndarray)
 STOCK = (nnx.Conv, nnx.ConvTranspose)  # Flax's spatial layers
 SPATIAL = (Layer, *STOCK)
 Mark = Callable[[int, jax.Array], jax.Array]  # takes the number of a call and an array, and returns the array to use
+REPLACING = threading.RLock()  # held while methods of classes are replaced, as a single thread can restore them
 
 
 class Call(NamedTuple):
@@ -69,7 +71,7 @@ def _unchanged(number: int, array: jax.Array) -> jax.Array:
 def recorded(*kinds: type[nnx.Module], enter: Mark = _unchanged, leave: Mark = _unchanged) -> Iterator[list[Call]]:
     """Record every call of modules of the given classes, except calls nested in such calls.
 
-    Calls whose first argument or output is no array are not recorded.
+    Calls whose first argument or output is no array, and those of other threads, are not recorded.
 
     Args:
       kinds: The classes of modules to record.
@@ -83,12 +85,11 @@ def recorded(*kinds: type[nnx.Module], enter: Mark = _unchanged, leave: Mark = _
       >>> calls[0].h.shape
       (5, 2)
     """
-    calls, inside, originals = [], [], {kind: kind.__call__ for kind in kinds}
-    inherited = {kind for kind in kinds if "__call__" not in vars(kind)}
+    calls, inside, thread = [], [], threading.get_ident()
 
     def recording(original):
         def call(self, *args, **kwargs):
-            if inside:
+            if inside or threading.get_ident() != thread:
                 return original(self, *args, **kwargs)
             bound = inspect.signature(original).bind(self, *args, **kwargs)
             _, first, *_ = [*bound.arguments, None]
@@ -109,16 +110,19 @@ def recorded(*kinds: type[nnx.Module], enter: Mark = _unchanged, leave: Mark = _
 
         return call
 
-    try:
-        for kind, original in originals.items():
-            kind.__call__ = recording(original)
-        yield calls
-    finally:
-        for kind, original in originals.items():
-            if kind in inherited:
-                del kind.__call__
-            else:
-                kind.__call__ = original
+    with REPLACING:
+        originals = {kind: kind.__call__ for kind in kinds}
+        inherited = {kind for kind in kinds if "__call__" not in vars(kind)}
+        try:
+            for kind, original in originals.items():
+                kind.__call__ = recording(original)
+            yield calls
+        finally:
+            for kind, original in originals.items():
+                if kind in inherited:
+                    del kind.__call__
+                else:
+                    kind.__call__ = original
 
 
 SCOPE = re.compile(r"convlab-module-(\d+)")
@@ -147,20 +151,21 @@ def _scoped(modules: Iterable[nnx.Module]) -> Iterator[list[Path]]:
         return call
 
     kinds = {kind for module in modules for kind in type(module).__mro__} - {*nnx.Module.__mro__}
-    originals = [
-        (kind, name, value)
-        for kind in kinds
-        if issubclass(kind, nnx.Module)
-        for name, value in vars(kind).items()
-        if (name == "__call__" or not name.startswith("_")) and _is_method(value)
-    ]
-    try:
-        for kind, name, original in originals:
-            setattr(kind, name, scoped(original))
-        yield entered
-    finally:
-        for kind, name, original in originals:
-            setattr(kind, name, original)
+    with REPLACING:
+        originals = [
+            (kind, name, value)
+            for kind in kinds
+            if issubclass(kind, nnx.Module)
+            for name, value in vars(kind).items()
+            if (name == "__call__" or not name.startswith("_")) and _is_method(value)
+        ]
+        try:
+            for kind, name, original in originals:
+                setattr(kind, name, scoped(original))
+            yield entered
+        finally:
+            for kind, name, original in originals:
+                setattr(kind, name, original)
 
 
 def _is_method(value: Any) -> bool:

@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import math
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 from networks import SMALL
 
 import convlab as cl
+from convlab.calls import recorded
 from convlab.layers import CONNECTIVITY, Layer, connect
 from convlab.measure.cost.products import tally
 
@@ -479,6 +482,35 @@ def test_modules_without_arrays_as_arguments_or_outputs_are_counted():
 
     model = applied(lambda model, x: model.split(x + model.position())[0], position=Position, split=Split)
     assert rows(model, (7, 3)) == {"position": (0, ()), "split": (84, ()), "total": (84, ())}
+
+
+class Slow(nnx.Module):
+    """A network that is slow to trace, so that threads which trace such networks meet."""
+
+    def __init__(self, depth):
+        self.layers = nnx.List([nnx.Conv(1, 1, (3, 3), rngs=nnx.Rngs(0)) for _ in range(depth)])
+
+    def __call__(self, x):
+        for layer in self.layers:
+            time.sleep(0.01)
+            x = layer(x)
+        return x
+
+
+def test_threads_count_their_networks_alone_and_leave_the_classes_as_they_were():
+    before, networks = {kind: kind.__call__ for kind in (Slow, nnx.Conv)}, [Slow(depth) for depth in (1, 2, 3, 5)]
+    with ThreadPoolExecutor(len(networks)) as pool:
+        counted = [*pool.map(lambda network: cl.count(network, (5, 7, 1)).total.multiply_adds, networks)]
+    [single, *_] = counted
+    assert single and counted == [single, 2 * single, 3 * single, 5 * single]
+    assert {kind: kind.__call__ for kind in before} == before
+
+
+def test_calls_of_other_threads_are_not_recorded():
+    layer = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    with recorded(nnx.Linear) as calls, ThreadPoolExecutor(1) as pool:
+        pool.submit(layer, jnp.ones((5, 3))).result()
+    assert calls == []
 
 
 def test_counting_leaves_the_classes_as_they_were():
