@@ -502,7 +502,8 @@ def test_threads_count_their_networks_alone_and_leave_the_classes_as_they_were()
     with ThreadPoolExecutor(len(networks)) as pool:
         counted = [*pool.map(lambda network: cl.count(network, (5, 7, 1)).total.multiply_adds, networks)]
     [single, *_] = counted
-    assert single and counted == [single, 2 * single, 3 * single, 5 * single]
+    assert single
+    assert counted == [single, 2 * single, 3 * single, 5 * single]
     assert {kind: kind.__call__ for kind in before} == before
 
 

@@ -1,5 +1,6 @@
-"""Algebra of convolution kernels: composition, factorisation, adjoints, and named stencils."""
+"""Algebra of convolution kernels: composition, factorisation, adjoints, varying blur, and named stencils."""
 
+from convlab.algebra.blur import VaryingBlur, varying_blur
 from convlab.algebra.composition import adjoint, compose, flip, is_composable
 from convlab.algebra.factors import Factors, factorise, middle_width
 from convlab.algebra.fourier import transfer_function
@@ -8,6 +9,7 @@ from convlab.algebra.stencils import depthwise_kernel, derivative, diagonal_cros
 
 __all__ = [
     "Factors",
+    "VaryingBlur",
     "adjoint",
     "compose",
     "depthwise_kernel",
@@ -21,4 +23,5 @@ __all__ = [
     "sobel",
     "transfer_function",
     "upright_cross",
+    "varying_blur",
 ]

@@ -21,14 +21,17 @@ from convlab.convert.entries import Entries, check_entries_fit, matrix_entries
 from convlab.convert.low_rank import lift_low_rank_to_local, project_local_to_low_rank
 from convlab.convert.period import counts, gather, nearest, repeat, squared_norm, zero_dead_taps
 from convlab.convert.shares import decompose
+from convlab.convert.sheet import arrange_on_sheet, grid_of, neighbours
 from convlab.convert.tiled import lift_tiled_to_local, project_local_to_tiled
 
 __all__ = [
     "Entries",
+    "arrange_on_sheet",
     "check_entries_fit",
     "counts",
     "decompose",
     "gather",
+    "grid_of",
     "lift_conv_to_dense",
     "lift_conv_to_local",
     "lift_local_to_dense",
@@ -36,6 +39,7 @@ __all__ = [
     "lift_tiled_to_local",
     "matrix_entries",
     "nearest",
+    "neighbours",
     "project_dense_to_conv",
     "project_dense_to_local",
     "project_local_to_conv",

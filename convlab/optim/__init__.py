@@ -9,11 +9,13 @@
 | `add_penalty` | adds the gradient of a scalar function | before the optimizer |
 | `keep_pruned` | keeps pruned weights at exactly zero | last in a chain |
 
-There are two penalties. `projection_penalty` is the distance from a projection, for soft tying or soft locality.
-`locality_penalty` is the size of the weights by their distance from the window's centre. `sharing_projection` makes the
-projection of a model's kernels, and `at_paths` combines projections of several arrays. `prune`, `rewind` and
-`iterative_pruning` find a mask for `keep_pruned`. Masks and labels are those of Optax. All functions are pure functions of
-trees.
+There are three penalties. `projection_penalty` is the distance from a projection, for soft tying or soft locality.
+`locality_penalty` is the size of the weights by their distance from the window's centre. `neighbour_penalty` is the difference
+between units that are neighbours on a layer's sheet, for topographic maps.
+
+`sharing_projection` makes the projection of a model's kernels, and `at_paths` combines projections of several arrays. `prune`,
+`rewind` and `iterative_pruning` find a mask for `keep_pruned`. Masks and labels are those of Optax. All functions are pure
+functions of trees.
 """
 
 from convlab.optim.leaves import at_paths, kernel_mask
@@ -21,6 +23,7 @@ from convlab.optim.penalties import add_penalty, locality_penalty, projection_pe
 from convlab.optim.pruning import iterative_pruning, keep_pruned, prune, rewind
 from convlab.optim.sharing import project_every, sharing_projection, tie_gradients
 from convlab.optim.thresholds import beta_lasso, soft_threshold
+from convlab.optim.topography import neighbour_penalty
 
 __all__ = [
     "add_penalty",
@@ -30,6 +33,7 @@ __all__ = [
     "keep_pruned",
     "kernel_mask",
     "locality_penalty",
+    "neighbour_penalty",
     "project_every",
     "projection_penalty",
     "prune",
