@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
 
+WIDTH, TITLE = 6.0, 0.6  # of a figure, and the additional height of title and axis label, in inches
+
 
 def matrix_picture(
     axis: "matplotlib.axes.Axes",
@@ -129,7 +131,8 @@ def dense_matrix(
     layout = with_rung(layout, tying, **parameters)
     labels = weight_numbers(layout)
     if axis is None:
-        _, [axis] = new_figure(size=(6.0, 6.4))
+        rows, columns = labels.shape
+        _, [axis] = new_figure(size=(WIDTH, min(max(WIDTH * rows / columns, WIDTH / 5), 2 * WIDTH) + TITLE))
     figure = matrix_picture(axis, labels, grid=_image_rows(layout))
     count = sum(map(math.prod, layout.tying.shapes(layout).values())) - layout.tying.dead(layout)
     name = ", ".join([tying.replace("_", " "), *tying_texts(layout)]) if title is None else title
