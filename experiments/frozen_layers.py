@@ -9,7 +9,7 @@ that was trained as a whole, and to the one of which only the read-out was train
 model is a linear classifier of the pixels. Every network has the learning rate that is best on validation images, and every
 probe the penalty.
 
-    python -m experiments.frozen_layers                                                (3 minutes on 2 cores)
+    python -m experiments.frozen_layers                                                (2 minutes on 2 cores)
 
 Reference: Alain and Bengio 2016, Understanding intermediate layers using linear classifier probes.
 """

@@ -50,6 +50,12 @@ MEASURED = (
 )
 FORMATS = tuned.FORMATS | {"aliasing": ".1%"}
 PRINTED = ("network", "accuracy", "gain", "p")
+NAMES = {
+    "3x3": "3x3, stride 1",
+    USUAL: "7x7 (ResNet)",
+    "3x3x3": "three 3x3 (ResNet-C)",
+    "patchify": "4x4, stride 4 (patchify)",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,9 +168,12 @@ def draw(rows: Rows, config: Config) -> Any:
         styles=STYLES,
     )
     axes[0].axvline(int(patch), color="0.6", linestyle=":")
+    axes[0].set_xticks(ticks := sorted({line["outputs"] for line in lines if line["outputs"]}), [f"{d}" for d in ticks])
+    axes[0].minorticks_off()
+    axes[0].locator_params(axis="y", nbins=5, steps=[1, 2, 5, 10])
     report.comparison(
         axes[1],
-        [line for line in lines if line["aliasing"] is not None],
+        [line | {"network": NAMES.get(line["network"], line["network"])} for line in lines if line["aliasing"] is not None],
         "network",
         "accuracy",
         label=f"mean of {config.seeds} seeds, 95 % interval",

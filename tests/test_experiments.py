@@ -86,8 +86,6 @@ def test_committed_table_is_printed_in_80_columns_and_loses_no_cell(name, capsys
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RESULTS)
 def test_committed_table_and_figure_are_drawn_again_from_the_rows(name, tmp_path, monkeypatch):
-    if name == "stems":
-        pytest.skip("its figure needs Fashion-MNIST")
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
     experiment = importlib.import_module(f"experiments.{VARIANTS.get(name, name)}")
     folder = tmp_path / name

@@ -140,8 +140,19 @@ def boxes(padding, value):
     return points(mean("red_green", value, padding=padding))
 
 
-def stem(after, outputs):
-    return mean("stems", "accuracy", stem=f"{after} after the stem", outputs=outputs)
+FROZEN = "network, first layers random"
+
+
+def layered(curve, layers):
+    return mean("frozen_layers", "accuracy", curve=curve, layers=layers)
+
+
+def stem(network, value="accuracy"):
+    return mean("stems", value, network=network)
+
+
+def with_outputs(outputs, after="ReLU", value="gain"):
+    return stem(f"{outputs} outputs, {after} after the stem", value)
 
 
 def patches(rung, size):
@@ -383,9 +394,24 @@ HEADLINES = [
     ),
     ("red_green", "CIRCULAR is right on {} % [64.5, 66.6]", lambda: boxes("CIRCULAR", "dissimilar")),
     ("red_green", "FULL is right on {} % [85.1, 86.3]", lambda: boxes("FULL", "dissimilar")),
-    ("stems", "and accuracy stays at {} %", lambda: points(stem("nothing", 9))),
-    ("stems", "36 outputs have {} points more", lambda: points(stem("ReLU", 36) - stem("ReLU", 9))),
-    ("stems", "linear classifier ({} %)", lambda: points(mean("stems", "accuracy", stem="linear classifier"))),
+    ("frozen_layers", "is right on {} % of the test images", lambda: points(layered("probe of trained layers", 3))),
+    ("frozen_layers", "as the network itself ({} %)", lambda: points(layered(FROZEN, 0))),
+    ("frozen_layers", "at random it costs {} points", lambda: points(layered(FROZEN, 0) - layered(FROZEN, 1))),
+    ("frozen_layers", "three frozen layers cost {}.", lambda: points(layered(FROZEN, 0) - layered(FROZEN, 3))),
+    ("frozen_layers", "above the pixels ({} %)", lambda: points(mean("frozen_layers", "accuracy", curve="linear classifier"))),
+    ("stems", "from patchify ({} %)", lambda: points(stem("patchify"))),
+    ("stems", "three 3x3 layers ({} %)", lambda: points(stem("3x3x3"))),
+    ("stems", "a linear classifier ({} %)", lambda: points(stem("linear classifier"))),
+    ("stems", "54 have {} points more", lambda: points(with_outputs(54))),
+    ("stems", "32 have {} less", lambda: points(-with_outputs(32))),
+    ("stems", "three lose {} points with a ReLU", lambda: points(-with_outputs(3))),
+    ("stems", "with a ReLU and {} without", lambda: points(-with_outputs(3, "nothing"))),
+    ("stems", "Nine lose {} with a ReLU", lambda: points(-with_outputs(9))),
+    ("stems", "three 3x3 layers have {} points more", lambda: points(stem("3x3x3", "gain"))),
+    ("stems", "5x5 has {} more", lambda: points(stem("5x5", "gain"))),
+    ("stems", "2x2 has {} points less", lambda: points(-stem("2x2", "gain"))),
+    ("stems", "of stride 1 has {} less", lambda: points(-stem("3x3", "gain"))),
+    ("stems", "and patchify {} less", lambda: points(-stem("patchify", "gain"))),
     ("sample_complexity", "need grows as k to the {}", lambda: exponent("conv")),
     ("sample_complexity", "at every position it grows as k to the {}", lambda: exponent("locally_connected")),
     ("sample_complexity", "that of a dense layer as k to the {}", lambda: exponent("dense")),
