@@ -10,6 +10,7 @@ from convlab.report.pairs import holm, p_value, paired_differences
 from convlab.report.pictures import feature_map_grid, filter_grid, heatmap
 from convlab.report.provenance import provenance
 from convlab.report.seeds import POSITIVE, SHARE, Interval, best_rows, interval, interval_of, summarise
+from convlab.report.sheets import sheet
 from convlab.report.training import training_curves
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "report_folder",
     "save_report",
     "save_rows",
+    "sheet",
     "summarise",
     "training_curves",
 ]

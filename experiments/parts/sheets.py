@@ -1,0 +1,62 @@
+"""Networks whose channels lie on sheets, for topographic maps."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from convlab import measure
+from convlab.models import Connections, Head, Stack, Stage
+
+FIRST = "stages/0/layer"
+
+
+class Sheets(Stack):
+    """Three layers with ReLUs, and a linear read-out of all their units.
+
+    The first layer reads windows without padding. The second keeps the positions, and the third halves them.
+
+    Args:
+      image_shape: The shape (k, l, c) of one image.
+      classes: The number of scores.
+      width: The number of channels of the layers, which lie on a grid at every position.
+      taps: The number of taps of the first layer along each axis. The others have three.
+      strides: The strides of the first layer.
+      connectivity: The connectivity of the layers, such as "locally_connected" or "conv".
+      seed: The seed of the initial weights.
+    """
+
+    def __init__(
+        self, image_shape: Sequence[int], classes: int, width: int, taps: int, strides: int, connectivity: str, seed: int
+    ):
+        rngs, stages, shape = nnx.Rngs(seed), [], tuple(image_shape)
+        for size, stride, padding in ((taps, strides, "VALID"), (3, 1, "SAME"), (3, 2, "SAME")):
+            stages.append(Stage(shape, width, size, stride, padding=padding, connections=Connections(connectivity), rngs=rngs))
+            shape = stages[-1].output_shape
+        self.stages = nnx.List(stages)
+        self.head = Head(shape, (classes,), rngs=rngs)
+
+
+def first_sheet(model: nnx.Module, image_shape: Sequence[int]) -> tuple[jax.Array, jax.Array]:
+    """Return the orientations and the selectivities of the first layer's units on their sheet."""
+
+    def apply(images: jax.Array) -> jax.Array:
+        return measure.feature_maps(model, images, FIRST)[FIRST]
+
+    tuning = measure.orientation_tuning(apply, image_shape)
+    orientation, selectivity = (measure.arrange_on_sheet(values) for values in (tuning.orientation, tuning.selectivity))
+    return orientation, selectivity
+
+
+def smoothness(orientations: jax.Array, key: jax.Array, shuffles: int) -> dict[str, float]:
+    """Return the roughness in degrees and the pinwheels per 100 units of a map, next to those of shuffled units."""
+
+    def roughness(units: jax.Array) -> jax.Array:
+        return jnp.degrees(measure.map_roughness(units, circular=True))
+
+    def pinwheels(units: jax.Array) -> jax.Array:
+        return 100 * jnp.mean(measure.pinwheels(units, circular=True) != 0)
+
+    angle, count = (measure.shuffled_null(statistic, orientations, key, shuffles) for statistic in (roughness, pinwheels))
+    return {"roughness": angle.value, "shuffled": angle.mean, "pinwheels": count.value, "shuffled_pinwheels": count.mean}

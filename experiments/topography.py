@@ -1,0 +1,147 @@
+"""Do maps of orientation like those of visual cortex arise in a network whose neighbouring units must be alike?
+
+The channels of a locally connected layer lie on a grid at every position, so that the layer is a sheet of units, as a piece of
+cortex is. A penalty alpha times the mean of 1 - cos between the kernels of neighbouring units makes neighbours alike. Networks
+with alpha 0, 1 and 10 are trained on images. Two controls are convolutions, whose kernels are the same at all positions, with
+and without the penalty.
+
+Gratings then measure the preferred orientation of every unit of the first layer. The roughness of a map is the mean angle
+between the orientations of neighbouring units. It is 45 degrees for random orientations. The null model is the same map with
+its units shuffled.
+
+    python -m experiments.topography                                                    (some minutes on 2 cores)
+    python -m experiments.topography --cifar --data folder:PATH/cifar10.zip             (less than an hour on 2 cores)
+    python -m experiments.topography --full --data folder:PATH/cifar10.zip              (one GPU)
+
+Reference: Lu et al. 2025, End-to-end topographic networks as models of cortical map formation and human visual behaviour.
+"""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import convlab as cl
+from convlab import optim, report
+from convlab.data import Data
+from experiments.parts.sheets import Sheets, first_sheet, smoothness
+from experiments.shared.command import Result, Rows, main
+from experiments.shared.progress import at_once
+from experiments.shared.settings import Recipe, above, with_p
+
+LOCAL, CONV = "locally connected", "convolution"
+CONNECTIVITY = {LOCAL: "locally_connected", CONV: "conv"}
+REFERENCE = {"network": LOCAL, "alpha": 0.0}
+ANGLES = ("roughness", "shuffled")  # in degrees
+COUNTED = ("pinwheels", "shuffled_pinwheels")  # per 100 units
+BOUNDS = dict.fromkeys(("accuracy", "train_accuracy", "selectivity", "shared"), report.SHARE)
+BOUNDS |= dict.fromkeys(ANGLES, (0.0, 90.0)) | dict.fromkeys(COUNTED, (0.0, 100.0))
+FORMATS = {"accuracy": ".1%", "train_accuracy": ".1%", "gain": "+.1%", "alpha": "g"} | dict.fromkeys(ANGLES + COUNTED, ".1f")
+PRINTED = ("network", "alpha", "accuracy", "gain", "p", "roughness", "shuffled")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Recipe):
+    """The settings of the experiment.
+
+    Args:
+      alphas: The weights of the penalty. The convolutions have the first and the last one.
+      width: The number of channels of every layer, which lie on a grid at every position.
+      taps: The number of taps of the first layer along each axis.
+      strides: The strides of the first layer.
+      size: The number of training images, drawn again for every seed.
+      shuffles: The number of times that the units of a sheet are shuffled.
+      learning_rate: The learning rate of Adam, which is constant.
+    """
+
+    alphas: tuple[float, ...] = (0.0, 1.0, 10.0)
+    width: int = 16
+    taps: int = 5
+    strides: int = 1
+    size: int = 1000
+    shuffles: int = 1000
+    epochs: int = 20
+    learning_rate: float = 1e-3
+    seeds: int = 3
+
+
+SMOKE = Config(size=50, epochs=1, width=4, alphas=(1.0,), seeds=2, shuffles=5)
+CIFAR = Config(data="cifar10", size=10_000, epochs=10, taps=9, strides=3)
+FULL = dataclasses.replace(CIFAR, size=50_000, epochs=60, width=64, strides=1, seeds=5, batch_size=250)
+
+
+class Case(NamedTuple):
+    """One network to train: its kind, the weight of the penalty, and the seed."""
+
+    network: str
+    alpha: float
+    seed: int
+
+
+def cases(config: Config) -> list[Case]:
+    """List the networks to train."""
+    kinds = [(LOCAL, alpha) for alpha in config.alphas]
+    kinds += [(CONV, alpha) for alpha in dict.fromkeys((config.alphas[0], config.alphas[-1]))]
+    return [Case(*kind, seed) for kind in kinds for seed in range(config.seeds)]
+
+
+def trained(data: Data, config: Config, case: Case) -> tuple[dict[str, Any], np.ndarray]:
+    """Train a network, and return its row and the orientation map of its first layer."""
+    subset = data.subset(config.size, case.seed)
+    sizes = config.width, config.taps, config.strides
+    model = Sheets(data.image_shape, len(data.classes), *sizes, CONNECTIVITY[case.network], case.seed)
+    optimizer = optax.adam(config.learning_rate)
+    if case.alpha:
+        optimizer = optax.chain(optim.add_penalty(optim.neighbour_penalty(model, circular=True), case.alpha), optimizer)
+    fitted = cl.fit(model, subset, config.recipe(case.seed), optimizer=optimizer)
+    learnt = fitted.evaluate(subset.train.images, subset.train.labels)["accuracy"]
+    model = fitted.model()
+    orientations, selectivity = first_sheet(model, data.image_shape)
+    row = case._asdict() | {
+        "accuracy": fitted.history[-1]["test_accuracy"],
+        "train_accuracy": learnt,
+        **smoothness(orientations, jax.random.key(case.seed), config.shuffles),
+        "selectivity": float(jnp.mean(selectivity)),
+        "shared": cl.shares(model, data.image_shape)[0].shared,
+    }
+    return row, np.asarray(orientations)
+
+
+def run(config: Config) -> Result:
+    """Return one row per network, penalty and seed, and the maps of the first seed."""
+    data = config.load()
+    results = at_once(functools.partial(trained, data, config), cases(config), "networks")
+    maps = {(row["network"], row["alpha"]): units for row, units in results if row["seed"] == 0}
+    return Result(above([row for row, _ in results], REFERENCE | {"alpha": config.alphas[0]}), maps)
+
+
+def table(rows: Rows, config: Config) -> Rows:
+    """Average over the seeds, with the corrected p-value of each accuracy against that without penalty."""
+    by = ["network", "alpha"]
+    lines = report.summarise(rows, by, [*BOUNDS, "gain"], bounds=BOUNDS)
+    return with_p(lines, rows, by, REFERENCE | {"alpha": config.alphas[0]})
+
+
+def draw(rows: Rows, config: Config, maps: dict[tuple[str, float], np.ndarray]) -> Any:
+    """Draw the sheet of the first layer of every network, coloured by orientation."""
+    lines = {(line["network"], line["alpha"]): line for line in table(rows, config)}
+    figure, axes = report.new_figure(len(maps), size=(4.2 * len(maps) + 1, 5.6))
+    for axis, (name, units) in zip(axes, maps.items(), strict=True):
+        angle, accuracy = (report.interval_of(lines[name], value) for value in ("roughness", "accuracy"))
+        title = (
+            f"{name[0]}, \N{GREEK SMALL LETTER ALPHA} = {name[1]:g}\n"
+            f"neighbours differ by {angle.mean:.0f}\N{DEGREE SIGN} [{angle.low:.0f}, {angle.high:.0f}]\n"
+            f"accuracy {accuracy.mean:.0%} [{accuracy.low:.0%}, {accuracy.high:.0%}]"
+        )
+        report.sheet(axis, units, title, kind="orientation", label="preferred orientation", bar=axis is axes[-1])
+    shuffled = np.mean([line["shuffled"] for line in lines.values()])
+    figure.suptitle(f"{config.dataset}: first layers; units at random places differ by {shuffled:.0f}\N{DEGREE SIGN}")
+    return figure
+
+
+if __name__ == "__main__":
+    main(__name__, Config(), SMOKE, cifar=CIFAR, full=FULL)
