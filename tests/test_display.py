@@ -84,12 +84,16 @@ def count():
 CONV = rungs.Layout(rungs.Shared(), cl.Window((3, 3)), 16, 32, space=(28, 28))
 INSTANCES = {
     measure.ActivationRank: lambda: measure.ActivationRank(3, 2.5),
+    measure.ClassPreference: lambda: measure.ClassPreference(jnp.zeros((8, 9, 16), int), jnp.zeros((8, 9, 16))),
     measure.Cost: lambda: count().total,
     measure.Count: count,
     measure.LinearOperator: lambda: measure.conv_operator(jnp.zeros((3, 3, 16, 32)), cl.Window(3), (28, 28)),
     measure.Memory: lambda: measure.Memory(10**9, 10**6, 10**9, 10**9, 10**12),
+    measure.OrientationTuning: lambda: measure.OrientationTuning(*[jnp.zeros((8, 9, 16))] * 3),
+    measure.ShuffledNull: lambda: measure.ShuffledNull(0.2, 0.7, 0.6, 0.8),
     measure.StemCost: lambda: measure.StemCost("total", *[10**9] * (len(measure.StemCost._fields) - 1)),
     algebra.Factors: lambda: algebra.Factors(jnp.zeros((3, 3, 16, 32)), jnp.zeros((3, 3, 32, 32)), jnp.zeros(())),
+    algebra.VaryingBlur: lambda: algebra.varying_blur(jnp.ones((1, 3, 1, 1)), [[0]], (5,)),
     convert.Entries: lambda: convert.Entries(*np.zeros((3, 10**4)), (10**4, 10**4)),
     data.Data: lambda: blank(names=100),
     data.PreparedData: lambda: data.PreparedData(
@@ -336,6 +340,7 @@ def test_every_drawing_function_returns_its_figure():
         "filter_grid": lambda axes: report.filter_grid(axes[0], np.ones((2, 3, 4))),
         "heatmap": lambda axes: report.heatmap(axes[0], np.ones((3, 4)), np.ones((3, 4)), label=""),
         "matrix_picture": lambda axes: report.matrix_picture(axes[0], np.ones((2, 3), int)),
+        "sheet": lambda axes: report.sheet(axes[0], np.ones((2, 3)), kind="orientation"),
         "training_curves": lambda axes: report.training_curves(axes, summary),
     }
     functions = [name for name in report.__all__ if inspect.isfunction(getattr(report, name))]

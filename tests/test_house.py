@@ -23,21 +23,20 @@ LEVELS = [  # packages import only from lower levels; exceptions are in SAME_LEV
     {"data"},
     {"unfold"},
     {"kernels"},
-    {"ops", "convert", "rungs", "algebra"},
+    {"ops", "convert", "rungs"},
     {"layers", "linen", "norm"},
-    {"calls"},
+    {"calls", "algebra"},
     {"optim"},
     {"report"},
     {"foreign", "models", "train", "measure", "surgery", "tasks", "testing"},
 ]
 SAME_LEVEL_IMPORTS = {
-    ("algebra", "ops"),
     ("rungs", "convert"),
     ("rungs", "ops"),
     ("train", "data"),
 }
 LIBRARIES = {  # library -> packages that may import it
-    "flax": {"layers", "linen", "norm", "calls", "optim", "foreign", "surgery", "models", "train", "measure"},
+    "flax": {"algebra", "layers", "linen", "norm", "calls", "optim", "foreign", "surgery", "models", "train", "measure"},
     "optax": {"optim", "train", "surgery", "measure"},
     "tensorflow_datasets": {"data"},
     "matplotlib": {"report"},

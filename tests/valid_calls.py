@@ -165,6 +165,12 @@ CALLS = {
         | {"scale": gaussian(3), "shift": None, "epsilon": 1e-5},
         drop,
     ),
+    "varying_blur": (
+        algebra.varying_blur,
+        {"psfs": gaussian(2, 3, 2, 2, 3), "positions": [(0, 1), (4, 2.5)], "space": SPACE, "window": WINDOW}
+        | {"rank": 1, "interpolation": None},
+        drop,
+    ),
     "depthwise_kernel": (algebra.depthwise_kernel, {"v": gaussian(3, 2, 1, 1), "channels": 3}, drop),
     "derivative": (algebra.derivative, {"axis": 0, "order": 1, "ndim": 2}, drop),
     "sobel": (algebra.sobel, {"axis": 0, "ndim": 2}, drop),
@@ -172,6 +178,20 @@ CALLS = {
     "diagonal_cross": (algebra.diagonal_cross, {"size": 3}, drop),
     "activation_rank": (measure.activation_rank, {"h": H, "tolerance": None}, drop),
     "aliased_energy": (measure.aliased_energy, {"h": H, "stride": 2}, drop),
+    "arrange_on_sheet": (measure.arrange_on_sheet, {"values": LOCAL, "grid": (1, 3)}, drop),
+    "orientation_tuning": (
+        measure.orientation_tuning,
+        {"apply": scores, "image_shape": (5, 4, 1), "orientations": 3, "frequencies": (0.1,), "phases": 3},
+        drop,
+    ),
+    "class_preference": (measure.class_preference, {"responses": H, "labels": jnp.arange(2)}, drop),
+    "map_roughness": (measure.map_roughness, {"units": V[:, :, 0, 0], "kind": "orientation", "circular": True}, drop),
+    "pinwheels": (measure.pinwheels, {"orientations": V[:, :, 0, 0], "circular": True}, drop),
+    "shuffled_null": (
+        measure.shuffled_null,
+        {"statistic": jnp.sum, "units": V[:, :, 0, 0], "key": KEY, "shuffles": 3},
+        drop,
+    ),
     "best_patch_share": (measure.best_patch_share, {"w": DENSE, "size": 2}, drop),
     "mean_input_distance": (measure.mean_input_distance, {"w": DENSE}, drop),
     "shuffle_inputs": (measure.shuffle_inputs, {"w": DENSE, "key": KEY, "rounds": 2}, drop),
@@ -247,6 +267,11 @@ CALLS = {
     "locality_penalty": (
         optim.locality_penalty,
         {"model": local_network(), "weighting": "distance", "penalty": jnp.square},
+        measured,
+    ),
+    "neighbour_penalty": (
+        optim.neighbour_penalty,
+        {"model": local_network(), "distance": "cosine", "grids": (1, 2), "circular": True},
         measured,
     ),
     "sharing_projection": (optim.sharing_projection, {"model": local_network(), "to": "conv"}, measured),

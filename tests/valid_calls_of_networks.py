@@ -253,7 +253,8 @@ CALLS |= {
 RESULTS = "holds results, which functions of the table make"
 NOT_CALLED = {
     **dict.fromkeys((measure.ActivationRank, measure.Cost, measure.Count, measure.Memory, measure.StemCost), RESULTS),
-    **dict.fromkeys((algebra.Factors, surgery.Change, surgery.LayerShares), RESULTS),
+    **dict.fromkeys((measure.ClassPreference, measure.OrientationTuning, measure.ShuffledNull), RESULTS),
+    **dict.fromkeys((algebra.Factors, algebra.VaryingBlur, surgery.Change, surgery.LayerShares), RESULTS),
     **dict.fromkeys((tasks.PowerLaw, tasks.SampleComplexity, tasks.Task), RESULTS),
     **dict.fromkeys((rungs.Tying, layers.Layer, models.Stack), "is a base class, and the table has its subclasses"),
     **dict.fromkeys((rungs.ByPixel, rungs.Shared, rungs.Symmetric, rungs.Untied), "takes no arguments"),

@@ -232,6 +232,12 @@ CALLS = {
         {"axis": FIGURE, "images": np.ones((3, 5, 4)), "title": "", "columns": 2, "label": "weight"},
         drop,
     ),
+    "sheet": (
+        with_figure(report.sheet),
+        {"axis": FIGURE, "units": np.arange(6).reshape(2, 3), "title": "", "kind": "class", "label": "class"}
+        | {"classes": tuple("abcdef"), "bar": True},
+        drop,
+    ),
     "feature_map_grid": (
         with_figure(report.feature_map_grid),
         {"axis": FIGURE, "maps": np.ones((5, 4, 3)), "title": "", "columns": 2, "label": "activation"},

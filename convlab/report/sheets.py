@@ -119,7 +119,7 @@ def _draw_map(
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
 
-    def draw(values: np.ndarray, colours: Any, **limits: float) -> Any:
+    def draw(values: np.ndarray, colours: Any, **limits: Any) -> Any:
         masked = np.ma.masked_invalid(values)
         return axis.imshow(masked, cmap=colours.with_extremes(bad=NONE), interpolation="nearest", **limits)
 
@@ -134,6 +134,7 @@ def _draw_map(
         raise ValueError(
             f"units holds numbers up to {largest}; needs integers below the number of classes, which is at most {MOST_CLASSES}"
         )
-    colours = ListedColormap(colormaps["tab10" if count <= 10 else "tab20"].colors[: max(count, 1)])
+    palette: Any = colormaps["tab10" if count <= 10 else "tab20"]
+    colours = ListedColormap(palette.colors[: max(count, 1)])
     drawn = draw(np.where(units < 0, np.nan, units), colours, vmin=-0.5, vmax=max(count, 1) - 0.5)
     return drawn, range(count), names or [str(number) for number in range(count)]

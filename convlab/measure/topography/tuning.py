@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from convlab import check
+from convlab.display import short_repr
 from convlab.geometry import as_integer
 
 Apply = Callable[[Float[Array, "n k l c"]], Float[Array, "n *units"]]
@@ -29,6 +30,8 @@ class OrientationTuning(NamedTuple):
     orientation: Float[Array, "*units"]
     selectivity: Float[Array, "*units"]
     frequency: Float[Array, "*units"]
+
+    __repr__ = short_repr
 
 
 def orientation_tuning(
@@ -134,6 +137,8 @@ class ClassPreference(NamedTuple):
 
     preferred: Int[Array, "*units"]
     selectivity: Float[Array, "*units"]
+
+    __repr__ = short_repr
 
 
 def class_preference(responses: Float[Array, "n *units"], labels: Int[Array, "n"]) -> ClassPreference:
