@@ -9,7 +9,7 @@ kernels, and the shift consistency: the share of predictions that stay when a ce
 A local network that starts as a convolution shows whether the share can stay large. The null model of the shares is independent
 kernels, and of the accuracy a linear classifier. Every network has the learning rate that is best on validation images.
 
-    python -m experiments.augmentation                                                 (5 minutes on 2 cores)
+    python -m experiments.augmentation                                                 (3 minutes on 2 cores)
 """
 
 import functools

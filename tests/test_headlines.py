@@ -140,6 +140,17 @@ def boxes(padding, value):
     return points(mean("red_green", value, padding=padding))
 
 
+TIED = "local, starts as a convolution"
+
+
+def augmented(network, value="accuracy", step=1000):
+    return mean("augmentation", value, network=network, step=step)
+
+
+def deep(depth, kind="equal weights"):
+    return mean("depth_or_width", "accuracy", network=f"{depth} layers, {kind}")
+
+
 FROZEN = "network, first layers random"
 
 
@@ -394,6 +405,23 @@ HEADLINES = [
     ),
     ("red_green", "CIRCULAR is right on {} % [64.5, 66.6]", lambda: boxes("CIRCULAR", "dissimilar")),
     ("red_green", "FULL is right on {} % [85.1, 86.3]", lambda: boxes("FULL", "dissimilar")),
+    ("augmentation", "locally connected network from {} to", lambda: points(augmented("local"))),
+    ("augmentation", "to {} % of the", lambda: points(augmented("local, shifted"))),
+    ("augmentation", "the convolution without shifts has {} %", lambda: points(augmented("convolution"))),
+    ("augmentation", "positions share {} % of the squares", lambda: points(augmented("local, shifted", "shared"))),
+    ("augmentation", "independent kernels share {} %", lambda: points(augmented("local, shifted", "shared", 0))),
+    ("augmentation", "with shifts it is right on {} %", lambda: points(augmented(f"{TIED}, shifted"))),
+    ("augmentation", "positions share {} % of its", lambda: points(augmented(f"{TIED}, shifted", "shared"))),
+    ("augmentation", "they share only {} %", lambda: points(augmented(f"{TIED}, shifted", "added"))),
+    ("augmentation", "with shifts as without ({} %)", lambda: points(augmented(TIED, "added"))),
+    ("depth_or_width", "One wide layer is {} points below", lambda: points(deep(3) - deep(1))),
+    ("depth_or_width", "narrow ones are {} points below", lambda: points(deep(3) - deep(8))),
+    ("depth_or_width", "of 22 channels are right on {} %", lambda: points(deep(2))),
+    ("depth_or_width", "three of 16 on {} %", lambda: points(deep(3))),
+    ("depth_or_width", "eight of 9 on {} %", lambda: points(deep(8))),
+    ("depth_or_width", "the same order, with {}, 87.5", lambda: points(deep(2, "equal multiply-adds"))),
+    ("depth_or_width", "87.5 and {} %", lambda: points(deep(8, "equal multiply-adds"))),
+    ("depth_or_width", "eight layers reach {} %", lambda: points(deep(8, "equal weights, 1x1 layers after the second"))),
     ("frozen_layers", "is right on {} % of the test images", lambda: points(layered("probe of trained layers", 3))),
     ("frozen_layers", "as the network itself ({} %)", lambda: points(layered(FROZEN, 0))),
     ("frozen_layers", "at random it costs {} points", lambda: points(layered(FROZEN, 0) - layered(FROZEN, 1))),
