@@ -917,6 +917,20 @@ FAULTS = [
         ".reshape(rows",
         "tests/test_topography.py -k 'kernels_are_drawn'",
     ),
+    Fault(
+        "record the calls of other threads",
+        "convlab/calls.py",
+        "if inside or threading.get_ident() != thread:",
+        "if inside:",
+        "tests/test_count_any.py -k other_threads",
+    ),
+    Fault(
+        "let threads replace the methods of classes at once",
+        "convlab/calls.py",
+        "REPLACING = threading.RLock()",
+        "REPLACING = contextlib.nullcontext()",
+        "tests/test_count_any.py -k threads_count",
+    ),
 ]
 
 
