@@ -22,14 +22,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 import convlab as cl
 from convlab import optim, report
 from convlab.data import Data
-from experiments.parts.sheets import Sheets, first_sheet, smoothness
-from experiments.shared.command import Result, Rows, main
+from experiments.parts.sheets import Sheets, first_sheet, read_map, smoothness, write_map
+from experiments.shared.command import Rows, main
 from experiments.shared.progress import at_once
 from experiments.shared.settings import Recipe, above, with_p
 
@@ -89,8 +88,8 @@ def cases(config: Config) -> list[Case]:
     return [Case(*kind, seed) for kind in kinds for seed in range(config.seeds)]
 
 
-def trained(data: Data, config: Config, case: Case) -> tuple[dict[str, Any], np.ndarray]:
-    """Train a network, and return its row and the orientation map of its first layer."""
+def trained(data: Data, config: Config, case: Case) -> dict[str, Any]:
+    """Train a network, and return its row. That of the first seed has the orientation map of the first layer."""
     subset = data.subset(config.size, case.seed)
     sizes = config.width, config.taps, config.strides
     model = Sheets(data.image_shape, len(data.classes), *sizes, CONNECTIVITY[case.network], case.seed)
@@ -101,22 +100,20 @@ def trained(data: Data, config: Config, case: Case) -> tuple[dict[str, Any], np.
     learnt = fitted.evaluate(subset.train.images, subset.train.labels)["accuracy"]
     model = fitted.model()
     orientations, selectivity = first_sheet(model, data.image_shape)
-    row = case._asdict() | {
+    return case._asdict() | {
         "accuracy": fitted.history[-1]["test_accuracy"],
         "train_accuracy": learnt,
         **smoothness(orientations, jax.random.key(case.seed), config.shuffles),
         "selectivity": float(jnp.mean(selectivity)),
         "shared": cl.shares(model, data.image_shape)[0].shared,
+        "map": None if case.seed else write_map(orientations),
     }
-    return row, np.asarray(orientations)
 
 
-def run(config: Config) -> Result:
-    """Return one row per network, penalty and seed, and the maps of the first seed."""
-    data = config.load()
-    results = at_once(functools.partial(trained, data, config), cases(config), "networks")
-    maps = {(row["network"], row["alpha"]): units for row, units in results if row["seed"] == 0}
-    return Result(above([row for row, _ in results], REFERENCE | {"alpha": config.alphas[0]}), maps)
+def run(config: Config) -> Rows:
+    """Return one row per network, penalty and seed."""
+    rows = at_once(functools.partial(trained, config.load(), config), cases(config), "networks")
+    return above(rows, REFERENCE | {"alpha": config.alphas[0]})
 
 
 def table(rows: Rows, config: Config) -> Rows:
@@ -126,20 +123,18 @@ def table(rows: Rows, config: Config) -> Rows:
     return with_p(lines, rows, by, REFERENCE | {"alpha": config.alphas[0]})
 
 
-def draw(rows: Rows, config: Config, maps: dict[tuple[str, float], np.ndarray]) -> Any:
+def draw(rows: Rows, config: Config) -> Any:
     """Draw the sheet of the first layer of every network, coloured by orientation."""
-    lines = {(line["network"], line["alpha"]): line for line in table(rows, config)}
-    figure, axes = report.new_figure(len(maps), size=(4.2 * len(maps) + 1, 5.6))
-    for axis, (name, units) in zip(axes, maps.items(), strict=True):
-        angle, accuracy = (report.interval_of(lines[name], value) for value in ("roughness", "accuracy"))
+    lines, maps = table(rows, config), [read_map(row["map"]) for row in rows if row["map"]]
+    figure, axes = report.new_figure(len(maps), size=(4.2 * len(maps) + 1, 5.0))
+    for axis, units, line in zip(axes, maps, lines, strict=True):
+        accuracy = report.interval_of(line, "accuracy")
         title = (
-            f"{name[0]}, \N{GREEK SMALL LETTER ALPHA} = {name[1]:g}\n"
-            f"neighbours differ by {angle.mean:.0f}\N{DEGREE SIGN} [{angle.low:.0f}, {angle.high:.0f}]\n"
+            f"{line['network']}, \N{GREEK SMALL LETTER ALPHA} = {line['alpha']:g}\n"
+            f"neighbours differ by {line['roughness']:.0f}\N{DEGREE SIGN}, shuffled {line['shuffled']:.0f}\N{DEGREE SIGN}\n"
             f"accuracy {accuracy.mean:.0%} [{accuracy.low:.0%}, {accuracy.high:.0%}]"
         )
         report.sheet(axis, units, title, kind="orientation", label="preferred orientation", bar=axis is axes[-1])
-    shuffled = np.mean([line["shuffled"] for line in lines.values()])
-    figure.suptitle(f"{config.dataset}: first layers; units at random places differ by {shuffled:.0f}\N{DEGREE SIGN}")
     return figure
 
 

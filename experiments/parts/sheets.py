@@ -1,15 +1,18 @@
 """Networks whose channels lie on sheets, for topographic maps."""
 
+import string
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from convlab import measure
 from convlab.models import Connections, Head, Stack, Stage
 
 FIRST = "stages/0/layer"
+LETTERS = string.ascii_letters  # each stands for a range of 180 / 52 degrees in a written map, and "." for no orientation
 
 
 class Sheets(Stack):
@@ -60,3 +63,15 @@ def smoothness(orientations: jax.Array, key: jax.Array, shuffles: int) -> dict[s
 
     angle, count = (measure.shuffled_null(statistic, orientations, key, shuffles) for statistic in (roughness, pinwheels))
     return {"roughness": angle.value, "shuffled": angle.mean, "pinwheels": count.value, "shuffled_pinwheels": count.mean}
+
+
+def write_map(orientations: jax.Array) -> str:
+    """Write a map of orientations as text with a letter per unit and a slash between rows."""
+    numbers = np.asarray(orientations) * len(LETTERS) / np.pi
+    return "/".join("".join("." if np.isnan(n) else LETTERS[int(n) % len(LETTERS)] for n in row) for row in numbers)
+
+
+def read_map(text: str) -> np.ndarray:
+    """Read a map of orientations in radians from the text of `write_map`, with the middle of each letter's range."""
+    middles = {letter: (number + 0.5) * np.pi / len(LETTERS) for number, letter in enumerate(LETTERS)} | {".": np.nan}
+    return np.array([[middles[letter] for letter in row] for row in text.split("/")])
