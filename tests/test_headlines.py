@@ -151,6 +151,13 @@ def deep(depth, kind="equal weights"):
     return mean("depth_or_width", "accuracy", network=f"{depth} layers, {kind}")
 
 
+def softened(strength, value="accuracy", stage="fine-tuned", digits="at random places", network=TIED):
+    same = {"network": network, "digits": digits, "stage": stage}
+    if value == "gain":
+        return softened(strength, "accuracy", stage, digits) - softened(0.0, "accuracy", stage, digits)
+    return mean("soft_equivariance", value, strength=strength, **same)
+
+
 FROZEN = "network, first layers random"
 
 
@@ -422,6 +429,27 @@ HEADLINES = [
     ("depth_or_width", "the same order, with {}, 87.5", lambda: points(deep(2, "equal multiply-adds"))),
     ("depth_or_width", "87.5 and {} %", lambda: points(deep(8, "equal multiply-adds"))),
     ("depth_or_width", "eight layers reach {} %", lambda: points(deep(8, "equal weights, 1x1 layers after the second"))),
+    ("soft_equivariance", "that gains {} points [1.9, 4.5]", lambda: points(softened(1.0, "gain"))),
+    ("soft_equivariance", "({} against", lambda: points(softened(1.0))),
+    ("soft_equivariance", "against {} %)", lambda: points(softened("", network="convolution"))),
+    (
+        "soft_equivariance",
+        "a half costs {} points",
+        lambda: points(-softened(0.5, "gain", "projected", "always in the centre")),
+    ),
+    (
+        "soft_equivariance",
+        "three quarters cost {}.",
+        lambda: points(-softened(0.75, "gain", "projected", "always in the centre")),
+    ),
+    (
+        "soft_equivariance",
+        "A whole leaves {} %",
+        lambda: points(softened(1.0, "accuracy", "projected", "always in the centre")),
+    ),
+    ("soft_equivariance", "rises from {} % without", lambda: points(softened(0.0, "consistency"))),
+    ("soft_equivariance", "to {} % with all of", lambda: points(softened(1.0, "consistency"))),
+    ("soft_equivariance", "The convolution has {} %", lambda: points(softened("", "consistency", network="convolution"))),
     ("frozen_layers", "is right on {} % of the test images", lambda: points(layered("probe of trained layers", 3))),
     ("frozen_layers", "as the network itself ({} %)", lambda: points(layered(FROZEN, 0))),
     ("frozen_layers", "at random it costs {} points", lambda: points(layered(FROZEN, 0) - layered(FROZEN, 1))),

@@ -107,6 +107,8 @@ class Restorer(nnx.Module):
         options: dict[str, Any] = {"space": (config.field,) * 2, "tied_noise": 0.0 if rung != "conv" else None}
         self.first = connect(rung, 1, config.width, first, **options, rank=rank, rngs=rngs)
         self.second = connect(rung, config.width, 1, second, **options, rank=rank, rngs=rngs)
+        last = getattr(self.second, self.second.layout.tying.arrays[-1])
+        last[...] = jnp.zeros_like(last[...])  # the correction starts as zero
 
     def __call__(self, y: Float[Array, "n i j 1"]) -> Float[Array, "n i j 1"]:
         return y + self.second(nnx.relu(self.first(y)))
