@@ -124,6 +124,6 @@ def mosaic(psfs: Float[np.ndarray, "n a b"]) -> Float[np.ndarray, "k l"]:
 def draw_picture(axis: Any, image: Float[np.ndarray, "k l"], title: str) -> None:
     """Draw a gray picture without ticks, from black at 0 to white at 1."""
     axis.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    axis.set_title(title, fontsize="medium")
+    axis.set_title(title, fontsize="x-large")
     axis.set_xticks([])
     axis.set_yticks([])
