@@ -10,7 +10,7 @@ between the orientations of neighbouring units. It is 45 degrees for random orie
 its units shuffled.
 
     python -m experiments.topography                                                    (some minutes on 2 cores)
-    python -m experiments.topography --cifar --data folder:PATH/cifar10.zip             (less than an hour on 2 cores)
+    python -m experiments.topography --cifar --data folder:PATH/cifar10.zip             (9 minutes on 2 cores)
     python -m experiments.topography --full --data folder:PATH/cifar10.zip              (one GPU)
 
 Reference: Lu et al. 2025, End-to-end topographic networks as models of cortical map formation and human visual behaviour.
@@ -126,12 +126,12 @@ def table(rows: Rows, config: Config) -> Rows:
 def draw(rows: Rows, config: Config) -> Any:
     """Draw the sheet of the first layer of every network, coloured by orientation."""
     lines, maps = table(rows, config), [read_map(row["map"]) for row in rows if row["map"]]
-    figure, axes = report.new_figure(len(maps), size=(4.2 * len(maps) + 1, 5.0))
+    figure, axes = report.new_figure(len(maps), size=(4.6 * len(maps) + 1, 6.2))
     for axis, units, line in zip(axes, maps, lines, strict=True):
         accuracy = report.interval_of(line, "accuracy")
         title = (
             f"{line['network']}, \N{GREEK SMALL LETTER ALPHA} = {line['alpha']:g}\n"
-            f"neighbours differ by {line['roughness']:.0f}\N{DEGREE SIGN}, shuffled {line['shuffled']:.0f}\N{DEGREE SIGN}\n"
+            f"neighbours {line['roughness']:.0f}\N{DEGREE SIGN} apart, shuffled {line['shuffled']:.0f}\N{DEGREE SIGN}\n"
             f"accuracy {accuracy.mean:.0%} [{accuracy.low:.0%}, {accuracy.high:.0%}]"
         )
         report.sheet(axis, units, title, kind="orientation", label="preferred orientation", bar=axis is axes[-1])

@@ -158,6 +158,10 @@ def softened(strength, value="accuracy", stage="fine-tuned", digits="at random p
     return mean("soft_equivariance", value, strength=strength, **same)
 
 
+def sheet(alpha, value="accuracy", network="locally connected"):
+    return mean("topography", value, network=network, alpha=f"{alpha:.1f}")
+
+
 FROZEN = "network, first layers random"
 
 
@@ -450,6 +454,16 @@ HEADLINES = [
     ("soft_equivariance", "rises from {} % without", lambda: points(softened(0.0, "consistency"))),
     ("soft_equivariance", "to {} % with all of", lambda: points(softened(1.0, "consistency"))),
     ("soft_equivariance", "The convolution has {} %", lambda: points(softened("", "consistency", network="convolution"))),
+    ("topography", "units differ by {} degrees", lambda: f"{sheet(10, 'roughness'):.1f}"),
+    ("topography", "shuffled units differ by {},", lambda: f"{sheet(10, 'shuffled'):.1f}"),
+    ("topography", "the maps cost {} points", lambda: points(sheet(0) - sheet(10))),
+    ("topography", "hardly begun ({} degrees)", lambda: f"{sheet(1, 'roughness'):.1f}"),
+    ("topography", "training images ({} % right", lambda: points(sheet(10, "train_accuracy"))),
+    ("topography", "{} % without penalty), so", lambda: points(sheet(0, "train_accuracy"))),
+    ("topography", "grow smooth: {} per 100", lambda: f"{sheet(10, 'pinwheels'):.1f}"),
+    ("topography", "and {} when shuffled", lambda: f"{sheet(10, 'shuffled_pinwheels'):.1f}"),
+    ("topography", "share {} % of their squares", lambda: points(sheet(10, "shared"))),
+    ("topography", "penalty costs it {} points", lambda: points(sheet(0) - sheet(10, network="convolution"))),
     ("frozen_layers", "is right on {} % of the test images", lambda: points(layered("probe of trained layers", 3))),
     ("frozen_layers", "as the network itself ({} %)", lambda: points(layered(FROZEN, 0))),
     ("frozen_layers", "at random it costs {} points", lambda: points(layered(FROZEN, 0) - layered(FROZEN, 1))),
