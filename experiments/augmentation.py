@@ -1,10 +1,12 @@
 """Does augmentation by random shifts turn a locally connected network into a convolution?
 
-Digits stand at random places on a canvas. The same network is trained with convolutions and with a kernel at every position,
-once with every digit at one place and once with every digit shifted to a new random place whenever it is drawn. During training
-the experiment measures the accuracy on test images at all places, and the share of the squares of local kernels that all
-positions have in common, averaged over the layers. At the end it also measures that share of what training has added to the
-kernels, and the shift consistency: the share of predictions that stay when a centred image moves by three pixels.
+Digits stand at random places on a canvas. The same network is trained with convolutions and with a kernel at every position.
+Either every digit stays at one place, or it is shifted to a new random place whenever it is drawn.
+
+The experiment follows two things during training: the accuracy on test images at all places, and the shared share of the local
+kernels. That is the share of their squares which all positions have in common, averaged over the layers. At the end it measures
+that share of what training has added to the kernels, and the shift consistency. The latter is the share of predictions that
+stay when a centred image moves by three pixels.
 
 A local network that starts as a convolution shows whether the share can stay large. The null model of the shares is independent
 kernels, and of the accuracy a linear classifier. Every network has the learning rate that is best on validation images.
@@ -55,7 +57,7 @@ def averaged(rows: Rows) -> Rows:
 
 
 def table(rows: Rows, config: Config) -> Rows:
-    """Average at the start, the first evaluation and the end, with corrected p-values against the shifted convolution."""
+    """Average at the start, the first evaluation and the end, with p-values against the convolution."""
     last = [row for row in rows if row["step"] == config.steps]
     tests = report.paired_differences(last, "network", {"network": REFERENCE}, "accuracy")
     p_values = {(test["network"], config.steps): test["accuracy_p_holm"] for test in tests}

@@ -92,7 +92,7 @@ def blurs(config: Config) -> dict[tuple[str, int], algebra.VaryingBlur]:
 
 
 def scaled(blur: algebra.VaryingBlur) -> algebra.VaryingBlur:
-    """Scale the kernel of every position to a sum of 1. Truncation to a rank changes the sums, so it changes the brightness."""
+    """Scale the kernel of every position to a sum of 1, as truncation changes the brightness."""
     weights, basis = blur.layer.weights, blur.layer.basis[...]
     sums = weights[...] @ basis.sum(range(1, basis.ndim))
     weights[...] = weights[...] / sums[..., None]

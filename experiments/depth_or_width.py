@@ -35,7 +35,7 @@ REFERENCE = 3  # the depth whose costs the others match
 
 
 class Kind(NamedTuple):
-    """A kind of network: the cost that is matched, and the kernel size of the layers after the pooled ones."""
+    """A kind of network: the matched cost, and the kernel size of the layers after the pooled ones."""
 
     cost: str
     later: int = 3
@@ -97,7 +97,7 @@ def trained(config: Config, build: Any, rate: float, seed: int) -> Rows:
 
 
 def compared(config: Config, part: tuple[str, int] | None) -> Rows:
-    """Return one row per seed of a network of some kind and depth, or of the linear classifier if there is none."""
+    """Return one row per seed of a network of a kind and depth, or of the linear classifier."""
     data = canvas.placed(config, 0)
     if part is None:
         name, against, config = LINEAR, None, dataclasses.replace(config, rates=LINEAR_RATES)
@@ -121,7 +121,7 @@ def run(config: Config) -> Rows:
 
 
 def table(rows: Rows, config: Config) -> Rows:
-    """Average over the seeds, with p-values against three layers that are corrected for the depths of each kind."""
+    """Average over the seeds, with corrected p-values against the three layers of the same kind."""
     return tuned.compared(rows, "kind", "depth", *COSTS, "rate")
 
 

@@ -1,8 +1,9 @@
-"""Where does the classifier begin: which layers of a network must be learnt, and after which can classes be told apart?
+"""Where in a network does the classifier begin?
 
-A discussion asked where in a network the features end and the classifier begins. One network has four 3x3 layers and a linear
-read-out of the mean over positions. It is trained with its first k layers frozen: their kernels, scales and biases stay as they
-were drawn, and only their batch statistics adapt. With k = 0 all is trained, and with k = 4 only the read-out.
+Which layers of a network have to be learnt, and after which does a linear classifier know the classes? One network has four 3x3
+layers and a linear read-out of the mean over positions. It is trained with its first k layers frozen: their kernels, scales and
+biases stay as they were drawn, and only their batch statistics adapt. With k = 0 all is trained, and with k = 4 only the
+read-out.
 
 A probe is a linear classifier of the mean over positions of what the first k layers compute. Probes are fitted to the network
 that was trained as a whole, and to the one of which only the read-out was trained, so that its layers are random. The null
@@ -37,7 +38,7 @@ SMOKE = Config(size=50, copies=1, features=(2, 3), steps=2, rates=(0.01,), seeds
 
 
 def scores(config: Config, count: int | None, rate: float, seed: int) -> Rows:
-    """Train a network whose first layers are frozen, or the linear classifier if `count` is None, and probe its layers."""
+    """Train a network whose first layers are frozen, or the linear classifier, and probe its layers."""
     data, probes = canvas.placed(config, seed), []
     if count is None:
         fitted = cl.fit(linear(data, seed), data, config.recipe(rate, seed))
@@ -66,7 +67,7 @@ def run(config: Config) -> Rows:
 
 
 def table(rows: Rows, config: Config) -> Rows:
-    """Average over the seeds, with gains over the network without frozen layers, or over the probe of random layers.
+    """Average over the seeds, with the gains of networks and of probes over their references.
 
     The p-values are corrected for the four networks, and for the four probes.
     """

@@ -70,7 +70,7 @@ def run(config: Config) -> Rows:
 
 
 def table(rows: Rows, config: Config) -> Rows:
-    """Average over the seeds, with gains over strength 0 and p-values that are corrected for the strengths."""
+    """Average over the seeds, with gains over strength 0 and corrected p-values."""
     tests: dict[Any, dict[str, Any]] = {}
     for group in dict.fromkeys((row["network"], row["digits"], row["stage"]) for row in rows if row["strength"] is not None):
         same = [row for row in rows if (row["network"], row["digits"], row["stage"]) == group]

@@ -89,7 +89,7 @@ def cases(config: Config) -> list[Case]:
 
 
 def trained(data: Data, config: Config, case: Case) -> dict[str, Any]:
-    """Train a network, and return its row. That of the first seed has the orientation map of the first layer."""
+    """Train a network and return its row, with its orientation map if it is of the first seed."""
     subset = data.subset(config.size, case.seed)
     sizes = config.width, config.taps, config.strides
     model = Sheets(data.image_shape, len(data.classes), *sizes, CONNECTIVITY[case.network], case.seed)

@@ -40,7 +40,7 @@ class Frozen(Canvas):
 
 
 def network(config: Frozen, data: Data, seed: int) -> nnx.Module:
-    """Build layers with batch norm and ReLU, the first of them with max pooling, and a linear read-out of the mean."""
+    """Build layers with batch norm and ReLU, some max pooling, and a linear read-out of the mean."""
     pools = [{"pool": cl.max_pool if depth < POOLED else None} for depth, _ in enumerate(config.features)]
     layers = [
         {"features": width, "kernel_size": 3, **NORMED, **pool} for width, pool in zip(config.features, pools, strict=True)
@@ -49,7 +49,7 @@ def network(config: Frozen, data: Data, seed: int) -> nnx.Module:
 
 
 def trained(config: Frozen, data: Data, count: int, rate: float, seed: int) -> cl.Fitted:
-    """Train a network whose first layers keep their random kernels, scales and biases. Their batch statistics adapt."""
+    """Train a network whose first layers keep their random parameters, but not their batch statistics."""
     model: Any = network(config, data, seed)
     for stage in model.stages[:count]:
         for _, module in nnx.iter_modules(stage):

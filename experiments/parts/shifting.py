@@ -1,4 +1,4 @@
-"""Networks trained on digits that are shifted at random or not, and how much of their kernels positions share."""
+"""Networks trained on digits with or without random shifts, and the shared share of their kernels."""
 
 import dataclasses
 import functools
@@ -61,7 +61,7 @@ def build(config: Shifting, network: Network, data: Data, seed: int) -> nnx.Modu
 
 @functools.cache
 def shares(config: Shifting, starts_shared: bool) -> Any:
-    """Return a compiled function of the parameters of a local network: the shared share of every layer, and their mean."""
+    """Return a function from the parameters of a local network to the shared share of every layer."""
     network = Network("locally_connected", False, starts_shared)
     shared = measure.locality_metrics(build(config, network, placed(config, 0), 0), "shared")
 

@@ -89,9 +89,10 @@ def moved(fitted: cl.Fitted, images: Data, strength: float) -> cl.Fitted:
 
 @functools.partial(jax.jit, static_argnums=0)
 def equivariance_errors(graph: Any, state: Any, x: jax.Array) -> list[jax.Array]:
-    """Return the relative difference between shifting and then applying a layer, and the other way round, for every layer.
+    """Return the relative equivariance error of every layer.
 
-    The shift is a roll of the layer's input by as many pixels as `MOVE` pixels of the image.
+    It is the difference between shifting and then applying a layer, and the other way round. The shift is a roll of the layer's
+    input by as many pixels as `MOVE` pixels of the image.
     """
     errors, shift, axes = [], MOVE, (1, 2)
     for stage in nnx.merge(graph, state).stages:
