@@ -16,7 +16,7 @@ the blurred picture itself, and conjugate gradients with the shared kernel. Erro
 The experiment also times one blur of a larger picture: by the low-rank layer, by a Fourier transform for every kernel, and by a
 kernel per pixel.
 
-    python -m experiments.deblur                                                     (not timed yet on free cores)
+    python -m experiments.deblur                                                     (5 minutes on 2 busy cores)
 
 Reference: Nagy and O'Leary 1998, Restoring images degraded by spatially variant blur; Denis et al. 2015.
 """

@@ -162,6 +162,12 @@ def sheet(alpha, value="accuracy", network="locally connected"):
     return mean("topography", value, network=network, alpha=f"{alpha:.1f}")
 
 
+def decibels(method, rank):
+    """The signal-to-noise ratio above that of the restoration by one shared kernel."""
+    ratio, shared = (mean("deblur", "psnr", method=name, rank=r) for name, r in ((method, rank), ("one shared kernel", 1)))
+    return ratio - shared
+
+
 FROZEN = "network, first layers random"
 
 
@@ -464,6 +470,17 @@ HEADLINES = [
     ("topography", "and {} when shuffled", lambda: f"{sheet(10, 'shuffled_pinwheels'):.1f}"),
     ("topography", "share {} % of their squares", lambda: points(sheet(10, "shared"))),
     ("topography", "penalty costs it {} points", lambda: points(sheet(0) - sheet(10, network="convolution"))),
+    ("deblur", "restore pictures {} dB better", lambda: f"{decibels('varying kernels of sum 1', 4):.2f}"),
+    ("deblur", "thirteen {} dB better", lambda: f"{decibels('varying kernels of sum 1', 13):.2f}"),
+    ("deblur", "needs eight ({} dB)", lambda: f"{decibels('varying kernels', 8):.2f}"),
+    (
+        "deblur",
+        "low-rank one is {} dB above",
+        lambda: f"{decibels('network, low rank', 6) - decibels('no restoration', ''):.2f}",
+    ),
+    ("deblur", "shared kernels is {} dB below", lambda: f"{-decibels('network, shared kernels', 1):.2f}"),
+    ("deblur", "with local kernels {}.", lambda: f"{-decibels('network, local kernels', ''):.2f}"),
+    ("deblur", "per pixel takes {} ms", lambda: f"{mean('deblur', 'ms', method='a kernel per pixel'):.0f}"),
     ("frozen_layers", "is right on {} % of the test images", lambda: points(layered("probe of trained layers", 3))),
     ("frozen_layers", "as the network itself ({} %)", lambda: points(layered(FROZEN, 0))),
     ("frozen_layers", "at random it costs {} points", lambda: points(layered(FROZEN, 0) - layered(FROZEN, 1))),
