@@ -114,7 +114,7 @@ def stop_after(monkeypatch, step, number=signal.SIGINT):
 
     def train_step_with_signal(state, *arguments, **options):
         if int(state.step) + 1 == step:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)  # in this thread, so that Python raises here and not somewhere in JAX
         return train_step(state, *arguments, **options)
 
     monkeypatch.setattr(training, "train_step", train_step_with_signal)
