@@ -126,15 +126,18 @@ def table(rows: Rows, config: Config) -> Rows:
 def draw(rows: Rows, config: Config) -> Any:
     """Draw the sheet of the first layer of every network, coloured by orientation."""
     lines, maps = table(rows, config), [read_map(row["map"]) for row in rows if row["map"]]
-    figure, axes = report.new_figure(len(maps), size=(4.6 * len(maps) + 1, 6.2))
-    for axis, units, line in zip(axes, maps, lines, strict=True):
+    columns = len(config.alphas)  # the local networks above, the convolutions below
+    figure, axes = report.new_figure(2 * columns, rows=2, size=(4.6 * columns + 1, 11.5))
+    for axis in axes[len(maps) :]:
+        axis.set_axis_off()
+    for axis, units, line in zip(axes, maps, lines, strict=False):
         accuracy = report.interval_of(line, "accuracy")
         title = (
             f"{line['network']}, \N{GREEK SMALL LETTER ALPHA} = {line['alpha']:g}\n"
             f"neighbours {line['roughness']:.0f}\N{DEGREE SIGN} apart, shuffled {line['shuffled']:.0f}\N{DEGREE SIGN}\n"
             f"accuracy {accuracy.mean:.0%} [{accuracy.low:.0%}, {accuracy.high:.0%}]"
         )
-        report.sheet(axis, units, title, kind="orientation", label="preferred orientation", bar=axis is axes[-1])
+        report.sheet(axis, units, title, kind="orientation", label="preferred orientation", bar=axis is axes[columns - 1])
     return figure
 
 
