@@ -147,13 +147,15 @@ def table(rows: Rows, config: Config) -> Rows:
     The gains are paired by seed. If Net was not run, there are none.
     """
     constant = ["net", "weights", "multiply_adds", "book_train", "book", "book_seconds"]
-    lines = report.summarise(rows, constant, list(BOUNDS), bounds=BOUNDS)
+    measured = [name for name in BOUNDS if any(name in row for row in rows)]  # reports of earlier runs have no `batch_accuracy`
+    lines = report.summarise(rows, constant, measured, bounds={name: BOUNDS[name] for name in measured})
     gains: dict[str, dict[str, Any]] = {}
     if NET in {row["net"] for row in rows}:
         for line in report.paired_differences([row for row in rows if row["net"] != LARGEST], "net", {"net": NET}, "accuracy"):
             gains[line["net"]] = {f"gain{end}": line[f"accuracy_difference{end}"] for end in ("", "_low", "_high")}
             gains[line["net"]]["p"] = line["accuracy_p_holm"]
-    return [{name: line[name] for name in (*COLUMNS, *ENDS)} | gains.get(line["net"], {}) for line in lines]
+    columns = [name for name in (*COLUMNS, *ENDS) if name in lines[0]]
+    return [{name: line[name] for name in columns} | gains.get(line["net"], {}) for line in lines]
 
 
 def draw(rows: Rows, config: Config) -> Any:
