@@ -1,4 +1,4 @@
-"""Do maps of orientation like those of visual cortex arise in a network whose neighbouring units must be alike?
+"""Does a penalty that makes neighbouring units alike produce smooth maps of orientation?
 
 The channels of a locally connected layer lie on a grid at every position, so that the layer is a sheet of units, as a piece of
 cortex is. A penalty alpha times the mean of 1 - cos between the kernels of neighbouring units makes neighbours alike. Networks
