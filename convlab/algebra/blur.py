@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -59,7 +60,7 @@ class VaryingBlur(NamedTuple):
 
 def varying_blur(
     psfs: Float[Array, "n a b c d"],
-    positions: ArrayLike,
+    positions: ArrayLike | Sequence[Sequence[float]],
     space: Space,
     window: Window | None = None,
     *,
@@ -135,7 +136,7 @@ def varying_blur(
     return VaryingBlur(layer, errors[rank], bounds[rank])
 
 
-def _positions(value: ArrayLike, needed: tuple[int, int]) -> np.ndarray:
+def _positions(value: ArrayLike | Sequence[Sequence[float]], needed: tuple[int, int]) -> np.ndarray:
     """Return distinct positions as an array of floats (kernels, axes)."""
     positions = check.as_floats("positions", value)
     check.equal_shapes("positions has shape {}", positions.shape, "psfs holds one kernel per position and needs {}", needed)
@@ -192,12 +193,12 @@ def _repeats(window: Window, space: Space) -> int:
     It is 1 unless padding repeats pixels.
     """
     return math.prod(
-        max(np.bincount(reads[reads >= 0], minlength=1).max() for reads in axis.reads.T) for axis in window.axes(space)
+        max(int(np.bincount(reads[reads >= 0], minlength=1).max()) for reads in axis.reads.T) for axis in window.axes(space)
     )
 
 
 @jax.jit
-def _mixtures(q: Array, r: Array, psfs: Array, repeats: float) -> tuple[Array, Array, Array, Array]:
+def _mixtures(q: Array, r: Array, psfs: Array, repeats: float | Array) -> tuple[Array, Array, Array, Array]:
     """Decompose the kernels of all positions, and find the error of every rank.
 
     The decomposition is that of the small matrix R P, where M = Q R and the columns of Q are orthonormal. Kernels and weights

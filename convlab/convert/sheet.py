@@ -49,8 +49,13 @@ def arrange_on_sheet(values: Shaped[Array, "i j *others d"], grid: Grid | None =
     return jnp.swapaxes(parts, 1, 2).reshape(i * rows, j * columns, *others)
 
 
-def grid_of(channels: int, grid: Grid | None = None) -> Grid:
+def grid_of(channels: int, grid: Grid | None = None, name: str = "grid") -> Grid:
     """Return the rows and columns of a number of channels. If None, the ones nearest to each other.
+
+    Args:
+      channels: The number of channels.
+      grid: The rows and columns.
+      name: The name of the argument in errors.
 
     Raises:
       ValueError: The grid does not hold this number of channels.
@@ -63,9 +68,9 @@ def grid_of(channels: int, grid: Grid | None = None) -> Grid:
     if grid is None:
         rows = max(rows for rows in range(1, math.isqrt(channels) + 1) if channels % rows == 0)
         return rows, channels // rows
-    sides = [as_integer("grid", side) for side in check.sequence("grid", grid, "two integers")]
+    sides = [as_integer(name, side) for side in check.sequence(name, grid, "two integers")]
     if len(sides) != 2 or math.prod(sides) != channels:
-        raise ValueError(f"grid must be the rows and columns of {channels} channels, got {shown(grid)}")
+        raise ValueError(f"{name} must be the rows and columns of {channels} channels, got {shown(grid)}")
     rows, columns = sides
     return rows, columns
 

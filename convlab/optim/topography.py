@@ -106,7 +106,7 @@ def _chosen(model: nnx.Module, grids: Grids) -> dict[Path, tuple[Described, Grid
         raise ValueError(f"model has no layer whose units lie on a sheet; left alone: {skipped or 'none'}")
     if skipped:
         warnings.warn(f"neighbour_penalty leaves alone {skipped}", stacklevel=3)
-    return {path: (layers[path], grid_of(layers[path].layout.out_features, grid)) for path, grid in chosen.items()}
+    return {path: (layers[path], grid_of(layers[path].layout.out_features, grid, "grids")) for path, grid in chosen.items()}
 
 
 def _obstacle(layout: Layout) -> str:
