@@ -145,7 +145,7 @@ def test_layers_are_chosen_by_path_and_others_are_named():
     for grids, words in (
         ({"layers/1": None}, "grids has no layer of the model: 'layers/1'; needs layers/0, layers/2"),
         ({"layers/3": None}, "model has no layer whose units lie on a sheet; left alone: layers/3, which has 2 groups"),
-        ({"layers/0": (2, 3)}, r"grid must be the rows and columns of 4 channels, got \(2, 3\)"),
+        ({"layers/0": (2, 3)}, r"grids must be the rows and columns of 4 channels, got \(2, 3\)"),
     ):
         with pytest.raises(ValueError, match=words):
             optim.neighbour_penalty(model, grids=grids)
