@@ -45,7 +45,7 @@ from convlab.data import Data, standardise
 from experiments.parts.book_networks import LINEAR, NET, Name, Network, networks
 from experiments.shared.command import Rows, main
 from experiments.shared.progress import track
-from experiments.shared.settings import Source
+from experiments.shared.settings import Source, gain_of
 
 LARGEST = "largest class"
 SGD: dict[str, Any] = {"optimizer": "sgd", "schedule": "constant", "evaluations": 1, "progress": False}
@@ -152,8 +152,7 @@ def table(rows: Rows, config: Config) -> Rows:
     gains: dict[str, dict[str, Any]] = {}
     if NET in {row["net"] for row in rows}:
         for line in report.paired_differences([row for row in rows if row["net"] != LARGEST], "net", {"net": NET}, "accuracy"):
-            gains[line["net"]] = {f"gain{end}": line[f"accuracy_difference{end}"] for end in ("", "_low", "_high")}
-            gains[line["net"]]["p"] = line["accuracy_p_holm"]
+            gains[line["net"]] = gain_of(line)
     columns = [name for name in (*COLUMNS, *ENDS) if name in lines[0]]
     return [{name: line[name] for name in columns} | gains.get(line["net"], {}) for line in lines]
 

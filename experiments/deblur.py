@@ -34,7 +34,7 @@ from experiments.parts.restoration import Restorer, Training, best, conjugate_gr
 from experiments.parts.timed_blur import FOURIER, LAYER, WINDOWS, timed_blurs
 from experiments.shared.command import Result, Rows, main
 from experiments.shared.progress import track
-from experiments.shared.settings import styles
+from experiments.shared.settings import gain_of, styles
 
 NOTHING, SHARED, VARYING = "no restoration", "one shared kernel", "varying kernels"
 SCALED = "varying kernels of sum 1"
@@ -137,12 +137,8 @@ def table(rows: Rows, config: Config) -> Rows:
     """Average over the pictures, with the gain over one shared kernel picture by picture, and the times."""
     restored = [dict.fromkeys(COLUMNS) | row for row in rows if row.get("psnr") is not None]
     tests = report.paired_differences(restored, ["method", "rank"], {"method": SHARED, "rank": 1}, "psnr")
-    gains = {(test["method"], test["rank"]): test for test in tests}
-    names = {f"psnr_difference{end}": f"gain{end}" for end in ("", "_low", "_high")} | {"psnr_p_holm": "p"}
-    lines = []
-    for line in report.summarise(restored, COLUMNS, "psnr"):
-        test = gains.get((line["method"], line["rank"]), {})
-        lines.append(line | {name: test.get(value) for value, name in names.items()})
+    gains = {(test["method"], test["rank"]): gain_of(test, "psnr") for test in tests}
+    lines = [line | gains.get((line["method"], line["rank"]), {}) for line in report.summarise(restored, COLUMNS, "psnr")]
     return lines + [row for row in rows if row.get("ms") is not None]
 
 

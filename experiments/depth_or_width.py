@@ -92,24 +92,23 @@ def trained(config: Config, build: Any, rate: float, seed: int) -> Rows:
     """Train a network and return one row."""
     data = canvas.placed(config, seed)
     fitted = cl.fit(build(seed=seed), data, config.recipe(rate, seed))
-    last, learnt = fitted.history[-1], fitted.evaluate(data.train.images, data.train.labels)["accuracy"]
-    return [{"accuracy": last["test_accuracy"], "train_accuracy": learnt, "validation": last["validation_accuracy"]}]
+    return [canvas.scores(fitted, data)]
 
 
 def compared(config: Config, part: tuple[str, int] | None) -> Rows:
     """Return one row per seed of a network of a kind and depth, or of the linear classifier."""
     data = canvas.placed(config, 0)
     if part is None:
-        name, against, config = LINEAR, None, dataclasses.replace(config, rates=LINEAR_RATES)
+        name, against, rates = LINEAR, None, LINEAR_RATES
         build, costs = functools.partial(linear, data), {}
     else:
-        kind, depth = part
+        (kind, depth), rates = part, None
         name, against = (f"{n} layers, {kind}" for n in (depth, REFERENCE))
         width = width_of(config, data, KINDS[kind], depth)
         build = functools.partial(network, data, depth, KINDS[kind].later, width)
         total = cl.count(nnx.eval_shape(lambda: build(0)), data.image_shape).total
         costs = dict(zip(COSTS, (width, total.weights, total.multiply_adds), strict=True)) | {"kind": kind, "depth": depth}
-    rows = canvas.tuned(config, name, functools.partial(trained, config, build))
+    rows = canvas.tuned(config, name, functools.partial(trained, config, build), rates)
     return [{"against": against, **costs} | row for row in rows]
 
 

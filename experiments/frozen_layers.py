@@ -15,7 +15,6 @@ probe the penalty.
 Reference: Alain and Bengio 2016, Understanding intermediate layers using linear classifier probes.
 """
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -27,7 +26,7 @@ from experiments.parts.probes import Frozen, probe_accuracies, trained
 from experiments.parts.tuned import CHOICE_SEED, LINEAR, LINEAR_RATES, SHARES
 from experiments.shared.command import Rows, main
 from experiments.shared.progress import at_once
-from experiments.shared.settings import styles
+from experiments.shared.settings import gain_of, styles
 
 Config = Frozen
 FROZEN, TRAINED, RANDOM = "network, first layers random", "probe of trained layers", "probe of random layers"
@@ -48,16 +47,13 @@ def scores(config: Config, count: int | None, rate: float, seed: int) -> Rows:
         curve = TRAINED if count == 0 else RANDOM
         accuracies = probe_accuracies(config, fitted.model(), data)
         probes = [{"curve": curve, "layers": depth, "accuracy": score} for depth, score in enumerate(accuracies, 1)]
-    last, learnt = fitted.history[-1], fitted.evaluate(data.train.images, data.train.labels)["accuracy"]
-    row = {"curve": LINEAR if count is None else FROZEN, "layers": count, "accuracy": last["test_accuracy"]}
-    return [*probes, row | {"train_accuracy": learnt, "validation": last["validation_accuracy"]}]
+    return [*probes, {"curve": LINEAR if count is None else FROZEN, "layers": count} | canvas.scores(fitted, data)]
 
 
 def tuned(config: Config, count: int | None) -> Rows:
     """Return the rows of a network with all seeds."""
-    config = config if count is not None else dataclasses.replace(config, rates=LINEAR_RATES)
-    name = LINEAR if count is None else f"{count} layers frozen"
-    return canvas.tuned(config, name, functools.partial(scores, config, count))
+    name, rates = (LINEAR, LINEAR_RATES) if count is None else (f"{count} layers frozen", None)
+    return canvas.tuned(config, name, functools.partial(scores, config, count), rates)
 
 
 def run(config: Config) -> Rows:
@@ -74,11 +70,8 @@ def table(rows: Rows, config: Config) -> Rows:
     by, tests = ["curve", "layers"], {}
     for curves, reference in (((FROZEN,), {"layers": 0}), ((TRAINED, RANDOM), {"curve": RANDOM})):
         group = [row for row in rows if row["curve"] in curves]
-        tests |= {
-            (test["curve"], test["layers"]): {f"gain{end}": test[f"accuracy_difference{end}"] for end in ("", "_low", "_high")}
-            | {"p": test["accuracy_p_holm"]}
-            for test in report.paired_differences(group, by, reference, "accuracy")
-        }
+        compared = report.paired_differences(group, by, reference, "accuracy")
+        tests |= {(test["curve"], test["layers"]): gain_of(test) for test in compared}
     lines = report.summarise(rows, [*by, "rate"], ["accuracy", "train_accuracy"], bounds=SHARES)
     order = [LINEAR, FROZEN, TRAINED, RANDOM]
     lines = sorted(lines, key=lambda line: (order.index(line["curve"]), line["layers"] or 0))

@@ -60,25 +60,21 @@ def trained(config: Config, build: Any, rate: float, seed: int) -> Rows:
     """Train a network and return one row."""
     data = canvas.placed(config, seed)
     fitted = cl.fit(build(seed=seed), data, config.recipe(rate, seed))
-    last = fitted.history[-1]
-    learnt = fitted.evaluate(data.train.images, data.train.labels)["accuracy"]
-    consistency = canvas.consistency(config, fitted, config.shift)
-    scores = {"accuracy": last["test_accuracy"], "train_accuracy": learnt, "consistency": consistency}
-    return [scores | {"validation": last["validation_accuracy"]}]
+    return [canvas.scores(fitted, data) | {"consistency": canvas.consistency(config, fitted, config.shift)}]
 
 
 def compared(config: Config, name: str) -> Rows:
     """Return one row per seed of a network, with its width and costs."""
     data = canvas.placed(config, 0)
     if name == LINEAR:
-        build, config, costs = functools.partial(linear, data), dataclasses.replace(config, rates=LINEAR_RATES), {}
+        build, costs, rates = functools.partial(linear, data), {}, LINEAR_RATES
     else:
-        width = width_of(data, name, config.width)
+        width, rates = width_of(data, name, config.width), None
         build = functools.partial(network, data, name, width)
         count = cl.count(nnx.eval_shape(lambda: build(0)), data.image_shape).total
         costs = {"width": width, "weights": count.weights, "multiply_adds": count.multiply_adds}
     names = {"against": None if name == LINEAR else REFERENCE, **costs}
-    return [names | row for row in canvas.tuned(config, name, functools.partial(trained, config, build))]
+    return [names | row for row in canvas.tuned(config, name, functools.partial(trained, config, build), rates)]
 
 
 def run(config: Config) -> Rows:

@@ -12,7 +12,6 @@ best on them. Null models: s = 0, the convolution of equal training, and a linea
     python -m experiments.soft_equivariance                                            (8 minutes on 2 busy cores)
 """
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -22,7 +21,7 @@ from experiments.parts.softened import CENTRED, CONV, LOCAL, MOVED, Softened, la
 from experiments.parts.tuned import LINEAR, LINEAR_RATES
 from experiments.shared.command import Rows, main
 from experiments.shared.progress import at_once
-from experiments.shared.settings import styles
+from experiments.shared.settings import gain_of, styles
 
 Config = Softened
 BY = ("network", "digits", "strength", "stage")
@@ -47,8 +46,9 @@ SMOKE = Config(
 def tuned(config: Config, part: tuple[str, str]) -> Rows:
     """Return the rows of a network with all seeds, on digits in the centre or at random places."""
     network, digits = part
-    config = dataclasses.replace(config, rates=LINEAR_RATES) if network == LINEAR else config
-    return [{"digits": digits} | row for row in canvas.tuned(config, network, functools.partial(trained, config, *part))]
+    rates = LINEAR_RATES if network == LINEAR else None
+    rows = canvas.tuned(config, network, functools.partial(trained, config, *part), rates)
+    return [{"digits": digits} | row for row in rows]
 
 
 def with_chosen(rows: Rows) -> Rows:
@@ -75,8 +75,7 @@ def table(rows: Rows, config: Config) -> Rows:
     for group in dict.fromkeys((row["network"], row["digits"], row["stage"]) for row in rows if row["strength"] is not None):
         same = [row for row in rows if (row["network"], row["digits"], row["stage"]) == group]
         for test in report.paired_differences(same, "strength", {"strength": 0.0}, "accuracy"):
-            gains = {f"gain{end}": test[f"accuracy_difference{end}"] for end in ("", "_low", "_high")}
-            tests[*group, test["strength"]] = gains | {"p": test["accuracy_p_holm"]}
+            tests[*group, test["strength"]] = gain_of(test)
     errors = [f"error_{depth}" for depth in layers_of(config)]
     bounds = SHARES | dict.fromkeys(errors, report.POSITIVE) | {"chosen": report.SHARE}
     lines = report.summarise(rows, [*BY, "rate"], [*SHARES, *errors, "chosen"], bounds=bounds)

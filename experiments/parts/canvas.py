@@ -3,9 +3,10 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -64,15 +65,34 @@ def space_of(config: Canvas) -> list[int]:
     return [n + 2 * config.margin for n in loaded(config).image_shape[:-1]]
 
 
-def placed(config: Canvas, seed: int, shift: int | None = None) -> data.Data:
-    """Place test images at all places, and each training image at one, at most `shift` pixels from the centre."""
+def placed(config: Canvas, seed: int, shift: int | None = None, test_shift: int | None = None) -> data.Data:
+    """Place each training image at one place, and each other image at several.
+
+    Args:
+      config: The images.
+      seed: The seed of the training images and of their places.
+      shift: The largest distance of training images from the centre. If None, the margin.
+      test_shift: The largest distance of validation and test images from the centre. If None, the margin.
+    """
     put = functools.partial(
         data.place_on_canvas, loaded(config), space_of(config), size=config.size, copies=config.copies, seed=seed
     )
-    images = put(config.margin)
-    if shift is not None:
-        images = dataclasses.replace(images, train=put(shift).train)
+    train, test = (config.margin if limit is None else limit for limit in (shift, test_shift))
+    images = put(test)
+    if train != test:
+        images = dataclasses.replace(images, train=put(train).train)
     return images.with_standardisation("scale")  # the background stays 0, as the padding is
+
+
+def centred(config: Canvas) -> jax.Array:
+    """Return some test images in the centre of the canvas."""
+    return data.centre_on_canvas(jnp.asarray(loaded(config).test.images[:MOVED]), space_of(config))
+
+
+def scores(fitted: cl.Fitted, images: data.Data) -> dict[str, float]:
+    """Return the accuracies of a network on test, training and validation images."""
+    last, learnt = fitted.history[-1], fitted.evaluate(images.train.images, images.train.labels)["accuracy"]
+    return {"accuracy": last["test_accuracy"], "train_accuracy": learnt, "validation": last["validation_accuracy"]}
 
 
 def consistency(config: Canvas, fitted: cl.Fitted, by: int) -> float:
@@ -85,20 +105,20 @@ def consistency(config: Canvas, fitted: cl.Fitted, by: int) -> float:
       fitted: The network.
       by: The distance of a move in pixels.
     """
-    images = data.centre_on_canvas(jnp.asarray(loaded(config).test.images[:MOVED]), space_of(config))
     moves = [move for move in itertools.product((-by, 0, by), repeat=2) if any(move)]
-    return measure.shift_consistency(lambda x: jnp.asarray(fitted.logits(np.asarray(x))), images, moves)
+    return measure.shift_consistency(lambda x: jnp.asarray(fitted.logits(np.asarray(x))), centred(config), moves)
 
 
-def tuned(config: Canvas, name: str, train: Callable[[float, int], Rows]) -> Rows:
+def tuned(config: Canvas, name: str, train: Callable[[float, int], Rows], rates: Sequence[float] | None = None) -> Rows:
     """Train a network with every seed, by the learning rate with the best `validation` score, and return all rows.
 
     Args:
       config: The learning rates and the number of seeds.
       name: The name of the network, which is added to the rows.
       train: A function from a learning rate and a seed to rows, the last of which has the score.
+      rates: The learning rates to choose from. If None, the configuration's.
     """
-    rate = max(config.rates, key=lambda rate: train(rate, CHOICE_SEED)[-1]["validation"])
+    rate = max(rates or config.rates, key=lambda rate: train(rate, CHOICE_SEED)[-1]["validation"])
     columns: dict[str, Any] = {"network": name, "rate": rate}
     rows = [columns | {"seed": seed} | row for seed in range(config.seeds) for row in train(rate, seed)]
     print(f"{name}, rate {rate}: {rows[-1]['accuracy']:.1%}", flush=True)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 import convlab as cl
-from convlab import data, optim
+from convlab import optim
 from convlab.data import Data, standardise
 from experiments.parts import canvas
 from experiments.parts.canvas import Canvas
@@ -61,10 +61,7 @@ def build(config: Softened, kind: str, images: Data, seed: int) -> nnx.Module:
 def placed(config: Softened, where: str, seed: int) -> Data:
     """Place all images of a data set in the centre or at random places of the canvas."""
     shift = 0 if where == CENTRED else config.margin
-    images = data.place_on_canvas(
-        canvas.loaded(config), canvas.space_of(config), shift, size=config.size, copies=config.copies, seed=seed
-    )
-    return images.with_standardisation("scale")  # the background stays 0, as the padding is
+    return canvas.placed(config, seed, shift, shift)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -117,8 +114,7 @@ def measured(config: Softened, fitted: cl.Fitted, images: Data) -> dict[str, flo
         for name, split in (("validation", images.validation), ("accuracy", images.test))
         if split is not None
     }
-    centred = data.centre_on_canvas(jnp.asarray(canvas.loaded(config).test.images[: canvas.MOVED]), canvas.space_of(config))
-    x = standardise(jnp.asarray(centred), images.mean, images.std)
+    x = standardise(canvas.centred(config), images.mean, images.std)
     errors = zip(layers_of(config), equivariance_errors(*nnx.split(fitted.model()), x), strict=True)
     named = {f"error_{depth}": float(error) for depth, error in errors}
     return accuracy | {"consistency": canvas.consistency(config, fitted, MOVE)} | named
