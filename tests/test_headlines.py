@@ -474,7 +474,7 @@ HEADLINES = [
     ("topography", "share {} % of the squares", lambda: points(sheet(10, "shared"))),
     ("topography", "penalty it is {} points below", lambda: points(sheet(0) - sheet(10, network="convolution"))),
     ("deblur", "restore pictures {} dB better", lambda: f"{decibels('varying kernels of sum 1', 4):.2f}"),
-    ("deblur", "thirteen {} dB better", lambda: f"{decibels('varying kernels of sum 1', 13):.2f}"),
+    ("deblur", "thirteen are {} dB better", lambda: f"{decibels('varying kernels of sum 1', 13):.2f}"),
     ("deblur", "needs eight ({} dB)", lambda: f"{decibels('varying kernels', 8):.2f}"),
     (
         "deblur",
@@ -501,6 +501,7 @@ HEADLINES = [
     ("stems", "three lose {} points with a ReLU", lambda: points(-with_outputs(3))),
     ("stems", "with a ReLU and {} without", lambda: points(-with_outputs(3, "nothing"))),
     ("stems", "Nine lose {} with a ReLU", lambda: points(-with_outputs(9))),
+    ("stems", "layers have {} times the", lambda: f"{stem('3x3x3', 'multiply_adds') / stem('2x2', 'multiply_adds'):.1f}"),
     ("stems", "three 3x3 layers have {} points more", lambda: points(stem("3x3x3", "gain"))),
     ("stems", "5x5 has {} more", lambda: points(stem("5x5", "gain"))),
     ("stems", "2x2 has {} points less", lambda: points(-stem("2x2", "gain"))),

@@ -93,7 +93,7 @@ def _from_code(name: str, directory: pathlib.Path, offline_names: tuple[str, ...
     except registered.DatasetNotFoundError:
         raise ValueError(f"data set {name!r} is unknown; {_suggestion(name, offline_names)}") from None
     except (ValueError, AssertionError, TypeError) as error:
-        if name and pathlib.Path(name).exists():
+        if pathlib.Path(name).exists():
             raise ValueError(f"data set {name!r} is a path; for a folder or archive of images pass 'folder:{name}'") from None
         # A malformed name, or an unknown configuration, version or option.
         reason = str(error).splitlines()[0]

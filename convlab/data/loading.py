@@ -92,7 +92,8 @@ def load(
       >>> load("digits").image_shape
       (8, 8, 1)
     """
-    check.instance("name", name, str, "a string such as 'digits'")
+    if not check.instance("name", name, str, "a string such as 'digits'"):
+        raise ValueError("name is empty; needs a data set such as 'digits' or 'folder:PATH'")
     one_of("storage", storage, store.STORAGES)
     check_standardisation(standardisation)
     flags = {"skip_corrupt": skip_corrupt, "overwrite": overwrite, "progress": progress}
