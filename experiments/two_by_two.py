@@ -11,7 +11,7 @@ layers of the same stride. The time of a training step is relative to that netwo
 Answer: they are not. On CIFAR-10 two 2x2 layers lose 2.1 to 4.2 points to 3x3 layers with as many weights, and take 1.3 to 1.5
 times as long. Two 3x3 layers, 5x5 layers, and 2x2 layers that halve the resolution lose too. All losses are shown.
 
-    python -m experiments.two_by_two                                                (some minutes on 2 cores)
+    python -m experiments.two_by_two                                                (3 1/2 minutes on 2 busy cores)
     python -m experiments.two_by_two --full --data folder:PATH/cifar10.zip      (about an hour on 2 cores)
 """
 
