@@ -1,11 +1,11 @@
 """Gather the windows of images, which every rung multiplies with its kernel and pooling reduces.
 
 Windows are built from strided slices, one axis at a time. So an axis costs its number of taps, and every derivative is a
-sum of slices. There are no multiplications, so an infinite pixel affects only the windows that contain it.
+sum of slices. Along an axis without overlap they are a reshaped image. There are no multiplications, so an infinite pixel
+affects only the windows that contain it.
 """
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import jax.numpy as jnp
 from jax import lax
@@ -54,34 +54,13 @@ def windows(x: Array, axes: tuple[Axis, ...], start: int, after: int = 1) -> Arr
     )
     x = extend(x, axes, start)
     for r, axis in enumerate(axes):
-        x = jnp.stack(list(taps(x, axis, start + r)), x.ndim - after)
+        if axis.stride == axis.size and axis.dilation == 1:  # windows that do not overlap are blocks of the image
+            x = lax.slice_in_dim(x, 0, axis.outputs * axis.size, axis=start + r)
+            x = x.reshape(*x.shape[: start + r], axis.outputs, axis.size, *x.shape[start + r + 1 :])
+            x = jnp.moveaxis(x, start + r + 1, x.ndim - 1 - after)
+        else:
+            x = jnp.stack(list(taps(x, axis, start + r)), x.ndim - after)
     return x
-
-
-def fold(
-    p: Array, axes: tuple[Axis, ...], start: int, after: int = 1, between: Callable[[Array], Array] = lambda p: p
-) -> Array:
-    r"""Add up windows where they overlap: the transpose of `windows` without padding.
-
-    $$X_{s i + t a,\, s j + t b,\, c} \mathrel{+}= P_{ijabc}$$
-
-    Args:
-      p: The windows, with their taps in front of the last `after` axes.
-      axes: The spatial axes of the window.
-      start: The first spatial axis of `p`.
-      after: The number of axes after the taps.
-      between: A function applied to the sum after each axis.
-    """
-    for r in reversed(range(len(axes))):
-        axis, number = axes[r], start + r
-        sums = []
-        for a in range(axis.size):
-            pads = [(0, 0, 0)] * (p.ndim - 1)
-            pads[number] = (axis.dilation * a, axis.dilation * (axis.size - 1 - a), axis.stride - 1)
-            tap = lax.index_in_dim(p, a, p.ndim - after - 1, keepdims=False)
-            sums.append(lax.pad(tap, jnp.zeros((), p.dtype), pads))
-        p = between(functools.reduce(jnp.add, sums))
-    return p
 
 
 def window_of_size(window: Window | Size) -> Window:

@@ -18,7 +18,6 @@ import convlab as cl
 from convlab.kernels import blocks, table, trilinear
 from convlab.kernels.form import LETTERS, OTHERS, Form, mirrored
 from convlab.kernels.trilinear import form_p, layer, windowed
-from convlab.unfold import fold
 from convlab.unfold import windows as gather
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -68,7 +67,8 @@ def derivatives(forms, operands):
 
 @given(windows(names=("SAME", "SAME_LOWER", "VALID", "FULL", "CAUSAL"), cells=400), st.integers(1, 5))
 @example(case((7, 5), (3, 3), (1, 1), "SAME", (1, 2)), 5)  # an explicit example avoids minutes of shrinking after a failure
-@example(case(SPACE, (3, 2), (2, 1), ((1, 2), (0, 1)), (1, 2)), 5)
+@example(case(SPACE, (3, 2), (2, 1), ((1, 2), (0, 1)), (1, 2)), 17)  # more images than `FEW`
+@example(case((7, 5), (3, 2), (3, 2), "VALID", (1, 1)), 5)  # windows that do not overlap
 @settings(max_examples=1)
 def test_every_implementation_matches_loops_and_its_gradients_are_transposes(drawn, n):
     window, space, reads = drawn
@@ -184,13 +184,21 @@ def test_mirrored_axis_reads_exactly_the_outputs_that_read_each_pixel(drawn):
 
 @given(windows(names=("VALID",), cells=2000))
 @settings(max_examples=8)
-def test_fold_is_the_transpose_of_gathering_windows(drawn):
+def test_gathering_a_block_agrees_with_slices_and_adding_up_is_its_transpose(drawn):
     window, space, _ = drawn
-    axes = tuple(axis._replace(low=0, high=0) for axis in window.axes(space))
-    slab = tuple(axis.stride * (axis.outputs - 1) + axis.dilation * (axis.size - 1) + 1 for axis in axes)
-    (x,) = gaussian((2, *slab, 3))
-    (g,) = gaussian(jax.eval_shape(lambda x: gather(x, axes, 1), x).shape, seed=1)
-    close(*jax.jit(lambda g: (fold(g, axes, 1), jax.linear_transpose(lambda x: gather(x, axes, 1), x)(g)[0]))(g), 1e-11)
+    grid = blocks.make_grid(S, Form("local", window.axes(space)), 1)
+    (x,) = gaussian((*grid.slab, 3, 5))
+
+    def gather_block(x):
+        return blocks._gather(x, [0] * len(grid.slab), grid)
+
+    def both(x):
+        p, pull = jax.vjp(gather_block, x)
+        return p, gather(x, grid.axes, 0, after=2).reshape(p.shape), blocks._add_up(p, grid, 3), pull(p)[0]
+
+    by_table, by_slices, added, transposed = jax.jit(both)(x)
+    close(by_table, by_slices, 0)
+    close(added, transposed, 1e-11)
 
 
 def test_result_has_the_requested_dtype_and_gradient_the_input_dtype():

@@ -1,24 +1,26 @@
 """One kernel per position, computed for a block of positions at a time.
 
 The windows of one block fit into the cache. They are gathered again for the gradient instead of kept, so a k x k copy of the
-image never exists. The batch is the innermost axis, after the channels. Gathering a window then copies long contiguous runs,
-at the cost of one transpose of the input. Cotangents are not gathered into windows, so they keep their channels innermost,
-which is cheaper still.
+image never exists. The batch is the innermost axis, after the channels. A pixel is then one long contiguous run. Gathering
+copies such runs by a table of their numbers, at the cost of one transpose of the input. (Slices that are stacked tap by tap
+take three times as long, since XLA decides for every entry which slice it comes from.) Cotangents are not gathered into
+windows, so they keep their channels innermost, which is cheaper still.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
 from convlab.geometry import Axis
 from convlab.kernels.form import Form, closed, known_sizes
-from convlab.unfold import fold, windows
 
-BYTES = 3 * 2**20  # the size of the windows and kernels of a block, measured best on CPUs with 1 to 2 MiB of cache per core
+BYTES = 2**18  # the size of the windows and kernels of a block, measured best on CPUs with 1 to 2 MiB of cache per core
 fence = lax.optimization_barrier  # keeps XLA from fusing a gather or an update into a product, which undoes the blocking
 
 
@@ -44,6 +46,28 @@ class Grid(NamedTuple):
     def slab(self) -> tuple[int, ...]:
         """The number of pixels that a block reads along each axis."""
         return tuple(axis.reach for axis in self.axes)
+
+    def reads(self) -> np.ndarray:
+        """Return the number of the pixel of the slab that each position reads through each tap: (positions, taps)."""
+        numbers = np.zeros((1, 1), np.int32)
+        for axis in self.axes:
+            pixels = axis.stride * np.arange(axis.outputs)[:, None] + axis.dilation * np.arange(axis.size)
+            numbers = axis.reach * numbers[:, None, :, None] + pixels[:, None, :]
+            numbers = numbers.reshape(numbers.shape[0] * axis.outputs, -1)
+        return numbers.astype(np.int32)
+
+    def readers(self) -> np.ndarray:
+        """Return the numbers of the entries of the windows that are read from each pixel of the slab: (readers, pixels).
+
+        Pixels with fewer readers than others are filled with a number after the last entry.
+        """
+        reads = self.reads().ravel()
+        order = np.argsort(reads, kind="stable")
+        counts = np.bincount(reads, minlength=math.prod(self.slab))
+        rank = np.arange(len(reads)) - (np.cumsum(counts) - counts)[reads[order]]  # among the readers of the same pixel
+        table = np.full((counts.max(), len(counts)), len(reads), np.int32)
+        table[rank, reads[order]] = order
+        return table
 
     def sweep(self, body: Callable[[list[Array], list[Array], Array], Array], carry: Array) -> Array:
         """Run `body(first position, first pixel, carry)` over all blocks."""
@@ -97,9 +121,17 @@ def _put(array: Array, part: Array, first: list[Array], block: tuple[int, ...]) 
 def _gather(x: Array, pixel: list[Array], grid: Grid) -> Array:
     """Gather the windows of a block: (positions, taps and channels, n)."""
     channels, batch = x.shape[-2:]
-    slab = lax.dynamic_slice(x, (*pixel, 0, 0), (*grid.slab, channels, batch))
-    p = windows(slab, grid.axes, 0, after=2)
+    slab = lax.dynamic_slice(x, (*pixel, 0, 0), (*grid.slab, channels, batch)).reshape(-1, channels * batch)
+    p = slab.at[grid.reads()].get(mode="promise_in_bounds")
     return fence(p.reshape(math.prod(grid.block), -1, batch))
+
+
+def _add_up(p: Array, grid: Grid, channels: int) -> Array:
+    """Add up the windows of a block where they overlap, which transposes `_gather`: (*slab, channels, n)."""
+    batch = p.shape[-1]
+    p = p.reshape(-1, channels * batch)
+    parts = (p.at[entries].get(mode="fill", fill_value=0) for entries in grid.readers())
+    return functools.reduce(jnp.add, parts).reshape(*grid.slab, channels, batch)
 
 
 def h(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Form) -> Float[Array, "s n *out d"]:
@@ -138,9 +170,8 @@ def gradient_x(v: Float[Array, "s *kernel c d"], g: Float[Array, "s n *out d"], 
     def body(position: list[Array], pixel: list[Array], out: Array) -> Array:
         kernels = fence(_take(v, position, grid.block, 2))
         p = fence(jnp.einsum("pad,pnd->pan", kernels, fence(_take(g, position, grid.block, 2)), precision=form.precision))
-        slab = fold(p.reshape(*grid.block, 1, *form.taps, channels, batch), grid.axes, 0, after=2, between=fence)
         before = lax.dynamic_slice(out, (*pixel, 0, 0), (*grid.slab, channels, batch))
-        return lax.dynamic_update_slice(out, fence(before + slab), (*pixel, 0, 0))
+        return lax.dynamic_update_slice(out, fence(before + _add_up(p, grid, channels)), (*pixel, 0, 0))
 
     reach = (axis.reach for axis in form.axes)
     out = fence(grid.sweep(body, jnp.zeros_like(g, shape=(len(v), *reach, channels, batch))))

@@ -7,6 +7,7 @@ shape it has.
 import dataclasses
 from collections.abc import Callable, Iterable
 
+import jax.numpy as jnp
 from jax.lax import PrecisionLike
 from jaxtyping import Array
 
@@ -87,6 +88,15 @@ class Form:
 
 
 Product = Callable[[Array, Array, Form], Array]  # maps two of x, v and h, and the form, to the third
+
+
+def proxy(form: Form, wrt: str, p: Array, q: Array) -> Array:
+    """Return an array that stands for the derivative when JAX transposes.
+
+    It has the shape, dtype and varying mesh axes of the derivative, but meaningless values. `shard_map` tracks the axes along
+    which an array varies, and transposing by a replicated array would sum over devices.
+    """
+    return jnp.broadcast_to(p.sum() * q.sum(), form.shape(wrt, p, q))
 
 
 def closed(axis: Axis) -> Axis:

@@ -3,7 +3,7 @@
 | family | name | algorithm | fastest for |
 |---|---|---|---|
 | local | blocks | windows of a few positions at a time, then one matrix product per position | CPU, batches of 4 and more |
-| local | windows | all windows at once, then one batched matrix product | accelerators, smaller batches |
+| local | windows | all windows at once, then one batched matrix product | accelerators, small batches, no overlap |
 | conv | canonical | XLA's convolution, one of a stack at a time, with gradients in the layout of XLA's fast path | CPU |
 | conv | windows | windows, then matrix products | CPU: few channels and small windows, gradients by large kernels |
 | conv | lax | XLA's convolution, with the stack as groups and JAX's gradients | accelerators |
@@ -18,11 +18,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array
 
 from convlab.kernels import blocks, convolution, depthwise, tiled, toeplitz, windows
-from convlab.kernels.form import Form, Product, known_sizes
+from convlab.kernels.form import Form, Product, known_sizes, proxy
 
 MULTIPLIER = 4  # the most output channels per group for which a pass over the image per tap was measured fastest
 FEWEST = 2**16  # the fewest entries of windows for which an eager call was measured to gain from a longer compilation
@@ -42,7 +41,8 @@ class Family(NamedTuple):
 
 
 def _local(form: Form, wrt: str, size: dict[str, int], platform: str) -> str:
-    return "blocks" if platform == "cpu" and size["n"] >= 4 else "windows"
+    overlaps = any(axis.size > axis.stride or axis.dilation > 1 for axis in form.axes)
+    return "blocks" if platform == "cpu" and size["n"] >= 4 and overlaps else "windows"
 
 
 def _conv(form: Form, wrt: str, size: dict[str, int], platform: str) -> str:
@@ -89,7 +89,7 @@ def _over_tiles(name: str) -> dict[str, Product]:
 
 
 FAMILIES = {
-    "local": Family({"blocks": blocks.PRODUCTS, "windows": {"h": windows.local}}, _local),
+    "local": Family({"blocks": blocks.PRODUCTS, "windows": windows.LOCAL}, _local),
     "conv": Family(CONV, _conv),
     "tiled": Family({name: _over_tiles(name) for name in CONV}, _tiled),
 }
@@ -109,15 +109,6 @@ def choose(form: Form, wrt: str, size: dict[str, int], platform: str) -> str:
 def _applies(name: str, form: Form, size: dict[str, int]) -> bool:
     """Return True if an implementation can compute a form."""
     return {"toeplitz": toeplitz.applies(form), "depthwise": size["c"] == 1}.get(name, True)
-
-
-def proxy(form: Form, wrt: str, p: Array, q: Array) -> Array:
-    """Return an array that stands for the derivative when JAX transposes.
-
-    It has the shape, dtype and varying mesh axes of the derivative, but meaningless values. `shard_map` tracks the axes along
-    which an array varies, and transposing by a replicated array would sum over devices.
-    """
-    return jnp.broadcast_to(p.sum() * q.sum(), form.shape(wrt, p, q))
 
 
 def implement(form: Form, name: str, wrt: str, p: Array, q: Array) -> Array:

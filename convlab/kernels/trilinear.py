@@ -26,8 +26,8 @@ from jaxtyping import Array, DTypeLike, Float
 from convlab import check
 from convlab.choices import one_of
 from convlab.kernels import sharding
-from convlab.kernels.form import LETTERS, OTHERS, Form, known_sizes
-from convlab.kernels.table import FAMILIES, choose, implement, proxy
+from convlab.kernels.form import LETTERS, OTHERS, Form, known_sizes, proxy
+from convlab.kernels.table import FAMILIES, choose, implement
 from convlab.unfold import extend
 
 SHARED = {frozenset("xh"): "n", frozenset("vh"): "d", frozenset("xv"): "c", frozenset("xvh"): "s"}

@@ -7,23 +7,59 @@ operands of the product are in the cache.
 
 import math
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from convlab.kernels.form import Form
+from convlab.kernels.form import Form, known_sizes, proxy
 from convlab.unfold import extend, taps, windows
 
 BYTES = 2**22  # the size of the windows that are gathered at a time
+FEW = 16  # the most images for which a transpose of the kernels was measured slower than one of the result
 
 
 def local(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Form) -> Float[Array, "s n *out d"]:
     """Multiply every position's windows by its kernel."""
-    p = windows(jnp.moveaxis(x, 1, 1 + form.ndim), form.axes, 1)  # positions first: one matrix of windows per position
-    out = p.shape[: 1 + form.ndim]
-    p = p.reshape(math.prod(out), x.shape[1], -1)
-    h = jnp.einsum("ina,iad->ind", p, v.reshape(len(p), p.shape[-1], -1), precision=form.precision)
-    return jnp.moveaxis(h.reshape(*out, *h.shape[1:]), 1 + form.ndim, 1)
+    h = jnp.einsum("ina,iad->ind", _by_position(x, form), _merged(v, form), precision=form.precision)
+    return jnp.moveaxis(h.reshape(len(x), *form.outputs, *h.shape[1:]), 1 + form.ndim, 1)
+
+
+def local_gradient_x(
+    v: Float[Array, "s *kernel c d"], g: Float[Array, "s n *out d"], form: Form
+) -> Float[Array, "s n *pixels c"]:
+    """Multiply every position's cotangents by its kernel, and add the products at each pixel."""
+    unknown, size = proxy(form, "x", v, g), known_sizes("x", v, g)
+    kernels, g = _merged(v, form), _merged(jnp.moveaxis(g, 1, 1 + form.ndim), form)
+    if size["n"] <= FEW:
+        p = jnp.swapaxes(jnp.einsum("iad,ind->ian", kernels, g, precision=form.precision), 1, 2)
+    else:
+        p = jnp.einsum("ind,iad->ina", g, kernels, precision=form.precision)
+    return jax.linear_transpose(lambda x: _by_position(x, form), unknown)(p)[0]
+
+
+def local_gradient_v(
+    x: Float[Array, "s n *pixels c"], g: Float[Array, "s n *out d"], form: Form
+) -> Float[Array, "s *kernel c d"]:
+    """Multiply every position's windows by its cotangents."""
+    p = windows(jnp.moveaxis(x, 1, -1), form.axes, 1, after=2)  # images last: neither operand is transposed
+    p = p.reshape(-1, math.prod(form.taps) * x.shape[-1], x.shape[1])
+    v = jnp.einsum("ian,ind->iad", p, _merged(jnp.moveaxis(g, 1, 1 + form.ndim), form), precision=form.precision)
+    return v.reshape(form.shape("v", x, g))
+
+
+LOCAL = {"h": local, "x": local_gradient_x, "v": local_gradient_v}
+
+
+def _by_position(x: Float[Array, "s n *pixels c"], form: Form) -> Float[Array, "i n a"]:
+    """Gather windows, with one matrix of images by taps and channels per position."""
+    p = windows(jnp.moveaxis(x, 1, 1 + form.ndim), form.axes, 1)
+    return p.reshape(-1, x.shape[1], math.prod(form.taps) * x.shape[-1])
+
+
+def _merged(array: Array, form: Form) -> Float[Array, "i a d"]:
+    """Merge the stack with the positions, and the axes between these and the channels d."""
+    return array.reshape(len(array) * math.prod(form.outputs), -1, array.shape[-1])
 
 
 def conv(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Form) -> Float[Array, "s n *out d"]:
