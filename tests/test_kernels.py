@@ -190,7 +190,7 @@ def test_gathering_a_block_agrees_with_slices_and_adding_up_is_its_transpose(dra
     (x,) = gaussian((*grid.slab, 3, 5))
 
     def gather_block(x):
-        return blocks._gather(x, [0] * len(grid.slab), grid)
+        return blocks._gather(x, [np.uint32(0)] * len(grid.slab), grid)
 
     def both(x):
         p, pull = jax.vjp(gather_block, x)

@@ -73,7 +73,7 @@ class Grid(NamedTuple):
         """Run `body(first position, first pixel, carry)` over all blocks."""
 
         def visit(m: Array, carry: Array) -> Array:
-            position = []
+            m, position = m.astype(np.uint32), []  # without a sign, no index is tested for being negative
             for axis, count in zip(reversed(self.axes), reversed(self.blocks), strict=True):
                 m, index = m // count, m % count
                 position.insert(0, index * axis.outputs)
@@ -105,23 +105,28 @@ def _pad(x: Array, form: Form, sign: int = 1) -> Array:
     return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *pads, (0, 0, 0), (0, 0, 0)])
 
 
+def _start(first: list[Array], array: Array) -> tuple[Array | np.uint32, ...]:
+    """Return the first index along every axis of an array, given those along its first axes."""
+    return (*first, *[np.uint32(0)] * (array.ndim - len(first)))
+
+
 def _take(array: Array, first: list[Array], block: tuple[int, ...], last_axes: int) -> Array:
     """Slice a block of positions and merge its axes: (positions, the last `last_axes` axes)."""
     other_sizes = array.shape[len(first) :]
-    part = lax.dynamic_slice(array, (*first, *[0] * len(other_sizes)), (*block, *other_sizes))
+    part = lax.dynamic_slice(array, _start(first, array), (*block, *other_sizes))
     return part.reshape(math.prod(block), -1, *array.shape[array.ndim - last_axes + 1 :])
 
 
 def _put(array: Array, part: Array, first: list[Array], block: tuple[int, ...]) -> Array:
     """Write a block of positions with merged axes into an array."""
     other_sizes = array.shape[len(first) :]
-    return lax.dynamic_update_slice(array, fence(part).reshape(*block, *other_sizes), (*first, *[0] * len(other_sizes)))
+    return lax.dynamic_update_slice(array, fence(part).reshape(*block, *other_sizes), _start(first, array))
 
 
 def _gather(x: Array, pixel: list[Array], grid: Grid) -> Array:
     """Gather the windows of a block: (positions, taps and channels, n)."""
     channels, batch = x.shape[-2:]
-    slab = lax.dynamic_slice(x, (*pixel, 0, 0), (*grid.slab, channels, batch)).reshape(-1, channels * batch)
+    slab = lax.dynamic_slice(x, _start(pixel, x), (*grid.slab, channels, batch)).reshape(-1, channels * batch)
     p = slab.at[grid.reads()].get(mode="promise_in_bounds")
     return fence(p.reshape(math.prod(grid.block), -1, batch))
 
@@ -152,7 +157,7 @@ def h(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: 
 def gradient_v(x: Float[Array, "s n *pixels c"], g: Float[Array, "s n *out d"], form: Form) -> Float[Array, "s *kernel c d"]:
     """Multiply each position's windows by its cotangents."""
     grid, shape = _make_grid("v", x, g, form), form.shape("v", x, g)
-    x, g = _images(x, form), fence(jnp.moveaxis(g, 1, -2))
+    x, g = _images(x, form), jnp.moveaxis(g, 1, -2)
 
     def body(position: list[Array], pixel: list[Array], out: Array) -> Array:
         p = _gather(x, pixel, grid)
@@ -165,13 +170,13 @@ def gradient_v(x: Float[Array, "s n *pixels c"], g: Float[Array, "s n *out d"], 
 def gradient_x(v: Float[Array, "s *kernel c d"], g: Float[Array, "s n *out d"], form: Form) -> Float[Array, "s n *pixels c"]:
     """Multiply each position's cotangents by its kernel, and add the products at each pixel."""
     grid, channels, batch = _make_grid("x", v, g, form), v.shape[-2], g.shape[1]
-    g = fence(jnp.moveaxis(g, 1, -2))
+    g = jnp.moveaxis(g, 1, -2)
 
     def body(position: list[Array], pixel: list[Array], out: Array) -> Array:
         kernels = fence(_take(v, position, grid.block, 2))
         p = fence(jnp.einsum("pad,pnd->pan", kernels, fence(_take(g, position, grid.block, 2)), precision=form.precision))
-        before = lax.dynamic_slice(out, (*pixel, 0, 0), (*grid.slab, channels, batch))
-        return lax.dynamic_update_slice(out, fence(before + _add_up(p, grid, channels)), (*pixel, 0, 0))
+        before = lax.dynamic_slice(out, _start(pixel, out), (*grid.slab, channels, batch))
+        return lax.dynamic_update_slice(out, fence(before + _add_up(p, grid, channels)), _start(pixel, out))
 
     reach = (axis.reach for axis in form.axes)
     out = fence(grid.sweep(body, jnp.zeros_like(g, shape=(len(v), *reach, channels, batch))))

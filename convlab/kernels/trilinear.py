@@ -68,9 +68,7 @@ def windowed(
 def _windowed(x: Array, v: Array, form: Form, groups: int, dtype: DTypeLike | None) -> Array:
     start = x.ndim - 1 - form.ndim
     batch, space = x.shape[:start], x.shape[start:-1]
-    x = x.reshape(math.prod(batch), *space, x.shape[-1])
-    x = jnp.moveaxis(x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups), -2, 0)
-    v = jnp.moveaxis(v.reshape(*v.shape[:-1], groups, -1), -2, 0)
+    x, v = _stack_groups(x.reshape(math.prod(batch), *space, x.shape[-1]), groups), _stack_groups(v, groups)
 
     def part(x: Array, v: Array, form: Form) -> Array:
         repeating = tuple(axis._replace(low=0, high=0) if axis.mode == "zero" else axis for axis in form.axes)
@@ -81,8 +79,16 @@ def _windowed(x: Array, v: Array, form: Form, groups: int, dtype: DTypeLike | No
         return layer(x, v, form.with_axes(axes), dtype)
 
     h = sharding.windowed(part, x, v, form)
-    h = jnp.moveaxis(h, 0, -2)
-    return h.reshape(*batch, *h.shape[1:-2], groups * h.shape[-1])
+    features = groups * h.shape[-1]
+    h = h[0] if groups == 1 else jnp.moveaxis(h, 0, -2)
+    return h.reshape(*batch, *form.outputs, features)
+
+
+def _stack_groups(array: Array, groups: int) -> Array:
+    """Move groups of channels to a new first axis."""
+    if groups == 1:  # XLA copies what it believes to be transposed, even if the axis has size 1
+        return array[None]
+    return jnp.moveaxis(array.reshape(*array.shape[:-1], groups, array.shape[-1] // groups), -2, 0)
 
 
 form_p = Primitive("convlab_form")

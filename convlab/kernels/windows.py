@@ -16,7 +16,7 @@ from convlab.kernels.form import Form, known_sizes, proxy
 from convlab.unfold import extend, taps, windows
 
 BYTES = 2**22  # the size of the windows that are gathered at a time
-FEW = 16  # the most images for which a transpose of the kernels was measured slower than one of the result
+FEW = 16  # the most images for which windows with images last were measured faster in gradients of local layers
 
 
 def local(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Form) -> Float[Array, "s n *out d"]:
@@ -29,32 +29,38 @@ def local_gradient_x(
     v: Float[Array, "s *kernel c d"], g: Float[Array, "s n *out d"], form: Form
 ) -> Float[Array, "s n *pixels c"]:
     """Multiply every position's cotangents by its kernel, and add the products at each pixel."""
-    unknown, size = proxy(form, "x", v, g), known_sizes("x", v, g)
+    unknown, few = proxy(form, "x", v, g), _few("x", v, g)
     kernels, g = _merged(v, form), _merged(jnp.moveaxis(g, 1, 1 + form.ndim), form)
-    if size["n"] <= FEW:
-        p = jnp.swapaxes(jnp.einsum("iad,ind->ian", kernels, g, precision=form.precision), 1, 2)
+    if few:
+        p = jnp.einsum("iad,ind->ian", kernels, g, precision=form.precision)
     else:
         p = jnp.einsum("ind,iad->ina", g, kernels, precision=form.precision)
-    return jax.linear_transpose(lambda x: _by_position(x, form), unknown)(p)[0]
+    return jax.linear_transpose(lambda x: _by_position(x, form, few), unknown)(p)[0]
 
 
 def local_gradient_v(
     x: Float[Array, "s n *pixels c"], g: Float[Array, "s n *out d"], form: Form
 ) -> Float[Array, "s *kernel c d"]:
     """Multiply every position's windows by its cotangents."""
-    p = windows(jnp.moveaxis(x, 1, -1), form.axes, 1, after=2)  # images last: neither operand is transposed
-    p = p.reshape(-1, math.prod(form.taps) * x.shape[-1], x.shape[1])
-    v = jnp.einsum("ian,ind->iad", p, _merged(jnp.moveaxis(g, 1, 1 + form.ndim), form), precision=form.precision)
+    few = _few("v", x, g)
+    p, g_by_position = _by_position(x, form, few), _merged(jnp.moveaxis(g, 1, 1 + form.ndim), form)
+    v = jnp.einsum("ian,ind->iad" if few else "ina,ind->iad", p, g_by_position, precision=form.precision)
     return v.reshape(form.shape("v", x, g))
 
 
 LOCAL = {"h": local, "x": local_gradient_x, "v": local_gradient_v}
 
 
-def _by_position(x: Float[Array, "s n *pixels c"], form: Form) -> Float[Array, "i n a"]:
-    """Gather windows, with one matrix of images by taps and channels per position."""
-    p = windows(jnp.moveaxis(x, 1, 1 + form.ndim), form.axes, 1)
-    return p.reshape(-1, x.shape[1], math.prod(form.taps) * x.shape[-1])
+def _few(wrt: str, p: Array, q: Array) -> bool:
+    """Return True if there are so few images that gradients should not transpose the kernels."""
+    return known_sizes(wrt, p, q)["n"] <= FEW
+
+
+def _by_position(x: Float[Array, "s n *pixels c"], form: Form, images_last: bool = False) -> Array:
+    """Gather windows by position: (i, n, a), or (i, a, n) with images last. The letter a stands for taps and channels."""
+    p = windows(jnp.moveaxis(x, 1, -1 if images_last else 1 + form.ndim), form.axes, 1, after=2 if images_last else 1)
+    size = math.prod(form.taps) * x.shape[-1]
+    return p.reshape(-1, *((size, x.shape[1]) if images_last else (x.shape[1], size)))
 
 
 def _merged(array: Array, form: Form) -> Float[Array, "i a d"]:
