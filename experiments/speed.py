@@ -19,7 +19,7 @@ from typing import Any
 import jax
 
 from convlab import report
-from experiments.parts import pytorch
+from experiments.parts import pytorch, sweep
 from experiments.parts.implementations import UNIT, Implementations, contenders, pool_contenders
 from experiments.parts.rooflines import Shape, means, placed, ratios
 from experiments.shared.command import Rows, main
@@ -53,6 +53,7 @@ class Config(Implementations):
       shapes: The shapes: batch x side x channels in x channels out x kernel side.
       pools: The shapes of 2x2 pooling: batch x side x channels.
       dtypes: The dtypes of images and kernels. If empty, float32, and on accelerators also bfloat16.
+      sweep: The number of random shapes at which locally connected layers are compared with JAX's own op for them.
       seconds: The time spent on each contender, in seconds.
       least: The smallest number of calls of each contender.
       torch: Whether PyTorch is timed if it is installed.
@@ -72,6 +73,7 @@ class Config(Implementations):
     )
     pools: tuple[str, ...] = ("128x28x16", "64x32x64")
     dtypes: tuple[str, ...] = ()
+    sweep: int = 60
     seconds: float = 0.25
     least: int = 5
     torch: bool = True
@@ -85,7 +87,9 @@ class Config(Implementations):
         return "speed" if backend == "cpu" else f"speed_{backend}"
 
 
-SMOKE = Config(shapes=("5x6x2x3x3",), pools=("2x4x2",), seconds=0.0, least=1, length=2, networks=2, compile_torch=False)
+SMOKE = Config(
+    shapes=("5x6x2x3x3",), pools=("2x4x2",), sweep=1, seconds=0.0, least=1, length=2, networks=2, compile_torch=False
+)
 
 
 def run(config: Config) -> Rows:
@@ -104,7 +108,7 @@ def run(config: Config) -> Rows:
             rows += [placed(row, shape, roof, dtype) for row in timed]
         for name in config.pools:
             rows += ratios(interleave(list(pool_contenders(name, dtype)), config.seconds, config.least), name, dtype)
-    return rows
+    return rows + sweep.rows(config.sweep, config.seconds / 2, config.least)
 
 
 def table(rows: Rows, config: Config) -> Rows:

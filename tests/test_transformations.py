@@ -271,6 +271,16 @@ def test_an_op_keeps_its_function_under_a_transformation(name, transformation):
     check(name, transformation, "float32")
 
 
+@pytest.mark.parametrize("name", AUTO)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_op_and_its_gradients_lower_for_every_platform(name, dtype):
+    x, v = (jax.ShapeDtypeStruct(a.shape, dtype) for a in operands(name, False))
+    platforms = ("cpu", "cuda", "tpu")
+    program = export.export(jax.jit(functools.partial(with_gradients, OPS[name][0])), platforms=platforms)(x, v)
+    assert program.platforms == platforms
+    assert [array.dtype for array in program.out_avals] == [dtype] * 3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name, transformation", list(itertools.product(OPS, TRANSFORMATIONS)))
 def test_every_implementation_keeps_its_function_under_every_transformation(name, transformation):

@@ -11,6 +11,7 @@ from experiments.shared.command import Rows
 from experiments.shared.stopwatch import floor
 
 STEPS = ("forward", "both")
+CONV_LOCAL = ("local, ConvLocal", "sweep: lax local")  # Linen's layer, and JAX's op that it calls
 
 
 class Shape(NamedTuple):
@@ -57,7 +58,7 @@ def means(rows: Rows) -> Rows:
     The means are those of the ratios, and of the temporary memory relative to ConvLocal.
     """
     lines: dict[tuple[str, str], dict] = {}
-    linen = [row for row in rows if (row["name"], row.get("step")) == ("local, ConvLocal", "both")]
+    linen = [row for row in rows if row["name"] in CONV_LOCAL and row["step"] == "both"]
     memory = {(row["dtype"], row["shape"]): row["temp_mib"] for row in linen if row["temp_mib"]}
     for dtype, name in dict.fromkeys((row["dtype"], row["name"]) for row in rows if "shape" in row):
         line = lines.setdefault((dtype, name), {"dtype": dtype, "contender": name})
