@@ -1,8 +1,8 @@
 """Gather the windows of images, which every rung multiplies with its kernel and pooling reduces.
 
-Windows are built from strided slices, one axis at a time. So an axis costs its number of taps, and every derivative is a
-sum of slices. Along an axis without overlap they are a reshaped image. There are no multiplications, so an infinite pixel
-affects only the windows that contain it.
+Windows are built from slices, one axis at a time, and every derivative is a sum of slices. An axis of k taps and stride s costs
+ceil(k / s) slices: without overlap the windows are a reshaped image. There are no multiplications, so an infinite pixel affects
+only the windows that contain it.
 """
 
 from collections.abc import Iterator
@@ -54,13 +54,26 @@ def windows(x: Array, axes: tuple[Axis, ...], start: int, after: int = 1) -> Arr
     )
     x = extend(x, axes, start)
     for r, axis in enumerate(axes):
-        if axis.stride == axis.size and axis.dilation == 1:  # windows that do not overlap are blocks of the image
-            x = lax.slice_in_dim(x, 0, axis.outputs * axis.size, axis=start + r)
-            x = x.reshape(*x.shape[: start + r], axis.outputs, axis.size, *x.shape[start + r + 1 :])
-            x = jnp.moveaxis(x, start + r + 1, x.ndim - 1 - after)
-        else:
-            x = jnp.stack(list(taps(x, axis, start + r)), x.ndim - after)
+        x = _windows_along(x, axis, start + r, x.ndim - after)
     return x
+
+
+def _windows_along(x: Array, axis: Axis, number: int, at: int) -> Array:
+    """Gather the windows along axis `number` of padded images, with the taps as a new axis at `at`.
+
+    With stride s, a window of k taps consists of ceil(k / s) successive blocks of s pixels.
+    """
+    if axis.dilation > 1:
+        return jnp.stack(list(taps(x, axis, number)), at)
+    s, count = axis.stride, -(-axis.size // axis.stride)
+    blocks = axis.outputs - 1 + count
+    pads = [(0, 0, 0)] * x.ndim
+    pads[number] = (0, blocks * s - x.shape[number], 0)
+    x = lax.pad(x, jnp.zeros((), x.dtype), pads)  # the surplus is cut off below
+    x = jnp.moveaxis(x.reshape(*x.shape[:number], blocks, s, *x.shape[number + 1 :]), number + 1, at)
+    x = jnp.stack([lax.slice_in_dim(x, q, q + axis.outputs, axis=number) for q in range(count)], at)
+    x = x.reshape(*x.shape[:at], count * s, *x.shape[at + 2 :])
+    return lax.slice_in_dim(x, 0, axis.size, axis=at)
 
 
 def window_of_size(window: Window | Size) -> Window:

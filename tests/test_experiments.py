@@ -23,11 +23,13 @@ from flax import nnx
 import convlab
 from convlab.data import Data, Split
 from convlab.report.table import Table, fit_width, print_table
+from experiments.parts import slow_cases
 from experiments.shared import command
 from experiments.shared.compiling import UNOPTIMISED
 from experiments.shared.progress import at_once
 from experiments.shared.redrawing import read_report
 from experiments.shared.settings import UsageError
+from experiments.slow_convolutions import shrunk
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = sorted(path.stem for path in (ROOT / "experiments").glob("*.py") if 'if __name__ == "__main__"' in path.read_text())
@@ -291,3 +293,15 @@ def test_peak_threshold_separates_loud_and_quiet_waves_whichever_class_is_louder
     loud, reversed_ = (Split(waves[..., None].astype(np.float32), classes) for classes in (labels, 1 - labels))
     assert by_peak(loud, loud, Waves(), LOG) == 1
     assert by_peak(loud, reversed_, Waves(), LOG) == 0
+
+
+@pytest.mark.parametrize("case", slow_cases.CASES, ids=lambda case: f"{case.thread}, {case.what}")
+def test_reported_convolutions_have_the_same_result_in_stock_jax(case):
+    case = shrunk(case, 16)._replace(dtype="float64")
+    with jax.enable_x64(True):
+        x, v = case.arrays()
+        ours = jax.jit(slow_cases.ours(case))(x, v)
+        stock = jax.jit(slow_cases.stock(case))(*slow_cases.as_posted(case, x, v))
+    if case.channels_first:
+        stock = np.moveaxis(stock, (0, 1), (-1, -2)) if case.step == "gradient" else np.moveaxis(stock, 1, -1)
+    np.testing.assert_allclose(ours, stock, rtol=0, atol=1e-12 * np.abs(stock).max())

@@ -40,9 +40,9 @@ KERNELS = {
 MIX = np.random.default_rng(1).normal(size=(OUT, RANK))
 EXPANSIONS = {name: expansion(*case) for name, case in KERNELS.items()}
 NAMES = {
-    "conv": ("canonical", "lax", "windows", "toeplitz"),
+    "conv": ("canonical", "lax", "windows", "toeplitz", "fft"),
     "locally_connected": ("blocks", "windows"),
-    "tiled": ("canonical", "lax", "windows", "toeplitz"),
+    "tiled": ("canonical", "lax", "windows", "toeplitz", "fft"),
     "low_rank": ("kernels", "outputs", "lax"),
 }
 

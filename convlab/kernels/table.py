@@ -8,6 +8,7 @@
 | conv | windows | windows, then matrix products | CPU: few channels and small windows, gradients by large kernels |
 | conv | lax | XLA's convolution, with the stack as groups and JAX's gradients | accelerators |
 | conv | depthwise | one multiplication of the shifted image for every tap | CPU, groups of one input channel |
+| conv | fft | product of Fourier transforms | large kernels, on request only (see `spectral`) |
 | conv | toeplitz | the dense matrix of the kernel, then one matrix product | positions that all read every pixel |
 | tiled | as conv | one convolution per kernel, at every p-th position | as conv |
 """
@@ -20,7 +21,7 @@ from typing import NamedTuple
 import jax
 from jaxtyping import Array
 
-from convlab.kernels import blocks, convolution, depthwise, tiled, toeplitz, windows
+from convlab.kernels import blocks, convolution, depthwise, spectral, tiled, toeplitz, windows
 from convlab.kernels.form import Form, Product, known_sizes, proxy
 
 MULTIPLIER = 4  # the most output channels per group for which a pass over the image per tap was measured fastest
@@ -74,6 +75,7 @@ CONV: dict[str, dict[str, Product]] = {
     "lax": {"h": convolution.grouped},
     "windows": {"h": windows.conv, "v": windows.gradient_v},
     "toeplitz": {"h": toeplitz.conv},
+    "fft": {"h": spectral.conv},
     "depthwise": depthwise.PRODUCTS,
 }
 
@@ -108,7 +110,8 @@ def choose(form: Form, wrt: str, size: dict[str, int], platform: str) -> str:
 
 def _applies(name: str, form: Form, size: dict[str, int]) -> bool:
     """Return True if an implementation can compute a form."""
-    return {"toeplitz": toeplitz.applies(form), "depthwise": size["c"] == 1}.get(name, True)
+    limits = {"toeplitz": toeplitz.applies(form), "depthwise": size["c"] == 1, "fft": spectral.applies(form)}
+    return limits.get(name, True)
 
 
 def implement(form: Form, name: str, wrt: str, p: Array, q: Array) -> Array:

@@ -41,6 +41,8 @@ def conv(
         - "windows": All windows are gathered, then multiplied in one matrix product.
         - "depthwise": The shifted image is multiplied by one weight per channel for every tap. If a group has several input
           channels, "auto" is used.
+        - "fft": The Fourier transforms are multiplied. This is fast for large kernels. The rounding error is relative to the
+          largest output, and one infinite pixel makes its whole image NaN. So "auto" does not use it.
         - "toeplitz": The kernel is written as a dense matrix. If some position does not read every pixel, "auto" is used.
         - "auto": The algorithm that was measured fastest.
 

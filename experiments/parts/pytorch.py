@@ -67,6 +67,48 @@ def layer_contenders(shape: Shape, compile_too: bool) -> Iterator[Contender]:
         yield Contender({**labels, "step": "both"}, both)
 
 
+def case_call(case: Any, x: Any, v: Any) -> Callable[[], None]:
+    """Return a function that runs a reported convolution once.
+
+    Args:
+      case: The case, as in `slow_cases`.
+      x: The images, with channels last.
+      v: The kernel, with channels last. A transposed convolution has the kernel of the convolution.
+    """
+    import numpy as np
+    import torch  # pyright: ignore[reportMissingImports]
+    from torch.nn import functional  # pyright: ignore[reportMissingImports]
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    ndim, dtype = len(case.pixels), getattr(torch, case.dtype)
+    images = torch.tensor(np.asarray(x, np.float64)).movedim(-1, 1).to(dtype).contiguous()
+    kernel = torch.tensor(np.asarray(v, np.float64)).movedim((-1, -2), (0, 1)).to(dtype).contiguous()
+    kernel.requires_grad_(case.step == "gradient")
+    name = f"conv_transpose{ndim}d" if case.transposed else f"conv{ndim}d"
+    reach = [case.dilation * (taps - 1) for taps in case.taps]
+    options: dict[str, Any] = {"stride": case.stride, "groups": case.groups, "dilation": case.dilation}
+    if case.transposed:
+        options |= {"padding": [low for low, _ in case.padding], "output_padding": [low - high for low, high in case.padding]}
+    elif case.padding == "SAME":  # PyTorch pads both sides alike: of even kernels it computes one more output
+        options["padding"] = [(size + 1) // 2 for size in reach]
+
+    def repeated() -> Any:
+        h = images
+        for _ in range(case.calls):
+            h = getattr(functional, name)(h, kernel, **options)
+        return h
+
+    def call() -> None:
+        if case.step == "gradient":
+            kernel.grad = None
+            repeated().float().mean().backward()
+        else:
+            with torch.no_grad():
+                repeated()
+
+    return call
+
+
 def model_of(network: Network) -> Any:
     """Build a network of PyTorch's layers."""
     from torch import nn  # pyright: ignore[reportMissingImports]
