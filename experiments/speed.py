@@ -6,11 +6,13 @@ of all ratios), Linen's ConvLocal, the masked dense layer of Keras, and PyTorch 
 compile time, the temporary memory, and the distance from the roofline. This is the time that the layer's arithmetic or its
 bytes need at the machine's measured peak rates.
 
-Answer: a locally connected layer costs about 1.4 convolutions (Linen's costs 11 to 23, because of new memory), unless its
-weights do not fit into the cache. A convolution costs no more in a loop and under `vmap` than in a plain step (XLA's own costs
-16 and 4 to 9 times as much).
+Locally connected layers are also compared with JAX's own op for them at random shapes.
 
-    python -m experiments.speed                                (7 minutes on 2 cores)
+Answer: a locally connected layer costs about 1.2 convolutions (Linen's costs 12 to 23, because of new memory), unless its
+weights do not fit into the cache. A convolution costs no more in a loop and under `vmap` than in a plain step (XLA's own costs
+17 and 4 to 9 times as much).
+
+    python -m experiments.speed                                (17 minutes on 2 cores)
 """
 
 import dataclasses

@@ -286,11 +286,16 @@ def slower(one, two):
     return statistics.geometric_mean(first[shape] / second[shape] for shape in first)
 
 
+def faster(contender="convlab"):
+    return column("slow_convolutions", "faster", contender=contender)
+
+
 def trained(network, contender="convlab"):
     return mean("speed_train", "ratio", network=network, contender=contender, memory="kept")
 
 
 README = "README.md"
+SWEPT = {"name": "sweep: local, auto"}
 CONV, LOCAL, GLOBAL = "convolution", "locally connected", "global convolution"
 REORDERED, ALL_READ = "convolution, reordered pixels", "convolution, all pixels read"
 LARGEST = {"network": REORDERED, "size": 16_000}
@@ -600,6 +605,11 @@ HEADLINES = [
     ("speed", "Linen's `ConvLocal` {} times.", lambda: f"{timed('local, ConvLocal'):.0f}"),
     ("speed", "`ConvLocal` takes {} times as long as our layer", lambda: f"{slower('local, ConvLocal', 'local, auto'):.1f}"),
     ("speed", "PyTorch's convolution takes {} of XLA's time", lambda: f"{timed('conv, torch'):.2f}"),
+    ("speed", "In the sweep our layer is {} times as fast", lambda: f"{1 / timed('sweep: local, auto'):.1f}"),
+    ("speed", "At {} shapes it is at least as fast", lambda: sum(ratio <= 1 for ratio in column("speed", "ratio", **SWEPT))),
+    ("speed", "and half a millisecond, {}", lambda: percent(max(column("speed", "ratio", **SWEPT)) - 1)),
+    ("slow_convolutions", "are {} to 209 times as fast", lambda: f"{min(faster()):.0f}"),
+    ("slow_convolutions", "are 4 to {} times as fast", lambda: f"{max(faster()):.0f}"),
     ("speed_data", "the step keeps 1.00 and {} of its speed", lambda: f"{mean('speed_data', 'speed', route='disk'):.2f}"),
     ("speed_data", "on the way takes {} of it", lambda: percent(1 - mean("speed_data", "speed", route="records"))),
     ("speed_train", "trains {} to 1.12 times PyTorch's images", lambda: f"{trained('LeNet'):.2f}"),
