@@ -45,6 +45,17 @@ class Layer(NamedTuple):
         sizes = windows * self.d, self.n * windows, self.n * windows * self.d
         return self.k <= self.side and all(size <= most for size, most in zip(sizes, LARGEST, strict=True))
 
+    def arrays(self) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Draw images, kernels and cotangents."""
+        out = (self.outputs, self.outputs)
+        shapes = (
+            (self.n, self.side, self.side, self.c),
+            (*out, self.k, self.k, self.c, self.d),
+            (self.n, *out, self.d),
+        )
+        x, v, g = (jax.random.normal(jax.random.key(number), shape) for number, shape in enumerate(shapes))
+        return x, v, g
+
 
 def draw_layers(count: int, seed: int = 0) -> Iterator[Layer]:
     """Draw layers: kernels of side 1 to 7, strides up to the kernel; other sizes uniform in their logarithm.
@@ -65,12 +76,7 @@ def draw_layers(count: int, seed: int = 0) -> Iterator[Layer]:
 def contenders(layer: Layer) -> Iterator[Contender]:
     """Yield our layer and JAX's, forward and backward."""
     window = cl.Window((layer.k, layer.k), strides=layer.stride)
-    sizes = (layer.outputs, layer.outputs), layer.k**2 * layer.c
-    shapes = (layer.n, layer.side, layer.side, layer.c), (*sizes[0], layer.k, layer.k, layer.c, layer.d)
-    x, v, g = (
-        jax.random.normal(jax.random.key(number), shape)
-        for number, shape in enumerate((*shapes, (layer.n, *sizes[0], layer.d)))
-    )
+    x, v, g = layer.arrays()
 
     def stock(x: jax.Array, v: jax.Array) -> jax.Array:
         strides, sides = (layer.stride,) * 2, (layer.k,) * 2
@@ -78,7 +84,7 @@ def contenders(layer: Layer) -> Iterator[Contender]:
 
     labels = {"unit": UNIT, "step": "both"}
     yield compiled({"name": OURS, **labels}, stepped(lambda x, v: cl.locally_connected(x, v, window), "both"), (x, v, g))
-    yield compiled({"name": UNIT, **labels}, stepped(stock, "both"), (x, v.reshape(*sizes[0], sizes[1], layer.d), g))
+    yield compiled({"name": UNIT, **labels}, stepped(stock, "both"), (x, v.reshape(*v.shape[:2], -1, layer.d), g))
 
 
 def rows(count: int, seconds: float, least: int) -> Rows:
