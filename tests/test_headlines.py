@@ -3,6 +3,7 @@
 import csv
 import functools
 import math
+import operator
 import pathlib
 import statistics
 
@@ -286,6 +287,15 @@ def slower(one, two):
     return statistics.geometric_mean(first[shape] / second[shape] for shape in first)
 
 
+def memory_share():
+    """How many times the memory of our layer JAX's op needs, at the largest numbers of pixels, channels and images."""
+    ours, stock = (
+        [max(column("scaling", "temp_mib", varied=varied, name=f"locally connected, {who}")) for varied in VARIED]
+        for who in ("convlab", "JAX")
+    )
+    return statistics.geometric_mean(map(operator.truediv, stock, ours))
+
+
 def faster(contender="convlab"):
     return column("slow_convolutions", "faster", contender=contender)
 
@@ -295,6 +305,7 @@ def trained(network, contender="convlab"):
 
 
 README = "README.md"
+VARIED = ("pixels", "channels", "images")
 SWEPT = {"name": "sweep: local, auto"}
 CONV, LOCAL, GLOBAL = "convolution", "locally connected", "global convolution"
 REORDERED, ALL_READ = "convolution, reordered pixels", "convolution, all pixels read"
@@ -608,6 +619,7 @@ HEADLINES = [
     ("speed", "In the sweep our layer is {} times as fast", lambda: f"{1 / timed('sweep: local, auto'):.1f}"),
     ("speed", "At {} shapes it is at least as fast", lambda: sum(ratio <= 1 for ratio in column("speed", "ratio", **SWEPT))),
     ("speed", "and half a millisecond, {}", lambda: percent(max(column("speed", "ratio", **SWEPT)) - 1)),
+    ("scaling", "takes an {} of that of JAX's op", lambda: {8: "eighth"}[round(memory_share())]),
     ("slow_convolutions", "are {} to 209 times as fast", lambda: f"{min(faster()):.0f}"),
     ("slow_convolutions", "are 4 to {} times as fast", lambda: f"{max(faster()):.0f}"),
     ("speed_data", "the step keeps 1.00 and {} of its speed", lambda: f"{mean('speed_data', 'speed', route='disk'):.2f}"),
