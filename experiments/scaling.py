@@ -94,8 +94,8 @@ def convolution(layer: sweep.Layer) -> Contender:
 
 def slope(rows: Rows, value: str) -> float:
     """Return the slope of the logarithm of a value in that of the size."""
-    logarithms = np.log([(row["size"], max(row[value], 1e-3)) for row in rows])
-    return float(np.polyfit(*logarithms.T, 1)[0])
+    size, measured = np.log([(row["size"], max(row[value], 1e-3)) for row in rows]).T
+    return float(np.polyfit(size, measured, 1)[0])
 
 
 def table(rows: Rows, config: Config) -> Rows:

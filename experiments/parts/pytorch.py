@@ -88,7 +88,7 @@ def case_call(case: Any, x: Any, v: Any) -> Callable[[], None]:
     reach = [case.dilation * (taps - 1) for taps in case.taps]
     options: dict[str, Any] = {"stride": case.stride, "groups": case.groups, "dilation": case.dilation}
     if case.transposed:
-        options |= {"padding": [low for low, _ in case.padding], "output_padding": [low - high for low, high in case.padding]}
+        options |= {"padding": [low for low, _ in case.pads], "output_padding": [low - high for low, high in case.pads]}
     elif case.padding == "SAME":  # PyTorch pads both sides alike: of even kernels it computes one more output
         options["padding"] = [(size + 1) // 2 for size in reach]
 

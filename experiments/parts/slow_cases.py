@@ -55,15 +55,15 @@ class Case(NamedTuple):
     as_posted: bool = True
 
     @property
-    def padding(self) -> str | tuple[tuple[int, int], ...]:
-        """The padding of the convolution, or of the one that is transposed.
-
-        Kernels of one tap have none. A transposed convolution is padded as in PyTorch, to `stride` times as many pixels.
-        """
-        if not self.transposed:
-            return "VALID" if math.prod(self.taps) == 1 else "SAME"
+    def pads(self) -> tuple[tuple[int, int], ...]:
+        """The padding of the convolution that is transposed, as in PyTorch: the result has `stride` times as many pixels."""
         surplus = (size - self.stride for size in self.taps)
         return tuple((more - more // 2, more // 2) for more in surplus)
+
+    @property
+    def padding(self) -> str:
+        """The padding of a convolution that is not transposed. Kernels of one tap have none."""
+        return "VALID" if math.prod(self.taps) == 1 else "SAME"
 
     @property
     def result(self) -> tuple[int, ...]:
@@ -123,7 +123,7 @@ def as_posted(case: Case, x: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Ar
 
 def ours(case: Case) -> Callable:
     """Return convlab's function of images and kernel."""
-    window = cl.Window(case.taps, case.stride, case.padding, case.dilation)
+    window = cl.Window(case.taps, case.stride, case.pads if case.transposed else case.padding, case.dilation)
     if case.transposed:
         call = lambda x, v: cl.conv_transpose(x, v, window, case.result, implementation=case.implementation)  # noqa: E731
     else:
@@ -137,7 +137,7 @@ def stock(case: Case) -> Callable:
     images, kernel = (f"NC{space}", f"OI{space}") if case.channels_first else (f"N{space}C", f"{space}IO")
     numbers, strides = (images, kernel, images), (case.stride,) * len(space)
     if case.transposed:
-        pads = [(size - 1 - low, size - 1 - high) for size, (low, high) in zip(case.taps, case.padding, strict=True)]
+        pads = [(size - 1 - low, size - 1 - high) for size, (low, high) in zip(case.taps, case.pads, strict=True)]
         call = lambda x, v: lax.conv_transpose(x, v, strides, pads, dimension_numbers=numbers, transpose_kernel=True)  # noqa: E731
     else:
         options = {"rhs_dilation": (case.dilation,) * len(space), "feature_group_count": case.groups}
