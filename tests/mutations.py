@@ -134,6 +134,20 @@ FAULTS = [
         "tests/test_ops.py -k loops",
     ),
     Fault(
+        "add many small terms in low precision",
+        "convlab/kernels/windows.py",
+        "dtype=jnp.promote_types(g.dtype, jnp.float32))",
+        "dtype=g.dtype)",
+        "tests/test_kernels.py -k low_precision",
+    ),
+    Fault(
+        "expect a traced index in loops that are not compiled",
+        "convlab/kernels/blocks.py",
+        "jnp.asarray(m, np.uint32), []",
+        "m.astype(np.uint32), []",
+        "tests/test_transformations.py -k 'under_a_transformation and locally'",
+    ),
+    Fault(
         "let a convolution by Fourier transforms wrap around",
         "convlab/kernels/spectral.py",
         "max(full, last + 1)",

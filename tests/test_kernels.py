@@ -201,6 +201,27 @@ def test_gathering_a_block_agrees_with_slices_and_adding_up_is_its_transpose(dra
     close(added, transposed, 1e-11)
 
 
+@pytest.mark.parametrize("family", table.FAMILIES)
+@pytest.mark.parametrize("wrt", ["h", "x", "v"])
+@pytest.mark.parametrize("batched", [(True, True), (True, False), (False, True)])
+def test_vmap_over_an_empty_axis_gives_an_empty_result(family, wrt, batched):
+    form = make_form(family)
+    operands = arrays(form)
+    axes = [0 if on else None for on in batched]
+    p, q = (
+        np.empty((0, *operands[name].shape)) if on else operands[name] for name, on in zip(OTHERS[wrt], batched, strict=True)
+    )
+    result = jax.eval_shape(jax.jit(jax.vmap(lambda p, q: form_p.bind(p, q, wrt=wrt, form=form, dtype=p.dtype), axes)), p, q)
+    assert result.shape == (0, *operands[wrt].shape)
+
+
+def test_gradient_of_a_shared_kernel_adds_low_precision_terms_in_float32():
+    x, g = (np.ones(shape, jnp.bfloat16) for shape in ((1, 521, 12, 1), (1, 521, 9, 32)))
+    form = Form("conv", cl.Window((4,), padding="VALID").axes((12,)), "windows")
+    v = jax.jit(lambda x, g: form_p.bind(x, g, wrt="v", form=form, dtype=jnp.dtype(jnp.bfloat16)))(x, g)
+    np.testing.assert_allclose(np.asarray(v, float), 521 * 9, rtol=2**-8)
+
+
 def test_result_has_the_requested_dtype_and_gradient_the_input_dtype():
     operands = arrays(make_form("conv"))
     x, v = (jnp.asarray(operands[name].astype(jnp.bfloat16)) for name in "xv")

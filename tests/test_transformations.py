@@ -15,7 +15,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 import convlab as cl
 
-N, SPACE, SIZE, C, D, PERIOD, RANK = 2, (5,), (3,), 2, 3, 2, 2
+N, SPACE, SIZE, C, D, PERIOD, RANK = 7, (5,), (3,), 2, 3, 2, 2
 WINDOW = cl.Window(SIZE, 2, ("CIRCULAR",), 1)
 READS = oracle.tables(SPACE, SIZE, (2,), (1,), "CIRCULAR")
 (OUT,) = oracle.out_shape(READS)

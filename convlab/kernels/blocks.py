@@ -73,7 +73,7 @@ class Grid(NamedTuple):
         """Run `body(first position, first pixel, carry)` over all blocks."""
 
         def visit(m: Array, carry: Array) -> Array:
-            m, position = m.astype(np.uint32), []  # without a sign, no index is tested for being negative
+            m, position = jnp.asarray(m, np.uint32), []  # without a sign, no index is tested for being negative
             for axis, count in zip(reversed(self.axes), reversed(self.blocks), strict=True):
                 m, index = m // count, m % count
                 position.insert(0, index * axis.outputs)

@@ -142,17 +142,17 @@ ad.defbilinear(form_p, _transpose(0), _transpose(1))
 def _batch(arrays, dims, *, wrt, form, dtype):
     batched = {name: dim for name, dim in zip(OTHERS[wrt], dims, strict=True) if dim is not None}
     letter = SHARED[frozenset(("".join(batched)) + wrt)]
-    operands, extra = [], 0
+    operands, extra, inner = [], 0, 0
     for name, array in zip(OTHERS[wrt], arrays, strict=True):
         if name in batched:
             at = LETTERS[name][letter] % (array.ndim - 1)
             array = jnp.moveaxis(array, batched[name], at)
-            extra = array.shape[at]
-            array = array.reshape(*array.shape[:at], extra * array.shape[at + 1], *array.shape[at + 2 :])
+            extra, inner = array.shape[at : at + 2]
+            array = array.reshape(*array.shape[:at], extra * inner, *array.shape[at + 2 :])
         operands.append(array)
     out = form_p.bind(*operands, wrt=wrt, form=form, dtype=dtype)
     at = LETTERS[wrt][letter] % out.ndim
-    return out.reshape(*out.shape[:at], extra, out.shape[at] // extra, *out.shape[at + 1 :]), at
+    return out.reshape(*out.shape[:at], extra, inner, *out.shape[at + 1 :]), at
 
 
 batching.primitive_batchers[form_p] = _batch

@@ -94,7 +94,7 @@ def gradient_v(x: Float[Array, "s n *pixels c"], g: Float[Array, "s n *out d"], 
             p = jnp.stack(list(taps(p, axis, 3 + 2 * r)), 1 + r)
         p = lax.optimization_barrier(p.reshape(s, size * c, few * outputs))
         part = lax.dynamic_slice_in_dim(g, m * few, few, 1).reshape(s, few * outputs, d)
-        return v + jnp.einsum("sam,smd->sad", p, part, precision=form.precision)
+        return v + jnp.einsum("sam,smd->sad", p, part, precision=form.precision, preferred_element_type=v.dtype)
 
-    v = lax.fori_loop(0, n // few, add, jnp.zeros_like(g, shape=(s, size * c, d)))
-    return v.reshape(s, *form.taps, c, d)
+    total = jnp.zeros_like(g, shape=(s, size * c, d), dtype=jnp.promote_types(g.dtype, jnp.float32))  # many small terms
+    return lax.fori_loop(0, n // few, add, total).astype(g.dtype).reshape(s, *form.taps, c, d)
