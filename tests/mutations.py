@@ -129,8 +129,8 @@ FAULTS = [
     Fault(
         "reshape groups in the wrong order",
         "convlab/kernels/trilinear.py",
-        "x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups), -2, 0)",
-        "x.reshape(*x.shape[:-1], x.shape[-1] // groups, groups), -1, 0)",
+        "array.reshape(*array.shape[:-1], groups, array.shape[-1] // groups), -2, 0)",
+        "array.reshape(*array.shape[:-1], array.shape[-1] // groups, groups), -1, 0)",
         "tests/test_ops.py -k loops",
     ),
     Fault(
@@ -178,8 +178,8 @@ FAULTS = [
     Fault(
         "ignore the dilation of windows that are gathered by a table",
         "convlab/kernels/blocks.py",
-        "axis.dilation * np.arange(axis.size)",
-        "np.arange(axis.size)",
+        "+ axis.reads[:, None, :]",
+        "+ axis._replace(dilation=1).reads[:, None, :]",
         "tests/test_kernels.py -k 'block or implementation'",
     ),
     Fault(

@@ -288,7 +288,7 @@ def slower(one, two):
 
 
 def memory_share():
-    """How many times the memory of our layer JAX's op needs, at the largest numbers of pixels, channels and images."""
+    """Memory of JAX's op as a multiple of that of our layer: the mean over the largest sizes."""
     ours, stock = (
         [max(column("scaling", "temp_mib", varied=varied, name=f"locally connected, {who}")) for varied in VARIED]
         for who in ("convlab", "JAX")

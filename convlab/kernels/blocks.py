@@ -2,8 +2,8 @@
 
 The windows of one block fit into the cache. They are gathered again for the gradient instead of kept, so a k x k copy of the
 image never exists. The batch is the innermost axis, after the channels. A pixel is then one long contiguous run. Gathering
-copies such runs by a table of their numbers, at the cost of one transpose of the input. (Slices that are stacked tap by tap
-take three times as long, since XLA decides for every entry which slice it comes from.) Cotangents are not gathered into
+copies such runs by a table of their numbers, at the cost of one transpose of the input. Slices that are stacked tap by tap
+would take three times as long: XLA decides for every entry which slice it comes from. Cotangents are not gathered into
 windows, so they keep their channels innermost, which is cheaper still.
 """
 
@@ -51,15 +51,15 @@ class Grid(NamedTuple):
         """Return the number of the pixel of the slab that each position reads through each tap: (positions, taps)."""
         numbers = np.zeros((1, 1), np.int32)
         for axis in self.axes:
-            pixels = axis.stride * np.arange(axis.outputs)[:, None] + axis.dilation * np.arange(axis.size)
-            numbers = axis.reach * numbers[:, None, :, None] + pixels[:, None, :]
+            numbers = axis.pixels * numbers[:, None, :, None] + axis.reads[:, None, :]
             numbers = numbers.reshape(numbers.shape[0] * axis.outputs, -1)
         return numbers.astype(np.int32)
 
     def readers(self) -> np.ndarray:
-        """Return the numbers of the entries of the windows that are read from each pixel of the slab: (readers, pixels).
+        """Return for each pixel of the slab the entries of the windows that read it: (readers, pixels).
 
-        Pixels with fewer readers than others are filled with a number after the last entry.
+        Entries are numbered in the order of `reads`. Pixels with fewer readers than others are filled with a number after the
+        last entry.
         """
         reads = self.reads().ravel()
         order = np.argsort(reads, kind="stable")
@@ -91,7 +91,8 @@ def make_grid(stack: int, form: Form, position_bytes: int) -> Grid:
         capacity = capacity // size if size == axis.outputs else 1
         block.insert(0, size)
     blocks = tuple(axis.outputs // size for axis, size in zip(axes, block, strict=True))
-    return Grid(tuple(axis._replace(outputs=size, low=0, high=0) for axis, size in zip(axes, block, strict=True)), blocks)
+    parts = (axis._replace(outputs=size, low=0, high=0) for axis, size in zip(axes, block, strict=True))
+    return Grid(tuple(part._replace(pixels=part.reach) for part in parts), blocks)
 
 
 def _images(x: Array, form: Form) -> Array:

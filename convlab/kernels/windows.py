@@ -57,7 +57,10 @@ def _few(wrt: str, p: Array, q: Array) -> bool:
 
 
 def _by_position(x: Float[Array, "s n *pixels c"], form: Form, images_last: bool = False) -> Array:
-    """Gather windows by position: (i, n, a), or (i, a, n) with images last. The letter a stands for taps and channels."""
+    """Gather windows by position: (i, n, a), or (i, a, n) with images last.
+
+    The letter a stands for taps and channels.
+    """
     p = windows(jnp.moveaxis(x, 1, -1 if images_last else 1 + form.ndim), form.axes, 1, after=2 if images_last else 1)
     size = math.prod(form.taps) * x.shape[-1]
     return p.reshape(-1, *((size, x.shape[1]) if images_last else (x.shape[1], size)))

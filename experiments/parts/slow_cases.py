@@ -56,7 +56,10 @@ class Case(NamedTuple):
 
     @property
     def pads(self) -> tuple[tuple[int, int], ...]:
-        """The padding of the convolution that is transposed, as in PyTorch: the result has `stride` times as many pixels."""
+        """The padding of the convolution that is transposed, as in PyTorch.
+
+        The result has `stride` times as many pixels.
+        """
         surplus = (size - self.stride for size in self.taps)
         return tuple((more - more // 2, more // 2) for more in surplus)
 
