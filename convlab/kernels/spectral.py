@@ -9,7 +9,6 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
-import scipy.fft
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -58,6 +57,8 @@ def _shift(axis: Axis) -> int:
 
 def _length(axis: Axis) -> int:
     """Return a length at which transforms are fast and the full convolution fits, with all outputs."""
+    import scipy.fft  # here, since few use it and all import this module
+
     last = axis.stride * (axis.outputs - 1) + _shift(axis)
     full = axis.pixels + axis.dilation * (axis.size - 1)
     return scipy.fft.next_fast_len(max(full, last + 1) + max(-_shift(axis), 0), real=True)
