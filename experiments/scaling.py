@@ -20,6 +20,7 @@ from experiments.parts import sweep
 from experiments.parts.implementations import stepped
 from experiments.shared.command import Rows, main
 from experiments.shared.progress import track
+from experiments.shared.settings import named_by_backend
 from experiments.shared.stopwatch import Contender, compiled, interleave
 
 CONV = "convolution"
@@ -58,7 +59,7 @@ class Config:
     @property
     def name(self) -> str:
         """The name of the report."""
-        return "scaling" if jax.default_backend() == "cpu" else f"scaling_{jax.default_backend()}"
+        return named_by_backend("scaling")
 
 
 SMOKE = Config(sides=(4, 5), widths=(2, 3), batches=(2, 3), side=4, channels=2, images=2, seconds=0.0, least=1)

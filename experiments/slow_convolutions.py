@@ -21,6 +21,7 @@ from convlab import report
 from experiments.parts.slow_cases import CASES, Case, contenders
 from experiments.shared.command import Rows, main
 from experiments.shared.progress import track
+from experiments.shared.settings import named_by_backend
 from experiments.shared.stopwatch import interleave
 
 COLOURS = {"stock JAX": "#767676", "convlab": "#0072B2", "PyTorch": "#009E73"}
@@ -47,8 +48,7 @@ class Config:
     @property
     def name(self) -> str:
         """The name of the report."""
-        backend = jax.default_backend()
-        return "slow_convolutions" if backend == "cpu" else f"slow_convolutions_{backend}"
+        return named_by_backend("slow_convolutions")
 
 
 SMOKE = Config(seconds=0.0, least=1, shrink=16, torch=False)

@@ -26,6 +26,7 @@ from experiments.parts.implementations import UNIT, Implementations, contenders,
 from experiments.parts.rooflines import Shape, means, placed, ratios
 from experiments.shared.command import Rows, main
 from experiments.shared.progress import track
+from experiments.shared.settings import named_by_backend
 from experiments.shared.stopwatch import ceilings, interleave
 
 LOCAL = ("local, auto", "local, ConvLocal", "local, masked dense")
@@ -85,8 +86,7 @@ class Config(Implementations):
     @property
     def name(self) -> str:
         """The name of the report."""
-        backend = jax.default_backend()
-        return "speed" if backend == "cpu" else f"speed_{backend}"
+        return named_by_backend("speed")
 
 
 SMOKE = Config(

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from flax import nnx
 
@@ -31,6 +32,12 @@ def usage() -> Iterator[None]:
         yield
     except (ValueError, TypeError, ImportError, OSError) as error:
         raise UsageError(str(error)) from error
+
+
+def named_by_backend(name: str) -> str:
+    """Return the name of a benchmark's report: on CPU its own, else followed by the backend."""
+    backend = jax.default_backend()
+    return name if backend == "cpu" else f"{name}_{backend}"
 
 
 def styles(rungs: Mapping[str, str]) -> dict[str, report.Style]:
