@@ -19,10 +19,11 @@ import jax
 
 from convlab import report
 from experiments.parts import training_step as parts
-from experiments.parts.elsewhere import Elsewhere, contenders
 from experiments.parts.loops import Loops, loop_rows, seed_rows
 from experiments.parts.rivals import NETWORKS, convlab_contender
+from experiments.parts.step_contenders import contenders
 from experiments.shared.command import Rows, main
+from experiments.shared.elsewhere import Elsewhere
 from experiments.shared.progress import track
 from experiments.shared.stopwatch import ceilings, compiled, floor, interleave
 

@@ -6,8 +6,9 @@ with alpha 0, 1 and 10 are trained on images. Two controls are convolutions, who
 and without the penalty.
 
 Gratings then measure the preferred orientation of every unit of the first layer. The roughness of a map is the mean angle
-between the orientations of neighbouring units. It is 45 degrees for random orientations. The null model is the same map with
-its units shuffled.
+between the orientations of neighbouring units. It is 45 degrees for random orientations. Test images measure which class every
+unit of the last layer prefers, and how many neighbours prefer different classes. The null models are the same maps with their
+units shuffled.
 
     python -m experiments.topography                                                    (76 seconds on 2 busy cores)
     python -m experiments.topography --cifar --data folder:PATH/cifar10.zip             (9 minutes on 2 cores)
@@ -27,7 +28,7 @@ import optax
 import convlab as cl
 from convlab import optim, report
 from convlab.data import Data
-from experiments.parts.sheets import Sheets, first_sheet, read_map, smoothness, write_map
+from experiments.parts.sheets import Sheets, class_sheet, first_sheet, read_map, smoothness, write_map
 from experiments.shared.command import Rows, main
 from experiments.shared.progress import at_once
 from experiments.shared.settings import Recipe, above, with_p
@@ -37,10 +38,13 @@ CONNECTIVITY = {LOCAL: "locally_connected", CONV: "conv"}
 REFERENCE = {"network": LOCAL, "alpha": 0.0}
 ANGLES = ("roughness", "shuffled")  # in degrees
 COUNTED = ("pinwheels", "shuffled_pinwheels")  # per 100 units
-BOUNDS: dict[str, tuple[float, float]] = dict.fromkeys(("accuracy", "train_accuracy", "selectivity", "shared"), report.SHARE)
+CHANGES = ("class_changes", "shuffled_class_changes")
+SHARES = ("accuracy", "train_accuracy", "selectivity", "shared", *CHANGES)
+BOUNDS: dict[str, tuple[float, float]] = dict.fromkeys(SHARES, report.SHARE)
 BOUNDS |= dict.fromkeys(ANGLES, (0.0, 90.0)) | dict.fromkeys(COUNTED, (0.0, 100.0))
-FORMATS = {"accuracy": ".1%", "train_accuracy": ".1%", "gain": "+.1%", "alpha": "g"} | dict.fromkeys(ANGLES + COUNTED, ".1f")
-PRINTED = ("network", "alpha", "accuracy", "gain", "p", "roughness", "shuffled")
+FORMATS = {"accuracy": ".1%", "train_accuracy": ".1%", "gain": "+.1%", "alpha": "g"}
+FORMATS |= dict.fromkeys(ANGLES + COUNTED, ".1f") | dict.fromkeys(CHANGES, ".0%")
+PRINTED = ("network", "alpha", "accuracy", "gain", "p", "roughness", "shuffled", *CHANGES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +93,7 @@ def cases(config: Config) -> list[Case]:
 
 
 def trained(data: Data, config: Config, case: Case) -> dict[str, Any]:
-    """Train a network and return its row, with its orientation map if it is of the first seed."""
+    """Train a network and return its row, with its maps if it is of the first seed."""
     subset = data.subset(config.size, case.seed)
     sizes = config.width, config.taps, config.strides
     model = Sheets(data.image_shape, len(data.classes), *sizes, CONNECTIVITY[case.network], case.seed)
@@ -100,13 +104,16 @@ def trained(data: Data, config: Config, case: Case) -> dict[str, Any]:
     learnt = fitted.evaluate(subset.train.images, subset.train.labels)["accuracy"]
     model = fitted.model()
     orientations, selectivity = first_sheet(model, data.image_shape)
+    classes = class_sheet(model, subset)
     return case._asdict() | {
         "accuracy": fitted.history[-1]["test_accuracy"],
         "train_accuracy": learnt,
-        **smoothness(orientations, jax.random.key(case.seed), config.shuffles),
+        **smoothness(orientations, classes, jax.random.key(case.seed), config.shuffles),
         "selectivity": float(jnp.mean(selectivity)),
         "shared": cl.shares(model, data.image_shape)[0].shared,
-        "map": None if case.seed else write_map(orientations),
+        "orientation": None if case.seed else write_map(orientations, "orientation"),
+        "class": None if case.seed else write_map(classes, "class"),
+        "classes": None if case.seed else "/".join(data.classes),
     }
 
 
@@ -124,20 +131,23 @@ def table(rows: Rows, config: Config) -> Rows:
 
 
 def draw(rows: Rows, config: Config) -> Any:
-    """Draw the sheet of the first layer of every network, coloured by orientation."""
-    lines, maps = table(rows, config), [read_map(row["map"]) for row in rows if row["map"]]
-    columns = len(config.alphas)  # the local networks above, the convolutions below
-    figure, axes = report.new_figure(2 * columns, rows=2, size=(4.6 * columns + 1, 11.5))
-    for axis in axes[len(maps) :]:
-        axis.set_axis_off()
-    for axis, units, line in zip(axes, maps, lines, strict=False):
-        accuracy = report.interval_of(line, "accuracy")
+    """Draw the sheets of the locally connected networks: orientations of the first layer above, classes of the last below."""
+    lines = [line for line in table(rows, config) if line["network"] == LOCAL]
+    first = [row for row in rows if row["network"] == LOCAL and row["orientation"]]
+    columns = len(lines)
+    figure, axes = report.new_figure(2 * columns, rows=2, size=(4.6 * columns + 1, 11.0))
+    for at, (row, line) in enumerate(zip(first, lines, strict=True)):
+        accuracy, last = report.interval_of(line, "accuracy"), at == columns - 1
         title = (
-            f"{line['network']}, \N{GREEK SMALL LETTER ALPHA} = {line['alpha']:g}\n"
-            f"neighbours {line['roughness']:.0f}\N{DEGREE SIGN} apart, shuffled {line['shuffled']:.0f}\N{DEGREE SIGN}\n"
-            f"accuracy {accuracy.mean:.0%} [{accuracy.low:.0%}, {accuracy.high:.0%}]"
+            f"\N{GREEK SMALL LETTER ALPHA} = {line['alpha']:g}\n"
+            f"accuracy {accuracy.mean:.0%} [{accuracy.low:.0%}, {accuracy.high:.0%}]\n"
+            f"neighbours {line['roughness']:.0f}\N{DEGREE SIGN} apart, shuffled {line['shuffled']:.0f}\N{DEGREE SIGN}"
         )
-        report.sheet(axis, units, title, kind="orientation", label="preferred orientation", bar=axis is axes[columns - 1])
+        label = "preferred orientation\nof the first layer's units"
+        report.sheet(axes[at], read_map(row["orientation"], "orientation"), title, kind="orientation", label=label, bar=last)
+        title = f"neighbours of another class\n{line['class_changes']:.0%}, shuffled {line['shuffled_class_changes']:.0%}"
+        words: dict[str, Any] = {"label": "preferred class\nof the last layer's units", "classes": row["classes"].split("/")}
+        report.sheet(axes[columns + at], read_map(row["class"], "class"), title, kind="class", bar=last, **words)
     return figure
 
 

@@ -9,10 +9,12 @@ import numpy as np
 from flax import nnx
 
 from convlab import measure
+from convlab.data import Data, standardise
 from convlab.models import Connections, Head, Stack, Stage
 
-FIRST = "stages/0/layer"
-LETTERS = string.ascii_letters  # each stands for a range of 180 / 52 degrees in a written map, and "." for no orientation
+FIRST, LAST = "stages/0/layer", "stages/2/layer"
+LETTERS = string.ascii_letters  # each stands for a class or a range of 180 / 52 degrees in a written map, and "." for none
+IMAGES = 2000  # the number of test images from which preferred classes are found
 
 
 class Sheets(Stack):
@@ -52,8 +54,20 @@ def first_sheet(model: nnx.Module, image_shape: Sequence[int]) -> tuple[jax.Arra
     return orientation, selectivity
 
 
-def smoothness(orientations: jax.Array, key: jax.Array, shuffles: int) -> dict[str, float]:
-    """Return the roughness in degrees and the pinwheels per 100 units of a map, next to those of shuffled units."""
+def class_sheet(model: nnx.Module, data: Data) -> jax.Array:
+    """Return the class of test images that each unit of the last layer prefers, on the layer's sheet."""
+    images = standardise(data.test.images[:IMAGES], data.mean, data.std)
+    responses = measure.feature_maps(model, images, LAST)[LAST]
+    return measure.arrange_on_sheet(measure.class_preference(responses, data.test.labels[:IMAGES]).preferred)
+
+
+def smoothness(orientations: jax.Array, classes: jax.Array, key: jax.Array, shuffles: int) -> dict[str, float]:
+    """Measure the smoothness of two maps, next to that of shuffled units.
+
+    Returns:
+      The roughness of orientations in degrees, the pinwheels per 100 units, and the share of neighbours that prefer different
+      classes.
+    """
 
     def roughness(units: jax.Array) -> jax.Array:
         return jnp.degrees(measure.map_roughness(units, circular=True))
@@ -61,17 +75,22 @@ def smoothness(orientations: jax.Array, key: jax.Array, shuffles: int) -> dict[s
     def pinwheels(units: jax.Array) -> jax.Array:
         return 100 * jnp.mean(measure.pinwheels(units, circular=True) != 0)
 
+    def differ(units: jax.Array) -> jax.Array:
+        return measure.map_roughness(units, "class", circular=True)
+
     angle, count = (measure.shuffled_null(statistic, orientations, key, shuffles) for statistic in (roughness, pinwheels))
-    return {"roughness": angle.value, "shuffled": angle.mean, "pinwheels": count.value, "shuffled_pinwheels": count.mean}
+    share = measure.shuffled_null(differ, classes, key, shuffles)
+    values = {"roughness": angle.value, "shuffled": angle.mean, "pinwheels": count.value, "shuffled_pinwheels": count.mean}
+    return values | {"class_changes": share.value, "shuffled_class_changes": share.mean}
 
 
-def write_map(orientations: jax.Array) -> str:
-    """Write a map of orientations as text with a letter per unit and a slash between rows."""
-    numbers = np.asarray(orientations) * len(LETTERS) / np.pi
-    return "/".join("".join("." if np.isnan(n) else LETTERS[int(n) % len(LETTERS)] for n in row) for row in numbers)
+def write_map(units: jax.Array, kind: str) -> str:
+    """Write a map of orientations or classes as text with a letter per unit and a slash between rows."""
+    numbers = np.asarray(units) * len(LETTERS) / np.pi if kind == "orientation" else np.asarray(units)
+    return "/".join("".join(LETTERS[int(n) % len(LETTERS)] if n >= 0 else "." for n in row) for row in numbers)
 
 
-def read_map(text: str) -> np.ndarray:
-    """Read a map of orientations in radians from the text of `write_map`, with the middle of each letter's range."""
-    middles = {letter: (number + 0.5) * np.pi / len(LETTERS) for number, letter in enumerate(LETTERS)} | {".": np.nan}
-    return np.array([[middles[letter] for letter in row] for row in text.split("/")])
+def read_map(text: str, kind: str) -> np.ndarray:
+    """Read a map from the text of `write_map`: classes, or orientations in radians with the middle of each letter's range."""
+    numbers = np.array([[LETTERS.find(letter) for letter in row] for row in text.split("/")])
+    return np.where(numbers < 0, np.nan, (numbers + 0.5) * np.pi / len(LETTERS)) if kind == "orientation" else numbers

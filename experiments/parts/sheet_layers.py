@@ -1,0 +1,180 @@
+"""The six layers of a published topographic network, in convlab, in JAX and in Keras."""
+
+import functools
+import importlib.util
+import os
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import linen
+from jax import lax
+
+import convlab as cl
+from experiments.parts.implementations import stepped
+from experiments.shared.stopwatch import Contender, compiled
+
+OURS, CONV = "convlab", "convolution"
+KERAS = {f"Keras, implementation {number}": number for number in (1, 2, 3)}
+
+
+class Layer(NamedTuple):
+    """A locally connected layer without padding.
+
+    Attributes:
+      name: Its name in the figure.
+      side: The side of the image.
+      channels: The number of input channels.
+      features: The number of output channels.
+      k: The side of the kernel.
+      stride: The stride.
+      images: The number of images.
+    """
+
+    name: str
+    side: int
+    channels: int
+    features: int
+    k: int = 3
+    stride: int = 1
+    images: int = 1
+
+    @property
+    def outputs(self) -> int:
+        """The number of output positions along an axis."""
+        return (self.side - self.k) // self.stride + 1
+
+    @property
+    def weights(self) -> int:
+        """The number of weights."""
+        return self.outputs**2 * self.k**2 * self.channels * self.features
+
+    @property
+    def dense_weights(self) -> int:
+        """The number of weights of a dense layer from all pixels to all units."""
+        return self.side**2 * self.channels * self.outputs**2 * self.features
+
+    def small(self) -> "Layer":
+        """Return a layer of its kind with few weights."""
+        return self._replace(side=self.k, channels=1, features=2, images=1)
+
+    def draw(self) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Draw images, kernels and cotangents."""
+        out = (self.outputs, self.outputs)
+        shapes = (
+            (self.images, self.side, self.side, self.channels),
+            (*out, self.k, self.k, self.channels, self.features),
+            (self.images, *out, self.features),
+        )
+        x, v, g = (jax.random.normal(jax.random.key(number), shape) for number, shape in enumerate(shapes))
+        return x, v, g
+
+
+ALL_TNN = (
+    Layer("1: 7x7, stride 3", 150, 3, 64, 7, 3),
+    Layer("2: 3x3", 24, 64, 81),
+    Layer("3: 3x3", 22, 81, 81),
+    Layer("4: 3x3", 10, 81, 256),
+    Layer("5: 3x3", 8, 256, 256),
+    Layer("6: 3x3", 3, 256, 2500),
+)
+
+
+def installed() -> bool:
+    """Return True if TensorFlow and its Keras 2 are installed."""
+    return all(importlib.util.find_spec(name) for name in ("tensorflow", "tf_keras"))
+
+
+def names(keras: bool) -> tuple[str, ...]:
+    """List the contenders."""
+    return (OURS, "JAX's op", CONV, *(KERAS if keras else ()))
+
+
+def needed_mib(layer: Layer, name: str) -> float:
+    """Return the memory of the largest arrays of a contender in MiB.
+
+    They are the weights and their gradient. The dense matrix has a mask too. The gradient of the sparse product gathers three
+    numbers for every weight and image, and there are indices of 64 bits.
+    """
+    numbers = {
+        "Keras, implementation 2": 3 * layer.dense_weights,
+        "Keras, implementation 3": (6 + 3 * layer.images) * layer.weights,
+    }
+    return 4 * numbers.get(name, 2 * layer.weights) / 2**20
+
+
+def contenders(layer: Layer, name: str) -> list[Contender]:
+    """Build the contender of a name, which runs a layer forward and backward."""
+    return [_keras_contender(layer, name) if name in KERAS else _jax_contender(layer, name)]
+
+
+def _jax_contender(layer: Layer, name: str) -> Contender:
+    window = cl.Window((layer.k, layer.k), strides=layer.stride, padding="VALID")
+    x, v, g = layer.draw()
+    calls: dict[str, Callable[..., Any]] = {OURS: functools.partial(cl.locally_connected, window=window)}
+    module = linen.ConvLocal(layer.features, (layer.k,) * 2, (layer.stride,) * 2, "VALID", use_bias=False)
+    calls["JAX's op"] = lambda x, v: module.apply({"params": {"kernel": v}}, x)
+    calls[CONV] = lambda x, v: lax.conv_general_dilated(
+        x, v, (layer.stride,) * 2, "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    if name == CONV:
+        v = v[0, 0]
+    elif name != OURS:
+        v = v.reshape(*v.shape[:2], -1, layer.features)
+    return compiled({"contender": name}, stepped(calls[name], "both"), (x, v, g))
+
+
+def _keras_contender(layer: Layer, name: str) -> Contender:
+    """Build Keras' layer in one of its implementations. Its compile time is that of the first call.
+
+    The third implementation is the same sparse product, but NumPy lists the indices. Keras lists them in Python, which takes
+    minutes.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow as tf  # pyright: ignore[reportMissingImports]
+    import tf_keras  # pyright: ignore[reportMissingImports]
+
+    x, v, g = (tf.constant(np.asarray(array)) for array in layer.draw())
+    if KERAS[name] == 3:
+        weights, indices = tf.Variable(tf.reshape(v, -1)), tf.constant(_indices(layer))
+        shape = (layer.outputs**2 * layer.features, layer.side**2 * layer.channels)
+
+        def local(x: Any) -> Any:
+            sparse = tf.SparseTensor(indices, weights, shape)
+            h = tf.sparse.sparse_dense_matmul(sparse, tf.reshape(x, (len(x), -1)), adjoint_b=True)
+            return tf.reshape(tf.transpose(h), g.shape)
+
+        variables = [weights]
+    else:
+        options: dict[str, Any] = {"use_bias": False, "implementation": KERAS[name]}
+        local = tf_keras.layers.LocallyConnected2D(layer.features, layer.k, layer.stride, **options)
+        local.build(x.shape)
+        variables = local.trainable_variables
+
+    @tf.function
+    def both(x: Any, g: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            h = local(x)
+        return h, tape.gradient(h, [x, *variables], output_gradients=g)
+
+    def call() -> None:
+        h, gradients = both(x, g)
+        for array in (h, *gradients):
+            array.numpy()
+
+    begin = time.perf_counter()
+    call()  # builds the graph
+    return Contender({"contender": name}, call, compile_seconds=time.perf_counter() - begin)
+
+
+def _indices(layer: Layer) -> np.ndarray:
+    """List the output and the input of every weight."""
+    i, j, a, b, c, d = np.indices(
+        (layer.outputs, layer.outputs, layer.k, layer.k, layer.channels, layer.features), np.int64, sparse=True
+    )
+    outputs = (i * layer.outputs + j) * layer.features + d
+    inputs = ((i * layer.stride + a) * layer.side + j * layer.stride + b) * layer.channels + c
+    return np.stack([array.ravel() for array in np.broadcast_arrays(outputs, inputs)], -1)

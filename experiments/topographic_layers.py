@@ -1,0 +1,157 @@
+"""What do the layers of a topographic network cost, beside the layers that its authors use?
+
+The All-TNN of Lu et al. has six locally connected layers and 107 million weights. Each one runs forward and backward in
+convlab, in JAX's own op, and in the three implementations of Keras 2 if TensorFlow and tf_keras are installed. Keras' first
+implementation is its default, which the authors use. It cuts out every window in the graph. The second one masks a dense
+matrix, and is left out where that does not fit. The third is a sparse matrix. The baseline is a convolution of the same
+arithmetic, which has one kernel instead of one for each position.
+
+    python -m experiments.topographic_layers                                           (MINUTES minutes on 2 cores)
+
+Reference: Lu et al. 2025, End-to-end topographic networks as models of cortical map formation and human visual behaviour.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from convlab import report
+from experiments.parts.sheet_layers import ALL_TNN, CONV, OURS, Layer, contenders, installed, names, needed_mib
+from experiments.shared.command import Rows, main
+from experiments.shared.elsewhere import Elsewhere
+from experiments.shared.progress import track
+from experiments.shared.settings import named_by_backend
+from experiments.shared.stopwatch import interleave
+
+STYLES = {
+    OURS: report.Style(OURS, "#0072B2", "o"),
+    "JAX's op": report.Style("JAX's op", "#D55E00", "P"),
+    CONV: report.Style(CONV, "#767676", "o"),
+    "Keras, implementation 1": report.Style("Keras, implementation 1", "#009E73", "^"),
+    "Keras, implementation 2": report.Style("Keras, implementation 2", "#CC79A7", "D"),
+    "Keras, implementation 3": report.Style("Keras, implementation 3", "#E69F00", "s"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The settings of the experiment.
+
+    Args:
+      layers: The number of layers, from the first on.
+      images: The number of images. The authors train with 512 on accelerators.
+      shrink: The number by which channels are divided.
+      seconds: The time spent on each contender, in seconds.
+      least: The smallest number of calls of each contender.
+      keras: Whether Keras' layers are timed if TensorFlow and tf_keras are installed.
+      memory: The largest memory that a layer may need by the size of its weights, in MiB.
+      root: The folder of the results.
+    """
+
+    layers: int = len(ALL_TNN)
+    images: int = 32
+    shrink: int = 1
+    seconds: float = 0.5
+    least: int = 3
+    keras: bool = True
+    memory: float = 10_000
+    root: str = "runs"
+
+    @property
+    def name(self) -> str:
+        """The name of the report."""
+        return named_by_backend("topographic_layers")
+
+
+SMOKE = Config(layers=1, images=2, shrink=64, seconds=0.0, least=1, keras=False)
+
+
+def layers(config: Config) -> list[Layer]:
+    """Return the layers, with fewer channels if asked for."""
+    made = []
+    for layer in ALL_TNN[: config.layers]:
+        channels, features = (max(size // config.shrink, 1) for size in (layer.channels, layer.features))
+        made.append(layer._replace(channels=channels, features=features, images=config.images))
+    return made
+
+
+def run(config: Config) -> Rows:
+    """Return one row per layer and contender. Where a contender does not fit, the row has only its memory by formula."""
+    every = names(config.keras and installed())
+    rows: Rows = []
+    for layer in track(layers(config), "layers"):
+        fitting = [name for name in every if needed_mib(layer, name) <= config.memory]
+        timed = measure(layer, fitting, config)
+        for name in every:
+            row = {"layer": layer.name, "weights": layer.weights, "contender": name, "needed_mib": needed_mib(layer, name)}
+            rows.append(row | timed.get(name, {}))
+    return rows
+
+
+def measure(layer: Layer, fitting: Sequence[str], config: Config) -> dict[str, dict[str, Any]]:
+    """Time contenders that take turns, each in a process of its own, and measure the memory of the processes.
+
+    The memory is the largest resident memory minus that before the layer was made, when a small layer had already run.
+    """
+    with contextlib.ExitStack() as stack:
+        processes = {name: stack.enter_context(Elsewhere()) for name in fitting}
+        made, before = [], {}
+        for name, process in processes.items():
+            [small] = process.contenders(contenders, layer.small(), name)
+            small.call()
+            before[name] = process.memory("VmRSS")
+            made += process.contenders(contenders, layer, name)
+            made[-1].call()
+            process.forget_peak()
+        timed = interleave(made, config.seconds, config.least)
+        peaks = {name: process.memory("VmHWM") for name, process in processes.items()}
+    known = {name: peak - before[name] for name, peak in peaks.items() if peak is not None}
+    return {row["contender"]: row | {"peak_mib": known.get(row["contender"])} for row in timed}
+
+
+def table(rows: Rows, config: Config) -> Rows:
+    """Return one row per contender: how many layers fit, and their times, memory and compile times added up.
+
+    The ratios compare a contender with ours at the layers that it fits.
+    """
+    lines = []
+    for name in dict.fromkeys(row["contender"] for row in rows):
+        mine = [row for row in rows if row["contender"] == name and row.get("ms")]
+        fitting = {row["layer"] for row in mine}
+        ours = [row for row in rows if row["contender"] == OURS and row["layer"] in fitting]
+        line: dict[str, Any] = {"contender": name, "layers": len(mine)}
+        for value in ("ms", "peak_mib", "compile_s"):
+            known = [row[value] for row in mine if row.get(value) is not None]
+            line[value] = sum(known) if len(known) == len(mine) else None
+        lines.append(line | {"of_ours": line["ms"] / sum(row["ms"] for row in ours)})
+    return lines
+
+
+def draw(rows: Rows, config: Config) -> Any:
+    """Draw the time and the memory of every layer. Open marks are the memory that layers which do not fit would need."""
+    figure, (left, right) = report.new_figure(2, size=(15.0, 6.0))
+    names = list(dict.fromkeys(row["layer"] for row in rows))
+    for name, style in STYLES.items():
+        mine = [row for row in rows if row["contender"] == name]
+        for axis, value in ((left, "ms"), (right, "peak_mib")):
+            known = [row for row in mine if row.get(value)]
+            x = [names.index(row["layer"]) for row in known]
+            axis.plot(x, [row[value] for row in known], style.marker, color=style.colour, label=style.label, markersize=9)
+        missing = [row for row in mine if not row.get("ms")]
+        where = [names.index(row["layer"]) for row in missing]
+        needed = [row["needed_mib"] for row in missing]
+        right.plot(where, needed, style.marker, color=style.colour, markersize=9, fillstyle="none")
+    for axis, label in ((left, "time, forward and backward, ms"), (right, "peak memory, MiB")):
+        axis.set_yscale("log")
+        axis.yaxis.set_major_formatter("{x:,g}")
+        axis.set_xticks(range(len(names)), [name.replace(", ", "\n") for name in names])
+        axis.set_xlabel("layer of the network")
+        axis.set_ylabel(label)
+        axis.grid(axis="y", alpha=0.3)
+    left.legend()
+    return figure
+
+
+if __name__ == "__main__":
+    main(__name__, Config(), SMOKE, keep=False)
