@@ -45,7 +45,7 @@ class Config:
       seconds: The time spent on each contender, in seconds.
       least: The smallest number of calls of each contender.
       keras: Whether Keras' layers are timed if TensorFlow and tf_keras are installed.
-      memory: The largest memory that a layer may need by the size of its weights, in MiB.
+      memory: The size of a contender's largest arrays above which it is left out, in MiB. The whole may need several times as much.
       root: The folder of the results.
     """
 
@@ -55,7 +55,7 @@ class Config:
     seconds: float = 0.5
     least: int = 3
     keras: bool = True
-    memory: float = 10_000
+    memory: float = 6000
     root: str = "runs"
 
     @property
