@@ -45,7 +45,7 @@ class Config:
       seconds: The time spent on each contender, in seconds.
       least: The smallest number of calls of each contender.
       keras: Whether Keras' layers are timed if TensorFlow and tf_keras are installed.
-      memory: The size of a contender's largest arrays above which it is left out, in MiB. The whole may need several times as much.
+      memory: The size of a contender's largest arrays above which it is left out, in MiB. It may need several times that.
       root: The folder of the results.
     """
 
