@@ -258,6 +258,8 @@ def test_automatic_choice_depends_on_sizes_and_platform():
 
     assert chosen("local", "h", 64, 3, "cpu") == "blocks"
     assert chosen("local", "h", 1, 3, "cpu") == chosen("local", "h", 64, 3, "gpu") == "windows"
+    assert [chosen("local", wrt, 32, 3, "cpu", 64) for wrt in "hxv"] == ["windows", "blocks", "windows"]  # small beside kernels
+    assert [chosen("local", wrt, 33, 3, "cpu", 64) for wrt in "hxv"] == ["blocks"] * 3
     assert [chosen("conv", wrt, 64, 1, "cpu") for wrt in "hxv"] == ["windows", "windows", "canonical"]
     assert table.choose(Form("conv", AXES, eager=True), "h", {"s": 1, "n": 4, "c": 1, "d": 8}, "cpu") == "canonical"
     assert chosen("conv", "h", 1 << 20, 1, "cpu") == chosen("conv", "x", 1 << 20, 1, "cpu") == "canonical"  # too large to copy

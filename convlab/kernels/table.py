@@ -2,8 +2,8 @@
 
 | family | name | algorithm | fastest for |
 |---|---|---|---|
-| local | blocks | windows of a few positions at a time, then one matrix product per position | CPU, batches of 4 and more |
-| local | windows | all windows at once, then one batched matrix product | accelerators, small batches, no overlap |
+| local | blocks | windows of a few positions at a time, then one matrix product per position | CPU, more images than features |
+| local | windows | all windows at once, then one batched matrix product | accelerators, few images, no overlap |
 | conv | canonical | XLA's convolution, one of a stack at a time, with gradients in the layout of XLA's fast path | CPU |
 | conv | windows | windows, then matrix products | CPU: few channels and small windows, gradients by large kernels |
 | conv | lax | XLA's convolution, with the stack as groups and JAX's gradients | accelerators |
@@ -43,7 +43,10 @@ class Family(NamedTuple):
 
 def _local(form: Form, wrt: str, size: dict[str, int], platform: str) -> str:
     overlaps = any(axis.size > axis.stride or axis.dilation > 1 for axis in form.axes)
-    return "blocks" if platform == "cpu" and size["n"] >= 4 and overlaps else "windows"
+    if platform != "cpu" or size["n"] < 4 or not overlaps:
+        return "windows"
+    few = 2 * size["n"] <= size["d"]  # the windows of all positions take at most half the memory of the kernels
+    return "windows" if few and wrt != "x" else "blocks"
 
 
 def _conv(form: Form, wrt: str, size: dict[str, int], platform: str) -> str:
