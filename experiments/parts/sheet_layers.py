@@ -66,16 +66,16 @@ class Layer(NamedTuple):
         """Return a layer of its kind with few weights."""
         return self._replace(side=self.k, channels=1, features=2, images=1)
 
-    def draw(self) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Draw images, kernels and cotangents."""
-        out = (self.outputs, self.outputs)
-        shapes = (
-            (self.images, self.side, self.side, self.channels),
-            (*out, self.k, self.k, self.channels, self.features),
-            (self.images, *out, self.features),
-        )
-        x, v, g = (jax.random.normal(jax.random.key(number), shape) for number, shape in enumerate(shapes))
-        return x, v, g
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of images, kernels, a single kernel and cotangents."""
+        out, kernel = (self.outputs, self.outputs), (self.k, self.k, self.channels, self.features)
+        images, cotangents = (self.images, self.side, self.side, self.channels), (self.images, *out, self.features)
+        return {"images": images, "kernels": (*out, *kernel), "kernel": kernel, "cotangents": cotangents}
+
+    def draw(self, name: str) -> jax.Array:
+        """Draw an array of a name in `shapes`."""
+        return jax.random.normal(jax.random.key(list(self.shapes).index(name)), self.shapes[name])
 
 
 ALL_TNN = (
@@ -119,16 +119,14 @@ def contenders(layer: Layer, name: str) -> list[Contender]:
 
 def _jax_contender(layer: Layer, name: str) -> Contender:
     window = cl.Window((layer.k, layer.k), strides=layer.stride, padding="VALID")
-    x, v, g = layer.draw()
+    x, v, g = (layer.draw(array) for array in ("images", "kernel" if name == CONV else "kernels", "cotangents"))
     calls: dict[str, Callable[..., Any]] = {OURS: functools.partial(cl.locally_connected, window=window)}
     module = linen.ConvLocal(layer.features, (layer.k,) * 2, (layer.stride,) * 2, "VALID", use_bias=False)
     calls["JAX's op"] = lambda x, v: module.apply({"params": {"kernel": v}}, x)
     calls[CONV] = lambda x, v: lax.conv_general_dilated(
         x, v, (layer.stride,) * 2, "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
-    if name == CONV:
-        v = v[0, 0]
-    elif name != OURS:
+    if name == "JAX's op":
         v = v.reshape(*v.shape[:2], -1, layer.features)
 
     def step(x: jax.Array, v: jax.Array, g: jax.Array) -> Any:
@@ -151,9 +149,10 @@ def _keras_contender(layer: Layer, name: str) -> Contender:
     import tensorflow as tf  # pyright: ignore[reportMissingImports]
     import tf_keras  # pyright: ignore[reportMissingImports]
 
-    x, v, g = (tf.constant(np.asarray(array)) for array in layer.draw())
+    x, g = (tf.constant(np.asarray(layer.draw(array))) for array in ("images", "cotangents"))
     if KERAS[name] == 3:
-        weights, indices = tf.Variable(tf.reshape(v, -1)), tf.constant(_indices(layer))
+        weights = tf.Variable(np.asarray(layer.draw("kernels")).ravel())
+        indices = tf.constant(_indices(layer))
         shape = (layer.outputs**2 * layer.features, layer.side**2 * layer.channels)
 
         def local(x: Any) -> Any:
