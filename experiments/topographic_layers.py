@@ -129,8 +129,8 @@ def table(rows: Rows, config: Config) -> Rows:
 
 
 def draw(rows: Rows, config: Config) -> Any:
-    """Draw the time and the memory of every layer. Open marks are the memory that layers which do not fit would need."""
-    figure, (left, right) = report.new_figure(2, size=(15.0, 6.0))
+    """Draw the time and the memory of every layer. Open marks are the largest arrays of layers that were left out."""
+    figure, (left, right) = report.new_figure(2, size=(16.0, 7.0))
     names = list(dict.fromkeys(row["layer"] for row in rows))
     for name, style in STYLES.items():
         mine = [row for row in rows if row["contender"] == name]
@@ -149,7 +149,9 @@ def draw(rows: Rows, config: Config) -> Any:
         axis.set_xlabel("layer of the network")
         axis.set_ylabel(label)
         axis.grid(axis="y", alpha=0.3)
-    left.legend()
+    right.set_title("open marks: not run, size of the largest arrays")
+    left.set_ylim(top=2 * left.get_ylim()[1])  # room for the legend
+    left.legend(loc="upper left", ncols=2)
     return figure
 
 
