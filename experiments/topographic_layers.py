@@ -1,12 +1,12 @@
-"""What do the layers of a topographic network cost, beside the layers that its authors use?
+"""What do the layers of a topographic network cost, compared with those of Keras that its authors use?
 
-The All-TNN of Lu et al. has six locally connected layers and 107 million weights. Each one runs forward and backward in
-convlab, in JAX's own op, and in the three implementations of Keras 2 if TensorFlow and tf_keras are installed. Keras' first
-implementation is its default, which the authors use. It cuts out every window in the graph. The second one masks a dense
-matrix, and is left out where that does not fit. The third is a sparse matrix. The baseline is a convolution of the same
-arithmetic, which has one kernel instead of one for each position.
+The All-TNN of Lu et al. has six locally connected layers with 107 million weights. Each one runs forward and backward in
+convlab, in JAX's own op, and in the three implementations of Keras 2 if TensorFlow and tf_keras are installed. The authors use
+the first implementation, Keras' default, which cuts out every window in the graph. The second one masks a dense matrix, and the
+third is a sparse matrix. Both are left out where they are too large. The baseline is a convolution of the same arithmetic,
+which has one kernel instead of one for each position.
 
-    python -m experiments.topographic_layers                                           (MINUTES minutes on 2 cores)
+    python -m experiments.topographic_layers                                           (6 minutes on 2 cores, with Keras)
 
 Reference: Lu et al. 2025, End-to-end topographic networks as models of cortical map formation and human visual behaviour.
 """
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from convlab import report
-from experiments.parts.sheet_layers import ALL_TNN, CONV, OURS, Layer, contenders, installed, names, needed_mib
+from experiments.parts.sheet_layers import ALL_TNN, CONV, OP, OURS, Layer, contenders, installed, largest_arrays_mib, names
 from experiments.shared.command import Rows, main
 from experiments.shared.elsewhere import Elsewhere
 from experiments.shared.progress import track
@@ -26,12 +26,13 @@ from experiments.shared.stopwatch import interleave
 
 STYLES = {
     OURS: report.Style(OURS, "#0072B2", "o"),
-    "JAX's op": report.Style("JAX's op", "#D55E00", "P"),
-    CONV: report.Style(CONV, "#767676", "o"),
+    OP: report.Style(OP, "#D55E00", "P"),
+    CONV: report.Style(CONV, "#767676", "X"),
     "Keras, implementation 1": report.Style("Keras, implementation 1", "#009E73", "^"),
     "Keras, implementation 2": report.Style("Keras, implementation 2", "#CC79A7", "D"),
     "Keras, implementation 3": report.Style("Keras, implementation 3", "#E69F00", "s"),
 }
+PAUSE = 0.02  # seconds before each call, since threads of TensorFlow spin before they fall asleep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Config:
       images: The number of images. The authors train with 512 on accelerators.
       shrink: The number by which channels are divided.
       seconds: The time spent on each contender, in seconds.
-      least: The smallest number of calls of each contender.
+      least: The number of calls of each contender, if they are fast enough.
       keras: Whether Keras' layers are timed if TensorFlow and tf_keras are installed.
       memory: The size of a contender's largest arrays above which it is left out, in MiB. It may need several times that.
       root: The folder of the results.
@@ -67,7 +68,7 @@ class Config:
 SMOKE = Config(layers=1, images=2, shrink=64, seconds=0.0, least=1, keras=False)
 
 
-def layers(config: Config) -> list[Layer]:
+def layers_of(config: Config) -> list[Layer]:
     """Return the layers, with fewer channels if asked for."""
     made = []
     for layer in ALL_TNN[: config.layers]:
@@ -77,20 +78,24 @@ def layers(config: Config) -> list[Layer]:
 
 
 def run(config: Config) -> Rows:
-    """Return one row per layer and contender. Where a contender does not fit, the row has only its memory by formula."""
+    """Return one row per layer and contender.
+
+    The row of a contender that is left out has only its largest arrays.
+    """
     every = names(config.keras and installed())
     rows: Rows = []
-    for layer in track(layers(config), "layers"):
-        fitting = [name for name in every if needed_mib(layer, name) <= config.memory]
+    for layer in track(layers_of(config), "layers"):
+        fitting = [name for name in every if largest_arrays_mib(layer, name) <= config.memory]
         timed = measure(layer, fitting, config)
         for name in every:
-            row = {"layer": layer.name, "weights": layer.weights, "contender": name, "needed_mib": needed_mib(layer, name)}
+            row = {"layer": layer.name, "weights": layer.weights, "contender": name}
+            row["largest_arrays_mib"] = largest_arrays_mib(layer, name)
             rows.append(row | timed.get(name, {}))
     return rows
 
 
 def measure(layer: Layer, fitting: Sequence[str], config: Config) -> dict[str, dict[str, Any]]:
-    """Time contenders that take turns, each in a process of its own, and measure the memory of the processes.
+    """Time contenders that take turns in processes of their own, and measure the memory of these.
 
     The memory is the largest resident memory minus that before the layer was made, when a small layer had already run.
     """
@@ -104,48 +109,60 @@ def measure(layer: Layer, fitting: Sequence[str], config: Config) -> dict[str, d
             made += process.contenders(contenders, layer, name)
             made[-1].call()
             process.forget_peak()
-        timed = interleave(made, config.seconds, config.least)
+        timed = interleave(made, config.seconds, config.least, PAUSE)
         peaks = {name: process.memory("VmHWM") for name, process in processes.items()}
     known = {name: peak - before[name] for name, peak in peaks.items() if peak is not None}
     return {row["contender"]: row | {"peak_mib": known.get(row["contender"])} for row in timed}
 
 
 def table(rows: Rows, config: Config) -> Rows:
-    """Return one row per contender: how many layers fit, and their times, memory and compile times added up.
+    """Return one row per contender, with its times and memory added up over the layers that it ran.
 
-    The ratios compare a contender with ours at the layers that it fits.
+    The ratios compare it with ours at these layers.
     """
     lines = []
     for name in dict.fromkeys(row["contender"] for row in rows):
         mine = [row for row in rows if row["contender"] == name and row.get("ms")]
-        fitting = {row["layer"] for row in mine}
-        ours = [row for row in rows if row["contender"] == OURS and row["layer"] in fitting]
+        ran = {row["layer"] for row in mine}
+        ours = [row for row in rows if row["contender"] == OURS and row["layer"] in ran]
         line: dict[str, Any] = {"contender": name, "layers": len(mine)}
-        for value in ("ms", "peak_mib", "compile_s"):
-            known = [row[value] for row in mine if row.get(value) is not None]
-            line[value] = sum(known) if len(known) == len(mine) else None
-        lines.append(line | {"of_ours": line["ms"] / sum(row["ms"] for row in ours)})
+        for value, ratio in {"ms": "time_of_ours", "peak_mib": "memory_of_ours"}.items():
+            line[value], unit = total(mine, value), total(ours, value)
+            line[ratio] = line[value] / unit if line[value] is not None and unit else None
+        lines.append(line | {"compile_s": total(mine, "compile_s")})
     return lines
 
 
+def total(rows: Rows, value: str) -> float | None:
+    """Add up a column. If a value is missing, or there are no rows, return None."""
+    known = [row[value] for row in rows if row.get(value) is not None]
+    return sum(known) if known and len(known) == len(rows) else None
+
+
 def draw(rows: Rows, config: Config) -> Any:
-    """Draw the time and the memory of every layer. Open marks are the largest arrays of layers that were left out."""
+    """Draw the time and the memory of every layer.
+
+    Bars are quartiles. Open marks are the largest arrays of layers that were left out.
+    """
     figure, (left, right) = report.new_figure(2, size=(16.0, 7.0))
-    names = list(dict.fromkeys(row["layer"] for row in rows))
+    shown = list(dict.fromkeys(row["layer"] for row in rows))
     for name, style in STYLES.items():
-        mine = [row for row in rows if row["contender"] == name]
-        for axis, value in ((left, "ms"), (right, "peak_mib")):
-            known = [row for row in mine if row.get(value)]
-            x = [names.index(row["layer"]) for row in known]
-            axis.plot(x, [row[value] for row in known], style.marker, color=style.colour, label=style.label, markersize=9)
-        missing = [row for row in mine if not row.get("ms")]
-        where = [names.index(row["layer"]) for row in missing]
-        needed = [row["needed_mib"] for row in missing]
-        right.plot(where, needed, style.marker, color=style.colour, markersize=9, fillstyle="none")
+        mine = [row | {"at": shown.index(row["layer"])} for row in rows if row["contender"] == name]
+        timed, measured = ([row for row in mine if row.get(value)] for value in ("ms", "peak_mib"))
+        if not timed:
+            continue
+        words: dict[str, Any] = {"color": style.colour, "markersize": 9}
+        below, above = ([abs(row["ms"] - row[end]) for row in timed] for end in ("ms_low", "ms_high"))
+        x, y = [row["at"] for row in timed], [row["ms"] for row in timed]
+        left.errorbar(x, y, [below, above], fmt=style.marker, label=style.label, **words)
+        right.plot([row["at"] for row in measured], [row["peak_mib"] for row in measured], style.marker, **words)
+        out = [row for row in mine if not row.get("ms")]
+        sizes = [row["largest_arrays_mib"] for row in out]
+        right.plot([row["at"] for row in out], sizes, style.marker, fillstyle="none", **words)
     for axis, label in ((left, "time, forward and backward, ms"), (right, "peak memory, MiB")):
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter("{x:,g}")
-        axis.set_xticks(range(len(names)), [name.replace(", ", "\n") for name in names])
+        axis.set_xticks(range(len(shown)), [name.replace(", ", "\n") for name in shown])
         axis.set_xlabel("layer of the network")
         axis.set_ylabel(label)
         axis.grid(axis="y", alpha=0.3)

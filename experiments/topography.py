@@ -19,6 +19,7 @@ Reference: Lu et al. 2025, End-to-end topographic networks as models of cortical
 
 import dataclasses
 import functools
+import json
 from typing import Any, NamedTuple
 
 import jax
@@ -39,12 +40,24 @@ REFERENCE = {"network": LOCAL, "alpha": 0.0}
 ANGLES = ("roughness", "shuffled")  # in degrees
 COUNTED = ("pinwheels", "shuffled_pinwheels")  # per 100 units
 CHANGES = ("class_changes", "shuffled_class_changes")
+BELOW = {"below_shuffled": ANGLES, "classes_below_shuffled": CHANGES}  # paired differences between a map and its null
 SHARES = ("accuracy", "train_accuracy", "selectivity", "shared", *CHANGES)
 BOUNDS: dict[str, tuple[float, float]] = dict.fromkeys(SHARES, report.SHARE)
 BOUNDS |= dict.fromkeys(ANGLES, (0.0, 90.0)) | dict.fromkeys(COUNTED, (0.0, 100.0))
 FORMATS = {"accuracy": ".1%", "train_accuracy": ".1%", "gain": "+.1%", "alpha": "g"}
 FORMATS |= dict.fromkeys(ANGLES + COUNTED, ".1f") | dict.fromkeys(CHANGES, ".0%")
-PRINTED = ("network", "alpha", "accuracy", "gain", "p", "roughness", "shuffled", *CHANGES)
+FORMATS |= {"below_shuffled": "+.1f", "classes_below_shuffled": "+.0%"}
+PRINTED = (
+    "network",
+    "alpha",
+    "accuracy",
+    "gain",
+    "p",
+    "roughness",
+    "below_shuffled",
+    "class_changes",
+    "classes_below_shuffled",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +126,7 @@ def trained(data: Data, config: Config, case: Case) -> dict[str, Any]:
         "shared": cl.shares(model, data.image_shape)[0].shared,
         "orientation": None if case.seed else write_map(orientations, "orientation"),
         "class": None if case.seed else write_map(classes, "class"),
-        "classes": None if case.seed else "/".join(data.classes),
+        "classes": None if case.seed else json.dumps(list(data.classes)),
     }
 
 
@@ -124,16 +137,23 @@ def run(config: Config) -> Rows:
 
 
 def table(rows: Rows, config: Config) -> Rows:
-    """Average over the seeds, with the corrected p-value of each accuracy against that without penalty."""
+    """Average over the seeds, with paired differences between maps and shuffled units.
+
+    The p-value is that of each accuracy against that without penalty, corrected.
+    """
     by = ["network", "alpha"]
-    lines = report.summarise(rows, by, [*BOUNDS, "gain"], bounds=BOUNDS)
+    rows = [row | {name: row[null] - row[value] for name, (value, null) in BELOW.items()} for row in rows]
+    lines = report.summarise(rows, by, [*BOUNDS, "gain", *BELOW], bounds=BOUNDS)
     return with_p(lines, rows, by, REFERENCE | {"alpha": config.alphas[0]})
 
 
 def draw(rows: Rows, config: Config) -> Any:
-    """Draw the sheets of the locally connected networks: orientations of the first layer above, classes of the last below."""
+    """Draw the sheets of the locally connected networks of the first seed.
+
+    Orientations of the first layer are above, classes of the last layer below.
+    """
     lines = [line for line in table(rows, config) if line["network"] == LOCAL]
-    first = [row for row in rows if row["network"] == LOCAL and row["orientation"]]
+    first = [row for row in rows if row["network"] == LOCAL and row["seed"] == 0]
     columns = len(lines)
     figure, axes = report.new_figure(2 * columns, rows=2, size=(4.6 * columns + 1, 11.0))
     for at, (row, line) in enumerate(zip(first, lines, strict=True)):
@@ -146,7 +166,7 @@ def draw(rows: Rows, config: Config) -> Any:
         label = "preferred orientation\nof the first layer's units"
         report.sheet(axes[at], read_map(row["orientation"], "orientation"), title, kind="orientation", label=label, bar=last)
         title = f"neighbours of another class\n{line['class_changes']:.0%}, shuffled {line['shuffled_class_changes']:.0%}"
-        words: dict[str, Any] = {"label": "preferred class\nof the last layer's units", "classes": row["classes"].split("/")}
+        words: dict[str, Any] = {"label": "preferred class\nof the last layer's units", "classes": json.loads(row["classes"])}
         report.sheet(axes[columns + at], read_map(row["class"], "class"), title, kind="class", bar=last, **words)
     return figure
 

@@ -246,6 +246,13 @@ FAULTS = [
         "tests/test_kernels.py -k automatic_choice",
     ),
     Fault(
+        "exchange rows and columns of the taps of a sparse layer",
+        "experiments/parts/sheet_layers.py",
+        "layer.stride + a) * layer.side + j * layer.stride + b)",
+        "layer.stride + b) * layer.side + j * layer.stride + a)",
+        "tests/test_sheet_layers.py",
+    ),
+    Fault(
         "add up the gradients of devices that split the batch",
         "convlab/kernels/table.py",
         'products["h"], proxy(form, wrt, p, q)',

@@ -6,12 +6,14 @@ first layer, where nothing needs that gradient, it would take 20 GB for 32 image
 
 import functools
 import importlib.util
+import math
 import os
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen
 from jax import lax
@@ -20,7 +22,7 @@ import convlab as cl
 from convlab.train import keep_freed_memory
 from experiments.shared.stopwatch import Contender, compiled
 
-OURS, CONV = "convlab", "convolution"
+OURS, OP, CONV = "convlab", "JAX's op", "convolution"
 KERAS = {f"Keras, implementation {number}": number for number in (1, 2, 3)}
 
 
@@ -74,7 +76,7 @@ class Layer(NamedTuple):
         return {"images": images, "kernels": (*out, *kernel), "kernel": kernel, "cotangents": cotangents}
 
     def draw(self, name: str) -> jax.Array:
-        """Draw an array of a name in `shapes`."""
+        """Draw an array of a name in `shapes`, the same one for every contender."""
         return jax.random.normal(jax.random.key(list(self.shapes).index(name)), self.shapes[name])
 
 
@@ -89,22 +91,26 @@ ALL_TNN = (
 
 
 def installed() -> bool:
-    """Return True if TensorFlow and its Keras 2 are installed."""
+    """Return True if TensorFlow and its Keras 2, tf_keras, are installed."""
     return all(importlib.util.find_spec(name) for name in ("tensorflow", "tf_keras"))
 
 
 def names(keras: bool) -> tuple[str, ...]:
     """List the contenders."""
-    return (OURS, "JAX's op", CONV, *(KERAS if keras else ()))
+    return (OURS, OP, CONV, *(KERAS if keras else ()))
 
 
-def needed_mib(layer: Layer, name: str) -> float:
-    """Return the memory of the largest arrays of a contender in MiB.
+def largest_arrays_mib(layer: Layer, name: str) -> float:
+    """Add up the largest arrays of a contender in MiB, which it needs at least.
 
-    They are the weights and their gradient. The dense matrix has a mask too. The gradient of the sparse product gathers three
-    numbers for every weight and image, and there are indices of 64 bits.
+    These are the weights and their gradient. Keras' first implementation also has a gradient as large as all images for each
+    position, the second one a masked copy of the dense matrix. The third gathers three numbers for each weight and image, and
+    has two indices of 64 bits for each weight.
     """
+    images = math.prod(layer.shapes["images"])
     numbers = {
+        CONV: 2 * math.prod(layer.shapes["kernel"]),
+        "Keras, implementation 1": 2 * layer.weights + (0 if layer.first else layer.outputs**2 * images),
         "Keras, implementation 2": 3 * layer.dense_weights,
         "Keras, implementation 3": (6 + 3 * layer.images) * layer.weights,
     }
@@ -118,16 +124,17 @@ def contenders(layer: Layer, name: str) -> list[Contender]:
 
 
 def _jax_contender(layer: Layer, name: str) -> Contender:
+    """Build a layer of convlab, JAX's op or a convolution."""
     window = cl.Window((layer.k, layer.k), strides=layer.stride, padding="VALID")
     x, v, g = (layer.draw(array) for array in ("images", "kernel" if name == CONV else "kernels", "cotangents"))
     calls: dict[str, Callable[..., Any]] = {OURS: functools.partial(cl.locally_connected, window=window)}
     module = linen.ConvLocal(layer.features, (layer.k,) * 2, (layer.stride,) * 2, "VALID", use_bias=False)
-    calls["JAX's op"] = lambda x, v: module.apply({"params": {"kernel": v}}, x)
+    calls[OP] = lambda x, v: module.apply({"params": {"kernel": v}}, x)
     calls[CONV] = lambda x, v: lax.conv_general_dilated(
         x, v, (layer.stride,) * 2, "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
-    if name == "JAX's op":
-        v = v.reshape(*v.shape[:2], -1, layer.features)
+    if name == OP:
+        v = jnp.moveaxis(v, 4, 2).reshape(*v.shape[:2], -1, layer.features)  # channels before taps
 
     def step(x: jax.Array, v: jax.Array, g: jax.Array) -> Any:
         if layer.first:
@@ -142,8 +149,8 @@ def _jax_contender(layer: Layer, name: str) -> Contender:
 def _keras_contender(layer: Layer, name: str) -> Contender:
     """Build Keras' layer in one of its implementations. Its compile time is that of the first call.
 
-    The third implementation is the same sparse product, but NumPy lists the indices. Keras lists them in Python, which takes
-    minutes.
+    The third implementation is Keras' sparse product with the same indices in the same order. They are listed by NumPy, because
+    Keras lists them in Python, which takes minutes.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf  # pyright: ignore[reportMissingImports]
@@ -151,8 +158,8 @@ def _keras_contender(layer: Layer, name: str) -> Contender:
 
     x, g = (tf.constant(np.asarray(layer.draw(array))) for array in ("images", "cotangents"))
     if KERAS[name] == 3:
-        weights = tf.Variable(np.asarray(layer.draw("kernels")).ravel())
-        indices = tf.constant(_indices(layer))
+        weights = tf.Variable(np.moveaxis(np.asarray(layer.draw("kernels")), -1, 2).ravel())
+        indices = tf.constant(sparse_indices(layer))
         shape = (layer.outputs**2 * layer.features, layer.side**2 * layer.channels)
 
         def local(x: Any) -> Any:
@@ -177,20 +184,17 @@ def _keras_contender(layer: Layer, name: str) -> Contender:
         return h, tape.gradient(h, wanted, output_gradients=g)
 
     def call() -> None:
-        h, gradients = both(x, g)
-        for array in (h, *gradients):
-            array.numpy()
+        both(x, g)  # on CPU it returns when all is computed
 
     begin = time.perf_counter()
     call()  # builds the graph
     return Contender({"contender": name}, call, compile_seconds=time.perf_counter() - begin)
 
 
-def _indices(layer: Layer) -> np.ndarray:
-    """List the output and the input of every weight."""
-    i, j, a, b, c, d = np.indices(
-        (layer.outputs, layer.outputs, layer.k, layer.k, layer.channels, layer.features), np.int64, sparse=True
-    )
+def sparse_indices(layer: Layer) -> np.ndarray:
+    """List the output and the input of every weight, in Keras' order: (i, j, d, a, b, c)."""
+    sizes = (layer.outputs, layer.outputs, layer.features, layer.k, layer.k, layer.channels)
+    i, j, d, a, b, c = np.indices(sizes, np.int64, sparse=True)
     outputs = (i * layer.outputs + j) * layer.features + d
     inputs = ((i * layer.stride + a) * layer.side + j * layer.stride + b) * layer.channels + c
     return np.stack([array.ravel() for array in np.broadcast_arrays(outputs, inputs)], -1)

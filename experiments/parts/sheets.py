@@ -55,7 +55,7 @@ def first_sheet(model: nnx.Module, image_shape: Sequence[int]) -> tuple[jax.Arra
 
 
 def class_sheet(model: nnx.Module, data: Data) -> jax.Array:
-    """Return the class of test images that each unit of the last layer prefers, on the layer's sheet."""
+    """Find the class of test images that each unit of the last layer prefers, before the ReLU."""
     images = standardise(data.test.images[:IMAGES], data.mean, data.std)
     responses = measure.feature_maps(model, images, LAST)[LAST]
     return measure.arrange_on_sheet(measure.class_preference(responses, data.test.labels[:IMAGES]).preferred)
@@ -66,7 +66,7 @@ def smoothness(orientations: jax.Array, classes: jax.Array, key: jax.Array, shuf
 
     Returns:
       The roughness of orientations in degrees, the pinwheels per 100 units, and the share of neighbours that prefer different
-      classes.
+      classes. Each is followed by its mean over shuffles.
     """
 
     def roughness(units: jax.Array) -> jax.Array:
@@ -85,12 +85,15 @@ def smoothness(orientations: jax.Array, classes: jax.Array, key: jax.Array, shuf
 
 
 def write_map(units: jax.Array, kind: str) -> str:
-    """Write a map of orientations or classes as text with a letter per unit and a slash between rows."""
+    """Write a map as text, with a letter per unit and a slash between rows."""
     numbers = np.asarray(units) * len(LETTERS) / np.pi if kind == "orientation" else np.asarray(units)
     return "/".join("".join(LETTERS[int(n) % len(LETTERS)] if n >= 0 else "." for n in row) for row in numbers)
 
 
 def read_map(text: str, kind: str) -> np.ndarray:
-    """Read a map from the text of `write_map`: classes, or orientations in radians with the middle of each letter's range."""
+    """Read a map from the text of `write_map`.
+
+    Orientations are in radians, in the middle of the range of each letter.
+    """
     numbers = np.array([[LETTERS.find(letter) for letter in row] for row in text.split("/")])
     return np.where(numbers < 0, np.nan, (numbers + 0.5) * np.pi / len(LETTERS)) if kind == "orientation" else numbers

@@ -1,5 +1,6 @@
-"""Contenders that run in a process of their own, with its settings and with memory that can be measured."""
+"""Contenders that run in a process of their own, whose memory can be measured."""
 
+import ctypes
 import dataclasses
 import functools
 import gc
@@ -12,10 +13,11 @@ from experiments.shared.stopwatch import Contender
 
 STATUS, CLEAR = pathlib.Path("/proc/self/status"), pathlib.Path("/proc/self/clear_refs")
 FORGET_PEAK = "5"  # what Linux takes to forget the largest memory so far
+FORGET = "forget the peak"
 
 
 class Elsewhere:
-    """Context manager of a separate process, whose C library returns freed memory to the system.
+    """Context manager of a separate process, with the default settings of the C library.
 
     `contenders` builds contenders there, in place of earlier ones, and returns contenders that run them from this process.
     """
@@ -40,22 +42,24 @@ class Elsewhere:
         ]
 
     def memory(self, name: str) -> float | None:
-        """Return the memory of the other process in MiB: what is resident ("VmRSS") or the most that was ("VmHWM").
+        """Return the memory of the other process in MiB.
 
-        It is None if the system is not Linux.
+        Linux names what is resident "VmRSS", and the most that was "VmHWM". On another system it is None.
         """
         return self._ask(name)
 
     def forget_peak(self) -> None:
-        """Let "VmHWM" start again at what is resident."""
-        self._ask("")
+        """Return freed memory to the system, and let "VmHWM" start again."""
+        self._ask(FORGET)
 
     def _ask(self, message: Any) -> Any:
+        """Send a message and return the answer."""
         self.pipe.send(message)
         return self.pipe.recv()
 
 
 def _serve(pipe: Any) -> None:
+    """Answer messages: run a contender, read the memory, or make contenders."""
     made: Sequence[Contender] = ()
     while True:
         try:
@@ -74,11 +78,14 @@ def _serve(pipe: Any) -> None:
 
 
 def _memory(name: str) -> float | None:
-    """Read a number of this process in MiB. Without a name, forget the peak."""
+    """Read a number of this process in MiB, or forget the peak."""
     if not CLEAR.exists():
         return None
     gc.collect()
-    if not name:
+    if name == FORGET:
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "malloc_trim"):
+            libc.malloc_trim(0)
         CLEAR.write_text(FORGET_PEAK)
         return None
     [line] = [line for line in STATUS.read_text().splitlines() if line.startswith(f"{name}:")]
