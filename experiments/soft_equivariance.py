@@ -27,8 +27,8 @@ Config = Softened
 BY = ("network", "digits", "strength", "stage")
 PROJECTED, TUNED, CHOSEN = "projected", "fine-tuned", "best on validation"
 SHARES = {"accuracy": report.SHARE, "consistency": report.SHARE}
-FORMATS = {"accuracy": ".1%", "consistency": ".1%", "gain": "+.1%", "error_*": ".2f", "chosen": ".2f"}
-PRINTED = (*BY, "accuracy", "gain", "p", "consistency", "error_*")
+FORMATS = {"accuracy": ".1%", "consistency": ".1%", "gain": "+.1%", "over_shared": "+.1%", "error_*": ".2f", "chosen": ".2f"}
+PRINTED = (*BY, "accuracy", "gain", "p", "over_shared", "p_over_shared", "consistency", "error_*")
 STYLES = styles({PROJECTED: "locally_connected", TUNED: "tiled"})
 SMOKE = Config(
     networks=(LINEAR, LOCAL),
@@ -70,12 +70,16 @@ def run(config: Config) -> Rows:
 
 
 def table(rows: Rows, config: Config) -> Rows:
-    """Average over the seeds, with gains over strength 0 and corrected p-values."""
+    """Average over the seeds, with gains over strength 0, leads over strength 1 and corrected p-values."""
     tests: dict[Any, dict[str, Any]] = {}
     for group in dict.fromkeys((row["network"], row["digits"], row["stage"]) for row in rows if row["strength"] is not None):
         same = [row for row in rows if (row["network"], row["digits"], row["stage"]) == group]
         for test in report.paired_differences(same, "strength", {"strength": 0.0}, "accuracy"):
             tests[*group, test["strength"]] = gain_of(test)
+        for test in report.paired_differences(same, "strength", {"strength": 1.0}, "accuracy"):
+            over = {name.replace("gain", "over_shared"): value for name, value in gain_of(test).items()}
+            p = over.pop("p")
+            tests.setdefault((*group, test["strength"]), {}).update({**over, "p_over_shared": p})
     errors = [f"error_{depth}" for depth in layers_of(config)]
     bounds = SHARES | dict.fromkeys(errors, report.POSITIVE) | {"chosen": report.SHARE}
     lines = report.summarise(rows, [*BY, "rate"], [*SHARES, *errors, "chosen"], bounds=bounds)

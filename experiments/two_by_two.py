@@ -133,10 +133,10 @@ def draw(rows: Rows, config: Config) -> Any:
         "network",
         "gain",
         label=f"mean of {config.seeds} seeds, 95 % interval",
-        x_label="accuracy above 3x3 layers with as many weights",
+        x_label="accuracy above 3x3 layers of the same stride with as many weights",
         x_format="+.0%",
         title=f"{config.dataset}: 3x3 layers {means['3x3']:.1%}, linear classifier {means[LINEAR]:.1%}",
-        baselines={"3x3 layers": 0.0},
+        baselines={"3x3 layers of the same stride": 0.0},
     )
     return figure
 

@@ -108,7 +108,7 @@ def fine_tuned(config: Softened, fitted: cl.Fitted, images: Data, rate: float, s
 
 
 def measured(config: Softened, fitted: cl.Fitted, images: Data) -> dict[str, float]:
-    """Measure accuracy, shift consistency, and the equivariance error of every layer that is due to its kernels."""
+    """Measure accuracy, shift consistency, and the equivariance error of every layer, with the border."""
     accuracy = {
         name: fitted.evaluate(split.images, split.labels)["accuracy"]
         for name, split in (("validation", images.validation), ("accuracy", images.test))
