@@ -99,14 +99,18 @@ SMOKE = Config(data="digits", classes=("0", "1"), nets=("linear", "l2", "deep_ti
 
 
 def batch_accuracy(model: nnx.Module, data: Data) -> float | None:
-    """Return the accuracy on test images if batch norm uses their own statistics. Without batch norm return None."""
+    """Return the accuracy on test images if batch norm uses their own statistics. Without batch norm return None.
+
+    Batches are drawn from all classes, since the statistics of a single class would hide what tells it apart.
+    """
     if not any(isinstance(module, nnx.BatchNorm) for _, module in nnx.iter_modules(model)):
         return None
     model.set_attributes(use_running_average=False, raise_if_not_found=False)
     graph, state = nnx.split(model)
     predict = jax.jit(lambda state, x: nnx.merge(graph, state)(standardise(x, data.mean, data.std)).argmax(-1))
     images, labels = np.asarray(data.test.images), data.test.labels
-    parts = [slice(start, start + BATCH) for start in range(0, len(labels), BATCH)]
+    order = np.random.default_rng(0).permutation(len(labels))
+    parts = np.array_split(order, -(-len(labels) // BATCH))
     return float(np.mean(np.concatenate([np.asarray(predict(state, images[part]) == labels[part]) for part in parts])))
 
 

@@ -246,6 +246,13 @@ FAULTS = [
         "tests/test_kernels.py -k automatic_choice",
     ),
     Fault(
+        "normalise test images with the statistics of one class",
+        "experiments/birds_and_planes.py",
+        "np.random.default_rng(0).permutation(len(labels))",
+        "np.arange(len(labels))",
+        "tests/test_experiments.py -k statistics_of_the_batch",
+    ),
+    Fault(
         "exchange rows and columns of the taps of a sparse layer",
         "experiments/parts/sheet_layers.py",
         "layer.stride + a) * layer.side + j * layer.stride + b)",
