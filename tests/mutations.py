@@ -250,7 +250,7 @@ FAULTS = [
         "experiments/birds_and_planes.py",
         "np.random.default_rng(0).permutation(len(labels))",
         "np.arange(len(labels))",
-        "tests/test_experiments.py -k statistics_of_the_batch",
+        "tests/test_birds_and_planes.py",
     ),
     Fault(
         "exchange rows and columns of the taps of a sparse layer",

@@ -306,22 +306,3 @@ def test_reported_convolutions_have_the_same_result_in_stock_jax(case):
     if case.channels_first:
         stock = np.moveaxis(stock, (0, 1), (-1, -2)) if case.step == "gradient" else np.moveaxis(stock, 1, -1)
     np.testing.assert_allclose(ours, stock, rtol=0, atol=1e-12 * np.abs(stock).max())
-
-
-def test_accuracy_with_statistics_of_the_batch_does_not_depend_on_the_order_of_the_test_images():
-    from experiments.birds_and_planes import BATCH, batch_accuracy
-
-    class Brightness(nnx.Module):
-        """Tell bright from dark images by the sign of a normalised pixel."""
-
-        def __init__(self):
-            self.norm = nnx.BatchNorm(1, rngs=nnx.Rngs(0))
-
-        def __call__(self, x):
-            h = self.norm(x)[:, 0, 0]
-            return jnp.concatenate([-h, h], -1)
-
-    labels = np.repeat([0, 1], 2 * BATCH)  # sorted, as in a folder of pictures
-    images = np.broadcast_to(labels[:, None, None, None], (len(labels), 1, 1, 1)).astype(np.float32)
-    data = convlab.Data.from_arrays(images, labels, test=(images, labels))
-    assert batch_accuracy(Brightness(), data) == 1.0
