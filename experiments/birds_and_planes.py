@@ -166,6 +166,8 @@ def draw(rows: Rows, config: Config) -> Any:
     lines = table(rows, config)
     figure, [axis] = report.new_figure(size=(13.0, 6.5))
     null = [line for line in lines if line["net"] in (LARGEST, LINEAR)]
+    references = {"the book, one run": "book", "here, statistics of the batch": "batch_accuracy"}
+    references = {label: name for label, name in references.items() if any(line.get(name) is not None for line in lines)}
     report.comparison(
         axis,
         [line for line in lines if line not in null] or null,
@@ -175,7 +177,7 @@ def draw(rows: Rows, config: Config) -> Any:
         x_label="accuracy on test images",
         x_format=".0%",
         title=f"{config.classes[0]} or {config.classes[1]}: {config.dataset}, {config.epochs:g} epochs",
-        references={"the book, one run": "book"},
+        references=references,
         baselines={line["net"]: report.interval_of(line, "accuracy") for line in null},
     )
     return figure
