@@ -158,7 +158,8 @@ def _keras_contender(layer: Layer, name: str) -> Contender:
 
     x, g = (tf.constant(np.asarray(layer.draw(array))) for array in ("images", "cotangents"))
     if KERAS[name] == 3:
-        weights = tf.Variable(np.moveaxis(np.asarray(layer.draw("kernels")), -1, 2).ravel())
+        values: Any = np.moveaxis(np.asarray(layer.draw("kernels")), -1, 2).ravel()
+        weights = tf.Variable(values)
         indices = tf.constant(sparse_indices(layer))
         shape = (layer.outputs**2 * layer.features, layer.side**2 * layer.channels)
 

@@ -59,7 +59,7 @@ def class_sheet(model: nnx.Module, data: Data) -> jax.Array:
     drawn = np.random.default_rng(0).permutation(len(data.test.labels))[:IMAGES]  # images of a folder are sorted by class
     images = standardise(data.test.images[drawn], data.mean, data.std)
     responses = measure.feature_maps(model, images, LAST)[LAST]
-    return measure.arrange_on_sheet(measure.class_preference(responses, data.test.labels[drawn]).preferred)
+    return measure.arrange_on_sheet(measure.class_preference(responses, jnp.asarray(data.test.labels[drawn])).preferred)
 
 
 def smoothness(orientations: jax.Array, classes: jax.Array, key: jax.Array, shuffles: int) -> dict[str, float]:
