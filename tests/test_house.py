@@ -99,7 +99,7 @@ def test_every_package_has_a_level_and_a_specific_name():
 
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-COMPARED = {"torch", "tensorflow", "keras"}  # timed by experiments if installed
+COMPARED = {"torch", "tensorflow", "tf_keras"}  # timed by experiments if installed
 
 
 def normalised(name):

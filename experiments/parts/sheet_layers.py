@@ -153,7 +153,7 @@ def _keras_contender(layer: Layer, name: str) -> Contender:
     Keras lists them in Python, which takes minutes.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import tensorflow as tf  # pyright: ignore[reportMissingImports]
+    import tensorflow as tf  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
     import tf_keras  # pyright: ignore[reportMissingImports]
 
     x, g = (tf.constant(np.asarray(layer.draw(array))) for array in ("images", "cotangents"))
