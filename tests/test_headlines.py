@@ -92,8 +92,11 @@ def published(network, order="in order"):
     return mean("mnist1d", "accuracy", network=network, order=order)
 
 
-def birds(net, value="accuracy"):
-    return mean("birds_and_planes_deep" if "blocks" in net else "birds_and_planes", value, net=net)
+PAIR, BOOK, DEEP = "birds_and_planes_pair", "birds_and_planes", "birds_and_planes_deep"
+
+
+def birds(net, value="accuracy", run=BOOK):
+    return mean(run, value, net=net)
 
 
 def released(rung, release=""):
@@ -287,13 +290,14 @@ def slower(one, two):
     return statistics.geometric_mean(first[shape] / second[shape] for shape in first)
 
 
-def memory_share():
-    """Memory of JAX's op as a multiple of that of our layer: the mean over the largest sizes."""
-    ours, stock = (
-        [max(column("scaling", "temp_mib", varied=varied, name=f"locally connected, {who}")) for varied in VARIED]
-        for who in ("convlab", "JAX")
-    )
-    return statistics.geometric_mean(map(operator.truediv, stock, ours))
+def largest(value, who):
+    """The values at the largest size of every quantity that varies."""
+    name = f"locally connected, {who}"
+    return [max(column("scaling", value, varied=varied, name=name)) for varied in VARIED]
+
+
+def of_layers(value, contender):
+    return sum(column("topographic_layers", value, contender=contender))
 
 
 def faster(contender="convlab"):
@@ -366,11 +370,15 @@ HEADLINES = [
     ("mnist1d", "Here it has {} % in order [62.6, 65.7]", lambda: points(published("perceptron"))),
     ("mnist1d", "there are {} points in order", lambda: points(published(CONV) - published("dense"))),
     ("mnist1d", "without sharing gives {} of them", lambda: points(published(LOCAL) - published("dense"))),
-    ("birds_and_planes", "printed accuracy ({} %, printed 89 %)", lambda: points(birds("Net"))),
-    ("birds_and_planes", "it is {} points ahead", lambda: points(birds("Net") - birds("Net, locally connected"))),
-    ("birds_and_planes", "weights of their own reach {} %", lambda: points(birds("10 blocks, untied"))),
-    ("birds_and_planes", "applied ten times reaches {} %", lambda: points(birds("10 blocks, tied"))),
-    ("birds_and_planes", "twin fits {} %", lambda: points(birds("Net, locally connected", "train_accuracy"))),
+    ("birds_and_planes", "printed accuracy ({} %, printed 89 %)", lambda: points(birds("Net", run=PAIR))),
+    (
+        "birds_and_planes",
+        "at every position it loses {} points",
+        lambda: points(birds("Net", run=PAIR) - birds("Net, locally connected", run=PAIR)),
+    ),
+    ("birds_and_planes", "is right on only {} %", lambda: points(birds("10 blocks, tied", run=DEEP))),
+    ("birds_and_planes", "they are right on {} %", lambda: points(birds("10 blocks, tied", "batch_accuracy", DEEP))),
+    ("birds_and_planes", "untied ones on {} %", lambda: points(birds("10 blocks, untied", "batch_accuracy", DEEP))),
     ("birds_and_planes", "shown to matter: {} points below", lambda: points(birds("Net") - birds("wide, batch norm"))),
     ("relax", "networks end {} to 3.1 points", lambda: points(released("dense", 1) - released("dense"))),
     ("relax", "to {} points above networks", lambda: points(released("locally_connected", 4) - released("locally_connected"))),
@@ -644,7 +652,21 @@ HEADLINES = [
     ("speed", "In the sweep our layer is {} times as fast", lambda: f"{1 / timed('sweep: local, auto'):.1f}"),
     ("speed", "At {} shapes it is at least as fast", lambda: sum(ratio <= 1 for ratio in column("speed", "ratio", **SWEPT))),
     ("speed", "(two images of 11x11 pixels) it takes {} longer", lambda: percent(max(column("speed", "ratio", **SWEPT)) - 1)),
-    ("scaling", "with about an {} of the memory", lambda: {8: "eighth"}[round(memory_share())]),
+    (
+        "scaling",
+        "times as fast as JAX's op, with an {} to two fifths",
+        lambda: {8: "eighth"}[round(max(map(operator.truediv, largest("temp_mib", "JAX"), largest("temp_mib", "convlab"))))],
+    ),
+    (
+        "scaling",
+        "our layer is 7 to {} times as fast",
+        lambda: f"{max(map(operator.truediv, largest('ms', 'JAX'), largest('ms', 'convlab'))):.0f}",
+    ),
+    ("topographic_layers", "the six layers take {} ms in convlab", lambda: f"{of_layers('ms', 'convlab'):.0f}"),
+    ("topographic_layers", "and {} ms in Keras' first", lambda: f"{of_layers('ms', 'Keras, implementation 1'):.0f}"),
+    ("topographic_layers", "with {} against", lambda: f"{of_layers('peak_mib', 'convlab') / 1024:.1f}"),
+    ("topographic_layers", "against {} GiB", lambda: f"{of_layers('peak_mib', 'Keras, implementation 1') / 1024:.1f}"),
+    ("topographic_layers", "arithmetic takes {} ms", lambda: f"{of_layers('ms', 'convolution'):.0f}"),
     ("slow_convolutions", "are {} to 137 times as fast", lambda: f"{min(faster()):.0f}"),
     ("slow_convolutions", "the large kernel is {} times as fast", lambda: f"{max(faster()):.0f}"),
     ("speed_data", "the step runs at 1.00 and {} of its speed", lambda: f"{mean('speed_data', 'speed', route='disk'):.2f}"),
