@@ -16,8 +16,8 @@ batch of an epoch is filled with images of the next epoch. There are 10 blocks, 
 Answer: the book's convolution reaches the accuracy that the book prints (89 %). Without shared weights the same network learns
 nearly all training images and loses 2.0 points on test images, paired by eight seeds [1.4, 2.6]. Three seeds do not show a
 difference for width, depth, dropout and residual connections, which stay within a point of Net. A linear classifier already
-reaches 80 %. After 12 epochs ten blocks have 86 % with weights of their own, and 74 % as one block applied ten times, because its
-batch norm has one running mean for ten depths. With the statistics of the batch both have 86 to 87 %.
+reaches 80 %. After 12 epochs ten blocks have 86 % with weights of their own, and 74 % as one block applied ten times, because
+its batch norm has one running mean for ten depths. With the statistics of the batch both have 86 to 87 %.
 
     python -m experiments.birds_and_planes                                  (cifar10 from its server)
     python -m experiments.birds_and_planes --data folder:PATH/cifar10.zip   (train/airplane/*.png and so on)

@@ -6,8 +6,8 @@ the first implementation, Keras' default, which cuts out every window in the gra
 third is a sparse matrix. Both are left out where they are too large. The baseline is a convolution of the same arithmetic,
 which has one kernel instead of one for each position.
 
-Answer: on CPU the six layers take 2.6 times as long in Keras' first implementation as in convlab, with 3.5 times the memory, but at
-the first layer Keras is faster. A convolution of the same arithmetic takes as long as our layers.
+Answer: on CPU the six layers take 2.6 times as long in Keras' first implementation as in convlab, with 3.5 times the memory.
+At the first layer Keras is faster. A convolution of the same arithmetic takes as long as our layers.
 
     python -m experiments.topographic_layers                                           (6 minutes on 2 cores, with Keras)
 
