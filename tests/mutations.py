@@ -246,6 +246,27 @@ FAULTS = [
         "tests/test_kernels.py -k automatic_choice",
     ),
     Fault(
+        "move the nodes between which point-spread functions are interpolated",
+        "convlab/algebra/blur.py",
+        "np.interp(points, nodes, one)",
+        "np.interp(points, np.round(nodes / 2) * 2, one)",
+        "tests/test_blur.py -k loop_over_pixels",
+    ),
+    Fault(
+        "prefer the frequency of the smallest response",
+        "convlab/measure/topography/tuning.py",
+        "jnp.asarray(cycles)[best]",
+        "jnp.asarray(cycles)[jnp.argmin(responses.mean(1), 0)]",
+        "tests/test_topography.py -k gabors",
+    ),
+    Fault(
+        "read a written map with rows for columns",
+        "experiments/parts/sheets.py",
+        'for row in text.split("/")])',
+        'for row in text.split("/")]).T',
+        "tests/test_sheet_layers.py -k written",
+    ),
+    Fault(
         "normalise test images with the statistics of one class",
         "experiments/birds_and_planes.py",
         "np.random.default_rng(0).permutation(len(labels))",

@@ -1,10 +1,10 @@
-"""Laws of the layers that are timed beside Keras': all contenders compute the same function."""
+"""Sheets in experiments: layers that are timed beside Keras' compute one function, and written maps are read as they were."""
 
 import numpy as np
 import pytest
 
 import convlab as cl
-from experiments.parts import sheet_layers
+from experiments.parts import sheet_layers, sheets
 
 LAYER = sheet_layers.Layer("", 11, 2, 3, 5, 3, images=7)
 
@@ -35,3 +35,13 @@ def test_contenders_of_jax_have_the_same_gradients(first, monkeypatch):
 
 def test_all_tnn_has_107_million_weights():
     assert round(sum(layer.weights for layer in sheet_layers.ALL_TNN) / 1e6) == 107
+
+
+def test_written_maps_of_orientations_and_classes_are_read_as_they_were():
+    orientations = np.random.default_rng(0).uniform(0, np.pi, (3, 5))
+    orientations[1, 2] = np.nan
+    read = sheets.read_map(sheets.write_map(orientations, "orientation"), "orientation")
+    assert np.nanmax(abs(read - orientations)) <= np.pi / len(sheets.LETTERS) / 2
+    assert np.array_equal(np.isnan(read), np.isnan(orientations))
+    classes = np.random.default_rng(0).integers(-1, 10, (3, 5))
+    np.testing.assert_array_equal(sheets.read_map(sheets.write_map(classes, "class"), "class"), classes)
