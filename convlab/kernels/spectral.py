@@ -6,6 +6,7 @@ pixel makes all outputs of its image NaN.
 """
 
 import math
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -61,7 +62,8 @@ def _length(axis: Axis) -> int:
 
     last = axis.stride * (axis.outputs - 1) + _shift(axis)
     full = axis.pixels + axis.dilation * (axis.size - 1)
-    return scipy.fft.next_fast_len(max(full, last + 1) + max(-_shift(axis), 0), real=True)
+    length: Any = scipy.fft.next_fast_len(max(full, last + 1) + max(-_shift(axis), 0), real=True)
+    return length
 
 
 def _reversed(v: Array, form: Form) -> Array:
