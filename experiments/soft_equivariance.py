@@ -77,9 +77,8 @@ def table(rows: Rows, config: Config) -> Rows:
         for test in report.paired_differences(same, "strength", {"strength": 0.0}, "accuracy"):
             tests[*group, test["strength"]] = gain_of(test)
         for test in report.paired_differences(same, "strength", {"strength": 1.0}, "accuracy"):
-            over = {name.replace("gain", "over_shared"): value for name, value in gain_of(test).items()}
-            p = over.pop("p")
-            tests.setdefault((*group, test["strength"]), {}).update({**over, "p_over_shared": p})
+            over = gain_of(test, name="over_shared", p="p_over_shared")
+            tests.setdefault((*group, test["strength"]), {}).update(over)
     errors = [f"error_{depth}" for depth in layers_of(config)]
     bounds = SHARES | dict.fromkeys(errors, report.POSITIVE) | {"chosen": report.SHARE}
     lines = report.summarise(rows, [*BY, "rate"], [*SHARES, *errors, "chosen"], bounds=bounds)

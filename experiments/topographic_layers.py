@@ -7,7 +7,7 @@ third is a sparse matrix. Both are left out where they are too large. The baseli
 which has one kernel instead of one for each position.
 
 Answer: on CPU the six layers take 2.6 times as long in Keras' first implementation as in convlab, with 3.5 times the memory.
-At the first layer Keras is faster. A convolution of the same arithmetic takes as long as our layers.
+At the first layer Keras is faster. A convolution of the same arithmetic takes about as long as our layers.
 
     python -m experiments.topographic_layers                                           (6 minutes on 2 cores, with Keras)
 
@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from convlab import report
-from experiments.parts.sheet_layers import ALL_TNN, CONV, OP, OURS, Layer, contenders, installed, largest_arrays_mib, names
+from experiments.parts.sheet_layers import ALL_TNN, OURS, Layer, contenders, installed, largest_arrays_mib, names
 from experiments.shared.command import Rows, main
 from experiments.shared.elsewhere import Elsewhere
 from experiments.shared.progress import track
@@ -28,12 +28,10 @@ from experiments.shared.settings import named_by_backend
 from experiments.shared.stopwatch import interleave
 
 STYLES = {
-    OURS: report.Style(OURS, "#0072B2", "o"),
-    OP: report.Style(OP, "#D55E00", "P"),
-    CONV: report.Style(CONV, "#767676", "X"),
-    "Keras, implementation 1": report.Style("Keras, implementation 1", "#009E73", "^"),
-    "Keras, implementation 2": report.Style("Keras, implementation 2", "#CC79A7", "D"),
-    "Keras, implementation 3": report.Style("Keras, implementation 3", "#E69F00", "s"),
+    name: report.Style(name, colour, marker)
+    for name, colour, marker in zip(
+        names(keras=True), ("#0072B2", "#D55E00", "#767676", "#009E73", "#CC79A7", "#E69F00"), "oPX^Ds", strict=True
+    )
 }
 PAUSE = 0.02  # seconds before each call, since threads of TensorFlow spin before they fall asleep
 
@@ -49,7 +47,7 @@ class Config:
       seconds: The time spent on each contender, in seconds.
       least: The number of calls of each contender, if they are fast enough.
       keras: Whether Keras' layers are timed if TensorFlow and tf_keras are installed.
-      memory: The size of a contender's largest arrays above which it is left out, in MiB. It may need several times that.
+      memory: The size of a contender's largest arrays above which it is left out, estimated in MiB.
       root: The folder of the results.
     """
 

@@ -2,7 +2,7 @@
 
 | family | name | algorithm | fastest for |
 |---|---|---|---|
-| local | blocks | windows of a few positions at a time, then one matrix product per position | CPU, more images than features |
+| local | blocks | windows of a few positions at a time, then one matrix product per position | CPU, many images |
 | local | windows | all windows at once, then one batched matrix product | accelerators, few images, no overlap |
 | conv | canonical | XLA's convolution, one of a stack at a time, with gradients in the layout of XLA's fast path | CPU |
 | conv | windows | windows, then matrix products | CPU: few channels and small windows, gradients by large kernels |

@@ -101,7 +101,7 @@ def names(keras: bool) -> tuple[str, ...]:
 
 
 def largest_arrays_mib(layer: Layer, name: str) -> float:
-    """Add up the largest arrays of a contender in MiB, which it needs at least.
+    """Estimate the size of the largest arrays of a contender in MiB.
 
     These are the weights and their gradient. Keras' first implementation also has a gradient as large as all images for each
     position, the second one a masked copy of the dense matrix. The third gathers three numbers for each weight and image, and

@@ -63,9 +63,9 @@ def with_p(lines: Rows, rows: Rows, by: Sequence[str], reference: Mapping[str, A
     return [line | {"p": p_values.get(tuple(line[name] for name in by))} for line in lines]
 
 
-def gain_of(test: Mapping[str, Any], value: str = "accuracy") -> dict[str, Any]:
+def gain_of(test: Mapping[str, Any], value: str = "accuracy", name: str = "gain", p: str = "p") -> dict[str, Any]:
     """Return the columns of a gain and its `p`: a difference of `paired_differences` with its corrected p-value."""
-    return {f"gain{end}": test[f"{value}_difference{end}"] for end in ("", "_low", "_high")} | {"p": test[f"{value}_p_holm"]}
+    return {f"{name}{end}": test[f"{value}_difference{end}"] for end in ("", "_low", "_high")} | {p: test[f"{value}_p_holm"]}
 
 
 def code_of(*files: str) -> str:
