@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from convlab.signatures import ConstructorSignature
@@ -31,28 +32,52 @@ class BatchNorm(nnx.BatchNorm):
     def __init__(self, num_features: int, *, momentum: float = MOMENTUM, **options):
         super().__init__(num_features, momentum=momentum, **options)
 
+    @property
+    def is_affine(self) -> bool:
+        """Whether `affine_map` describes the layer: channels come last, and no axis of a `pmap` is averaged over."""
+        return self.axis == -1 and self.axis_name is None
+
     def __call__(
         self, x: Float[Array, "*n d"], use_running_average: bool | None = None, *, mask: Array | None = None
     ) -> Float[Array, "*n d"]:
         """Normalise images. In training, also move the running statistics towards those of the batch."""
-        if x.shape[-1] != self.num_features and self.axis == -1:
-            raise ValueError(f"x of shape {x.shape} has {x.shape[-1]} channels but needs {self.num_features}")
-        if mask is not None or self.axis_name is not None or self.axis != -1:
+        if mask is not None or not self.is_affine:
             return super().__call__(x, use_running_average, mask=mask)
+        alpha, beta = self.affine_map(x, use_running_average)
+        return x.astype(alpha.dtype) * alpha + beta
+
+    def affine_map(
+        self, x: Float[Array, "*n d"], use_running_average: bool | None = None, *, offset: ArrayLike = 0
+    ) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
+        """Return the α and β of every channel with which α X + β normalises the images X + offset.
+
+        In training, this also moves the running statistics towards those of X + offset. The offset changes the mean only, so
+        a bias before the batch norm costs no pass over the images.
+
+        Args:
+          x: The images, with channels last.
+          use_running_average: Whether to use the running statistics. If None, as in evaluation mode or not.
+          offset: The bias of the images: one number for all channels or one per channel.
+
+        Raises:
+          ValueError: The images have another number of channels.
+        """
+        if x.shape[-1] != self.num_features:
+            raise ValueError(f"x of shape {x.shape} has {x.shape[-1]} channels but needs {self.num_features}")
         running = self.use_running_average if use_running_average is None else use_running_average
         mean, variance = self.mean[...], self.var[...]
         if not running:
             mean, variance = self._statistics(x)
+            mean = mean + offset
             for statistic, new in ((self.mean, mean), (self.var, variance)):
                 average = self.momentum * statistic[...] + (1 - self.momentum) * jax.lax.stop_gradient(new)
                 stored = statistic[...].dtype
                 dtype = jnp.promote_types(stored, jnp.complex64) if jnp.iscomplexobj(new) else stored
                 statistic.set_value(average.astype(dtype))
-        parameters = [p[...] for p in (self.scale, self.bias) if p is not None]
         alpha = jax.lax.rsqrt(variance + self.epsilon) * (1 if self.scale is None else self.scale[...])
-        beta = (0 if self.bias is None else self.bias[...]) - mean * alpha
-        dtype = self.dtype or jnp.result_type(x, *parameters)
-        return x.astype(dtype) * alpha.astype(dtype) + beta.astype(dtype)
+        beta = (0 if self.bias is None else self.bias[...]) + (offset - mean) * alpha
+        dtype = self.dtype or jnp.result_type(x, *(p[...] for p in (self.scale, self.bias) if p is not None))
+        return alpha.astype(dtype), beta.astype(dtype)
 
     def _statistics(self, x: Array) -> tuple[Array, Array]:
         """Return the mean and the variance of each channel, at least in float32."""

@@ -28,6 +28,41 @@ class Fault(NamedTuple):
 
 FAULTS = [
     Fault(
+        "pool before a negative scale as before a positive one",
+        "convlab/models/stage.py",
+        "jnp.where(alpha < 0, -1.0, 1.0)",
+        "jnp.where(alpha < 0, 1.0, 1.0)",
+        "tests/test_models.py -k pooling_before",
+    ),
+    Fault(
+        "leave the bias out of the running mean",
+        "convlab/norm.py",
+        "            mean = mean + offset\n",
+        "",
+        "tests/test_models.py -k pooling_before",
+    ),
+    Fault(
+        "pool before a layer whose call is overridden",
+        "convlab/models/stage.py",
+        "            and layout is not None\n            and layout.out_features",
+        "            and layer.layout.out_features",
+        "tests/test_models.py -k other_classes",
+    ),
+    Fault(
+        "take an activation with a minimum for a nondecreasing one",
+        "convlab/models/stage.py",
+        "    nnx.elu,\n",
+        "    nnx.elu,\n    nnx.gelu,\n",
+        "tests/test_models.py -k 'never_decrease or pool_last'",
+    ),
+    Fault(
+        "pool first although the calls are recorded",
+        "convlab/models/stage.py",
+        "            and not RECORDING.get()\n",
+        "",
+        "tests/test_models.py -k pooling_before",
+    ),
+    Fault(
         "swap a and b in the windows",
         "convlab/unfold.py",
         "    return x\n\n\ndef _windows_along",
@@ -395,8 +430,8 @@ FAULTS = [
     Fault(
         "omit the mean in the affine form of batch norm",
         "convlab/norm.py",
-        " - mean * alpha",
-        "",
+        "(offset - mean) * alpha",
+        "offset * alpha",
         "tests/test_norm.py",
     ),
     Fault(

@@ -1,5 +1,6 @@
 """Networks at every rung: their weights counted, their forward pass, and the same function on a freer rung."""
 
+import functools
 import math
 
 import chex
@@ -13,7 +14,9 @@ from networks import SMALL, filled, images, scores_of
 
 import convlab as cl
 from convlab import models, rungs
+from convlab.calls import recorded
 from convlab.layers import CONNECTIVITY
+from convlab.models.stage import MONOTONE
 from convlab.rungs import RUNGS
 
 KINDS = ("MLP", "LeNet", "Pyramid", "Net", "NetDeep")
@@ -188,6 +191,87 @@ def test_stages_normalise_then_activate_then_pool():
     got = applied(stage, x)
     close(got, by_hand(x), 1e-4)
     assert stage.output_shape == got.shape[1:] == (3, 2, 3)
+
+
+POOLED = [  # options of a stage whose maximum commutes, and whether it trains
+    ({"activation": nnx.relu, "batch_norm": True}, True),
+    ({"activation": nnx.relu, "batch_norm": True, "use_bias": False, "pool_window": cl.Window((3, 2), 2)}, True),
+    ({"activation": nnx.sigmoid, "batch_norm": True}, False),
+    ({"activation": nnx.tanh, "dropout": 0.3, "pool_window": cl.Window((3, 2), 2)}, True),
+    ({"activation": nnx.leaky_relu, "connections": models.Connections("low_rank")}, True),
+]
+
+
+def values_and_slopes(stage, x):
+    """Compute the output, the new model state and the gradients of a stage."""
+    definition, state = nnx.split(stage)
+
+    @functools.partial(jax.jit, static_argnums=0)  # a new function, so that nothing is traced before
+    @functools.partial(jax.grad, argnums=(1, 2), has_aux=True, allow_int=True)
+    def slopes(definition, state, x):
+        stage = nnx.merge(definition, state)
+        h = stage(x)
+        return jnp.sin(h).sum(), (h, nnx.to_pure_dict(nnx.state(stage, nnx.Not(nnx.RngState))))
+
+    gradients, values = slopes(definition, state, x)
+    return values, [leaf for leaf in jax.tree.leaves(gradients) if leaf.dtype == x.dtype]
+
+
+@pytest.mark.parametrize("options, training", POOLED)
+def test_pooling_before_bias_norm_and_activation_changes_nothing(options, training):
+    options = {"connections": models.Connections(), "pool": cl.max_pool} | options
+    stage = filled(lambda: models.Stage((7, 5, 2), 11, 3, rngs=nnx.Rngs(0), **options), deviation=1.0)
+    stage.train() if training else stage.eval()
+    x = images(4, 7, 5, 2)
+    assert stage._can_pool_first()
+    first = values_and_slopes(stage, x)
+    with recorded():  # as the formula is written
+        assert not stage._can_pool_first()
+        written = values_and_slopes(stage, x)
+    chex.assert_trees_all_close(first, written, rtol=2e-4, atol=2e-4)
+    chex.assert_trees_all_equal_dtypes(first, written)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"activation": nnx.gelu},
+        {"activation": lambda x: -x},
+        {"pool": cl.mean_pool},
+        {"pool": None},
+        {"residual": True},
+        {"use_bias": "position"},
+        {"connections": models.Connections("dense")},
+    ],
+    ids=str,
+)
+def test_other_stages_pool_last(change):
+    options = {"connections": models.Connections(), "pool": cl.max_pool} | change
+    stage = nnx.eval_shape(lambda: models.Stage((7, 5, 11), 11, 3, rngs=nnx.Rngs(0), **options))
+    assert not stage._can_pool_first()
+
+
+def test_stages_with_layers_of_other_classes_call_them():
+    stage = filled(lambda: models.Stage((7, 5, 2), 11, 3, connections=models.Connections(), pool=cl.max_pool, rngs=nnx.Rngs(0)))
+    x = images(4, 7, 5, 2)
+
+    class Doubled(cl.Conv):
+        def __call__(self, inputs):
+            return 2 * super().__call__(inputs)
+
+    before = stage(x)
+    stage.layer.__class__ = Doubled
+    close(nnx.relu(stage(x)), 2 * before, 1e-5)
+    stage.layer = nnx.Conv(2, 11, (3, 3), rngs=nnx.Rngs(0))
+    close(stage(x), cl.max_pool(nnx.relu(stage.layer(x)), 2), 1e-5)
+
+
+@pytest.mark.parametrize("activation", MONOTONE)
+def test_activations_that_commute_with_the_maximum_never_decrease(activation):
+    x = np.sort(np.concatenate([np.random.default_rng(0).normal(0, 5, 5_000), [-np.inf, -1e30, 0.0, 1e30, np.inf]]))
+    h = np.asarray(activation(jnp.asarray(x, jnp.float32)), float)
+    assert np.isfinite(h[1:-1]).all()
+    assert (np.diff(h[~np.isnan(h)]) >= -1e-6).all()
 
 
 @pytest.mark.parametrize("activation, pool", [(nnx.sigmoid, cl.mean_pool), (nnx.relu, cl.blur_pool)])

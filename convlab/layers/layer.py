@@ -152,6 +152,21 @@ class Layer(nnx.Module):
         Raises:
           ValueError: The images have other channels, spatial axes or, if the layer knows its pixels, another size.
         """
+        h, bias = self.without_bias(inputs, out_sharding)
+        return h if bias is None else h + bias
+
+    def without_bias(
+        self, inputs: Float[Array, "*n k l c"], out_sharding: Any = None
+    ) -> tuple[Float[Array, "*n i j d"], Array | None]:
+        """Apply the layer without its bias, and return the bias apart in the dtype of the computation.
+
+        Args:
+          inputs: The images.
+          out_sharding: The sharding of the output under a mesh with explicit axes, as in Flax.
+
+        Raises:
+          ValueError: The images have other channels, spatial axes or, if the layer knows its pixels, another size.
+        """
         if out_sharding is not None:
             check.instance("out_sharding", out_sharding, (NamedSharding, PartitionSpec), "a NamedSharding or PartitionSpec")
         inputs = check.array("inputs", inputs)
@@ -161,8 +176,7 @@ class Layer(nnx.Module):
         promoted = self.promote_dtype((inputs, *arrays, bias), dtype=self.dtype)
         inputs, *arrays, bias = check.sequence("the result of promote_dtype", promoted, "arrays")
         self._described().check_images("inputs", inputs)
-        h = self._apply(inputs, dict(zip(self.tying.arrays, arrays, strict=True)), out_sharding)
-        return h if bias is None else h + bias
+        return self._apply(inputs, dict(zip(self.tying.arrays, arrays, strict=True)), out_sharding), bias
 
     def masked(self, array: Array) -> Array:
         """Multiply the first array of the layer by its mask, if there is one.

@@ -7,20 +7,23 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from flax.nnx import reprlib
 from jax.nn.initializers import Initializer
 from jaxtyping import Array, Float
 
 from convlab import check
+from convlab.calls import RECORDING, layout_of
 from convlab.choices import one_of
 from convlab.constructors import record_constructor
 from convlab.display import short_repr
 from convlab.geometry import Padding, Size, Window, as_integer, as_size
 from convlab.layers import CONNECTIVITY, connect
-from convlab.layers.layer import DEFAULT_KERNEL_INIT
+from convlab.layers.layer import DEFAULT_KERNEL_INIT, Layer
 from convlab.layers.texts import Text, count_text, in_one_line
 from convlab.norm import BatchNorm
+from convlab.ops.pool import max_pool
 from convlab.rungs import sizes_text
 from convlab.signatures import ConstructorSignature
 
@@ -29,6 +32,21 @@ Pool = Callable[[jax.Array, Window], jax.Array]
 
 MOST_BLOCKS = 10_000  # a larger number would be built for hours
 HALVES = Window(2, 2, "VALID")  # halves every axis
+POOL_FIRST = 8  # the number of channels from which pooling first was measured faster
+MONOTONE: tuple[Activation, ...] = (  # nondecreasing activations, so the largest pixel stays the largest
+    nnx.celu,
+    nnx.elu,
+    nnx.hard_sigmoid,
+    nnx.hard_tanh,
+    nnx.leaky_relu,
+    nnx.log_sigmoid,
+    nnx.relu,
+    nnx.relu6,
+    nnx.selu,
+    nnx.sigmoid,
+    nnx.softplus,
+    nnx.tanh,
+)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -166,11 +184,44 @@ class Stage(nnx.Module):
         self.output_shape = (*space, features)
 
     def __call__(self, x: Float[Array, "n k l c"]) -> Float[Array, "n i j d"]:
-        h = self.layer(x)
-        h = activated(self.activation, h if self.norm is None else self.norm(h))
-        h = h + x if self.residual else h
-        h = h if self.pool is None else check.array("the result of pool", self.pool(h, self.pool_window))
+        if self._can_pool_first():
+            h = self._pooled_first(x)
+        else:
+            h = self.layer(x)
+            h = activated(self.activation, h if self.norm is None else self.norm(h))
+            h = h + x if self.residual else h
+            h = h if self.pool is None else check.array("the result of pool", self.pool(h, self.pool_window))
         return h if self.dropout is None else self.dropout(h)
+
+    def _can_pool_first(self) -> bool:
+        """Return True if the maximum commutes with bias, batch norm and activation, and no module's call is recorded."""
+        layer, norm, layout = self.layer, self.norm, layout_of(self.layer)
+        return (
+            self.pool is max_pool
+            and not self.residual
+            and self.activation in MONOTONE
+            and isinstance(layer, Layer)
+            and layout is not None
+            and layout.out_features >= POOL_FIRST
+            and (layer.bias is None or layer.bias.ndim == 1)
+            and (norm is None or (type(norm) is BatchNorm and norm.is_affine))
+            and not RECORDING.get()
+        )
+
+    def _pooled_first(self, x: Float[Array, "n k l c"]) -> Float[Array, "n i j d"]:
+        """Pool before bias, batch norm and activation, which then run on a fraction of the pixels.
+
+        A negative scale of the batch norm turns the maximum into the minimum, so the sign moves before the pooling.
+        """
+        h, bias = self.layer.without_bias(x)
+        if self.norm is None:
+            h = max_pool(h, self.pool_window)
+            h = h if bias is None else h + bias
+        else:
+            alpha, beta = self.norm.affine_map(h, offset=0 if bias is None else bias)
+            sign = jnp.where(alpha < 0, -1.0, 1.0)
+            h = max_pool(h * sign, self.pool_window).astype(alpha.dtype) * (alpha * sign) + beta
+        return activated(self.activation, h)
 
     def __nnx_repr__(self) -> Text:
         return in_one_line(self, self._parts)

@@ -24,14 +24,16 @@ class Part(NamedTuple):
     numbers: int
 
 
-class Bias(nnx.Module):
+class Bias(cl.Conv):
     """The bias of a stage's layer, without its separately timed convolution."""
 
-    def __init__(self, layer: nnx.Module):
-        self.bias = layer.bias  # pyright: ignore[reportAttributeAccessIssue]
+    def __init__(self, layer: cl.Conv):
+        super().__init__(layer.out_features, layer.out_features, (1, 1), rngs=nnx.Rngs(0))
+        self.bias, self.kernel = layer.bias, None  # pyright: ignore[reportAttributeAccessIssue]
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return x + self.bias[...]
+    def without_bias(self, inputs: jax.Array, out_sharding: Any = None) -> tuple[jax.Array, jax.Array]:
+        """Return the images as they are, and the bias."""
+        return inputs, self.bias[...]  # pyright: ignore[reportOptionalSubscript]
 
 
 def size(*trees: Any) -> int:
