@@ -69,15 +69,19 @@ class Grid(NamedTuple):
         table[rank, reads[order]] = order
         return table
 
-    def sweep(self, body: Callable[[list[Array], list[Array], Array], Array], carry: Array) -> Array:
-        """Run `body(first position, first pixel, carry)` over all blocks."""
+    def sweep(self, body: Callable[[Array, list[Array], Array], Array], carry: Array) -> Array:
+        """Run `body(number of the first position, first pixel, carry)` over all blocks.
+
+        Positions are numbered row by row. Those of a block have consecutive numbers.
+        """
 
         def visit(m: Array, carry: Array) -> Array:
-            m, position = jnp.asarray(m, np.uint32), []  # without a sign, no index is tested for being negative
+            m, first = jnp.asarray(m, np.uint32), []  # without a sign, no index is tested for being negative
+            number = m * math.prod(self.block)
             for axis, count in zip(reversed(self.axes), reversed(self.blocks), strict=True):
                 m, index = m // count, m % count
-                position.insert(0, index * axis.outputs)
-            return body(position, [i * axis.stride for i, axis in zip(position, self.axes, strict=True)], carry)
+                first.insert(0, index * axis.outputs * axis.stride)
+            return body(number, first, carry)
 
         return lax.fori_loop(0, math.prod(self.blocks), visit, carry)
 
@@ -111,17 +115,19 @@ def _start(first: list[Array], array: Array) -> tuple[Array | np.uint32, ...]:
     return (*first, *[np.uint32(0)] * (array.ndim - len(first)))
 
 
-def _take(array: Array, first: list[Array], block: tuple[int, ...], last_axes: int) -> Array:
-    """Slice a block of positions and merge its axes: (positions, the last `last_axes` axes)."""
-    other_sizes = array.shape[len(first) :]
-    part = lax.dynamic_slice(array, _start(first, array), (*block, *other_sizes))
-    return part.reshape(math.prod(block), -1, *array.shape[array.ndim - last_axes + 1 :])
+def _by_position(array: Array, form: Form) -> Float[Array, "positions a b"]:
+    """Merge the axes of the positions, and those between them and the last."""
+    return array.reshape(len(array) * math.prod(form.outputs), -1, array.shape[-1])
 
 
-def _put(array: Array, part: Array, first: list[Array], block: tuple[int, ...]) -> Array:
-    """Write a block of positions with merged axes into an array."""
-    other_sizes = array.shape[len(first) :]
-    return lax.dynamic_update_slice(array, fence(part).reshape(*block, *other_sizes), _start(first, array))
+def _take(array: Float[Array, "positions a b"], number: Array, grid: Grid) -> Float[Array, "block a b"]:
+    """Slice a block of positions."""
+    return lax.dynamic_slice(array, _start([number], array), (math.prod(grid.block), *array.shape[1:]))
+
+
+def _put(array: Float[Array, "positions a b"], part: Float[Array, "block a b"], number: Array) -> Array:
+    """Write a block of positions into an array."""
+    return lax.dynamic_update_slice(array, fence(part), _start([number], array))
 
 
 def _gather(x: Array, pixel: list[Array], grid: Grid) -> Array:
@@ -142,45 +148,45 @@ def _add_up(p: Array, grid: Grid, channels: int) -> Array:
 
 def h(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Form) -> Float[Array, "s n *out d"]:
     """Multiply each position's windows by its kernel, a block of positions at a time."""
-    grid = _make_grid("h", x, v, form)
-    x = _images(x, form)
+    grid, shape = _make_grid("h", x, v, form), (len(v), *form.outputs, v.shape[-1], x.shape[1])
+    x, v = _images(x, form), _by_position(v, form)
 
-    def body(position: list[Array], pixel: list[Array], out: Array) -> Array:
-        kernels = _take(v, position, grid.block, 2)
-        p = _gather(x, pixel, grid)
-        part = jnp.einsum("pda,pan->pdn", fence(jnp.swapaxes(kernels, 1, 2)), p, precision=form.precision)
-        return _put(out, part, position, grid.block)
+    def body(number: Array, pixel: list[Array], out: Array) -> Array:
+        kernels = fence(jnp.swapaxes(_take(v, number, grid), 1, 2))
+        part = jnp.einsum("pda,pan->pdn", kernels, _gather(x, pixel, grid), precision=form.precision)
+        return _put(out, part, number)
 
-    out = grid.sweep(body, jnp.zeros_like(x, shape=(len(v), *form.outputs, v.shape[-1], x.shape[-1])))
-    return jnp.moveaxis(fence(out), -1, 1)
+    out = grid.sweep(body, jnp.zeros_like(x, shape=(len(v), *shape[-2:])))
+    return jnp.moveaxis(fence(out).reshape(shape), -1, 1)
 
 
 def gradient_v(x: Float[Array, "s n *pixels c"], g: Float[Array, "s n *out d"], form: Form) -> Float[Array, "s *kernel c d"]:
     """Multiply each position's windows by its cotangents."""
     grid, shape = _make_grid("v", x, g, form), form.shape("v", x, g)
-    x, g = _images(x, form), jnp.moveaxis(g, 1, -2)
+    x, g = _images(x, form), _by_position(jnp.moveaxis(g, 1, -2), form)
 
-    def body(position: list[Array], pixel: list[Array], out: Array) -> Array:
+    def body(number: Array, pixel: list[Array], out: Array) -> Array:
         p = _gather(x, pixel, grid)
-        part = jnp.einsum("pan,pnd->pad", p, fence(_take(g, position, grid.block, 2)), precision=form.precision)
-        return _put(out, part, position, grid.block)
+        part = jnp.einsum("pan,pnd->pad", p, fence(_take(g, number, grid)), precision=form.precision)
+        return _put(out, part, number)
 
-    return grid.sweep(body, jnp.zeros_like(x, shape=shape))
+    entries = math.prod(form.taps) * shape[-2]
+    return grid.sweep(body, jnp.zeros_like(x, shape=(len(g), entries, shape[-1]))).reshape(shape)
 
 
 def gradient_x(v: Float[Array, "s *kernel c d"], g: Float[Array, "s n *out d"], form: Form) -> Float[Array, "s n *pixels c"]:
     """Multiply each position's cotangents by its kernel, and add the products at each pixel."""
     grid, channels, batch = _make_grid("x", v, g, form), v.shape[-2], g.shape[1]
-    g = jnp.moveaxis(g, 1, -2)
+    reach = (len(v), *(axis.reach for axis in form.axes))
+    v, g = _by_position(v, form), _by_position(jnp.moveaxis(g, 1, -2), form)
 
-    def body(position: list[Array], pixel: list[Array], out: Array) -> Array:
-        kernels = fence(_take(v, position, grid.block, 2))
-        p = fence(jnp.einsum("pad,pnd->pan", kernels, fence(_take(g, position, grid.block, 2)), precision=form.precision))
+    def body(number: Array, pixel: list[Array], out: Array) -> Array:
+        kernels, part = fence(_take(v, number, grid)), fence(_take(g, number, grid))
+        p = fence(jnp.einsum("pad,pnd->pan", kernels, part, precision=form.precision))
         before = lax.dynamic_slice(out, _start(pixel, out), (*grid.slab, channels, batch))
         return lax.dynamic_update_slice(out, fence(before + _add_up(p, grid, channels)), _start(pixel, out))
 
-    reach = (axis.reach for axis in form.axes)
-    out = fence(grid.sweep(body, jnp.zeros_like(g, shape=(len(v), *reach, channels, batch))))
+    out = fence(grid.sweep(body, jnp.zeros_like(g, shape=(*reach, channels, batch))))
     return jnp.moveaxis(_pad(out, form, -1), -1, 1)
 
 
