@@ -15,7 +15,7 @@ from jax.sharding import Mesh, PartitionSpec
 from strategies import case, gaussian, windows
 
 import convlab as cl
-from convlab.kernels import blocks, table, trilinear
+from convlab.kernels import blocks, depthwise, table, trilinear
 from convlab.kernels.form import LETTERS, OTHERS, Form, mirrored
 from convlab.kernels.trilinear import form_p, layer, windowed
 from convlab.unfold import windows as gather
@@ -101,6 +101,28 @@ def test_single_channels_give_the_same_depthwise_as_by_windows(drawn, n):
             close(result["h"], expected, 1e-11)
             for wrt in "xv":
                 close(result[wrt], plain[wrt], 1e-11)
+
+
+@pytest.mark.parametrize("large, few", [(1, 1), (10**9, 8)])
+@pytest.mark.parametrize("axes", [AXES, cl.Window((3, 2), (4, 3), "VALID", (1, 2)).axes((7, 11))])
+def test_depthwise_gradients_are_the_same_summed_at_once_or_one_by_one(monkeypatch, large, few, axes):
+    monkeypatch.setattr(depthwise, "LARGE", large)
+    monkeypatch.setattr(depthwise, "FEW", few)
+    form = make_form("conv", axes=axes)
+    operands = arrays(form, s=3, c=1)
+    for wrt in "xv":
+        got = jax.jit(lambda p, q, wrt=wrt: depthwise.PRODUCTS[wrt](p, q, form))(*(operands[other] for other in OTHERS[wrt]))
+        close(got, derivative(wrt, make_form("conv", "windows", axes), operands), 1e-11)
+
+
+def test_depthwise_gradient_in_half_precision_sums_in_single_precision(monkeypatch):
+    monkeypatch.setattr(depthwise, "LARGE", 1)
+    x, g = np.ones((1, 700, 5, 3, 1)), np.full((1, 700, 5, 3, 1), 0.37)
+    for many in (700, 1):  # one by one, at once
+        part = [jnp.asarray(array.reshape(1, many, -1, 3, 1), jnp.bfloat16) for array in (x, g)]
+        got = depthwise.gradient_v(*part, make_form("conv", axes=cl.Window((1, 1)).axes(part[0].shape[2:4])))
+        assert got.dtype == jnp.bfloat16
+        close(np.asarray(got, float).item(), 10_500 * float(jnp.bfloat16(0.37)), 0.01)
 
 
 def test_grid_has_several_blocks_that_cover_all_positions():
