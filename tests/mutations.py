@@ -28,6 +28,27 @@ class Fault(NamedTuple):
 
 FAULTS = [
     Fault(
+        "sum a depthwise gradient in half precision",
+        "convlab/kernels/depthwise.py",
+        "jnp.promote_types(g.dtype, jnp.float32)",
+        "g.dtype",
+        "tests/test_kernels.py -k half_precision",
+    ),
+    Fault(
+        "interleave the remainders of a strided depthwise gradient in the wrong order",
+        "convlab/kernels/depthwise.py",
+        "for m in range(strides[r])], 2 + r)",
+        "for m in reversed(range(strides[r]))], 2 + r)",
+        "tests/test_kernels.py -k depthwise",
+    ),
+    Fault(
+        "skip the last image of a depthwise gradient",
+        "convlab/kernels/depthwise.py",
+        "lax.fori_loop(0, n, add",
+        "lax.fori_loop(0, n - 1, add",
+        "tests/test_kernels.py -k depthwise",
+    ),
+    Fault(
         "pool before a negative scale as before a positive one",
         "convlab/models/stage.py",
         "jnp.where(alpha < 0, -1.0, 1.0)",
@@ -276,7 +297,7 @@ FAULTS = [
     Fault(
         "gather all windows of more images than half the features",
         "convlab/kernels/table.py",
-        'few = 2 * size["n"] <= size["d"]',
+        'few = size["n"] <= thresholds.local_images_per_feature * size["d"]',
         'few = size["n"] <= size["d"]',
         "tests/test_kernels.py -k automatic_choice",
     ),
@@ -787,8 +808,8 @@ FAULTS = [
     Fault(
         "shift the pixels of a depthwise gradient",
         "convlab/kernels/depthwise.py",
-        "first = axis.dilation * tap - axis.low",
-        "first = axis.dilation * tap - axis.high",
+        "divmod(axis.dilation * a - axis.low",
+        "divmod(axis.dilation * a - axis.high",
         "tests/test_kernels.py -k single_channels",
     ),
     Fault(

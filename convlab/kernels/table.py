@@ -23,9 +23,7 @@ from jaxtyping import Array
 
 from convlab.kernels import blocks, convolution, depthwise, spectral, tiled, toeplitz, windows
 from convlab.kernels.form import Form, Product, known_sizes, proxy
-
-MULTIPLIER = 4  # the most output channels per group for which a pass over the image per tap was measured fastest
-FEWEST = 2**16  # the fewest entries of windows for which an eager call was measured to gain from a longer compilation
+from convlab.kernels.thresholds import CPU, Thresholds
 
 
 class Family(NamedTuple):
@@ -34,43 +32,47 @@ class Family(NamedTuple):
     Attributes:
       implementations: The functions that compute derivatives, by implementation and derivative. Gradients that are missing
         are computed as transposes of h.
-      choose: The rule. It maps the form, the derivative, the sizes by letter and the platform to an implementation's name.
+      choose: The rule. It maps the form, the derivative, the sizes by letter, the platform and the thresholds of the CPU to an
+        implementation's name.
     """
 
     implementations: dict[str, dict[str, Product]]
-    choose: Callable[[Form, str, dict[str, int], str], str]
+    choose: Callable[[Form, str, dict[str, int], str, Thresholds], str]
 
 
-def _local(form: Form, wrt: str, size: dict[str, int], platform: str) -> str:
+def _local(form: Form, wrt: str, size: dict[str, int], platform: str, thresholds: Thresholds = CPU) -> str:
     overlaps = any(axis.size > axis.stride or axis.dilation > 1 for axis in form.axes)
-    if platform != "cpu" or size["n"] < 4 or not overlaps:
+    if platform != "cpu" or size["n"] < thresholds.local_fewest_images or not overlaps:
         return "windows"
-    few = 2 * size["n"] <= size["d"]  # the windows of all positions take at most half the memory of the kernels
+    few = size["n"] <= thresholds.local_images_per_feature * size["d"]  # windows take little memory beside the kernels
     return "windows" if few and wrt != "x" else "blocks"
 
 
-def _conv(form: Form, wrt: str, size: dict[str, int], platform: str) -> str:
+def _conv(form: Form, wrt: str, size: dict[str, int], platform: str, thresholds: Thresholds = CPU) -> str:
     if toeplitz.applies(form):
         return "toeplitz"
     if platform != "cpu":
         return "lax"
     c, d = size["c"], size["d"]
-    if c == 1 and size["s"] > 1 and d <= MULTIPLIER:
+    if c == 1 and size["s"] > 1 and d <= thresholds.depthwise_most_multiplier:
         return "depthwise"
     window = c * math.prod(form.taps)
     gathered = window * size["n"] * math.prod(form.outputs)
-    fast = {
-        "h": c <= 3 and window <= 32 and FEWEST * form.eager <= gathered <= 2**24,
-        "x": c < 8 and c * gathered <= 2**24,
-        "v": d >= 32 and (c <= 4 or c * d >= 2048),
-    }
-    return "windows" if fast[wrt] else "canonical"
+    if wrt == "h":
+        small = c <= thresholds.forward_most_channels and window <= thresholds.forward_most_window
+        fast = small and thresholds.forward_fewest_eager * form.eager <= gathered <= thresholds.forward_most_entries
+    elif wrt == "x":
+        fast = c < thresholds.image_fewest_channels and c * gathered <= thresholds.image_most_entries
+    else:
+        large = c <= thresholds.kernel_most_channels or c * d >= thresholds.kernel_fewest_products
+        fast = d >= thresholds.kernel_fewest_features and large
+    return "windows" if fast else "canonical"
 
 
-def _tiled(form: Form, wrt: str, size: dict[str, int], platform: str) -> str:
+def _tiled(form: Form, wrt: str, size: dict[str, int], platform: str, thresholds: Thresholds = CPU) -> str:
     if wrt == "x" and not form.has_strides:  # this gradient is a layer of mirrored kernels with d input channels
-        return _conv(form, "h", {**size, "c": size["d"]}, platform)
-    return _conv(form, wrt, size, platform)
+        return _conv(form, "h", {**size, "c": size["d"]}, platform, thresholds)
+    return _conv(form, wrt, size, platform, thresholds)
 
 
 CONV: dict[str, dict[str, Product]] = {
@@ -87,7 +89,7 @@ def _over_tiles(name: str) -> dict[str, Product]:
     """Make the products of a tiled layer from those of one implementation of conv."""
 
     def conv(wrt: str, p: Array, q: Array, form: Form) -> Array:
-        fits = _applies(name, form, known_sizes(wrt, p, q))
+        fits = applies(name, form, known_sizes(wrt, p, q))
         return implement(form, name if fits else "canonical", wrt, p, q)
 
     return {wrt: functools.partial(product, conv=conv) for wrt, product in tiled.PRODUCTS.items()}
@@ -100,18 +102,18 @@ FAMILIES = {
 }
 
 
-def choose(form: Form, wrt: str, size: dict[str, int], platform: str) -> str:
+def choose(form: Form, wrt: str, size: dict[str, int], platform: str, thresholds: Thresholds = CPU) -> str:
     """Return the name of the implementation for one derivative.
 
     If an implementation does not apply, the rule chooses another.
     """
     name = form.implementation
-    if name == "auto" or not _applies(name, form, size):
-        return FAMILIES[form.family].choose(form, wrt, size, platform)
+    if name == "auto" or not applies(name, form, size):
+        return FAMILIES[form.family].choose(form, wrt, size, platform, thresholds)
     return name
 
 
-def _applies(name: str, form: Form, size: dict[str, int]) -> bool:
+def applies(name: str, form: Form, size: dict[str, int]) -> bool:
     """Return True if an implementation can compute a form."""
     limits = {"toeplitz": toeplitz.applies(form), "depthwise": size["c"] == 1, "fft": spectral.applies(form)}
     return limits.get(name, True)
