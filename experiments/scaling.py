@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import numpy as np
 
 from convlab import report
 from experiments.parts import sweep
+from experiments.parts.growth import slope
 from experiments.parts.implementations import stepped
 from experiments.shared.command import Rows, main
 from experiments.shared.progress import track
@@ -91,12 +91,6 @@ def convolution(layer: sweep.Layer) -> Contender:
         return jax.lax.conv_general_dilated(x, v, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
     return compiled({"name": CONV, "step": "both"}, stepped(conv, "both"), (x, v[0, 0], g))
-
-
-def slope(rows: Rows, value: str) -> float:
-    """Return the slope of the logarithm of a value in that of the size."""
-    size, measured = np.log([(row["size"], max(row[value], 1e-3)) for row in rows]).T
-    return float(np.polyfit(size, measured, 1)[0])
 
 
 def table(rows: Rows, config: Config) -> Rows:
