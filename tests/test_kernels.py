@@ -17,6 +17,7 @@ from strategies import case, gaussian, windows
 import convlab as cl
 from convlab.kernels import blocks, depthwise, table, trilinear
 from convlab.kernels.form import LETTERS, OTHERS, Form, mirrored
+from convlab.kernels.thresholds import Thresholds
 from convlab.kernels.trilinear import form_p, layer, windowed
 from convlab.unfold import windows as gather
 
@@ -274,30 +275,65 @@ def test_a_later_eager_call_traces_nothing(make, monkeypatch):
     assert len(traced) == first > 0
 
 
+SET = Thresholds(  # given, so that newly measured values change no test
+    local_fewest_images=4,
+    local_images_per_feature=0.5,
+    depthwise_most_multiplier=4,
+    forward_most_channels=3,
+    forward_most_window=32,
+    forward_fewest_features=24,
+    forward_fewest_eager=2**16,
+    forward_most_entries=2**24,
+    image_fewest_channels=8,
+    image_fewest_strided=16,
+    image_most_entries=2**24,
+    kernel_fewest_images=8,
+    kernel_fewest_features=32,
+    kernel_most_channels=4,
+    kernel_fewest_positions=128,
+    kernel_fewest_products=2**11,
+)
+
+
+def choose(form, wrt, s, n, c, d, platform="cpu"):
+    return table.choose(form, wrt, {"s": s, "n": n, "c": c, "d": d}, platform, SET)
+
+
 def test_automatic_choice_depends_on_sizes_and_platform():
     def chosen(family, wrt, n, c, platform, d=8):
-        return table.choose(Form(family, AXES), wrt, {"s": 1, "n": n, "c": c, "d": d}, platform)
+        return choose(Form(family, AXES), wrt, 1, n, c, d, platform)
 
     assert chosen("local", "h", 64, 3, "cpu") == "blocks"
     assert chosen("local", "h", 1, 3, "cpu") == chosen("local", "h", 64, 3, "gpu") == "windows"
     assert [chosen("local", wrt, 32, 3, "cpu", 64) for wrt in "hxv"] == ["windows", "blocks", "windows"]  # small beside kernels
     assert [chosen("local", wrt, 33, 3, "cpu", 64) for wrt in "hxv"] == ["blocks"] * 3
     assert [chosen("conv", wrt, 64, 1, "cpu") for wrt in "hxv"] == ["windows", "windows", "canonical"]
-    assert table.choose(Form("conv", AXES, eager=True), "h", {"s": 1, "n": 4, "c": 1, "d": 8}, "cpu") == "canonical"
+    assert choose(Form("conv", AXES, eager=True), "h", 1, 4, 1, 8) == "canonical"
     assert chosen("conv", "h", 1 << 20, 1, "cpu") == chosen("conv", "x", 1 << 20, 1, "cpu") == "canonical"  # too large to copy
     assert [chosen("conv", wrt, 64, 32, "cpu", 64) for wrt in "hxv"] == ["canonical", "canonical", "windows"]
     assert chosen("conv", "h", 64, 3, "gpu") == "lax"
     # With stride 1, the x product equals the h product of a layer with d channels.
     tiled = Form("tiled", cl.Window((3, 2)).axes(SPACE), period=(2, 2))
-    swapped = [table.choose(tiled, "x", {"s": 1, "n": 64, "c": c, "d": d}, "cpu") for c, d in ((1, 16), (16, 1))]
+    swapped = [choose(tiled, "x", 1, 64, c, d) for c, d in ((1, 16), (16, 1))]
     assert swapped == ["canonical", "windows"]
-    depthwise = [
-        table.choose(Form("conv", AXES), "h", {"s": s, "n": 9, "c": c, "d": d}, "cpu")
-        for s, c, d in ((8, 1, 2), (8, 1, 8), (8, 2, 2), (1, 1, 2))
-    ]
+    depthwise = [choose(Form("conv", AXES), "h", s, 9, c, d) for s, c, d in ((8, 1, 2), (8, 1, 8), (8, 2, 2), (1, 1, 2))]
     assert [name == "depthwise" for name in depthwise] == [True, False, False, False]
     full = Form("conv", cl.Window.full(SPACE).axes(SPACE))
-    assert table.choose(full, "h", {"s": 1, "n": 64, "c": 3, "d": 8}, "gpu") == "toeplitz"
+    assert choose(full, "h", 1, 64, 3, 8, "gpu") == "toeplitz"
+
+
+def test_automatic_choice_of_a_convolution_depends_on_its_windows():
+    def chosen(wrt, c, d, size, stride, pixels=20, dilation=1, n=64):
+        return choose(Form("conv", cl.Window((size, size), stride, "VALID", dilation).axes((pixels, pixels))), wrt, 1, n, c, d)
+
+    assert [chosen(wrt, 16, 16, 2, 2) for wrt in "hxv"] == ["canonical", "windows", "windows"]  # disjoint: reshapes
+    assert [chosen(wrt, 16, 16, 1, 1) for wrt in "hxv"] == ["windows"] * 3  # matrix products
+    assert [chosen(wrt, 16, 16, 2, 1) for wrt in "hxv"] == ["canonical"] * 3
+    assert chosen("x", 16, 16, 2, 2, dilation=2) == "canonical"  # windows with gaps
+    assert [chosen("v", 16, 32, 3, *sizes) for sizes in ((1, 20), (1, 9), (2, 40))] == ["windows", "canonical", "canonical"]
+    assert [chosen("v", 16, 16, 3, 1, n=n) for n in (7, 8)] == ["windows", "canonical"]
+    assert [chosen("x", 15, 16, 3, stride) for stride in (1, 2)] == ["canonical", "windows"]
+    assert [chosen("h", c, d, 3, 1) for c, d in ((2, 23), (2, 24), (3, 24))] == ["windows", "canonical", "windows"]
 
 
 def test_new_axis_letters_are_shared_by_their_arrays():

@@ -24,7 +24,7 @@ from experiments.shared.stopwatch import interleave
 LOCAL = [Layer("local", n, 9, 3, 1, 3, 1) for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)]
 CONV = [Layer("conv", 4, 9, 3, 1, c, d) for c, d in itertools.product((1, 2, 4, 8, 16), (2, 8, 16, 32, 64))]
 DEPTHWISE = [Layer("conv", 4, 9, 3, 1, 1, d, 8) for d in (1, 2, 4, 5, 8)]
-TRUTH = CPU._replace(local_fewest_images=16, image_fewest_channels=2, kernel_fewest_features=16, depthwise_most_multiplier=8)
+TRUTH = CPU._replace(local_fewest_images=16, image_fewest_channels=2, kernel_fewest_features=16, depthwise_most_multiplier=2)
 
 
 def made(machine, truth, factor=3.0, layers=(*LOCAL, *CONV, *DEPTHWISE), wrts="hxv"):
@@ -121,7 +121,7 @@ def test_rows_and_table_show_the_losses_of_today_and_of_the_best_thresholds():
     assert together == TRUTH
     lines = tuning.table(rows, tuning.Config())
     local = next(line for line in lines if (line.get("machine"), line.get("family")) == ("a", "locally connected"))
-    wrong = sum(4 <= layer.n < 16 for layer in LOCAL)
+    wrong = sum(CPU.local_fewest_images <= layer.n < 16 for layer in LOCAL)
     assert local["shapes"] == len(LOCAL)
     assert local["fastest"] == pytest.approx(1 - wrong / len(LOCAL))
     assert local["loss"] == pytest.approx(3 ** (wrong / len(LOCAL)))
@@ -132,10 +132,10 @@ def test_rows_and_table_show_the_losses_of_today_and_of_the_best_thresholds():
     values = {line["threshold"]: line for line in lines if "threshold" in line}
     assert values["local_fewest_images"] == {
         "threshold": "local_fewest_images",
-        "today": 4,
+        "today": CPU.local_fewest_images,
         "best": 16,
         "best, a": 16,
-        "best, b": 4,
+        "best, b": CPU.local_fewest_images,
     }
 
 
@@ -167,7 +167,7 @@ def test_written_thresholds_replace_the_values_and_nothing_else(tmp_path):
         for name, value in values._asdict().items()
         if value != CPU._asdict()[name]
     }
-    path.write_text(before.replace("    depthwise_most_multiplier=4,\n", ""))
+    path.write_text(before.replace(f"    depthwise_most_multiplier={CPU.depthwise_most_multiplier},\n", ""))
     with pytest.raises(ValueError, match="path must set depthwise_most_multiplier on one line, but .* has 0"):
         choices.write(CPU, path)
 

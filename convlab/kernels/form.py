@@ -73,6 +73,11 @@ class Form:
         """Whether a stride is larger than 1."""
         return any(axis.stride > 1 for axis in self.axes)
 
+    @property
+    def is_disjoint(self) -> bool:
+        """Whether no two windows overlap and no window has gaps."""
+        return all(axis.size == 1 or (axis.size <= axis.stride and axis.dilation == 1) for axis in self.axes)
+
     def with_axes(self, axes: Iterable[Axis]) -> "Form":
         """Return the form with other axes."""
         return dataclasses.replace(self, axes=tuple(axes))

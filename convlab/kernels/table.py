@@ -41,8 +41,7 @@ class Family(NamedTuple):
 
 
 def _local(form: Form, wrt: str, size: dict[str, int], platform: str, thresholds: Thresholds = CPU) -> str:
-    overlaps = any(axis.size > axis.stride or axis.dilation > 1 for axis in form.axes)
-    if platform != "cpu" or size["n"] < thresholds.local_fewest_images or not overlaps:
+    if platform != "cpu" or size["n"] < thresholds.local_fewest_images or form.is_disjoint:
         return "windows"
     few = size["n"] <= thresholds.local_images_per_feature * size["d"]  # windows take little memory beside the kernels
     return "windows" if few and wrt != "x" else "blocks"
@@ -56,16 +55,23 @@ def _conv(form: Form, wrt: str, size: dict[str, int], platform: str, thresholds:
     c, d = size["c"], size["d"]
     if c == 1 and size["s"] > 1 and d <= thresholds.depthwise_most_multiplier:
         return "depthwise"
-    window = c * math.prod(form.taps)
-    gathered = window * size["n"] * math.prod(form.outputs)
-    if wrt == "h":
-        small = c <= thresholds.forward_most_channels and window <= thresholds.forward_most_window
+    window, outputs = c * math.prod(form.taps), math.prod(form.outputs)
+    gathered = window * size["n"] * outputs
+    if form.is_disjoint and (wrt != "h" or window == c):  # gathering and its transpose are reshapes
+        fast = True
+    elif wrt == "h":
+        is_odd = c % 2 == 1 and c > 1  # XLA's convolution then takes up to seven times as long as with one channel more
+        few = d < thresholds.forward_fewest_features and window <= thresholds.forward_most_window
+        small = c <= thresholds.forward_most_channels and (few or (is_odd and window <= 2 * thresholds.forward_most_window))
         fast = small and thresholds.forward_fewest_eager * form.eager <= gathered <= thresholds.forward_most_entries
     elif wrt == "x":
-        fast = c < thresholds.image_fewest_channels and c * gathered <= thresholds.image_most_entries
+        fewest = thresholds.image_fewest_strided if form.has_strides else thresholds.image_fewest_channels
+        fast = c < fewest and c * gathered <= thresholds.image_most_entries
     else:
+        many = not form.has_strides and outputs >= thresholds.kernel_fewest_positions
         large = c <= thresholds.kernel_most_channels or c * d >= thresholds.kernel_fewest_products
-        fast = d >= thresholds.kernel_fewest_features and large
+        few = size["n"] < thresholds.kernel_fewest_images
+        fast = few or (d >= thresholds.kernel_fewest_features and (many or large))
     return "windows" if fast else "canonical"
 
 

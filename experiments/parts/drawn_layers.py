@@ -18,6 +18,15 @@ from experiments.shared.stopwatch import Contender, compiled
 LEFT_OUT = ("toeplitz", "fft")  # the first is chosen wherever it applies, the second on request only
 GROUPS, MULTIPLIERS = (1, 7), (0, 4)  # the powers of two between which sizes of depthwise convolutions are drawn
 
+USUAL = (  # images, sides, kernels, strides and channels in and out that networks have
+    (1, 8, 32, 64, 128),
+    (8, 14, 16, 28, 32, 56),
+    (1, 3, 3, 3, 5),
+    (1, 1, 1, 2),
+    (1, 3, 8, 16, 32, 64, 128),
+    (6, 8, 16, 32, 64, 128),
+)
+
 
 class Layer(NamedTuple):
     """The shape of a layer: family, batch, sides of image and kernel, stride, channels of a group in and out, groups."""
@@ -83,21 +92,32 @@ def _form(family: str, side: int, kernel: int, stride: int) -> Form:
 def draw_layers(family: str, count: int, seed: int, depthwise: bool = False) -> Iterator[Layer]:
     """Draw layers of a family, of sizes as in `sweep`.
 
-    Depthwise convolutions have 2 to 127 groups, with 1 to 15 output channels each.
+    Every second convolution has sizes that networks have. Depthwise convolutions have 2 to 127 groups, with 1 to 15 output
+    channels each.
     """
     if family == "local":  # the sweep also limits the number of weights
         yield from (Layer(family, *layer) for layer in sweep.draw_layers(count, seed))
         return
     random = np.random.default_rng((seed, depthwise))
     while count:
-        kernel = int(random.integers(1, 8))
-        stride = int(random.integers(1, kernel + 1))
-        powers = ((0, 8), (2, 6), GROUPS, MULTIPLIERS) if depthwise else ((0, 8), (2, 6), (0, 7), (0, 7))
-        n, side, c, d = (int(2 ** random.uniform(*power)) for power in powers)
-        layer = Layer(family, n, side, kernel, stride, *((1, d, c) if depthwise else (c, d)))
+        layer = _usual(random) if count % 2 and not depthwise else _random(random, depthwise)
         if layer.fits:
             count -= 1
             yield layer
+
+
+def _random(random: np.random.Generator, depthwise: bool) -> Layer:
+    """Draw a convolution of any sizes."""
+    kernel = int(random.integers(1, 8))
+    stride = int(random.integers(1, kernel + 1))
+    powers = ((0, 8), (2, 6), GROUPS, MULTIPLIERS) if depthwise else ((0, 8), (2, 6), (0, 7), (0, 7))
+    n, side, c, d = (int(2 ** random.uniform(*power)) for power in powers)
+    return Layer("conv", n, side, kernel, stride, *((1, d, c) if depthwise else (c, d)))
+
+
+def _usual(random: np.random.Generator) -> Layer:
+    """Draw a convolution of sizes that networks have."""
+    return Layer("conv", *(int(random.choice(sizes)) for sizes in USUAL))
 
 
 def derivative(layer: Layer, wrt: str, name: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
