@@ -1,7 +1,6 @@
 """Traces of a network on one image: the modules that it calls, their shapes, and their layouts."""
 
 import contextlib
-import contextvars
 import dataclasses
 import functools
 import inspect
@@ -26,7 +25,6 @@ ARRAYS = (jax.Array, np.ndarray)
 STOCK = (nnx.Conv, nnx.ConvTranspose)  # Flax's spatial layers
 SPATIAL = (Layer, *STOCK)
 Mark = Callable[[int, jax.Array], jax.Array]  # takes the number of a call and an array, and returns the array to use
-RECORDING = contextvars.ContextVar("convlab_recording", default=False)  # whether this thread's calls are recorded
 REPLACING = threading.RLock()  # held while methods of classes are replaced, as a single thread can restore them
 
 
@@ -115,13 +113,11 @@ def recorded(*kinds: type[nnx.Module], enter: Mark = _unchanged, leave: Mark = _
     with REPLACING:
         originals = {kind: kind.__call__ for kind in kinds}
         inherited = {kind for kind in kinds if "__call__" not in vars(kind)}
-        token = RECORDING.set(True)
         try:
             for kind, original in originals.items():
                 kind.__call__ = recording(original)
             yield calls
         finally:
-            RECORDING.reset(token)
             for kind, original in originals.items():
                 if kind in inherited:
                     del kind.__call__

@@ -33,23 +33,24 @@ class BatchNorm(nnx.BatchNorm):
         super().__init__(num_features, momentum=momentum, **options)
 
     @property
-    def is_affine(self) -> bool:
-        """Whether `affine_map` describes the layer: channels come last, and no axis of a `pmap` is averaged over."""
+    def _is_affine(self) -> bool:
+        """Whether `_affine_map` applies: channels come last, and no axis of a `pmap` is averaged over."""
         return self.axis == -1 and self.axis_name is None
 
     def __call__(
         self, x: Float[Array, "*n d"], use_running_average: bool | None = None, *, mask: Array | None = None
     ) -> Float[Array, "*n d"]:
         """Normalise images. In training, also move the running statistics towards those of the batch."""
-        if mask is not None or not self.is_affine:
+        self._check_channels(x)
+        if mask is not None or not self._is_affine:
             return super().__call__(x, use_running_average, mask=mask)
-        alpha, beta = self.affine_map(x, use_running_average)
+        alpha, beta = self._affine_map(x, use_running_average)
         return x.astype(alpha.dtype) * alpha + beta
 
-    def affine_map(
+    def _affine_map(
         self, x: Float[Array, "*n d"], use_running_average: bool | None = None, *, offset: ArrayLike = 0
     ) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
-        """Return the α and β of every channel with which α X + β normalises the images X + offset.
+        """Return the scale α and the shift β of every channel, so that α X + β normalises the images X + offset.
 
         In training, this also moves the running statistics towards those of X + offset. The offset changes the mean only, so
         a bias before the batch norm costs no pass over the images.
@@ -62,8 +63,7 @@ class BatchNorm(nnx.BatchNorm):
         Raises:
           ValueError: The images have another number of channels.
         """
-        if x.shape[-1] != self.num_features:
-            raise ValueError(f"x of shape {x.shape} has {x.shape[-1]} channels but needs {self.num_features}")
+        self._check_channels(x)
         running = self.use_running_average if use_running_average is None else use_running_average
         mean, variance = self.mean[...], self.var[...]
         if not running:
@@ -78,6 +78,11 @@ class BatchNorm(nnx.BatchNorm):
         beta = (0 if self.bias is None else self.bias[...]) + (offset - mean) * alpha
         dtype = self.dtype or jnp.result_type(x, *(p[...] for p in (self.scale, self.bias) if p is not None))
         return alpha.astype(dtype), beta.astype(dtype)
+
+    def _check_channels(self, x: Array) -> None:
+        """Raise ValueError if the last axis holds another number of channels."""
+        if self.axis == -1 and x.shape[-1] != self.num_features:
+            raise ValueError(f"x of shape {x.shape} has {x.shape[-1]} channels but needs {self.num_features}")
 
     def _statistics(self, x: Array) -> tuple[Array, Array]:
         """Return the mean and the variance of each channel, at least in float32."""

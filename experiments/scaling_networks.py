@@ -120,7 +120,8 @@ def draw(rows: Rows, config: Config) -> Any:
         x, first = [row["size"] for row in mine], mine[0]
         for value in VALUES:
             known = [(row["size"], max(row[value], 1 / 256)) for row in mine if row[value] is not None]
-            panels[value, varied].plot(*zip(*known, strict=True), "o-", color=COLOURS[what], label=what)
+            if known:  # memory can be read on Linux only
+                panels[value, varied].plot(*zip(*known, strict=True), "o-", color=COLOURS[what], label=what)
         panels["ms", varied].plot(x, [first["ms"] * size / x[0] for size in x], ":", color=GREY)
         least = [mib for row in mine if (mib := row.get("result_mib") or row.get("images_mib"))]
         if least:

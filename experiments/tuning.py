@@ -5,7 +5,7 @@ its time divided by that of the fastest implementation. Then the thresholds of t
 The rows of other machines can be joined, and every machine counts equally. Where two disagree, the best thresholds are those
 that lose least in the mean.
 
-    python -m experiments.tuning                                                       (TODO minutes on 2 cores)
+    python -m experiments.tuning                                                       (4 minutes on 2 cores)
     python -m experiments.tuning --others FOLDER --write
 """
 
@@ -32,6 +32,7 @@ DERIVATIVES = {"h": "forward", "x": "gradient by images", "v": "gradient by kern
 RULES = {"": ("the rule", "#0072B2"), "tuned_": ("the rule, best thresholds", "#56B4E9")}
 ALWAYS = {"blocks": "#D55E00", "canonical": "#D55E00", "windows": "#767676", "lax": "#CC79A7"}
 TICKS = (1, 1.5, 2, 3, 5, 10, 20, 50, 100)
+ENOUGH = 5  # calls of each implementation
 FORMATS = {"fastest": ".0%", "*loss": ".3f", "worst": ".2f"}
 
 
@@ -54,7 +55,7 @@ class Config:
     """
 
     machine: str | None = None
-    layers: int = 60
+    layers: int = 40
     seed: int = 0
     seconds: float = 0.1
     least: int = 5
@@ -83,6 +84,8 @@ SMOKE = Config(layers=1, seconds=0.0, least=1)
 
 def run(config: Config) -> Rows:
     """Return one row per layer, derivative and implementation, and the best thresholds."""
+    if config.write and config.layers and config.least < ENOUGH:
+        raise ValueError(f"write needs times that are no accident: least must be at least {ENOUGH}, got {config.least}")
     rows = choices.read_reports(config.others, config.label if config.layers else None)
     for layer in track(list(layers(config)), "layers"):
         for wrt in DERIVATIVES:

@@ -116,12 +116,23 @@ def test_depthwise_gradients_are_the_same_summed_at_once_or_one_by_one(monkeypat
         close(got, derivative(wrt, make_form("conv", "windows", axes), operands), 1e-11)
 
 
+def test_depthwise_gradient_image_by_image_runs_under_shard_map(monkeypatch):
+    monkeypatch.setattr(depthwise, "LARGE", 1)
+    form, mesh = make_form("conv"), Mesh(jax.devices()[:1], "m")
+    operands = arrays(form, n=7, s=3, c=1)
+    part = PartitionSpec(None, "m")  # of the images
+    run = lambda x, g: jax.lax.psum(depthwise.gradient_v(x, g, form), "m")  # noqa: E731
+    got = jax.jit(jax.shard_map(run, mesh=mesh, in_specs=(part, part), out_specs=PartitionSpec()))(operands["x"], operands["h"])
+    close(got, derivative("v", make_form("conv", "windows"), operands), 1e-11)
+
+
 def test_depthwise_gradient_in_half_precision_sums_in_single_precision(monkeypatch):
     monkeypatch.setattr(depthwise, "LARGE", 1)
     x, g = np.ones((1, 700, 5, 3, 1)), np.full((1, 700, 5, 3, 1), 0.37)
     for many in (700, 1):  # one by one, at once
         part = [jnp.asarray(array.reshape(1, many, -1, 3, 1), jnp.bfloat16) for array in (x, g)]
-        got = depthwise.gradient_v(*part, make_form("conv", axes=cl.Window((1, 1)).axes(part[0].shape[2:4])))
+        form = make_form("conv", axes=cl.Window((1, 1)).axes(part[0].shape[2:4]))
+        got = depthwise.gradient_v(*part, form)
         assert got.dtype == jnp.bfloat16
         close(np.asarray(got, float).item(), 10_500 * float(jnp.bfloat16(0.37)), 0.01)
 
@@ -276,22 +287,23 @@ def test_a_later_eager_call_traces_nothing(make, monkeypatch):
 
 
 SET = Thresholds(  # given, so that newly measured values change no test
-    local_fewest_images=4,
+    local_min_images=4,
     local_images_per_feature=0.5,
-    depthwise_most_multiplier=4,
-    forward_most_channels=3,
-    forward_most_window=32,
-    forward_fewest_features=24,
-    forward_fewest_eager=2**16,
-    forward_most_entries=2**24,
-    image_fewest_channels=8,
-    image_fewest_strided=16,
-    image_most_entries=2**24,
-    kernel_fewest_images=8,
-    kernel_fewest_features=32,
-    kernel_most_channels=4,
-    kernel_fewest_positions=128,
-    kernel_fewest_products=2**11,
+    depthwise_max_multiplier=4,
+    forward_max_channels=3,
+    forward_max_window=32,
+    forward_min_features=24,
+    forward_min_eager=2**16,
+    forward_max_entries=2**24,
+    image_min_channels=8,
+    image_min_strided=16,
+    image_max_entries=2**24,
+    kernel_min_images=8,
+    kernel_max_entries=2**24,
+    kernel_min_features=32,
+    kernel_max_channels=4,
+    kernel_min_positions=128,
+    kernel_min_products=2**11,
 )
 
 
@@ -332,6 +344,7 @@ def test_automatic_choice_of_a_convolution_depends_on_its_windows():
     assert chosen("x", 16, 16, 2, 2, dilation=2) == "canonical"  # windows with gaps
     assert [chosen("v", 16, 32, 3, *sizes) for sizes in ((1, 20), (1, 9), (2, 40))] == ["windows", "canonical", "canonical"]
     assert [chosen("v", 16, 16, 3, 1, n=n) for n in (7, 8)] == ["windows", "canonical"]
+    assert chosen("v", 16, 16, 3, 1, n=1, pixels=999) == "canonical"  # too large to copy
     assert [chosen("x", 15, 16, 3, stride) for stride in (1, 2)] == ["canonical", "windows"]
     assert [chosen("h", c, d, 3, 1) for c, d in ((2, 23), (2, 24), (3, 24))] == ["windows", "canonical", "windows"]
 

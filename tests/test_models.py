@@ -16,7 +16,9 @@ import convlab as cl
 from convlab import models, rungs
 from convlab.calls import recorded
 from convlab.layers import CONNECTIVITY
+from convlab.layers.layer import Layer
 from convlab.models.stage import MONOTONE
+from convlab.norm import BatchNorm
 from convlab.rungs import RUNGS
 
 KINDS = ("MLP", "LeNet", "Pyramid", "Net", "NetDeep")
@@ -225,9 +227,10 @@ def test_pooling_before_bias_norm_and_activation_changes_nothing(options, traini
     x = images(4, 7, 5, 2)
     assert stage._can_pool_first()
     first = values_and_slopes(stage, x)
-    with recorded():  # as the formula is written
-        assert not stage._can_pool_first()
-        written = values_and_slopes(stage, x)
+    for kind in (Layer, BatchNorm)[: 1 + (stage.norm is not None)]:
+        with recorded(kind):  # as the formula is written
+            assert not stage._can_pool_first()
+            written = values_and_slopes(stage, x)
     chex.assert_trees_all_close(first, written, rtol=2e-4, atol=2e-4)
     chex.assert_trees_all_equal_dtypes(first, written)
 
@@ -239,11 +242,12 @@ def test_pooling_before_bias_norm_and_activation_changes_nothing(options, traini
         {"activation": lambda x: -x},
         {"pool": cl.mean_pool},
         {"pool": None},
+        {"pool_window": cl.Window(2, 1)},
         {"residual": True},
         {"use_bias": "position"},
         {"connections": models.Connections("dense")},
     ],
-    ids=str,
+    ids=["gelu", "decreasing", "mean pool", "no pool", "stride 1", "residual", "bias by position", "dense"],
 )
 def test_other_stages_pool_last(change):
     options = {"connections": models.Connections(), "pool": cl.max_pool} | change

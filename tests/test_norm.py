@@ -66,9 +66,14 @@ def test_masks_behave_as_in_flax():
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
-def test_other_numbers_of_channels_are_refused():
-    with pytest.raises(ValueError, match=r"x of shape \(3, 5\) has 5 channels but needs 7"):
-        filled(lambda: BatchNorm(7, rngs=nnx.Rngs(0)))(np.ones((3, 5)))
+@pytest.mark.parametrize("features", [7, 1])
+@pytest.mark.parametrize("options", [{}, {"mask": np.ones((3, 1), bool)}])
+def test_other_numbers_of_channels_are_refused(features, options):
+    layer = filled(lambda: BatchNorm(features, rngs=nnx.Rngs(0)))
+    with pytest.raises(ValueError, match=rf"x of shape \(3, 5\) has 5 channels but needs {features}"):
+        layer(np.ones((3, 5)), **options)
+    with pytest.raises(ValueError, match="has 5 channels"):
+        layer._affine_map(np.ones((3, 5)))
 
 
 def test_images_in_double_precision_leave_statistics_as_they_are_stored(float64):

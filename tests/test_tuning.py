@@ -22,9 +22,9 @@ from experiments.shared.redrawing import read_rows
 from experiments.shared.stopwatch import interleave
 
 LOCAL = [Layer("local", n, 9, 3, 1, 3, 1) for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)]
-CONV = [Layer("conv", 4, 9, 3, 1, c, d) for c, d in itertools.product((1, 2, 4, 8, 16), (2, 8, 16, 32, 64))]
-DEPTHWISE = [Layer("conv", 4, 9, 3, 1, 1, d, 8) for d in (1, 2, 4, 5, 8)]
-TRUTH = CPU._replace(local_fewest_images=16, image_fewest_channels=2, kernel_fewest_features=16, depthwise_most_multiplier=2)
+CONV = [Layer("conv", 9, 9, 3, 1, c, d) for c, d in itertools.product((1, 2, 4, 8, 16), (2, 8, 16, 32, 64))]
+DEPTHWISE = [Layer("conv", 9, 9, 3, 1, 1, d, 8) for d in (1, 2, 4, 5, 8)]
+TRUTH = CPU._replace(local_min_images=16, image_min_channels=2, kernel_min_features=16, depthwise_max_multiplier=2)
 
 
 def made(machine, truth, factor=3.0, layers=(*LOCAL, *CONV, *DEPTHWISE), wrts="hxv"):
@@ -80,17 +80,17 @@ def test_search_finds_several_thresholds_and_keeps_the_others():
 
 
 def test_machines_that_disagree_get_the_threshold_that_loses_least_however_many_rows_they_have():
-    low, high = CPU._replace(local_fewest_images=2), CPU._replace(local_fewest_images=16)
+    low, high = CPU._replace(local_min_images=2), CPU._replace(local_min_images=16)
     slow, fast = made("a", high, 8.0, LOCAL), made("b", low, 1.5, LOCAL)
-    assert found(slow, fast).local_fewest_images == 16
-    assert found(made("a", high, 1.5, LOCAL), made("b", low, 8.0, LOCAL)).local_fewest_images == 2
+    assert found(slow, fast).local_min_images == 16
+    assert found(made("a", high, 1.5, LOCAL), made("b", low, 8.0, LOCAL)).local_min_images == 2
     more = [row | {"side": side} for row in fast for side in range(9, 19)]
-    assert found(slow, more).local_fewest_images == 16  # ten times as many rows weigh no more
+    assert found(slow, more).local_min_images == 16  # ten times as many rows weigh no more
 
 
 def test_thresholds_that_change_nothing_or_gain_less_than_the_noise_keep_their_values():
     assert found(made("a", CPU)) == CPU
-    odd = CPU._replace(local_fewest_images=5, depthwise_most_multiplier=3)  # no power of two
+    odd = CPU._replace(local_min_images=5, depthwise_max_multiplier=3)  # no power of two
     assert found(made("a", odd, layers=[Layer("local", 9, 9, 3, 1, 3, 1)]), start=odd) == odd
     for factor, changes in ((math.exp(choices.NOISE / 2), False), (math.exp(20 * choices.NOISE), True)):
         assert (found(made("a", TRUTH, factor, LOCAL)) != CPU) == changes
@@ -98,7 +98,7 @@ def test_thresholds_that_change_nothing_or_gain_less_than_the_noise_keep_their_v
 
 def test_of_equal_values_the_nearest_is_taken():
     layers = [Layer("local", n, 9, 3, 1, 3, 1) for n in (5, 40)]  # any value from 8 to 32 separates them
-    assert found(made("a", CPU._replace(local_fewest_images=32), layers=layers)).local_fewest_images == 8
+    assert found(made("a", CPU._replace(local_min_images=32), layers=layers)).local_min_images == 8
 
 
 def test_loss_is_one_for_the_fastest_and_that_of_the_slowest_for_what_was_not_timed():
@@ -121,7 +121,7 @@ def test_rows_and_table_show_the_losses_of_today_and_of_the_best_thresholds():
     assert together == TRUTH
     lines = tuning.table(rows, tuning.Config())
     local = next(line for line in lines if (line.get("machine"), line.get("family")) == ("a", "locally connected"))
-    wrong = sum(CPU.local_fewest_images <= layer.n < 16 for layer in LOCAL)
+    wrong = sum(CPU.local_min_images <= layer.n < 16 for layer in LOCAL)
     assert local["shapes"] == len(LOCAL)
     assert local["fastest"] == pytest.approx(1 - wrong / len(LOCAL))
     assert local["loss"] == pytest.approx(3 ** (wrong / len(LOCAL)))
@@ -130,12 +130,12 @@ def test_rows_and_table_show_the_losses_of_today_and_of_the_best_thresholds():
     assert local["single"] == "windows"
     assert local["single_loss"] == pytest.approx(3 ** (blocks / len(LOCAL)))
     values = {line["threshold"]: line for line in lines if "threshold" in line}
-    assert values["local_fewest_images"] == {
-        "threshold": "local_fewest_images",
-        "today": CPU.local_fewest_images,
+    assert values["local_min_images"] == {
+        "threshold": "local_min_images",
+        "today": CPU.local_min_images,
         "best": 16,
         "best, a": 16,
-        "best, b": CPU.local_fewest_images,
+        "best, b": CPU.local_min_images,
     }
 
 
@@ -156,19 +156,19 @@ def test_written_thresholds_replace_the_values_and_nothing_else(tmp_path):
     before = path.read_text()
     choices.write(CPU, path)
     assert path.read_text() == before
-    values = TRUTH._replace(local_images_per_feature=0.0625, forward_most_entries=2**21, kernel_fewest_products=3000)
+    values = TRUTH._replace(local_images_per_feature=0.0625, forward_max_entries=2**21, kernel_min_products=3000)
     choices.write(values, path)
     written = load(path).CPU
     assert written._asdict() == values._asdict()
     pairs = list(zip(before.splitlines(), path.read_text().splitlines(), strict=True))
     changed = {old.split("=")[0].strip(): new.split("=")[1] for old, new in pairs if old != new}
     assert changed == {
-        name: {"forward_most_entries": "2**21,"}.get(name, f"{value},")
+        name: {"forward_max_entries": "2**21,"}.get(name, f"{value},")
         for name, value in values._asdict().items()
         if value != CPU._asdict()[name]
     }
-    path.write_text(before.replace(f"    depthwise_most_multiplier={CPU.depthwise_most_multiplier},\n", ""))
-    with pytest.raises(ValueError, match="path must set depthwise_most_multiplier on one line, but .* has 0"):
+    path.write_text(before.replace(f"    depthwise_max_multiplier={CPU.depthwise_max_multiplier},\n", ""))
+    with pytest.raises(ValueError, match="path must set depthwise_max_multiplier on one line, but .* has 0"):
         choices.write(CPU, path)
 
 
@@ -301,3 +301,8 @@ def test_thresholds_are_written_if_asked_and_not_otherwise(monkeypatch, tmp_path
 def test_interleaved_contenders_have_the_columns_of_a_report():
     [row] = interleave(contenders(Layer("local", 2, 5, 3, 1, 1, 2), "h", 1)[:1], 0.0, 1)
     assert {*choices.COLUMNS} - {*choices.CELL} <= {*row}
+
+
+def test_thresholds_are_not_written_from_a_few_calls(tmp_path):
+    with pytest.raises(ValueError, match="least must be at least 5, got 1"):
+        tuning.run(tuning.Config(layers=1, least=1, write=True))

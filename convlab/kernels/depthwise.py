@@ -17,8 +17,8 @@ from jaxtyping import Array, Float
 from convlab.kernels.form import Form
 from convlab.unfold import extend, taps
 
-LARGE = 2**12  # the fewest entries of an output image from which the gradient by the kernel was faster image by image
-FEW = 8  # the most features of a group that are added one by one
+LARGE = 2**12  # the minimum number of entries of an output image for which the gradient by the kernel runs image by image
+FEW = 8  # the maximum number of features of a group that are added one by one
 
 
 def h(x: Float[Array, "s n *pixels 1"], v: Float[Array, "s *kernel 1 d"], form: Form) -> Float[Array, "s n *out d"]:
@@ -31,18 +31,19 @@ def gradient_v(x: Float[Array, "s n *pixels 1"], g: Float[Array, "s n *out d"], 
     """Sum the products of the cotangent with every shifted image.
 
     Large images are summed one after the other, entry by entry, which is a fast pass over memory. What remains is one image
-    per tap to be summed over its positions.
+    per tap to be summed over its positions. With more taps than images, these would need more memory than the images.
     """
     n, shape, dtype = x.shape[1], form.shape("v", x, g), jnp.promote_types(g.dtype, jnp.float32)
+    count = math.prod(form.taps)
     x, g = _padded(x, form), jnp.moveaxis(g, 0, -2)
-    if isinstance(n, int) and n > 1 and math.prod(g.shape[1:]) >= LARGE:
+    if isinstance(n, int) and n > 1 and count <= n and math.prod(g.shape[1:]) >= LARGE:
 
         def add(m: Array | int, sums: list[Array]) -> list[Array]:
             image, part = (lax.dynamic_slice_in_dim(array, m, 1) for array in (x, g))
             products = (shifted[..., None] * part for shifted in _shifted(image, form))
             return [total + product[0].astype(dtype) for total, product in zip(sums, products, strict=True)]
 
-        sums = lax.fori_loop(0, n, add, [jnp.zeros(g.shape[1:], dtype)] * math.prod(form.taps))
+        sums = lax.fori_loop(0, n, add, [jnp.zeros_like(g, shape=g.shape[1:], dtype=dtype)] * count)
     else:
         sums = [jnp.sum(shifted[..., None] * g, 0, dtype=dtype) for shifted in _shifted(x, form)]
     sums = [total.sum(range(form.ndim)) for total in sums]
@@ -80,10 +81,14 @@ def gradient_x(v: Float[Array, "s *kernel 1 d"], g: Float[Array, "s n *out d"], 
 
 
 def _over_features(g: Float[Array, "n *out s d"], w: Float[Array, "s d"]) -> Float[Array, "n *out s"]:
-    """Sum the products over the features of each group. A few features are added one by one, without a reduction."""
+    """Sum the products over the features of each group, half precision in float32.
+
+    A few features are added one by one, without a reduction.
+    """
     if g.shape[-1] > FEW:
         return jnp.sum(g * w, -1)
-    return functools.reduce(jnp.add, (g[..., d] * w[:, d] for d in range(g.shape[-1])))
+    dtype = jnp.promote_types(g.dtype, jnp.float32)
+    return functools.reduce(jnp.add, ((g[..., d] * w[:, d]).astype(dtype) for d in range(g.shape[-1]))).astype(g.dtype)
 
 
 PRODUCTS = {"h": h, "x": gradient_x, "v": gradient_v}

@@ -5,7 +5,7 @@
 | local | blocks | windows of a few positions at a time, then one matrix product per position | CPU, many images |
 | local | windows | all windows at once, then one batched matrix product | accelerators, few images, no overlap |
 | conv | canonical | XLA's convolution, one of a stack at a time, with gradients in the layout of XLA's fast path | CPU |
-| conv | windows | windows, then matrix products | CPU: few channels and small windows, gradients by large kernels |
+| conv | windows | windows, then matrix products | CPU: no overlap, few channels and small windows, gradients by the kernel |
 | conv | lax | XLA's convolution, with the stack as groups and JAX's gradients | accelerators |
 | conv | depthwise | one multiplication of the shifted image for every tap | CPU, groups of one input channel |
 | conv | fft | product of Fourier transforms | large kernels, on request only (see `spectral`) |
@@ -22,7 +22,7 @@ import jax
 from jaxtyping import Array
 
 from convlab.kernels import blocks, convolution, depthwise, spectral, tiled, toeplitz, windows
-from convlab.kernels.form import Form, Product, known_sizes, proxy
+from convlab.kernels.form import Form, Product, known_sizes, mirrored, proxy
 from convlab.kernels.thresholds import CPU, Thresholds
 
 
@@ -41,7 +41,7 @@ class Family(NamedTuple):
 
 
 def _local(form: Form, wrt: str, size: dict[str, int], platform: str, thresholds: Thresholds = CPU) -> str:
-    if platform != "cpu" or size["n"] < thresholds.local_fewest_images or form.is_disjoint:
+    if platform != "cpu" or size["n"] < thresholds.local_min_images or form.is_disjoint:
         return "windows"
     few = size["n"] <= thresholds.local_images_per_feature * size["d"]  # windows take little memory beside the kernels
     return "windows" if few and wrt != "x" else "blocks"
@@ -53,7 +53,7 @@ def _conv(form: Form, wrt: str, size: dict[str, int], platform: str, thresholds:
     if platform != "cpu":
         return "lax"
     c, d = size["c"], size["d"]
-    if c == 1 and size["s"] > 1 and d <= thresholds.depthwise_most_multiplier:
+    if c == 1 and size["s"] > 1 and d <= thresholds.depthwise_max_multiplier:
         return "depthwise"
     window, outputs = c * math.prod(form.taps), math.prod(form.outputs)
     gathered = window * size["n"] * outputs
@@ -61,24 +61,26 @@ def _conv(form: Form, wrt: str, size: dict[str, int], platform: str, thresholds:
         fast = True
     elif wrt == "h":
         is_odd = c % 2 == 1 and c > 1  # XLA's convolution then takes up to seven times as long as with one channel more
-        few = d < thresholds.forward_fewest_features and window <= thresholds.forward_most_window
-        small = c <= thresholds.forward_most_channels and (few or (is_odd and window <= 2 * thresholds.forward_most_window))
-        fast = small and thresholds.forward_fewest_eager * form.eager <= gathered <= thresholds.forward_most_entries
+        few = d < thresholds.forward_min_features and window <= thresholds.forward_max_window
+        small = c <= thresholds.forward_max_channels and (few or (is_odd and window <= 2 * thresholds.forward_max_window))
+        fast = small and thresholds.forward_min_eager * form.eager <= gathered <= thresholds.forward_max_entries
     elif wrt == "x":
-        fewest = thresholds.image_fewest_strided if form.has_strides else thresholds.image_fewest_channels
-        fast = c < fewest and c * gathered <= thresholds.image_most_entries
+        fewest = thresholds.image_min_strided if form.has_strides else thresholds.image_min_channels
+        fast = c < fewest and c * gathered <= thresholds.image_max_entries
     else:
-        many = not form.has_strides and outputs >= thresholds.kernel_fewest_positions
-        large = c <= thresholds.kernel_most_channels or c * d >= thresholds.kernel_fewest_products
-        few = size["n"] < thresholds.kernel_fewest_images
-        fast = few or (d >= thresholds.kernel_fewest_features and (many or large))
+        many = not form.has_strides and outputs >= thresholds.kernel_min_positions
+        large = c <= thresholds.kernel_max_channels or c * d >= thresholds.kernel_min_products
+        few = size["n"] < thresholds.kernel_min_images and gathered <= thresholds.kernel_max_entries
+        fast = few or (d >= thresholds.kernel_min_features and (many or large))
     return "windows" if fast else "canonical"
 
 
 def _tiled(form: Form, wrt: str, size: dict[str, int], platform: str, thresholds: Thresholds = CPU) -> str:
-    if wrt == "x" and not form.has_strides:  # this gradient is a layer of mirrored kernels with d input channels
-        return _conv(form, "h", {**size, "c": size["d"]}, platform, thresholds)
-    return _conv(form, wrt, size, platform, thresholds)
+    tile = (0,) * form.ndim
+    if wrt == "x" and not form.has_strides:  # this gradient is a tiled layer of mirrored kernels, with channels exchanged
+        swapped = tiled.form_at(form.with_axes(map(mirrored, form.axes)), tile)
+        return _conv(swapped, "h", {**size, "c": size["d"], "d": size["c"]}, platform, thresholds)
+    return _conv(tiled.form_at(form, tile), wrt, size, platform, thresholds)
 
 
 CONV: dict[str, dict[str, Product]] = {

@@ -9,67 +9,70 @@ from typing import NamedTuple
 class Thresholds(NamedTuple):
     """Hold the sizes at which the rule changes its choice on CPU.
 
-    A window has as many numbers as its taps have input channels. The gathered windows are those of all images and positions.
-    Channels are counted in one group.
+    The size of a window is its number of taps times the input channels. The size of all windows is that of all images and
+    positions together. Channels are those of one group. Windows that do not overlap, and kernels of one tap, are not subject
+    to these thresholds.
 
     Attributes:
-      local_fewest_images: The fewest images for which overlapping windows of a local layer are gathered block by block.
-      local_images_per_feature: The most images per output channel for which a local layer and its gradient by the kernels
-        gather all windows. These then take little memory beside the kernels.
-      depthwise_most_multiplier: The most output channels per group of one input channel for which every tap is one pass over
-        the image.
-      forward_most_channels: The most input channels for which a convolution is a matrix product of gathered windows.
-      forward_most_window: The most numbers of a window for which it is. With 3, 5 or 7 channels there may be twice as many.
-      forward_fewest_features: The fewest output channels for which XLA computes a convolution of 1, 2, 4 or 6 channels.
-      forward_fewest_eager: The fewest numbers of gathered windows for which an eager call gains from the longer compilation of
-        that product. It cannot be tuned by the times of compiled programs.
-      forward_most_entries: The most numbers of gathered windows for which a convolution is a product of them.
-      image_fewest_channels: The fewest input channels for which XLA's convolution computes the gradient by the images.
-      image_fewest_strided: The same with strides above 1, where XLA multiplies the zeros between the cotangents.
-      image_most_entries: The most numbers of gathered windows, times the input channels, for which that gradient is a product
-        with windows.
-      kernel_fewest_images: The fewest images for which XLA's convolution, which takes them for channels, may compute the
-        gradient by the kernel. With fewer, it is a product with windows.
-      kernel_fewest_features: The fewest output channels for which it is such a product with more images.
-      kernel_most_channels: The most input channels for which it is, whatever the number of positions.
-      kernel_fewest_positions: The fewest output positions for which it is, with strides of 1.
-      kernel_fewest_products: The fewest products of input and output channels for which it is, with more input channels
-        and fewer positions.
+      local_min_images: The minimum number of images for computing a local layer block by block.
+      local_images_per_feature: The maximum number of images per output channel for gathering all windows in the forward pass of
+        a local layer and in its gradient by the kernels. The windows then take little memory beside the kernels.
+      depthwise_max_multiplier: The maximum number of output channels per group of one input channel for computing one pass over
+        the image per tap.
+      forward_max_channels: The maximum number of input channels for multiplying gathered windows in a convolution.
+      forward_max_window: The maximum size of a window for doing so. With 3 or more channels, an odd number, it doubles.
+      forward_min_features: The number of output channels from which XLA convolves, unless the number of input channels is odd
+        and above 1.
+      forward_min_eager: The minimum size of all windows for doing so in an eager call, which pays for a longer compilation. The
+        times of compiled programs cannot tune it.
+      forward_max_entries: The maximum size of all windows for doing so.
+      image_min_channels: The number of input channels from which XLA convolves in the gradient by the images.
+      image_min_strided: The same number with strides above 1, where XLA multiplies the zeros between the cotangents.
+      image_max_entries: The maximum size of all windows, times the input channels, for multiplying windows in that gradient.
+      kernel_min_images: The number of images from which XLA may convolve in the gradient by the kernel, where it takes images
+        for channels.
+      kernel_max_entries: The maximum size of all windows for multiplying windows of fewer images in that gradient.
+      kernel_min_features: The minimum number of output channels for multiplying windows of more images in that gradient.
+      kernel_max_channels: The maximum number of input channels for doing so with few positions or strides.
+      kernel_min_positions: The minimum number of output positions for doing so with more channels and strides of 1.
+      kernel_min_products: The minimum product of the numbers of input and output channels for doing so in all other cases.
     """
 
-    local_fewest_images: int
+    local_min_images: int
     local_images_per_feature: float
-    depthwise_most_multiplier: int
-    forward_most_channels: int
-    forward_most_window: int
-    forward_fewest_features: int
-    forward_fewest_eager: int
-    forward_most_entries: int
-    image_fewest_channels: int
-    image_fewest_strided: int
-    image_most_entries: int
-    kernel_fewest_images: int
-    kernel_fewest_features: int
-    kernel_most_channels: int
-    kernel_fewest_positions: int
-    kernel_fewest_products: int
+    depthwise_max_multiplier: int
+    forward_max_channels: int
+    forward_max_window: int
+    forward_min_features: int
+    forward_min_eager: int
+    forward_max_entries: int
+    image_min_channels: int
+    image_min_strided: int
+    image_max_entries: int
+    kernel_min_images: int
+    kernel_max_entries: int
+    kernel_min_features: int
+    kernel_max_channels: int
+    kernel_min_positions: int
+    kernel_min_products: int
 
 
 CPU = Thresholds(
-    local_fewest_images=8,
+    local_min_images=8,
     local_images_per_feature=0.5,
-    depthwise_most_multiplier=8,
-    forward_most_channels=7,
-    forward_most_window=64,
-    forward_fewest_features=24,
-    forward_fewest_eager=2**16,
-    forward_most_entries=2**24,
-    image_fewest_channels=16,
-    image_fewest_strided=64,
-    image_most_entries=2**24,
-    kernel_fewest_images=8,
-    kernel_fewest_features=32,
-    kernel_most_channels=4,
-    kernel_fewest_positions=128,
-    kernel_fewest_products=2**11,
+    depthwise_max_multiplier=8,
+    forward_max_channels=7,
+    forward_max_window=64,
+    forward_min_features=24,
+    forward_min_eager=2**16,
+    forward_max_entries=2**24,
+    image_min_channels=16,
+    image_min_strided=64,
+    image_max_entries=2**24,
+    kernel_min_images=8,
+    kernel_max_entries=2**24,
+    kernel_min_features=32,
+    kernel_max_channels=4,
+    kernel_min_positions=128,
+    kernel_min_products=2**11,
 )

@@ -23,7 +23,7 @@ Conv = Callable[[str, Array, Array, Form], Array]  # maps a derivative's name, t
 
 def h(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Form, conv: Conv) -> Float[Array, "s n *out d"]:
     """Convolve with every kernel, and interleave the results."""
-    parts = {tile: conv("h", x, v[:, *tile], _form_at(form, tile)) for tile in _tiles(form)}
+    parts = {tile: conv("h", x, v[:, *tile], form_at(form, tile)) for tile in _tiles(form)}
     return _interleave(parts, form)
 
 
@@ -31,7 +31,7 @@ def gradient_v(
     x: Float[Array, "s n *pixels c"], g: Float[Array, "s n *out d"], form: Form, conv: Conv
 ) -> Float[Array, "s *kernel c d"]:
     """Convolve the image with the cotangents of every kernel."""
-    parts = [conv("v", x, _outputs_at(g, form, tile), _form_at(form, tile)) for tile in _tiles(form)]
+    parts = [conv("v", x, _outputs_at(g, form, tile), form_at(form, tile)) for tile in _tiles(form)]
     return jnp.stack(parts, 1).reshape(len(x), *form.period, *parts[0].shape[1:])
 
 
@@ -44,7 +44,7 @@ def gradient_x(
     """
     if not form.has_strides:
         return h(g, *_mirrored(v, form), conv)
-    parts = [conv("x", v[:, *tile], _outputs_at(g, form, tile), _form_at(form, tile)) for tile in _tiles(form)]
+    parts = [conv("x", v[:, *tile], _outputs_at(g, form, tile), form_at(form, tile)) for tile in _tiles(form)]
     return functools.reduce(jnp.add, parts)
 
 
@@ -55,7 +55,7 @@ def _tiles(form: Form) -> list[tuple[int, ...]]:
     return list(itertools.product(*map(range, form.period)))
 
 
-def _form_at(form: Form, tile: tuple[int, ...]) -> Form:
+def form_at(form: Form, tile: tuple[int, ...]) -> Form:
     """Return the form of the convolution of one kernel: every p-th position from `tile` on."""
     axes = []
     for axis, p, t in zip(form.axes, form.period, tile, strict=True):

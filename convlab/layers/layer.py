@@ -152,21 +152,11 @@ class Layer(nnx.Module):
         Raises:
           ValueError: The images have other channels, spatial axes or, if the layer knows its pixels, another size.
         """
-        h, bias = self.without_bias(inputs, out_sharding)
+        h, bias = self._without_bias(inputs, out_sharding)
         return h if bias is None else h + bias
 
-    def without_bias(
-        self, inputs: Float[Array, "*n k l c"], out_sharding: Any = None
-    ) -> tuple[Float[Array, "*n i j d"], Array | None]:
-        """Apply the layer without its bias, and return the bias apart in the dtype of the computation.
-
-        Args:
-          inputs: The images.
-          out_sharding: The sharding of the output under a mesh with explicit axes, as in Flax.
-
-        Raises:
-          ValueError: The images have other channels, spatial axes or, if the layer knows its pixels, another size.
-        """
+    def _without_bias(self, inputs: Array, out_sharding: Any = None) -> tuple[Array, Array | None]:
+        """Apply the layer without its bias. Return the output and the bias, in the dtype of the computation."""
         if out_sharding is not None:
             check.instance("out_sharding", out_sharding, (NamedSharding, PartitionSpec), "a NamedSharding or PartitionSpec")
         inputs = check.array("inputs", inputs)

@@ -8,13 +8,14 @@ from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from flax.nnx import reprlib
 from jax.nn.initializers import Initializer
 from jaxtyping import Array, Float
 
 from convlab import check
-from convlab.calls import RECORDING, layout_of
+from convlab.calls import layout_of
 from convlab.choices import one_of
 from convlab.constructors import record_constructor
 from convlab.display import short_repr
@@ -32,7 +33,8 @@ Pool = Callable[[jax.Array, Window], jax.Array]
 
 MOST_BLOCKS = 10_000  # a larger number would be built for hours
 HALVES = Window(2, 2, "VALID")  # halves every axis
-POOL_FIRST = 8  # the number of channels from which pooling first was measured faster
+POOL_FIRST = 8  # the minimum number of channels for pooling first, below which it was measured slower
+LAYER_CALL, NORM_CALL = Layer.__call__, BatchNorm.__call__  # as they are when no tool has wrapped them
 MONOTONE: tuple[Activation, ...] = (  # nondecreasing activations, so the largest pixel stays the largest
     nnx.celu,
     nnx.elu,
@@ -194,33 +196,38 @@ class Stage(nnx.Module):
         return h if self.dropout is None else self.dropout(h)
 
     def _can_pool_first(self) -> bool:
-        """Return True if the maximum commutes with bias, batch norm and activation, and no module's call is recorded."""
-        layer, norm, layout = self.layer, self.norm, layout_of(self.layer)
-        return (
-            self.pool is max_pool
-            and not self.residual
-            and self.activation in MONOTONE
-            and isinstance(layer, Layer)
-            and layout is not None
-            and layout.out_features >= POOL_FIRST
-            and (layer.bias is None or layer.bias.ndim == 1)
-            and (norm is None or (type(norm) is BatchNorm and norm.is_affine))
-            and not RECORDING.get()
-        )
+        """Return True if the maximum commutes with bias, batch norm and activation, and pooling first saves time.
+
+        If a subclass or a tool such as `nnx.tabulate` replaces the call of the layer or the norm, it must be called.
+        """
+        if (
+            self.pool is not max_pool
+            or self.residual
+            or self.activation not in MONOTONE
+            or np.max(self.pool_window.strides) == 1
+        ):
+            return False
+        if type(self.layer).__call__ is not LAYER_CALL or not isinstance(self.norm, BatchNorm | None):
+            return False
+        if self.norm is not None and (type(self.norm).__call__ is not NORM_CALL or not self.norm._is_affine):
+            return False
+        layout, bias = layout_of(self.layer), self.layer.bias
+        return layout is not None and layout.out_features >= POOL_FIRST and (bias is None or bias.ndim == 1)
 
     def _pooled_first(self, x: Float[Array, "n k l c"]) -> Float[Array, "n i j d"]:
         """Pool before bias, batch norm and activation, which then run on a fraction of the pixels.
 
-        A negative scale of the batch norm turns the maximum into the minimum, so the sign moves before the pooling.
+        A negative scale of the batch norm turns the maximum into the minimum, so the sign moves before the pooling. Where
+        several pixels are equal only after the activation, the gradient goes to the one that was the largest before.
         """
-        h, bias = self.layer.without_bias(x)
+        h, bias = self.layer._without_bias(x)
         if self.norm is None:
             h = max_pool(h, self.pool_window)
             h = h if bias is None else h + bias
         else:
-            alpha, beta = self.norm.affine_map(h, offset=0 if bias is None else bias)
-            sign = jnp.where(alpha < 0, -1.0, 1.0)
-            h = max_pool(h * sign, self.pool_window).astype(alpha.dtype) * (alpha * sign) + beta
+            scale, shift = self.norm._affine_map(h, offset=0 if bias is None else bias)
+            sign = jnp.where(scale < 0, -1.0, 1.0)
+            h = max_pool(h * sign, self.pool_window).astype(scale.dtype) * (scale * sign) + shift
         return activated(self.activation, h)
 
     def __nnx_repr__(self) -> Text:

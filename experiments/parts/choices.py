@@ -62,11 +62,11 @@ def cells_of(rows: Rows) -> list[Cell]:
 
 
 def mean_log_loss(cells: Sequence[Cell], values: Thresholds) -> float:
-    """Return the mean logarithm of the loss, averaged over the cells of each machine and then over machines."""
+    """Return the mean logarithm of the loss, averaged over the cells of each machine with a CPU and then over machines."""
     losses: dict[str, list[float]] = {}
-    for cell in cells:
+    for cell in (cell for cell in cells if cell.platform == "cpu"):
         losses.setdefault(cell.machine, []).append(math.log(cell.loss(cell.chosen(values))))
-    return float(np.mean([np.mean(of_machine) for of_machine in losses.values()]))
+    return float(np.mean([np.mean(of_machine) for of_machine in losses.values()])) if losses else 0.0
 
 
 def grid(value: float) -> list[float]:
@@ -143,7 +143,9 @@ def read_reports(folders: Sequence[str], machine: str | None = None) -> Rows:
         missing = [name for name in COLUMNS if not any(name in row for row in read)]
         if missing:
             raise ValueError(f"others must be reports of this experiment, but {folder!r} lacks the columns {missing}")
-        measured = [{name: row[name] for name in COLUMNS} for row in read if row["implementation"]]
+        measured = [
+            {name: row[name] for name in COLUMNS} | {"machine": str(row["machine"])} for row in read if row["implementation"]
+        ]
         repeated = {row["machine"] for row in measured} & {machine, *(row["machine"] for row in rows)}
         if repeated:
             raise ValueError(f"others must be reports of different machines, but {folder!r} repeats {min(repeated)!r}")

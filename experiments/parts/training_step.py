@@ -31,7 +31,7 @@ class Bias(cl.Conv):
         super().__init__(layer.out_features, layer.out_features, (1, 1), rngs=nnx.Rngs(0))
         self.bias, self.kernel = layer.bias, None  # pyright: ignore[reportAttributeAccessIssue]
 
-    def without_bias(self, inputs: jax.Array, out_sharding: Any = None) -> tuple[jax.Array, jax.Array]:
+    def _without_bias(self, inputs: jax.Array, out_sharding: Any = None) -> tuple[jax.Array, jax.Array]:
         """Return the images as they are, and the bias."""
         return inputs, self.bias[...]  # pyright: ignore[reportOptionalSubscript]
 
