@@ -7,7 +7,6 @@ channels stay the innermost axis, as in the image.
 
 import functools
 import itertools
-import math
 from collections.abc import Iterator
 
 import jax.numpy as jnp
@@ -17,37 +16,20 @@ from jaxtyping import Array, Float
 from convlab.kernels.form import Form
 from convlab.unfold import extend, taps
 
-LARGE = 2**12  # the minimum number of entries of an output image for which the gradient by the kernel runs image by image
 FEW = 8  # the maximum number of features of a group that are added one by one
 
 
 def h(x: Float[Array, "s n *pixels 1"], v: Float[Array, "s *kernel 1 d"], form: Form) -> Float[Array, "s n *out d"]:
     """Add up the shifted images, each multiplied by the weights of its tap."""
-    parts = (image[..., None] * w for image, w in zip(_shifted(_padded(x, form), form), _weights(v, form), strict=True))
+    parts = (image[..., None] * w for image, w in zip(_shifted(x, form), _weights(v, form), strict=True))
     return jnp.moveaxis(functools.reduce(jnp.add, parts), -2, 0)
 
 
 def gradient_v(x: Float[Array, "s n *pixels 1"], g: Float[Array, "s n *out d"], form: Form) -> Float[Array, "s *kernel 1 d"]:
-    """Sum the products of the cotangent with every shifted image.
-
-    Large images are summed one after the other, entry by entry, which is a fast pass over memory. What remains is one image
-    per tap to be summed over its positions. With more taps than images, these would need more memory than the images.
-    """
-    n, shape, dtype = x.shape[1], form.shape("v", x, g), jnp.promote_types(g.dtype, jnp.float32)
-    count = math.prod(form.taps)
-    x, g = _padded(x, form), jnp.moveaxis(g, 0, -2)
-    if isinstance(n, int) and n > 1 and count <= n and math.prod(g.shape[1:]) >= LARGE:
-
-        def add(m: Array | int, sums: list[Array]) -> list[Array]:
-            image, part = (lax.dynamic_slice_in_dim(array, m, 1) for array in (x, g))
-            products = (shifted[..., None] * part for shifted in _shifted(image, form))
-            return [total + product[0].astype(dtype) for total, product in zip(sums, products, strict=True)]
-
-        sums = lax.fori_loop(0, n, add, [jnp.zeros_like(g, shape=g.shape[1:], dtype=dtype)] * count)
-    else:
-        sums = [jnp.sum(shifted[..., None] * g, 0, dtype=dtype) for shifted in _shifted(x, form)]
-    sums = [total.sum(range(form.ndim)) for total in sums]
-    return jnp.stack(sums, 1).astype(g.dtype).reshape(shape)
+    """Sum the products of the cotangent with every shifted image."""
+    g = jnp.moveaxis(g, 0, -2)
+    sums = [jnp.sum(image[..., None] * g, range(1 + form.ndim)) for image in _shifted(x, form)]
+    return jnp.stack(sums, 1).reshape(len(x), *form.taps, 1, g.shape[-1])
 
 
 def gradient_x(v: Float[Array, "s *kernel 1 d"], g: Float[Array, "s n *out d"], form: Form) -> Float[Array, "s n *pixels 1"]:
@@ -94,14 +76,9 @@ def _over_features(g: Float[Array, "n *out s d"], w: Float[Array, "s d"]) -> Flo
 PRODUCTS = {"h": h, "x": gradient_x, "v": gradient_v}
 
 
-def _padded(x: Float[Array, "s n *pixels 1"], form: Form) -> Float[Array, "n *pixels s"]:
-    """Pad images to all that windows read, with channels last."""
-    return extend(jnp.moveaxis(x[..., 0], 0, -1), form.axes, 1)
-
-
-def _shifted(x: Float[Array, "n *pixels s"], form: Form) -> Iterator[Float[Array, "n *out s"]]:
-    """Yield for every tap the pixels of padded images that all outputs read through it."""
-    images = [x]
+def _shifted(x: Array, form: Form) -> Iterator[Array]:
+    """Yield for every tap the pixels that all outputs read through it: (n, *out, s)."""
+    images = [extend(jnp.moveaxis(x[..., 0], 0, -1), form.axes, 1)]
     for r, axis in enumerate(form.axes):
         images = [tap for image in images for tap in taps(image, axis, 1 + r)]
     return iter(images)
