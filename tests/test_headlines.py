@@ -304,6 +304,11 @@ def faster(contender="convlab"):
     return column("slow_convolutions", "faster", contender=contender)
 
 
+def grown(what, varied, value):
+    """Return a column at the largest size."""
+    return float(max(select("scaling_networks", what=what, varied=varied), key=lambda row: int(row["size"]))[value])
+
+
 def losses():
     """Return the losses of the rule, one per measured derivative of a layer on a machine."""
     cell = ("machine", "wrt", "family", "n", "side", "kernel", "stride", "c", "d", "groups")
@@ -675,8 +680,14 @@ HEADLINES = [
     ("topographic_layers", "against {} GiB", lambda: f"{of_layers('peak_mib', 'Keras, implementation 1') / 1024:.1f}"),
     ("topographic_layers", "arithmetic takes {} ms, and", lambda: f"{of_layers('ms', 'convolution'):.0f}"),
     (
+        "scaling_networks",
+        "`relax` adds {} times",
+        lambda: f"{grown('relax', 'weights', 'peak_mib') / grown('relax', 'weights', 'result_mib'):.1f}",
+    ),
+    ("scaling_networks", "`relax` takes {} s for 40 million", lambda: f"{grown('relax', 'weights', 'ms') / 1e3:.1f}"),
+    (
         "tuning",
-        "takes the fastest implementation in {} % of 564",
+        "takes the fastest implementation in {} % of 354",
         lambda: f"{100 * statistics.fmean(loss == 1 for loss in losses()):.0f}",
     ),
     ("tuning", "loses {} % of the time in the mean", lambda: f"{100 * statistics.geometric_mean(losses()) - 100:.0f}"),
