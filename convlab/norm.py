@@ -77,7 +77,7 @@ class BatchNorm(nnx.BatchNorm):
         alpha = jax.lax.rsqrt(variance + self.epsilon) * (1 if self.scale is None else self.scale[...])
         beta = (0 if self.bias is None else self.bias[...]) + (offset - mean) * alpha
         dtype = self.dtype or jnp.result_type(x, *(p[...] for p in (self.scale, self.bias) if p is not None))
-        return alpha.astype(dtype), beta.astype(dtype)
+        return alpha.astype(dtype), jnp.asarray(beta, dtype)
 
     def _check_channels(self, x: Array) -> None:
         """Raise ValueError if the last axis holds another number of channels."""

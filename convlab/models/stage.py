@@ -196,7 +196,7 @@ class Stage(nnx.Module):
         return h if self.dropout is None else self.dropout(h)
 
     def _can_pool_first(self) -> bool:
-        """Return True if the maximum commutes with bias, batch norm and activation, and pooling first saves time.
+        """Return True if the maximum commutes with the steps after the layer, and pooling first saves time.
 
         If a subclass or a tool such as `nnx.tabulate` replaces the call of the layer or the norm, it must be called.
         """
