@@ -57,7 +57,7 @@ class BatchNorm(nnx.BatchNorm):
 
         Args:
           x: The images, with channels last.
-          use_running_average: Whether to use the running statistics. If None, as in evaluation mode or not.
+          use_running_average: Whether to use the running statistics. If None, the layer's mode decides.
           offset: The bias of the images: one number for all channels or one per channel.
 
         Raises:

@@ -1,6 +1,6 @@
 """The measured sizes at which the rule changes from one implementation to another on CPU.
 
-`python -m experiments.tuning --write` measures them and rewrites the values below.
+`python -m experiments.tuning` measures what they lose and searches for better ones. `--write` rewrites the values below.
 """
 
 from typing import NamedTuple
@@ -10,8 +10,9 @@ class Thresholds(NamedTuple):
     """Hold the sizes at which the rule changes its choice on CPU.
 
     The size of a window is its number of taps times the input channels. The size of all windows is that of all images and
-    positions together. Channels are those of one group. Windows that do not overlap, and kernels of one tap, are not subject
-    to these thresholds.
+    positions together. Channels are those of one group. XLA's convolution computes whatever these thresholds do not give to
+    another implementation. Gradients of convolutions whose windows do not overlap, and convolutions of one tap, always multiply
+    windows, unless they are depthwise.
 
     Attributes:
       local_min_images: The minimum number of images for computing a local layer block by block.
@@ -19,23 +20,26 @@ class Thresholds(NamedTuple):
         a local layer and in its gradient by the kernels. The windows then take little memory beside the kernels.
       depthwise_max_multiplier: The maximum number of output channels per group of one input channel for computing one pass over
         the image per tap.
-      forward_max_channels: The maximum number of input channels for multiplying gathered windows in a convolution.
-      forward_max_window: The maximum size of a window for doing so. With 3 or more channels, an odd number, it doubles.
-      forward_min_features: The number of output channels from which XLA convolves, unless the number of input channels is odd
-        and above 1.
-      forward_min_eager: The minimum size of all windows for doing so in an eager call, which pays for a longer compilation. The
-        times of compiled programs cannot tune it.
-      forward_max_entries: The maximum size of all windows for doing so.
+      forward_max_channels: The maximum number of input channels for multiplying windows in the forward pass.
+      forward_max_window: The maximum size of a window for multiplying windows in the forward pass. It doubles for an odd number
+        of input channels above 1.
+      forward_min_features: The number of output channels from which XLA convolves in the forward pass, unless the number of
+        input channels is odd and above 1.
+      forward_min_eager: The minimum size of all windows for multiplying windows in an eager forward pass, which then pays for a
+        longer compilation. The times of compiled programs cannot tune it.
+      forward_max_entries: The maximum size of all windows for multiplying windows in the forward pass.
       image_min_channels: The number of input channels from which XLA convolves in the gradient by the images.
       image_min_strided: The same number with strides above 1, where XLA multiplies the zeros between the cotangents.
-      image_max_entries: The maximum size of all windows, times the input channels, for multiplying windows in that gradient.
+      image_max_entries: The maximum size of all windows, times the input channels, for multiplying windows in the gradient by
+        the images.
       kernel_min_images: The number of images from which XLA may convolve in the gradient by the kernel, where it takes images
         for channels.
-      kernel_max_entries: The maximum size of all windows for multiplying windows of fewer images in that gradient.
+      kernel_max_entries: The maximum size of all windows for multiplying windows of fewer images in the gradient by the kernel.
       kernel_min_features: The minimum number of output channels for multiplying windows of more images in that gradient.
-      kernel_max_channels: The maximum number of input channels for doing so with few positions or strides.
-      kernel_min_positions: The minimum number of output positions for doing so with more channels and strides of 1.
-      kernel_min_products: The minimum product of the numbers of input and output channels for doing so in all other cases.
+      kernel_max_channels: The maximum number of input channels for multiplying windows with any number of positions there.
+      kernel_min_positions: The minimum number of output positions for multiplying windows of more channels at strides of 1.
+      kernel_min_products: The minimum product of the numbers of input and output channels for multiplying windows at fewer
+        positions or with strides.
     """
 
     local_min_images: int

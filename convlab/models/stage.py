@@ -198,7 +198,7 @@ class Stage(nnx.Module):
     def _can_pool_first(self) -> bool:
         """Return True if the maximum commutes with the steps after the layer, and pooling first saves time.
 
-        If a subclass or a tool such as `nnx.tabulate` replaces the call of the layer or the norm, it must be called.
+        It is False if a subclass or a tool such as `nnx.tabulate` replaces the call of the layer or the norm, which then runs.
         """
         if (
             self.pool is not max_pool
@@ -215,7 +215,7 @@ class Stage(nnx.Module):
         return layout is not None and layout.out_features >= POOL_FIRST and (bias is None or bias.ndim == 1)
 
     def _pooled_first(self, x: Float[Array, "n k l c"]) -> Float[Array, "n i j d"]:
-        """Pool before bias, batch norm and activation, which then run on a fraction of the pixels.
+        """Pool before bias, batch norm and activation, which are then applied to a fraction of the pixels.
 
         A negative scale of the batch norm turns the maximum into the minimum, so the sign moves before the pooling. Where
         several pixels are equal only after the activation, the gradient goes to the one that was the largest before.
