@@ -180,4 +180,4 @@ def draw(rows: Rows, config: Config) -> Any:
 
 
 if __name__ == "__main__":
-    main(__name__, Config(), SMOKE)
+    main(__name__, Config(), SMOKE, keep=False)
