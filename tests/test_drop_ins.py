@@ -95,8 +95,8 @@ def test_first_weights_and_outputs_are_those_of_flax(kind, options):
 
 @pytest.mark.parametrize("kind", PAIRS)
 def test_outputs_have_the_bits_of_flax_where_both_call_the_convolution_of_xla(kind):
-    ours, theirs = pair(kind, (8, 8), (3, 3))
-    x = jnp.asarray(gaussian((2, *SPACE, 8))[0], jnp.float32)
+    ours, theirs = pair(kind, (16, 16), (3, 3))
+    x = jnp.asarray(gaussian((2, *SPACE, 16))[0], jnp.float32)
     np.testing.assert_array_equal(jax.jit(ours)(x), jax.jit(theirs)(x))
 
 
