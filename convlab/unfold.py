@@ -5,7 +5,7 @@ ceil(k / s) slices: without overlap the windows are a reshaped image. There are 
 only the windows that contain it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax.numpy as jnp
 from jax import lax
@@ -113,3 +113,27 @@ def unfold(x: Float[Array, "*n k l c"], window: Window | Size, ndim: int | None 
     ndim = window.ndim or max(jnp.ndim(x) - 2, 1) if ndim is None else as_integer("ndim", ndim)
     x, space = check.images(x, ndim, f"{window} has {ndim} spatial axes")
     return windows(x, window.axes(space), x.ndim - 1 - ndim)
+
+
+def interleave(parts: Mapping[tuple[int, ...], Array], lengths: Sequence[int], start: int) -> Array:
+    """Interleave arrays along the axes from `start`: entry m of part t of p becomes entry p m + t.
+
+    Args:
+      parts: The arrays by the number of the part along each axis, in row-major order. Some may be shorter by one entry.
+      lengths: The length of the result along each axis.
+      start: The first of the axes.
+    """
+    merged = dict(parts)
+    for r, length in reversed([*enumerate(lengths)]):
+        at, groups = start + r, {}
+        for tile, part in merged.items():
+            groups.setdefault(tile[:r], []).append(part)
+        for tile, group in groups.items():
+            longest = -(-length // len(group))
+            pads = [[(0, longest - part.shape[at] if axis == at else 0, 0) for axis in range(part.ndim)] for part in group]
+            padded = [lax.pad(part, jnp.zeros((), part.dtype), pad) for part, pad in zip(group, pads, strict=True)]
+            array = jnp.stack(padded, at + 1)
+            array = array.reshape(*array.shape[:at], -1, *array.shape[at + 2 :])
+            groups[tile] = lax.slice_in_dim(array, 0, length, axis=at)
+        merged = groups
+    return merged[()]

@@ -13,6 +13,7 @@ import dataclasses
 import os
 import platform
 import re
+import statistics
 from collections.abc import Iterator
 from typing import Any
 
@@ -119,11 +120,6 @@ def measured(rows: Rows) -> dict[tuple[str, str, str], list[tuple[dict[str, Any]
     return groups
 
 
-def geometric_mean(losses: list[float]) -> float:
-    """Return the geometric mean."""
-    return float(np.exp(np.mean(np.log(losses))))
-
-
 def table(rows: Rows, config: Config) -> Rows:
     """Return one row per machine, family and derivative, and one per threshold."""
     lines = []
@@ -134,12 +130,12 @@ def table(rows: Rows, config: Config) -> Rows:
             if f"{rule}loss" in cells[0][0]
         }
         names = {name for _, cell in cells for name in cell.times} & {*ALWAYS}
-        single = {name: geometric_mean([cell.loss(name) for _, cell in cells]) for name in sorted(names)}
+        single = {name: statistics.geometric_mean([cell.loss(name) for _, cell in cells]) for name in sorted(names)}
         best = min(single, key=lambda name: single[name])
         lines.append(
             {"machine": machine, "family": FAMILIES[family], "derivative": DERIVATIVES[wrt], "shapes": len(cells)}
             | {"fastest": float(np.mean([loss == 1 for loss in losses["loss"]])), "worst": max(losses["loss"])}
-            | {name: geometric_mean(values) for name, values in losses.items()}
+            | {name: statistics.geometric_mean(values) for name, values in losses.items()}
             | {"single": best, "single_loss": single[best]}
         )
     found: dict[str, dict[str, Any]] = {}

@@ -29,16 +29,16 @@ class Fault(NamedTuple):
 FAULTS = [
     Fault(
         "interleave the remainders of a strided depthwise gradient in the wrong order",
-        "convlab/kernels/depthwise.py",
-        "for m in range(strides[r])], 2 + r)",
-        "for m in reversed(range(strides[r]))], 2 + r)",
+        "convlab/unfold.py",
+        "array = jnp.stack(padded, at + 1)",
+        "array = jnp.stack(padded[::-1], at + 1)",
         "tests/test_kernels.py -k depthwise",
     ),
     Fault(
         "pool before a negative scale as before a positive one",
         "convlab/models/stage.py",
-        "jnp.where(alpha < 0, -1.0, 1.0)",
-        "jnp.where(alpha < 0, 1.0, 1.0)",
+        "jnp.where(scale < 0, -1.0, 1.0)",
+        "jnp.where(scale < 0, 1.0, 1.0)",
         "tests/test_models.py -k pooling_before",
     ),
     Fault(

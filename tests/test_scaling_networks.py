@@ -1,4 +1,4 @@
-"""The growth of relax, count and fit: slopes, known amounts of memory, and the networks and images that are measured."""
+"""The growth of relax, count and fit: slopes, known amounts of memory, networks and images."""
 
 import jax
 import numpy as np

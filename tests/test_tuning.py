@@ -1,4 +1,4 @@
-"""Test the search for the thresholds of the rule that chooses implementations, and the reading and writing of its files."""
+"""Test the search for the thresholds of the rule, and the reading and writing of its files."""
 
 import importlib.util
 import itertools

@@ -18,7 +18,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from convlab.geometry import Axis
-from convlab.kernels.form import Form, closed, known_sizes
+from convlab.kernels.form import Form, by_position, closed, known_sizes
 
 BYTES = 2**18  # the size of the windows and kernels of a block, measured best on CPUs with 1 to 2 MiB of cache per core
 fence = lax.optimization_barrier  # keeps XLA from fusing a gather or an update into a product, which undoes the blocking
@@ -115,11 +115,6 @@ def _start(first: list[Array], array: Array) -> tuple[Array | np.uint32, ...]:
     return (*first, *[np.uint32(0)] * (array.ndim - len(first)))
 
 
-def _by_position(array: Array, form: Form) -> Float[Array, "positions a b"]:
-    """Merge the axes of the positions, and those between them and the last."""
-    return array.reshape(len(array) * math.prod(form.outputs), -1, array.shape[-1])
-
-
 def _take(array: Float[Array, "positions a b"], number: Array, grid: Grid) -> Float[Array, "block a b"]:
     """Slice a block of positions."""
     return lax.dynamic_slice(array, _start([number], array), (math.prod(grid.block), *array.shape[1:]))
@@ -149,7 +144,7 @@ def _add_up(p: Array, grid: Grid, channels: int) -> Array:
 def h(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Form) -> Float[Array, "s n *out d"]:
     """Multiply each position's windows by its kernel, a block of positions at a time."""
     grid, shape = _make_grid("h", x, v, form), (len(v), *form.outputs, v.shape[-1], x.shape[1])
-    x, v = _images(x, form), _by_position(v, form)
+    x, v = _images(x, form), by_position(v, form)
 
     def body(number: Array, pixel: list[Array], out: Array) -> Array:
         kernels = fence(jnp.swapaxes(_take(v, number, grid), 1, 2))
@@ -163,7 +158,7 @@ def h(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: 
 def gradient_v(x: Float[Array, "s n *pixels c"], g: Float[Array, "s n *out d"], form: Form) -> Float[Array, "s *kernel c d"]:
     """Multiply each position's windows by its cotangents."""
     grid, shape = _make_grid("v", x, g, form), form.shape("v", x, g)
-    x, g = _images(x, form), _by_position(jnp.moveaxis(g, 1, -2), form)
+    x, g = _images(x, form), by_position(jnp.moveaxis(g, 1, -2), form)
 
     def body(number: Array, pixel: list[Array], out: Array) -> Array:
         p = _gather(x, pixel, grid)
@@ -178,7 +173,7 @@ def gradient_x(v: Float[Array, "s *kernel c d"], g: Float[Array, "s n *out d"], 
     """Multiply each position's cotangents by its kernel, and add the products at each pixel."""
     grid, channels, batch = _make_grid("x", v, g, form), v.shape[-2], g.shape[1]
     reach = (len(v), *(axis.reach for axis in form.axes))
-    v, g = _by_position(v, form), _by_position(jnp.moveaxis(g, 1, -2), form)
+    v, g = by_position(v, form), by_position(jnp.moveaxis(g, 1, -2), form)
 
     def body(number: Array, pixel: list[Array], out: Array) -> Array:
         kernels, part = fence(_take(v, number, grid)), fence(_take(g, number, grid))

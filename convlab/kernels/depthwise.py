@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from convlab.kernels.form import Form
-from convlab.unfold import extend, taps
+from convlab.unfold import extend, interleave, taps
 
 FEW = 8  # the maximum number of features of a group that are added one by one
 
@@ -39,7 +39,6 @@ def gradient_x(v: Float[Array, "s *kernel 1 d"], g: Float[Array, "s n *out d"], 
     that no zeros between the cotangents are added.
     """
     g = jnp.moveaxis(g, 0, -2)
-    strides = [axis.stride for axis in form.axes]
     lengths = [-(-axis.pixels // axis.stride) for axis in form.axes]
     sums: dict[tuple[int, ...], Array] = {}
     for tap, w in zip(itertools.product(*map(range, form.taps)), _weights(v, form), strict=True):
@@ -50,16 +49,9 @@ def gradient_x(v: Float[Array, "s *kernel 1 d"], g: Float[Array, "s n *out d"], 
         part, remainder = lax.pad(part, jnp.zeros((), part.dtype), pads), tuple(remainder for _, remainder in steps)
         sums[remainder] = sums[remainder] + part if remainder in sums else part
     nothing = jnp.zeros_like(g, shape=(g.shape[0], *lengths, len(v)))
-
-    def interleaved(*remainder: int) -> Array:
-        r = len(remainder)
-        if r == form.ndim:
-            return sums.get(remainder, nothing)
-        part = jnp.stack([interleaved(*remainder, m) for m in range(strides[r])], 2 + r)
-        part = part.reshape(*part.shape[: 1 + r], -1, *part.shape[3 + r :])
-        return lax.slice_in_dim(part, 0, form.pixels[r], axis=1 + r)
-
-    return jnp.moveaxis(interleaved(), -1, 0)[..., None]
+    remainders = itertools.product(*(range(axis.stride) for axis in form.axes))
+    total = interleave({remainder: sums.get(remainder, nothing) for remainder in remainders}, form.pixels, 1)
+    return jnp.moveaxis(total, -1, 0)[..., None]
 
 
 def _over_features(g: Float[Array, "n *out s d"], w: Float[Array, "s d"]) -> Float[Array, "n *out s"]:

@@ -5,11 +5,12 @@ shape it has.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable
 
 import jax.numpy as jnp
 from jax.lax import PrecisionLike
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from convlab.geometry import Axis
 
@@ -136,3 +137,8 @@ def sizes(wrt: str, p: Array, q: Array) -> dict[str, int]:
     """Return the size of each letter in the two arrays that the derivative by `wrt` is computed from."""
     arrays = dict(zip(OTHERS[wrt], (p, q), strict=True))
     return {letter: arrays[name].shape[axis] for name in arrays for letter, axis in LETTERS[name].items()}
+
+
+def by_position(array: Array, form: Form) -> Float[Array, "positions a b"]:
+    """Merge the stack with the positions of a local layer, and the axes between these and the last."""
+    return array.reshape(len(array) * math.prod(form.outputs), -1, array.shape[-1])

@@ -13,10 +13,10 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float
 
 from convlab.kernels.form import Form, closed, mirrored
+from convlab.unfold import interleave
 
 Conv = Callable[[str, Array, Array, Form], Array]  # maps a derivative's name, the other two arrays and the form to it
 
@@ -24,7 +24,7 @@ Conv = Callable[[str, Array, Array, Form], Array]  # maps a derivative's name, t
 def h(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Form, conv: Conv) -> Float[Array, "s n *out d"]:
     """Convolve with every kernel, and interleave the results."""
     parts = {tile: conv("h", x, v[:, *tile], form_at(form, tile)) for tile in _tiles(form)}
-    return _interleave(parts, form)
+    return interleave(parts, form.outputs, 2)
 
 
 def gradient_v(
@@ -66,26 +66,6 @@ def form_at(form: Form, tile: tuple[int, ...]) -> Form:
 
 def _outputs_at(g: Array, form: Form, tile: tuple[int, ...]) -> Array:
     return g[:, :, *(slice(t, None, p) for t, p in zip(tile, form.period, strict=True))]
-
-
-def _interleave(parts: dict[tuple[int, ...], Array], form: Form) -> Array:
-    """Interleave the outputs of all kernels: output m of kernel t becomes output p * m + t."""
-    for r in reversed(range(form.ndim)):
-        p, outputs, at = form.period[r], form.outputs[r], 2 + r
-        longest = -(-outputs // p)
-        groups: dict[tuple[int, ...], list[Array]] = {}
-        for tile, part in parts.items():
-            pads = [(0, 0, 0)] * part.ndim
-            pads[at] = (0, longest - part.shape[at], 0)
-            groups.setdefault(tile[:r], []).append(lax.pad(part, jnp.zeros((), part.dtype), pads))
-        parts = {
-            tile: lax.slice_in_dim(_merge(jnp.stack(group, at + 1), at), 0, outputs, axis=at) for tile, group in groups.items()
-        }
-    return parts[()]
-
-
-def _merge(array: Array, at: int) -> Array:
-    return array.reshape(*array.shape[:at], -1, *array.shape[at + 2 :])
 
 
 def _mirrored(v: Array, form: Form) -> tuple[Array, Form]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from convlab.kernels.form import Form, known_sizes, proxy
+from convlab.kernels.form import Form, by_position, known_sizes, proxy
 from convlab.unfold import extend, taps, windows
 
 BYTES = 2**22  # the size of the windows that are gathered at a time
@@ -21,7 +21,7 @@ FEW = 16  # the most images for which windows with images last were measured fas
 
 def local(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Form) -> Float[Array, "s n *out d"]:
     """Multiply every position's windows by its kernel."""
-    h = jnp.einsum("ina,iad->ind", _by_position(x, form), _merged(v, form), precision=form.precision)
+    h = jnp.einsum("ina,iad->ind", _gathered(x, form), by_position(v, form), precision=form.precision)
     return jnp.moveaxis(h.reshape(len(x), *form.outputs, *h.shape[1:]), 1 + form.ndim, 1)
 
 
@@ -30,12 +30,12 @@ def local_gradient_x(
 ) -> Float[Array, "s n *pixels c"]:
     """Multiply every position's cotangents by its kernel, and add the products at each pixel."""
     unknown, few = proxy(form, "x", v, g), _few("x", v, g)
-    kernels, g = _merged(v, form), _merged(jnp.moveaxis(g, 1, 1 + form.ndim), form)
+    kernels, g = by_position(v, form), by_position(jnp.moveaxis(g, 1, 1 + form.ndim), form)
     if few:
         p = jnp.einsum("iad,ind->ian", kernels, g, precision=form.precision)
     else:
         p = jnp.einsum("ind,iad->ina", g, kernels, precision=form.precision)
-    return jax.linear_transpose(lambda x: _by_position(x, form, few), unknown)(p)[0]
+    return jax.linear_transpose(lambda x: _gathered(x, form, few), unknown)(p)[0]
 
 
 def local_gradient_v(
@@ -43,7 +43,7 @@ def local_gradient_v(
 ) -> Float[Array, "s *kernel c d"]:
     """Multiply every position's windows by its cotangents."""
     few = _few("v", x, g)
-    p, g_by_position = _by_position(x, form, few), _merged(jnp.moveaxis(g, 1, 1 + form.ndim), form)
+    p, g_by_position = _gathered(x, form, few), by_position(jnp.moveaxis(g, 1, 1 + form.ndim), form)
     v = jnp.einsum("ian,ind->iad" if few else "ina,ind->iad", p, g_by_position, precision=form.precision)
     return v.reshape(form.shape("v", x, g))
 
@@ -56,7 +56,7 @@ def _few(wrt: str, p: Array, q: Array) -> bool:
     return known_sizes(wrt, p, q)["n"] <= FEW
 
 
-def _by_position(x: Float[Array, "s n *pixels c"], form: Form, images_last: bool = False) -> Array:
+def _gathered(x: Float[Array, "s n *pixels c"], form: Form, images_last: bool = False) -> Array:
     """Gather windows by position: (i, n, a), or (i, a, n) with images last.
 
     The letter a stands for taps and channels.
@@ -64,11 +64,6 @@ def _by_position(x: Float[Array, "s n *pixels c"], form: Form, images_last: bool
     p = windows(jnp.moveaxis(x, 1, -1 if images_last else 1 + form.ndim), form.axes, 1, after=2 if images_last else 1)
     size = math.prod(form.taps) * x.shape[-1]
     return p.reshape(-1, *((size, x.shape[1]) if images_last else (x.shape[1], size)))
-
-
-def _merged(array: Array, form: Form) -> Float[Array, "i a d"]:
-    """Merge the stack with the positions, and the axes between these and the channels d."""
-    return array.reshape(len(array) * math.prod(form.outputs), -1, array.shape[-1])
 
 
 def conv(x: Float[Array, "s n *pixels c"], v: Float[Array, "s *kernel c d"], form: Form) -> Float[Array, "s n *out d"]:

@@ -62,7 +62,7 @@ def cells_of(rows: Rows) -> list[Cell]:
 
 
 def mean_log_loss(cells: Sequence[Cell], values: Thresholds) -> float:
-    """Return the mean logarithm of the loss, averaged over the cells of each machine with a CPU and then over machines."""
+    """Return the mean logarithm of the loss over the cells of each CPU, averaged over machines."""
     losses: dict[str, list[float]] = {}
     for cell in (cell for cell in cells if cell.platform == "cpu"):
         losses.setdefault(cell.machine, []).append(math.log(cell.loss(cell.chosen(values))))
